@@ -1,0 +1,225 @@
+"""What crosses the stages: observations, posteriors, stamps, flags. No torch, no I/O.
+
+Axis names: ``b`` source, ``k`` draw, ``c`` band, ``h w`` detector pixels, ``H W`` fine pixels
+(``H = oversample * h``). The centre of a pixel has an integer coordinate, counted from 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntFlag
+from typing import Any
+
+import numpy as np
+
+from galbatch.errors import InputError
+
+
+class Flag(IntFlag):
+    """Why a source is not plainly 'ok'. Bits are causes, not severities, and never change their meaning."""
+
+    EDGE = 1 << 0
+    OFF_IMAGE = 1 << 1
+    MASKED_CENTRE = 1 << 2
+    MASKED_FRACTION = 1 << 3
+    NONFINITE = 1 << 4
+    ZERO_WEIGHT = 1 << 5
+    SATURATED = 1 << 6
+    NEIGHBOUR = 1 << 7
+    BLENDED_SEG = 1 << 8
+    NO_SEG = 1 << 9
+    BAND_MISSING = 1 << 10
+    GRID_MISMATCH = 1 << 11
+    RESAMPLED = 1 << 12
+    PSF_EXTRAPOLATED = 1 << 13
+    PSF_BAD = 1 << 14
+    LOW_SNR = 1 << 15
+    UNRESOLVED = 1 << 16
+    STAMP_TOO_SMALL = 1 << 17
+    BACKGROUND = 1 << 18
+    SAMPLER_NONFINITE = 1 << 19
+    SAMPLER_CHI2 = 1 << 20
+    FLUX_NOT_CONSERVED = 1 << 21
+    MORPH_FAILED = 1 << 22
+    SERSIC_FAILED = 1 << 23
+    SERSIC_BOUND = 1 << 24
+    DUPLICATE_ID = 1 << 25
+    DUPLICATE_POSITION = 1 << 26
+    VARIANCE_APPROX = 1 << 27
+    READ_ERROR = 1 << 28
+    TIMEOUT = 1 << 29
+    PRIOR_DRIVEN = 1 << 30
+    SOLVER = 1 << 31
+
+
+FLAG_DESCRIPTIONS: dict[Flag, str] = {
+    Flag.EDGE: "the stamp is partly outside the image",
+    Flag.OFF_IMAGE: "the position is outside every image of a band",
+    Flag.MASKED_CENTRE: "the central pixel is masked",
+    Flag.MASKED_FRACTION: "a large part of the stamp is masked",
+    Flag.NONFINITE: "NaN or infinite pixels in the stamp (masked)",
+    Flag.ZERO_WEIGHT: "pixels with zero or negative weight in the stamp (masked)",
+    Flag.SATURATED: "saturated or missing core",
+    Flag.NEIGHBOUR: "neighbours contribute a large part of the flux in the stamp",
+    Flag.BLENDED_SEG: "the segmentation map blends the source with another",
+    Flag.NO_SEG: "no segment could be made for the source",
+    Flag.BAND_MISSING: "at least one band has no usable pixels",
+    Flag.GRID_MISMATCH: "the pixel grids of the bands do not nest",
+    Flag.RESAMPLED: "at least one band was resampled",
+    Flag.PSF_EXTRAPOLATED: "the PSF was taken from outside its grid",
+    Flag.PSF_BAD: "the PSF is not finite, off-centre or otherwise unusable",
+    Flag.LOW_SNR: "signal-to-noise ratio per pixel below 2.5",
+    Flag.UNRESOLVED: "r20 below the half width at half maximum of the PSF",
+    Flag.STAMP_TOO_SMALL: "the Petrosian radius exceeds half the stamp",
+    Flag.BACKGROUND: "the sky level of the stamp is not zero",
+    Flag.SAMPLER_NONFINITE: "draws were not finite, also after a redraw",
+    Flag.SAMPLER_CHI2: "residuals do not fit the noise",
+    Flag.FLUX_NOT_CONSERVED: "the flux of the model and of the data differ",
+    Flag.MORPH_FAILED: "no morphology could be measured",
+    Flag.SERSIC_FAILED: "the Sersic fit did not converge",
+    Flag.SERSIC_BOUND: "a Sersic parameter is at its bound",
+    Flag.DUPLICATE_ID: "the source id occurs more than once",
+    Flag.DUPLICATE_POSITION: "another source lies within 0.1 arcsec",
+    Flag.VARIANCE_APPROX: "the variance had to be approximated",
+    Flag.READ_ERROR: "the pixels could not be read",
+    Flag.TIMEOUT: "the source took too long",
+    Flag.PRIOR_DRIVEN: "much of the reconstruction is owed to the prior, not to the data",
+    Flag.SOLVER: "linear solves of the sampler did not converge",
+}
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Pixels of a batch of sources, what blurred them, and their noise.
+
+    ``data``, ``sigma`` (b, c, h, w): flux per detector pixel and its 1-sigma noise, one unit for all.
+    ``psf`` (c, p, p) or (b, c, p, p): point spread function; its sum is used as it is, not forced to one.
+    ``mask`` (b, c, h, w): True where a pixel must not be used. Non-finite data and sigma that is
+    not finite and positive are masked too.
+    ``psf_scale_arcsec``: pixel scale of the PSF; the detector's when None.
+    ``noise_acf`` (c, r, r), r odd: noise autocorrelation by lag in detector pixels, centre 1; None is white.
+
+    Raises ``InputError`` when shapes disagree.
+    """
+
+    data: np.ndarray
+    sigma: np.ndarray
+    psf: np.ndarray
+    mask: np.ndarray | None = None
+    pixel_scale_arcsec: float = 0.03
+    psf_scale_arcsec: float | None = None
+    noise_acf: np.ndarray | None = None
+
+    def __post_init__(self):
+        for name in ("data", "sigma", "psf", "mask", "noise_acf"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, _to_numpy(value, bool if name == "mask" else np.float32))
+        if self.data.ndim != 4:
+            raise InputError(f"Observation.data has shape {self.data.shape}: it must be (b, c, h, w).")
+        if self.sigma.shape != self.data.shape:
+            raise InputError(f"Observation.sigma has shape {self.sigma.shape}, data {self.data.shape}: "
+                             "give one sigma per pixel.")
+        if self.mask is not None and self.mask.shape != self.data.shape:
+            raise InputError(f"Observation.mask has shape {self.mask.shape}, data {self.data.shape}: "
+                             "give one mask value per pixel (True = bad), or None.")
+        b, c = self.data.shape[:2]
+        if self.psf.ndim == 3:
+            object.__setattr__(self, "psf", np.broadcast_to(self.psf, (b, *self.psf.shape)))
+        if self.psf.ndim != 4 or self.psf.shape[:2] != (b, c) or self.psf.shape[2] != self.psf.shape[3]:
+            raise InputError(f"Observation.psf has shape {self.psf.shape} for {b} sources in {c} bands: "
+                             "it must be (c, p, p) or (b, c, p, p).")
+        if self.noise_acf is not None and (self.noise_acf.ndim != 3 or self.noise_acf.shape[0] != c
+                                           or self.noise_acf.shape[1] % 2 == 0
+                                           or self.noise_acf.shape[1] != self.noise_acf.shape[2]):
+            raise InputError(f"Observation.noise_acf has shape {self.noise_acf.shape}: it must be (c, r, r) "
+                             f"with c = {c} and r odd.")
+        if not self.pixel_scale_arcsec > 0:
+            raise InputError(f"Observation.pixel_scale_arcsec is {self.pixel_scale_arcsec}: it must be positive.")
+
+    @property
+    def valid(self) -> np.ndarray:
+        """(b, c, h, w) True where a pixel enters the likelihood."""
+        good = np.isfinite(self.data) & np.isfinite(self.sigma) & (self.sigma > 0)
+        return good if self.mask is None else good & ~self.mask
+
+
+def _to_numpy(value, dtype):
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().numpy()
+    return np.asarray(value, dtype=dtype)
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Posterior draws of the noise-free image at the target PSF, and what is known of their quality.
+
+    ``samples`` (b, k, c, H, W) float32, flux per fine pixel in the unit of the data; ``mean``, ``std``
+    and ``prior_driven`` (b, c, H, W), the last between 0 (owed to the data) and 1 (owed to the prior);
+    ``chi2`` (b, c): residual chi2 per valid pixel, averaged over draws, and ``chi2_p`` its p-value;
+    ``prior_driven_frac`` (b, c): share of the flux in prior-driven regions; ``flags`` (b,) int64 of ``Flag``;
+    ``scale`` (b, c): the flux scale used; ``n_evaluations`` (b,): network evaluations per draw, all counted;
+    ``n_draws_ok`` (b,): finite draws; ``target_fwhm_pix``: FWHM of the Gaussian target PSF in fine pixels.
+    """
+
+    samples: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    chi2: np.ndarray
+    chi2_p: np.ndarray
+    prior_driven: np.ndarray
+    prior_driven_frac: np.ndarray
+    flags: np.ndarray
+    scale: np.ndarray
+    n_evaluations: np.ndarray
+    n_draws_ok: np.ndarray
+    target_fwhm_pix: float
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BandStamps:
+    """Stamps of a batch of sources in one band, ready for the likelihood.
+
+    ``data``, ``sigma`` (b, h, w) float32 nJy per pixel, native byte order; ``mask`` (b, h, w) bool, True is
+    excluded (bad pixels, off-image area, neighbours under the policy 'mask'); where masked, ``sigma`` is inf
+    and ``data`` is NaN only if the pixel itself was bad. ``seg`` (b, h, w) int32: 0 sky, 1 the source, 2 and more its
+    neighbours. ``psf`` (b, p, p); ``psf_id`` (b,) str. ``wcs`` (b, 8) float64: crpix1 crpix2 crval1 crval2 cd11 cd12
+    cd21 cd22 of the stamp (FITS convention, 1-based crpix). ``ratio``: detector pixels of this band per
+    detector pixel of the finest band of the run, along a side. ``columns``: per-source numbers for the
+    catalogue by column stem, e.g. ``neighbour_frac``.
+    """
+
+    band: str
+    data: np.ndarray
+    sigma: np.ndarray
+    mask: np.ndarray
+    seg: np.ndarray
+    psf: np.ndarray
+    psf_id: np.ndarray
+    pixel_scale_arcsec: float
+    psf_scale_arcsec: float
+    wcs: np.ndarray
+    noise_acf: np.ndarray | None = None
+    ratio: int = 1
+    columns: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why one source of a batch cannot be processed: a row of ``failures.parquet``."""
+
+    source_id: Any
+    stage: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class StampBatch:
+    """The stamps of a batch in all bands. Sources in ``failures`` keep their place, with everything masked."""
+
+    source_id: np.ndarray
+    bands: tuple[BandStamps, ...]
+    flags: np.ndarray
+    failures: dict[int, Failure] = field(default_factory=dict)
