@@ -1,0 +1,159 @@
+"""The ``galbatch`` command: a group that imports a subcommand only when it is asked for.
+
+Each subcommand is ``galbatch/cli/<name>.py`` and exports ``command``. Errors are turned into one message and an
+exit code here and nowhere else: 0 ok, 1 bad input or usage (nothing started), 3 finished with some sources
+failed (a command returns 3), 4 stopped and resumable.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+from click.shell_completion import CompletionItem
+
+import galbatch
+from galbatch.errors import GalbatchError
+
+OK, BAD_INPUT, SOME_FAILED, STOPPED = 0, 1, 3, 4
+
+SECTIONS: dict[str, dict[str, str]] = {
+    "Run": {
+        "check": "Look for problems before a run: files, WCS, units, PSF, ids, disk, model.",
+        "process": "Sample the posterior of every source of a catalogue and measure it.",
+        "status": "Say how far a run is, and what was flagged or failed.",
+        "resume": "Go on with a run that was stopped.",
+        "verify": "Check a run folder: every shard, every row, every hash.",
+    },
+    "Look at a run": {
+        "show": "Show one source: data, posterior, residual, draws, numbers.",
+        "report": "Make one self-contained HTML page of a run.",
+        "export": "Write sources of a run as FITS, HATS or GALFIT input.",
+        "flags": "Explain the flag bits.",
+    },
+    "Models and mocks": {
+        "simulate": "Make mock galaxies and mock survey fields with known truth.",
+        "train": "Train a prior from galaxy images.",
+        "model": "Describe, convert or evaluate a model folder.",
+    },
+    "Trust and speed": {
+        "validate": "Test calibration and accuracy on held-out truth.",
+        "bench": "Measure the throughput of this machine.",
+    },
+    "Shell": {
+        "completion": "Print the completion script of a shell.",
+    },
+}
+COMMANDS: dict[str, str] = {name: line for section in SECTIONS.values() for name, line in section.items()}
+
+
+class LazyGroup(click.Group):
+    """A click group whose subcommands are imported on first use, listed by section from ``SECTIONS``."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        return import_module(f"galbatch.cli.{cmd_name}").command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]):
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            remedy = f"Did you mean '{close[0]}'?" if close else "See 'galbatch --help'."
+            raise click.UsageError(f"No such command '{args[0]}'. {remedy}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        names = [CompletionItem(name, help=line) for name, line in COMMANDS.items() if name.startswith(incomplete)]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for section, commands in SECTIONS.items():
+            with formatter.section(section):
+                formatter.write_dl(list(commands.items()), col_max=14)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(galbatch.__version__, prog_name="galbatch")
+@click.option("--traceback", "traceback_", is_flag=True, envvar="GALBATCH_TRACEBACK",
+              help="Show the whole traceback when something goes wrong.")
+@click.pass_context
+def cli(ctx: click.Context, traceback_: bool) -> None:
+    """Posterior samples of deconvolved galaxy images, and their morphology with error bars.
+
+    First run:  galbatch process catalogs/demo.parquet
+
+    Exit codes: 0 ok, 1 bad input or usage (nothing started), 3 finished with some sources failed,
+    4 stopped and resumable.
+    """
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv`` (``sys.argv[1:]`` when None) and return its exit code; never raises."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    show = warnings.showwarning
+    warnings.showwarning = _warn_once(set())
+    try:
+        return _exit_code(cli.main(arguments, prog_name="galbatch", standalone_mode=False))
+    except BaseException as error:
+        return _report(error, _wants_traceback(arguments))
+    finally:
+        warnings.showwarning = show
+
+
+def _exit_code(result: object) -> int:
+    return result if isinstance(result, int) and not isinstance(result, bool) else OK
+
+
+def _wants_traceback(arguments: list[str]) -> bool:
+    return "--traceback" in arguments or os.environ.get("GALBATCH_TRACEBACK", "") not in ("", "0")
+
+
+def _report(error: BaseException, with_traceback: bool) -> int:
+    """Say on stderr what ended the command, and return its exit code."""
+    if isinstance(error, SystemExit):
+        if isinstance(error.code, str):
+            _complain(error.code)
+            return BAD_INPUT
+        return error.code or OK
+    if with_traceback and not isinstance(error, click.ClickException):
+        traceback.print_exception(error)
+    if isinstance(error, click.ClickException):
+        error.show()
+        return BAD_INPUT
+    if isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt):
+        _complain("interrupted. A run that had started keeps all finished batches: "
+                  "'galbatch resume RUN' goes on from there.")
+        return STOPPED
+    if isinstance(error, click.exceptions.Abort):
+        _complain("aborted.")
+        return BAD_INPUT
+    if isinstance(error, GalbatchError):
+        _complain(str(error))
+        return error.exit_code
+    _complain(f"unexpected {type(error).__name__}: {error}")
+    if not with_traceback:
+        click.echo("This is a bug in galbatch or in what it uses. Run 'galbatch --traceback ...' (or set "
+                   "GALBATCH_TRACEBACK=1) for the traceback to report.", err=True)
+    return BAD_INPUT
+
+
+def _complain(message: str) -> None:
+    click.echo(f"{click.style('Error:', fg='red', bold=True)} {message}", err=True)
+
+
+def _warn_once(seen: set[str]):
+    """A ``warnings.showwarning`` that prints each message once, without the source line."""
+    def showwarning(message, category, filename, lineno, file=None, line=None):
+        if str(message) not in seen:
+            seen.add(str(message))
+            click.echo(f"{click.style('Warning:', fg='yellow')} {message}", err=True)
+    return showwarning
