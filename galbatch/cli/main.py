@@ -1,8 +1,8 @@
 """The ``galbatch`` command: a group that imports a subcommand only when it is asked for.
 
-Each subcommand is ``galbatch/cli/<name>.py`` and exports ``command``. Errors are turned into one message and an
-exit code here and nowhere else: 0 ok, 1 bad input or usage (nothing started), 3 finished with some sources
-failed (a command returns 3), 4 stopped and resumable.
+Each subcommand is ``galbatch/cli/<name>.py`` and exports ``command``. Errors are turned into one message and
+an exit code here and nowhere else: 0 ok, 1 bad input or usage (nothing started), 3 finished with some
+sources failed (a command returns 3), 4 stopped and resumable.
 """
 
 from __future__ import annotations
@@ -72,8 +72,9 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        names = [CompletionItem(name, help=line) for name, line in COMMANDS.items() if name.startswith(incomplete)]
-        return names + click.Command.shell_complete(self, ctx, incomplete)
+        names = [name for name in COMMANDS if name.startswith(incomplete)]
+        return [CompletionItem(name, help=COMMANDS[name]) for name in names] + \
+            click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for section, commands in SECTIONS.items():
@@ -81,7 +82,8 @@ class LazyGroup(click.Group):
                 formatter.write_dl(list(commands.items()), col_max=14)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=LazyGroup,
+             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(galbatch.__version__, prog_name="galbatch")
 @click.option("--traceback", "traceback_", is_flag=True, envvar="GALBATCH_TRACEBACK",
               help="Show the whole traceback when something goes wrong.")

@@ -16,8 +16,8 @@ from galbatch.errors import InputError, Stopped
 ROOT = Path(__file__).parents[2]
 
 
-def run_python(code, *args, **options):
-    return subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, cwd=ROOT, **options)
+def run_python(*arguments, **options):
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT, **options)
 
 
 @pytest.mark.parametrize("name", list(cli_main.COMMANDS))
@@ -36,8 +36,7 @@ def test_command_has_help_and_is_in_the_readme(name, capsys):
 
 def test_every_command_module_is_listed():
     modules = {path.stem for path in (ROOT / "galbatch" / "cli").glob("*.py")
-               if not path.stem.startswith("_") and "\ncommand = " in (text := path.read_text())
-               or "def command(" in text}
+               if re.search(r"^(def command\(|command = )", path.read_text(), re.MULTILINE)}
     assert modules == set(cli_main.COMMANDS)
 
 
@@ -45,7 +44,7 @@ def test_help_is_fast():
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
-        done = subprocess.run([sys.executable, "-m", "galbatch", "--help"], capture_output=True, text=True, cwd=ROOT)
+        done = run_python("-m", "galbatch", "--help")
         seconds.append(time.perf_counter() - start)
         assert done.returncode == 0
     assert all(name in done.stdout for name in cli_main.COMMANDS)
@@ -59,14 +58,14 @@ def test_help_is_fast():
 ])
 def test_import_and_help_load_nothing_heavy(code):
     heavy = ["torch", "dask", "distributed", "numba", "matplotlib", "astropy", "pyarrow", "zarr", "pandas"]
-    done = run_python(f"{code}; import sys; print('LOADED', [m for m in {heavy} if m in sys.modules])")
+    done = run_python("-c", f"{code}; import sys; print('LOADED', [m for m in {heavy} if m in sys.modules])")
     assert done.stdout.splitlines()[-1] == "LOADED []", done.stdout + done.stderr
 
 
 def test_import_configures_nothing():
-    done = run_python("import logging, warnings; before = (list(logging.root.handlers), list(warnings.filters));"
-                      "import galbatch, galbatch.cli.main;"
-                      "print(before == (list(logging.root.handlers), list(warnings.filters)))")
+    done = run_python("-c", "import logging, warnings;"
+                      "state = lambda: (list(logging.root.handlers), list(warnings.filters)); before = state();"
+                      "import galbatch, galbatch.cli.main; print(before == state())")
     assert done.stdout.strip() == "True"
 
 
@@ -102,7 +101,8 @@ def test_traceback_on_request(monkeypatch, capsys):
 
 @pytest.mark.parametrize("returned, code", [(None, 0), (0, 0), (3, 3), (4, 4), (True, 0)])
 def test_returned_code_is_the_exit_code(returned, code, monkeypatch):
-    monkeypatch.setattr(cli_main.cli, "get_command", lambda ctx, name: click.Command("x", callback=lambda: returned))
+    command = click.Command("x", callback=lambda: returned)
+    monkeypatch.setattr(cli_main.cli, "get_command", lambda ctx, name: command)
     assert cli_main.main(["process"]) == code
 
 
@@ -146,7 +146,6 @@ def test_completion_script(shell, capsys):
 
 
 def test_completion_completes_commands():
-    done = subprocess.run([sys.executable, "-m", "galbatch"], capture_output=True, text=True, cwd=ROOT,
-                          env={"PATH": "/usr/bin", "_GALBATCH_COMPLETE": "bash_complete",
-                               "COMP_WORDS": "galbatch pro", "COMP_CWORD": "1"})
+    done = run_python("-m", "galbatch", env={"PATH": "/usr/bin", "_GALBATCH_COMPLETE": "bash_complete",
+                                             "COMP_WORDS": "galbatch pro", "COMP_CWORD": "1"})
     assert "plain,process" in done.stdout.split()
