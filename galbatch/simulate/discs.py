@@ -1,0 +1,206 @@
+"""Face-on recipes of discs: bars, spiral arms, rings, clumps, lopsidedness, dust.
+
+A recipe draws its parameters from a generator and fills three maps: old stars, young stars (each sums to
+1) and the red optical depth. Lengths are image pixels; angles are radians.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from .projection import DiscGeometry
+from .texture import clump_map, random_field, sheared_field
+
+MAP_SIZE = 192
+
+
+@dataclass(frozen=True)
+class Disc:
+    """A face-on disc ready to be projected."""
+
+    maps: np.ndarray  # (MAP_SIZE, MAP_SIZE, 3): old, young, optical depth
+    step_pix: float
+    scale_pix: float
+    young_share: float
+    thickness: float  # height of old stars over scale length
+
+
+class _Plane:
+    """Coordinates of the face-on grid, with the disc's scale length as unit."""
+
+    def __init__(self, scale_pix: float, extent: float) -> None:
+        self.step_pix = 2.0 * extent * scale_pix / MAP_SIZE
+        axis = (np.arange(MAP_SIZE, dtype=np.float32) - 0.5 * (MAP_SIZE - 1)) * (self.step_pix / scale_pix)
+        self.x, self.y = np.meshgrid(axis, axis)
+        self.r = np.hypot(self.x, self.y)
+        self.log_r = np.log(self.r + 0.02)
+        self.phi = np.arctan2(self.y, self.x)
+        self.unit_pix = scale_pix / self.step_pix  # map pixels per scale length
+
+
+def _arms(rng: np.random.Generator, p: _Plane, pitch: float, inner: float) -> tuple[np.ndarray, np.ndarray]:
+    """Stellar arms and the dust lanes along their inner edges, both 0..1, fading inside ``inner``."""
+    number = int(rng.choice([1, 2, 2, 2, 2, 3, 3, 4, 4, 5]))
+    phase0 = rng.uniform(0, 2 * math.pi)
+    wiggle = sheared_field(rng, p.log_r, p.phi, 1.2, 3.5) * rng.uniform(0.1, 0.45)
+    bend = rng.normal(0.0, 0.12)
+    wound = np.log(np.maximum(p.r, 0.05) / inner) / math.tan(pitch) * (1.0 + bend * p.r)
+    phase = number * (p.phi - wound - phase0) + wiggle * number
+    sharp = math.exp(rng.uniform(math.log(0.7), math.log(5.0)))
+    arms = np.exp(sharp * (np.cos(phase) - 1.0))
+    lanes = np.exp(2.0 * sharp * (np.cos(phase - rng.uniform(0.4, 0.9)) - 1.0))
+    if number % 2 == 0 and rng.random() < 0.3:  # every second arm weaker
+        weak = 1.0 - rng.uniform(0.3, 0.8) * (0.5 + 0.5 * np.cos(0.5 * phase))
+        arms = arms * weak
+    elif rng.random() < 0.35:  # one side stronger
+        arms = arms * (1.0 - rng.uniform(0.2, 0.6) * (0.5 + 0.5 * np.cos(p.phi - rng.uniform(0, 6.28))))
+    onset = 1.0 / (1.0 + np.exp(-(p.r - inner) / 0.12))
+    end = 1.0 / (1.0 + np.exp((p.r - rng.uniform(2.6, 5.0)) / 0.4))
+    return arms * onset * end, lanes * onset * end
+
+
+def _bar(rng: np.random.Generator, p: _Plane, length: float, angle: float) -> tuple[np.ndarray, np.ndarray]:
+    """A bar (peak 1) and its dust lanes on the leading edges."""
+    c, s = math.cos(angle), math.sin(angle)
+    u, v = p.x * c + p.y * s, -p.x * s + p.y * c
+    ratio = rng.uniform(0.2, 0.45)
+    shape = rng.uniform(2.0, 3.5)
+    m = ((np.abs(u) / length) ** shape + (np.abs(v) / (ratio * length)) ** shape) ** (1.0 / shape)
+    flat = rng.uniform(0.0, 1.0)
+    bar = flat * np.clip(1.0 - m * m, 0.0, None) ** 0.8 + (1.0 - flat) * np.exp(-2.2 * m)
+    if rng.random() < 0.4:  # bright ends
+        ends = np.exp(-(((np.abs(u) - length) / (0.18 * length)) ** 2) - (v / (0.2 * length)) ** 2)
+        bar = bar + rng.uniform(0.1, 0.5) * ends
+    offset = np.where(u > 0, 1.0, -1.0) * 0.45 * ratio * length
+    lane = np.exp(-(((v - offset) / (0.10 * length)) ** 2)) * (np.abs(u) < 1.05 * length) * (np.abs(u) > 0.1)
+    return bar, lane
+
+
+def _ring(rng: np.random.Generator, p: _Plane, radius: float) -> np.ndarray:
+    """An elliptical ring of peak 1, clumpy along its length."""
+    a = rng.uniform(0, math.pi)
+    q = rng.uniform(0.75, 1.0)
+    u = p.x * math.cos(a) + p.y * math.sin(a)
+    v = (-p.x * math.sin(a) + p.y * math.cos(a)) / q
+    width = radius * rng.uniform(0.07, 0.2)
+    return np.asarray(np.exp(-0.5 * ((np.hypot(u, v) - radius) / width) ** 2))
+
+
+def _unit_sum(image: np.ndarray) -> np.ndarray:
+    image = np.clip(image, 0.0, None)
+    return np.asarray(image / max(float(image.sum(dtype=np.float64)), 1e-20), dtype=np.float32)
+
+
+def _assemble(
+    p: _Plane, scale_pix: float, old: np.ndarray, young: np.ndarray, tau: np.ndarray, young_share: float, thick: float
+) -> Disc:
+    area = p.step_pix**2
+    maps = np.stack([_unit_sum(old) / area, _unit_sum(young) / area, np.clip(tau, 0.0, 12.0)], -1)
+    return Disc(maps.astype(np.float32), p.step_pix, scale_pix, young_share, thick)
+
+
+def _optical_depth(rng: np.random.Generator) -> float:
+    return float(min(math.exp(rng.normal(math.log(0.55), 0.9)), 5.0))
+
+
+def spiral_disc(rng: np.random.Generator, scale_pix: float, kind: str) -> Disc:
+    """A disc with spiral structure; ``kind`` is spiral, barred, flocculent, ring, clumpy, disc or lenticular."""
+    p = _Plane(scale_pix, min(5.5, 88.0 / scale_pix))
+    quiet = kind in ("disc", "lenticular")
+    pitch = math.radians(rng.uniform(9.0, 38.0)) * (1 if rng.random() < 0.5 else -1)
+    bar_length = rng.uniform(0.5, 1.5)
+    inner = bar_length if kind == "barred" else rng.uniform(0.15, 0.8)
+    old = np.exp(-p.r)
+    young = np.exp(-p.r / rng.uniform(0.9, 1.5))
+    hole = 1.0 - rng.uniform(0.0, 0.95) * np.exp(-((p.r / inner) ** 2))
+    young = young * hole
+    dust = np.exp(-p.r / rng.uniform(0.9, 1.6)) * hole
+    if not quiet:
+        strength = rng.uniform(0.1, 0.3) if kind == "clumpy" else rng.uniform(0.5, 0.97)
+        if kind == "flocculent":
+            strength *= 0.35
+        arms, lanes = _arms(rng, p, pitch, inner)
+        old = old * (1.0 + 1.4 * strength * strength * rng.uniform(0.5, 1.6) * (arms - 0.3))
+        young = young * ((1.0 - strength) + 3.5 * strength * arms)
+        dust = dust * (1.0 - 0.8 * strength + 3.0 * strength * lanes)
+    if kind == "barred" or (kind in ("lenticular", "ring", "clumpy") and rng.random() < 0.35):
+        bar, lane = _bar(rng, p, bar_length, rng.uniform(0, math.pi))
+        old = old + bar * rng.uniform(0.5, 2.2)
+        young = young + 0.4 * bar * rng.uniform(0.0, 0.6)
+        dust = dust + lane * rng.uniform(0.0, 0.9)
+    if kind == "ring" or (kind == "barred" and rng.random() < 0.3):
+        ring = _ring(rng, p, bar_length * 1.05 if kind == "barred" else rng.uniform(0.6, 2.6))
+        level = rng.uniform(0.1, 0.6)
+        old, young, dust = old + 0.6 * level * ring, young + 2.0 * level * ring, dust + level * ring
+    rough = {"flocculent": rng.uniform(0.7, 1.3), "clumpy": rng.uniform(0.5, 1.1)}.get(kind, rng.uniform(0.2, 0.8))
+    if kind == "lenticular":
+        rough = 0.1
+    texture = sheared_field(rng, p.log_r, p.phi, pitch, 2.6)
+    young = young * np.exp(rough * texture)
+    filaments = sheared_field(rng, p.log_r, p.phi, pitch, 2.4)
+    dust = dust * np.exp(0.8 * filaments - 0.3)
+    lopsided = 1.0 + np.tanh(abs(rng.normal(0.0, 0.22)) * p.r * np.cos(p.phi - rng.uniform(0, 6.28)))
+    old, young = np.clip(old, 0, None) * lopsided, np.clip(young, 0, None) * lopsided
+    young = _add_clumps(rng, p, _unit_sum(young), kind)
+    young_share = {"lenticular": rng.uniform(0.0, 0.06), "disc": rng.uniform(0.02, 0.4)}.get(kind, rng.uniform(0.12, 0.7))
+    if kind == "clumpy":
+        young_share = rng.uniform(0.35, 0.9)
+    tau = _optical_depth(rng) * (0.25 if kind == "lenticular" else 1.0) * dust
+    if rng.random() < 0.35:  # a break in the outer disc
+        edge = 1.0 / (1.0 + np.exp((p.r - rng.uniform(2.2, 4.0)) / 0.25))
+        old, young, tau = old * edge, young * edge, tau * edge
+    thick = rng.uniform(0.10, 0.3) if kind == "clumpy" else rng.uniform(0.06, 0.22)
+    return _assemble(p, scale_pix, old, young, tau, young_share, thick)
+
+
+def _add_clumps(rng: np.random.Generator, p: _Plane, young: np.ndarray, kind: str) -> np.ndarray:
+    if kind == "lenticular":
+        return young
+    if kind in ("clumpy", "irregular"):
+        count, share, size = int(rng.integers(4, 40)), rng.uniform(0.2, 0.8), rng.uniform(0.08, 0.22)
+    else:
+        count, share, size = int(rng.integers(20, 250)), rng.uniform(0.03, 0.5), rng.uniform(0.03, 0.09)
+    clumps = clump_map(rng, young, count, rng.uniform(1.5, 2.1), size * p.unit_pix)
+    return np.asarray((1.0 - share) * young + share * clumps)
+
+
+def irregular_disc(rng: np.random.Generator, scale_pix: float) -> Disc:
+    """A thick, off-centre, patchy disc without ordered structure."""
+    p = _Plane(scale_pix, min(5.0, 88.0 / scale_pix))
+    patch = random_field(rng, MAP_SIZE, rng.uniform(2.8, 3.8), k_low=rng.uniform(3.0, 7.0))
+    other = random_field(rng, MAP_SIZE, 3.0, k_low=4.0)
+    dx, dy = rng.normal(0.0, 0.35, 2)
+    q = rng.uniform(0.4, 1.0)
+    steep = rng.uniform(1.0, 1.8)
+    r_old = np.hypot(p.x, p.y / max(q, 0.55))
+    r_young = np.hypot(p.x - dx, (p.y - dy) / q)
+    old = np.exp(-(r_old**steep) / 1.2 + rng.uniform(0.0, 0.5) * other)
+    young = np.exp(-(r_young**steep) / 1.2 + rng.uniform(0.4, 1.2) * patch)
+    if rng.random() < 0.35:  # a single bent arm, tadpole or comma
+        arm, _ = _arms(rng, p, math.radians(rng.uniform(15, 45)), 0.3)
+        young = young * (0.3 + 2.5 * arm)
+        old = old * (0.7 + 0.8 * arm)
+    young = _add_clumps(rng, p, _unit_sum(young), "irregular")
+    tau = _optical_depth(rng) * np.exp(-p.r / 1.3 + 0.9 * random_field(rng, MAP_SIZE, 3.0, k_low=6.0) - 0.4)
+    return _assemble(p, scale_pix, old, young, tau, rng.uniform(0.3, 0.95), rng.uniform(0.2, 0.5))
+
+
+def disc_geometry(rng: np.random.Generator, disc: Disc, x_pix: float, y_pix: float) -> DiscGeometry:
+    """A random view: isotropic inclination, a mild warp, layers of old stars, young stars and dust."""
+    inclination = math.acos(rng.uniform(0.0, 1.0))
+    height = max(disc.thickness * disc.scale_pix, 0.8)
+    warp = rng.normal(0.0, 0.06) if rng.random() < 0.5 else rng.normal(0.0, 0.25)
+    return DiscGeometry(
+        inclination=inclination,
+        position_angle=rng.uniform(0.0, 2.0 * math.pi),
+        x_pix=x_pix,
+        y_pix=y_pix,
+        height_old_pix=height,
+        height_young_pix=max(height * rng.uniform(0.4, 0.8), 0.6),
+        height_dust_pix=max(height * rng.uniform(0.15, 0.4), 0.45),
+        warp=warp if disc.thickness < 0.25 else 0.0,
+        warp_phase=rng.uniform(0.0, 2.0 * math.pi),
+    )
