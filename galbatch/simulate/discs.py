@@ -192,7 +192,7 @@ def disc_geometry(rng: np.random.Generator, disc: Disc, x_pix: float, y_pix: flo
     """A random view: isotropic inclination, a mild warp, layers of old stars, young stars and dust."""
     inclination = math.acos(rng.uniform(0.0, 1.0))
     height = max(disc.thickness * disc.scale_pix, 0.8)
-    warp = rng.normal(0.0, 0.06) if rng.random() < 0.5 else rng.normal(0.0, 0.25)
+    warp = rng.normal(0.0, 0.04) if rng.random() < 0.6 else rng.normal(0.0, 0.13)
     return DiscGeometry(
         inclination=inclination,
         position_angle=rng.uniform(0.0, 2.0 * math.pi),

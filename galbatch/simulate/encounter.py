@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-N_RADIUS, N_AZIMUTH = 48, 96
+N_RADIUS, N_AZIMUTH = 56, 120
 DT = 0.25
 SOFTENING = 0.9
 EXTENT = 5.0  # scale lengths

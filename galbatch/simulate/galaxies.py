@@ -16,12 +16,12 @@ from .projection import front_fraction, project_disc
 from .spheroids import Spheroid, paint_point, paint_shells, paint_spheroid
 
 KINDS = {
-    "spiral": 0.14,
-    "barred": 0.12,
+    "spiral": 0.12,
+    "barred": 0.11,
     "flocculent": 0.09,
     "clumpy": 0.11,
     "ring": 0.04,
-    "disc": 0.06,
+    "disc": 0.09,
     "lenticular": 0.06,
     "irregular": 0.11,
     "merger": 0.13,
@@ -108,13 +108,13 @@ def half_light_radius(image: np.ndarray) -> float:
 
 def _scale(rng: np.random.Generator, unit: float, low: float, high: float) -> float:
     """A half-light radius: log-normal about 11 pixels of 128, within [low, high]."""
-    return float(np.clip(math.exp(rng.normal(math.log(10.5), 0.38)), low, high) * unit)
+    return float(np.clip(math.exp(rng.normal(math.log(11.0), 0.36)), low, high) * unit)
 
 
 def _disc_galaxy(
     rng: np.random.Generator, npix: int, kind: str, unit: float, x: float, y: float, row: np.void
 ) -> np.ndarray:
-    scale = _scale(rng, unit, 6.0, 21.0) / 1.68
+    scale = 1.3 * _scale(rng, unit, 6.0, 18.5) / 1.68
     disc = irregular_disc(rng, scale) if kind == "irregular" else spiral_disc(rng, scale, kind)
     geometry = disc_geometry(rng, disc, x, y)
     planes = project_disc(disc.maps, disc.step_pix, geometry, npix)
@@ -134,6 +134,13 @@ def _disc_galaxy(
         front = front_fraction(geometry, npix)
         red = red + bulge * (front + (1.0 - front) * np.exp(-planes[4]))
         blue = blue + old_blue * bulge * (front + (1.0 - front) * np.exp(-geometry.blue_to_red_tau * planes[4]))
+    if rng.random() < 0.5:  # a thick disc or stellar halo around it
+        q0 = rng.uniform(0.35, 0.9)
+        q = math.sqrt((q0 * math.sin(geometry.inclination)) ** 2 + math.cos(geometry.inclination) ** 2)
+        r_eff = scale * 1.68 * rng.uniform(0.9, 1.7)
+        halo = Spheroid(x, y, r_eff, rng.uniform(0.8, 2.2), q, geometry.position_angle)
+        image = paint_spheroid(halo, npix) * np.float32(red.sum() * rng.uniform(0.05, 0.6))
+        red, blue = red + image, blue + old_blue * image
     row["inclination_deg"] = math.degrees(geometry.inclination)
     row["bulge_share"], row["young_share"] = bulge_share, share
     return np.stack([blue, red])
@@ -158,7 +165,7 @@ def _spheroidal(rng: np.random.Generator, npix: int, kind: str, unit: float, x: 
         blue = blue + share * rng.uniform(0.2, 1.2) * component
     if kind == "shell":
         shells = paint_shells(rng, body, npix)
-        share = rng.uniform(0.05, 0.3)
+        share = rng.uniform(0.03, 0.16)
         red, blue = red + share * shells, blue + share * rng.uniform(0.3, 0.6) * shells
     if rng.random() < 0.12:  # a dust lane
         yy, xx = np.indices((npix, npix))

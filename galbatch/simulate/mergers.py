@@ -34,7 +34,7 @@ def _sheet_weights(rng: np.random.Generator) -> np.ndarray:
     radius = np.linspace(0.02, 1.0, N_RADIUS) ** 1.3 * EXTENT
     middle, width = 0.5 * (radius[1:] + radius[:-1]), np.diff(radius)
     mass = middle * width
-    texture = random_field(rng, N_AZIMUTH, 2.2, k_low=4.0)[: N_RADIUS - 1]
+    texture = random_field(rng, N_AZIMUTH, 3.4, k_low=4.0)[: N_RADIUS - 1]
     old = (mass * np.exp(-middle))[:, None] * np.ones(N_AZIMUTH)
     young = (mass * np.exp(-middle / rng.uniform(1.0, 1.6)))[:, None] * np.exp(rng.uniform(0.4, 1.3) * texture)
     dust = (mass * np.exp(-middle / 1.2))[:, None] * np.exp(0.6 * texture)
@@ -71,7 +71,7 @@ def merger_images(rng: np.random.Generator, npix: int, row: np.void) -> np.ndarr
         weights = _sheet_weights(rng) * lights[body]
         layer = np.zeros((3, npix, npix), dtype=np.float32)
         deposit_sheet(layer, np.ascontiguousarray(x), np.ascontiguousarray(y), weights)
-        blur = float(np.clip(rng.uniform(0.10, 0.22) * scales[body] * pixels, 0.6, 2.2))
+        blur = float(np.clip(rng.uniform(0.12, 0.35) * scales[body] * pixels, 0.9, 3.2))
         for c, factor in enumerate((1.0, 0.8, 0.9)):
             planes[c] += gaussian_filter(layer[c], blur * factor)
         share = rng.uniform(0.0, 0.45)
@@ -105,7 +105,7 @@ def _colour(
     npix = bulges.shape[0]
     share = rng.uniform(0.15, 0.8)
     old, young, dust = planes
-    patches = np.exp(0.7 * random_field(rng, npix, 2.8, k_low=8.0) - 0.25)
+    patches = np.exp(0.6 * random_field(rng, npix, 4.0, k_low=5.0) - 0.2)
     tau = rng.lognormal(math.log(1.2), 0.8) * dust / max(float(np.percentile(dust, 99.7)), 1e-12) * patches
     tau = np.clip(tau, 1e-4, 8.0)
     red_dim, blue_dim = -np.expm1(-tau) / tau, -np.expm1(-1.8 * tau) / (1.8 * tau)

@@ -61,6 +61,10 @@ def _march(maps, step_pix, npix, cos_i, sin_i, cos_p, sin_p, x0, y0, h_o, h_y, h
             if hi <= lo:
                 continue
             middle = min(max(-v * sin_i / max(cos_i, 0.02), lo), hi)
+            for _ in range(4):  # where the ray meets the warped mid-plane
+                yd = v * cos_i - middle * sin_i
+                bend = warp * (u * c_w + yd * s_w) * math.sqrt(u * u + yd * yd) / r_max
+                middle = min(max((bend - v * sin_i) / max(cos_i, 0.02), lo), hi)
             width = min(1.5 * h_d / max(cos_i, 1e-3), 0.25 * (hi - lo))
             t_lo = math.asinh((lo - middle) / width)
             t_hi = math.asinh((hi - middle) / width)

@@ -85,13 +85,13 @@ def paint_shells(rng: np.random.Generator, spheroid: Spheroid, npix: int) -> np.
     image = np.zeros((npix, npix), dtype=np.float32)
     edge = spheroid.r_eff_pix * rng.uniform(0.8, 1.3)
     side = int(rng.integers(2))
-    opening = rng.uniform(0.35, 1.1)
+    opening = rng.uniform(0.3, 0.8)
     for number in range(int(rng.integers(3, 9))):
         direction = spheroid.angle + math.pi * ((number + side) % 2) + rng.normal(0.0, 0.15)
         offset = np.arctan2(dy, dx) - direction
         cone = np.exp((np.cos(offset) - 1.0) / (0.5 * opening**2))
         depth = np.clip((edge - radius) / (0.35 * edge), 0.0, None)
-        profile = np.where(depth > 0, np.exp(-2.0 * depth) * np.clip((edge - radius) / 0.8, 0.0, 1.0), 0.0)
+        profile = np.where(depth > 0, np.exp(-2.0 * depth) * np.clip((edge - radius) / (0.08 * edge), 0.0, 1.0), 0.0)
         image += (cone * profile * rng.lognormal(0.0, 0.4) / edge**1.5).astype(np.float32)
         edge *= rng.uniform(1.15, 1.45)
         if edge > 0.48 * npix:
