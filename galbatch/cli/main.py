@@ -73,8 +73,9 @@ class LazyGroup(click.Group):
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         names = [name for name in COMMANDS if name.startswith(incomplete)]
-        return [CompletionItem(name, help=COMMANDS[name]) for name in names] + \
-            click.Command.shell_complete(self, ctx, incomplete)
+        return [CompletionItem(name, help=COMMANDS[name]) for name in names] + click.Command.shell_complete(
+            self, ctx, incomplete
+        )
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for section, commands in SECTIONS.items():
@@ -82,11 +83,17 @@ class LazyGroup(click.Group):
                 formatter.write_dl(list(commands.items()), col_max=14)
 
 
-@click.group(cls=LazyGroup,
-             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(galbatch.__version__, prog_name="galbatch")
-@click.option("--traceback", "traceback_", is_flag=True, envvar="GALBATCH_TRACEBACK",
-              help="Show the whole traceback when something goes wrong.")
+@click.option(
+    "--traceback",
+    "traceback_",
+    is_flag=True,
+    envvar="GALBATCH_TRACEBACK",
+    help="Show the whole traceback when something goes wrong.",
+)
 @click.pass_context
 def cli(ctx: click.Context, traceback_: bool) -> None:
     """Posterior samples of deconvolved galaxy images, and their morphology with error bars.
@@ -132,8 +139,10 @@ def _report(error: BaseException, with_traceback: bool) -> int:
         error.show()
         return BAD_INPUT
     if isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt):
-        _complain("interrupted. A run that had started keeps all finished batches: "
-                  "'galbatch resume RUN' goes on from there.")
+        _complain(
+            "interrupted. A run that had started keeps all finished batches: "
+            "'galbatch resume RUN' goes on from there."
+        )
         return STOPPED
     if isinstance(error, click.exceptions.Abort):
         _complain("aborted.")
@@ -143,8 +152,11 @@ def _report(error: BaseException, with_traceback: bool) -> int:
         return error.exit_code
     _complain(f"unexpected {type(error).__name__}: {error}")
     if not with_traceback:
-        click.echo("This is a bug in galbatch or in what it uses. Run 'galbatch --traceback ...' (or set "
-                   "GALBATCH_TRACEBACK=1) for the traceback to report.", err=True)
+        click.echo(
+            "This is a bug in galbatch or in what it uses. Run 'galbatch --traceback ...' (or set "
+            "GALBATCH_TRACEBACK=1) for the traceback to report.",
+            err=True,
+        )
     return BAD_INPUT
 
 
@@ -154,8 +166,10 @@ def _complain(message: str) -> None:
 
 def _warn_once(seen: set[str]):
     """A ``warnings.showwarning`` that prints each message once, without the source line."""
+
     def showwarning(message, category, filename, lineno, file=None, line=None):
         if str(message) not in seen:
             seen.add(str(message))
             click.echo(f"{click.style('Warning:', fg='yellow')} {message}", err=True)
+
     return showwarning

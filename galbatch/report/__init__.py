@@ -1,0 +1,1 @@
+"""Pictures and pages of a finished run: figure of a source, HTML report, exports for other tools."""

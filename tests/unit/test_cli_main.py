@@ -35,8 +35,11 @@ def test_command_has_help_and_is_in_the_readme(name, capsys):
 
 
 def test_every_command_module_is_listed():
-    modules = {path.stem for path in (ROOT / "galbatch" / "cli").glob("*.py")
-               if re.search(r"^(def command\(|command = )", path.read_text(), re.MULTILINE)}
+    modules = {
+        path.stem
+        for path in (ROOT / "galbatch" / "cli").glob("*.py")
+        if re.search(r"^(def command\(|command = )", path.read_text(), re.MULTILINE)
+    }
     assert modules == set(cli_main.COMMANDS)
 
 
@@ -51,11 +54,14 @@ def test_help_is_fast():
     assert min(seconds) < 0.5
 
 
-@pytest.mark.parametrize("code", [
-    "import galbatch",
-    "from galbatch.cli.main import main; main(['--help'])",
-    "from galbatch.cli.main import main; main(['process', '--help'])",
-])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import galbatch",
+        "from galbatch.cli.main import main; main(['--help'])",
+        "from galbatch.cli.main import main; main(['process', '--help'])",
+    ],
+)
 def test_import_and_help_load_nothing_heavy(code):
     heavy = ["torch", "dask", "distributed", "numba", "matplotlib", "astropy", "pyarrow", "zarr", "pandas"]
     done = run_python("-c", f"{code}; import sys; print('LOADED', [m for m in {heavy} if m in sys.modules])")
@@ -63,19 +69,26 @@ def test_import_and_help_load_nothing_heavy(code):
 
 
 def test_import_configures_nothing():
-    done = run_python("-c", "import logging, warnings;"
-                      "state = lambda: (list(logging.root.handlers), list(warnings.filters)); before = state();"
-                      "import galbatch, galbatch.cli.main; print(before == state())")
+    done = run_python(
+        "-c",
+        "import logging, warnings;"
+        "state = lambda: (list(logging.root.handlers), list(warnings.filters));"
+        "before = state();"
+        "import galbatch, galbatch.cli.main; print(before == state())",
+    )
     assert done.stdout.strip() == "True"
 
 
-@pytest.mark.parametrize("raised, code, said", [
-    (InputError("catalogue x.parquet has no column 'ra': add it."), 1, "no column 'ra'"),
-    (Stopped("stopped after 3 batches: 'galbatch resume x.run' goes on."), 4, "resume x.run"),
-    (KeyboardInterrupt(), 4, "resume"),
-    (ZeroDivisionError("division by zero"), 1, "GALBATCH_TRACEBACK"),
-    (click.UsageError("give a catalogue"), 1, "give a catalogue"),
-])
+@pytest.mark.parametrize(
+    "raised, code, said",
+    [
+        (InputError("catalogue x.parquet has no column 'ra': add it."), 1, "no column 'ra'"),
+        (Stopped("stopped after 3 batches: 'galbatch resume x.run' goes on."), 4, "resume x.run"),
+        (KeyboardInterrupt(), 4, "resume"),
+        (ZeroDivisionError("division by zero"), 1, "GALBATCH_TRACEBACK"),
+        (click.UsageError("give a catalogue"), 1, "give a catalogue"),
+    ],
+)
 def test_errors_become_one_message_and_a_code(raised, code, said, monkeypatch, capsys):
     @click.command()
     def command():
@@ -146,6 +159,14 @@ def test_completion_script(shell, capsys):
 
 
 def test_completion_completes_commands():
-    done = run_python("-m", "galbatch", env={"PATH": "/usr/bin", "_GALBATCH_COMPLETE": "bash_complete",
-                                             "COMP_WORDS": "galbatch pro", "COMP_CWORD": "1"})
+    done = run_python(
+        "-m",
+        "galbatch",
+        env={
+            "PATH": "/usr/bin",
+            "_GALBATCH_COMPLETE": "bash_complete",
+            "COMP_WORDS": "galbatch pro",
+            "COMP_CWORD": "1",
+        },
+    )
     assert "plain,process" in done.stdout.split()

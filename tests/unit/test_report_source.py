@@ -1,0 +1,171 @@
+"""The figure of one source and its terminal form."""
+
+import dataclasses
+import io
+
+import numpy as np
+import pytest
+from report_fakes import fake_view
+from rich.console import Console
+
+from galbatch.errors import InputError
+from galbatch.report.figure import figure_source
+from galbatch.report.numbers import plain, with_error
+from galbatch.report.stretch import Stretch, shared_stretch
+from galbatch.report.terminal import print_source
+
+
+def panels_of(fig):
+    return {axis.get_title(): axis for axis in fig.axes if axis.get_title()}
+
+
+def test_panels_with_and_without_truth():
+    with_truth, without = (
+        panels_of(figure_source(fake_view())),
+        panels_of(figure_source(fake_view(truth=False))),
+    )
+    common = {"Observed", "Posterior mean", "Spread (1σ)", "Residual / σ", "Owed to the prior"}
+    assert set(with_truth) == common | {"Truth"} | {f"Draw {k}" for k in range(1, 7)}
+    assert set(without) == common | {f"Draw {k}" for k in range(1, 6)}
+
+
+@pytest.mark.parametrize("oversample", [1, 2])
+def test_a_grey_means_the_same_surface_brightness_in_every_panel(oversample):
+    view = fake_view(oversample=oversample)
+    flat = np.full_like(view.mean, 3.0 / oversample**2)
+    view = dataclasses.replace(
+        view,
+        observed=np.full_like(view.observed, 3.0),
+        mean=flat,
+        std=flat,
+        samples=np.stack([flat] * 6),
+        truth=flat,
+        mask=None,
+    )
+    panels = panels_of(figure_source(view))
+    greys = [
+        panels[t].images[0].get_array().mean()
+        for t in ("Observed", "Posterior mean", "Spread (1σ)", "Truth", "Draw 3")
+    ]
+    assert np.ptp(greys) < 1e-9
+    assert 0 < greys[0] <= 1
+
+
+def test_residual_is_data_minus_model_over_sigma_and_masked_where_masked():
+    view = fake_view()
+    shown = panels_of(figure_source(view))["Residual / σ"].images[0].get_array()
+    expected = (view.observed - view.model) / view.sigma
+    assert np.array_equal(np.ma.getmaskarray(shown), view.mask)
+    assert np.allclose(shown.compressed(), expected[~view.mask])
+
+
+def test_without_a_model_the_residual_panel_says_so():
+    axis = panels_of(figure_source(fake_view(model=False)))["Residual / σ"]
+    assert [text.get_text() for text in axis.texts] == ["no model"]
+
+
+def test_scale_bar_has_the_stated_length():
+    view = fake_view(size=64)
+    axis = panels_of(figure_source(view))["Observed"]
+    x0, x1 = axis.lines[0].get_xdata()
+    label = next(t.get_text() for t in axis.texts if t.get_text().endswith('"'))
+    width_arcsec = view.observed.shape[1] * view.pixel_scale_arcsec
+    assert (x1 - x0) * width_arcsec == pytest.approx(float(label.rstrip('"')))
+
+
+def test_png_can_be_read_and_is_not_blank(tmp_path):
+    from matplotlib.image import imread
+
+    figure_source(fake_view()).savefig(tmp_path / "source.png")
+    image = imread(tmp_path / "source.png")
+    assert image.shape[0] > 500 and image.shape[1] > 1000
+    assert image[..., :3].std() > 0.1
+
+
+def test_figure_leaves_matplotlib_as_it_was():
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    figure_source(fake_view(truth=False))
+    assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize("colour", [True, False])
+@pytest.mark.parametrize("width", [60, 80, 160])
+def test_terminal_fits_its_width_and_has_the_numbers(width, colour):
+    out = io.StringIO()
+    system = "truecolor" if colour else None
+    console = Console(file=out, width=width, force_terminal=colour, color_system=system)
+    print_source(fake_view(), console)
+    text = out.getvalue()
+    plain_text = "".join(part.split("m", 1)[-1] for part in text.split("\x1b[")) if colour else text
+    assert max(map(len, plain_text.splitlines())) <= width
+    assert ("▀" in text) == colour
+    for word in ("demo-17", "Gini", "0.540", "0.020", "NEIGHBOUR", "chi2"):
+        assert word in text
+
+
+def test_terminal_shows_the_galaxy_brighter_than_the_sky():
+    out = io.StringIO()
+    print_source(fake_view(), Console(file=out, width=160, color_system=None))
+    rows = [line for line in out.getvalue().splitlines() if "@" in line or "#" in line]
+    assert rows, "no bright pixel was drawn"
+
+
+def test_stretch_is_monotonic_and_linear_for_faint_light():
+    stretch = Stretch(vmin=-1.0, vmax=1000.0, softening=2.0)
+    values = np.linspace(-1, 1000, 500)
+    assert np.all(np.diff(stretch(values)) > 0)
+    assert stretch(-1.0) == 0 and stretch(1000.0) == 1 and stretch(1e9) == 1
+    small = stretch(np.array([0.0, 0.1, 0.2]))
+    assert small[2] - small[1] == pytest.approx(small[1] - small[0], rel=0.01)
+    assert np.isnan(stretch(np.nan))
+
+
+@pytest.mark.parametrize(
+    "observed, sigma, mean",
+    [
+        (np.zeros((4, 4)), np.ones((4, 4)), np.zeros((4, 4))),
+        (np.full((4, 4), np.nan), np.full((4, 4), np.nan), np.full((4, 4), np.nan)),
+        (np.ones((4, 4)), np.full((4, 4), np.nan), np.ones((4, 4))),
+        (-np.ones((4, 4)), np.zeros((4, 4)), -np.ones((4, 4))),
+    ],
+)
+def test_stretch_of_empty_and_bad_images_is_finite(observed, sigma, mean):
+    stretch = shared_stretch(observed, sigma, mean)
+    assert stretch.vmin < stretch.vmax and stretch.softening > 0
+    assert np.isfinite(stretch.ticks()).all()
+
+
+@pytest.mark.parametrize(
+    "percentiles, text",
+    [
+        ((24.31, 24.35, 24.391), ("24.350", "0.041", "0.040")),
+        ((640.0, 662.1, 670.0), ("662", "8", "22")),
+        ((81000.0, 82345.0, 84000.0), ("82300", "1700", "1300")),
+        ((-1.9, -1.75, -1.7), ("-1.75", "0.05", "0.15")),
+        ((0.5, 0.5, 0.5), ("0.500", "0.000", "0.000")),
+        ((np.nan, np.nan, np.nan), ("-", "", "")),
+    ],
+)
+def test_digits_follow_the_error_bar(percentiles, text):
+    assert with_error(*percentiles) == text
+
+
+def test_plain_numbers():
+    assert plain(np.nan) == "-"
+    assert plain(0.123456) == "0.1235"
+    assert plain(0.123456, like=0.02) == "0.123"
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"std": np.zeros((5, 5))}, "std"),
+        ({"samples": np.zeros((0, 32, 32))}, "samples"),
+        ({"observed": np.zeros((5, 5)), "sigma": np.zeros((5, 5)), "mask": None, "model": None}, "multiple"),
+    ],
+)
+def test_shapes_that_disagree_are_named(change, said):
+    with pytest.raises(InputError, match=said):
+        dataclasses.replace(fake_view(), **change)
