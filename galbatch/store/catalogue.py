@@ -1,0 +1,155 @@
+"""``catalog.parquet``, the product: one row a source, joined from plan and parts while streaming."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from galbatch.errors import RunError
+from galbatch.store.columns import FIXED, ColumnInfo, table_metadata
+from galbatch.store.healpix import healpix_nested
+from galbatch.store.layout import STATUS
+from galbatch.store.parts import FAILURE_COLUMNS, read_attempt, read_part
+from galbatch.store.paths import RunPaths, replacing
+from galbatch.store.plan import PASS
+
+_HEAD = ("source_id", "ra", "dec")
+_GROUP_BYTES, _GROUP_ROWS = 96 << 20, 100_000
+_FAILURE_SCHEMA = pa.schema([("source_id", pa.string()), ("stage", pa.string()), ("code", pa.string()),
+                             ("message", pa.string()), ("attempt", pa.int32()), ("worker", pa.string()),
+                             ("time", pa.float64())])
+
+
+def merge_catalogue(paths: RunPaths, info: dict[str, ColumnInfo]) -> Counter:
+    """Write ``catalog.parquet`` and ``failures.parquet`` from plan and parts; returns the sources by status.
+
+    Memory is bounded by one row group. Columns are those of any part, in the order in which they first occur;
+    a part that lacks one gets NaN. Raises ``RunError`` when a part is missing or its ids are not the plan's.
+    """
+    counts: Counter = Counter()
+    schema = _schema(paths)
+    dtypes = {f.name: _dtype(f.type) for f in schema}
+    schema = schema.with_metadata(table_metadata(schema.names, dtypes, FIXED | info, _text_lengths(paths, schema)))
+    with replacing(paths.catalogue) as tmp, _writer(tmp, schema) as out, \
+            replacing(paths.failures) as failed_tmp, pq.ParquetWriter(failed_tmp, _FAILURE_SCHEMA) as failed:
+        held: list[pa.Table] = []
+        for table, failures in _joined(paths, schema):
+            counts.update(table["status"].to_pylist())
+            if failures.num_rows:
+                failed.write_table(failures)
+            held.append(table)
+            if sum(t.nbytes for t in held) > _GROUP_BYTES or sum(t.num_rows for t in held) > _GROUP_ROWS:
+                out.write_table(pa.concat_tables(held).combine_chunks())
+                held = []
+        if held:
+            out.write_table(pa.concat_tables(held).combine_chunks())
+    return counts
+
+
+def _text_lengths(paths: RunPaths, schema: pa.Schema) -> dict[str, int]:
+    """Longest text of every text column: astropy's reader wants it in the footer's schema, before the first row."""
+    lengths = {f.name: 1 for f in schema if pa.types.is_string(f.type)}
+    if "status" in lengths:
+        lengths["status"] = max(map(len, STATUS))
+    plan_names = {n: n.removeprefix(PASS) for n in pq.read_schema(paths.plan).names}
+    sources = {n: out for n, out in plan_names.items() if out in lengths and (n in _HEAD or n.startswith(PASS))}
+    with pq.ParquetFile(paths.plan) as plan:
+        for rows in plan.iter_batches(columns=list(sources)) if sources else ():
+            for name, out in sources.items():
+                lengths[out] = max(lengths[out], pc.max(pc.utf8_length(rows[name])).as_py() or 1)
+    return lengths
+
+
+def _schema(paths: RunPaths) -> pa.Schema:
+    """Columns of the catalogue: identity, pass-through, then what the parts hold."""
+    plan = pq.read_schema(paths.plan)
+    fields = [plan.field(name) for name in _HEAD]
+    fields += [plan.field(n).with_name(n.removeprefix(PASS)) for n in plan.names if n.startswith(PASS)]
+    found: dict[str, pa.DataType] = {}
+    for batch in sorted(paths.committed()):
+        for field in pq.read_schema(paths.part(batch)):
+            found.setdefault(field.name, field.type)
+    drop = {*_HEAD, *FAILURE_COLUMNS}
+    taken = {f.name for f in fields}
+    for name, kind in found.items():
+        if name in drop:
+            continue
+        if name in taken:  # the catalogue has a column of this name already: both are kept
+            position = [f.name for f in fields].index(name)
+            fields[position] = fields[position].with_name(f"input_{name}")
+        fields.append(pa.field(name, kind))
+    if "_healpix_29" not in taken:
+        fields.append(pa.field("_healpix_29", pa.int64()))
+    return pa.schema(fields)
+
+
+def _writer(path, schema: pa.Schema) -> pq.ParquetWriter:
+    text = [f.name for f in schema if pa.types.is_string(f.type)]
+    floats = [f.name for f in schema if pa.types.is_floating(f.type)]
+    keys = [n for n in (*_HEAD, "flags", "_healpix_29") if n in schema.names]
+    return pq.ParquetWriter(path, schema, compression="zstd", compression_level=1, use_dictionary=text,
+                            use_byte_stream_split=floats, write_statistics=keys)
+
+
+def _joined(paths: RunPaths, schema: pa.Schema) -> Iterator[tuple[pa.Table, pa.Table]]:
+    with pq.ParquetFile(paths.plan) as plan:
+        for group in range(plan.num_row_groups):
+            rows = plan.read_row_group(group)
+            batches = rows["batch"].to_numpy()
+            for batch in np.unique(batches):
+                start, stop = np.searchsorted(batches, [batch, batch + 1])
+                yield _join(paths, int(batch), rows.slice(start, stop - start), schema)
+
+
+def _join(paths: RunPaths, batch: int, plan: pa.Table, schema: pa.Schema) -> tuple[pa.Table, pa.Table]:
+    if not paths.part(batch).exists():
+        raise RunError(f"{paths.part(batch)}: missing, so the run is not finished. "
+                       f"Run `galbatch resume {paths.root}`.")
+    part = read_part(paths, batch)
+    if not part["source_id"].to_pylist() == plan["source_id"].to_pylist():
+        raise RunError(f"{paths.part(batch)}: its source ids are not those of batch {batch} in plan.parquet. "
+                       "The file belongs to another plan: delete it and resume.")
+    columns = []
+    for field in schema:
+        columns.append(_pick(field, plan, part).cast(field.type))
+    return pa.table(columns, schema=schema), _failures(paths, batch, part)
+
+
+def _pick(field: pa.Field, plan: pa.Table, part: pa.Table):
+    name = field.name
+    if name in _HEAD:
+        return plan[name]
+    if name in part.column_names:
+        return part[name]
+    for passing in (PASS + name, PASS + name.removeprefix("input_")):
+        if passing in plan.column_names:
+            return plan[passing]
+    if name == "_healpix_29":
+        return pa.array(healpix_nested(plan["ra"].to_numpy(), plan["dec"].to_numpy()))
+    if pa.types.is_floating(field.type):
+        return pa.array(np.full(plan.num_rows, np.nan))
+    return pa.nulls(plan.num_rows, field.type)
+
+
+def _failures(paths: RunPaths, batch: int, part: pa.Table) -> pa.Table:
+    lost = part.filter(pc.equal(part["status"], "failed"))
+    n, note = lost.num_rows, read_attempt(paths, batch) if lost.num_rows else {}
+    worker = f"{note.get('host', '')}:{note.get('pid', '')}"
+    columns = [lost["source_id"].cast(pa.string()), *(lost[name] for name in FAILURE_COLUMNS),
+               pa.array([note.get("attempt", 0)] * n, pa.int32()), pa.array([worker] * n, pa.string()),
+               pa.array([note.get("time", np.nan)] * n, pa.float64())]
+    return pa.table(columns, schema=_FAILURE_SCHEMA)
+
+
+def _dtype(kind: pa.DataType) -> str:
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return "str"
+    try:
+        return np.dtype(kind.to_pandas_dtype()).name
+    except (NotImplementedError, TypeError):
+        return "object"

@@ -1,0 +1,95 @@
+"""What the columns of the catalogue mean: unit, UCD and description, in the forms that readers understand."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from astropy.io.votable.tree import Field, Resource, TableElement, VOTableFile
+from astropy.table import Table
+from astropy.table.meta import get_yaml_from_table
+
+STATISTICS = {
+    "p16": ("16th percentile of the posterior", "stat.percentile"),
+    "p50": ("median of the posterior", "stat.median"),
+    "p84": ("84th percentile of the posterior", "stat.percentile"),
+    "mean": ("mean of the posterior", "stat.mean"),
+    "std": ("standard deviation of the posterior", None),
+    "obs": ("measured on the observed pixels", None),
+}
+
+
+@dataclass(frozen=True)
+class ColumnInfo:
+    """Unit (astropy string, '' for none), UCD1+ and one line of description of a column."""
+
+    unit: str = ""
+    ucd: str = ""
+    description: str = ""
+
+
+def statistic_column(unit: str, ucd: str, description: str, stat: str, band: str) -> ColumnInfo:
+    """Meaning of ``{quantity}_{stat}_{band}`` from that of the quantity."""
+    text, word = STATISTICS[stat]
+    if stat == "std":
+        ucd = f"stat.stdev;{ucd}" if ucd else "stat.stdev"
+    elif word and ucd:
+        ucd = f"{ucd};{word}"
+    return ColumnInfo(unit, ucd, f"{description}, band {band}: {text}")
+
+
+FIXED = {
+    "source_id": ColumnInfo("", "meta.id;meta.main", "identifier of the input catalogue"),
+    "ra": ColumnInfo("deg", "pos.eq.ra;meta.main", "right ascension (ICRS)"),
+    "dec": ColumnInfo("deg", "pos.eq.dec;meta.main", "declination (ICRS)"),
+    "status": ColumnInfo("", "meta.code", "ok, flagged (see flags) or failed (see failures.parquet)"),
+    "flags": ColumnInfo("", "meta.code.qual", "flag bits; `galbatch flags N` explains them"),
+    "n_draws_ok": ColumnInfo("", "meta.number", "posterior draws with finite pixels"),
+    "_healpix_29": ColumnInfo("", "pos.healpix", "nested HEALPix index of order 29"),
+}
+
+
+def table_metadata(names: Iterable[str], dtypes: dict[str, str], info: dict[str, ColumnInfo],
+                   lengths: dict[str, int]) -> dict[str, str]:
+    """Key-value metadata of a Parquet footer: astropy's ``table_meta_yaml`` and VOParquet 1.0.
+
+    ``dtypes``: numpy type string by column, 'str' for text; ``lengths``: longest text by text column.
+    """
+    table = Table()
+    for name in names:
+        about = info.get(name, ColumnInfo())
+        kind = f"U{max(1, lengths.get(name, 1))}" if dtypes[name] == "str" else dtypes[name]
+        table[name] = Table({"v": []}, dtype=[kind])["v"]
+        table[name].unit = about.unit or None
+        table[name].description = about.description or None
+        if about.ucd:
+            table[name].meta["ucd"] = about.ucd
+    result = {f"table::len::{name}": str(max(1, n)) for name, n in lengths.items()}
+    result["table_meta_yaml"] = "\n".join(get_yaml_from_table(table))
+    result["IVOA.VOTable-Parquet.version"] = "1.0"
+    result["IVOA.VOTable-Parquet.content"] = _votable(names, dtypes, info)
+    return result
+
+
+_VO_TYPES = {"str": "unicodeChar", "bool": "boolean", "uint8": "unsignedByte", "int8": "short", "int16": "short",
+             "uint16": "int", "int32": "int", "uint32": "long", "int64": "long", "uint64": "long",
+             "float16": "float", "float32": "float", "float64": "double"}
+
+
+def _votable(names, dtypes, info) -> str:
+    document = VOTableFile()
+    resource = Resource()
+    document.resources.append(resource)
+    element = TableElement(document)
+    resource.tables.append(element)
+    for number, name in enumerate(names):
+        about = info.get(name, ColumnInfo())
+        kind = _VO_TYPES.get(dtypes[name], "unicodeChar")
+        field = Field(document, name=name, ID=f"col{number}", datatype=kind, ucd=about.ucd or None,
+                      unit=about.unit or None, arraysize="*" if kind == "unicodeChar" else None)
+        field.description = about.description or None
+        element.fields.append(field)
+    out = io.BytesIO()
+    document.to_xml(out)
+    return out.getvalue().decode()

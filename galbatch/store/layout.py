@@ -1,0 +1,141 @@
+"""What the posterior store holds: the shape, type, unit and meaning of every array, known before any work starts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from galbatch.types import FLAG_DESCRIPTIONS
+
+SCHEMA_VERSION = 1
+STATUS = ("pending", "ok", "flagged", "failed")
+WCS_PARAMETERS = ("crpix1", "crpix2", "crval1", "crval2", "cd11", "cd12", "cd21", "cd22")
+MASK_EXCLUDED, MASK_NEIGHBOUR = 1, 2
+
+
+@dataclass(frozen=True)
+class StoreLayout:
+    """Sizes of a run's store.
+
+    ``n_sources`` rows of the plan, ``batch`` sources a shard, ``stamp_pix`` detector pixels of the finest band
+    along a side, ``oversample`` fine pixels a detector pixel of that band, ``pixel_ratio`` finest-band pixels
+    along a side of each band's own pixel, ``pixel_scale_arcsec`` of each band, ``target_fwhm_pix`` in fine pixels.
+    """
+
+    n_sources: int
+    batch: int
+    draws: int
+    bands: tuple[str, ...]
+    stamp_pix: int
+    oversample: int = 1
+    samples: bool = True
+    string_ids: bool = False
+    pixel_ratio: tuple[int, ...] = ()
+    pixel_scale_arcsec: tuple[float, ...] = ()
+    target_fwhm_pix: float = 2.0
+
+    @property
+    def n_batches(self) -> int:
+        return -(-self.n_sources // self.batch)
+
+    @property
+    def n_padded(self) -> int:
+        """Length of the source axis: whole shards only, because a partial shard needs read-modify-write."""
+        return max(1, self.n_batches) * self.batch
+
+    @property
+    def fine_pix(self) -> int:
+        return self.stamp_pix * self.oversample
+
+    def rows(self, batch: int) -> slice:
+        """Where a batch lies on the source axis."""
+        return slice(batch * self.batch, (batch + 1) * self.batch)
+
+    def attributes(self) -> dict[str, Any]:
+        """Attributes of the Zarr group: enough to read the store without the rest of the run folder."""
+        record = asdict(self)
+        record.update(
+            galbatch_schema=SCHEMA_VERSION,
+            bands=list(self.bands),
+            pixel_ratio=list(self.pixel_ratio),
+            pixel_scale_arcsec=list(self.pixel_scale_arcsec),
+            unit="nJy per pixel",
+            pixel_centre="integer, counted from 0",
+            flag_bits={f.name: f.bit_length() - 1 for f in FLAG_DESCRIPTIONS},
+        )
+        return record
+
+    @classmethod
+    def from_attributes(cls, record: dict[str, Any]) -> StoreLayout:
+        names = cls.__dataclass_fields__
+        kept = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items() if k in names}
+        return cls(**kept)
+
+    def sizes(self) -> dict[str, int]:
+        """Length of every dimension name."""
+        size = {"source": self.n_padded, "draw": self.draws, "band": len(self.bands),
+                "y": self.fine_pix, "x": self.fine_pix, "wcs_parameter": len(WCS_PARAMETERS)}
+        if self.oversample > 1:
+            size.update(y_detector=self.stamp_pix, x_detector=self.stamp_pix)
+        return size
+
+    def arrays(self) -> dict[str, ArraySpec]:
+        """Every per-source array of the store by name."""
+        fine = ("source", "band", "y", "x")
+        detector = fine if self.oversample == 1 else ("source", "band", "y_detector", "x_detector")
+        specs = [
+            ArraySpec("samples", ("source", "draw", "band", "y", "x"), "float32", "posterior draws, nJy per fine pixel"),
+            ArraySpec("mean", fine, "float32", "posterior mean, nJy per fine pixel"),
+            ArraySpec("std", fine, "float32", "posterior standard deviation, nJy per fine pixel"),
+            ArraySpec("prior_driven", fine, "float32", "0 owed to the data ... 1 owed to the prior"),
+            ArraySpec("observed", detector, "float32", "observed stamp, nJy per pixel of the finest band"),
+            ArraySpec("sigma", detector, "float32", "its noise; inf where excluded"),
+            ArraySpec("mask", detector, "uint8", "bit 0: excluded from the fit; bit 1: belongs to a neighbour"),
+            ArraySpec("source_id", ("source",), "str" if self.string_ids else "int64", "identifier of the catalogue"),
+            ArraySpec("status", ("source",), "uint8", "0 pending, 1 ok, 2 flagged, 3 failed"),
+            ArraySpec("flags", ("source",), "int64", "flag bits: see attribute flag_bits of the group"),
+            ArraySpec("chi2", ("source", "band"), "float32", "residual chi2 per valid pixel, mean over draws"),
+            ArraySpec("psf_id", ("source", "band"), "str", "which PSF was used"),
+            ArraySpec("wcs", ("source", "band", "wcs_parameter"), "float64",
+                      "FITS WCS (TAN, deg) of the band's own detector stamp: " + " ".join(WCS_PARAMETERS)),
+        ]
+        return {s.name: s for s in specs if self.samples or s.name != "samples"}
+
+    def predicted_bytes(self) -> int:
+        """Expected size on disk: rounded noise compresses about 2.2-fold, the rest about 1.1-fold."""
+        size, total = self.sizes(), 0.0
+        for spec in self.arrays().values():
+            count = float(np.prod([size[d] for d in spec.dims]))
+            width = 16 if spec.dtype == "str" else np.dtype(spec.dtype).itemsize
+            total += count * width / (2.2 if spec.rounded else 1.1)
+        return int(total)
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One array: its dimension names, type and meaning."""
+
+    name: str
+    dims: tuple[str, ...]
+    dtype: str
+    description: str
+
+    @property
+    def is_image(self) -> bool:
+        return len(self.dims) >= 4
+
+    @property
+    def rounded(self) -> bool:
+        """Kept to 10 mantissa bits: far finer than the scatter of the draws, and half the bytes."""
+        return self.name in ("samples", "mean", "std", "prior_driven")
+
+    @property
+    def fill(self):
+        if self.dtype == "str":
+            return ""
+        return np.nan if self.dtype.startswith("float") else 0
+
+    def shape(self, sizes: dict[str, int]) -> tuple[int, ...]:
+        return tuple(sizes[d] for d in self.dims)

@@ -1,0 +1,103 @@
+"""Accounting: every row of the plan is in the catalogue once, as ok, flagged or failed."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from galbatch.errors import RunError
+from galbatch.store.layout import STATUS, StoreLayout
+from galbatch.store.parts import part_sums, read_attempt, read_part
+from galbatch.store.paths import RunPaths, write_atomic
+from galbatch.store.plan import iter_plan, plan_rows
+from galbatch.store.posterior import open_store, read_sums
+
+
+def check_accounting(paths: RunPaths, counts: dict[str, int]) -> dict[str, int]:
+    """Hold rows(plan) = rows(catalogue) = ok + flagged + failed; returns the totals.
+
+    Raises ``RunError`` with all the numbers when they do not agree.
+    """
+    planned, written = plan_rows(paths.plan), pq.read_metadata(paths.catalogue).num_rows
+    failed = pq.read_metadata(paths.failures).num_rows
+    by_status = {s: int(counts.get(s, 0)) for s in STATUS[1:]}
+    if not planned == written == sum(counts.values()) == sum(by_status.values()) or failed != by_status["failed"]:
+        raise RunError(f"{paths.root}: the accounts do not balance: plan {planned}, catalogue {written}, "
+                       f"status {dict(counts)}, failures {failed}. Run `galbatch verify {paths.root}`.")
+    return {"planned": planned, "catalogue": written, **by_status}
+
+
+def write_summary(paths: RunPaths, summary: dict[str, Any]) -> None:
+    """Write ``summary.json`` atomically."""
+    write_atomic(paths.summary, (json.dumps(summary, indent=1, default=str) + "\n").encode())
+
+
+def progress(paths: RunPaths) -> dict[str, Any]:
+    """How far a run is, from its files alone: batches and sources by status, from the attempt notes."""
+    planned = plan_rows(paths.plan) if paths.plan.exists() else None
+    done: Counter = Counter()
+    committed = sorted(paths.committed())
+    for batch in committed:
+        note = read_attempt(paths, batch)
+        if not note:
+            statuses = Counter(read_part(paths, batch)["status"].to_pylist())
+            note = {"sources": sum(statuses.values()), **statuses}
+        done.update({k: note.get(k, 0) for k in ("sources", *STATUS[1:])})
+    return {"planned": planned, "batches_committed": len(committed), **{k: done[k] for k in ("sources", *STATUS[1:])},
+            "finished": paths.summary.exists() and paths.catalogue.exists()}
+
+
+def verify_store(paths: RunPaths, on_batch=None) -> list[str]:
+    """Read every shard and every part against each other and the plan; returns one line per problem found."""
+    problems = [f"{path}: left behind by a killed process" for path in paths.orphans()]
+    group = open_store(paths.posterior)
+    layout = StoreLayout.from_attributes(dict(group.attrs))
+    totals: Counter = Counter()
+    unknown = paths.committed()
+    for plan in iter_plan(paths.plan):
+        unknown.discard(plan.batch)
+        if not paths.part(plan.batch).exists():
+            problems.append(f"{plan.name}: not committed ({len(plan)} sources)")
+            continue
+        try:
+            problems += _verify_batch(paths, layout, group, plan, totals)
+        except Exception as err:  # whatever a damaged file makes its reader raise is a finding, not an end
+            problems.append(f"{plan.name}: cannot be read: {type(err).__name__}: {err}")
+        if on_batch is not None:
+            on_batch(plan.batch)
+    problems += [f"{paths.part(b)}: a part that the plan does not know" for b in sorted(unknown)]
+    if paths.catalogue.exists():
+        try:
+            check_accounting(paths, totals)
+        except RunError as err:
+            problems.append(str(err))
+    return problems
+
+
+def _verify_batch(paths: RunPaths, layout: StoreLayout, group, plan, totals: Counter) -> list[str]:
+    part, problems = read_part(paths, plan.batch), []
+    ids, status = part["source_id"].to_pylist(), part["status"].to_pylist()
+    totals.update(status)
+    rows = slice(layout.rows(plan.batch).start, layout.rows(plan.batch).start + len(plan))
+    if ids != plan.columns["source_id"].tolist():
+        problems.append(f"{plan.name}: the part's source ids are not the plan's")
+    if ids != group["source_id"][rows].tolist():
+        problems.append(f"{plan.name}: the store's source ids are not the part's")
+    if [STATUS[s] for s in group["status"][rows]] != status:
+        problems.append(f"{plan.name}: the store's status differs from the part's")
+    written, found = part_sums(part), read_sums(paths.posterior, layout, plan.batch)
+    problems += [f"{plan.name}: array {name} has CRC {found[name]:08x}, committed was {crc:08x}"
+                 for name, crc in written.items() if found.get(name) != crc]
+    problems += _not_finite(group, rows, status, ids, plan.name)
+    return problems
+
+
+def _not_finite(group, rows: slice, status: list[str], ids: list, name: str) -> list[str]:
+    """Sources called ok whose stored mean has no finite band."""
+    mean = group["mean"][rows]
+    finite = abs(mean).sum(axis=(2, 3))
+    return [f"{name}: source {ids[n]} is ok but its posterior mean is not finite"
+            for n, s in enumerate(status) if s == "ok" and not (finite[n] < float("inf")).all()]

@@ -1,0 +1,180 @@
+"""``plan.parquet``: every row of the catalogue, sorted by tile then row, with its batch and slot.
+
+Plan row ``i`` is position ``i`` on the source axis of the posterior store: batch ``i // n``, slot ``i % n``.
+Catalogue columns that only pass through are kept under the prefix ``cat:``, so that the merge needs no other file.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from galbatch.errors import InputError
+from galbatch.store.paths import replacing
+
+PASS = "cat:"
+_ROW_GROUP = 65_536
+
+
+@dataclass(frozen=True)
+class PlanBatch:
+    """The rows of one batch: its number and numpy columns (source_id, ra, dec, tile, x, y, prescreen_flags, ...)."""
+
+    batch: int
+    columns: dict[str, np.ndarray]
+
+    @property
+    def name(self) -> str:
+        return f"galbatch-batch-{self.batch:06d}"
+
+    def __len__(self) -> int:
+        return len(self.columns["source_id"])
+
+
+class PlanWriter:
+    """Sorts rows by tile while they stream in; memory stays bounded by ``spill_rows`` rows.
+
+    Use as a context; ``add`` row blocks in catalogue order; the file appears, whole, when the context ends.
+    """
+
+    def __init__(self, path: Path, batch: int, spill_rows: int = 500_000):
+        self.path, self.batch, self.spill_rows = Path(path), batch, spill_rows
+        self.n_rows, self._buffered, self._spills = 0, 0, 0
+        self._buckets: dict[str, list[pa.Table]] = {}
+        self._files: dict[str, list[Path]] = {}
+        self._schema: pa.Schema | None = None
+        self._scratch: Path | None = None
+
+    def __enter__(self) -> PlanWriter:
+        return self
+
+    def __exit__(self, kind, value, trace):
+        try:
+            if kind is None:
+                self._write()
+        finally:
+            if self._scratch is not None:
+                shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def add(self, core: dict[str, np.ndarray], passing: dict[str, object] | None = None) -> None:
+        """Append rows. ``core`` holds galbatch's own columns, among them ``tile``; ``passing`` the catalogue's."""
+        table = _to_table(core, passing or {})
+        n = table.num_rows
+        table = table.append_column("source_row", pa.array(np.arange(self.n_rows, self.n_rows + n)))
+        if self._schema is None:
+            self._schema = table.schema
+        table = _conform(table, self._schema)
+        tiles = np.asarray(core["tile"]).astype(str)
+        for tile in sorted(set(tiles.tolist())):
+            pick = np.flatnonzero(tiles == tile)
+            rows = table if len(pick) == n else table.take(pa.array(pick))
+            self._buckets.setdefault(tile, []).append(rows)
+        self.n_rows += n
+        self._buffered += n
+        if self._buffered >= self.spill_rows:
+            self._spill()
+
+    def _spill(self) -> None:
+        if self._scratch is None:
+            self._scratch = Path(tempfile.mkdtemp(prefix=".plan-", suffix=".tmp", dir=self.path.parent))
+        for number, (tile, tables) in enumerate(sorted(self._buckets.items())):
+            file = self._scratch / f"{self._spills:06d}-{number:06d}.parquet"
+            pq.write_table(pa.concat_tables(tables), file, compression="zstd", use_dictionary=False)
+            self._files.setdefault(tile, []).append(file)
+        self._buckets, self._buffered = {}, 0
+        self._spills += 1
+
+    def _pieces(self) -> Iterator[pa.Table]:
+        """Row blocks in the order of the plan; rows outside every tile (tile '') come last."""
+        for tile in sorted({*self._files, *self._buckets}, key=lambda t: (t == "", t)):
+            for file in self._files.get(tile, []):
+                yield pq.read_table(file)
+            yield from self._buckets.get(tile, [])
+
+    def _write(self) -> None:
+        if self._schema is None:
+            raise InputError("The catalogue has no columns to plan: it must have source_id, ra and dec.")
+        schema = self._schema.append(pa.field("batch", pa.int64())).append(pa.field("slot", pa.int32()))
+        group = max(1, _ROW_GROUP // self.batch) * self.batch
+        with replacing(self.path) as tmp, pq.ParquetWriter(tmp, schema, compression="zstd", compression_level=1,
+                                                           use_dictionary=["tile"]) as out:
+            start = 0
+            for table in _regroup(self._pieces(), group):
+                row = np.arange(start, start + table.num_rows)
+                table = table.append_column("batch", pa.array(row // self.batch))
+                out.write_table(table.append_column("slot", pa.array((row % self.batch).astype(np.int32))))
+                start += table.num_rows
+
+
+def _to_table(core: dict, passing: dict) -> pa.Table:
+    columns = {name: _array(values) for name, values in core.items()}
+    columns.update({PASS + name: _array(values) for name, values in passing.items()})
+    return pa.table(columns)
+
+
+def _array(values) -> pa.Array:
+    if isinstance(values, (pa.Array, pa.ChunkedArray)):
+        return values
+    values = np.asarray(values)
+    if values.dtype.kind in "US":
+        values = values.astype(str).astype(object)
+    if values.ndim > 1:
+        return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), int(np.prod(values.shape[1:])))
+    if not values.dtype.isnative:
+        values = values.astype(values.dtype.newbyteorder("="))
+    return pa.array(values)
+
+
+def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    try:
+        return table.select(schema.names).cast(schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError) as err:
+        raise InputError(f"The catalogue changes its column types on the way ({err}): "
+                         "store every column with one type.") from err
+
+
+def _regroup(pieces: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:
+    """The same rows in blocks of ``size`` (the last may be smaller)."""
+    held, count = [], 0
+    for piece in pieces:
+        while piece.num_rows:
+            take = min(size - count, piece.num_rows)
+            held.append(piece.slice(0, take))
+            piece, count = piece.slice(take), count + take
+            if count == size:
+                yield pa.concat_tables(held).combine_chunks()
+                held, count = [], 0
+    if count:
+        yield pa.concat_tables(held).combine_chunks()
+
+
+def iter_plan(path: Path) -> Iterator[PlanBatch]:
+    """The batches of a plan in order, read row group by row group; pass-through columns are left in the file."""
+    with pq.ParquetFile(path) as file:
+        names = [n for n in file.schema_arrow.names if not n.startswith(PASS)]
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group, columns=names)
+            columns = {n: _numpy(table[n]) for n in names}
+            batch = columns.pop("batch")
+            edges = np.flatnonzero(np.diff(batch)) + 1
+            for start, stop in zip([0, *edges], [*edges, len(batch)], strict=True):
+                if stop > start:
+                    yield PlanBatch(int(batch[start]), {k: v[start:stop] for k, v in columns.items()})
+
+
+def plan_rows(path: Path) -> int:
+    """Number of rows, from the footer."""
+    with pq.ParquetFile(path) as file:
+        return file.metadata.num_rows
+
+
+def _numpy(column: pa.ChunkedArray) -> np.ndarray:
+    values = column.to_numpy()
+    return values.astype(str) if values.dtype == object else values

@@ -1,0 +1,116 @@
+"""The posterior store: a Zarr v3 group laid out whole before any worker starts, then filled shard by shard.
+
+One batch is one shard of every array, written once and whole: two processes that write parts of one shard lose
+data without an error. Chunk = one source with all its draws, the unit in which it is read.
+"""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec
+
+from galbatch.errors import RunError
+from galbatch.store.layout import WCS_PARAMETERS, ArraySpec, StoreLayout
+
+KEEP_BITS = 10
+
+
+def create_store(path: Path, layout: StoreLayout) -> None:
+    """Write all metadata of the store (atomically: a store either has its whole template or does not exist)."""
+    building = Path(path).with_name("." + Path(path).name + ".tmp")
+    shutil.rmtree(building, ignore_errors=True)
+    group = zarr.create_group(building, zarr_format=3, attributes=layout.attributes())
+    sizes = layout.sizes()
+    for spec in layout.arrays().values():
+        _create_array(group, spec, layout.batch, sizes)
+    for name, values in (("band", layout.bands), ("wcs_parameter", WCS_PARAMETERS)):
+        axis = group.create_array(name, shape=(len(values),), dtype=str, dimension_names=(name,))
+        axis[:] = np.array(values, dtype=object)
+    with warnings.catch_warnings():  # written once here and never changed: what the warning fears cannot happen
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(building)
+    building.rename(path)
+
+
+def _create_array(group: zarr.Group, spec: ArraySpec, batch: int, sizes: dict[str, int]) -> None:
+    shape = spec.shape(sizes)
+    block = (batch, *shape[1:])
+    options = {}
+    if spec.is_image:
+        width = 1 if spec.dtype == "uint8" else 4
+        options["compressors"] = BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle", typesize=width)
+        options["shards"] = block
+    group.create_array(
+        spec.name,
+        shape=shape,
+        chunks=(1, *shape[1:]) if spec.is_image else block,
+        dtype=str if spec.dtype == "str" else spec.dtype,
+        fill_value=spec.fill,
+        dimension_names=spec.dims,
+        attributes={"description": spec.description} | ({"keep_bits": KEEP_BITS} if spec.rounded else {}),
+        **options,
+    )
+
+
+def open_store(path: Path) -> zarr.Group:
+    """The store, for reading. Raises ``RunError`` when it is not there."""
+    try:
+        return zarr.open_group(path, mode="r")
+    except (FileNotFoundError, KeyError) as err:
+        raise RunError(f"{path}: no posterior store. The run never started, or the folder is not a run.") from err
+
+
+def write_shards(path: Path, layout: StoreLayout, batch: int, arrays: dict[str, np.ndarray]) -> dict[str, int]:
+    """Write one batch whole, read it back, and return the CRC-32 of every array's block.
+
+    ``arrays``: (n, ...) by name, n at most ``layout.batch``; missing rows and arrays get the fill value.
+    Raises ``RunError`` when what is read back differs from what was written.
+    """
+    group = zarr.open_group(path, mode="r+")
+    rows, sizes, sums = layout.rows(batch), layout.sizes(), {}
+    for spec in layout.arrays().values():
+        block = _whole_block(spec, arrays.get(spec.name), (layout.batch, *spec.shape(sizes)[1:]))
+        group[spec.name][rows] = block
+        sums[spec.name] = checksum(block)
+        found = checksum(np.asarray(group[spec.name][rows]))
+        if found != sums[spec.name]:
+            raise RunError(f"{path}/{spec.name}, batch {batch}: wrote CRC {sums[spec.name]:08x}, read back "
+                           f"{found:08x}. The disk or file system is not reliable: check it, then resume.")
+    return sums
+
+
+def _whole_block(spec: ArraySpec, values: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+    block = np.full(shape, spec.fill, dtype=object if spec.dtype == "str" else spec.dtype)
+    if values is not None:
+        block[: len(values)] = values
+    return round_mantissa(block) if spec.rounded else block
+
+
+def read_sums(path: Path, layout: StoreLayout, batch: int) -> dict[str, int]:
+    """CRC-32 of every array's block of a batch as it is on disk now. Raises whatever a damaged shard raises."""
+    group = open_store(path)
+    return {name: checksum(np.asarray(group[name][layout.rows(batch)])) for name in layout.arrays()}
+
+
+def checksum(block: np.ndarray) -> int:
+    """CRC-32 of the values (strings: of their UTF-8, NUL-separated)."""
+    if block.dtype.kind in "OUST":
+        return zlib.crc32("\0".join(map(str, block.ravel())).encode())
+    return zlib.crc32(np.ascontiguousarray(block))
+
+
+def round_mantissa(values: np.ndarray, keep: int = KEEP_BITS) -> np.ndarray:
+    """Float32 rounded to ``keep`` explicit mantissa bits, ties to even; non-finite values stay."""
+    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    drop = 23 - keep
+    half = np.uint32((1 << (drop - 1)) - 1)
+    rounded = bits + half + ((bits >> np.uint32(drop)) & np.uint32(1))
+    rounded &= np.uint32(0xFFFFFFFF << drop & 0xFFFFFFFF)
+    finite = np.isfinite(values)
+    return np.where(finite, rounded.view(np.float32), values)

@@ -1,0 +1,146 @@
+"""A finished (or half-finished) run, opened for reading: the catalogue and what the store holds of each source."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.table import QTable
+from astropy.wcs import WCS
+
+from galbatch.errors import InputError, RunError
+from galbatch.store.layout import STATUS, StoreLayout
+from galbatch.store.manifest import read_manifest
+from galbatch.store.paths import RunPaths
+from galbatch.store.posterior import open_store
+
+
+def open_run(path: str | Path) -> Run:
+    """Open a run folder. Raises ``RunError`` when it is not one."""
+    return Run(RunPaths(Path(path)))
+
+
+class Run:
+    """Per-source access. Images are (band, y, x); pass ``band`` to get one band."""
+
+    def __init__(self, paths: RunPaths):
+        self.paths = paths
+        self.manifest = read_manifest(paths)
+        self._group = open_store(paths.posterior)
+        self.layout = StoreLayout.from_attributes(dict(self._group.attrs))
+
+    def __repr__(self) -> str:
+        return f"<galbatch run {self.paths.root}: {self.layout.n_sources} sources, bands {', '.join(self.bands)}>"
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        return self.layout.bands
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """(n,) source ids by position in the store; rows of batches not done yet hold 0 or ''."""
+        return self._group["source_id"][: self.layout.n_sources]
+
+    @cached_property
+    def catalog(self) -> QTable:
+        """``catalog.parquet`` as an astropy ``QTable`` with units. Raises ``RunError`` before the run is finished."""
+        if not self.paths.catalogue.exists():
+            raise RunError(f"{self.paths.catalogue}: not written yet. Finish the run with "
+                           f"`galbatch resume {self.paths.root}`.")
+        return QTable.read(self.paths.catalogue, format="parquet")
+
+    def row(self, source_id) -> dict[str, Any]:
+        """The catalogue row of a source as a dict."""
+        match = np.flatnonzero(np.asarray(self.catalog["source_id"]).astype(str) == str(source_id))
+        if not len(match):
+            raise self._unknown(source_id)
+        row = self.catalog[int(match[0])]
+        return {name: row[name] for name in self.catalog.colnames}
+
+    def samples(self, source_id, band: str | None = None) -> np.ndarray:
+        """(draw, band, y, x) float32 posterior draws, nJy per fine pixel; (draw, y, x) with ``band``."""
+        if not self.layout.samples:
+            raise RunError(f"{self.paths.root}: made with --no-samples. Mean and std are there; "
+                           "for draws run again without it.")
+        values = self._group["samples"][self.index(source_id)]
+        return values if band is None else values[:, self._band(band)]
+
+    def mean(self, source_id, band: str | None = None) -> np.ndarray:
+        """Posterior mean, nJy per fine pixel."""
+        return self._read("mean", source_id, band)
+
+    def std(self, source_id, band: str | None = None) -> np.ndarray:
+        """Posterior standard deviation, nJy per fine pixel."""
+        return self._read("std", source_id, band)
+
+    def prior_driven(self, source_id, band: str | None = None) -> np.ndarray:
+        """0 where the data decide, 1 where the prior does."""
+        return self._read("prior_driven", source_id, band)
+
+    def observed(self, source_id, band: str | None = None) -> np.ndarray:
+        """The observed stamp on the finest band's detector grid, nJy per pixel (a coarser band is replicated)."""
+        return self._read("observed", source_id, band)
+
+    def sigma(self, source_id, band: str | None = None) -> np.ndarray:
+        """Noise of ``observed``; inf where a pixel was excluded."""
+        return self._read("sigma", source_id, band)
+
+    def mask(self, source_id, band: str | None = None) -> np.ndarray:
+        """uint8: bit 0 excluded from the fit, bit 1 belongs to a neighbour."""
+        return self._read("mask", source_id, band)
+
+    def status(self, source_id) -> str:
+        """pending, ok, flagged or failed."""
+        return STATUS[int(self._group["status"][self.index(source_id)])]
+
+    def flags(self, source_id) -> int:
+        """Flag bits (``galbatch.Flag``)."""
+        return int(self._group["flags"][self.index(source_id)])
+
+    def wcs(self, source_id, band: str | None = None) -> WCS:
+        """WCS of the fine grid: of the pixels of ``samples``, ``mean`` and ``std``."""
+        number = self._band(band or self.bands[0])
+        crpix1, crpix2, *rest = self._group["wcs"][self.index(source_id), number].tolist()
+        fine = self.layout.oversample * (self.layout.pixel_ratio[number] if self.layout.pixel_ratio else 1)
+        wcs = WCS(naxis=2)
+        wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
+        wcs.wcs.cunit = ["deg", "deg"]
+        wcs.wcs.crpix = [(c - 0.5) * fine + 0.5 for c in (crpix1, crpix2)]
+        wcs.wcs.crval = rest[:2]
+        wcs.wcs.cd = np.reshape(rest[2:], (2, 2)) / fine
+        return wcs
+
+    def show(self, source_id, png: str | Path | None = None):
+        """Figure of one source. The plotting lives above the store, in ``galbatch.report``, and is found by name."""
+        return import_module("galbatch.report").show(self, source_id, png)
+
+    def index(self, source_id) -> int:
+        """Position of a source on the source axis of the store. Raises ``InputError`` for an unknown id."""
+        if not self._positions:
+            raise self._unknown(source_id)
+        try:
+            return self._positions[str(source_id)]
+        except KeyError:
+            raise self._unknown(source_id) from None
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        done = self._group["status"][: self.layout.n_sources]
+        return {str(i): n for n, i in enumerate(self.ids.tolist()) if done[n]}
+
+    def _read(self, array: str, source_id, band: str | None) -> np.ndarray:
+        values = self._group[array][self.index(source_id)]
+        return values if band is None else values[self._band(band)]
+
+    def _band(self, band: str) -> int:
+        if band not in self.bands:
+            raise InputError(f"Band {band!r} is not in this run: it has {', '.join(self.bands)}.")
+        return self.bands.index(band)
+
+    def _unknown(self, source_id) -> InputError:
+        some = ", ".join(str(i) for i in self.ids[:5])
+        return InputError(f"Source {source_id!r} is not in {self.paths.root} (or not done yet): "
+                          f"its ids begin with {some}. Take one from column source_id of the catalogue.")

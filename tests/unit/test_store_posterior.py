@@ -1,0 +1,95 @@
+import warnings
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from galbatch.errors import RunError
+from galbatch.store.layout import StoreLayout
+from galbatch.store.posterior import create_store, open_store, read_sums, round_mantissa, write_shards
+
+
+def layout(**changes):
+    options = dict(n_sources=5, batch=4, draws=3, bands=("f200w", "f444w"), stamp_pix=8, oversample=2)
+    return StoreLayout(**(options | changes))
+
+
+def arrays(n, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "samples": rng.normal(size=(n, 3, 2, 16, 16)).astype("f4"),
+        "mean": rng.normal(size=(n, 2, 16, 16)).astype("f4"),
+        "observed": rng.normal(size=(n, 2, 8, 8)).astype("f4"),
+        "source_id": np.arange(n) + 10,
+        "status": np.ones(n, np.uint8),
+        "psf_id": np.full((n, 2), "psf-ä"),
+    }
+
+
+def test_template_is_whole_and_opens_in_xarray_without_a_warning(tmp_path):
+    create_store(tmp_path / "p.zarr", layout())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = xr.open_zarr(tmp_path / "p.zarr")
+    assert data.samples.dims == ("source", "draw", "band", "y", "x")
+    assert data.sizes == {"source": 8, "draw": 3, "band": 2, "y": 16, "x": 16, "y_detector": 8, "x_detector": 8,
+                          "wcs_parameter": 8}
+    assert data.attrs["n_sources"] == 5 and list(data.band.values) == ["f200w", "f444w"]
+    assert np.isnan(data["mean"].values).all()
+    assert StoreLayout.from_attributes(dict(open_store(tmp_path / "p.zarr").attrs)).bands == ("f200w", "f444w")
+
+
+def test_one_batch_is_one_file_per_array_and_reads_back(tmp_path):
+    path = tmp_path / "p.zarr"
+    create_store(path, layout())
+    given = arrays(4)
+    sums = write_shards(path, layout(), 0, given)
+    write_shards(path, layout(), 1, arrays(1, seed=1))
+    group = open_store(path)
+    assert np.array_equal(group["samples"][:4], round_mantissa(given["samples"]))
+    assert np.array_equal(group["observed"][:4], given["observed"])  # data are not rounded
+    assert group["psf_id"][0, 1] == "psf-ä" and group["source_id"][:6].tolist() == [10, 11, 12, 13, 10, 0]
+    assert len([f for f in (path / "samples").rglob("*") if f.is_file() and f.name != "zarr.json"]) == 2
+    assert read_sums(path, layout(), 0) == sums
+
+
+def test_writing_a_batch_twice_leaves_the_same_bytes(tmp_path):
+    path = tmp_path / "p.zarr"
+    create_store(path, layout())
+    def contents():
+        return {f.relative_to(path): f.read_bytes() for f in sorted(path.rglob("*")) if f.is_file()}
+    write_shards(path, layout(), 0, arrays(4))
+    once = contents()
+    write_shards(path, layout(), 0, arrays(4))
+    assert contents() == once
+
+
+def test_a_flipped_byte_is_found(tmp_path):
+    path = tmp_path / "p.zarr"
+    create_store(path, layout())
+    sums = write_shards(path, layout(), 0, arrays(4))
+    shard = next(f for f in (path / "samples" / "c").rglob("*") if f.is_file())
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    shard.write_bytes(data)
+    try:
+        assert read_sums(path, layout(), 0) != sums
+    except RuntimeError:
+        pass  # the codec noticed first
+
+
+def test_rounding_keeps_ten_bits_and_what_is_not_finite():
+    values = np.array([1.0, 1 + 2**-10, 1 + 2**-11, 1 + 3 * 2**-11, np.pi, -np.pi, 3.4e38, np.nan, np.inf, -np.inf, 0],
+                      np.float32)
+    rounded = round_mantissa(values)
+    assert rounded[:4].tolist() == [1.0, 1 + 2**-10, 1.0, 1 + 2**-9]  # ties go to even
+    assert np.all(np.abs(rounded[4:6] / values[4:6] - 1) <= 2**-11) and np.isnan(rounded[7])
+    assert rounded[8] == np.inf and rounded[9] == -np.inf and rounded[10] == 0
+    random = np.random.default_rng(0).normal(size=10000).astype("f4")
+    assert np.abs(round_mantissa(random) / random - 1).max() <= 2**-11
+    assert (round_mantissa(random).view(np.uint32) & 0x1FFF).max() == 0
+
+
+def test_a_missing_store_says_so(tmp_path):
+    with pytest.raises(RunError, match="no posterior store"):
+        open_store(tmp_path / "nothing.zarr")

@@ -1,0 +1,184 @@
+import json
+import tomllib
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from astropy.io.votable import parse
+from astropy.table import QTable
+
+from galbatch.errors import InputError, RunError
+from galbatch.store.catalogue import merge_catalogue
+from galbatch.store.columns import ColumnInfo, statistic_column
+from galbatch.store.healpix import healpix_nested
+from galbatch.store.layout import StoreLayout
+from galbatch.store.ledger import check_accounting, progress, verify_store
+from galbatch.store.manifest import differences, fingerprint
+from galbatch.store.parts import BatchResult, commit_batch
+from galbatch.store.paths import RunPaths, write_atomic
+from galbatch.store.plan import PlanWriter, iter_plan, plan_rows
+from galbatch.store.posterior import create_store
+from galbatch.store.reader import open_run
+from galbatch.store.toml import dump_toml
+
+INFO = {"gini_p50_f200w": statistic_column("", "src.morph.param", "Gini", "p50", "f200w"),
+        "flux_njy_p50_f200w": ColumnInfo("nJy", "phot.flux.density", "flux")}
+
+
+def make_run(tmp_path, n=10, batch=4, spill=500_000):
+    """A run folder with a plan over two tiles and every batch committed."""
+    paths = RunPaths(tmp_path)
+    paths.parts.mkdir(parents=True)
+    tiles = np.array(["b", "a"])[np.arange(n) % 2]
+    with PlanWriter(paths.plan, batch, spill) as plan:
+        for start in range(0, n, 3):
+            s = slice(start, min(start + 3, n))
+            ids = np.arange(n)[s] + 2**60
+            plan.add({"source_id": ids, "ra": np.linspace(150, 151, n)[s], "dec": np.full(len(ids), 2.0),
+                      "tile": tiles[s], "prescreen_flags": np.zeros(len(ids), np.int64)},
+                     {"redshift": np.linspace(0, 1, n)[s], "name": np.array([f"g{i}" for i in range(n)], object)[s]})
+    layout = StoreLayout(n, batch, 2, ("f200w",), 4)
+    create_store(paths.posterior, layout)
+    for rows in iter_plan(paths.plan):
+        commit_batch(paths, layout, result(rows))
+    write_atomic(paths.manifest, b"{}")
+    return paths, layout
+
+
+def result(rows):
+    n, ids = len(rows), rows.columns["source_id"]
+    status = np.full(n, "ok", object)
+    status[rows.columns["source_row"] == 3] = "failed"
+    failed = status == "failed"
+    code = np.array([{"ok": 1, "flagged": 2, "failed": 3}[s] for s in status], np.uint8)
+    mean = np.where(failed[:, None, None, None], np.nan, np.ones((n, 1, 4, 4))).astype("f4")
+    columns = {"source_id": ids, "status": status, "flags": np.where(failed, 2, 0),
+               "gini_p50_f200w": np.where(failed, np.nan, 0.5).astype("f4"),
+               "flux_njy_p50_f200w": (ids - 2**60).astype("f4"),
+               "failure_stage": np.where(failed, "cutout", ""), "failure_code": np.where(failed, "OFF_IMAGE", ""),
+               "failure_message": np.where(failed, "off", "")}
+    return BatchResult(rows.batch, {"source_id": ids, "status": code, "mean": mean}, columns)
+
+
+@pytest.mark.parametrize("spill", [500_000, 4])
+def test_plan_is_sorted_by_tile_then_row_and_streams(tmp_path, spill):
+    paths, _ = make_run(tmp_path, spill=spill)
+    table = pq.read_table(paths.plan)
+    assert table["source_row"].to_pylist() == [1, 3, 5, 7, 9, 0, 2, 4, 6, 8]
+    assert table["batch"].to_pylist() == [0] * 4 + [1] * 4 + [2] * 2
+    assert table["slot"].to_pylist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
+    batches = list(iter_plan(paths.plan))
+    assert [b.name for b in batches] == ["galbatch-batch-000000", "galbatch-batch-000001", "galbatch-batch-000002"]
+    assert batches[0].columns["source_id"].tolist() == [2**60 + r for r in (1, 3, 5, 7)]
+    assert plan_rows(paths.plan) == 10 and not list(tmp_path.glob(".plan-*"))
+
+
+def test_plan_refuses_columns_that_change_type(tmp_path):
+    with pytest.raises(InputError, match="column types"), PlanWriter(tmp_path / "plan.parquet", 2) as plan:
+        plan.add({"source_id": np.arange(2), "tile": np.array(["", ""])})
+        plan.add({"source_id": np.array(["x", "y"]), "tile": np.array(["", ""])})
+    assert not (tmp_path / "plan.parquet").exists()
+
+
+def test_catalogue_has_every_row_once_with_units_in_both_forms(tmp_path):
+    paths, _ = make_run(tmp_path)
+    counts = merge_catalogue(paths, INFO)
+    assert check_accounting(paths, counts) == {"planned": 10, "catalogue": 10, "ok": 9, "flagged": 0, "failed": 1}
+    table = QTable.read(paths.catalogue)
+    assert table.colnames[:5] == ["source_id", "ra", "dec", "redshift", "name"] and table.colnames[-1] == "_healpix_29"
+    assert table["source_id"].tolist() == [2**60 + r for r in (1, 3, 5, 7, 9, 0, 2, 4, 6, 8)]
+    assert table["flux_njy_p50_f200w"].unit == "nJy" and table["ra"].unit == "deg"
+    assert table["flux_njy_p50_f200w"].value.tolist() == [1, 3, 5, 7, 9, 0, 2, 4, 6, 8]
+    assert table["name"][1] == "g3" and table["status"][1] == "failed" and np.isnan(table["gini_p50_f200w"][1])
+    assert table["gini_p50_f200w"].info.description == "Gini, band f200w: median of the posterior"
+    meta = pq.read_metadata(paths.catalogue)
+    xml = meta.metadata[b"IVOA.VOTable-Parquet.content"]
+    (tmp_path / "v.xml").write_bytes(xml)
+    fields = {f.name: f for f in parse(tmp_path / "v.xml", verify="exception").get_first_table().fields}
+    assert list(fields) == table.colnames and fields["gini_p50_f200w"].ucd == "src.morph.param;stat.median"
+    column = meta.row_group(0).column(meta.schema.to_arrow_schema().names.index("gini_p50_f200w"))
+    assert column.compression == "ZSTD" and "BYTE_STREAM_SPLIT" in column.encodings
+    assert not any("DICTIONARY" in e for e in column.encodings)
+    failures = pq.read_table(paths.failures).to_pylist()
+    assert [(f["source_id"], f["stage"], f["code"]) for f in failures] == [(str(2**60 + 3), "cutout", "OFF_IMAGE")]
+    assert failures[0]["worker"] and failures[0]["time"] > 1e9
+
+
+def test_a_missing_part_is_no_catalogue(tmp_path):
+    paths, _ = make_run(tmp_path)
+    paths.part(1).unlink()
+    with pytest.raises(RunError, match="not finished"):
+        merge_catalogue(paths, INFO)
+    assert not paths.catalogue.exists() and not paths.orphans()
+    assert progress(paths)["sources"] == 6 and not progress(paths)["finished"]
+
+
+def test_accounts_that_do_not_balance_are_an_error(tmp_path):
+    paths, _ = make_run(tmp_path)
+    counts = merge_catalogue(paths, INFO)
+    with pytest.raises(RunError, match="do not balance"):
+        check_accounting(paths, counts | {"ok": 8})
+
+
+def test_verify_names_what_is_wrong(tmp_path):
+    paths, layout = make_run(tmp_path)
+    merge_catalogue(paths, INFO)
+    assert verify_store(paths) == []
+    shard = next(f for f in (paths.posterior / "mean" / "c" / "0").rglob("*") if f.is_file())
+    shard.unlink()
+    paths.part(2).unlink()
+    (paths.parts / ".x.tmp").write_text("")
+    problems = "\n".join(verify_store(paths))
+    assert "array mean has CRC" in problems and "is ok but its posterior mean is not finite" in problems
+    assert "batch-000002: not committed" in problems and "left behind" in problems
+    pq.write_table(pa.table({"source_id": [1]}), paths.part(77))
+    assert any("plan does not know" in p for p in verify_store(paths))
+
+
+def test_run_is_read_by_source_id(tmp_path):
+    paths, _ = make_run(tmp_path)
+    merge_catalogue(paths, INFO)
+    run = open_run(tmp_path)
+    assert run.mean(2**60 + 5).shape == (1, 4, 4) and run.mean(str(2**60 + 5), "f200w").shape == (4, 4)
+    assert run.status(2**60 + 3) == "failed" and run.row(2**60 + 5)["name"] == "g5"
+    assert len(run.catalog) == 10
+    with pytest.raises(InputError, match="not in"):
+        run.samples(99)
+    with pytest.raises(InputError, match="Band 'k'"):
+        run.mean(2**60 + 5, "k")
+
+
+def test_differences_name_key_and_file_with_both_values(tmp_path):
+    file = tmp_path / "a.fits"
+    file.write_bytes(b"x" * 10)
+    old = {"config": {"draws": 16, "survey": {"bands": [{"name": "a"}]}}, "inputs": [fingerprint(file)],
+           "model": {"sha256": "1"}}
+    assert differences(old, json.loads(json.dumps(old))) == []
+    file.write_bytes(b"y" * 10)
+    new = {"config": {"draws": 8, "survey": {"bands": [{"name": "b"}]}}, "inputs": [fingerprint(file)],
+           "model": {"sha256": "2"}}
+    text = "\n".join(differences(old, new))
+    assert "draws: was 16, is 8" in text and "survey.bands.0.name: was a, is b" in text
+    assert str(file) in text and "sha256 was 1, is 2" in text
+
+
+def test_toml_reads_back():
+    data = {"run": {"seed": 0, "name": 'a "b" \\ ü', "ok": True, "x": 1e-9, "bands": ["a", "b"], "acf": [[1.0, 0.5]]},
+            "survey": {"bands": [{"name": "f200w", "tiles": [{"name": "0", "sci": {"path": "a", "ext": []}}]}],
+                       "layout": {"planes": {"err": {"ext": ["ERR"]}}, "empty": {}}}}
+    assert tomllib.loads(dump_toml(data | {"none": None})) == data
+
+
+def test_healpix_index_is_the_standard_one():
+    ra = np.array([1, 46, 150.1, 150.1, 359.9999, 10, 10, np.nan])
+    dec = np.array([1, 0, 2.2, -2.2, 89.999, -89.999, 41.81, 0])
+    assert healpix_nested(ra, dec, 0).tolist() == GOLDEN[0]
+    assert healpix_nested(ra, dec, 29).tolist() == GOLDEN[29]
+
+
+# astropy_healpix.lonlat_to_healpix(ra, dec, nside=2**order, order="nested"), version 2.0.1
+GOLDEN = {
+    0: [4, 5, 6, 6, 3, 8, 0, -1],
+    29: [1369184532832835341, 1633286476808152490, 1918129809776324852, 1914767780552560391, 1152921504462101983, 2305843009351776197, 190675479601388940, -1],
+}
