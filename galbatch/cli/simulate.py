@@ -1,0 +1,54 @@
+"""``galbatch simulate``: mock galaxies and mock survey fields with known truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.group(name="simulate")
+def command() -> None:
+    """Make mock galaxies and mock survey fields with known truth."""
+
+
+@command.command("galaxies")
+@click.option("--n", "number", type=click.IntRange(1), required=True, help="How many galaxies.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to fill.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
+              help="Series of galaxies. Below 10000 for training, 1000000 and above for validation.")  # fmt: skip
+@click.option("--start", type=click.IntRange(0), default=0, show_default=True, help="First index of the series.")
+@click.option("--npix", type=click.IntRange(32, 1024), default=128, show_default=True, help="Image side, pixels.")
+@click.option("--redshift", type=click.FloatRange(0.001, 10.0), default=0.1, show_default=True,
+              help="Redshift on the cards; it sets the angular scale.")  # fmt: skip
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+def galaxies(number: int, out: Path, seed: int, start: int, npix: int, redshift: float, jobs: int) -> None:
+    """Write mock galaxies in the file layout of idealised TNG/SKIRT images.
+
+    One file a galaxy, two bands, noise-free and without PSF, and galaxies.ecsv with the kind, inclination and
+    half-light radius of each. Repeating the command goes on where it stopped.
+    """
+    from galbatch.simulate.skirt import write_galaxies
+
+    with click.progressbar(length=number, label="galaxies") as bar:
+        table = write_galaxies(
+            out, number, seed, start=start, npix=npix, redshift=redshift, jobs=jobs, progress=bar.update
+        )
+    click.echo(f"{number} galaxies in {out}, listed in {table.name}")
+
+
+@command.command("field")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True,
+              help="Folder for CATALOG.parquet, CATALOG.toml and the images.")  # fmt: skip
+@click.option("--name", default="demo", show_default=True, help="Stem of the catalogue and folder of images.")
+@click.option("--n", "number", type=click.IntRange(1), default=48, show_default=True, help="How many galaxies.")
+@click.option("--seed", type=click.IntRange(0), default=1_000_000, show_default=True,
+              help="Seed of galaxies and noise; training uses seeds below 10000.")  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Replace an existing field of that name.")
+def field(out: Path, name: str, number: int, seed: int, overwrite: bool) -> None:
+    """Write a mock survey field in two NIRCam-like bands, with its catalogue, survey file and truth."""
+    from galbatch.simulate.field import write_field
+
+    paths = write_field(out, name=name, n=number, seed=seed, overwrite=overwrite)
+    for path in paths:
+        click.echo(str(path))

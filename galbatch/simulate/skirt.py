@@ -1,0 +1,169 @@
+"""Mock galaxies as files: the layout of idealised SKIRT 9 images (one image HDU a band, AB mag/arcsec2).
+
+The flux of a pixel is Jy = 10^(-0.4 (mu - 8.9)) (CDELT / kpc_per_arcsec)^2; empty pixels hold 99.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from galbatch.errors import InputError
+
+EMPTY_MAG = 99.0
+FILTERS = (("Subaru_HSC.g", 0.4809), ("Subaru_HSC.i", 0.7703))
+"""Name and pivot wavelength (micron) of the blue and the red band."""
+CDELT_KPC = 0.3
+CHUNK = 25
+
+
+def kpc_per_arcsec(redshift: float) -> float:
+    """Proper kpc to an arcsec in the Planck 2015 cosmology."""
+    from astropy.cosmology import Planck15
+
+    return float(Planck15.kpc_proper_per_arcmin(redshift).value) / 60.0
+
+
+def write_skirt(
+    path: str | Path,
+    flux_jy: np.ndarray,
+    *,
+    redshift: float,
+    fov_kpc: float,
+    filters: Sequence[tuple[str, float]] = FILTERS,
+    cards: dict[str, object] | None = None,
+) -> Path:
+    """Write flux (bands, h, w), Jy per pixel, as an idealised SKIRT 9 file; the file appears whole or not at all.
+
+    ``fov_kpc`` is the width of the image. ``cards`` are added to every header (SUBHALO, INCL, ...). Raises
+    ``InputError`` when the bands and the filters differ in number or a flux is negative or not finite.
+    """
+    from astropy.io import fits
+
+    path = Path(path)
+    flux_jy = np.asarray(flux_jy, dtype=np.float64)
+    if flux_jy.ndim != 3 or len(filters) != flux_jy.shape[0]:
+        raise InputError(f"{path}: images of shape {flux_jy.shape} for {len(filters)} filters; give (bands, h, w).")
+    if not np.isfinite(flux_jy).all() or flux_jy.min() < 0:
+        raise InputError(f"{path}: flux must be finite and not negative; mask or clip it first.")
+    npix = flux_jy.shape[2]
+    cdelt = fov_kpc / npix
+    area = (cdelt / kpc_per_arcsec(redshift)) ** 2
+    hdus = fits.HDUList()
+    for number, (plane, (name, pivot)) in enumerate(zip(flux_jy, filters, strict=True)):
+        with np.errstate(divide="ignore"):
+            mag = 8.9 - 2.5 * np.log10(plane / area)
+        mag = np.where(plane > 0, np.minimum(mag, EMPTY_MAG), EMPTY_MAG).astype(np.float32)
+        hdu = fits.PrimaryHDU(mag) if number == 0 else fits.ImageHDU(mag)
+        for key, value in (cards or {}).items():
+            hdu.header[key] = value
+        _describe(hdu.header, name, pivot, redshift, fov_kpc, npix, cdelt)
+        hdus.append(hdu)
+    part = path.with_name(f".{path.name}.part")
+    hdus.writeto(part, overwrite=True)
+    os.replace(part, path)
+    return path
+
+
+def _describe(header, name: str, pivot: float, redshift: float, fov_kpc: float, npix: int, cdelt: float) -> None:  # type: ignore[no-untyped-def]
+    header["EXTNAME"] = name.upper()
+    header["FILTER"] = name
+    header["WLPIVOT"] = (pivot, "pivot wavelength [micron]")
+    header["COSMO"] = "Planck15"
+    header["REDSHIFT"] = redshift
+    header["BUNIT"] = "AB mag/arcsec2"
+    header["FOVSIZE"] = (fov_kpc, "[kpc]")
+    for axis in (1, 2):
+        header[f"CRPIX{axis}"] = npix / 2
+        header[f"CRVAL{axis}"] = 0.0
+        header[f"CDELT{axis}"] = (cdelt, "[kpc]")
+        header[f"CTYPE{axis}"] = "kpc"
+
+
+def write_galaxies(
+    out: str | Path,
+    n: int,
+    seed: int,
+    *,
+    start: int = 0,
+    npix: int = 128,
+    redshift: float = 0.1,
+    snapshot: int = 91,
+    jobs: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> Path:
+    """Simulate ``n`` galaxies into ``out`` as ``shalo_SSS-NNNNNN_v0_photo.fits``, with ``galaxies.ecsv`` beside.
+
+    Files that are already there are left alone, so a stopped command goes on; the content of a file depends
+    on (seed, index, npix, redshift) only. ``progress`` is called with the number of galaxies just done.
+    Raises ``InputError`` when the folder holds galaxies of other settings.
+    """
+    from astropy.table import Table, vstack
+
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    _claim(out, f"seed {seed}, npix {npix}, redshift {redshift}, snapshot {snapshot}\n")
+    chunks = [(out, first, min(CHUNK, start + n - first), seed, npix, redshift, snapshot)
+              for first in range(start, start + n, CHUNK)]  # fmt: skip
+    tables = []
+    if jobs > 1:
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+            for table in pool.map(_write_chunk, chunks):
+                tables.append(table)
+                if progress:
+                    progress(len(table))
+    else:
+        for chunk in chunks:
+            tables.append(_write_chunk(chunk))
+            if progress:
+                progress(len(tables[-1]))
+    table = vstack([Table(t) for t in tables])
+    table["r_half_pix"].unit = "pixel"
+    table["inclination_deg"].unit = "deg"
+    path = out / "galaxies.ecsv"
+    table.write(path, overwrite=True)
+    return path
+
+
+def _claim(out: Path, settings: str) -> None:
+    """Refuse to mix galaxies of two settings in one folder."""
+    note = out / "settings.txt"
+    if note.exists() and note.read_text() != settings:
+        raise InputError(
+            f"{out} holds galaxies made with {note.read_text().strip()}; asked for {settings.strip()}. "
+            "Choose another folder, or delete that one."
+        )
+    note.write_text(settings)
+
+
+def _write_chunk(chunk: tuple[Path, int, int, int, int, float, int]) -> np.ndarray:
+    from .galaxies import galaxy_generator, simulate_galaxies
+
+    out, first, count, seed, npix, redshift, snapshot = chunk
+    images, table = simulate_galaxies(count, seed, npix=npix, start=first)
+    for image, row in zip(images, table, strict=True):
+        path = out / f"shalo_{snapshot:03d}-{row['index']}_v0_photo.fits"
+        if path.exists():
+            continue
+        magnitude = galaxy_generator(seed, int(row["index"]) + 2**32).normal(18.0, 1.0)
+        cards = {
+            "ORIGIN": "galbatch simulator",
+            "SIMTAG": "galbatch",
+            "SNAPNUM": snapshot,
+            "SUBHALO": int(row["index"]),
+            "CAMERA": "v0",
+            "INCL": float(np.nan_to_num(row["inclination_deg"])),
+            "AZIM": 0.0,
+            "ROLL": 0.0,
+            "NPACKET": 0.0,
+            "SIMSEED": seed,
+            "KIND": str(row["kind"]),
+        }
+        flux = image.astype(np.float64) * 10.0 ** (-0.4 * (magnitude - 8.9))
+        write_skirt(path, flux, redshift=redshift, fov_kpc=CDELT_KPC * 128, cards=cards)
+    return table
