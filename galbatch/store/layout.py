@@ -92,6 +92,8 @@ class StoreLayout:
             ArraySpec("prior_driven", fine, "float32", "0 owed to the data ... 1 owed to the prior"),
             ArraySpec("observed", detector, "float32", "observed stamp, nJy per pixel of the finest band"),
             ArraySpec("sigma", detector, "float32", "its noise; inf where excluded"),
+            ArraySpec("model", detector, "float32",
+                      "posterior mean seen by the telescope, nJy per pixel of the finest band"),
             ArraySpec("mask", detector, "uint8", "bit 0: excluded from the fit; bit 1: belongs to a neighbour"),
             ArraySpec("source_id", ("source",), "str" if self.string_ids else "int64", "identifier of the catalogue"),
             ArraySpec("status", ("source",), "uint8", "0 pending, 1 ok, 2 flagged, 3 failed"),
@@ -129,7 +131,7 @@ class ArraySpec:
     @property
     def rounded(self) -> bool:
         """Kept to 10 mantissa bits: far finer than the scatter of the draws, and half the bytes."""
-        return self.name in ("samples", "mean", "std", "prior_driven")
+        return self.name in ("samples", "mean", "std", "prior_driven", "model")
 
     @property
     def fill(self):

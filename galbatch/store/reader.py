@@ -88,6 +88,10 @@ class Run:
         """Noise of ``observed``; inf where a pixel was excluded."""
         return self._read("sigma", source_id, band)
 
+    def model(self, source_id, band: str | None = None) -> np.ndarray:
+        """The posterior mean seen by the telescope (PSF and pixels), on the grid and in the unit of ``observed``."""
+        return self._read("model", source_id, band)
+
     def mask(self, source_id, band: str | None = None) -> np.ndarray:
         """uint8: bit 0 excluded from the fit, bit 1 belongs to a neighbour."""
         return self._read("mask", source_id, band)
