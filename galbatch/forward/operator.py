@@ -1,0 +1,121 @@
+"""The pixel operator A = D (h * .): fine image to detector pixels, its adjoint, and the normal operator.
+
+The fine grid of unknowns covers the stamp and a margin of sky on each side. Convolutions run on a zero-padded Fourier
+grid large enough that no lag between an unknown and a data pixel wraps around: they are linear.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.fft import next_fast_len
+
+from galbatch.forward.noise import noise_model
+from galbatch.forward.psf import TransferCache
+from galbatch.types import Observation
+
+_CACHE = TransferCache()
+
+
+@dataclass(frozen=True)
+class ForwardModel:
+    """Linear operator from fine images (b, k, c, H, W) to detector pixels (b, k, c, h, w), and the noise.
+
+    ``otf`` (b, 1, c, M, L // 2 + 1) on the padded grid ``grid`` = (M, L); ``margin`` fine pixels of unknown sky before
+    the stamp in y and x; ``fine`` = (H, W) with both margins.
+    """
+
+    otf: torch.Tensor
+    noise: object
+    oversample: int
+    margin: int
+    fine: tuple[int, int]
+    stamp: tuple[int, int]
+    grid: tuple[int, int]
+
+    def apply(self, x: torch.Tensor) -> torch.Tensor:
+        """A x."""
+        n, m = self.oversample, self.margin
+        h, w = self.stamp
+        z = torch.fft.irfft2(torch.fft.rfft2(x, s=self.grid) * self.otf, s=self.grid)
+        z = z[..., m : m + n * h, m : m + n * w]
+        return z if n == 1 else z.unflatten(-2, (h, n)).unflatten(-1, (w, n)).sum((-1, -3))
+
+    def adjoint(self, u: torch.Tensor) -> torch.Tensor:
+        """A^T u."""
+        n, m = self.oversample, self.margin
+        h, w = self.stamp
+        if n > 1:
+            u = u.repeat_interleave(n, -1).repeat_interleave(n, -2)
+        z = u.new_zeros((*u.shape[:-2], *self.grid))
+        z[..., m : m + n * h, m : m + n * w] = u
+        z = torch.fft.irfft2(torch.fft.rfft2(z) * self.otf.conj(), s=self.grid)
+        return z[..., : self.fine[0], : self.fine[1]]
+
+    def normal(self, x: torch.Tensor) -> torch.Tensor:
+        """A^T N^-1 A x."""
+        return self.adjoint(self.noise.precision(self.apply(x)))
+
+    def crop(self, x: torch.Tensor) -> torch.Tensor:
+        """The part (..., oversample h, oversample w) of a fine image (..., H, W) that the stamp covers."""
+        n, m = self.oversample, self.margin
+        return x[..., m : m + n * self.stamp[0], m : m + n * self.stamp[1]]
+
+    def circulant_precision(self) -> torch.Tensor:
+        """(b, 1, c, H, W // 2 + 1): spectrum on the fine grid of the stationary part of A^T N^-1 A.
+
+        Used to precondition: |h|^2 with the pixel sum, times the mean precision (and the inverse noise power).
+        """
+        power = _resample_spectrum(self.otf.abs() ** 2, self.grid, self.fine)
+        n = self.oversample
+        fy, fx = np.fft.fftfreq(self.fine[0]), np.fft.rfftfreq(self.fine[1])
+        if n > 1:
+            box = (_dirichlet(fy, n)[:, None] * _dirichlet(fx, n)[None, :]) ** 2
+            power = power * torch.as_tensor(box, dtype=power.dtype, device=power.device)
+        mean = self.noise.mean_precision * n**2  # D^T D averages n^4 squared sums over n^2 phases
+        spectrum = getattr(self.noise, "power", None)
+        if spectrum is not None:
+            iy = np.rint(np.abs((fy * n + 0.5) % 1 - 0.5) * self.noise.grid[0]).astype(int) % self.noise.grid[0]
+            ix = np.rint(np.abs((fx * n + 0.5) % 1 - 0.5) * self.noise.grid[1]).astype(int)
+            mean = mean / spectrum[..., iy, :][..., np.minimum(ix, spectrum.shape[-1] - 1)]
+        return power * mean
+
+
+def _dirichlet(f: np.ndarray, n: int) -> np.ndarray:
+    """Transfer of the mean over n fine pixels at frequency f (cycles per fine pixel)."""
+    return np.sinc(n * f) / np.sinc(f)
+
+
+def _resample_spectrum(power, grid, fine):
+    iy = np.rint(np.abs(np.fft.fftfreq(fine[0])) * grid[0]).astype(int) % grid[0]
+    iy = np.where(np.fft.fftfreq(fine[0]) < 0, (-iy) % grid[0], iy)
+    ix = np.minimum(np.rint(np.fft.rfftfreq(fine[1]) * grid[1]).astype(int), power.shape[-1] - 1)
+    return power[..., iy, :][..., ix]
+
+
+def forward_model(obs: Observation, oversample: int = 1, margin: int = 0, multiple_of: int = 1,
+                  target_fwhm_pix: float = 0.0, scale: np.ndarray | None = None, device="cpu",
+                  cache: TransferCache | None = None) -> tuple[torch.Tensor, ForwardModel]:
+    """Data (b, 1, c, h, w) with masked pixels zero, and the forward model of an observation.
+
+    ``scale`` (b, c): data and sigma are divided by it. ``margin`` in fine pixels; the fine grid is rounded up to
+    ``multiple_of``. The zero in a masked pixel of the data never enters: its weight is zero.
+    """
+    b, c, h, w = obs.data.shape
+    unit = np.ones((b, c), np.float32) if scale is None else np.asarray(scale, np.float32)
+    unit = unit[:, None, :, None, None]
+    valid = obs.valid[:, None]
+    data = np.where(valid, obs.data[:, None] / unit, 0).astype(np.float32)
+    weight = np.where(valid, (unit / np.where(valid, obs.sigma[:, None], 1)) ** 2, 0).astype(np.float32)
+    psf_scale = obs.psf_scale_arcsec or obs.pixel_scale_arcsec
+    fine_scale = obs.pixel_scale_arcsec / oversample
+    fine = tuple(-(-(n * oversample + 2 * margin) // multiple_of) * multiple_of for n in (h, w))
+    reach = int(np.ceil((obs.psf.shape[-1] - 1) / 2 * psf_scale / fine_scale)) + 1
+    grid = tuple(next_fast_len(n + min(reach, n - 1), real=True) for n in fine)
+    otf = (cache or _CACHE).get(obs.psf.reshape(b * c, *obs.psf.shape[2:]), psf_scale, fine_scale, grid,
+                                target_fwhm_pix, device)
+    noise = noise_model(torch.from_numpy(weight).to(device), obs.noise_acf)
+    model = ForwardModel(otf.reshape(b, 1, c, *otf.shape[1:]), noise, oversample, margin, fine, (h, w), grid)
+    return torch.from_numpy(data).to(device), model

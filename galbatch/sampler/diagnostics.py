@@ -1,0 +1,106 @@
+"""Is a posterior believable? Residual chi2 and its p-value, and what in the image is owed to the prior.
+
+**chi2** of a draw x: (y - A x)^T N^-1 (y - A x) / n_valid; for a right model it is chi2-distributed with n_valid degrees of freedom
+over data and draws. The p-value is two-sided, of the mean over draws, over the whole stamp and over the source's footprint (where
+the model exceeds the noise), the smaller of the two times two.
+
+**Prior-driven**: in a band of scales s, let n(x) be the variance a data-only estimate of the band's coefficient would have and
+v(x) its posterior variance. For a Gaussian prior of variance p, v / n = p / (p + n): the weight of the data in the posterior mean,
+so 1 - v / n is the prior's. The map is the mean of that weight over bands, by the energy of the posterior mean in each.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.stats import chi2 as chi2_distribution
+
+SCALES_PIX = (0.0, 0.7, 1.4, 2.8, 5.6)  # sigmas of Gaussians in fine pixels: bands are their differences
+FOOTPRINT_SN = 1.0
+
+
+def chi2_of_draws(model, data, x):
+    """chi2 per valid pixel (b, k, c) and the number of valid pixels (b, 1, c)."""
+    residual = data - model.apply(x)
+    n = (model.noise.weight > 0).sum((-1, -2)).float()
+    return (residual * model.noise.precision(residual)).sum((-1, -2)) / n.clamp_min(1), n
+
+
+def chi2_p_value(model, data, x, chi2_mean, n_valid) -> np.ndarray:
+    """(b, c) two-sided p-value of the residuals, whole stamp and footprint."""
+    def two_sided(total, n):
+        upper, lower = chi2_distribution.sf(total, n), chi2_distribution.cdf(total, n)
+        return np.minimum(1, 2 * np.minimum(upper, lower))
+
+    n = n_valid.cpu().numpy()
+    whole = two_sided(chi2_mean.cpu().numpy() * n, np.maximum(n, 1))
+    weight = model.noise.weight
+    image = model.apply(x)
+    footprint = (image.nanmean(1, keepdim=True) ** 2 * weight > FOOTPRINT_SN**2).float()
+    residual = data - image
+    white = (residual.square() * weight * footprint).nansum((-1, -2)).mean(1).cpu().numpy()
+    count = footprint.sum((-1, -2))[:, 0].cpu().numpy()
+    inflation = _footprint_inflation(model.noise)
+    core = two_sided(white / inflation, np.maximum(count / inflation, 1))
+    p = np.where(count >= 8, np.minimum(1, 2 * np.minimum(whole, core)), whole)
+    return np.where(n > 0, p, np.nan)
+
+
+def _footprint_inflation(noise) -> float:
+    """Correlated pixels are fewer independent ones: sum of squared autocorrelation (1 for white noise)."""
+    power = getattr(noise, "power", None)
+    if power is None:
+        return 1.0
+    acf = torch.fft.irfft2(power, s=noise.grid)
+    return float((acf / acf[..., :1, :1]).square().sum((-1, -2)).max())
+
+
+def _bands(shape, device):
+    fy, fx = np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1])
+    k2 = torch.as_tensor(fy[:, None] ** 2 + fx[None, :] ** 2, dtype=torch.float32, device=device)
+    smooth = [torch.exp(-2 * np.pi**2 * s**2 * k2) for s in SCALES_PIX]
+    return [fine - coarse for fine, coarse in zip(smooth, smooth[1:], strict=False)] + [smooth[-1]]
+
+
+def prior_driven_map(model, x, mean):
+    """The map (b, c, H, W) in [0, 1] and the share (b, c) of the flux of the mean lying where it exceeds one half."""
+    if x.shape[1] < 2:
+        nothing = torch.full_like(mean, torch.nan)
+        return nothing, nothing[..., 0, 0]
+    shape = mean.shape[-2:]
+    deviation = torch.fft.rfft2(torch.nan_to_num(x - mean[:, None]))
+    centre = torch.fft.rfft2(torch.nan_to_num(mean))
+    information = model.circulant_precision()[:, 0]
+    weight = model.noise.weight[:, 0]
+    local = weight / weight.mean((-1, -2), keepdim=True).clamp_min(1e-30)
+    n = model.oversample
+    if n > 1:
+        local = local.repeat_interleave(n, -1).repeat_interleave(n, -2)
+    full = torch.zeros_like(mean)
+    model.crop(full).copy_(local)
+    draws = x.shape[1]
+    weights, energies = [], []
+    for band, smoothing in zip(_bands(shape, x.device), (*SCALES_PIX[1:], SCALES_PIX[-1]), strict=True):
+        blur = _blur(shape, smoothing, x.device)
+
+        def local_mean(image, blur=blur):
+            return torch.fft.irfft2(torch.fft.rfft2(image) * blur, s=shape)
+
+        variance = torch.fft.irfft2(deviation * band, s=shape).square().sum(1) / (draws - 1)
+        power = band.square()
+        precision = (information * power).sum((-1, -2), keepdim=True) / power.sum().clamp_min(1e-30)
+        half_plane = 2 * power.sum() / (shape[0] * shape[1])
+        data_variance = half_plane / (precision * local_mean(full).clamp_min(1e-6)).clamp_min(1e-30)
+        weights.append((1 - local_mean(variance) / data_variance).clamp(0, 1))
+        energies.append(local_mean(torch.fft.irfft2(centre * band, s=shape).square()).clamp_min(0))
+    total = sum(energies).clamp_min(1e-30)
+    driven = sum(w * e for w, e in zip(weights, energies, strict=True)) / total
+    flux = model.crop(mean).clamp_min(0)
+    share = (flux * (model.crop(driven) > 0.5)).sum((-1, -2)) / flux.sum((-1, -2)).clamp_min(1e-30)
+    return driven, share
+
+
+def _blur(shape, sigma, device):
+    fy, fx = np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1])
+    k2 = torch.as_tensor(fy[:, None] ** 2 + fx[None, :] ** 2, dtype=torch.float32, device=device)
+    return torch.exp(-2 * np.pi**2 * sigma**2 * k2)

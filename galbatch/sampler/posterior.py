@@ -1,0 +1,212 @@
+"""``sample_posterior``: from a prior and an observation to draws with their diagnostics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from galbatch.errors import ConfigError, InputError
+from galbatch.forward import ForwardModel, forward_model, psf_peak_scale
+from galbatch.sampler.diagnostics import chi2_of_draws, chi2_p_value, prior_driven_map
+from galbatch.sampler.guidance import PosteriorDenoiser
+from galbatch.sampler.integrate import sde_dpmpp_2m
+from galbatch.sampler.prior import CountedDenoiser, prior_field
+from galbatch.sampler.random import Normals
+from galbatch.sampler.schedule import MODES, Mode, levels_of
+from galbatch.sampler.solve import Solver
+from galbatch.sampler.spectra import Spectra, card_spectra, measure_spectra
+from galbatch.types import Flag, Observation, Posterior
+
+CHI2_FLAG_P = 1e-4
+SOLVER_FLAG = 0.1
+GATE = 6.0  # standard deviations of chi2 beyond which a draw is run again
+RERUN_STAGE = 1 << 20  # first random stage of a second attempt
+
+
+def sample_posterior(prior, obs: Observation, draws: int = 16, mode: str = "default", oversample: int = 1, seed: int = 0,
+                     source_ids=None, batch: int | None = None) -> Posterior:
+    """Draws from p(x | data) for a batch of sources.
+
+    ``prior``: any object with ``denoise(x, sigma)``; x and the result (b, c, H, W) float32 tensors, sigma (b,),
+    E[x0 | x0 + sigma e], and optionally the fields of a model card (``sampler/prior.py``). A prior of one channel is applied to
+    each band by itself. ``mode``: 'fast', 'default' or 'accurate'. ``source_ids`` (b,) integers or strings key the random
+    numbers with ``seed``: a source's draws depend on nothing else. ``batch``: sources at once (one on a CPU).
+
+    Returns a ``Posterior`` with H = oversample * h. Raises ``ConfigError`` for an unknown mode, ``InputError`` for a PSF that
+    cannot be used or a number of bands that does not fit the prior.
+    """
+    if mode not in MODES or mode == "rerun":
+        raise ConfigError(f"mode is {mode!r}: it must be 'fast', 'default' or 'accurate'.")
+    if draws < 1 or oversample < 1:
+        raise ConfigError(f"draws is {draws} and oversample is {oversample}: both must be at least 1.")
+    b, c = obs.data.shape[:2]
+    ids = list(range(b)) if source_ids is None else list(source_ids)
+    if len(ids) != b:
+        raise InputError(f"{len(ids)} source_ids for {b} sources: give one id per source.")
+    channels = prior_field(prior, "channels")
+    if channels not in (None, 1, c):
+        raise InputError(f"the prior has {channels} bands, the data {c}: choose bands or a prior that fit.")
+    separate = channels == 1 and c > 1
+    size = batch or (1 if str(prior_field(prior, "device")).startswith("cpu") else 64)
+    spectra_of = _SpectraOnce(prior, 1 if separate else c)
+    parts = []
+    for first in range(0, b, size):
+        chosen = slice(first, min(first + size, b))
+        for band in range(c) if separate else (slice(None),):
+            part = _subset(obs, chosen, band)
+            salt = f"{seed}:{band}" if separate and band else seed
+            parts.append(_sample(prior, part, draws, MODES[mode], oversample, _salted(salt), ids[chosen], spectra_of))
+    n_bands = c if separate else 1
+    rows = [_join(parts[i : i + n_bands], axis=1) for i in range(0, len(parts), n_bands)]
+    return _posterior(_join(rows, axis=0), float(prior_field(prior, "target_fwhm_pix")))
+
+
+def _salted(seed) -> int:
+    """Bands sampled one by one have their own streams; the first keeps the run's seed."""
+    if isinstance(seed, int):
+        return seed
+    base, band = seed.split(":")
+    return int(base) + (int(band) << 48)
+
+
+def _subset(obs: Observation, rows: slice, band) -> Observation:
+    bands = slice(band, band + 1) if isinstance(band, int) else band
+    return Observation(obs.data[rows, bands], obs.sigma[rows, bands], obs.psf[rows, bands],
+                       None if obs.mask is None else obs.mask[rows, bands], obs.pixel_scale_arcsec, obs.psf_scale_arcsec,
+                       None if obs.noise_acf is None else obs.noise_acf[bands])
+
+
+class _SpectraOnce:
+    """Spectra of a prior by grid: from its card, or measured once."""
+
+    def __init__(self, prior, channels):
+        self.prior, self.channels, self.device = prior, channels, prior_field(prior, "device")
+        self._by_shape = prior.__dict__.setdefault("_galbatch_spectra", {}) if hasattr(prior, "__dict__") else {}
+
+    def __call__(self, shape) -> Spectra:
+        key = (self.channels, shape)
+        if key not in self._by_shape:
+            self._by_shape[key] = (card_spectra(self.prior, self.channels, shape, self.device)
+                                   or measure_spectra(self.prior, self.channels, shape, self.device))
+        return self._by_shape[key]
+
+
+@dataclass
+class _Problem:
+    """One batch made ready: data and operator in the units of the prior."""
+
+    prior: object
+    data: torch.Tensor
+    model: ForwardModel
+    spectra: Spectra
+    rho: torch.Tensor
+    sigma_min: float
+
+    def run(self, mode: Mode, normals: Normals):
+        """(draws, evaluations of a draw, solver residual (b, k))."""
+        solver = Solver(self.model, mode.iterations)
+        denoise = CountedDenoiser(self.prior)
+        levels = levels_of(mode, self.rho, self.spectra.max_sd, self.sigma_min)
+        posterior = PosteriorDenoiser(denoise, self.model, self.data, self.spectra, solver, mode.guided, mode.products)
+        shape = (self.data.shape[2], *self.model.fine)
+        x = self._warm_start(solver, normals) + levels[0][:, None, None, None, None] * normals.draw(*shape)
+        x = sde_dpmpp_2m(posterior, x, levels, lambda: normals.draw(*shape))
+        return x, denoise.evaluations, solver.worst
+
+    def _warm_start(self, solver: Solver, normals: Normals):
+        """Exact draws of the posterior under a Gaussian prior with the mean and spectrum of ours (Matheron's rule)."""
+        p, grid = self.spectra.prior[None, None], self.model.fine
+        c = self.data.shape[2]
+        z = self.spectra.mean + torch.fft.irfft2(torch.fft.rfft2(normals.draw(c, *grid)) * p.sqrt(), s=grid)
+        noise = self.model.noise.sample(normals.draw(c, *getattr(self.model.noise, "grid", self.model.stamp)))
+        y = self.model.apply(z) + noise
+        correction = self.model.adjoint(self.model.noise.precision(self.data - y))
+        return z + solver(p, correction, iterations=3 * solver.iterations)
+
+
+@torch.no_grad()
+def _sample(prior, obs, draws, mode, oversample, seed, ids, spectra_of) -> dict[str, np.ndarray]:
+    b, c = obs.data.shape[:2]
+    device = prior_field(prior, "device")
+    usable = obs.valid.any((-1, -2)).all(1)
+    scale = np.ones((b, c))
+    if prior_field(prior, "flux_convention") == "psf_peak":
+        scale = psf_peak_scale(obs, oversample)
+        usable &= np.isfinite(scale).all(1)
+        scale = np.where(usable[:, None], scale, 1.0)
+    data, model = forward_model(obs, oversample, int(prior_field(prior, "margin_pix")), int(prior_field(prior, "multiple_of")),
+                                float(prior_field(prior, "target_fwhm_pix")), scale, device)
+    spectra = spectra_of(model.fine)
+    start = Normals(0, ["power iteration"], range(1), device).draw(c, *model.fine)
+    rho = (0.9 / Solver(model).largest_eigenvalue(start.expand(b, -1, -1, -1, -1)).clamp_min(1e-12)).sqrt()
+    problem = _Problem(prior, data, model, spectra, rho, float(prior_field(prior, "sigma_min")))
+    x, evaluations, residual = problem.run(mode, Normals(seed, ids, range(draws), device))
+    spent = np.full(b, float(evaluations))
+    chi2, n_valid = chi2_of_draws(model, data, x)
+    again = ~torch.isfinite(x).all((-1, -2, -3))
+    if mode.rerun:
+        again |= ((chi2 - 1).abs() > GATE * (2 / n_valid.clamp_min(1)).sqrt()).any(-1)
+    again &= torch.from_numpy(usable).to(again.device)[:, None]
+    if again.any():
+        second, extra, _ = problem.run(MODES["rerun"], Normals(seed, ids, range(draws), device, RERUN_STAGE))
+        x = torch.where(again[..., None, None, None], second, x)
+        chi2, n_valid = chi2_of_draws(model, data, x)
+        spent += extra * again.float().mean(1).cpu().numpy()
+    return _summary(x, problem, chi2, n_valid, scale, usable, spent, residual)
+
+
+def _summary(x, problem, chi2, n_valid, scale, usable, spent, residual):
+    finite = torch.isfinite(x).all((-1, -2, -3)) & torch.from_numpy(usable).to(x.device)[:, None]
+    x = torch.where(finite[..., None, None, None], x, torch.nan)
+    mean, std = x.nanmean(1), _nanstd(x)
+    driven, fraction = prior_driven_map(problem.model, x, mean)
+    chi2_mean = torch.where(finite[..., None], chi2, torch.nan).nanmean(1)
+    p = chi2_p_value(problem.model, problem.data, x, chi2_mean, n_valid[:, 0])
+    flags = np.zeros(len(usable), np.int64)
+    flags |= np.where(~finite.all(1).cpu().numpy(), int(Flag.SAMPLER_NONFINITE), 0)
+    flags |= np.where(np.nan_to_num(p, nan=1).min(1) < CHI2_FLAG_P, int(Flag.SAMPLER_CHI2), 0)
+    flags |= np.where(residual.amax(1).cpu().numpy() > SOLVER_FLAG, int(Flag.SOLVER), 0)
+    flags |= np.where(np.nan_to_num(fraction.cpu().numpy()).max(1) > 0.5, int(Flag.PRIOR_DRIVEN), 0)
+    unit = np.asarray(scale, np.float32)
+    crop = problem.model.crop
+    wide = unit[:, :, None, None]
+    return {
+        "model": problem.model.apply(mean[:, None])[:, 0].cpu().numpy() * wide,
+        "samples": crop(x).cpu().numpy() * unit[:, None, :, None, None], "mean": crop(mean).cpu().numpy() * wide,
+        "std": crop(std).cpu().numpy() * wide, "prior_driven": crop(driven).cpu().numpy(),
+        "prior_driven_frac": fraction.cpu().numpy(), "chi2": chi2_mean.cpu().numpy(), "chi2_p": p, "flags": flags,
+        "scale": np.where(usable[:, None], scale, np.nan), "n_evaluations": spent,
+        "n_draws_ok": finite.sum(1).cpu().numpy(), "solver_residual": residual.cpu().numpy(),
+    }
+
+
+def _nanstd(x):
+    centred = x - x.nanmean(1, keepdim=True)
+    n = torch.isfinite(x).sum(1)
+    return (centred.square().nansum(1) / (n - 1).clamp_min(1)).sqrt().where(n > 1, torch.nan)
+
+
+_PER_SOURCE = {"flags": np.bitwise_or, "n_evaluations": np.maximum, "n_draws_ok": np.minimum}
+
+
+def _join(parts: list[dict], axis: int) -> dict:
+    """Parts of a batch side by side: sources along axis 0; bands along axis 1 (2 for samples), flags and counts combined."""
+    if len(parts) == 1:
+        return parts[0]
+    out = {}
+    for name, first in parts[0].items():
+        values = [part[name] for part in parts]
+        if axis == 1 and name in _PER_SOURCE:
+            out[name] = _PER_SOURCE[name].reduce(values)
+        elif axis == 1 and name == "solver_residual":
+            out[name] = np.maximum.reduce(values)
+        else:
+            out[name] = np.concatenate(values, axis if axis == 0 or first.ndim < 5 else 2)
+    return out
+
+
+def _posterior(merged: dict, target_fwhm_pix: float) -> Posterior:
+    info = {name: merged.pop(name) for name in ("solver_residual", "model")}
+    return Posterior(**merged, target_fwhm_pix=target_fwhm_pix, info=info)

@@ -1,0 +1,72 @@
+"""Linear solves of the sampler: (1/v + Q) c = r with v diagonal in Fourier space and Q = A^T N^-1 A.
+
+Preconditioned conjugate gradients in float32; a draw that has converged is frozen, so that its result does not depend on
+what else is in the batch. The vectors live in Fourier space: 1/v and the preconditioner cost no transform.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from galbatch.forward import ForwardModel
+
+
+@dataclass
+class Solver:
+    """Solves for one observation. ``worst`` (b, k) keeps the largest final residual, in the norm of the preconditioner."""
+
+    model: ForwardModel
+    iterations: int = 20
+    tolerance: float = 1e-3
+    worst: torch.Tensor | None = None
+    applications: int = 0
+    _circulant: torch.Tensor = field(init=False)
+
+    def __post_init__(self):
+        self._circulant = self.model.circulant_precision()
+        w = self.model.fine[1]
+        twice = torch.full((w // 2 + 1,), 2.0, device=self._circulant.device)
+        twice[0] = 1
+        if w % 2 == 0:
+            twice[-1] = 1
+        self._parseval = twice
+
+    def _dot(self, a, b):
+        return ((a.real * b.real + a.imag * b.imag) * self._parseval).sum((-1, -2), keepdim=True)
+
+    def __call__(self, v: torch.Tensor, r: torch.Tensor, iterations: int | None = None) -> torch.Tensor:
+        """c for v (b, 1, c, H, W // 2 + 1) and r (b, k, c, H, W)."""
+        shape = self.model.fine
+        inverse = 1 / v
+        precondition = 1 / (inverse + self._circulant)
+        r = torch.fft.rfft2(r)
+        c = torch.zeros_like(r)
+        z = precondition * r
+        p, rz = z, self._dot(r, z)
+        start = rz.clamp_min(1e-30)
+        limit = self.tolerance**2 * start
+        for _ in range(iterations or self.iterations):
+            active = rz > limit
+            if not active.any():
+                break
+            kp = inverse * p + torch.fft.rfft2(self.model.normal(torch.fft.irfft2(p, s=shape)))
+            self.applications += 1
+            a = torch.where(active, rz / self._dot(p, kp).clamp_min(1e-30), 0.0)
+            c = c + a * p
+            r = r - a * kp
+            z = precondition * r
+            new = self._dot(r, z)
+            p, rz = z + (new / rz.clamp_min(1e-30)) * p, torch.where(active, new, rz)
+        left = (rz / start).clamp_min(0).sqrt().amax(2)[..., 0, 0]
+        self.worst = left if self.worst is None else torch.maximum(self.worst, left)
+        return torch.fft.irfft2(c, s=shape)
+
+    def largest_eigenvalue(self, normal: torch.Tensor, steps: int = 30) -> torch.Tensor:
+        """(b,) upper estimate of the largest eigenvalue of Q by power iteration from ``normal`` (b, 1, c, H, W)."""
+        v = normal
+        for _ in range(steps):
+            v = v / v.square().sum((-1, -2, -3), keepdim=True).sqrt().clamp_min(1e-30)
+            v = self.model.normal(v)
+        return 1.03 * v.square().sum((-1, -2, -3)).sqrt()[:, 0]

@@ -1,0 +1,104 @@
+"""Power spectra of the prior and of what its denoiser leaves, on the grid of a stamp.
+
+``p(k)`` = mean |FFT(x0 - mean)|^2 / npix and ``v(k; sigma)`` = mean |FFT(x0 - D(x0 + sigma e))|^2 / npix. A model card has
+both as radial tables. For a prior without a card they are measured from its own unconditional draws, on the grid asked for.
+They only precondition solves, start the sampler and set its schedule: the posterior does not depend on them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from galbatch.sampler.integrate import log_levels, sde_dpmpp_2m
+from galbatch.sampler.prior import CountedDenoiser, prior_field
+
+MEASURED_DRAWS = 48
+MEASURED_LEVELS = 24
+
+
+@dataclass(frozen=True)
+class Spectra:
+    """``prior`` (c, H, W // 2 + 1), ``residual`` (n, c, H, W // 2 + 1) at ``sigma`` (n,), ``max_sd``, ``mean`` (c, H, W)."""
+
+    prior: torch.Tensor
+    sigma: torch.Tensor
+    residual: torch.Tensor
+    max_sd: float
+    mean: torch.Tensor
+
+    def residual_at(self, sigma: torch.Tensor) -> torch.Tensor:
+        """(b, 1, c, H, W // 2 + 1) at sigma (b,): log-log interpolation, never above sigma^2."""
+        position = torch.log(sigma.clamp(float(self.sigma[0]), float(self.sigma[-1])) / self.sigma[0])
+        step = torch.log(self.sigma[1] / self.sigma[0])
+        low = (position / step).floor().clamp(0, len(self.sigma) - 2).long()
+        w = (position / step - low)[:, None, None, None]
+        table = self.residual.log()
+        return torch.exp((1 - w) * table[low] + w * table[low + 1])[:, None]
+
+
+def card_spectra(prior, channels: int, shape: tuple[int, int], device) -> Spectra | None:
+    """The tables of the prior's card on a grid, or None when it has none."""
+    spectrum, residual = prior_field(prior, "spectrum"), prior_field(prior, "residual_spectrum")
+    if spectrum is None or residual is None:
+        return None
+    fy, fx = np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1])
+    k = np.hypot(fy[:, None], fx[None, :])
+
+    def on_grid(radii, power):
+        power = np.maximum(np.asarray(power, float), 1e-12)
+        return np.exp(np.interp(k, np.asarray(radii, float), np.log(power)))
+
+    p = on_grid(spectrum["k"], spectrum["power"])
+    sigma = np.asarray(residual["sigma"], float)
+    even = np.geomspace(sigma[0], sigma[-1], len(sigma))
+    tables = np.stack([on_grid(residual["k"], row) for row in residual["power"]])
+    logs = np.log(tables).reshape(len(sigma), -1)
+    place = np.interp(np.log(even), np.log(sigma), np.arange(len(sigma)))
+    low = np.minimum(place.astype(int), len(sigma) - 2)
+    w = (place - low)[:, None]
+    tables = np.exp((1 - w) * logs[low] + w * logs[low + 1]).reshape(tables.shape)
+    tables = np.minimum(tables, even[:, None, None] ** 2)
+
+    def tensor(a):
+        return torch.as_tensor(np.ascontiguousarray(a), dtype=torch.float32, device=device)
+
+    max_sd = float(prior_field(prior, "max_sd") or math.sqrt(p.max()))
+    ones = torch.ones(channels, 1, 1, device=device)
+    return Spectra(tensor(p) * ones, tensor(even), tensor(tables)[:, None] * ones, max_sd,
+                   torch.zeros(channels, *shape, device=device))
+
+
+@torch.no_grad()
+def measure_spectra(prior, channels: int, shape: tuple[int, int], device="cpu", seed: int = 0) -> Spectra:
+    """Spectra from the prior's own unconditional draws (``MEASURED_DRAWS`` of them, stochastic second order)."""
+    gen = torch.Generator().manual_seed(seed)
+
+    def normal(*size):
+        return torch.randn(*size, generator=gen).to(device)
+
+    low, high = float(prior_field(prior, "sigma_min")), float(prior_field(prior, "sigma_max"))
+    denoise = CountedDenoiser(prior)
+    levels = log_levels(torch.full((1,), high), torch.full((1,), low), 40).to(device)
+    size = (1, MEASURED_DRAWS, channels, *shape)
+    x0 = sde_dpmpp_2m(denoise, high * normal(*size), levels, lambda: normal(*size))
+    mean = x0.mean((0, 1))
+    npix = shape[0] * shape[1]
+
+    def power(residual):
+        p = (torch.fft.rfft2(residual).abs() ** 2 / npix).mean((0, 1))
+        p = torch.fft.fftshift(p, dim=-2)[None]  # smooth: a mean over a few neighbours
+        p = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(p, (1, 1, 1, 1), mode="reflect"), 3, 1)[0]
+        return torch.fft.ifftshift(p, dim=-2).clamp_min(1e-12)
+
+    p = power((x0 - mean) * math.sqrt(MEASURED_DRAWS / (MEASURED_DRAWS - 1)))
+    max_sd = math.sqrt(float((torch.fft.rfft2(x0 - mean).abs() ** 2 / npix).mean((0, 1)).max()))
+    sigma = torch.exp(torch.linspace(math.log(max(low, 1e-4 * max_sd)), math.log(2 * max_sd), MEASURED_LEVELS))
+    rows = []
+    for s in sigma:
+        d = denoise(x0 + float(s) * normal(*size), s.reshape(1).to(device))
+        rows.append(power(x0 - d).clamp_max(float(s) ** 2))
+    return Spectra(p, sigma.to(device), torch.stack(rows), max_sd, mean)
