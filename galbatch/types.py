@@ -223,3 +223,15 @@ class StampBatch:
     bands: tuple[BandStamps, ...]
     flags: np.ndarray
     failures: dict[int, Failure] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of a preflight: ``level`` 'error' (a run would be pointless), 'warn' or 'info'; what it is about;
+    what was found, with its values; and what to do about it."""
+
+    level: str
+    code: str
+    subject: str
+    what: str
+    remedy: str = ""

@@ -1,0 +1,287 @@
+"""The survey file: TOML in, frozen and checked dataclasses out.
+
+Paths are relative to the folder of the survey file unless absolute; ``path[EXTNAME]`` names an extension;
+``{tile}`` and ``{band}`` in a path stand for the names of the tile and the band. Nothing else is expanded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from galbatch.cutouts.layout import PLANES, Layout, PlaneRule, load_layout
+from galbatch.errors import ConfigError
+
+_NUMBER = (int, float)
+_SURVEY_KEYS = {"name": str, "layout": str, "description": str, "stamp_arcsec": _NUMBER, "stamp_pix": int,
+                "neighbours": str, "pixel_columns": bool, "tiles": list, "bands": dict}
+_TILE_KEYS = {"sci": str, "err": str, "wht": str, "var": str, "exp": str, "mask": str, "seg": str, "psf": str,
+              "mask_bits": (int, list), "pixel_scale_arcsec": _NUMBER, "err_scale": (int, float, str),
+              "noise_acf": str, "zero_point_ab": _NUMBER, "unit": str, "psf_scale_arcsec": _NUMBER,
+              "psf_frame": str, "psf_norm": str, "psf_centre": str, "saturation": _NUMBER, "optional": list}
+_BAND_KEYS = {**_TILE_KEYS, "tiles": list}
+_CHOICES = {"neighbours": ("mask", "keep"), "psf_frame": ("mosaic", "detector"), "psf_norm": ("keep", "unit"),
+            "psf_centre": ("check", "recentre")}
+_SCHEMES = ("http", "https", "s3", "gs", "gcs", "abfs", "az")
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One image: its file (absolute path or URL), extension names to try in order (a number is an index), and
+    whether a run may go on without it."""
+
+    path: str
+    ext: tuple[str, ...] = ()
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class TileConfig:
+    """The files of one band in one mosaic, and what is known of them. Units are those of the keys of the survey file."""
+
+    name: str
+    sci: Plane
+    psf: Plane
+    err: Plane | None = None
+    wht: Plane | None = None
+    var: Plane | None = None
+    exp: Plane | None = None
+    mask: Plane | None = None
+    seg: Plane | None = None
+    mask_bits: int | tuple[int | str, ...] = ()
+    pixel_scale_arcsec: float | None = None
+    err_scale: float | str = 1.0
+    noise_acf: str = "none"
+    zero_point_ab: float | None = None
+    unit: str | None = None
+    psf_scale_arcsec: float | None = None
+    psf_frame: str | None = None
+    psf_norm: str = "keep"
+    psf_centre: str = "check"
+    saturation: float | None = None
+
+
+@dataclass(frozen=True)
+class BandConfig:
+    """A band and its mosaics, at least one."""
+
+    name: str
+    tiles: tuple[TileConfig, ...]
+
+
+@dataclass(frozen=True)
+class SurveyConfig:
+    """A survey file, resolved: every path absolute, every default filled in."""
+
+    name: str
+    layout: Layout
+    bands: tuple[BandConfig, ...]
+    stamp_arcsec: float | None = None
+    stamp_pix: int | None = None
+    neighbours: str = "mask"
+    pixel_columns: bool = False
+    path: str = ""
+
+    def resolved(self) -> dict[str, Any]:
+        """Plain dictionaries and lists, for JSON; ``from_resolved`` is its inverse."""
+        return _plain(dataclasses.asdict(self))
+
+    @staticmethod
+    def from_resolved(table: dict[str, Any]) -> SurveyConfig:
+        layout = dict(table["layout"])
+        layout["planes"] = {k: PlaneRule(**_tuples(v)) for k, v in layout["planes"].items()}
+        bands = tuple(BandConfig(b["name"], tuple(_tile_from(t) for t in b["tiles"])) for b in table["bands"])
+        return SurveyConfig(**{**table, "layout": Layout(**_tuples(layout)), "bands": bands})
+
+
+def load_survey(path: str | Path, bands: list[str] | tuple[str, ...] | None = None) -> SurveyConfig:
+    """Read and check the survey file at ``path``; ``bands`` keeps only these, in the order given.
+
+    Raises ``ConfigError`` that names the file, the key, its value and what is allowed.
+    """
+    path = Path(path).absolute()
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"Survey file {path} does not exist. Give it with --survey, or put it beside the catalogue "
+                          "under the catalogue's name with the ending .toml.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"Survey file {path} cannot be read: {error}.") from error
+    check_keys(path, "the survey file", table, _SURVEY_KEYS)
+    layout = load_layout(table.get("layout", "generic"), path.parent)
+    if not table.get("bands"):
+        raise ConfigError(f"{path} has no band. Add a table such as [bands.f200w] with sci, err and psf.")
+    wanted = _selected(path, table["bands"], bands)
+    tiles = table.get("tiles", [])
+    if not all(isinstance(t, str) and t for t in tiles) or len(set(tiles)) != len(tiles):
+        raise ConfigError(f"{path}: tiles = {tiles}: give different names as strings.")
+    stamp_arcsec = positive(path, "stamp_arcsec", table.get("stamp_arcsec"))
+    return SurveyConfig(
+        name=table.get("name", path.stem), layout=layout,
+        bands=tuple(_band(path, name, table["bands"][name], layout, tiles) for name in wanted),
+        stamp_arcsec=stamp_arcsec, stamp_pix=positive(path, "stamp_pix", table.get("stamp_pix")),
+        neighbours=table.get("neighbours", "mask"), pixel_columns=table.get("pixel_columns", False), path=str(path))
+
+
+def _selected(path: Path, tables: dict, bands) -> list[str]:
+    if bands is None:
+        return list(tables)
+    unknown = [b for b in bands if b not in tables]
+    if unknown or not bands or len(set(bands)) != len(bands):
+        raise ConfigError(f"Bands {', '.join(unknown or bands) or '(none)'} cannot be selected from {path}: it has "
+                          f"{', '.join(tables)}; name each once.")
+    return list(bands)
+
+
+def _band(path: Path, name: str, table: Any, layout: Layout, tiles: list[str]) -> BandConfig:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,39}", name):
+        raise ConfigError(f"{path}: band name {name!r}: use letters, digits, '_', '.', '+', '-', at most 40.")
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: bands.{name} must be a table, not {table!r}.")
+    check_keys(path, f"bands.{name}", table, _BAND_KEYS)
+    common = {k: v for k, v in table.items() if k != "tiles"}
+    if "tiles" in table:
+        entries = table["tiles"]
+        if not entries or not all(isinstance(t, dict) for t in entries):
+            raise ConfigError(f"{path}: bands.{name}.tiles must be a list of tables: [[bands.{name}.tiles]].")
+    else:
+        entries = [{"name": t} for t in tiles] or [{"name": "0"}]
+    out = []
+    for i, entry in enumerate(entries):
+        check_keys(path, f"bands.{name}.tiles", entry, {**_TILE_KEYS, "name": str, "tile": str})
+        tile = entry.get("name", entry.get("tile", str(i)))
+        own = {k: v for k, v in entry.items() if k not in ("name", "tile")}
+        out.append(_tile(path, name, tile, {**common, **own}, layout))
+    names = [t.name for t in out]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"{path}: bands.{name} has two tiles of one name: {', '.join(names)}.")
+    return BandConfig(name, tuple(out))
+
+
+def _tile(path: Path, band: str, tile: str, table: dict, layout: Layout) -> TileConfig:
+    where = f"bands.{band}" + ("" if tile == "0" else f", tile {tile}")
+    for key in ("sci", "psf"):
+        if key not in table:
+            raise ConfigError(f"{path}: {where} has no {key}. Add {key} = \"file.fits\".")
+    optional = table.get("optional", [])
+    if not set(map(str, optional)) <= set(PLANES[1:]):
+        raise ConfigError(f"{path}: {where}: optional = {optional}: use some of {', '.join(PLANES[1:])}.")
+    planes = {p: _plane(path, where, p, table, layout, optional, {"tile": tile, "band": band}) for p in PLANES}
+    planes = {k: v for k, v in planes.items() if v is not None}
+    if not any(p in planes for p in layout.noise):
+        raise ConfigError(f"{path}: {where} has no noise map. Add one of {', '.join(layout.noise)} "
+                          f"(layout {layout.name}).")
+    acf = table.get("noise_acf", "none")
+    if acf not in ("none", "measure"):
+        acf = parse_path(path, f"{where}: noise_acf", acf, {"tile": tile, "band": band})[0]
+    numbers = {k: positive(path, f"{where}: {k}", table.get(k)) for k in ("pixel_scale_arcsec", "psf_scale_arcsec")}
+    for key in ("zero_point_ab", "saturation"):
+        numbers[key] = finite(path, f"{where}: {key}", table.get(key))
+    words = {k: table[k] for k in ("psf_frame", "psf_norm", "psf_centre", "unit") if k in table}
+    psf, ext = parse_path(path, f"{where}: psf", table["psf"], {"tile": tile, "band": band})
+    return TileConfig(name=tile, **planes, psf=Plane(psf, ext), mask_bits=_mask_bits(path, where, table, layout),
+                      err_scale=_err_scale(path, where, table.get("err_scale", 1.0)), noise_acf=acf, **numbers, **words)
+
+
+def _plane(path, where, plane, table, layout, optional, names) -> Plane | None:
+    rule = layout.planes.get(plane, PlaneRule())
+    if plane in table:
+        file, ext = parse_path(path, f"{where}: {plane}", table[plane], names)
+        return Plane(file, ext or rule.ext, plane in optional)
+    if rule.source is None or any(p in table for p in layout.noise if plane in layout.noise):
+        return None
+    file, ext = parse_path(path, f"{where}: sci", table["sci"], names)
+    if rule.replace is not None:
+        folder, _, stem = file.rpartition("/")
+        if rule.replace[0] not in stem:
+            return None
+        file = f"{folder}/{stem.replace(*rule.replace)}"
+    return Plane(file, rule.ext, rule.optional or plane in optional)
+
+
+def parse_path(path: Path, where: str, text: str, names: dict[str, str]) -> tuple[str, tuple[str, ...]]:
+    """``file.fits[EXT]`` to (absolute path or URL, extension names). Raises ``ConfigError`` for what cannot be a path."""
+    match = re.fullmatch(r"(?P<file>[^\[\]\x00]+)(\[(?P<ext>[^\[\]\x00]+)\])?", text, flags=re.DOTALL)
+    if match is None:
+        raise ConfigError(f"{path}: {where} = {text!r} is not a path or path[EXTNAME].")
+    file = match["file"]
+    for key, value in names.items():
+        file = file.replace("{" + key + "}", value)
+    ext = (match["ext"].strip(),) if match["ext"] else ()
+    if "::" in file or "://" in file:
+        scheme = file.split("://")[0]
+        if "::" in file or scheme not in _SCHEMES:
+            raise ConfigError(f"{path}: {where} = {text!r}: URLs of {', '.join(_SCHEMES)} can be read, "
+                              "other paths are local.")
+        return file, ext
+    return str(Path(path.parent, file)), ext
+
+
+def _mask_bits(path, where, table, layout) -> int | tuple[int | str, ...]:
+    bits = table.get("mask_bits", layout.mask_bits)
+    if isinstance(bits, int):
+        if isinstance(bits, bool) or not 0 < bits < 2**63:
+            raise ConfigError(f"{path}: {where}: mask_bits = {bits}: a number is a bit mask above 0; a list holds bit "
+                              "numbers or names.")
+        return bits
+    ok = all(isinstance(b, str) or (isinstance(b, int) and not isinstance(b, bool) and 0 <= b < 63) for b in bits)
+    if not ok:
+        raise ConfigError(f"{path}: {where}: mask_bits = {list(bits)}: list bit numbers (0 to 62) or mask plane names.")
+    return tuple(bits)
+
+
+def _err_scale(path, where, value) -> float | str:
+    if value == "measure":
+        return value
+    if isinstance(value, str):
+        raise ConfigError(f"{path}: {where}: err_scale = {value!r}: give a positive number or \"measure\".")
+    return positive(path, f"{where}: err_scale", value)
+
+
+def positive(path, where, value):
+    """``value`` if it is None or a finite number above 0; ``ConfigError`` otherwise."""
+    if value is not None and not (finite(path, where, value) > 0):
+        raise ConfigError(f"{path}: {where} = {value}: it must be above 0.")
+    return value
+
+
+def finite(path, where, value):
+    """``value`` if it is None or a finite number; ``ConfigError`` otherwise."""
+    if value is not None and not abs(value) < 1e300:
+        raise ConfigError(f"{path}: {where} = {value}: it must be finite.")
+    return value
+
+
+def check_keys(path: Path, where: str, table: dict, keys: dict) -> None:
+    """Refuse unknown keys, wrong types and wrong choices, and say what is allowed."""
+    for key, value in table.items():
+        if key not in keys:
+            raise ConfigError(f"{path}: unknown key {key!r} in {where}. Allowed: {', '.join(keys)}.")
+        kinds = keys[key]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is not bool):
+            names = " or ".join(t.__name__ for t in (kinds if isinstance(kinds, tuple) else (kinds,)))
+            raise ConfigError(f"{path}: {where}: {key} = {value!r} is of type {type(value).__name__}, not {names}.")
+        if key in _CHOICES and value not in _CHOICES[key]:
+            raise ConfigError(f"{path}: {where}: {key} = {value!r}: use {' or '.join(map(repr, _CHOICES[key]))}.")
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _tuples(value):
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+
+
+def _tile_from(table: dict) -> TileConfig:
+    table = _tuples(table)
+    for key in (*PLANES, "psf"):
+        if isinstance(table.get(key), dict):
+            table[key] = Plane(**_tuples(table[key]))
+    return TileConfig(**table)

@@ -1,0 +1,267 @@
+"""FITS images by header and position: where an image's pixels lie, and boxes of them read straight from the file.
+
+``read_boxes`` returns stamps (n, h, w) in native byte order. Rows are read one by one where sources are far apart, and in
+one piece where they are close, whichever costs less.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from astropy.io import fits
+
+from galbatch.cutouts.source import FileStamp, LocalBytes, RemoteBytes
+from galbatch.errors import InputError
+
+BLOCK = 2880
+_MAX_HEADER = 2000 * BLOCK
+_MAX_HDUS = 2000
+_DTYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+_CALL_US, _BYTE_US = 1.0, 1e-4
+_MAX_SPAN = 1 << 26
+
+
+@dataclass(frozen=True)
+class ImageHDU:
+    """One image of a file: ``shape`` (ny, nx) or (n, ny, nx); ``offset`` of its first byte; ``header`` as text."""
+
+    path: str
+    name: str
+    index: int
+    shape: tuple[int, ...]
+    dtype: str
+    offset: int
+    bscale: float
+    bzero: float
+    blank: int | None
+    header_text: str
+    compressed: bool = False
+
+    @property
+    def header(self) -> fits.Header:
+        return parse_header(self.header_text)
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+def parse_header(text: str) -> fits.Header:
+    """A header from its cards; what astropy would warn about is tolerated."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return fits.Header.fromstring(text)
+
+
+def scan_images(source: LocalBytes | RemoteBytes) -> list[ImageHDU]:
+    """All image HDUs with pixels (tile-compressed ones too). Raises ``InputError`` for what is not FITS or is cut short."""
+    images, position, size = [], 0, source.stamp.size
+    if size == 0:
+        raise InputError(f"{source.path} is empty (0 bytes).")
+    for index in range(_MAX_HDUS):
+        text, offset = _read_header(source, position, first=index == 0)
+        if text is None:
+            break
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                image, span = _parse_hdu(source.path, index, fits.Header.fromstring(text), text, offset)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(f"{source.path}: header of extension {index} is malformed: {error}.") from error
+        if offset + span > size:
+            raise InputError(f"{source.path} is truncated: extension {index} needs {offset + span} bytes, the file has "
+                             f"{size}. Copy it again.")
+        if image is not None:
+            images.append(image)
+        position = offset + -(-span // BLOCK) * BLOCK
+        if position >= size:
+            break
+    return images
+
+
+def _read_header(source, start: int, first: bool) -> tuple[str | None, int]:
+    block, text = BLOCK * 4, b""
+    while len(text) < _MAX_HEADER:
+        part = source.read(start + len(text), block)
+        text += part
+        if first and not text.startswith(b"SIMPLE  ="):
+            raise InputError(f"{source.path} is not a FITS file: it does not start with SIMPLE.")
+        if not first and not text.startswith(b"XTENSION"):
+            return None, 0
+        for i in range(0, len(text) - 79, 80):
+            if text[i:i + 8] == b"END     ":
+                try:
+                    return text[:i + 80].decode("ascii"), start + -(-(i + 80) // BLOCK) * BLOCK
+                except UnicodeDecodeError as error:
+                    raise InputError(f"{source.path}: a header holds bytes that are not ASCII.") from error
+        if len(part) < block:
+            break
+        block = min(4 * block, 1 << 20)
+    raise InputError(f"{source.path} is truncated or damaged: a header that starts at byte {start} has no END card.")
+
+
+def _parse_hdu(path, index, header, text, offset) -> tuple[ImageHDU | None, int]:
+    bitpix, naxis = header["BITPIX"], header["NAXIS"]
+    if bitpix not in _DTYPES or not isinstance(naxis, int) or not 0 <= naxis <= 99:
+        raise InputError(f"{path}: extension {index} has BITPIX = {bitpix!r}, NAXIS = {naxis!r}.")
+    axes = [header[f"NAXIS{k + 1}"] for k in range(naxis)]
+    counts = [*axes, header.get("PCOUNT", 0), header.get("GCOUNT", 1)]
+    if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 2**48 for n in counts):
+        raise InputError(f"{path}: extension {index} has impossible axes {counts}.")
+    span = abs(bitpix) // 8 * counts[-1] * (counts[-2] + math.prod(axes)) if naxis else 0
+    kind = "IMAGE" if index == 0 else str(header["XTENSION"]).strip().upper()
+    name = str(header.get("EXTNAME", "PRIMARY" if index == 0 else "")).strip().upper()
+    compressed = kind == "BINTABLE" and header.get("ZIMAGE") is True
+    if compressed:
+        bitpix = header["ZBITPIX"]
+        axes = [header[f"ZNAXIS{k + 1}"] for k in range(header["ZNAXIS"])]
+    while len(axes) > 2 and axes[-1] == 1:
+        axes = axes[:-1]
+    if (kind != "IMAGE" and not compressed) or len(axes) not in (2, 3) or not all(axes):
+        return None, span
+    return ImageHDU(path, name, index, tuple(reversed(axes)), _DTYPES[bitpix], offset, _number(header, "BSCALE", 1.0),
+                    _number(header, "BZERO", 0.0), header.get("BLANK") if bitpix > 0 else None, text, compressed), span
+
+
+def _number(header, key: str, default: float) -> float:
+    value = float(header.get(key, default))
+    if not math.isfinite(value):
+        raise ValueError(f"{key} = {value}")
+    return value
+
+
+def choose(images: list[ImageHDU], path: str, ext: tuple[str, ...]) -> ImageHDU:
+    """The image named first in ``ext`` (names or indices); the only image when none is named or the names are a
+    layout's and just one image exists. Raises ``InputError`` with what the file holds."""
+    for want in ext:
+        for image in images:
+            if (want.isdigit() and image.index == int(want)) or image.name == want.upper():
+                return image
+    if len(images) == 1 and len(ext) != 1:
+        return images[0]
+    if not ext and images:
+        return images[0]
+    held = ", ".join(f"{i.name or i.index}" for i in images) or "no image"
+    raise InputError(f"{path} has no image extension {' or '.join(ext) or 'at all'}: it holds {held}. "
+                     "Name one as path[EXTNAME].")
+
+
+def read_boxes(source, image: ImageHDU, y0, x0, h: int, w: int, plane: int = 0, fill=np.nan):
+    """Stamps (n, h, w) whose first pixels are (y0, x0) (n,) int, which may lie outside; there ``fill``.
+
+    Returns (stamps, ok): float32 for floats and scaled integers, int64 for plain integers when ``fill`` is an integer;
+    ``ok`` (n,) False where bytes could not be read.
+    """
+    y0, x0 = np.asarray(y0, np.int64), np.asarray(x0, np.int64)
+    ny, nx = image.shape[-2:]
+    dtype = np.dtype(image.dtype)
+    integer = isinstance(fill, int)
+    out = np.full((len(y0), h, w), fill, np.int64 if integer else np.float32)
+    ok = np.ones(len(y0), bool)
+    if len(y0) == 0:
+        return out, ok
+    base = image.offset + plane * ny * nx * dtype.itemsize
+    for members, span in _groups(y0, h, nx * dtype.itemsize, isinstance(source, RemoteBytes)):
+        (_from_span if span else _from_rows)(source, image, base, members, y0, x0, out, ok)
+    return out, ok
+
+
+def _groups(y0, h, stride, remote) -> list[tuple[np.ndarray, bool]]:
+    """Sources sorted by row: runs to read as one span of whole rows (True), and all others row by row (False)."""
+    order = np.argsort(y0, kind="stable")
+    alone = h * _CALL_US
+    groups, run, last, cost = [], [], 0, 0.0
+    for i in order:
+        top = int(y0[i])
+        extra = min(h, top + h - last) if run else h
+        price = extra * stride * _BYTE_US
+        if run and (price > alone or remote or (last - int(y0[run[0]]) + extra) * stride > _MAX_SPAN):
+            groups.append((run, cost))
+            run, cost, price = [], 0.0, h * stride * _BYTE_US
+        run.append(i)
+        cost += price
+        last = top + h
+    groups.append((run, cost))
+    out, single = [], []
+    for run, cost in groups:
+        if remote or cost > len(run) * alone:
+            single.extend(run)
+        else:
+            out.append((np.array(run), True))
+    return [*out, (np.array(single), False)] if single else out
+
+
+def _from_span(source, image, base, members, y0, x0, out, ok):
+    ny, nx = image.shape[-2:]
+    dtype, h, w = np.dtype(image.dtype), out.shape[1], out.shape[2]
+    top = max(int(y0[members].min()), 0)
+    bottom = min(int(y0[members].max()) + h, ny)
+    if bottom <= top:
+        return
+    raw = source.read(base + top * nx * dtype.itemsize, (bottom - top) * nx * dtype.itemsize)
+    rows = len(raw) // (nx * dtype.itemsize)
+    block = np.frombuffer(raw, dtype, rows * nx).reshape(rows, nx)
+    for i in members:
+        ya, yb = max(y0[i], 0), min(y0[i] + h, ny)
+        xa, xb = max(x0[i], 0), min(x0[i] + w, nx)
+        if ya >= yb or xa >= xb:
+            continue
+        if yb - top > rows:
+            ok[i] = False
+            continue
+        out[i, ya - y0[i]:yb - y0[i], xa - x0[i]:xb - x0[i]] = _scaled(block[ya - top:yb - top, xa:xb], image, out.dtype)
+
+
+def _from_rows(source, image, base, members, y0, x0, out, ok):
+    ny, nx = image.shape[-2:]
+    dtype, h, w = np.dtype(image.dtype), out.shape[1], out.shape[2]
+    xa = np.clip(x0[members], 0, max(nx - w, 0))
+    width = min(w, nx)
+    rows = y0[members][:, None] + np.arange(h)
+    inside = (rows >= 0) & (rows < ny) & ((x0[members] < nx) & (x0[members] + w > 0))[:, None]
+    starts = base + (rows * nx + xa[:, None]) * dtype.itemsize
+    raw, good = source.read_rows(starts[inside], width * dtype.itemsize)
+    values = _scaled(raw.view(dtype), image, out.dtype)
+    stamp, row = np.nonzero(inside)
+    np.logical_and.at(ok, members[stamp], good)
+    shift = xa - x0[members]
+    plain = np.all(shift == 0) and width == w
+    if plain:
+        out[members[stamp], row] = values
+        return
+    for k in range(len(stamp)):
+        i, s = members[stamp[k]], int(shift[stamp[k]])
+        a, b = max(s, 0), min(s + width, w)
+        out[i, row[k], a:b] = values[k, a - s:b - s]
+
+
+def _scaled(block: np.ndarray, image: ImageHDU, dtype) -> np.ndarray:
+    """Physical values: BSCALE, BZERO and BLANK applied."""
+    if block.dtype.kind == "f":
+        if image.bscale == 1.0 and image.bzero == 0.0:
+            return block.astype(dtype) if dtype.kind == "f" else np.nan_to_num(block).astype(dtype)
+        return (block.astype(np.float64) * image.bscale + image.bzero).astype(dtype)
+    if dtype.kind != "f":
+        if image.bscale == 1.0 and float(image.bzero).is_integer():
+            return block.astype(np.int64) + np.int64(image.bzero) if image.bzero < 2**63 else block.astype(np.int64)
+        return (block * image.bscale + image.bzero).astype(np.int64)
+    values = block.astype(np.float64) * image.bscale + image.bzero
+    if image.blank is not None:
+        values[block == image.blank] = np.nan
+    return values.astype(np.float32)
+
+
+def read_image(source, image: ImageHDU, dtype=np.float32) -> np.ndarray:
+    """A whole image or cube, in native byte order. Raises ``InputError`` if it is cut short."""
+    raw = source.read(image.offset, image.nbytes)
+    if len(raw) < image.nbytes:
+        raise InputError(f"{image.path} is truncated: {image.name} needs {image.nbytes} bytes, {len(raw)} are there.")
+    return _scaled(np.frombuffer(raw, image.dtype).reshape(image.shape), image, np.dtype(dtype))
+
+
+__all__ = ["FileStamp", "ImageHDU", "choose", "parse_header", "read_boxes", "read_image", "scan_images"]

@@ -1,0 +1,140 @@
+"""Which pixels belong to the source, which to its neighbours, and the sky level that is left.
+
+The segmentation is the survey's, or made for each stamp with SEP (Barbary 2016; the algorithms of SExtractor, Bertin &
+Arnouts 1996): threshold 1.5 sigma on a filtered image, deblended. ``seg`` is 0 for sky, 1 for the source, 2 and more for neighbours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import sep
+from scipy import ndimage
+
+from galbatch.types import Flag
+
+THRESHOLD_SIGMA = 1.5
+MIN_AREA_PIX = 6
+DEBLEND_LEVELS, DEBLEND_CONTRAST = 32, 0.005
+SEARCH_PIX = 4
+NEIGHBOUR_LIMIT = 0.2
+
+
+@dataclass
+class Neighbours:
+    """Of a batch: ``seg`` (n, h, w) int32; ``near`` (n, h, w) bool, neighbours grown by a pixel; columns (n,); flags (n,)."""
+
+    seg: np.ndarray
+    near: np.ndarray
+    columns: dict[str, np.ndarray]
+    flags: np.ndarray
+
+
+def find_neighbours(data: np.ndarray, sigma: np.ndarray, bad: np.ndarray, segmap: np.ndarray | None = None,
+                    segmap_id: np.ndarray | None = None, acf_sum: float = 1.0) -> Neighbours:
+    """Segment stamps (n, h, w) (data and sigma in one unit; ``bad`` pixels unusable).
+
+    ``segmap`` (n, h, w): cut out of the survey's map, with ``segmap_id`` (n,) the source's label (else that at the centre).
+    ``acf_sum``: sum of the noise autocorrelation, for the error of the sky level.
+    """
+    n, h, w = data.shape
+    seg, near = np.zeros((n, h, w), np.int32), np.zeros((n, h, w), bool)
+    flags = np.zeros(n, np.int64)
+    columns = {k: np.full(n, np.nan, np.float32) for k in ("neighbour_frac", "background_njy", "background_err_njy")}
+    columns["n_neighbours"] = np.zeros(n, np.int32)
+    for i in range(n):
+        if bad[i].all():
+            flags[i] |= Flag.NO_SEG
+            continue
+        if segmap is None:
+            labels, blended = _detect(data[i], sigma[i], bad[i])
+            own = _central(labels)
+        else:
+            labels, blended = segmap[i], False
+            own = int(segmap_id[i]) if segmap_id is not None and segmap_id[i] > 0 else _central(labels)
+        seg[i] = _relabel(labels, own)
+        flags[i] |= (0 if np.any(seg[i] == 1) else Flag.NO_SEG) | (Flag.BLENDED_SEG if blended == own and own else 0)
+        near[i] = ndimage.binary_dilation(seg[i] >= 2, np.ones((3, 3), bool)) & (seg[i] != 1)
+        frac, count = _contamination(data[i], bad[i], seg[i])
+        columns["neighbour_frac"][i], columns["n_neighbours"][i] = frac, count
+        flags[i] |= Flag.NEIGHBOUR if frac > NEIGHBOUR_LIMIT else 0
+        level, error, noise = _sky(data[i], sigma[i], bad[i], seg[i], acf_sum)
+        columns["background_njy"][i], columns["background_err_njy"][i] = level, error
+        flags[i] |= Flag.BACKGROUND if abs(level) > max(5 * error, 0.2 * noise) else 0
+    return Neighbours(seg, near, columns, flags)
+
+
+def _detect(data, sigma, bad) -> tuple[np.ndarray, int]:
+    """Labels (h, w) and the label of the central object if it was blended with another (0: it was not)."""
+    image = np.ascontiguousarray(np.where(bad, 0, data), np.float32)
+    good = ~bad
+    scale = np.median(sigma[good])
+    image -= np.float32(_clipped_median(image[good]))
+    noise = np.ascontiguousarray(np.where(good, sigma, scale), np.float32)
+    try:
+        objects, labels = sep.extract(image, THRESHOLD_SIGMA, err=noise, mask=np.ascontiguousarray(bad), minarea=MIN_AREA_PIX,
+                                      deblend_nthresh=DEBLEND_LEVELS, deblend_cont=DEBLEND_CONTRAST, clean=True,
+                                      segmentation_map=True)
+    except Exception as error:
+        if "pixel buffer" not in str(error) and "deblend" not in str(error):
+            raise
+        labels, _ = ndimage.label(image > 3 * noise)
+        return labels, 0
+    own = _central(labels)
+    merged = own > 0 and bool(objects["flag"][own - 1] & sep.OBJ_MERGED)
+    return labels, own if merged else 0
+
+
+def _central(labels: np.ndarray) -> int:
+    """The label nearest to the central pixel, at most ``SEARCH_PIX`` away; 0 if none."""
+    h, w = labels.shape
+    cy, cx, r = h // 2, w // 2, SEARCH_PIX
+    box = labels[max(cy - r, 0):cy + r + 1, max(cx - r, 0):cx + r + 1]
+    yy, xx = np.nonzero(box)
+    if len(yy) == 0:
+        return 0
+    distance = (yy - min(cy, r)) ** 2 + (xx - min(cx, r)) ** 2
+    best = np.argmin(distance)
+    return int(box[yy[best], xx[best]]) if distance[best] <= r * r else 0
+
+
+def _relabel(labels: np.ndarray, own: int) -> np.ndarray:
+    values, inverse = np.unique(labels, return_inverse=True)
+    out, count = np.zeros(len(values), np.int32), 2
+    for k, value in enumerate(values):
+        if value == own and own > 0:
+            out[k] = 1
+        elif value > 0:
+            out[k], count = count, count + 1
+    return out[inverse].reshape(labels.shape)
+
+
+def _contamination(data, bad, seg) -> tuple[float, int]:
+    """Share of the segmented positive flux that belongs to neighbours, and their number."""
+    light = np.where(bad, 0.0, np.maximum(np.nan_to_num(data), 0.0))
+    source, others = light[seg == 1].sum(), light[seg >= 2].sum()
+    total = source + others
+    return float(others / total) if total > 0 else 0.0, len(np.unique(seg[seg >= 2]))
+
+
+def _sky(data, sigma, bad, seg, acf_sum) -> tuple[float, float, float]:
+    """Sigma-clipped median of pixels away from all segments, its error (correlated noise included), and the noise."""
+    blank = ~ndimage.binary_dilation(seg > 0, np.ones((3, 3), bool), iterations=3) & ~bad
+    count = int(blank.sum())
+    if count < 25:
+        return np.nan, np.nan, np.nan
+    noise = float(np.median(sigma[blank]))
+    error = 1.253 * noise * np.sqrt(max(acf_sum, 1.0) / count)
+    return _clipped_median(data[blank]), float(error), noise
+
+
+def _clipped_median(values: np.ndarray) -> float:
+    for _ in range(3):
+        middle = np.median(values)
+        spread = 1.4826 * np.median(np.abs(values - middle))
+        kept = values[np.abs(values - middle) <= 3 * spread]
+        if len(kept) in (0, len(values)):
+            break
+        values = kept
+    return float(np.median(values))

@@ -1,0 +1,178 @@
+"""Noise measured on the blank parts of a mosaic: by how much its noise map is off, and how its pixels are correlated.
+
+Blank pixels are what is left when bad pixels and everything above 3 sigma on a smoothed image (grown by ``GROW_PIX``) are taken
+out and a slowly varying background is subtracted. ``err_scale`` is the robust scatter (1.4826 MAD) of data / sigma there.
+``noise_acf`` is the autocorrelation of data / sigma by lag, from pairs of blank pixels (sums over pairs by FFT),
+symmetrised, its power spectrum clamped to be positive, centre 1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import sep
+from scipy import fft, ndimage
+
+from galbatch.cutouts.fitsfile import read_image, scan_images
+from galbatch.cutouts.source import open_bytes
+from galbatch.errors import InputError
+
+LAGS = 7
+BOX_PIX, MAX_BOXES = 512, 16
+SMOOTH_PIX, DETECT_SIGMA, GROW_PIX, BACKGROUND_PIX = 2.0, 3.0, 6, 48
+MIN_BLANK = 2000
+_FLOOR = 1e-3
+
+
+def measure_tile(tile) -> dict:
+    """{"err_scale", "noise_acf" (7, 7) list, "n_blank", "blank_frac"} of an open tile.
+
+    Raises ``InputError`` when fewer than ``MIN_BLANK`` pixels are blank.
+    """
+    ny, nx = tile.shape
+    h, w = min(ny, BOX_PIX), min(nx, BOX_PIX)
+    clean, count, total = [], 0, 0
+    for y0, x0 in _boxes(ny, nx, h, w):
+        raw = tile.read([y0], [x0], h, w, raw_var=True)
+        if not raw.ok[0]:
+            raise InputError(f"{tile.subject}: noise cannot be measured: {raw.error}.")
+        bad = (raw.bad | ~np.isfinite(raw.var))[0]
+        with np.errstate(all="ignore"):
+            z = np.where(bad, 0.0, raw.data[0] / np.sqrt(raw.var[0]))
+        if (~bad).sum() < 100:
+            continue
+        z, blank = blank_pixels(z, bad)
+        clean.append((z, blank))
+        count, total = count + int(blank.sum()), total + int((~bad).sum())
+    if count < MIN_BLANK:
+        raise InputError(f"{tile.subject}: only {count} blank pixels in {tile.images['sci'].path}: noise cannot be "
+                         f"measured on fewer than {MIN_BLANK}. Give err_scale as a number and noise_acf = \"none\" or a "
+                         "file.")
+    values = np.concatenate([z[blank] for z, blank in clean])
+    scale = 1.4826 * float(np.median(np.abs(values - np.median(values))))
+    acf = positive_definite(autocorrelation([(z / scale, blank) for z, blank in clean]))
+    return {"err_scale": scale, "noise_acf": np.round(acf, 6).tolist(), "n_blank": count,
+            "blank_frac": round(count / max(total, 1), 4)}
+
+
+def _boxes(ny: int, nx: int, h: int, w: int) -> list[tuple[int, int]]:
+    """Up to ``MAX_BOXES`` boxes spread evenly over a mosaic."""
+    rows, cols = -(-ny // h), -(-nx // w)
+    all_boxes = [(min(i * h, ny - h), min(j * w, nx - w)) for i in range(rows) for j in range(cols)]
+    keep = np.unique(np.linspace(0, len(all_boxes) - 1, min(MAX_BOXES, len(all_boxes))).astype(int))
+    return [all_boxes[k] for k in keep]
+
+
+def blank_pixels(z: np.ndarray, bad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(h, w) data over sigma, background subtracted, and which pixels hold only noise."""
+    blank = ~bad
+    for _ in range(3):
+        level = _background(z, ~blank)
+        flat = np.where(bad, 0.0, z - level)
+        weight = ndimage.gaussian_filter((~bad).astype(float), SMOOTH_PIX)
+        with np.errstate(all="ignore"):
+            smooth = np.where(bad, 0.0, ndimage.gaussian_filter(flat, SMOOTH_PIX) / weight)
+        spread = 1.4826 * np.median(np.abs(smooth[blank] - np.median(smooth[blank])))
+        sources = ndimage.binary_dilation(np.abs(smooth) > DETECT_SIGMA * spread, iterations=GROW_PIX) if spread > 0 else bad
+        found = ~bad & ~sources
+        if found.sum() < 100:
+            break
+        blank = found
+    return z - _background(z, ~blank), blank
+
+
+def _background(z: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """A smooth background; a plain median where the image is too small or too covered for one."""
+    if min(z.shape) < 2 * BACKGROUND_PIX or mask.mean() > 0.9:
+        return np.full(z.shape, np.median(z[~mask]) if (~mask).any() else 0.0)
+    fit = sep.Background(np.ascontiguousarray(z, np.float64), mask=np.ascontiguousarray(mask), bw=BACKGROUND_PIX,
+                         bh=BACKGROUND_PIX)
+    return fit.back()
+
+
+def autocorrelation(boxes: list[tuple[np.ndarray, np.ndarray]], size: int = LAGS) -> np.ndarray:
+    """(size, size) autocorrelation by lag of boxes (values, which count); pairs with one pixel left out do not count."""
+    reach = size // 2
+    products, pairs = np.zeros((size, size)), np.zeros((size, size))
+    for z, good in boxes:
+        values = np.where(good, np.clip(z, -5, 5), 0.0)
+        values[good] -= values[good].mean()
+        shape = [fft.next_fast_len(s + reach, real=True) for s in z.shape]
+        for out, image in ((products, values), (pairs, good.astype(float))):
+            power = np.abs(fft.rfft2(image, shape)) ** 2
+            full = fft.irfft2(power, shape)
+            out += np.roll(full, (reach, reach), (0, 1))[:size, :size]
+    with np.errstate(all="ignore"):
+        acf = np.where(pairs > 100, products / pairs, 0.0)
+    acf /= acf[reach, reach]
+    return 0.5 * (acf + acf[::-1, ::-1])
+
+
+def positive_definite(acf: np.ndarray) -> np.ndarray:
+    """The autocorrelation nearest to ``acf`` (found by clamping its spectrum and cutting it back to its lags, in turns) whose
+    spectrum is at least ``_FLOOR`` of white noise at every frequency."""
+    size, grid = acf.shape[0], 8 * acf.shape[0]
+    reach, out = size // 2, acf.copy()
+    for _ in range(100):
+        spectrum = _spectrum(out, grid)
+        if spectrum.min() >= _FLOOR:
+            break
+        back = fft.irfft2(np.maximum(spectrum, 2 * _FLOOR), (grid, grid))
+        out = np.roll(back, (reach, reach), (0, 1))[:size, :size]
+        out = out / out[reach, reach]
+    lowest = _spectrum(out, grid).min()
+    if lowest < _FLOOR:
+        white = np.zeros_like(out)
+        white[reach, reach] = 1.0
+        share = (_FLOOR - lowest) / (1 - lowest)
+        out = (1 - share) * out + share * white
+    return out
+
+
+def _spectrum(acf: np.ndarray, grid: int) -> np.ndarray:
+    reach = acf.shape[0] // 2
+    full = np.zeros((grid, grid))
+    full[:acf.shape[0], :acf.shape[1]] = acf
+    return fft.rfft2(np.roll(full, (-reach, -reach), (0, 1))).real
+
+
+def measure_survey(survey, force: bool = False) -> None:
+    """Fill ``survey.measured`` for every tile whose configuration asks for it and that can be opened."""
+    if force:
+        survey.measured.clear()
+    for band in survey.config.bands:
+        for tile in band.tiles:
+            if not survey._usable(band.name, tile.name):
+                continue
+            opened = survey.tile(band.name, tile.name)
+            if tile.err_scale == "measure" or tile.noise_acf == "measure" or opened.noise == "exp":
+                survey._measured_tile(band.name, tile.name)
+
+
+def band_acf(survey, band: str) -> np.ndarray | None:
+    """The mean autocorrelation of the tiles of a band, by blank pixels; from a file where one is named; None if white."""
+    tiles = [t for t in survey._band(band).tiles if survey._usable(band, t.name)]
+    if not tiles or all(t.noise_acf == "none" for t in tiles):
+        return None
+    total, weights = 0.0, 0.0
+    for tile in tiles:
+        if tile.noise_acf == "none":
+            continue
+        if tile.noise_acf == "measure":
+            entry = survey._measured_tile(band, tile.name)
+            acf, weight = np.array(entry["noise_acf"]), float(entry["n_blank"])
+        else:
+            acf, weight = _from_file(tile.noise_acf), 1.0
+        total, weights = total + weight * acf, weights + weight
+    return (total / weights).astype(np.float32)
+
+
+def _from_file(path: str) -> np.ndarray:
+    """A (r, r) image of the autocorrelation, r odd, centre 1."""
+    source = open_bytes(path)
+    images = scan_images(source)
+    acf = read_image(source, images[0], np.float64) if images else np.zeros((0, 0))
+    if acf.ndim != 2 or acf.shape[0] != acf.shape[1] or acf.shape[0] % 2 == 0 or not np.all(np.isfinite(acf)) \
+            or abs(acf[acf.shape[0] // 2, acf.shape[0] // 2] - 1) > 1e-3:
+        raise InputError(f"noise_acf file {path}: it must be a square image of odd size with 1 in its centre, "
+                         f"not {acf.shape}.")
+    return positive_definite(0.5 * (acf + acf[::-1, ::-1]))

@@ -1,0 +1,150 @@
+"""PSF files: an image, a cube by index or nearest position, STDPSF and stpsf grids, PSFEx models.
+
+STDPSF (Anderson): cube with NXPSFS, NYPSFS, IPSFXnn, JPSFYnn. stpsf grids: cube with OVERSAMP and DET_YXn = '(y, x)'. PSFEx:
+table PSF_DATA with PSF_MASK (components), POLZEROi, POLSCALi, POLDEG1, PSF_SAMP. Grids and PSFEx are functions of position,
+whose frame ('mosaic' or 'detector') the survey file must state. Oversampled PSFs that sum to the
+square of their oversampling are brought to a sum near one.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from astropy.io import fits
+
+from galbatch.errors import InputError
+
+_SCALES = ("PIXELSCL", "PIXSCALE", "PIXSCL", "PSFSCALE")
+
+
+@dataclass(frozen=True)
+class PsfFile:
+    """What a file holds. ``kind`` 'image', 'cube', 'nearest', 'grid' or 'psfex'; ``cube`` (m, p, p).
+
+    ``positions`` (m, 2): x, y (1-based pixels) or ra, dec of the planes; ``sky`` tells which. ``scale_arcsec`` None if not
+    stated; ``per_detector``: PSF pixels to a detector pixel side, where stated. ``poly`` of PSFEx: zero (2,), scale (2,), degree.
+    """
+
+    path: str
+    kind: str
+    cube: np.ndarray
+    scale_arcsec: float | None
+    per_detector: float | None = None
+    positions: np.ndarray | None = None
+    sky: bool = False
+    poly: tuple | None = None
+
+    @property
+    def needs_frame(self) -> bool:
+        return self.kind in ("grid", "psfex")
+
+    @cached_property
+    def axes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of a grid: sorted x (nx,), sorted y (ny,), and the plane at (ny, nx)."""
+        xs, ys = np.unique(self.positions[:, 0]), np.unique(self.positions[:, 1])
+        plane = np.full((len(ys), len(xs)), -1)
+        plane[np.searchsorted(ys, self.positions[:, 1]), np.searchsorted(xs, self.positions[:, 0])] = \
+            np.arange(len(self.cube))
+        return xs, ys, plane
+
+
+def read_psf(path: str, ext: tuple[str, ...] = ()) -> PsfFile:
+    """Read any of the formats above. Raises ``InputError`` naming what is wrong."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with fits.open(path, memmap=False) as hdus:
+                return _read(path, hdus, ext)
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f"PSF file {path} does not exist. Check psf in the survey file.") from None
+    except Exception as error:
+        raise InputError(f"PSF file {path} cannot be read: {type(error).__name__}: {error}.") from error
+
+
+def _read(path, hdus, ext) -> PsfFile:
+    for hdu in hdus:
+        if hdu.header.get("XTENSION", "").strip() == "BINTABLE" and "PSF_MASK" in (hdu.columns.names or []):
+            return _psfex(path, hdu)
+    images = [h for h in hdus if isinstance(h, fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU)
+              and h.header.get("NAXIS", 0) in (2, 3) and h.data is not None]
+    if ext:
+        images = [h for h in images if h.name.upper() == ext[0].upper() or str(hdus.index(h)) == ext[0]]
+    if not images:
+        raise InputError(f"PSF file {path} has no image{f' {ext[0]}' if ext else ''}: it holds "
+                         f"{', '.join(h.name or '?' for h in hdus)}.")
+    header = images[0].header
+    data = np.asarray(images[0].data, np.float64)
+    scale = next((float(header[k]) for k in _SCALES if _positive(header.get(k))), None)
+    over = float(header["OVERSAMP"]) if _positive(header.get("OVERSAMP")) else None
+    if data.ndim == 2:
+        return PsfFile(path, "image", data[None], scale, over)
+    if "NXPSFS" in header and "NYPSFS" in header:
+        return _stdpsf(path, header, data, scale)
+    if "DET_YX0" in header:
+        pairs = [re.findall(r"-?[0-9.]+", str(header[f"DET_YX{i}"]))[:2] for i in range(len(data))]
+        xy = np.array([[float(p[1]) + 1, float(p[0]) + 1] for p in pairs])
+        return _grid(path, data, scale, over or 1.0, xy)
+    table = _positions(hdus, len(data))
+    if table is not None:
+        return PsfFile(path, "nearest", data, scale, over, table[0], table[1])
+    return PsfFile(path, "image" if len(data) == 1 else "cube", data, scale, over)
+
+
+def _stdpsf(path, header, data, scale) -> PsfFile:
+    nx, ny = int(header["NXPSFS"]), int(header["NYPSFS"])
+    xs = [float(header[f"IPSFX{i + 1:02d}"]) for i in range(nx)]
+    ys = [float(header[f"JPSFY{i + 1:02d}"]) for i in range(ny)]
+    if nx * ny != len(data):
+        raise InputError(f"PSF file {path}: NXPSFS x NYPSFS = {nx} x {ny}, but the cube has {len(data)} planes.")
+    return _grid(path, data, scale, float(header.get("OVERSAMP", 4)), np.array([(x, y) for y in ys for x in xs]))
+
+
+def _grid(path, data, scale, over, xy) -> PsfFile:
+    out = PsfFile(path, "grid", _near_unit(data, over), scale, over, xy)
+    if len(xy) != len(data) or np.any(out.axes[2] < 0):
+        raise InputError(f"PSF file {path}: the positions of its {len(data)} PSFs do not form a grid.")
+    return out
+
+
+def _psfex(path, hdu) -> PsfFile:
+    header = hdu.header
+    basis = np.asarray(hdu.data["PSF_MASK"][0], np.float64)
+    axes = int(header.get("POLNAXIS", 0))
+    degree = int(header.get("POLDEG1", 0)) if axes else 0
+    zero = np.array([float(header.get(f"POLZERO{i + 1}", 0.0)) for i in range(2)])
+    width = np.array([float(header.get(f"POLSCAL{i + 1}", 1.0)) for i in range(2)])
+    samp = float(header.get("PSF_SAMP", 1.0))
+    terms = (degree + 1) * (degree + 2) // 2 if axes else 1
+    if basis.ndim != 3 or axes not in (0, 2) or len(basis) != terms or not samp > 0 or not np.all(width != 0):
+        raise InputError(f"PSF file {path}: {basis.shape} components for {axes} variables of degree {degree}: only "
+                         "polynomials in x and y can be used.")
+    if not np.all(np.isfinite(basis)):
+        raise InputError(f"PSF file {path}: its components hold NaN or infinite values. Run PSFEx again.")
+    basis = basis / (1.0 if abs(np.log(abs(basis[0].sum()) + 1e-30)) < 0.5 else basis[0].sum())
+    return PsfFile(path, "psfex", basis, None, 1.0 / samp, poly=(zero, width, degree))
+
+
+def _near_unit(cube: np.ndarray, over: float) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        sums = np.abs([cube.sum(axis=(1, 2)).mean(), cube.sum(axis=(1, 2)).mean() / over ** 2])
+        return cube / over ** 2 if abs(np.log(sums[1])) < abs(np.log(sums[0])) else cube
+
+
+def _positions(hdus, planes: int):
+    for hdu in hdus:
+        if isinstance(hdu, fits.BinTableHDU) and not isinstance(hdu, fits.CompImageHDU) and hdu.data is not None:
+            names = {n.lower(): n for n in hdu.columns.names}
+            for pair, sky in ((("ra", "dec"), True), (("x", "y"), False)):
+                if all(p in names for p in pair) and len(hdu.data) == planes:
+                    return np.stack([np.asarray(hdu.data[names[p]], float) for p in pair], 1), sky
+    return None
+
+
+def _positive(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e6

@@ -1,0 +1,170 @@
+"""Bytes of a file by position, local or remote: no memory map, so that a file cut short is an error and not a signal.
+
+A ``ByteSource`` knows its size and modification time when opened and refuses to go on once they have changed.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numba.core import types
+
+from galbatch.errors import InputError
+
+_pread = types.ExternalFunction("pread", types.intp(types.intc, types.uintp, types.uintp, types.int64))
+_GAP = 1 << 16
+
+
+@dataclass(frozen=True)
+class FileStamp:
+    """What pins a file: its size in bytes and modification time in ns (0 and an etag where remote)."""
+
+    size: int
+    mtime_ns: int
+    etag: str = ""
+
+
+class LocalBytes:
+    """Positioned reads of a local file. Raises ``InputError`` if it cannot be opened or is not as it was."""
+
+    def __init__(self, path: str, pin: FileStamp | None = None):
+        self.path = path
+        try:
+            self.fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} cannot be opened: {getattr(error, 'strerror', None) or error}. "
+                             "Check the path and its permissions on this machine.") from error
+        self.stamp = self._now()
+        if pin is not None:
+            self._compare(pin)
+
+    def _now(self) -> FileStamp:
+        info = os.fstat(self.fd)
+        return FileStamp(info.st_size, info.st_mtime_ns)
+
+    def _compare(self, pin: FileStamp) -> None:
+        now = self._now()
+        if now != pin:
+            raise InputError(f"{self.path} changed during the run: {pin.size} bytes then, {now.size} now, modified "
+                             "since. Restore it, or start a new run.")
+
+    def check(self) -> None:
+        """Raise ``InputError`` if the open file changed since it was opened."""
+        self._compare(self.stamp)
+
+    def read(self, start: int, size: int) -> bytes:
+        parts = []
+        while size > 0:
+            try:
+                part = os.pread(self.fd, min(size, 1 << 30), start)
+            except OSError as error:
+                raise InputError(f"{self.path} cannot be read at byte {start}: {error.strerror or error}.") from error
+            if not part:
+                break
+            parts.append(part)
+            start, size = start + len(part), size - len(part)
+        return b"".join(parts)
+
+    def read_rows(self, starts: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) byte positions to (n, width) bytes, and which rows could be read."""
+        out = np.zeros((len(starts), width), np.uint8)
+        ok = np.ones(len(starts), bool)
+        _read_rows(self.fd, np.ascontiguousarray(starts, np.int64), width, out, ok)
+        return out, ok
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __del__(self):
+        if getattr(self, "fd", -1) >= 0:
+            os.close(self.fd)
+
+
+class RemoteBytes:
+    """Byte ranges of a file behind a URL, through fsspec; ranges less than 64 KiB apart are fetched as one."""
+
+    def __init__(self, url: str, pin: FileStamp | None = None):
+        self.path = url
+        self.requests = self.bytes_read = 0
+        try:
+            import fsspec
+
+            self.fs, self.key = fsspec.core.url_to_fs(url)
+            info = self.fs.info(self.key)
+        except ImportError as error:
+            raise InputError(f"{url} needs the extra packages for remote files: pip install 'galbatch[cloud]' "
+                             f"({error}).") from error
+        except Exception as error:
+            raise InputError(f"{url} cannot be opened: {type(error).__name__}: {error}.") from error
+        if not info.get("size"):
+            raise InputError(f"{url}: the server does not tell its size. Download the file, or use a server that "
+                             "answers range requests.")
+        self.stamp = FileStamp(int(info["size"]), 0, str(info.get("ETag", info.get("etag", ""))))
+        if pin is not None and pin != self.stamp:
+            raise InputError(f"{url} changed during the run: {pin.size} bytes then, {self.stamp.size} now.")
+
+    def check(self) -> None:
+        """Remote files are pinned when opened."""
+
+    def read(self, start: int, size: int) -> bytes:
+        size = min(size, self.stamp.size - start)
+        return self._ranges([(start, start + size)])[0] if size > 0 else b""
+
+    def read_rows(self, starts: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) byte positions to (n, width) bytes, and which rows could be read."""
+        order = np.argsort(starts, kind="stable")
+        spans: list[list[int]] = []
+        where = np.empty(len(starts), int)
+        for i in order:
+            start = int(starts[i])
+            if not spans or start > spans[-1][1] + _GAP or start + width - spans[-1][0] > 1 << 26:
+                spans.append([start, start + width])
+            spans[-1][1] = max(spans[-1][1], start + width)
+            where[i] = len(spans) - 1
+        parts = self._ranges([tuple(s) for s in spans])
+        out = np.zeros((len(starts), width), np.uint8)
+        ok = np.zeros(len(starts), bool)
+        for i, start in enumerate(starts):
+            part = parts[where[i]][int(start) - spans[where[i]][0]:][:width]
+            if len(part) == width:
+                out[i], ok[i] = np.frombuffer(part, np.uint8), True
+        return out, ok
+
+    def _ranges(self, spans) -> list[bytes]:
+        try:
+            parts = self.fs.cat_ranges([self.key] * len(spans), [s[0] for s in spans], [s[1] for s in spans],
+                                       on_error="raise")
+        except Exception as error:
+            raise InputError(f"{self.path} cannot be read: {type(error).__name__}: {error}.") from error
+        self.requests += len(spans)
+        self.bytes_read += sum(map(len, parts))
+        for part, (start, stop) in zip(parts, spans, strict=True):
+            if len(part) > stop - start:
+                raise InputError(f"{self.path}: the server ignores range requests. Download the file first.")
+        return parts
+
+    def close(self) -> None:
+        pass
+
+
+def open_bytes(path: str, pin: FileStamp | None = None) -> LocalBytes | RemoteBytes:
+    """Open a path or URL for positioned reads."""
+    return RemoteBytes(path, pin) if "://" in path else LocalBytes(path, pin)
+
+
+@njit(cache=True, nogil=True)
+def _read_rows(fd, starts, width, out, ok):
+    base = out.ctypes.data
+    for i in range(len(starts)):
+        done = 0
+        while done < width:
+            n = _pread(fd, base + i * width + done, width - done, starts[i] + done)
+            if n <= 0:
+                ok[i] = False
+                break
+            done += n

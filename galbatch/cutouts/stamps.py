@@ -1,0 +1,227 @@
+"""A batch of sources to stamps in every band, with the flags that say what is wrong with each pixel and each source.
+
+Each band's stamp is centred on its own pixel nearest to the source, which is pixel (h // 2, w // 2) of the stamp. What a
+tile cannot give (edge, bad pixels) another tile that covers the source may.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from galbatch.cutouts.neighbours import find_neighbours
+from galbatch.cutouts.place import Place, place
+from galbatch.cutouts.resample import input_size, resample_labels, resample_psf, resample_stamps
+from galbatch.cutouts.tile import RawStamps, unreadable
+from galbatch.errors import ConfigError, GalbatchError
+from galbatch.types import BandStamps, Failure, Flag, StampBatch
+
+MASKED_LIMIT = 0.25
+CORE_RADIUS_PIX = 1
+_BOOLS = ("outside", "nonfinite", "zero_weight", "masked", "saturated")
+
+
+@dataclass
+class _Cut:
+    """Raw stamps of one band for all (n,) sources of a batch, gathered from its tiles."""
+
+    raw: RawStamps
+    place: Place
+    first: np.ndarray
+    why: list[str]
+    size: int
+
+
+def cut_batch(survey, sources: dict[str, np.ndarray], stamp_pix: int) -> StampBatch:
+    """See ``Survey.cut``. Raises ``ConfigError`` only for a stamp size that the bands' ratios do not divide."""
+    rows = {k: np.asarray(v) for k, v in sources.items()}
+    n = len(rows["source_id"])
+    flags = np.zeros(n, np.int64)
+    bands, reads, off, empty, bad_psf, why = [], [], [], [], [], [""] * n
+    for band in survey.band_names:
+        ratio = survey.geometry()[band].ratio
+        if stamp_pix % ratio:
+            raise ConfigError(f"stamp_pix = {stamp_pix} is not a multiple of {ratio}, the ratio of band {band}'s pixels "
+                              f"to those of {survey.finest()}.")
+        cut = _cut_band(survey, band, rows, stamp_pix // ratio)
+        stamps, band_flags = _finish(survey, band, rows, cut)
+        bands.append(stamps)
+        flags |= band_flags
+        reads.append(~cut.raw.ok)
+        off.append(cut.place.inside <= 0)
+        bad_psf.append((band_flags & Flag.PSF_BAD) != 0)
+        empty.append(stamps.mask.all(axis=(1, 2)))
+        why = [a or b for a, b in zip(why, cut.why, strict=True)]
+    everywhere = np.all(empty, axis=0)
+    flags |= np.where(np.any(empty, axis=0), int(Flag.BAND_MISSING), 0)
+    flags = np.where(np.all(off, axis=0), flags | int(Flag.OFF_IMAGE), flags & ~int(Flag.OFF_IMAGE))
+    failures = {}
+    for i in np.nonzero(everywhere)[0]:
+        failures[int(i)] = _failure(rows, i, np.all(off, axis=0)[i], any(r[i] for r in reads),
+                                    all(b[i] for b in bad_psf), why[i])
+    return StampBatch(rows["source_id"], tuple(bands), flags, failures)
+
+
+def _failure(rows, i, off, unread, bad_psf, why) -> Failure:
+    sid = rows["source_id"][i]
+    sid = sid.item() if hasattr(sid, "item") else sid
+    if off and "ra" in rows and not (np.isfinite(rows["ra"][i]) and abs(rows["dec"][i]) <= 90):
+        return Failure(sid, "cut", "BAD_POSITION", f"ra = {rows['ra'][i]}, dec = {rows['dec'][i]} is not a position")
+    if off and not unread:
+        at = ", ".join(f"{k} = {rows[k][i]}" for k in ("ra", "dec", "x", "y", "tile") if k in rows)
+        return Failure(sid, "cut", "OFF_IMAGE", f"{at} lies outside every image")
+    if unread:
+        return Failure(sid, "cut", "READ_ERROR", why or "the pixels could not be read")
+    if bad_psf:
+        return Failure(sid, "cut", "PSF_BAD", why or "the PSF cannot be used in any band")
+    return Failure(sid, "cut", "ALL_MASKED", "no usable pixel in any band")
+
+
+def _cut_band(survey, band: str, rows, size: int) -> _Cut:
+    """Cut from the best tile; where it covers a source only in part, try the other tiles and keep the best covered."""
+    step = survey.geometry()[band].step
+    side = size if step == 1.0 else input_size(size, step)
+    places = place(survey, band, rows)
+    n = places.x.shape[1]
+    order = np.argsort(-places.inside, axis=0, kind="stable")
+    raw, chosen, first, why = _empty(n, side), order[0].copy(), np.zeros((n, 2), np.int64), [""] * n
+    score = np.full(n, -1.0)
+    for rank in range(len(places.names)):
+        tiles = order[rank]
+        todo = np.nonzero((places.inside[tiles, np.arange(n)] > 0) & (score < 1.0))[0]
+        for k in np.unique(tiles[todo]):
+            members = todo[tiles[todo] == k]
+            origin = np.stack([np.floor(v[k, members] + 0.5).astype(np.int64) - side // 2 for v in (places.y, places.x)], 1)
+            part = _read(survey, band, places.names[k], origin, side)
+            good = np.where(part.ok, (~part.bad).mean(axis=(1, 2)), -0.5)
+            better = good > score[members]
+            _store(raw, part, members[better], better)
+            first[members[better]], chosen[members[better]] = origin[better], k
+            score[members[better]] = good[better]
+            for j in members[~part.ok]:
+                why[j] = part.error
+    _note_broken(survey, band, places, rows, score, raw, why)
+    return _Cut(raw, places.pick(chosen, np.arange(n)), first, why, size)
+
+
+def _read(survey, band, name, origin, side) -> RawStamps:
+    try:
+        scale = survey.err_scale(band, name)
+    except GalbatchError as error:
+        return unreadable(len(origin), side, side, str(error))
+    return survey.tile(band, name).read(origin[:, 0], origin[:, 1], side, side, scale)
+
+
+def _note_broken(survey, band, places, rows, score, raw, why) -> None:
+    """A source without pixels, while a tile of the band cannot be opened: it may lie there, so it is a read error."""
+    broken = [survey._broken[band, t] for t in places.names if not survey._usable(band, t)]
+    for i in np.nonzero(score < -0.9)[0] if broken else []:
+        wanted = str(rows["tile"][i]) if "tile" in rows else None
+        if wanted in places.names and survey._usable(band, wanted):
+            continue
+        raw.ok[i], why[i] = False, broken[0]
+
+
+def _empty(n: int, side: int) -> RawStamps:
+    no = [np.zeros((n, side, side), bool) for _ in _BOOLS]
+    no[0][:] = True
+    return RawStamps(np.full((n, side, side), np.nan, np.float32), np.full((n, side, side), np.inf), *no, None,
+                     np.ones(n, bool))
+
+
+def _store(raw: RawStamps, part: RawStamps, members, chosen) -> None:
+    for name in ("data", "var", "ok", *_BOOLS):
+        getattr(raw, name)[members] = getattr(part, name)[chosen]
+    if part.segmap is not None:
+        if raw.segmap is None:
+            raw.segmap = np.zeros(raw.data.shape, np.int64)
+        raw.segmap[members] = part.segmap[chosen]
+
+
+def _finish(survey, band: str, rows, cut: _Cut) -> tuple[BandStamps, np.ndarray]:
+    """Flags, neighbours, PSFs and WCS of raw stamps."""
+    geometry, raw = survey.geometry()[band], cut.raw
+    flags = _pixel_flags(raw, cut.place)
+    data, var, bad, segmap, origin = raw.data, raw.var, raw.bad | ~np.isfinite(raw.var), raw.segmap, cut.first
+    step = geometry.step
+    if step != 1.0:
+        size = cut.size
+        data, var, bad = resample_stamps(data, var, bad, size, size, step)
+        segmap = None if segmap is None else resample_labels(segmap, size, size, step)
+        flags |= Flag.RESAMPLED
+    psf, ids, psf_flags, psf_scale = _psfs(survey, band, rows, cut.place, step)
+    unusable = (psf_flags & Flag.PSF_BAD) != 0
+    bad = bad | unusable[:, None, None]
+    with np.errstate(invalid="ignore"):
+        sigma = np.sqrt(np.where(bad, np.inf, var)).astype(np.float32)
+    acf = survey.noise_acf(band)
+    found = find_neighbours(data, sigma, bad, segmap, rows.get("segmap_id"), 1.0 if acf is None else float(acf.sum()))
+    mask = bad | found.near if survey.config.neighbours == "mask" else bad
+    sigma[mask] = np.inf
+    wcs = _wcs(survey, band, rows, cut, data.shape[1:], step)
+    columns = {**found.columns, "valid_frac": (~mask).mean(axis=(1, 2)).astype(np.float32)}
+    delivered = geometry.delivered_scale_arcsec
+    stamps = BandStamps(band, data, sigma, mask, found.seg, psf, ids, delivered, psf_scale, wcs, acf, geometry.ratio, columns)
+    return stamps, flags | found.flags | psf_flags | _approximate(survey, band, cut.place)
+
+
+def _pixel_flags(raw: RawStamps, at: Place) -> np.ndarray:
+    n, h, w = raw.data.shape
+    cy, cx, r = h // 2, w // 2, CORE_RADIUS_PIX
+    bad = raw.bad | ~np.isfinite(raw.var)
+    core = np.s_[:, max(cy - r, 0):cy + r + 1, max(cx - r, 0):cx + r + 1]
+    some, on = (1, 2), at.inside > 0
+    lost_core = (raw.nonfinite | raw.zero_weight | raw.saturated)[core].mean(axis=some) > 0.5
+    ring = ~bad[:, max(cy - 8, 0):cy + 9, max(cx - 8, 0):cx + 9]
+    pairs = [(Flag.EDGE, raw.outside.any(axis=some) & on), (Flag.OFF_IMAGE, ~on & raw.ok),
+             (Flag.NONFINITE, raw.nonfinite.any(axis=some)), (Flag.ZERO_WEIGHT, raw.zero_weight.any(axis=some)),
+             (Flag.MASKED_CENTRE, bad[:, cy, cx] & on), (Flag.MASKED_FRACTION, (bad.mean(axis=some) > MASKED_LIMIT) & on),
+             (Flag.SATURATED, raw.saturated[core].any(axis=some) | (lost_core & (ring.mean(axis=some) > 0.5))),
+             (Flag.READ_ERROR, ~raw.ok)]
+    flags = np.zeros(n, np.int64)
+    for flag, where in pairs:
+        flags |= np.where(where, int(flag), 0)
+    return np.where(raw.ok, flags, int(Flag.READ_ERROR))
+
+
+def _psfs(survey, band, rows, at: Place, step: float):
+    """PSFs (n, p, p) of one size, ids, flags, scale. Sources without a tile get an empty PSF and no PSF flag."""
+    n = len(at.x)
+    images, ids, flags = [np.zeros((1, 1), np.float32)] * n, np.full(n, "", dtype=object), np.zeros(n, np.int64)
+    scale = survey.geometry()[band].delivered_scale_arcsec
+    for name in sorted(set(at.tile) - {""}):
+        members = np.nonzero(at.tile == name)[0]
+        provider = survey.tile(band, name).psf
+        some, own, bad = provider.at({k: v[members] for k, v in rows.items()}, at.x[members], at.y[members])
+        scale = provider.scale_arcsec
+        if step != 1.0 and abs(scale / survey.geometry()[band].scale_arcsec - 1) < 1e-3:
+            some, scale = [resample_psf(p, step) if p.sum() > 0 else p for p in some], scale * step
+        for k, i in enumerate(members):
+            images[i], ids[i], flags[i] = some[k], own[k], bad[k]
+    size = max(p.shape[0] for p in images)
+    out = np.zeros((n, size, size), np.float32)
+    for i, p in enumerate(images):
+        start = (size - p.shape[0]) // 2
+        out[i, start:start + p.shape[0], start:start + p.shape[1]] = p
+    return out, ids, flags, scale
+
+
+def _wcs(survey, band, rows, cut: _Cut, shape, step) -> np.ndarray:
+    out = np.full((len(cut.place.x), 8), np.nan)
+    side = cut.raw.data.shape[1]
+    for name in sorted(set(cut.place.tile) - {""}):
+        m = np.nonzero(cut.place.tile == name)[0]
+        ra, dec = (rows[k][m] if k in rows else np.zeros(len(m)) for k in ("ra", "dec"))
+        grid = survey.tile(band, name).grid
+        out[m] = grid.stamp_wcs(cut.first[m, 1], cut.first[m, 0], cut.place.x[m], cut.place.y[m], ra, dec)
+    if step != 1.0:
+        for k, size in ((0, shape[1]), (1, shape[0])):
+            out[:, k] = (out[:, k] - 1 - side // 2) / step + size // 2 + 1
+        out[:, 4:] *= step
+    return out
+
+
+def _approximate(survey, band, at: Place) -> np.ndarray:
+    names = {name: survey.tile(band, name).approximate for name in set(at.tile) - {""}}
+    return np.array([int(Flag.VARIANCE_APPROX) if names.get(t) else 0 for t in at.tile], np.int64)

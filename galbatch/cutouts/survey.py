@@ -1,0 +1,220 @@
+"""A survey opened: where sources lie, stamps of batches of them, what its files are and what is wrong with them.
+
+A ``Survey`` is small and can be sent to other processes: it holds the configuration, the pinned sizes and times of its files and
+the measured noise, and opens files when first needed there.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from galbatch.cutouts.config import SurveyConfig, load_survey
+from galbatch.cutouts.images import ImagePool
+from galbatch.cutouts.layout import PLANES
+from galbatch.cutouts.noise import band_acf, measure_survey, measure_tile
+from galbatch.cutouts.place import place
+from galbatch.cutouts.preflight import check_survey
+from galbatch.cutouts.source import FileStamp
+from galbatch.cutouts.stamps import cut_batch
+from galbatch.cutouts.tile import Tile, open_tile
+from galbatch.errors import InputError
+from galbatch.types import Finding, Flag, StampBatch
+
+RATIO_TOLERANCE = 2e-3
+
+
+@dataclass(frozen=True)
+class Located:
+    """Of (n,) sources: name of the tile in the finest band, x and y there (pixels from 0), flags (n,) int64."""
+
+    tile: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    flags: np.ndarray
+
+
+@dataclass(frozen=True)
+class BandGeometry:
+    """``scale_arcsec`` of the band's own pixels, ``ratio`` to the finest band, ``step``: own pixels to one delivered
+    (1 unless resampled)."""
+
+    scale_arcsec: float
+    ratio: int
+    step: float
+
+    @property
+    def delivered_scale_arcsec(self) -> float:
+        return self.scale_arcsec * self.step
+
+
+def open_survey(config: SurveyConfig | str | Path, measured: dict | None = None,
+                pins: dict[str, Any] | None = None) -> Survey:
+    """A survey from its configuration (or the path of its file); nothing is read yet.
+
+    ``measured`` and ``pins``: from ``Survey.measured`` and ``Survey.pins`` of an earlier run.
+    """
+    if not isinstance(config, SurveyConfig):
+        config = load_survey(config)
+    return Survey(config, measured, pins)
+
+
+class Survey:
+    """See the module. ``measured``: {band: {tile: {"err_scale": float, "noise_acf": (r, r) list, ...}}}."""
+
+    def __init__(self, config: SurveyConfig, measured: dict | None = None, pins: dict[str, Any] | None = None):
+        self.config = config
+        self.measured: dict[str, dict[str, dict]] = measured or {}
+        self._pins = {k: v if isinstance(v, FileStamp) else FileStamp(*v) for k, v in (pins or {}).items()}
+        self._forget()
+
+    def _forget(self) -> None:
+        self._pool = ImagePool(self._pins)
+        self._tiles: dict[tuple[str, str], Tile] = {}
+        self._broken: dict[tuple[str, str], str] = {}
+        self._geometry: dict[str, BandGeometry] | None = None
+
+    def __getstate__(self):
+        return {"config": self.config, "measured": self.measured, "_pins": dict(self._pool.pins)}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._forget()
+
+    @property
+    def pins(self) -> dict[str, list]:
+        """{path: [size, mtime_ns, etag]} of the files opened so far, for JSON."""
+        return {k: [v.size, v.mtime_ns, v.etag] for k, v in self._pool.pins.items()}
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        return tuple(b.name for b in self.config.bands)
+
+    def tile(self, band: str, name: str) -> Tile:
+        """An open tile. Raises ``InputError``/``ConfigError`` when its files cannot be used."""
+        key = (band, name)
+        if key not in self._tiles:
+            spec = next(t for t in self._band(band).tiles if t.name == name)
+            self._tiles[key] = open_tile(self.config, band, spec, self._pool)
+        return self._tiles[key]
+
+    def _band(self, band: str):
+        return next(b for b in self.config.bands if b.name == band)
+
+    def geometry(self) -> dict[str, BandGeometry]:
+        """Pixel scales and ratios of the bands, from the first tile of each. The finest band has ratio 1."""
+        if self._geometry is None:
+            scales = {b.name: self._scale(b) for b in self.config.bands}
+            finest = min(scales.values())
+            out = {}
+            for band, scale in scales.items():
+                ratio = max(1, round(scale / finest))
+                step = finest * ratio / scale
+                out[band] = BandGeometry(scale, ratio, step if abs(step - 1) > RATIO_TOLERANCE else 1.0)
+            self._geometry = out
+        return self._geometry
+
+    def _scale(self, band) -> float:
+        scales = {t.name: self.tile(band.name, t.name).grid.scale_arcsec for t in band.tiles
+                  if self._usable(band.name, t.name)}
+        if not scales:
+            self.tile(band.name, band.tiles[0].name)
+        low, high = min(scales.values()), max(scales.values())
+        if high / low - 1 > RATIO_TOLERANCE:
+            raise InputError(f"The tiles of band {band.name} have different pixel scales, {low:.5f} and {high:.5f} "
+                             "arcsec. Make them two bands.")
+        return next(iter(scales.values()))
+
+    def _usable(self, band: str, name: str) -> bool:
+        """Whether a tile can be opened; why not is kept in ``_broken``."""
+        key = (band, name)
+        if key not in self._broken:
+            try:
+                self.tile(band, name)
+                self._broken[key] = ""
+            except InputError as error:
+                self._broken[key] = str(error)
+        return not self._broken[key]
+
+    def finest(self) -> str:
+        """The first band with the smallest pixels: positions are stated in its pixels."""
+        return min(self.geometry(), key=lambda b: self.geometry()[b].scale_arcsec)
+
+    def stamp_pix(self, stamp_arcsec: float | None = None) -> int:
+        """Side of a stamp in pixels of the finest band: at least ``stamp_arcsec`` (else the survey's), and a multiple
+        of every ratio. Without either: the survey's stamp_pix, else 64."""
+        geometry = self.geometry()
+        multiple = math.lcm(*(g.ratio for g in geometry.values()))
+        arcsec = stamp_arcsec or self.config.stamp_arcsec
+        wanted = self.config.stamp_pix or 64
+        if arcsec and not (self.config.stamp_pix and stamp_arcsec is None):
+            wanted = math.ceil(arcsec / geometry[self.finest()].scale_arcsec - 1e-6)
+        return -(-wanted // multiple) * multiple
+
+    def locate(self, ra, dec, tile=None, x=None, y=None) -> Located:
+        """Tile, pixel and pre-screen flags of (n,) sources: ra and dec in deg, or x and y in pixels of tile ``tile``.
+
+        OFF_IMAGE where no tile of the finest band holds the position (or it is not a position at all).
+        """
+        rows = {k: np.asarray(v) for k, v in {"ra": ra, "dec": dec, "tile": tile, "x": x, "y": y}.items()
+                if v is not None}
+        best = place(self, self.finest(), rows).first()
+        flags = np.where(best.inside > 0, 0, int(Flag.OFF_IMAGE)).astype(np.int64)
+        return Located(best.tile, best.x, best.y, flags)
+
+    def cut(self, sources: dict[str, np.ndarray], stamp_pix: int) -> StampBatch:
+        """Stamps of a batch in every band. ``sources``: columns (n,) source_id, ra, dec (or x, y with pixel columns), and
+        where they exist tile, psf_index, segmap_id, psf_x, psf_y. Never raises for a source: flags and failures."""
+        return cut_batch(self, sources, stamp_pix)
+
+    def measure_noise(self, force: bool = False) -> dict:
+        """Measure what the survey file asks for (err_scale, noise_acf = "measure"), once a tile; returns ``measured``."""
+        measure_survey(self, force)
+        return self.measured
+
+    def err_scale(self, band: str, tile: str) -> float:
+        """The factor on sigma of a tile: given, or measured (now, if it was not before)."""
+        given = self.tile(band, tile).config.err_scale
+        noise = self.tile(band, tile).noise
+        if given != "measure" and noise != "exp":
+            return float(given)
+        return float(self._measured_tile(band, tile)["err_scale"])
+
+    def _measured_tile(self, band: str, tile: str) -> dict:
+        if tile not in self.measured.get(band, {}):
+                self.measured.setdefault(band, {})[tile] = measure_tile(self.tile(band, tile))
+        return self.measured[band][tile]
+
+    def noise_acf(self, band: str) -> np.ndarray | None:
+        """(r, r) noise autocorrelation of a band, the mean over its tiles; None for white noise."""
+        return band_acf(self, band)
+
+    def inputs(self) -> list[dict]:
+        """One dict a file: role, band, tile, path, size, mtime_ns."""
+        out = []
+        for band in self.config.bands:
+            for tile in band.tiles:
+                for role in (*PLANES, "psf"):
+                    plane = getattr(tile, role)
+                    if plane is not None:
+                        out.append({"role": role, "band": band.name, "tile": tile.name, "path": plane.path,
+                                    "ext": list(plane.ext), **_stat(plane.path, self._pool.pins)})
+        return out
+
+    def check(self, columns: list[str] | None = None) -> list[Finding]:
+        """What is wrong, or worth knowing, before a run. ``columns``: names of the catalogue's columns."""
+        return check_survey(self, columns)
+
+
+def _stat(path: str, pins: dict[str, FileStamp]) -> dict:
+    if path in pins:
+        return {"size": pins[path].size, "mtime_ns": pins[path].mtime_ns}
+    try:
+        info = Path(path).stat()
+        return {"size": info.st_size, "mtime_ns": info.st_mtime_ns}
+    except OSError:
+        return {"size": None, "mtime_ns": None}

@@ -1,0 +1,194 @@
+"""One band in one mosaic, opened: science, noise, mask and segmentation planes on one grid, in nJy per pixel.
+
+``read`` cuts boxes out of all planes at once; bad pixels are told apart by cause. No source of a batch can make it raise:
+what cannot be read comes back as not ``ok``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from galbatch.cutouts.config import SurveyConfig, TileConfig
+from galbatch.cutouts.grid import Grid, grid_of
+from galbatch.cutouts.images import ImagePool, OpenImage
+from galbatch.cutouts.layout import PLANES
+from galbatch.cutouts.psf import PsfProvider
+from galbatch.cutouts.units import njy_per_unit
+from galbatch.cutouts.variance import exposure_boxes, gain_of, poisson, variance
+from galbatch.errors import ConfigError, InputError
+
+
+@dataclass
+class RawStamps:
+    """Boxes (n, h, w) of one tile: ``data`` nJy (NaN where not finite or outside), ``var`` nJy^2 (inf where unknown);
+    bool planes by cause; ``segmap`` int64 or None; ``ok`` (n,) False where a file could not be read, with ``error``."""
+
+    data: np.ndarray
+    var: np.ndarray
+    outside: np.ndarray
+    nonfinite: np.ndarray
+    zero_weight: np.ndarray
+    masked: np.ndarray
+    saturated: np.ndarray
+    segmap: np.ndarray | None
+    ok: np.ndarray
+    error: str = ""
+
+    @property
+    def bad(self) -> np.ndarray:
+        """Pixels that must not be used."""
+        return self.outside | self.nonfinite | self.zero_weight | self.masked | self.saturated
+
+
+@dataclass
+class Tile:
+    """A tile whose files are open. ``noise``: the noise plane in use; ``njy``: nJy per unit of the science image."""
+
+    config: TileConfig
+    band: str
+    images: dict[str, OpenImage]
+    grid: Grid
+    njy: float
+    noise: str
+    poisson: str
+    reject: int
+    saturated_bits: int
+    missing: list[str] = field(default_factory=list)
+    _psf: PsfProvider | None = None
+
+    @property
+    def subject(self) -> str:
+        return self.band if self.config.name == "0" else f"{self.band}, tile {self.config.name}"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.images["sci"].shape
+
+    @property
+    def psf(self) -> PsfProvider:
+        if self._psf is None:
+            self._psf = PsfProvider(self.config, self.grid.scale_arcsec, self.subject)
+        return self._psf
+
+    @property
+    def approximate(self) -> bool:
+        """The variance lacks something: no exposure map where one is needed, or missing gain cards."""
+        if self.poisson != "exposure":
+            return self.poisson == "missing" or self.noise == "exp"
+        return "exp" not in self.images or not self.gain.complete
+
+    @property
+    def gain(self):
+        exp, sci = self.images["exp"], self.images["sci"]
+        return gain_of(exp.header, sci.header, exp.shape, sci.shape)
+
+    def read(self, y0, x0, h: int, w: int, err_scale: float = 1.0, raw_var: bool = False) -> RawStamps:
+        """Boxes with first pixels (y0, x0) (n,) int, which may lie outside. ``err_scale`` multiplies sigma."""
+        y0, x0 = np.asarray(y0, np.int64), np.asarray(x0, np.int64)
+        n, (ny, nx) = len(y0), self.shape
+        rows, cols = y0[:, None] + np.arange(h), x0[:, None] + np.arange(w)
+        outside = ~(((rows >= 0) & (rows < ny))[:, :, None] & ((cols >= 0) & (cols < nx))[:, None, :])
+        try:
+            sci, ok = self.images["sci"].boxes(y0, x0, h, w)
+            noise, good = self.images[self.noise].boxes(y0, x0, h, w)
+            ok &= good
+            var = variance(self.noise, noise, err_scale)
+            if self.poisson == "exposure" and "exp" in self.images and not raw_var:
+                exposure, good = exposure_boxes(self.images["exp"], y0, x0, h, w, self.gain.sample)
+                ok &= good
+                var = var + poisson(sci, exposure, self.gain)
+            masked, saturated, good = self._masks(sci, y0, x0)
+            ok &= good
+            weight, segmap = ~np.isfinite(var), None
+            if "wht" in self.images and self.noise != "wht":
+                wht, good = self.images["wht"].boxes(y0, x0, h, w)
+                weight |= ~(wht > 0)
+                ok &= good
+            if "seg" in self.images:
+                segmap, good = self.images["seg"].boxes(y0, x0, h, w, fill=0)
+                ok &= good
+        except InputError as error:
+            return unreadable(n, h, w, str(error))
+        nonfinite = ~np.isfinite(sci) & ~outside
+        data = np.where(np.isfinite(sci), sci * np.float32(self.njy), np.float32(np.nan)).astype(np.float32)
+        error = "" if ok.all() else f"{self.images['sci'].path} or a file beside it ends before the stamp's pixels"
+        return RawStamps(data, var * self.njy ** 2, outside, nonfinite, weight & ~outside, masked & ~outside,
+                         saturated & ~outside, segmap, ok, error)
+
+    def _masks(self, sci, y0, x0):
+        h, w = sci.shape[1:]
+        masked, saturated, ok = np.zeros(sci.shape, bool), np.zeros(sci.shape, bool), np.ones(len(sci), bool)
+        if "mask" in self.images:
+            bits, ok = self.images["mask"].boxes(y0, x0, h, w, fill=0)
+            masked = (bits & self.reject) != 0 if self.reject else bits != 0
+            saturated = (bits & self.saturated_bits) != 0
+        limit = self.config.saturation
+        if limit is None:
+            limit = self.images["sci"].header.get("SATURATE")
+        if isinstance(limit, int | float) and not isinstance(limit, bool) and limit > 0:
+            with np.errstate(invalid="ignore"):
+                saturated |= sci >= limit
+        return masked, saturated, ok
+
+
+def open_tile(config: SurveyConfig, band: str, tile: TileConfig, pool: ImagePool) -> Tile:
+    """Open and cross-check the files of a tile. Raises ``InputError`` or ``ConfigError`` naming the file at fault."""
+    where = f"{band}" if tile.name == "0" else f"{band}, tile {tile.name}"
+    images, missing = {}, []
+    for plane in PLANES:
+        spec = getattr(tile, plane)
+        if spec is None:
+            continue
+        try:
+            images[plane] = pool.open(spec)
+        except InputError:
+            if not spec.optional:
+                raise
+            missing.append(plane)
+    sci = images["sci"]
+    header = sci.header
+    need_sky = not config.pixel_columns
+    grid = grid_of(header, sci.shape, sci.path, tile.pixel_scale_arcsec, need_sky)
+    for plane, image in images.items():
+        if image.shape != sci.shape and plane != "exp":
+            raise InputError(f"{image.path} ({plane} of {where}) has {image.shape} pixels, {sci.path} has {sci.shape}: "
+                             "all planes of a band lie on one grid.")
+        if len(image.hdu.shape) != 2:
+            raise InputError(f"{image.path} ({plane} of {where}) is a cube {image.hdu.shape}: name an image.")
+    layout = config.layout
+    noise = next((p for p in layout.noise if p in images), None)
+    if noise is None:
+        raise ConfigError(f"{where} has no noise map that can be read; one of {', '.join(layout.noise)} is needed.")
+    own = tile.unit is not None or tile.zero_point_ab is not None
+    njy = njy_per_unit(header, grid.scale_arcsec, tile.unit if own else layout.unit,
+                       tile.zero_point_ab if own else layout.zero_point_ab, f"{sci.path} ({where})")
+    mask_header = images["mask"].header if "mask" in images else {}
+    strict = tile.mask_bits != layout.mask_bits
+    return Tile(tile, band, images, grid, njy, noise, layout.poisson,
+                _bit_mask(tile.mask_bits, mask_header, where, strict),
+                _bit_mask(layout.saturated_bits, mask_header, where, False), missing)
+
+
+def _bit_mask(bits, header, where: str, strict: bool) -> int:
+    """Bit numbers and names (MP_NAME cards) to an integer; 0: any bit."""
+    if isinstance(bits, int):
+        return bits
+    out = 0
+    for bit in bits:
+        number = bit if isinstance(bit, int) else header.get(f"MP_{bit}".upper())
+        if isinstance(number, int) and 0 <= number < 63:
+            out |= 1 << number
+        elif strict and header:
+            known = ", ".join(k[3:] for k in header if k.startswith("MP_"))
+            raise ConfigError(f"{where}: mask_bits names {bit!r}, which the mask's header does not define. It has: "
+                              f"{known or 'no MP_ cards; use bit numbers'}.")
+    return out
+
+
+def unreadable(n: int, h: int, w: int, error: str) -> RawStamps:
+    """Boxes that could not be read, and why."""
+    data = np.full((n, h, w), np.nan, np.float32)
+    no = np.zeros((n, h, w), bool)
+    return RawStamps(data, np.full((n, h, w), np.inf), no, ~no, no, no, no, None, np.zeros(n, bool), error)

@@ -1,0 +1,96 @@
+"""From the unit of an image to nJy per pixel. A unit is read or given, never assumed.
+
+AB magnitudes: m = 31.4 - 2.5 log10(flux / nJy) (Oke & Gunn 1983). A surface brightness is multiplied by the solid angle of
+a pixel, taken from the pixel scale in use (a header's PIXAR_SR may be the detector's, not the mosaic's).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+
+from astropy import units as u
+
+from galbatch.errors import InputError
+
+_NJY = {"njy": 1.0, "10njy": 10.0, "ujy": 1e3, "mjy": 1e6, "jy": 1e9, "nanomaggy": 3630.780547701, "nmgy": 3630.780547701,
+        "nanomaggies": 3630.780547701}
+_COUNTS = ("", "adu", "count", "counts", "ct", "dn", "e", "electron", "electrons")
+_RATES = ("dn/s", "adu/s", "counts/s", "count/s", "ct/s", "electrons/s", "electron/s", "e/s", "e-/s", "cps")
+ZERO_POINT_NJY = 31.4
+
+
+def pixel_area_sr(scale_arcsec: float) -> float:
+    """Solid angle of a square pixel."""
+    return (scale_arcsec * math.pi / 648000.0) ** 2
+
+
+def njy_per_unit(header, scale_arcsec: float, unit: str | None = None, zero_point_ab: float | None = None,
+                 where: str = "image") -> float:
+    """The factor from the image's values to nJy per pixel.
+
+    ``unit`` wins; then ``zero_point_ab``; then the header's BUNIT, PHOTMJSR, PHOTFNU, MAGZERO.
+    Raises ``InputError`` when none of them says.
+    """
+    if unit is not None:
+        if _clean(unit) not in _COUNTS + _RATES:
+            return _factor(unit, scale_arcsec, where)
+        if zero_point_ab is None:
+            return _of_counts(header, scale_arcsec, f"{where}: unit = {unit!r}")
+    if zero_point_ab is not None:
+        return _of_zero_point(zero_point_ab)
+    bunit = str(header.get("BUNIT", "")).strip()
+    if _clean(bunit) in _COUNTS + _RATES:
+        return _of_counts(header, scale_arcsec, where)
+    return _factor(bunit, scale_arcsec, f"{where}: BUNIT")
+
+
+def _of_counts(header, scale_arcsec: float, where: str) -> float:
+    per_second = _clean(str(header.get("BUNIT", ""))) in _RATES
+    for key in ("PHOTMJSR", "PHOTFNU") if per_second else ("PHOTFNU", "PHOTMJSR"):
+        value = header.get(key)
+        if isinstance(value, int | float) and math.isfinite(value) and value > 0:
+            return value * (1e9 if key == "PHOTFNU" else 1e15 * pixel_area_sr(scale_arcsec))
+    for key in ("MAGZERO", "ZP_AB", "ABMAGZP", "MAGZP", "ZEROPNT"):
+        value = header.get(key)
+        if isinstance(value, int | float) and math.isfinite(value):
+            return _of_zero_point(value)
+    raise InputError(f"{where}: the unit is not known: no BUNIT, PHOTMJSR, PHOTFNU or MAGZERO in the header. Give "
+                     "unit = \"nJy\" (or uJy, Jy, MJy/sr, 10nJy) or zero_point_ab = 28.9 in the survey file.")
+
+
+def _of_zero_point(zero_point_ab: float) -> float:
+    return 10.0 ** (-0.4 * (zero_point_ab - ZERO_POINT_NJY))
+
+
+def _clean(text: str) -> str:
+    return text.strip().lower().replace(" ", "")
+
+
+def _factor(text: str, scale_arcsec: float, where: str) -> float:
+    area = pixel_area_sr(scale_arcsec)
+    word = text.strip().replace("µ", "u").replace("μ", "u")
+    if word in ("MJy/sr", "MJy sr-1", "MJy / sr", "MJy.sr-1", "MJy sr**-1"):
+        return 1e15 * area
+    match = re.fullmatch(r"([0-9.]+(?:e[+-]?[0-9]+)?)?\s*\*?\s*([A-Za-z].*)", word)
+    number, name = (float(match[1] or 1.0), match[2]) if match and (match[1] or "1").count(".") < 2 else (1.0, word)
+    simple = name.removesuffix("/pixel").removesuffix("/pix").strip()
+    if simple in ("MJy", "mJy"):
+        return number * (1e15 if simple == "MJy" else 1e6)
+    if _clean(simple) in _NJY:
+        return number * _NJY[_clean(simple)]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            parsed = u.Unit(name.replace("nanoJansky", "nJy").replace("Jansky", "Jy")) * u.pix ** 0
+            if parsed.is_equivalent(u.nJy / u.pix):
+                return number * parsed.to(u.nJy / u.pix)
+            if parsed.is_equivalent(u.nJy):
+                return number * parsed.to(u.nJy)
+            if parsed.is_equivalent(u.nJy / u.sr):
+                return number * parsed.to(u.nJy / u.sr) * area
+    except (ValueError, TypeError, AttributeError, ZeroDivisionError, OverflowError):
+        pass
+    raise InputError(f"{where} = {text!r} is not a unit of flux or surface brightness that can be used. Give unit = "
+                     "\"nJy\" (or uJy, Jy, MJy/sr, 10nJy) or zero_point_ab in the survey file.")

@@ -1,0 +1,66 @@
+"""The variance of each pixel from the noise planes of a layout, in the square of the unit of the science image.
+
+err: sigma^2; var: as it is; wht: 1/wht; exp: 1/exp (a relative weight: its scale must be measured). With
+``poisson = "exposure"`` (DJA, grizli) the photon noise of the source is added:
+``var = 1/wht + max(sci, 0) / gain``, ``gain = exp / PHOTMJSR / PHOTSCAL * (PHOTFNU / OPHOTFNU)``, the exposure map being
+subsampled by its SAMPLE card. Pixels without a finite positive variance, weight and gain get an infinite variance.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Photon gain of an exposure map: ``phot_scale`` times the exposure; ``sample``: mosaic pixels to one of the map's;
+    ``complete`` False if a card was missing and counted as 1."""
+
+    phot_scale: float
+    sample: int
+    complete: bool
+
+
+def gain_of(exp_header, sci_header, exp_shape, sci_shape) -> Gain:
+    """Gain cards from the header of the exposure map, else from that of the science image."""
+    def card(key):
+        for header in (exp_header, sci_header):
+            value = header.get(key)
+            if isinstance(value, int | float) and math.isfinite(value) and value > 0:
+                return float(value)
+        return None
+
+    mjsr, scal, new, old = card("PHOTMJSR"), card("PHOTSCAL"), card("PHOTFNU"), card("OPHOTFNU")
+    scale = 1.0 / (mjsr or 1.0) / (scal or 1.0) * (new / old if new and old else 1.0)
+    sample = card("SAMPLE") or max(1.0, round(sci_shape[1] / exp_shape[1]))
+    return Gain(scale, max(1, int(sample)), mjsr is not None and scal is not None)
+
+
+def variance(kind: str, noise: np.ndarray, err_scale: float = 1.0) -> np.ndarray:
+    """(n, h, w) noise plane of ``kind`` 'err', 'var', 'wht' or 'exp' to a variance; inf where there is none."""
+    noise = noise.astype(np.float64)
+    with np.errstate(all="ignore"):
+        out = {"err": lambda: noise ** 2, "var": lambda: noise, "wht": lambda: 1.0 / noise,
+               "exp": lambda: 1.0 / noise}[kind]() * err_scale ** 2
+        return np.where(np.isfinite(noise) & (noise > 0) & np.isfinite(out), out, np.inf)
+
+
+def poisson(sci: np.ndarray, exposure: np.ndarray, gain: Gain) -> np.ndarray:
+    """(n, h, w) variance of the source's photons; inf where the exposure is not positive."""
+    effective = gain.phot_scale * exposure.astype(np.float64)
+    with np.errstate(all="ignore"):
+        return np.where(effective > 0, np.maximum(np.nan_to_num(sci), 0.0) / effective, np.inf)
+
+
+def exposure_boxes(image, y0, x0, h: int, w: int, sample: int) -> tuple[np.ndarray, np.ndarray]:
+    """Stamps (n, h, w) of a subsampled exposure map at mosaic pixels (y0, x0), and which could be read."""
+    if sample == 1:
+        return image.boxes(y0, x0, h, w)
+    ya, xa = np.floor_divide(y0, sample), np.floor_divide(x0, sample)
+    small, ok = image.boxes(ya, xa, (h - 1) // sample + 2, (w - 1) // sample + 2)
+    rows = np.floor_divide(np.asarray(y0)[:, None] + np.arange(h), sample) - ya[:, None]
+    cols = np.floor_divide(np.asarray(x0)[:, None] + np.arange(w), sample) - xa[:, None]
+    return small[np.arange(len(small))[:, None, None], rows[:, :, None], cols[:, None, :]], ok
