@@ -1,0 +1,101 @@
+"""The Gini segmentation map, the Gini coefficient and M20 (Lotz et al. 2004), and signal-to-noise per pixel."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from galbatch.morphology._jit import kernel
+from galbatch.morphology.filters import gaussian
+from galbatch.morphology.geometry import ellipse_sum, metric
+from galbatch.morphology.moments import centroid, second_moments
+from galbatch.morphology.profile import ANNULUS
+from galbatch.morphology.segments import brightest, count_set, grow
+
+EMPTY, FULL, DISJOINT = 1, 2, 4
+_SMOOTHING = 0.2  # Petrosian radii
+
+
+@kernel
+def gini_segment(image, xc, yc, r_petro_ellip, elongation, theta):
+    """(region (H, W) bool, status bits): pixels of the smoothed image above its mean at the Petrosian ellipse
+    about the centroid, connected to the brightest one."""
+    smooth = gaussian(image, _SMOOTHING * r_petro_ellip, False)
+    dxx, dxy, dyy = metric(elongation, theta)
+    a_in, a_out = r_petro_ellip - 0.5 * ANNULUS, r_petro_ellip + 0.5 * ANNULUS
+    ring = (ellipse_sum(smooth, xc, yc, a_out, dxx, dxy, dyy)
+            - ellipse_sum(smooth, xc, yc, a_in, dxx, dxy, dyy))
+    threshold = ring / (math.pi * (a_out * a_out - a_in * a_in) / elongation)
+    above = np.empty(image.shape, np.bool_)
+    ny, nx = image.shape
+    for y in range(ny):
+        for x in range(nx):
+            above[y, x] = smooth[y, x] >= threshold
+    total = count_set(above)
+    if total == 0:
+        return above, EMPTY
+    if total == image.size:
+        return above, FULL
+    y0, x0 = brightest(smooth)
+    region = grow(above, y0, x0)
+    return region, (DISJOINT if count_set(region) < total else 0)
+
+
+@kernel
+def gini(values):
+    """Gini coefficient of the absolute values (Lotz et al. 2004 eq. 6); NaN for fewer than two or all zero."""
+    n = values.size
+    if n <= 1:
+        return np.nan
+    v = np.sort(np.abs(values))
+    total = weighted = 0.0
+    for i in range(n):
+        total += v[i]
+        weighted += (2.0 * (i + 1) - n - 1.0) * v[i]
+    if total == 0.0:
+        return np.nan
+    return weighted / ((n - 1.0) * total)
+
+
+@kernel
+def m20(image, region, values):
+    """log10 of the second moment of the brightest pixels with 20% of the flux, over that of all (eq. 8).
+
+    ``values``: the pixels of ``image`` in ``region``. About the centroid of the region; NaN where undefined.
+    """
+    flux, xc, yc = centroid(image, region)
+    if not flux > 0.0:
+        return np.nan
+    _m, xx, _xy, yy = second_moments(image, region, xc, yc)
+    v = np.sort(values)
+    threshold, running, found = 0.0, 0.0, False
+    for i in range(v.size):
+        running += v[i]
+        if running >= 0.8 * flux:
+            threshold, found = v[i], True
+            break
+    if not found:
+        return np.nan
+    bright = 0.0
+    ny, nx = image.shape
+    for y in range(ny):
+        for x in range(nx):
+            if region[y, x] and image[y, x] >= threshold:
+                bright += image[y, x] * ((x - xc) ** 2 + (y - yc) ** 2)
+    if bright <= 0.0 or xx + yy <= 0.0:
+        return np.nan
+    return math.log10(bright / (xx + yy))
+
+
+@kernel
+def sn_per_pixel(image, region, good, sigma):
+    """Mean of image / sigma over the pixels of the region that are not negative; NaN if there are none."""
+    total, n = 0.0, 0
+    ny, nx = image.shape
+    for y in range(ny):
+        for x in range(nx):
+            if region[y, x] and good[y, x] > 0.0 and image[y, x] >= 0.0 and abs(sigma[y, x]) > 0.0:
+                total += image[y, x] / abs(sigma[y, x])
+                n += 1
+    return total / n if n > 0 else np.nan
