@@ -1,0 +1,171 @@
+"""The forward model against dense, independent arithmetic."""
+
+import numpy as np
+import pytest
+import scipy.signal
+import torch
+
+from galbatch.errors import InputError
+from galbatch.forward import forward_model, noise_model, psf_offset, psf_peak_scale
+from galbatch.forward.psf import TransferCache, divide_by_target, target_transfer, transfer
+from galbatch.types import Observation
+
+
+def gaussian_psf(size=13, fwhm=3.0, shift=(0.0, 0.0), ellipse=1.2):
+    y, x = np.mgrid[:size, :size] - (size - 1) / 2
+    s = fwhm / 2.3548
+    psf = np.exp(-0.5 * (((y - shift[0]) / s) ** 2 + ((x - shift[1]) / (s * ellipse)) ** 2))
+    return psf / psf.sum()
+
+
+def observation(h=10, w=12, b=2, c=1, psf=None, rng=None, **kwargs):
+    rng = rng or np.random.default_rng(0)
+    sigma = 0.1 * np.exp(0.3 * rng.standard_normal((b, c, h, w)))
+    mask = rng.random((b, c, h, w)) < 0.1
+    psf = gaussian_psf()[None] if psf is None else psf
+    return Observation(rng.standard_normal((b, c, h, w)), sigma, psf, mask, **kwargs)
+
+
+@pytest.mark.parametrize("size", [5, 11])
+@pytest.mark.parametrize("oversample", [1, 2, 3])
+def test_apply_is_linear_convolution_then_sum(oversample, size):
+    rng = np.random.default_rng(1)
+    psf = rng.random((size, size)) * np.outer(np.hanning(size), np.hanning(size))  # no symmetry: a flip shows
+    psf /= psf.sum()
+    obs = observation(psf=psf[None], pixel_scale_arcsec=0.03, psf_scale_arcsec=0.03 / oversample)
+    _, model = forward_model(obs, oversample)
+    x = torch.from_numpy(rng.standard_normal((2, 3, 1, *model.fine)).astype(np.float32))
+    expected = np.stack([scipy.signal.convolve(image, psf, mode="same") for image in x.reshape(-1, *model.fine).numpy()])
+    h, w = model.stamp
+    expected = expected.reshape(-1, h, oversample, w, oversample).sum((2, 4)).reshape(2, 3, 1, h, w)
+    np.testing.assert_allclose(model.apply(x).numpy(), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("oversample", [1, 2, 3])
+@pytest.mark.parametrize("correlated", [False, True])
+def test_adjoint(oversample, correlated):
+    obs = observation(c=2, psf=np.stack([gaussian_psf(), gaussian_psf(fwhm=5)]), noise_acf=acf(2) if correlated else None)
+    _, model = forward_model(obs, oversample, margin=3, multiple_of=4, target_fwhm_pix=2.0)
+    gen = torch.Generator().manual_seed(0)
+    x = torch.randn((2, 2, 2, *model.fine), generator=gen)
+    u = torch.randn((2, 2, 2, *model.stamp), generator=gen)
+    left = (model.apply(x) * u).sum(dtype=torch.float64)
+    right = (x * model.adjoint(u)).sum(dtype=torch.float64)
+    assert abs(left - right) < 1e-5 * x.norm() * u.norm()
+    x2 = torch.randn(x.shape, generator=gen)
+    left, right = (model.normal(x) * x2).sum(), (x * model.normal(x2)).sum()
+    assert abs(left - right) < 1e-3 * model.normal(x).norm() * x2.norm()
+
+
+def acf(c=1, lag=0.5):
+    k = np.array([lag / 2, 1, lag / 2])
+    k = scipy.signal.convolve2d(np.outer(k, k), np.outer(k, k))
+    return np.repeat(k[None] / k.max(), c, 0)
+
+
+def test_correlated_precision_is_the_inverse_of_the_valid_block():
+    h = w = 8
+    rng = np.random.default_rng(2)
+    sigma = np.exp(0.3 * rng.standard_normal((h, w)))
+    mask = rng.random((h, w)) < 0.2
+    a = acf()[0]
+    r = a.shape[0] // 2
+    cov = np.zeros((h * w, h * w))
+    for i in range(h * w):
+        for j in range(h * w):
+            dy, dx = j // w - i // w, j % w - i % w
+            if abs(dy) <= r and abs(dx) <= r:
+                cov[i, j] = a[r + dy, r + dx] * sigma.flat[i] * sigma.flat[j]
+    v = ~mask.ravel()
+    exact = np.linalg.inv(cov[np.ix_(v, v)])
+    weight = torch.from_numpy(np.where(mask, 0, sigma**-2)[None, None, None].astype(np.float32))
+    u = rng.standard_normal((1, 1, 1, h, w)).astype(np.float32)
+    got = noise_model(weight, acf()).precision(torch.from_numpy(u)).numpy().ravel()
+    assert (got[~v] == 0).all()
+    expected = exact @ u.ravel()[v]
+    assert np.linalg.norm(got[v] - expected) < 0.03 * np.linalg.norm(expected)
+
+
+def test_flux_is_conserved_and_nothing_wraps():
+    psf = gaussian_psf(21, 4.0)[None] * 0.9  # the norm of the PSF is kept, not forced to one
+    obs = Observation(np.zeros((1, 1, 32, 32)), np.ones((1, 1, 32, 32)), psf, pixel_scale_arcsec=0.03)
+    _, model = forward_model(obs, 2, target_fwhm_pix=2.0)
+    x = torch.zeros(1, 1, 1, 64, 64)
+    x[..., 32, 31] = 1.0
+    target = torch.fft.irfft2(torch.fft.rfft2(x) * torch.from_numpy(target_transfer(2.0, (64, 64))), s=(64, 64))
+    assert model.apply(target).sum().item() == pytest.approx(0.9, rel=1e-3)
+    x = torch.zeros(1, 1, 1, 64, 64)
+    x[..., 0:2, 30] = 1.0  # light at the lower edge must not appear at the upper one
+    assert model.apply(x)[..., 20:, :].abs().max() < 1e-3 * model.apply(x).max()
+
+
+def test_a_psf_sampled_at_detector_pixels_is_reproduced_by_the_oversampled_model():
+    psf = gaussian_psf(25, 4.0, ellipse=1.3)
+    one = np.zeros((1, 1, 25, 25), np.float32)
+    obs = Observation(one, one + 1, psf[None], pixel_scale_arcsec=0.03)
+    _, model = forward_model(obs, 3)
+    x = torch.zeros(1, 1, 1, 75, 75)
+    x[..., 37, 37] = 1.0  # the centre of detector pixel 12
+    np.testing.assert_allclose(model.apply(x)[0, 0, 0].numpy(), psf, atol=2e-5)
+
+
+def test_even_psf_is_centred_between_pixels_and_resampling_keeps_flux():
+    fine = gaussian_psf(60, 8.0, ellipse=1.0)
+    assert np.abs(psf_offset(fine[None])).max() < 0.02
+    otf = transfer(fine[None], 0.01, 0.03, (40, 40))[0]
+    kernel = np.fft.irfft2(otf, s=(40, 40))
+    assert kernel.sum() == pytest.approx(1, rel=1e-5)
+    assert np.unravel_index(kernel.argmax(), kernel.shape) == (0, 0)
+    np.testing.assert_allclose(kernel, np.roll(kernel[::-1, ::-1], (1, 1), (0, 1)), atol=1e-6)
+    corner = gaussian_psf(61, 8.0, ellipse=1.0)[:60, :60]  # even image with its centre on pixel p/2
+    other = np.fft.irfft2(transfer(corner[None], 0.01, 0.03, (40, 40))[0], s=(40, 40))
+    np.testing.assert_allclose(kernel, other, atol=1e-5)
+
+
+def test_division_by_target_is_exact_where_the_target_passes_and_bounded_elsewhere():
+    psf = gaussian_psf(31, 5.0, ellipse=1.0)[None]
+    grid = (64, 64)
+    otf = transfer(psf, 1, 1, grid)
+    ratio = divide_by_target(otf, 2.0, grid)[0]
+    t = target_transfer(2.0, grid)
+    strong = t > 0.1
+    np.testing.assert_allclose((ratio * t)[strong], otf[0][strong], rtol=0.011, atol=1e-4)
+    assert ratio[0, 0] == pytest.approx(otf[0, 0, 0])
+    noisy = psf + 1e-4 * np.random.default_rng(0).standard_normal(psf.shape)  # noise of a measured PSF is not blown up
+    assert np.abs(divide_by_target(transfer(noisy, 1, 1, grid), 2.0, grid)).max() < 1.1
+
+
+def test_bad_psf_raises():
+    psf = gaussian_psf()[None].copy()
+    psf[0, 0, 0] = np.nan
+    with pytest.raises(InputError, match="finite"):
+        forward_model(observation(psf=psf))
+
+
+def test_transfer_cache_counts_hits_and_forgets_the_oldest():
+    cache = TransferCache(capacity=2)
+    psfs = np.stack([gaussian_psf(fwhm=f) for f in (2, 3, 4)])
+    cache.get(psfs, 1, 1, (16, 16), 2.0)
+    cache.get(psfs[2:], 1, 1, (16, 16), 2.0)
+    assert (cache.hits, cache.misses) == (1, 3)
+    cache.get(psfs[:1], 1, 1, (16, 16), 2.0)
+    assert cache.misses == 4
+
+
+def test_scale_is_the_psf_weighted_peak_and_ignores_masked_pixels():
+    psf = gaussian_psf(15, 3.0)[None]
+    y, x = np.mgrid[:32, :32] - 16
+    data = np.exp(-0.5 * (y**2 + x**2) / 3.0**2)[None, None]
+    sigma = np.full_like(data, 0.01)
+    obs = Observation(data, sigma, psf)
+    k = gaussian_psf(15, 3.0)
+    expected = scipy.signal.convolve(data[0, 0], k, mode="same").max()
+    assert psf_peak_scale(obs)[0, 0] == pytest.approx(expected, rel=1e-3)
+    assert psf_peak_scale(obs, 2)[0, 0] == pytest.approx(expected / 4, rel=1e-3)
+    bad, mask = data.copy(), np.zeros(data.shape, bool)
+    bad[..., 10, 10], mask[..., 10, 10] = 1e6, True
+    assert psf_peak_scale(Observation(bad, sigma, psf, mask))[0, 0] == pytest.approx(expected, rel=1e-2)
+    empty = Observation(np.zeros_like(data), sigma, psf)
+    noise = 0.01 * np.sqrt((k**2).sum())
+    assert psf_peak_scale(empty)[0, 0] == pytest.approx(3 * noise, rel=1e-2)
+    assert np.isnan(psf_peak_scale(Observation(data, sigma, psf, np.ones(data.shape, bool)))[0, 0])

@@ -1,0 +1,177 @@
+"""The production sampler against exact posteriors of a Gaussian prior, and its bookkeeping."""
+
+import numpy as np
+import pytest
+import torch
+
+import galbatch
+from galbatch.errors import ConfigError, InputError
+from galbatch.forward import forward_model
+from galbatch.sampler.integrate import log_levels, sde_dpmpp_2m
+from galbatch.sampler.random import Normals
+from galbatch.types import Flag, Observation
+
+
+class GaussianField:
+    """A stationary Gaussian field on an n x n torus: exact denoiser, exact covariance, no card."""
+
+    target_fwhm_pix = 0.0
+    flux_convention = "none"
+
+    def __init__(self, n, sd=0.5, mean=0.3):
+        f = np.fft.fftfreq(n) * n
+        power = (f[:, None] ** 2 + f[None, :] ** 2 + 2.0) ** -2.0
+        power *= sd**2 / power.mean()
+        self.n, self.mean = n, mean
+        self.power = torch.from_numpy(power[:, : n // 2 + 1].astype(np.float32))
+        kernel, i = np.fft.ifft2(power).real, np.arange(n)
+        dy = (i[:, None, None, None] - i[None, None, :, None]) % n
+        dx = (i[None, :, None, None] - i[None, None, None, :]) % n
+        self.covariance = kernel[dy, dx].reshape(n * n, n * n)
+
+    def denoise(self, x, sigma):
+        gain = self.power / (self.power + sigma[:, None, None, None] ** 2)
+        return self.mean + torch.fft.irfft2(torch.fft.rfft2(x - self.mean) * gain, s=x.shape[-2:])
+
+
+def simulate(prior, oversample, rng, acf=None, sources=2, snr=10.0):
+    n, h = prior.n, prior.n // oversample
+    y, x = np.mgrid[-5:6, -5:6]
+    psf = np.exp(-0.5 * (y**2 / 1.5**2 + x**2 / 1.1**2))
+    psf /= psf.sum()
+    ramp = np.exp(0.5 * np.sin(np.linspace(0, 3, h))[:, None] + 0.3 * np.cos(np.linspace(0, 5, h)))
+    sigma = np.broadcast_to(oversample**2 / snr * ramp, (sources, 1, h, h))
+    mask = rng.random(sigma.shape) < 0.08
+    truth = prior.mean + (np.linalg.cholesky(prior.covariance) @ rng.standard_normal((n * n, sources))).T
+    blank = Observation(np.zeros(sigma.shape), sigma, psf[None], mask, 0.03, 0.03 / oversample, acf)
+    model = forward_model(blank, oversample)[1]
+    clean = model.apply(torch.from_numpy(truth.reshape(sources, 1, 1, n, n).astype(np.float32)))[:, 0].numpy()
+    size = getattr(model.noise, "grid", (h, h))
+    noise = model.noise.sample(torch.from_numpy(rng.standard_normal((sources, 1, 1, *size)).astype(np.float32)))[:, 0].numpy()
+    data = np.where(mask, np.nan, clean + noise)  # a masked pixel holds no number that could leak
+    return Observation(data, sigma, psf[None], mask, 0.03, 0.03 / oversample, acf), truth
+
+
+def exact_posterior(prior, obs, source, oversample):
+    """Mean and covariance by dense linear algebra, from the operator applied to every unit image."""
+    n, h = prior.n, prior.n // oversample
+    one = Observation(obs.data[source][None], obs.sigma[source][None], obs.psf[source], obs.mask[source][None], 0.03,
+                      0.03 / oversample)
+    unit = torch.eye(n * n).reshape(1, n * n, 1, n, n)
+    a = forward_model(one, oversample)[1].apply(unit)[0].reshape(n * n, h * h).T.double().numpy()
+    v = ~obs.mask[source].ravel()
+    s = obs.sigma[source].ravel()
+    correlation = np.eye(h * h)
+    if obs.noise_acf is not None:
+        i = np.arange(h * h)
+        dy, dx = i[:, None] // h - i // h, i[:, None] % h - i % h
+        r = obs.noise_acf.shape[-1] // 2
+        near = (abs(dy) <= r) & (abs(dx) <= r)
+        correlation = np.where(near, obs.noise_acf[0][np.clip(dy, -r, r) + r, np.clip(dx, -r, r) + r], 0)
+    noise = (s[:, None] * correlation * s)[np.ix_(v, v)]
+    a, y = a[v], obs.data[source].ravel()[v]
+    gain = prior.covariance @ a.T @ np.linalg.inv(a @ prior.covariance @ a.T + noise)
+    mean = prior.mean + gain @ (y - a @ np.full(n * n, prior.mean))
+    return mean, prior.covariance - gain @ a @ prior.covariance
+
+
+ACF = np.outer([0.1, 0.45, 1, 0.45, 0.1], [0.1, 0.45, 1, 0.45, 0.1])[None]
+
+
+@pytest.mark.parametrize(("mode", "oversample", "acf"), [("default", 1, None), ("default", 2, None), ("default", 1, ACF),
+                                                        ("accurate", 1, None)])
+def test_gaussian_prior_has_the_exact_posterior(mode, oversample, acf):
+    prior, k = GaussianField(12), 150
+    obs, _ = simulate(prior, oversample, np.random.default_rng(5), acf)
+    post = galbatch.sample_posterior(prior, obs, draws=k, mode=mode, oversample=oversample, seed=1)
+    for source in range(2):
+        mean, covariance = exact_posterior(prior, obs, source, oversample)
+        draws = post.samples[source, :, 0].reshape(k, -1)
+        white = np.linalg.solve(np.linalg.cholesky(covariance), (draws - mean).T)
+        d = len(mean)
+        # whitened draws are standard normal: mean within 4 sigma of zero overall, variances one, no correlations
+        excess = k * (white.mean(1) ** 2).mean() - 1
+        assert excess < 0.15 + 4 * np.sqrt(2 / d), f"mean off by {excess:.2f} of its Monte Carlo variance"
+        assert (white**2).mean() == pytest.approx(1, abs=0.04 + 4 * np.sqrt(2 / (k * d)))
+        correlation = np.cov(white) - np.eye(d)
+        expected = np.sqrt(1 / k)
+        assert np.sqrt((correlation**2).mean()) < 1.25 * expected
+        flux = (draws.sum(1) - mean.sum()) / np.sqrt(covariance.sum())
+        assert abs(flux.mean()) < 4 / np.sqrt(k)
+        assert flux.std() == pytest.approx(1, abs=0.05 + 3 * np.sqrt(0.5 / k))
+    assert (post.flags == 0).all()
+    assert (post.chi2_p > 1e-3).all()
+
+
+def test_draws_belong_to_source_and_seed_not_to_batch_or_order():
+    prior = GaussianField(12)
+    obs, _ = simulate(prior, 1, np.random.default_rng(6), sources=3)
+    ids = [7, 2**60 + 1, "name"]
+    whole = galbatch.sample_posterior(prior, obs, draws=4, mode="fast", seed=9, source_ids=ids)
+    order = [2, 0]
+    part = Observation(obs.data[order], obs.sigma[order], obs.psf[order], obs.mask[order], 0.03, 0.03)
+    again = galbatch.sample_posterior(prior, part, draws=4, mode="fast", seed=9, source_ids=[ids[i] for i in order])
+    np.testing.assert_array_equal(again.samples, whole.samples[order])
+    together = galbatch.sample_posterior(prior, obs, draws=4, mode="fast", seed=9, source_ids=ids, batch=3)
+    np.testing.assert_allclose(together.samples, whole.samples, atol=2e-3)
+    other = galbatch.sample_posterior(prior, part, draws=4, mode="fast", seed=10, source_ids=["name", 7])
+    assert np.abs(other.samples - again.samples).max() > 0.01
+    assert np.abs(whole.samples[0, 0] - whole.samples[0, 1]).max() > 0.01
+
+
+def test_normals_are_standard_and_streams_do_not_overlap():
+    normals = Normals(3, [1, 2], range(2))
+    a, b = normals.draw(64, 64), normals.draw(64, 64)
+    every = torch.stack([a, b]).flatten(0, 2).flatten(1)
+    assert abs(every.mean()) < 0.02 and abs(every.std() - 1) < 0.02
+    correlation = torch.corrcoef(every) - torch.eye(len(every))
+    assert correlation.abs().max() < 5 / 64
+    np.testing.assert_array_equal(Normals(3, [2], range(1, 2)).draw(64, 64)[0, 0], a[1, 1])
+
+
+def test_integrator_spread_of_gaussian_modes():
+    """Prior modes from well below to well above the last level, without data: the spread comes back within 3%."""
+    sd = torch.logspace(-1.2, 0.6, 8)
+    levels = log_levels(torch.tensor([6.0]), torch.tensor([0.005]), 20)
+    gen = torch.Generator().manual_seed(0)
+    size = (1, 4000, 1, 1, 8)
+
+    def denoise(x, sigma):
+        return x * sd**2 / (sd**2 + sigma[0] ** 2)
+
+    x = torch.randn(size, generator=gen) * (sd**2 + 36.0).sqrt()
+    x = sde_dpmpp_2m(denoise, x, levels, lambda: torch.randn(size, generator=gen))
+    np.testing.assert_allclose(x.std((0, 1, 2, 3)) / sd, 1, atol=0.03 + 3 / np.sqrt(8000))
+
+
+def test_a_source_without_valid_pixels_is_flagged_and_leaves_the_others_alone():
+    prior = GaussianField(12)
+    obs, _ = simulate(prior, 1, np.random.default_rng(7))
+    mask = obs.mask.copy()
+    mask[0] = True
+    bad = Observation(obs.data, obs.sigma, obs.psf, mask, 0.03, 0.03)
+    post = galbatch.sample_posterior(prior, bad, draws=3, mode="fast")
+    assert post.flags[0] & Flag.SAMPLER_NONFINITE and post.n_draws_ok[0] == 0
+    assert np.isnan(post.samples[0]).all() and np.isnan(post.chi2[0]).all()
+    alone = galbatch.sample_posterior(prior, obs, draws=3, mode="fast")
+    np.testing.assert_array_equal(post.samples[1], alone.samples[1])
+
+
+def test_wrong_noise_shows_in_chi2():
+    prior = GaussianField(12)
+    obs, _ = simulate(prior, 1, np.random.default_rng(8), sources=1, snr=30)
+    wrong = Observation(obs.data, obs.sigma / 2, obs.psf, obs.mask, 0.03, 0.03)
+    post = galbatch.sample_posterior(prior, wrong, draws=6, mode="default")
+    assert post.chi2[0, 0] > 2 and post.flags[0] & Flag.SAMPLER_CHI2
+
+
+def test_bad_calls():
+    prior = GaussianField(12)
+    obs, _ = simulate(prior, 1, np.random.default_rng(7))
+    with pytest.raises(ConfigError, match="mode"):
+        galbatch.sample_posterior(prior, obs, mode="quick")
+    with pytest.raises(InputError, match="source_ids"):
+        galbatch.sample_posterior(prior, obs, source_ids=[1])
+    prior.channels = 3
+    with pytest.raises(InputError, match="bands"):
+        galbatch.sample_posterior(prior, obs)
