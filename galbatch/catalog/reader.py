@@ -1,0 +1,194 @@
+"""Catalogues in Parquet (streamed; also a HATS folder), FITS, ECSV and VOTable, as one thing: ``Catalog``.
+
+Rows keep their order. Nothing goes through floats on its way. Pass-through columns stay in Arrow, with units and
+descriptions where the file has them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as pds
+import pyarrow.parquet as pq
+
+from galbatch.catalog.columns import OPTIONAL, REQUIRED, check_types, to_numpy
+from galbatch.catalog.metadata import column_metadata
+from galbatch.errors import InputError
+
+BATCH_ROWS = 65536
+_ASTROPY = {".fits": "fits", ".fit": "fits", ".ecsv": "ascii.ecsv", ".vot": "votable", ".votable": "votable",
+            ".xml": "votable"}
+
+
+def open_catalog(path: str | Path, pixel_columns: bool = False) -> Catalog:
+    """Open a catalogue by the ending of its name; only its schema is read (all of it, if it is not Parquet).
+
+    Raises ``InputError`` for a missing, unreadable or wrongly typed catalogue.
+    """
+    path = Path(path).absolute()
+    if not path.exists():
+        raise InputError(f"Catalogue {path} does not exist.")
+    suffix = path.suffix.lower() if path.suffix.lower() != ".gz" else Path(path.stem).suffix.lower()
+    try:
+        if path.is_dir():
+            catalog = _Parquet(path, _hats(path))
+        elif suffix in (".parquet", ".pq", ".parq"):
+            catalog = _Parquet(path, pq.ParquetFile(path))
+        elif suffix in _ASTROPY:
+            catalog = _InMemory(path, _read_astropy(path, _ASTROPY[suffix]))
+        else:
+            raise InputError(f"Catalogue {path}: the ending {path.suffix!r} is not known. Use .parquet, .fits, .ecsv, "
+                             ".vot or .xml.")
+        check_types(str(path), catalog.schema, pixel_columns)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"Catalogue {path} cannot be read: {type(error).__name__}: {error}.") from error
+    return catalog
+
+
+class Catalog:
+    """A source list. ``schema``: Arrow schema of all columns; ``n_rows``; ``path``; ``meta``: {column: {unit, ucd,
+    description}} as far as the file says."""
+
+    def __init__(self, path: Path, schema: pa.Schema, n_rows: int):
+        self.path, self.schema, self.n_rows = path, schema, n_rows
+        self.meta = column_metadata(schema)
+
+    @property
+    def columns(self) -> list[str]:
+        return self.schema.names
+
+    @property
+    def passthrough(self) -> list[str]:
+        """Columns that go to the product as they are: all but the id and the position."""
+        return [c for c in self.columns if c not in REQUIRED]
+
+    def _tables(self, columns: list[str], size: int) -> Iterator[pa.Table]:
+        raise NotImplementedError
+
+    def tables(self, columns: list[str] | None = None, size: int = BATCH_ROWS) -> Iterator[pa.Table]:
+        """Consecutive Arrow tables of at most ``size`` rows. Raises ``InputError`` where the file turns out damaged."""
+        try:
+            yield from self._tables(list(columns if columns is not None else self.columns), size)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise InputError(f"Catalogue {self.path} cannot be read to its end: {error}.") from error
+
+    def batches(self, columns: list[str] | None = None, size: int = BATCH_ROWS) -> Iterator[tuple[int, dict]]:
+        """(first row, {column: numpy (n,)}) of consecutive rows; by default the columns that galbatch knows."""
+        names = columns or [c for c in (*REQUIRED, *OPTIONAL) if c in self.columns]
+        first = 0
+        for table in self.tables(names, size):
+            yield first, {n: to_numpy(str(self.path), n, table.column(n)) for n in names}
+            first += table.num_rows
+
+    def read(self, columns: list[str] | None = None) -> dict[str, np.ndarray]:
+        """All rows of the known (or named) columns as numpy arrays."""
+        parts = [rows for _, rows in self.batches(columns)]
+        names = parts[0] if parts else columns or [c for c in (*REQUIRED, *OPTIONAL) if c in self.columns]
+        return {n: np.concatenate([p[n] for p in parts]) if parts else np.array([]) for n in names}
+
+    def take(self, rows: np.ndarray, columns: list[str] | None = None) -> pa.Table:
+        """Arrow table of the given row numbers (n,), in their order."""
+        rows = np.asarray(rows, np.int64)
+        order = np.argsort(rows, kind="stable")
+        parts, first = [], 0
+        for table in self.tables(columns):
+            low, high = np.searchsorted(rows[order], [first, first + table.num_rows])
+            if high > low:
+                parts.append(table.take(rows[order][low:high] - first))
+            first += table.num_rows
+            if high == len(rows):
+                break
+        if sum(p.num_rows for p in parts) != len(rows):
+            raise InputError(f"Catalogue {self.path} has {self.n_rows} rows; rows up to {rows.max()} were asked for.")
+        names = columns if columns is not None else self.columns
+        table = pa.concat_tables(parts) if parts else self.schema.empty_table().select(names)
+        return table.take(np.argsort(order, kind="stable"))
+
+
+class _Parquet(Catalog):
+    """Streamed from disk; a folder is read file by file in the order of names."""
+
+    def __init__(self, path: Path, source):
+        self._source = source
+        single = isinstance(source, pq.ParquetFile)
+        super().__init__(path, source.schema_arrow if single else source.schema,
+                         source.metadata.num_rows if single else source.count_rows())
+
+    def __getstate__(self):
+        return {"path": self.path}
+
+    def __setstate__(self, state):
+        path = state["path"]
+        self.__init__(path, _hats(path) if path.is_dir() else pq.ParquetFile(path))
+
+    def _tables(self, columns, size):
+        if isinstance(self._source, pq.ParquetFile):
+            batches = self._source.iter_batches(batch_size=size, columns=columns, use_threads=False)
+        else:
+            batches = self._source.to_batches(columns=columns, batch_size=size, use_threads=False)
+        for batch in batches:
+            if batch.num_rows:
+                yield pa.Table.from_batches([batch]).select(columns)
+
+
+class _InMemory(Catalog):
+    """A table that was read whole."""
+
+    def __init__(self, path: Path, table: pa.Table):
+        self._table = table
+        super().__init__(path, table.schema, table.num_rows)
+
+    def _tables(self, columns, size):
+        table = self._table.select(columns)
+        for first in range(0, table.num_rows, size):
+            yield table.slice(first, size)
+
+
+def _hats(path: Path):
+    files = sorted(p for p in path.rglob("*.parquet") if not p.name.startswith(("_", ".")))
+    if not files:
+        raise InputError(f"Catalogue folder {path} holds no Parquet file.")
+    return pds.dataset([str(f) for f in files], format="parquet")
+
+
+def _read_astropy(path: Path, kind: str) -> pa.Table:
+    from astropy.table import Table
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        table = Table.read(path, format=kind, **({"memmap": False} if kind == "fits" else {}))
+    arrays, fields = [], []
+    for name in table.colnames:
+        column = table[name]
+        values = _plain_values(column)
+        if values is None:
+            continue
+        array = pa.array(values, mask=_mask(column)) if values.dtype != object else pa.array(list(values))
+        meta = {k: str(v) for k, v in (("unit", column.unit), ("description", column.description)) if v}
+        arrays.append(array)
+        fields.append(pa.field(name, array.type, metadata=meta or None))
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def _plain_values(column) -> np.ndarray | None:
+    """A native one-dimensional numpy array; None for columns of other shapes, which cannot pass through."""
+    values = np.asarray(getattr(column, "filled", lambda *_: column)() if np.ma.isMaskedArray(column) else column)
+    if values.ndim != 1:
+        return None
+    if values.dtype.kind == "S":
+        values = np.char.decode(values, "utf-8", "replace")
+    if values.dtype.kind == "U":
+        return np.array([str(v).rstrip() for v in values], dtype=object)
+    if values.dtype.kind == "O":
+        return np.array([None if v is None or v is np.ma.masked else str(v) for v in values], dtype=object)
+    return values.astype(values.dtype.newbyteorder("=")) if values.dtype.kind in "iufb" else None
+
+
+def _mask(column) -> np.ndarray | None:
+    return np.ma.getmaskarray(column) if np.ma.isMaskedArray(column) else None

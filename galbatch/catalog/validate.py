@@ -1,0 +1,145 @@
+"""Is a catalogue sound: unique ids, positions that are positions, no two sources in one place. Streamed; 10^7 rows fit in 1 GB."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from galbatch.catalog.reader import Catalog
+from galbatch.types import Finding, Flag
+
+SAME_POSITION_ARCSEC = 0.1
+_LISTED = 10
+_STRIP_ROWS = 1 << 18
+
+
+@dataclass(frozen=True)
+class Validation:
+    """``findings`` for a person; ``flags`` (n,) int64: DUPLICATE_ID, DUPLICATE_POSITION; ``bad_position`` (n,) bool."""
+
+    findings: list[Finding] = field(default_factory=list)
+    flags: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    bad_position: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+
+
+def validate(catalog: Catalog, pixel_columns: bool = False) -> Validation:
+    """Check every row. Findings of level 'error' mean that a run must not start."""
+    pair = ("x", "y") if pixel_columns else ("ra", "dec")
+    subject = str(catalog.path.name)
+    if catalog.n_rows == 0:
+        return Validation([Finding("warn", "empty", subject, "the catalogue has no rows", "The run will be empty.")])
+    flags, findings = _duplicate_ids(catalog, subject)
+    a, b = np.empty(catalog.n_rows), np.empty(catalog.n_rows)
+    for start, rows in catalog.batches(list(pair)):
+        a[start:start + len(rows[pair[0]])], b[start:start + len(rows[pair[1]])] = rows[pair[0]], rows[pair[1]]
+    if pixel_columns:
+        bad = ~(np.isfinite(a) & np.isfinite(b))
+        if bad.any():
+            findings.append(_rows(bad, subject, "x or y that is not finite"))
+        return Validation(findings, flags, bad)
+    bad, more = check_positions(a, b, subject)
+    near = close_pairs(a, b, SAME_POSITION_ARCSEC)
+    if near.any():
+        flags[near] |= Flag.DUPLICATE_POSITION
+        more.append(Finding("warn", "duplicate_position", subject, f"{int(near.sum())} rows lie within "
+                            f"{SAME_POSITION_ARCSEC} arcsec of another", "They are flagged DUPLICATE_POSITION."))
+    return Validation([*findings, *more, *_units(catalog, subject)], flags, bad)
+
+
+def _duplicate_ids(catalog: Catalog, subject: str) -> tuple[np.ndarray, list[Finding]]:
+    keys, flags = None, np.zeros(catalog.n_rows, np.int64)
+    for start, rows in catalog.batches(["source_id"]):
+        part = rows["source_id"] if rows["source_id"].dtype != object else _hashes(rows["source_id"])
+        if keys is None:
+            keys = np.empty(catalog.n_rows, part.dtype)
+        keys[start:start + len(part)] = part
+    double = duplicates(keys)
+    if not double.any():
+        return flags, []
+    flags[double] = int(Flag.DUPLICATE_ID)
+    listed = catalog.take(np.nonzero(double)[0][:_LISTED], ["source_id"]).column(0).to_pylist()
+    return flags, [Finding("error", "duplicate_id", subject, f"{int(double.sum())} rows share their source_id with "
+                           f"another, e.g. {', '.join(map(str, listed))}", "Give every source its own id.")]
+
+
+def duplicates(keys: np.ndarray) -> np.ndarray:
+    """(n,) bool: rows whose key occurs more than once."""
+    ordered = np.sort(keys)
+    twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    return np.isin(keys, twice) if len(twice) else np.zeros(len(keys), bool)
+
+
+def check_positions(ra: np.ndarray, dec: np.ndarray, subject: str) -> tuple[np.ndarray, list[Finding]]:
+    """Rows that are no positions, and findings that guess why (radians, hours, swapped columns)."""
+    finite = np.isfinite(ra) & np.isfinite(dec)
+    bad = ~finite | (np.abs(np.nan_to_num(dec)) > 90) | (np.nan_to_num(ra) < -180) | (np.nan_to_num(ra) > 360)
+    findings = []
+    if bad.all():
+        swapped = finite.any() and np.all(np.abs(ra[finite]) <= 90) and np.all(np.abs(dec[finite]) <= 360)
+        hint = "ra and dec look swapped." if swapped else "Give degrees, ICRS."
+        return bad, [Finding("error", "bad_position", subject, "no row has a position: ra must be 0 to 360 and dec -90 to "
+                             "90 deg", hint)]
+    if bad.any():
+        findings.append(_rows(bad, subject, "ra or dec that is no position"))
+    good_ra, good_dec = ra[~bad], dec[~bad]
+    if len(good_ra) > 3 and np.all(np.abs(good_ra) <= 2 * np.pi) and np.all(np.abs(good_dec) <= np.pi / 2) \
+            and (np.ptp(good_ra) > 0.5 or np.ptp(good_dec) > 0.5):
+        findings.append(Finding("warn", "radians", subject, f"all ra are within 0 to 2 pi and all dec within +-pi/2 "
+                                f"(first: {good_ra[0]:.5f}, {good_dec[0]:.5f})", "Make sure that they are degrees."))
+    return bad, findings
+
+
+def close_pairs(ra: np.ndarray, dec: np.ndarray, arcsec: float) -> np.ndarray:
+    """(n,) bool: rows with another row within ``arcsec``, by strips of declination that overlap by that much."""
+    near = np.zeros(len(ra), bool)
+    order = np.argsort(np.where(np.isfinite(ra) & (np.abs(dec) <= 90), dec, np.inf), kind="stable").astype(np.int64)
+    count = int(np.sum(np.isfinite(ra) & (np.abs(dec) <= 90)))
+    for first in range(0, count, _STRIP_ROWS):
+        last = min(first + _STRIP_ROWS, count)
+        while last < count and dec[order[last]] - dec[order[last - 1]] <= arcsec / 3600:
+            if dec[order[last]] > dec[order[min(first + _STRIP_ROWS, count) - 1]] + arcsec / 3600:
+                break
+            last += 1
+        rows = order[first:last]
+        near[rows] |= _close_in_strip(ra[rows], dec[rows], arcsec)
+    return near
+
+
+def _close_in_strip(ra: np.ndarray, dec: np.ndarray, arcsec: float) -> np.ndarray:
+    """Four shifted grids with cells twice ``arcsec`` wide: every close pair shares a cell of one of them."""
+    near, cell = np.zeros(len(ra), bool), 2 * arcsec / 3600
+    for shift_dec in (0.0, 0.5):
+        row = np.floor(dec / cell + shift_dec).astype(np.int64)
+        width = np.cos(np.radians(np.clip((row + 0.5 - shift_dec) * cell, -90, 90)))
+        for shift_ra in (0.0, 0.5):
+            key = row * np.int64(1 << 31) + np.floor((ra % 360) * width / cell + shift_ra).astype(np.int64)
+            order = np.argsort(key, kind="stable")
+            pair = np.nonzero(key[order][1:] == key[order][:-1])[0]
+            p, q = order[pair], order[pair + 1]
+            dx = ((ra[p] - ra[q] + 180) % 360 - 180) * np.cos(np.radians(dec[p]))
+            hit = np.hypot(dx, dec[p] - dec[q]) * 3600 <= arcsec
+            near[p[hit]] = near[q[hit]] = True
+    return near
+
+
+def _hashes(ids: np.ndarray) -> np.ndarray:
+    from pandas.util import hash_array
+
+    return hash_array(ids.astype(object), categorize=False)
+
+
+def _rows(bad: np.ndarray, subject: str, what: str) -> Finding:
+    rows = np.nonzero(bad)[0]
+    listed = ", ".join(map(str, rows[:_LISTED])) + (" ..." if len(rows) > _LISTED else "")
+    return Finding("warn", "bad_position", subject, f"{len(rows)} rows have {what}: rows {listed}",
+                   "They fail in the run (BAD_POSITION); all others are processed.")
+
+
+def _units(catalog: Catalog, subject: str) -> list[Finding]:
+    out = []
+    for name in ("ra", "dec"):
+        unit = catalog.meta.get(name, {}).get("unit", "deg").strip().lower()
+        if unit not in ("deg", "degree", "degrees", ""):
+            out.append(Finding("error", "unit", subject, f"column {name} is in {unit!r}", "Convert it to degrees."))
+    return out
