@@ -1,0 +1,76 @@
+"""How the network runs: eager, TorchScript (frozen), ``torch.compile``, or an exported graph; the one place that knows.
+
+CUDA runs in mixed precision (bfloat16 inside the network, float32 outside), a CPU in float32, both channels-last.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from galbatch.errors import ModelError
+
+BACKENDS = ("eager", "torchscript", "compile", "export")
+DEFAULT = {"cpu": "torchscript", "cuda": "compile"}  # measured winners, see benchmarks
+
+
+class _Mixed(nn.Module):
+    """The denoiser under autocast."""
+
+    def __init__(self, model: nn.Module, device_type: str):
+        super().__init__()
+        self.model, self.device_type = model, device_type
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        with torch.autocast(self.device_type, dtype=torch.bfloat16):
+            return self.model(x, sigma).float()
+
+
+def compile_denoiser(model: nn.Module, device: torch.device, backend: str = "auto") -> tuple[str, Callable]:
+    """(name of the backend, function of (x, sigma)) of a denoiser in evaluation mode on ``device``.
+
+    Raises ``ModelError`` for an unknown backend. ``torch.compile`` compiles at the first call of each shape.
+    """
+    name = DEFAULT.get(device.type, "eager") if backend == "auto" else backend
+    if name not in BACKENDS:
+        raise ModelError(f"backend '{backend}' is unknown: use auto or one of {', '.join(BACKENDS)}.")
+    if device.type == "cuda":
+        model = _Mixed(model, "cuda")
+    if name == "torchscript":
+        return name, torchscript(model, device)
+    if name == "compile":
+        return name, torch.compile(model, dynamic=False)
+    if name == "export":
+        return name, exported(model, device)
+    return name, model
+
+
+def example_inputs(device, n: int = 2, size: int = 64) -> tuple[Tensor, Tensor]:
+    """Inputs of the shape and range that the network is traced with."""
+    return torch.ones(n, 1, size, size, device=device), torch.full((n,), 0.5, device=device)
+
+
+def torchscript(model: nn.Module, device):
+    """Traced and frozen TorchScript of the denoiser; any batch and any size afterwards."""
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(model.eval(), example_inputs(device), check_trace=False)
+        return torch.jit.freeze(traced)
+
+
+def exported(model: nn.Module, device):
+    """``torch.export`` graph with free batch and size, as a module."""
+    return export_program(model, device).module()
+
+
+def export_program(model: nn.Module, device) -> torch.export.ExportedProgram:
+    """The exported program (what ``model.pt2`` holds)."""
+    batch = torch.export.Dim("batch", min=1, max=4096)
+    rows, columns = torch.export.Dim("rows", min=2, max=128), torch.export.Dim("columns", min=2, max=128)
+    shapes = {"x": {0: batch, 2: 8 * rows, 3: 8 * columns}, "sigma": {0: batch}}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        return torch.export.export(model.eval(), example_inputs(device, 3, 64), dynamic_shapes=shapes)

@@ -1,0 +1,170 @@
+"""The library of sharp galaxy images that training stamps are drawn from, split by galaxy.
+
+A library holds square float32 images with their sky at zero, in a pyramid of resolutions (each level averages 2 x 2
+pixels of the one before), their half-light radius in pixels, and the smallest zoom that may be asked of each:
+the number of source pixels per stamp pixel below which its own pixels, noise or PSF would be seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from galbatch.errors import InputError
+
+N_LEVELS = 5
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """A sharp image (N, N), the galaxy it belongs to, what made it, and its smallest useful zoom."""
+
+    image: np.ndarray
+    group: str
+    origin: str
+    min_zoom: float = 0.6
+
+
+def prepare_image(image, npix: int = 128) -> np.ndarray | None:
+    """(H, W) -> (npix, npix) float32 of unit sum: centred on the flux, block-averaged to fit, faded at the edge.
+
+    None when no flux is left.
+    """
+    image = np.where(np.isfinite(image), image, 0).astype(np.float64)
+    total = image.sum()
+    if not total > 0:
+        return None
+    y, x = flux_centre(image)
+    half = _needed_half_width(image, y, x)
+    factor = max(1, int(np.ceil(2 * half / npix)))
+    side = npix * factor
+    out = np.zeros((side, side))
+    y0, x0 = round(y) - side // 2, round(x) - side // 2
+    ys, xs = slice(max(y0, 0), min(y0 + side, image.shape[0])), slice(max(x0, 0), min(x0 + side, image.shape[1]))
+    cut = (image * _round_fade(image, y, x))[ys, xs]
+    out[ys.start - y0:ys.stop - y0, xs.start - x0:xs.stop - x0] = cut
+    out = out.reshape(npix, factor, npix, factor).mean(axis=(1, 3)) * _fade(npix)[:, None] * _fade(npix)[None]
+    total = out.sum()
+    return (out / total).astype(np.float32) if total > 0 else None
+
+
+def flux_centre(image) -> tuple[float, float]:
+    """Centroid of the pixels above 10% of the peak of a lightly smoothed image: robust against wide wings."""
+    from scipy.ndimage import gaussian_filter
+
+    smooth = gaussian_filter(image, 1.0)
+    weight = np.where(smooth > 0.1 * smooth.max(), smooth, 0)
+    grid_y, grid_x = np.indices(image.shape)
+    return float((grid_y * weight).sum() / weight.sum()), float((grid_x * weight).sum() / weight.sum())
+
+
+def half_light_radius(image) -> float:
+    """Radius in pixels around ``flux_centre`` with half of the flux of the image."""
+    y, x = flux_centre(image)
+    grid_y, grid_x = np.indices(image.shape)
+    radius = np.hypot(grid_y - y, grid_x - x).ravel()
+    order = np.argsort(radius)
+    growth = np.cumsum(image.ravel()[order])
+    return float(radius[order][np.searchsorted(growth, 0.5 * growth[-1])])
+
+
+def _needed_half_width(image, y, x, fraction=0.985):
+    grid_y, grid_x = np.indices(image.shape)
+    distance = np.maximum(abs(grid_y - y), abs(grid_x - x)).ravel()
+    order = np.argsort(distance)
+    growth = np.cumsum(image.ravel()[order])
+    return distance[order][np.searchsorted(growth, fraction * growth[-1])] + 1
+
+
+def _round_fade(image, y, x, faint=1e-3):
+    """(H, W) a round fade where the galaxy reaches the frame, so that no square edge is ever learned; else one."""
+    edge = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+    if np.percentile(edge, 90) < faint * image.max():
+        return 1.0
+    reach = max(4.0, min(y, x, image.shape[0] - 1 - y, image.shape[1] - 1 - x))
+    grid_y, grid_x = np.indices(image.shape)
+    inside = np.clip((1 - np.hypot(grid_y - y, grid_x - x) / reach) / 0.4, 0, 1)
+    return 0.5 - 0.5 * np.cos(np.pi * inside)
+
+
+def _fade(n, width=8):
+    """(n,) one inside, a cosine to zero over the last ``width`` pixels at both ends."""
+    edge = np.minimum(np.arange(n), np.arange(n)[::-1]) + 0.5
+    return 0.5 - 0.5 * np.cos(np.pi * np.clip(edge / width, 0, 1))
+
+
+class Library:
+    """Images of one split by origin. ``levels[l]`` (n, npix / 2^l, npix / 2^l) float16, each image of unit peak."""
+
+    def __init__(self, sources: Iterable[SourceImage], npix: int = 128, weights: dict[str, float] | None = None):
+        images, self.groups, self.origins, zooms, radii = [], [], [], [], []
+        for source in sources:
+            image = prepare_image(source.image, npix)
+            if image is None:
+                continue
+            radius = half_light_radius(image)
+            if not radius > 1.0:
+                continue
+            images.append((image / image.max()).astype(np.float16))
+            self.groups.append(source.group)
+            self.origins.append(source.origin)
+            zooms.append(source.min_zoom)
+            radii.append(radius)
+        if not images:
+            raise InputError("the training library is empty: no usable image in the given sources; check the paths "
+                             "in the [data] table of the configuration.")
+        self.min_zoom, self.radius = np.array(zooms), np.array(radii)
+        self._build_levels(np.stack(images))
+        self.probability = self._probability(weights or {})
+
+    def save(self, path) -> None:
+        """Keep the prepared images, so that resuming need not read the sources again (npz, no pickle)."""
+        np.savez(path, images=self.levels[0], groups=np.array(self.groups), origins=np.array(self.origins),
+                 min_zoom=self.min_zoom, radius=self.radius, probability=self.probability)
+
+    @classmethod
+    def load(cls, path) -> Library:
+        """What ``save`` kept."""
+        with np.load(path, allow_pickle=False) as kept:
+            library = cls.__new__(cls)
+            library.groups, library.origins = kept["groups"].tolist(), kept["origins"].tolist()
+            library.min_zoom, library.radius = kept["min_zoom"], kept["radius"]
+            library.probability = kept["probability"]
+            library._build_levels(kept["images"])
+        return library
+
+    def _build_levels(self, images):
+        self.npix = images.shape[-1]
+        self.levels = [images]
+        for _ in range(1, N_LEVELS):
+            last = self.levels[-1].astype(np.float32)
+            n, side = len(last), last.shape[-1] // 2
+            self.levels.append(last.reshape(n, side, 2, side, 2).mean(axis=(2, 4)).astype(np.float16))
+
+    def __len__(self):
+        return len(self.groups)
+
+    def _probability(self, weights):
+        """Share of the draws by origin, spread evenly over the galaxies of an origin and the images of a galaxy."""
+        origins, groups = np.array(self.origins), np.array(self.groups)
+        p = np.zeros(len(self))
+        for origin in np.unique(origins):
+            mine = origins == origin
+            names, inverse, counts = np.unique(groups[mine], return_inverse=True, return_counts=True)
+            p[mine] = weights.get(str(origin), 1.0) / len(names) / counts[inverse]
+        return p / p.sum()
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Images and galaxies by origin."""
+        return {o: {"images": self.origins.count(o),
+                    "galaxies": len({g for g, oo in zip(self.groups, self.origins, strict=True) if oo == o})}
+                for o in sorted(set(self.origins))}
+
+
+def is_held_out(group: str, fraction: float = 0.1) -> bool:
+    """Whether a galaxy belongs to the held-out split: a hash of its name, the same everywhere and always."""
+    digest = hashlib.sha256(group.encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64 < fraction

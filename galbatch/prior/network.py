@@ -1,0 +1,157 @@
+"""The denoising network: a U-Net that works at half, quarter and eighth resolution, with EDM preconditioning.
+
+``x``: noisy image (b, 1, H, W) in units of the flux scale; ``sigma`` (b,): standard deviation of its noise;
+``D(x; sigma)``: estimate of E[x0 | x0 + sigma eps = x]. Karras et al. 2022 (arXiv:2206.00364), table 1:
+
+    D = c_skip x + c_out F(inputs, ln(sigma)/4),   c_skip = sd^2 / (sigma^2 + sd^2),   c_out = sigma sd / sqrt(...)
+
+The network sees the image three times: scaled by c_in; as asinh(x / sigma), so that faint light above the noise
+is of order one at every sigma; and high-passed in the same way, so that noise on a bright core is too.
+Normalisation acts on the channels of one pixel: nothing depends on the size of the image.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from galbatch.errors import ModelError
+
+FOLD = 2
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes of the U-Net: ``widths`` channels and ``blocks`` residual blocks at 1/2, 1/4, 1/8 resolution.
+
+    ``blocks`` counts the blocks on the way down and again on the way up; the coarsest level has them once.
+    ``sigma_data``: pixel rms of the training images, in units of the flux scale.
+    """
+
+    widths: tuple[int, ...] = (40, 96, 144)
+    blocks: tuple[int, ...] = (1, 1, 2)
+    embedding: int = 128
+    sigma_data: float = 0.15
+
+    def __post_init__(self):
+        object.__setattr__(self, "widths", tuple(int(w) for w in self.widths))
+        object.__setattr__(self, "blocks", tuple(int(n) for n in self.blocks))
+        if len(self.widths) != len(self.blocks) or not self.widths:
+            raise ModelError(f"network widths {self.widths} and blocks {self.blocks} must have the same length, "
+                             "one entry a resolution.")
+
+    @property
+    def multiple_of(self) -> int:
+        """Height and width of an image must be multiples of this."""
+        return FOLD * 2 ** (len(self.widths) - 1)
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+class ChannelNorm(nn.Module):
+    """Layer normalisation over the channels of each pixel, (b, c, h, w), channels-last in memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x.permute(0, 2, 3, 1), [x.shape[1]]).permute(0, 3, 1, 2)
+
+
+class Block(nn.Module):
+    """Residual block: two 3x3 convolutions, the second scaled and shifted by the noise level."""
+
+    def __init__(self, channels: int, embedding: int):
+        super().__init__()
+        self.norm = ChannelNorm()
+        self.conv_a = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv_b = nn.Conv2d(channels, channels, 3, padding=1)
+        self.film = nn.Linear(embedding, 4 * channels)
+        nn.init.zeros_(self.conv_b.weight)
+        nn.init.zeros_(self.conv_b.bias)
+        nn.init.zeros_(self.film.weight)
+        nn.init.zeros_(self.film.bias)
+
+    def forward(self, x: Tensor, level: Tensor) -> Tensor:
+        scale_a, shift_a, scale_b, shift_b = self.film(level)[:, :, None, None].chunk(4, dim=1)
+        h = self.conv_a(F.silu(torch.addcmul(shift_a, self.norm(x), 1 + scale_a)))
+        h = self.conv_b(F.silu(torch.addcmul(shift_b, self.norm(h), 1 + scale_b)))
+        return x + h
+
+
+class NoiseLevel(nn.Module):
+    """Embedding (b, n) of ln(sigma) / 4: smooth Fourier features and a two-layer perceptron."""
+
+    def __init__(self, n: int):
+        super().__init__()
+        self.register_buffer("frequency", torch.linspace(0.25, 4.0, 16))
+        self.first = nn.Linear(32, n)
+        self.second = nn.Linear(n, n)
+
+    def forward(self, c_noise: Tensor) -> Tensor:
+        phase = c_noise[:, None] * self.frequency * math.pi / 2
+        features = torch.cat([phase.sin(), phase.cos()], dim=1)
+        return F.silu(self.second(F.silu(self.first(features))))
+
+
+class UNet(nn.Module):
+    """F(inputs, c_noise): (b, 3, H, W), (b,) -> (b, 1, H, W). Fully convolutional."""
+
+    def __init__(self, config: NetworkConfig):
+        super().__init__()
+        widths, blocks, n = config.widths, config.blocks, config.embedding
+        self.level = NoiseLevel(n)
+        self.first = nn.Conv2d(3 * FOLD**2, widths[0], 3, padding=1)
+        self.down_blocks = nn.ModuleList(
+            [nn.ModuleList([Block(w, n) for _ in range(m)]) for w, m in zip(widths, blocks, strict=True)])
+        self.up_blocks = nn.ModuleList(
+            [nn.ModuleList([Block(w, n) for _ in range(m)]) for w, m in zip(widths[:-1], blocks[:-1], strict=True)])
+        self.downs = nn.ModuleList(
+            [nn.Conv2d(a, b, 2, stride=2) for a, b in zip(widths[:-1], widths[1:], strict=True)])
+        self.ups = nn.ModuleList([nn.Conv2d(b, 4 * a, 1) for a, b in zip(widths[:-1], widths[1:], strict=True)])
+        self.last = nn.Conv2d(widths[0], FOLD**2, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, inputs: Tensor, c_noise: Tensor) -> Tensor:
+        level = self.level(c_noise)
+        h = self.first(F.pixel_unshuffle(inputs, FOLD).contiguous(memory_format=torch.channels_last))
+        skips = []
+        for i, blocks in enumerate(self.down_blocks):
+            for block in blocks:
+                h = block(h, level)
+            if i < len(self.downs):
+                skips.append(h)
+                h = self.downs[i](h)
+        for i in range(len(self.ups) - 1, -1, -1):
+            h = skips[i] + F.pixel_shuffle(self.ups[i](h), 2).contiguous(memory_format=torch.channels_last)
+            for block in self.up_blocks[i]:
+                h = block(h, level)
+        return F.pixel_shuffle(self.last(F.silu(h)), FOLD)
+
+
+class Denoiser(nn.Module):
+    """D(x; sigma) with EDM preconditioning: x (b, 1, H, W), sigma (b,) -> (b, 1, H, W), float32 in and out."""
+
+    def __init__(self, config: NetworkConfig):
+        super().__init__()
+        self.sigma_data = float(config.sigma_data)
+        self.net = UNet(config)
+        kernel = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
+        self.register_buffer("smooth_y", kernel.reshape(1, 1, 5, 1))
+        self.register_buffer("smooth_x", kernel.reshape(1, 1, 1, 5))
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        f, c_skip, c_out = self.raw(x, sigma)
+        return c_skip * x + c_out * f
+
+    def raw(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """F and the coefficients c_skip, c_out (b, 1, 1, 1)."""
+        s = sigma.reshape(-1, 1, 1, 1)
+        total = torch.sqrt(s * s + self.sigma_data**2)
+        smooth = F.conv2d(F.conv2d(x, self.smooth_y, padding=(2, 0)), self.smooth_x, padding=(0, 2))
+        inputs = torch.cat([x / total, torch.asinh(x / s), torch.asinh((x - smooth) / s)], dim=1)
+        f = self.net(inputs, torch.log(sigma) / 4)
+        return f.float(), (self.sigma_data / total) ** 2, s * self.sigma_data / total

@@ -1,0 +1,98 @@
+"""What the sampler needs to know of a trained denoiser, measured on held-out stamps: spectra and sigma response.
+
+Powers are |FFT|^2 / n_pix, averaged over stamps and over the modes of a radial bin; k in cycles per pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class RadialBins:
+    """``n`` radial bins of the modes of a (size, size) FFT, finest at low k; bin 0 is the total flux alone."""
+
+    size: int
+    n: int = 24
+
+    def index(self) -> np.ndarray:
+        """(size, size) bin of each mode."""
+        k = self._k()
+        edges = np.linspace(0, 1, self.n) ** 1.5 * (k.max() + 1e-6)
+        edges = np.maximum.accumulate(np.maximum(edges, np.arange(self.n) * 1.0 / self.size))
+        return np.where(k == 0, 0, np.clip(np.searchsorted(edges, k, side="left"), 1, self.n - 1))
+
+    def centres(self) -> np.ndarray:
+        """(n,) mean k of each bin."""
+        return self.average(self._k())
+
+    def average(self, power) -> np.ndarray:
+        """(size, size) -> (n,): mean over the modes of each bin."""
+        index = self.index().ravel()
+        count = np.bincount(index, minlength=self.n)
+        total = np.bincount(index, np.asarray(power, dtype=np.float64).ravel(), minlength=self.n)
+        return total / np.maximum(count, 1)
+
+    def _k(self):
+        f = np.fft.fftfreq(self.size)
+        return np.hypot(f[:, None], f[None, :])
+
+
+def mean_power(images: Tensor) -> np.ndarray:
+    """(n, 1, H, W) -> (H, W): mean of |FFT|^2 / n_pix."""
+    spectrum = torch.fft.fft2(images[:, 0].double()).abs().square().mean(dim=0)
+    return (spectrum / images[0, 0].numel()).cpu().numpy()
+
+
+def prior_spectrum(stamps: Tensor, bins: RadialBins) -> tuple[dict[str, list], float]:
+    """Spectrum about the mean of the stamps, and the largest standard deviation of a mode."""
+    power = bins.average(mean_power(stamps - stamps.mean(dim=0)))
+    return {"k": _rounded(bins.centres()), "power": _rounded(power)}, float(np.sqrt(power.max()))
+
+
+def residual_spectrum(denoise: Denoise, stamps: Tensor, sigmas, bins: RadialBins, seed: int = 21, batch: int = 32):
+    """Spectrum of x0 - D(x0 + sigma e) at each sigma: {"k", "sigma", "power"}."""
+    powers = []
+    for i, sigma in enumerate(sigmas):
+        left = residuals(denoise, stamps, float(sigma), seed + i, batch)
+        powers.append(_rounded(bins.average(mean_power(left))))
+    return {"k": _rounded(bins.centres()), "sigma": _rounded(sigmas), "power": powers}
+
+
+def residuals(denoise: Denoise, stamps: Tensor, sigma: float, seed: int, batch: int = 32) -> Tensor:
+    """x0 - D(x0 + sigma e) for every stamp."""
+    noise = torch.randn(stamps.shape, generator=torch.Generator().manual_seed(seed))
+    level = torch.full((batch,), sigma)
+    with torch.inference_mode():
+        return torch.cat([x - denoise(x + sigma * e, level[:len(x)])
+                          for x, e in zip(stamps.split(batch), noise.split(batch), strict=True)])
+
+
+def jacobian_trace(denoise: Denoise, stamps: Tensor, sigma: float, seed: int, step: float = 0.02, batch: int = 32):
+    """(mean square error, sigma^2 tr J / n_pix) per pixel: equal for an exact denoiser (Tweedie).
+
+    The trace is probed with random signs and a forward difference of rms ``step`` sigma.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    mse, trace = [], []
+    with torch.inference_mode():
+        for x in stamps.split(batch):
+            level = torch.full((len(x),), sigma)
+            noisy = x + sigma * torch.randn(x.shape, generator=generator)
+            sign = torch.randint(0, 2, x.shape, generator=generator).float() * 2 - 1
+            base = denoise(noisy, level)
+            moved = denoise(noisy + step * sigma * sign, level)
+            mse.append((x - base).square().mean(dim=(1, 2, 3)))
+            trace.append(sigma * (sign * (moved - base)).mean(dim=(1, 2, 3)) / step)
+    return float(torch.cat(mse).mean()), float(torch.cat(trace).mean())
+
+
+def _rounded(values):
+    return [float(f"{v:.5g}") for v in np.asarray(values, dtype=np.float64)]
