@@ -37,6 +37,10 @@ class PlanBatch:
     def __len__(self) -> int:
         return len(self.columns["source_id"])
 
+    def take(self, slots) -> PlanBatch:
+        """The same batch with these rows only."""
+        return PlanBatch(self.batch, {name: values[slots] for name, values in self.columns.items()})
+
 
 class PlanWriter:
     """Sorts rows by tile while they stream in; memory stays bounded by ``spill_rows`` rows.

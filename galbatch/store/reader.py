@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -34,6 +35,15 @@ class Run:
 
     def __repr__(self) -> str:
         return f"<galbatch run {self.paths.root}: {self.layout.n_sources} sources, bands {', '.join(self.bands)}>"
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """``summary.json``: counts by status, seconds by stage. Raises ``RunError`` before the run is finished."""
+        try:
+            return json.loads(self.paths.summary.read_text())
+        except FileNotFoundError as err:
+            raise RunError(f"{self.paths.summary}: not written yet. Finish the run with "
+                           f"`galbatch resume {self.paths.root}`.") from err
 
     @property
     def bands(self) -> tuple[str, ...]:

@@ -1,0 +1,97 @@
+"""How a run is shown while it goes: a live bar on a terminal, a plain line every 30 s without one, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+LINE_S = 30.0
+
+
+class View:
+    """Context with ``progress(p)`` and ``message(text)``, the callbacks of ``galbatch.run.process``.
+
+    ``style``: 'bar', 'plain' or 'json'; None for a bar on a terminal and plain lines otherwise. Everything goes to
+    standard error, so that standard output stays free for results; JSON goes to standard output.
+    """
+
+    def __init__(self, style: str | None = None):
+        self.style = style or ("bar" if sys.stderr.isatty() else "plain")
+        self._bar: Any = None
+        self._task: Any = None
+        self._last = float("-inf")
+
+    def __enter__(self) -> View:
+        return self
+
+    def __exit__(self, kind, value, trace):
+        if self._bar is not None:
+            self._bar.stop()
+
+    def message(self, text: str) -> None:
+        """Show a line."""
+        if self.style == "json":
+            print(json.dumps({"time": time.time(), "event": "message", "text": text}), flush=True)
+        elif self._bar is not None:
+            self._bar.console.print(text, highlight=False, markup=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def progress(self, progress) -> None:
+        """Show how far the run is."""
+        if self.style == "bar":
+            self._show_bar(progress)
+        elif self.style == "json":
+            print(json.dumps({"time": time.time(), "event": "progress"} | facts(progress)), flush=True)
+        elif time.monotonic() - self._last >= LINE_S or progress.done == progress.total > progress.before:
+            self._last = time.monotonic()
+            print(plain_line(progress), file=sys.stderr, flush=True)
+
+    def _show_bar(self, progress) -> None:
+        if self._bar is None:
+            self._bar, self._task = _new_bar(progress.total)
+            self._bar.start()
+        self._bar.update(self._task, completed=progress.done, total=progress.total, detail=detail(progress),
+                         link=f"[link={progress.dashboard}]dashboard[/link] {progress.dashboard}"
+                         if progress.dashboard else "")
+
+
+def _new_bar(total: int):
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    bar = Progress(TextColumn("[bold]galbatch[/bold]"), BarColumn(bar_width=24), MofNCompleteColumn(),
+                   TextColumn("{task.fields[detail]}"), TimeElapsedColumn(), TextColumn("left"),
+                   TimeRemainingColumn(elapsed_when_finished=True), TextColumn("{task.fields[link]}"),
+                   console=Console(stderr=True), refresh_per_second=4)
+    return bar, bar.add_task("run", total=total, detail="starting", link="")
+
+
+def facts(progress) -> dict[str, Any]:
+    """The numbers of a progress line."""
+    eta = progress.eta_s
+    return {"done": progress.done, "total": progress.total, "flagged": progress.flagged, "failed": progress.failed,
+            "draws_per_s": round(progress.draws_per_s, 2), "elapsed_s": round(progress.elapsed_s, 1),
+            "eta_s": None if eta is None else round(eta, 1), "dashboard": progress.dashboard}
+
+
+def detail(progress) -> str:
+    """Draws a second, flagged and failed sources."""
+    return f"{progress.draws_per_s:.1f} draws/s  {progress.flagged} flagged  {progress.failed} failed"
+
+
+def plain_line(progress) -> str:
+    """One line for a log."""
+    eta = progress.eta_s
+    left = "" if eta is None else f", {clock(eta)} left"
+    link = f", {progress.dashboard}" if progress.dashboard else ""
+    return f"{progress.done}/{progress.total} sources, {detail(progress)}, {clock(progress.elapsed_s)}{left}{link}"
+
+
+def clock(seconds: float) -> str:
+    """h:mm:ss, or m:ss below an hour."""
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"

@@ -1,0 +1,82 @@
+"""The measured columns of the catalogue: which there are, what they mean, and how a band's draws fill them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from galbatch.morphology import (QUANTITIES, MorphFlag, column_description, measure_posterior, sersic_severity, severity,
+                                 summarise)
+from galbatch.morphology.quantities import OBSERVED_ONLY
+from galbatch.morphology.summary import CLASSES, COUNTS
+from galbatch.store import STATISTICS, ColumnInfo
+from galbatch.types import BandStamps, Flag
+
+Table = dict[str, np.ndarray]
+
+LOW_SNR = 2.5
+BACKGROUND_SIGMA = 0.5  # median of the sky box, in units of its scatter
+
+_FIT = {
+    "chi2": ColumnInfo("", "stat.fit.chi2", "residual chi2 per valid pixel, mean over draws"),
+    "chi2_p": ColumnInfo("", "stat.probability", "p-value of the residual chi2"),
+    "prior_driven_frac": ColumnInfo("", "stat.value", "share of the flux in regions owed to the prior"),
+}
+
+
+def column_stems() -> list[str]:
+    """Stems of the measured columns of a band, in the order of the catalogue."""
+    stems = [f"{q}_{s}" for q in QUANTITIES for s in STATISTICS if s == "obs" or q not in OBSERVED_ONLY]
+    return [*stems, *CLASSES, *COUNTS, *_FIT]
+
+
+def column_info(bands: tuple[str, ...]) -> dict[str, ColumnInfo]:
+    """Unit, UCD and description of every measured column."""
+    info = {}
+    for stem in column_stems():
+        about = _FIT.get(stem) or ColumnInfo(*column_description(stem, QUANTITIES))
+        info |= {f"{stem}_{b}": ColumnInfo(about.unit, about.ucd, f"{about.description} (band {b})") for b in bands}
+    info["n_evaluations"] = ColumnInfo("", "meta.number", "network evaluations of a draw, products and re-runs counted")
+    return info
+
+
+def empty_columns(bands: tuple[str, ...], n: int) -> Table:
+    """Every measured column with nothing measured: NaN, 0 for counts and flag bits; draws at their largest, to be lowered."""
+    columns: Table = {}
+    for stem in column_stems():
+        columns |= {f"{stem}_{b}": np.zeros(n, np.int64) if stem in COUNTS else np.full(n, np.nan, np.float32) for b in bands}
+    columns["n_draws_ok"] = np.full(n, np.iinfo(np.int32).max, np.int32)
+    columns["n_evaluations"] = np.zeros(n, np.float32)
+    return columns
+
+
+def measure_band(columns: Table, band: BandStamps, done: np.ndarray, samples: np.ndarray, oversample: int,
+                 target_fwhm_pix: float) -> np.ndarray:
+    """Measure the draws (n, k, H, W) of the sources ``done`` in one band into ``columns``; returns flags (n,)."""
+    draws, observed = measure_posterior(
+        samples, band.data[done], band.sigma[done], band.mask[done], band.seg[done], band.psf[done],
+        band.pixel_scale_arcsec, oversample, target_fwhm_pix, threads=1)
+    found = summarise(draws, observed)
+    for stem, values in found.items():
+        columns[f"{stem}_{band.band}"][done] = values
+    return band_flags(found, band.data.shape[1] * band.pixel_scale_arcsec,
+                      target_fwhm_pix * band.pixel_scale_arcsec / oversample)
+
+
+def band_flags(found: Table, stamp_arcsec: float, target_fwhm_arcsec: float) -> np.ndarray:
+    """(n,) run flags from the statistics of one band; thresholds are named above."""
+    bits = found["morph_flags"]
+    large = (bits & int(MorphFlag.PETRO_LARGE)) != 0
+    with np.errstate(invalid="ignore"):
+        pairs = [
+            (Flag.MORPH_FAILED, severity(bits) >= 4),
+            (Flag.SERSIC_FAILED, sersic_severity(bits) >= 2),
+            (Flag.SERSIC_BOUND, sersic_severity(bits) == 1),
+            (Flag.LOW_SNR, found["sn_per_pixel_obs"] < LOW_SNR),
+            (Flag.UNRESOLVED, found["r20_p50"] < target_fwhm_arcsec / 2),
+            (Flag.STAMP_TOO_SMALL, large | (found["r_petro_p50"] > stamp_arcsec / 2)),
+            (Flag.BACKGROUND, np.abs(found["sky_median_obs"]) > BACKGROUND_SIGMA * found["sky_sigma_obs"]),
+        ]
+    flags = np.zeros(len(bits), np.int64)
+    for flag, where in pairs:
+        flags |= np.where(where, int(flag), 0)
+    return flags

@@ -1,0 +1,138 @@
+"""Which Dask cluster a run uses, and why: the choice is said in one line and falls back instead of failing."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import dask
+from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster
+
+from galbatch.config import ExecutionSettings
+from galbatch.errors import ConfigError
+
+DASK_SETTINGS = {
+    "distributed.scheduler.worker-saturation": 1.0,
+    "distributed.scheduler.worker-ttl": "15 minutes",  # a long kernel may hold back heartbeats
+    "distributed.scheduler.work-stealing": False,
+    "distributed.comm.timeouts.connect": "60s",
+    "distributed.comm.timeouts.tcp": "120s",
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+}
+
+
+@dataclass
+class Cluster:
+    """A connected client, the cluster behind it (None if it is not ours), and the line that says what was chosen."""
+
+    client: Client
+    cluster: Any
+    line: str
+
+    @property
+    def dashboard(self) -> str:
+        return self.client.dashboard_link or ""
+
+    @property
+    def n_workers(self) -> int:
+        """Computing threads now connected; at least 1."""
+        return max(1, sum(self.client.nthreads().values()))
+
+    def close(self) -> None:
+        """Disconnect; end the cluster if it is ours."""
+        with suppress(Exception):  # a scheduler that is gone already is what closing wants
+            self.client.close()
+        if self.cluster is not None:
+            with suppress(Exception):
+                self.cluster.close()
+
+
+def open_cluster(settings: ExecutionSettings, n_batches: int) -> Cluster:
+    """Start or join the cluster that ``settings`` ask for. Raises ``ConfigError`` when a scheduler does not answer."""
+    dask.config.set(DASK_SETTINGS | {"distributed.scheduler.allowed-failures": settings.allowed_failures})
+    if settings.scheduler or settings.scheduler_file:
+        return _join(settings)
+    dashboard = settings.dashboard if settings.dashboard != ":0" else _free_dashboard()
+    if settings.cluster in ("auto", "cuda"):
+        gpus, why = _gpus()
+        if gpus:
+            return _on_gpus(settings, gpus, dashboard)
+        if settings.cluster == "cuda":
+            raise ConfigError(f"--cluster cuda, but {why}. Use --cluster local for the CPU.")
+    else:
+        why = "as asked"
+    return _on_cpu(settings, n_batches, dashboard, why)
+
+
+def _join(settings: ExecutionSettings) -> Cluster:
+    where = settings.scheduler or settings.scheduler_file
+    try:
+        if settings.scheduler:
+            client = Client(settings.scheduler, timeout="60s")
+        else:
+            client = Client(scheduler_file=settings.scheduler_file, timeout="60s")
+        client.wait_for_workers(max(1, settings.workers), timeout=600)
+    except (OSError, TimeoutError, ValueError) as err:
+        raise ConfigError(f"Scheduler {where}: {err or type(err).__name__}. Check that it runs, that this machine "
+                          "reaches it, and that its workers have started.") from err
+    n = len(client.scheduler_info(n_workers=-1)["workers"])
+    return Cluster(client, None, f"cluster: {n} workers of the scheduler at {client.scheduler.address} (given)")
+
+
+def _on_gpus(settings: ExecutionSettings, gpus: int, dashboard: str) -> Cluster:
+    n = min(settings.workers or gpus, gpus)
+    try:
+        from dask_cuda import LocalCUDACluster
+
+        cluster = LocalCUDACluster(n_workers=n, threads_per_worker=1, dashboard_address=dashboard)
+        return Cluster(Client(cluster), cluster, f"cluster: LocalCUDACluster, {n} GPUs, one process each")
+    except Exception as err:  # dask-cuda fails in many ways (not installed, no NVML, ...): each has the same remedy
+        reason = f"dask-cuda is not usable: {type(err).__name__}: {err}".splitlines()[0][:150]
+    cluster = SpecCluster(
+        scheduler={"cls": Scheduler, "options": {"dashboard_address": dashboard}},
+        workers={i: {"cls": Nanny, "options": {"nthreads": 1, "env": {"CUDA_VISIBLE_DEVICES": _visible(i)}}}
+                 for i in range(n)})
+    return Cluster(Client(cluster), cluster, f"cluster: {n} GPUs, one pinned process each ({reason})")
+
+
+def _on_cpu(settings: ExecutionSettings, n_batches: int, dashboard: str, why: str) -> Cluster:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    n = settings.workers or max(1, min(cores // settings.threads, n_batches))
+    cluster = LocalCluster(n_workers=n, threads_per_worker=1, processes=True, dashboard_address=dashboard)
+    text = f"cluster: local, {n} CPU processes with {settings.threads} compute threads each ({why})"
+    return Cluster(Client(cluster), cluster, text)
+
+
+def _gpus() -> tuple[int, str]:
+    """Number of usable GPUs, or 0 and why."""
+    import torch
+
+    if not torch.backends.cuda.is_built():
+        return 0, "this PyTorch is built without CUDA"
+    try:
+        count = torch.cuda.device_count()
+    except RuntimeError as err:
+        return 0, f"CUDA does not work: {err}"
+    return (count, "") if count else (0, "no GPU is visible")
+
+
+def _visible(number: int) -> str:
+    """The name of the n-th GPU that this process may use."""
+    names = [n for n in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if n]
+    return names[number] if number < len(names) else str(number)
+
+
+def _free_dashboard() -> str:
+    """Dask's usual port if nobody has it."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", 8787))
+        except OSError:
+            return ":0"
+    return ":8787"

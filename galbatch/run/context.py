@@ -1,0 +1,102 @@
+"""What a process needs for its batches, made once: from a description that travels to the process itself."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from galbatch.pipeline import Context
+from galbatch.store import RunPaths, StoreLayout
+
+CUT = "cut:"  # prefix, in the plan, of catalogue columns that say how a source is cut
+_LOADED: dict[str, Context] = {}
+_COUNTS = {"models_loaded": 0}
+
+
+@dataclass(frozen=True)
+class ContextSpec:
+    """Picklable description of a ``Context``.
+
+    ``survey``: picklable description of the survey with ``cut(...)``; ``model``: path of a model folder ('' for
+    the shipped one) or a prior object; ``run_id``: the same for the same run; ``threads``: compute threads.
+    """
+
+    run_id: str
+    root: str
+    survey: Any
+    model: Any
+    layout: StoreLayout
+    mode: str
+    seed: int
+    threads: int = 1
+    device: str = "auto"
+    extras: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def paths(self) -> RunPaths:
+        return RunPaths(self.root)
+
+
+def open_context(spec: ContextSpec) -> Context:
+    """The context of this process: the model is loaded and warmed up on the first call, then kept."""
+    if spec.run_id not in _LOADED:
+        _LOADED.clear()  # one run at a time in a process: the memory of the last one is given back
+        fix_threads(spec.threads)
+        prior = load_model(spec.model, spec.device)
+        _COUNTS["models_loaded"] += 1
+        context = Context(cut=_Cutter(spec.survey, spec.layout.stamp_pix), prior=prior, layout=spec.layout,
+                          mode=spec.mode, seed=spec.seed)
+        warm_up(prior, spec.layout)
+        _LOADED[spec.run_id] = context
+    return _LOADED[spec.run_id]
+
+
+def models_loaded() -> int:
+    """How many times this process has loaded a model."""
+    return _COUNTS["models_loaded"]
+
+
+def load_model(model: Any, device: str = "auto") -> Any:
+    """A prior from a path, '' for the shipped one; any object with ``denoise`` is a prior already."""
+    if hasattr(model, "denoise"):
+        return model
+    from galbatch.prior import load_prior
+
+    return load_prior(model or None, device=device)
+
+
+def fix_threads(threads: int) -> None:
+    """Compute with just so many threads: the sums of a kernel depend on how it is split."""
+    import numba
+    import torch
+
+    torch.set_num_threads(threads)
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+
+
+def warm_up(prior: Any, layout: StoreLayout) -> None:
+    """One evaluation of the run's shape, so that compilation and allocation are not timed as the first batch."""
+    import torch
+
+    from galbatch.sampler.prior import prior_field
+
+    multiple = int(prior_field(prior, "multiple_of"))
+    side = layout.fine_pix + 2 * int(prior_field(prior, "margin_pix"))
+    side = -(-side // multiple) * multiple
+    channels = int(prior_field(prior, "channels") or 1)
+    device = prior_field(prior, "device")
+    with torch.no_grad():
+        prior.denoise(torch.zeros(layout.draws, channels, side, side, device=device),
+                      torch.ones(layout.draws, device=device))
+
+
+class _Cutter:
+    def __init__(self, survey: Any, stamp_pix: int):
+        self.survey, self.stamp_pix = survey, stamp_pix
+
+    def __call__(self, columns: dict) -> Any:
+        sources = {name: columns[name] for name in ("source_id", "ra", "dec")}
+        sources |= {n.removeprefix(CUT): v for n, v in columns.items() if n.startswith(CUT)}
+        return self.survey.cut(sources, self.stamp_pix)

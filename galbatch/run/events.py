@@ -1,0 +1,100 @@
+"""What a run tells whoever watches it: the progress so far, and lines worth reading."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class Progress:
+    """How far a run is. ``done`` sources of ``total`` are committed, ``before`` of them by an earlier run."""
+
+    total: int = 0
+    done: int = 0
+    before: int = 0
+    flagged: int = 0
+    failed: int = 0
+    draws: int = 0
+    evaluations: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+    dashboard: str = ""
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self.started
+
+    @property
+    def draws_per_s(self) -> float:
+        return self.draws / max(self.elapsed_s, 1e-9)
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds left at the rate so far; None before the first batch."""
+        fresh = self.done - self.before
+        return None if fresh <= 0 else (self.total - self.done) * self.elapsed_s / fresh
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Count a committed batch."""
+        self.done += record["sources"]
+        self.flagged += record["flagged"]
+        self.failed += record["failed"]
+        self.draws += int(record["counters"].get("draws", 0))
+        self.evaluations += record["counters"].get("evaluations", 0.0)
+        for stage, seconds in record["seconds"].items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+
+class Reporter:
+    """Passes progress and messages on, and appends them to ``metrics.jsonl``.
+
+    ``on_progress(progress)`` and ``on_message(text)`` are what a command line or a notebook gives.
+    """
+
+    def __init__(self, on_progress: Callable[[Progress], None] | None = None,
+                 on_message: Callable[[str], None] | None = None):
+        self.progress = Progress()
+        self.on_progress, self.on_message = on_progress, on_message
+        self._metrics: Path | None = None
+
+    def open(self, metrics: Path, total: int, before: dict[str, int]) -> None:
+        """Begin counting: ``before`` holds what earlier runs committed."""
+        self._metrics = metrics
+        self.progress = Progress(total=total, done=before["sources"], before=before["sources"],
+                                 flagged=before["flagged"], failed=before["failed"])
+        self._write({"event": "start", "total": total, "before": before["sources"]})
+        self._show()
+
+    def batch(self, record: dict[str, Any]) -> None:
+        """A batch is committed."""
+        self.progress.add(record)
+        self._write({"event": "batch", **record})
+        self._show()
+
+    def message(self, text: str) -> None:
+        """A line worth reading."""
+        self._write({"event": "message", "text": text})
+        if self.on_message is not None:
+            self.on_message(text)
+
+    def dashboard(self, link: str) -> None:
+        """Where the Dask dashboard is."""
+        self.progress.dashboard = link
+        self._write({"event": "dashboard", "link": link})
+        self._show()
+
+    def _show(self) -> None:
+        if self.on_progress is not None:
+            self.on_progress(self.progress)
+
+    def _write(self, record: dict[str, Any]) -> None:
+        if self._metrics is None:
+            return
+        line = json.dumps({"time": record.pop("time", time.time()), **record}, default=str)
+        with open(self._metrics, "a", encoding="utf-8") as file:
+            file.write(line + "\n")

@@ -1,0 +1,179 @@
+"""A run on a Dask cluster: a sliding window of batches, and what to do when one of them falls."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import numpy as np
+from distributed import Future, KilledWorker, performance_report
+
+from galbatch.config import ExecutionSettings
+from galbatch.errors import GalbatchError, RunError, Stopped
+from galbatch.run.cluster import Cluster, open_cluster
+from galbatch.run.context import ContextSpec
+from galbatch.run.events import Reporter
+from galbatch.run.serial import disk_stopped
+from galbatch.run.stop import StopRequest
+from galbatch.run.task import halves, is_fatal, killed
+from galbatch.run.worker import GalbatchWorker, batch_task, probe_task
+from galbatch.store import PlanBatch
+from galbatch.types import Failure
+
+MAX_ATTEMPTS = 4
+_POLL_S = 0.5
+
+
+def run_on_cluster(spec: ContextSpec, settings: ExecutionSettings, reporter: Reporter, stop: StopRequest,
+                   batches: Iterable[PlanBatch], n_batches: int) -> None:
+    """Start or join a cluster, say which, run ``batches`` on it, and keep Dask's report of it."""
+    cluster = open_cluster(settings, n_batches)
+    try:
+        reporter.message(cluster.line)
+        reporter.dashboard(cluster.dashboard)
+        with performance_report(str(spec.paths.dask_report)) if settings.report else nullcontext():
+            Farm(cluster, spec, settings, reporter, stop).run(batches)
+    finally:
+        cluster.close()
+
+
+@dataclass
+class _Flight:
+    """A batch on its way: its rows, the sources known to kill, how often it was sent."""
+
+    rows: PlanBatch
+    exclude: dict[int, Failure] = field(default_factory=dict)
+    attempt: int = 1
+
+
+class Farm:
+    """Sends batches to the workers of ``cluster`` and sees each of them committed."""
+
+    def __init__(self, cluster: Cluster, spec: ContextSpec, settings: ExecutionSettings, reporter: Reporter,
+                 stop: StopRequest):
+        self.client, self.cluster, self.spec, self.settings = cluster.client, cluster, spec, settings
+        self.reporter, self.stop = reporter, stop
+        self._ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        self._flights: dict[Future, _Flight] = {}
+
+    def run(self, batches: Iterable[PlanBatch]) -> None:
+        """Run every batch. Raises ``Stopped`` on a signal, a full disk or a lost scheduler."""
+        self.client.register_plugin(GalbatchWorker(self.spec))
+        waiting = iter(batches)
+        try:
+            self._fill(waiting)
+            while self._flights:
+                self._land(self._next(), self._flights)
+                self._fill(waiting)
+        except Stopped:
+            self._drain()
+            raise
+
+    def _fill(self, waiting: Iterator[PlanBatch]) -> None:
+        """Keep two batches for every computing thread on their way: one at work, one ready."""
+        while len(self._flights) < 2 * self.cluster.n_workers and not self.stop.requested:
+            rows = next(waiting, None)
+            if rows is None:
+                return
+            self._send(_Flight(rows))
+
+    def _send(self, flight: _Flight) -> None:
+        name = flight.rows.name + (f"-attempt{flight.attempt}" if flight.attempt > 1 else "")
+        future = self.client.submit(batch_task, flight.rows, flight.exclude, flight.attempt, key=name, pure=False,
+                                    retries=self.settings.retries)
+        self._flights[future] = flight
+        future.add_done_callback(self._ended.put)
+
+    def _next(self) -> Future:
+        while True:
+            if self.stop.requested:
+                raise self.stop.error()
+            try:
+                return self._ended.get(timeout=_POLL_S)
+            except queue.Empty:
+                if self.client.status not in ("running", "connecting"):
+                    raise Stopped(f"The Dask scheduler is gone ({self.client.status}). Every committed batch is kept: "
+                                  f"start one, then `galbatch resume {self.spec.root}`.") from None
+
+    def _land(self, future: Future, flights: dict[Future, _Flight]) -> None:
+        flight = flights.pop(future)
+        try:
+            record = future.result()
+        except KilledWorker:
+            self._search(flight)
+        except Exception as err:
+            self._judge(flight, future, err)
+        else:
+            self.reporter.batch(record)
+        finally:
+            future.release()
+
+    def _judge(self, flight: _Flight, future: Future, err: Exception) -> None:
+        """A batch raised: stop for what no batch can help, send it again otherwise, a few times."""
+        if is_fatal(err):
+            raise disk_stopped(self.spec, err) from err
+        if future.cancelled() or future.status == "lost":
+            raise Stopped(f"The Dask scheduler dropped batch {flight.rows.batch} ({type(err).__name__}: {err}). Every "
+                          f"committed batch is kept: `galbatch resume {self.spec.root}`.") from err
+        if isinstance(err, GalbatchError) and not isinstance(err, RunError):
+            raise err
+        self._again(flight, f"{type(err).__name__}: {err}")
+
+    def _again(self, flight: _Flight, why: str) -> None:
+        if flight.attempt >= MAX_ATTEMPTS:
+            raise Stopped(f"{flight.rows.name} failed {flight.attempt} times, last with: {why}. Every committed batch is "
+                          f"kept: mend the cause, then `galbatch resume {self.spec.root}`.")
+        self.reporter.message(f"{flight.rows.name}: {why}; sent again")
+        flight.attempt += 1
+        self._send(flight)
+
+    def _search(self, flight: _Flight) -> None:
+        """A batch killed its worker again and again: halve it until the sources that do are alone."""
+        slots = np.array(sorted(set(range(len(flight.rows))) - set(flight.exclude)))
+        self.reporter.message(f"{flight.rows.name} killed its worker {self.settings.allowed_failures + 1} times; "
+                              f"searching its {len(slots)} sources")
+        suspects = [slots] if len(slots) == 1 and flight.attempt == 1 else list(halves(slots))
+        while suspects:
+            part = suspects.pop()
+            if not len(part) or not self._kills(flight, part):
+                continue
+            if len(part) == 1:
+                slot = int(part[0])
+                flight.exclude[slot] = killed(flight.rows, slot)
+                self.reporter.message(f"{flight.rows.name}: source {flight.exclude[slot].source_id} kills its worker; "
+                                      "it fails alone")
+            else:
+                suspects += halves(part)
+        self._again(flight, f"{len(flight.exclude)} sources set aside")
+
+    def _kills(self, flight: _Flight, part: np.ndarray) -> bool:
+        key = f"galbatch-probe-{flight.rows.batch:06d}-{part[0]}-{part[-1]}-{flight.attempt}"
+        probe = self.client.submit(probe_task, flight.rows.take(part), key=key, pure=False)
+        try:
+            while not probe.done():
+                if self.stop.requested:
+                    raise self.stop.error()
+                time.sleep(0.05)
+            probe.result()
+        except KilledWorker:
+            return True
+        finally:
+            probe.release()
+        return False
+
+    def _drain(self) -> None:
+        """Give batches at work a little time to be committed, then let go of the rest."""
+        until = time.monotonic() + self.settings.grace_s
+        running = {f: w for f, w in self._flights.items() if not f.done()}
+        self.reporter.message(f"stopping: up to {self.settings.grace_s:.0f} s for {len(running)} batches on their way")
+        while self._flights and time.monotonic() < until and self.client.status == "running":
+            try:
+                future = self._ended.get(timeout=_POLL_S)
+            except queue.Empty:
+                continue
+            if self._flights.pop(future, None) is not None and future.status == "finished":
+                self.reporter.batch(future.result())
+        self.client.cancel(list(self._flights), force=True)

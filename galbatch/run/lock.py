@@ -1,0 +1,121 @@
+"""One run folder, one run: a lock file with host, pid and a heartbeat."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+
+from galbatch.errors import RunError
+
+HEARTBEAT_S = 10.0
+STALE_S = 120.0
+
+
+class RunLock:
+    """Context that holds ``path`` while it is open.
+
+    The file is made with O_EXCL, so two processes cannot both have it. A lock is taken over when its process is
+    dead on this host, or when another host has not touched it for ``STALE_S``. Raises ``RunError`` otherwise.
+    """
+
+    def __init__(self, path: Path, heartbeat_s: float = HEARTBEAT_S):
+        self.path, self.heartbeat_s = Path(path), heartbeat_s
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> RunLock:
+        for _ in range(3):
+            try:
+                self._create()
+                break
+            except FileExistsError:
+                self._take_over()
+        else:
+            raise RunError(f"{self.path}: other processes are taking this lock at the same moment. Try again.")
+        self._thread = threading.Thread(target=self._beat, daemon=True, name="galbatch-lock")
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind, value, trace):
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        if _holder(self.path).get("pid") == os.getpid():
+            self.path.unlink(missing_ok=True)
+
+    def _create(self) -> None:
+        handle = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        holder = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid()),
+                  "time": time.time()}
+        with os.fdopen(handle, "w") as file:
+            json.dump(holder, file)
+
+    def _take_over(self) -> None:
+        """Remove a stale lock. The rename makes sure that only one of several takers removes just this one."""
+        holder, age = _holder(self.path), _age(self.path)
+        if age is None:
+            return
+        if not _is_stale(holder, age):
+            raise RunError(
+                f"{self.path.parent}: another run is working on this folder (host {holder.get('host', '?')}, pid "
+                f"{holder.get('pid', '?')}, last sign of life {age:.0f} s ago). Wait for it, or stop it first.")
+        aside = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
+        try:
+            os.rename(self.path, aside)
+        except FileNotFoundError:
+            return
+        aside.unlink(missing_ok=True)
+
+    def _beat(self) -> None:
+        while not self._stop.wait(self.heartbeat_s):
+            try:
+                os.utime(self.path)
+            except OSError:
+                return
+
+
+def lock_holder(path: Path) -> dict | None:
+    """Who holds a lock that is alive (host, pid, age_s), or None."""
+    age = _age(path)
+    if age is None or _is_stale(holder := _holder(path), age):
+        return None
+    return holder | {"age_s": age}
+
+
+def _holder(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _age(path: Path) -> float | None:
+    try:
+        return max(0.0, time.time() - path.stat().st_mtime)
+    except FileNotFoundError:
+        return None
+
+
+def _is_stale(holder: dict, age: float) -> bool:
+    if holder.get("host") == socket.gethostname():
+        return _started(holder.get("pid", -1)) != holder.get("started")
+    return age > (STALE_S if holder else 5.0)  # an empty file is a lock being written, or one never written
+
+
+def _started(pid: int) -> str | None:
+    """Start time of a process in clock ticks since boot: tells a process from a later one with its pid."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except (OSError, IndexError):
+        pass
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError, ValueError, TypeError):
+        return None
+    except PermissionError:
+        return "alive"
+    return "alive"

@@ -1,0 +1,176 @@
+"""``process`` and ``resume``: a run from its settings to the finished folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from galbatch.config import ExecutionSettings, RunSettings
+from galbatch.errors import ConfigError, RunError
+from galbatch.measurement import column_info
+from galbatch.run import prepare
+from galbatch.run.context import ContextSpec
+from galbatch.run.events import Progress, Reporter
+from galbatch.run.lock import RunLock
+from galbatch.run.serial import run_serial
+from galbatch.run.stop import StopRequest
+from galbatch.store import (ColumnInfo, PlanBatch, Run, RunPaths, check_accounting, iter_plan, merge_catalogue, open_run, progress,
+                            read_manifest, versions, write_summary)
+
+
+def process(catalog: str | Path, survey: str | Path | None = None, out: str | Path | None = None, *, prior: Any = None,
+            resume: bool = False, overwrite: bool = False, force: bool = False,
+            on_progress: Callable[[Progress], None] | None = None,
+            on_message: Callable[[str], None] | None = None, **options: Any) -> Run:
+    """Sample the posterior of every source of ``catalog`` and measure it; what ``galbatch process`` calls.
+
+    ``survey``: survey file, ``<catalogue stem>.toml`` beside the catalogue when None; ``out``: run folder,
+    ``<catalogue stem>.run`` when None; ``prior``: any object with ``denoise(x, sigma)`` instead of a model folder;
+    ``options``: fields of ``RunSettings`` (bands, draws, mode, oversample, stamp_arcsec, stamp_pix, model, seed,
+    limit, batch, samples) and ``ExecutionSettings`` (cluster, scheduler, scheduler_file, workers, threads, ...).
+
+    Returns the finished run. Raises ``InputError``, ``ConfigError``, ``ModelError`` or ``RunError`` before
+    anything starts, ``Stopped`` when it ended early and can be resumed. With a cluster of processes, call it
+    under ``if __name__ == "__main__":``.
+    """
+    run_options, execution = split_options(options)
+    settings = RunSettings(str(catalog), "" if survey is None else str(survey), **run_options)
+    if prior is not None:
+        if settings.model:
+            raise ConfigError(f"model is {settings.model} and a prior object is given: give one.")
+        settings = dataclasses.replace(settings, model="object")
+    if resume and overwrite:
+        raise ConfigError("resume and overwrite exclude each other: keep the run or replace it.")
+    paths = RunPaths(Path(out) if out is not None else Path(catalog).with_suffix(".run"))
+    reporter = Reporter(on_progress, on_message)
+    return execute(settings, execution, paths, reporter, prior, resume, overwrite, force)
+
+
+def resume(run: str | Path, *, prior: Any = None, force: bool = False,
+           on_progress: Callable[[Progress], None] | None = None,
+           on_message: Callable[[str], None] | None = None, **options: Any) -> Run:
+    """Finish a run that was stopped, with the settings that it was started with. ``options``: of ``ExecutionSettings``."""
+    paths = RunPaths(Path(run))
+    settings = saved_settings(paths)
+    run_options, execution = split_options(options)
+    if run_options:
+        raise ConfigError(f"{', '.join(run_options)} cannot change on resume: they decide the results.")
+    return execute(settings, execution, paths, Reporter(on_progress, on_message), prior, True, False, force)
+
+
+def saved_settings(paths: RunPaths) -> RunSettings:
+    """The settings that a run was started with. Raises ``RunError`` when the folder is not a run."""
+    read_manifest(paths)
+    try:
+        return RunSettings.from_record(tomllib.loads(paths.config.read_text(encoding="utf-8"))["run"])
+    except (OSError, ValueError, KeyError) as err:
+        raise RunError(f"{paths.config}: cannot be read ({err}). Start again with --overwrite.") from err
+
+
+def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], ExecutionSettings]:
+    """Options that decide results, and how to execute. Raises ``ConfigError`` for one that is neither."""
+    run_names = {f.name for f in dataclasses.fields(RunSettings)} - {"catalog", "survey"}
+    how_names = {f.name for f in dataclasses.fields(ExecutionSettings)}
+    unknown = sorted(set(options) - run_names - how_names)
+    if unknown:
+        raise ConfigError(f"Unknown option {unknown[0]!r}: use one of {', '.join(sorted(run_names | how_names))}.")
+    chosen = {k: v for k, v in options.items() if k in run_names and v is not None}
+    return chosen, ExecutionSettings(**{k: v for k, v in options.items() if k in how_names and v is not None})
+
+
+def execute(settings: RunSettings, execution: ExecutionSettings, paths: RunPaths, reporter: Reporter, prior: Any,
+            resuming: bool, overwrite: bool, force: bool) -> Run:
+    """One run from open inputs to a balanced account."""
+    going_on = resuming and paths.manifest.exists()
+    measured = read_manifest(paths).get("measured") if going_on else None
+    inputs = prepare.open_inputs(settings, prior, measured)
+    prepare.refuse_errors(inputs)
+    for finding in inputs.findings:
+        if finding.level == "warn":
+            reporter.message(f"{finding.subject}: {finding.what} {finding.remedy}".strip())
+    with ExitStack() as stack:
+        stop = stack.enter_context(StopRequest())
+        inputs.survey.measure_noise()
+        inputs.prior = prepare.open_model(settings, prior)
+        layout = prepare.layout_of(inputs)
+        manifest = prepare.make_manifest(inputs, layout, execution)
+        space = prepare.check_space(paths, layout)
+        paths.root.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(RunLock(paths.lock))
+        if going_on:
+            for change in prepare.check_unchanged(paths, manifest, force):
+                reporter.message(f"changed, and gone on with: {change}")
+            for orphan in paths.orphans():
+                orphan.unlink(missing_ok=True)
+        else:
+            prepare.new_folder(paths, overwrite or resuming)
+            prepare.lay_out(paths, inputs, layout, manifest)
+        before = progress(paths)
+        reporter.open(paths.metrics, layout.n_sources, before)
+        reporter.message(f"{layout.n_sources} sources in {layout.n_batches} batches of {layout.batch}, "
+                         f"{len(layout.bands)} bands, {layout.draws} draws, {space}")
+        spec = prepare.make_spec(paths, inputs, layout, manifest, execution.threads)
+        _run_batches(spec, execution, reporter, stop)
+        return _finish(paths, spec, reporter, manifest)
+
+
+def _run_batches(spec: ContextSpec, execution: ExecutionSettings, reporter: Reporter, stop: StopRequest) -> None:
+    todo = spec.layout.n_batches - len(spec.paths.committed())
+    if not todo:
+        reporter.message("every batch is committed already")
+    elif execution.cluster == "none":
+        reporter.message("cluster: none, one batch after another in this process")
+        with _Threads():
+            run_serial(spec, _uncommitted(spec.paths), reporter, stop)
+    else:
+        from galbatch.run.farm import run_on_cluster
+
+        run_on_cluster(spec, execution, reporter, stop, _uncommitted(spec.paths), todo)
+
+
+def _uncommitted(paths: RunPaths) -> Iterator[PlanBatch]:
+    """The plan minus the parts."""
+    done = paths.committed()
+    return (rows for rows in iter_plan(paths.plan) if rows.batch not in done)
+
+
+class _Threads:
+    """Restores the number of compute threads of the caller's process."""
+
+    def __enter__(self):
+        import numba
+        import torch
+
+        self.before = torch.get_num_threads(), numba.get_num_threads()
+
+    def __exit__(self, kind, value, trace):
+        import numba
+        import torch
+
+        torch.set_num_threads(self.before[0])
+        numba.set_num_threads(self.before[1])
+
+
+def _finish(paths: RunPaths, spec: ContextSpec, reporter: Reporter, manifest: dict[str, Any]) -> Run:
+    """Merge the parts, balance the account, write the summary."""
+    start = time.monotonic()
+    passing = {name: ColumnInfo(**about) for name, about in manifest["columns"].items()}
+    counts = merge_catalogue(paths, passing | column_info(spec.layout.bands))
+    totals = check_accounting(paths, counts)
+    reporter.progress.seconds["merge"] = time.monotonic() - start
+    now = reporter.progress
+    write_summary(paths, totals | {
+        "config_hash": manifest["config_hash"], "elapsed_s": round(now.elapsed_s, 3), "draws": now.draws,
+        "draws_per_s": round(now.draws_per_s, 3), "evaluations": now.evaluations,
+        "stage_seconds": {k: round(v, 3) for k, v in now.seconds.items()},
+        "resumed_from": now.before, "finished": time.time(), "versions": versions()})
+    reporter.message(f"{totals['planned']} sources: {totals['ok']} ok, {totals['flagged']} flagged, "
+                     f"{totals['failed']} failed; {now.elapsed_s:.1f} s")
+    return open_run(paths.root)
+
+

@@ -1,0 +1,32 @@
+"""The whole run in this process, batch after batch: ``--cluster none``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from galbatch.errors import Stopped
+from galbatch.run.context import ContextSpec
+from galbatch.run.events import Reporter
+from galbatch.run.stop import StopRequest
+from galbatch.run.task import is_fatal, run_batch
+from galbatch.store import PlanBatch
+
+
+def run_serial(spec: ContextSpec, batches: Iterable[PlanBatch], reporter: Reporter, stop: StopRequest) -> None:
+    """Process and commit every batch. Raises ``Stopped`` on a signal or a full disk."""
+    stop.interrupting = True
+    try:
+        for rows in batches:
+            reporter.batch(run_batch(spec, rows))
+    except OSError as err:
+        if is_fatal(err):
+            raise disk_stopped(spec, err) from err
+        raise
+    finally:
+        stop.interrupting = False
+
+
+def disk_stopped(spec: ContextSpec, err: BaseException) -> Stopped:
+    """The error for a disk that takes no more."""
+    return Stopped(f"{spec.root}: {err}. Every committed batch is kept. A whole run needs about "
+                   f"{spec.layout.predicted_bytes() / 1e9:.2f} GB there: make room, then `galbatch resume {spec.root}`.")

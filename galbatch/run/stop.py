@@ -1,0 +1,42 @@
+"""Ctrl-C and SIGTERM as a request to stop that leaves a resumable run."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+
+from galbatch.errors import Stopped
+
+
+class StopRequest:
+    """Context that turns SIGINT and SIGTERM into ``requested``.
+
+    While ``interrupting`` is true the signal also raises ``Stopped`` where the program is (serial runs: nothing
+    is half-committed, because a batch counts only once its part file is there). A second signal always raises.
+    Outside the main thread signals are left alone.
+    """
+
+    def __init__(self):
+        self.requested = ""
+        self.interrupting = False
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, kind, value, trace):
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        again, self.requested = bool(self.requested), signal.Signals(number).name
+        if again or self.interrupting:
+            raise self.error()
+
+    def error(self) -> Stopped:
+        """What to raise once everything is put away."""
+        return Stopped(f"Stopped by {self.requested}. Every committed batch is kept: go on with `galbatch resume`.")

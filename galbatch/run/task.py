@@ -1,0 +1,66 @@
+"""One batch as a unit of work: compute, and commit. The same function runs serially and on a worker."""
+
+from __future__ import annotations
+
+import errno
+
+import numpy as np
+
+from galbatch.pipeline import Context, process_batch
+from galbatch.run.context import ContextSpec, models_loaded, open_context
+from galbatch.store import BatchResult, PlanBatch, commit_batch
+from galbatch.types import Failure
+
+_FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+def run_batch(spec: ContextSpec, rows: PlanBatch, exclude: dict[int, Failure] | None = None, attempt: int = 1) -> dict:
+    """Process a batch and commit it. Returns a small record; raises only for what no single source can cause."""
+    context = open_context(spec)
+    result = process_isolating(context, rows, exclude or {})
+    record = commit_batch(spec.paths, spec.layout, result, attempt)
+    return record | {"models_loaded": models_loaded(), "tile": str(rows.columns["tile"][0])}
+
+
+def probe_batch(spec: ContextSpec, rows: PlanBatch) -> int:
+    """Process sources without keeping anything: to find out which of them kills its process."""
+    process_isolating(open_context(spec), rows, {})
+    return len(rows)
+
+
+def process_isolating(context: Context, rows: PlanBatch, exclude: dict[int, Failure]) -> BatchResult:
+    """``process_batch``; when it raises all the same, the sources that cause it are found one by one and fail alone."""
+    try:
+        return process_batch(context, rows, exclude)
+    except Exception as err:
+        if is_fatal(err):
+            raise
+    culprits = {}
+    for slot in sorted(set(range(len(rows))) - set(exclude)):
+        try:
+            process_batch(context, rows.take([slot]), {})
+        except Exception as err:
+            if is_fatal(err):
+                raise
+            culprits[slot] = Failure(rows.columns["source_id"][slot], "process", type(err).__name__, str(err)[:500])
+    return process_batch(context, rows, exclude | culprits)
+
+
+def is_fatal(err: BaseException) -> bool:
+    """A full or read-only disk: the fault of no source."""
+    while err is not None:
+        if isinstance(err, OSError) and err.errno in _FATAL:
+            return True
+        err = err.__cause__ or err.__context__
+    return False
+
+
+def killed(rows: PlanBatch, slot: int) -> Failure:
+    """The failure of a source whose processing ends its process."""
+    return Failure(rows.columns["source_id"][slot], "process", "KILLED_WORKER",
+                   "processing this source killed the worker process each time it was tried")
+
+
+def halves(slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two halves of a list of slots, the first not larger."""
+    return slots[: len(slots) // 2], slots[len(slots) // 2:]

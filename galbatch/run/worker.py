@@ -1,0 +1,98 @@
+"""What lives in a worker process beside the batches: the model, loaded once, and numbers for the dashboard."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+from distributed import WorkerPlugin, get_worker
+from prometheus_client import Counter as PrometheusCounter
+from prometheus_client import Histogram
+
+from galbatch.run.context import ContextSpec, models_loaded, open_context
+from galbatch.run.task import probe_batch, run_batch
+from galbatch.store import PlanBatch
+from galbatch.types import Failure
+
+PLUGIN = "galbatch"
+_TOTALS: Counter = Counter()
+_SOURCES = PrometheusCounter("galbatch_sources", "sources committed by this worker", ["status"])
+_DRAWS = PrometheusCounter("galbatch_draws", "posterior draws made by this worker")
+_STAGES = Histogram("galbatch_stage_seconds", "seconds of a batch by stage", ["stage"],
+                    buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000))
+
+
+class GalbatchWorker(WorkerPlugin):
+    """Sets a worker up for a run: context (survey, model, warm-up) and the columns of the workers page."""
+
+    name = PLUGIN
+
+    def __init__(self, spec: ContextSpec):
+        self.spec = spec
+
+    def setup(self, worker) -> None:
+        """Load what batches need before the first one is taken. Raises what makes this worker unusable."""
+        open_context(self.spec)
+        worker.galbatch_started = time.monotonic()
+        for name in COLUMNS:
+            worker.metrics[f"galbatch_{name}"] = _column(name)
+
+
+def _column(name: str):
+    async def read(worker) -> float:
+        return COLUMNS[name](max(time.monotonic() - worker.galbatch_started, 1e-9))
+
+    return read
+
+
+def _gpu_memory(elapsed: float) -> float:
+    import torch
+
+    return torch.cuda.memory_allocated() / 1e9 if torch.cuda.is_initialized() else 0.0
+
+
+COLUMNS = {
+    "sources": lambda t: _TOTALS["sources"],
+    "sources_per_s": lambda t: round(_TOTALS["sources"] / t, 3),
+    "draws_per_s": lambda t: round(_TOTALS["draws"] / t, 2),
+    "flagged": lambda t: _TOTALS["flagged"],
+    "failed": lambda t: _TOTALS["failed"],
+    "models_loaded": lambda t: models_loaded(),
+    "psf_cache_hit": lambda t: round(_psf_hit_rate(), 4),
+    "gpu_memory_gb": _gpu_memory,
+}
+
+
+def _psf_hit_rate() -> float:
+    """Hit rate of the kernel cache of the forward model, 0 before its first use."""
+    from galbatch import forward
+
+    info = getattr(forward, "cache_info", None)
+    if info is None:
+        return 0.0
+    hits, misses = info()[:2]
+    return hits / max(1, hits + misses)
+
+
+def batch_task(rows: PlanBatch, exclude: dict[int, Failure], attempt: int) -> dict[str, Any]:
+    """``run_batch`` on this worker."""
+    worker = get_worker()
+    record = run_batch(_spec(worker), rows, exclude, attempt)
+    _TOTALS.update({k: record[k] for k in ("sources", "flagged", "failed")})
+    _TOTALS["draws"] += int(record["counters"]["draws"])
+    for status in ("ok", "flagged", "failed"):
+        _SOURCES.labels(status).inc(record[status])
+    _DRAWS.inc(record["counters"]["draws"])
+    for stage, seconds in record["seconds"].items():
+        _STAGES.labels(stage).observe(seconds)
+    return record | {"worker": worker.address}
+
+
+def probe_task(rows: PlanBatch) -> int:
+    """``probe_batch`` on this worker."""
+    return probe_batch(_spec(get_worker()), rows)
+
+
+def _spec(worker) -> ContextSpec:
+    return worker.plugins[PLUGIN].spec

@@ -1,0 +1,108 @@
+"""Imports point one way, and each heavy library is known in one place: read from the syntax tree of every file."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "galbatch"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+SIBLINGS = {"catalog", "cutouts", "forward", "prior", "morphology", "store", "simulate"}
+GROUND = {"types", "errors"}
+ALLOWED = {name: GROUND for name in SIBLINGS}
+ALLOWED["types"] = {"errors"}
+ALLOWED["errors"] = set()
+ALLOWED["config"] = GROUND | {"catalog", "cutouts", "sampler"}
+ALLOWED["sampler"] = GROUND | {"forward", "prior"}
+ALLOWED["measurement"] = GROUND | {"morphology", "store"}
+ALLOWED["pipeline"] = GROUND | SIBLINGS | {"sampler", "measurement"}
+ALLOWED["run"] = ALLOWED["pipeline"] | {"pipeline", "config"}
+ALLOWED["validate"] = ALLOWED["run"] | {"run"}
+ALLOWED["report"] = ALLOWED["run"] | {"run"}
+ALLOWED["cli"] = ALLOWED["report"] | {"validate", "report"}
+ALLOWED["__main__"] = {"cli"}
+ALLOWED["__init__"] = set(ALLOWED)
+
+HOMES = {"zarr": {"store"}, "pyarrow": {"store", "catalog"}, "dask": {"run"}, "distributed": {"run"},
+         "dask_cuda": {"run"}, "click": {"cli"}, "rich": {"cli", "report"}, "matplotlib": {"report", "validate"}}
+
+
+def part_of(path: Path) -> str:
+    inside = path.relative_to(PACKAGE).parts
+    return inside[0].removesuffix(".py")
+
+
+def imports_of(path: Path):
+    """(dotted name, line, at module level) of everything that a file imports, import_module('...') included."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    top = set(map(id, tree.body))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno, id(node) in top) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                inside = ("galbatch", *path.relative_to(PACKAGE).parts)[: -node.level]
+                yield ".".join([*inside, node.module or ""]).rstrip("."), node.lineno, id(node) in top
+            elif node.module == "galbatch":
+                yield from ((f"galbatch.{alias.name}", node.lineno, id(node) in top) for alias in node.names)
+            else:
+                yield node.module, node.lineno, id(node) in top
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "import_module":
+            if node.args and isinstance(node.args[0], ast.Constant):
+                yield node.args[0].value, node.lineno, False
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    own = part_of(path)
+    assert own in ALLOWED, f"galbatch/{own} has no place in the architecture: give it one in this test"
+    wrong = []
+    for name, line, _ in imports_of(path):
+        pieces = name.split(".")
+        if pieces[0] == "galbatch":
+            other = pieces[1] if len(pieces) > 1 else "__init__"
+            if other not in ALLOWED or other == "__init__":  # the package itself: its version
+                continue
+            if other not in ALLOWED[own] | {own} and (path.name, name) not in UPWARD:
+                wrong.append(f"line {line}: {own} imports {name}")
+        elif pieces[0] in HOMES and own not in HOMES[pieces[0]]:
+            wrong.append(f"line {line}: {pieces[0]} is imported in {', '.join(sorted(HOMES[pieces[0]]))} only")
+    assert not wrong, f"{path}: " + "; ".join(wrong)
+
+
+# The one way up: Run.show() finds the figure by name when it is called, so that a notebook has it at hand.
+UPWARD = {("reader.py", "galbatch.report")}
+
+
+def test_the_one_way_up_is_still_used():
+    used = {(p.name, name) for p in MODULES for name, _, top in imports_of(p) if not top and part_of(p) == "store"}
+    assert used >= UPWARD
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "cli").glob("*.py")), ids=lambda p: p.name)
+def test_commands_import_what_is_heavy_inside_their_bodies(path):
+    light = {"__future__", "click", "galbatch", "galbatch.errors"}
+    for name, line, top in imports_of(path):
+        if top and name not in light and name.split(".")[0] not in sys.stdlib_module_names:
+            assert name.startswith("galbatch.cli"), f"{path}:{line}: move {name} into the function that needs it"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_stay_small_and_start_with_what_they_are(path):
+    text = path.read_text(encoding="utf-8")
+    lines = len(text.splitlines())
+    assert lines <= 400, f"{path} has {lines} lines: it is two files"
+    if text.strip():
+        assert ast.get_docstring(ast.parse(text)), f"{path} has no docstring"
+    assert path.stem not in ("utils", "helpers", "common"), f"{path}: name it after its concept"
+
+
+@pytest.mark.parametrize("name", ["galbatch", "galbatch.cli.main", "galbatch.types", "galbatch.config"])
+def test_importing_loads_neither_torch_nor_dask(name):
+    code = f"import sys, {name}; print(*{{'torch', 'dask', 'distributed', 'zarr', 'numba', 'astropy'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.split() == []
