@@ -19,6 +19,7 @@ MIN_AREA_PIX = 6
 DEBLEND_LEVELS, DEBLEND_CONTRAST = 32, 0.005
 SEARCH_PIX = 4
 NEIGHBOUR_LIMIT = 0.2
+SKY_LIMIT_SIGMA, SKY_SHARE = 0.5, 0.25
 
 
 @dataclass
@@ -59,9 +60,10 @@ def find_neighbours(data: np.ndarray, sigma: np.ndarray, bad: np.ndarray, segmap
         frac, count = _contamination(data[i], bad[i], seg[i])
         columns["neighbour_frac"][i], columns["n_neighbours"][i] = frac, count
         flags[i] |= Flag.NEIGHBOUR if frac > NEIGHBOUR_LIMIT else 0
-        level, error, noise = _sky(data[i], sigma[i], bad[i], seg[i], acf_sum)
+        level, error, noise, share = _sky(data[i], sigma[i], bad[i], seg[i], acf_sum)
         columns["background_njy"][i], columns["background_err_njy"][i] = level, error
-        flags[i] |= Flag.BACKGROUND if abs(level) > max(5 * error, 0.2 * noise) else 0
+        off = share > SKY_SHARE and abs(level) > max(5 * error, SKY_LIMIT_SIGMA * noise)
+        flags[i] |= Flag.BACKGROUND if off else 0
     return Neighbours(seg, near, columns, flags)
 
 
@@ -118,15 +120,16 @@ def _contamination(data, bad, seg) -> tuple[float, int]:
     return float(others / total) if total > 0 else 0.0, len(np.unique(seg[seg >= 2]))
 
 
-def _sky(data, sigma, bad, seg, acf_sum) -> tuple[float, float, float]:
-    """Sigma-clipped median of pixels away from all segments, its error (correlated noise included), and the noise."""
+def _sky(data, sigma, bad, seg, acf_sum) -> tuple[float, float, float, float]:
+    """Sigma-clipped median of pixels away from all segments, its error (correlated noise included), the noise, and which
+    share of the stamp is sky. The wings of a source that fills its stamp are not told from sky."""
     blank = ~ndimage.binary_dilation(seg > 0, np.ones((3, 3), bool), iterations=3) & ~bad
     count = int(blank.sum())
     if count < 25:
-        return np.nan, np.nan, np.nan
+        return np.nan, np.nan, np.nan, 0.0
     noise = float(np.median(sigma[blank]))
     error = 1.253 * noise * np.sqrt(max(acf_sum, 1.0) / count)
-    return _clipped_median(data[blank]), float(error), noise
+    return _clipped_median(data[blank]), float(error), noise, count / blank.size
 
 
 def _clipped_median(values: np.ndarray) -> float:

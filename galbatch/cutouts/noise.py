@@ -2,6 +2,8 @@
 
 Blank pixels are what is left when bad pixels and everything above 3 sigma on a smoothed image (grown by ``GROW_PIX``) are taken
 out and a slowly varying background is subtracted. ``err_scale`` is the robust scatter (1.4826 MAD) of data / sigma there.
+Where that scatter differs from place to place by more
+than ``LOCAL_SPREAD`` (a constant noise map over a mosaic of varying depth), it is measured again around each source.
 ``noise_acf`` is the autocorrelation of data / sigma by lag, from pairs of blank pixels (sums over pairs by FFT),
 symmetrised, its power spectrum clamped to be positive, centre 1.
 """
@@ -20,11 +22,12 @@ LAGS = 7
 BOX_PIX, MAX_BOXES = 512, 16
 SMOOTH_PIX, DETECT_SIGMA, GROW_PIX, BACKGROUND_PIX = 2.0, 3.0, 6, 48
 MIN_BLANK = 2000
+LOCAL_BOX_PIX, LOCAL_SPREAD, LOCAL_PRIOR = 128, 0.06, 500
 _FLOOR = 1e-3
 
 
 def measure_tile(tile) -> dict:
-    """{"err_scale", "noise_acf" (7, 7) list, "n_blank", "blank_frac"} of an open tile.
+    """{"err_scale", "noise_acf" (7, 7) list, "n_blank", "blank_frac", "local_spread", "local"} of an open tile.
 
     Raises ``InputError`` when fewer than ``MIN_BLANK`` pixels are blank.
     """
@@ -48,10 +51,50 @@ def measure_tile(tile) -> dict:
                          f"measured on fewer than {MIN_BLANK}. Give err_scale as a number and noise_acf = \"none\" or a "
                          "file.")
     values = np.concatenate([z[blank] for z, blank in clean])
-    scale = 1.4826 * float(np.median(np.abs(values - np.median(values))))
+    scale = robust_scatter(values)
+    spread = _spread(clean)
     acf = positive_definite(autocorrelation([(z / scale, blank) for z, blank in clean]))
     return {"err_scale": scale, "noise_acf": np.round(acf, 6).tolist(), "n_blank": count,
-            "blank_frac": round(count / max(total, 1), 4)}
+            "blank_frac": round(count / max(total, 1), 4),
+            "local_spread": round(spread, 4), "local": bool(spread > LOCAL_SPREAD)}
+
+
+def robust_scatter(values: np.ndarray) -> float:
+    """1.4826 times the median absolute deviation."""
+    return 1.4826 * float(np.median(np.abs(values - np.median(values))))
+
+
+def _spread(clean) -> float:
+    """Relative spread (robust) of the scatter in blocks of ``LOCAL_BOX_PIX``; 0 with fewer than four of them."""
+    scatters = []
+    for z, blank in clean:
+        for i in range(0, z.shape[0] - LOCAL_BOX_PIX // 2, LOCAL_BOX_PIX):
+            for j in range(0, z.shape[1] - LOCAL_BOX_PIX // 2, LOCAL_BOX_PIX):
+                part = np.s_[i:i + LOCAL_BOX_PIX, j:j + LOCAL_BOX_PIX]
+                if blank[part].sum() > 2 * MIN_BLANK:
+                    scatters.append(robust_scatter(z[part][blank[part]]))
+    return float(np.std(scatters) / np.mean(scatters)) if len(scatters) > 3 else 0.0
+
+
+def local_scale(tile, x, y, size: int, fallback: float) -> np.ndarray:
+    """(n,) factor on sigma around pixels (x, y), from the blank pixels of a box twice a stamp of ``size`` wide (at least
+    ``LOCAL_BOX_PIX``); few blank pixels pull it to ``fallback``. It depends on the source's surroundings alone."""
+    side = max(LOCAL_BOX_PIX, 2 * size)
+    ny, nx = tile.shape
+    h, w = min(side, ny), min(side, nx)
+    y0 = np.clip(np.floor(y + 0.5).astype(int) - h // 2, 0, ny - h)
+    x0 = np.clip(np.floor(x + 0.5).astype(int) - w // 2, 0, nx - w)
+    raw = tile.read(y0, x0, h, w, raw_var=True)
+    out = np.full(len(y0), fallback)
+    bad = raw.bad | ~np.isfinite(raw.var)
+    for i in np.nonzero(raw.ok & ((~bad).sum(axis=(1, 2)) > 100))[0]:
+        with np.errstate(all="ignore"):
+            z, blank = blank_pixels(np.where(bad[i], 0.0, raw.data[i] / np.sqrt(raw.var[i])), bad[i])
+        count = int(blank.sum())
+        scale = robust_scatter(z[blank])
+        if np.isfinite(scale) and scale > 0:
+            out[i] = np.sqrt((count * scale ** 2 + LOCAL_PRIOR * fallback ** 2) / (count + LOCAL_PRIOR))
+    return out
 
 
 def _boxes(ny: int, nx: int, h: int, w: int) -> list[tuple[int, int]]:

@@ -107,10 +107,10 @@ def _cut_band(survey, band: str, rows, size: int) -> _Cut:
 
 def _read(survey, band, name, origin, side) -> RawStamps:
     try:
-        scale = survey.err_scale(band, name)
+        scale = survey.err_scale(band, name, origin[:, 1] + side // 2, origin[:, 0] + side // 2, side)
     except GalbatchError as error:
         return unreadable(len(origin), side, side, str(error))
-    return survey.tile(band, name).read(origin[:, 0], origin[:, 1], side, side, scale)
+    return survey.tile(band, name).read(origin[:, 0], origin[:, 1], side, side, np.reshape(scale, (-1, 1, 1)))
 
 
 def _note_broken(survey, band, places, rows, score, raw, why) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from galbatch.cutouts.config import SurveyConfig, load_survey
 from galbatch.cutouts.images import ImagePool
 from galbatch.cutouts.layout import PLANES
-from galbatch.cutouts.noise import band_acf, measure_survey, measure_tile
+from galbatch.cutouts.noise import band_acf, local_scale, measure_survey, measure_tile
 from galbatch.cutouts.place import place
 from galbatch.cutouts.preflight import check_survey
 from galbatch.cutouts.source import FileStamp
@@ -176,13 +176,16 @@ class Survey:
         measure_survey(self, force)
         return self.measured
 
-    def err_scale(self, band: str, tile: str) -> float:
-        """The factor on sigma of a tile: given, or measured (now, if it was not before)."""
-        given = self.tile(band, tile).config.err_scale
-        noise = self.tile(band, tile).noise
-        if given != "measure" and noise != "exp":
+    def err_scale(self, band: str, tile: str, x=None, y=None, size: int = 0):
+        """The factor on sigma of a tile: given, or measured (now, if it was not before); (n,) around pixels (x, y) where
+        the measurement found that it varies."""
+        opened = self.tile(band, tile)
+        given = opened.config.err_scale
+        if given != "measure" and opened.noise != "exp":
             return float(given)
-        return float(self._measured_tile(band, tile)["err_scale"])
+        entry = self._measured_tile(band, tile)
+        scale = float(entry["err_scale"])
+        return local_scale(opened, x, y, size, scale) if entry.get("local") and x is not None else scale
 
     def _measured_tile(self, band: str, tile: str) -> dict:
         if tile not in self.measured.get(band, {}):
