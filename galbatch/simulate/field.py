@@ -47,6 +47,7 @@ class FieldSpec:
     stamp: int = 64
     truth_stamp: int = 80
     psf_pix: int = 81
+    star_pix: int = 181
     psf_positions: int = 3
     pixel_scale_arcsec: float = 0.03
     target_fwhm_pix: float = 2.0
@@ -73,6 +74,7 @@ class Field:
     mask: np.ndarray
     psf: np.ndarray  # (bands, positions, p, p)
     truth: np.ndarray
+    signal: np.ndarray  # noise-free, as seen through the PSF
     table: dict[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -103,7 +105,7 @@ def make_field(spec: FieldSpec) -> Field:
     star = _add_star(spec, rng, signal)
     sci, err = _expose(spec, rng, signal)
     mask = _defects(spec, rng, table, sci, err, star)
-    return Field(spec, sci, err, mask, psf, _truth_stamps(spec, table, sharp), table)
+    return Field(spec, sci, err, mask, psf, _truth_stamps(spec, table, sharp), signal, table)
 
 
 def _sources(
@@ -112,6 +114,7 @@ def _sources(
     """Catalogue columns and sharp images (n, bands, grid, grid) in nJy, scaled to the wanted peak S/N."""
     images, properties = simulate_galaxies(spec.n, spec.seed, npix=spec.grid, kinds=list(KINDS))
     order = rng.permutation(spec.n)
+    axis = np.arange(spec.grid)
     images, properties = images[order], properties[order]
     low, high = spec.peak_sn
     wanted = np.exp(np.log(low) + np.log(high / low) * (rng.permutation(spec.n) + 0.5) / spec.n)
@@ -121,7 +124,6 @@ def _sources(
         name: np.zeros(spec.n, dtype=kind)
         for name, kind in (("x_corner", int), ("y_corner", int), ("psf_index", int), ("x", float), ("y", float))
     }
-    axis = np.arange(spec.grid)
     red = spec.bands[-1]
     for row in range(spec.n):
         cell_y, cell_x = divmod(row, spec.columns)
@@ -139,7 +141,7 @@ def _sources(
         flux = 0.5 * (t2 * k + math.sqrt((t2 * k) ** 2 + 4 * t2 * sky**2)) / peak
         for c, band in enumerate(spec.bands):
             sharp[row, c] = images[row, band.plane] * flux
-    table["kind"] = properties["kind"]
+    table["kind"], table["galaxy_index"] = properties["kind"], order
     table["peak_sn"] = wanted
     for c, band in enumerate(spec.bands):
         table[f"flux_njy_{band.name}"] = sharp[:, c].sum((1, 2))
@@ -184,7 +186,7 @@ def _add_neighbours(
 
 def _add_star(spec: FieldSpec, rng: np.random.Generator, signal: np.ndarray) -> tuple[int, int]:
     """One star bright enough to saturate, at the corner of four cells; returns its pixel."""
-    side = 181
+    side = spec.star_pix
     x = (spec.columns // 2 - 1) * spec.cell + int(rng.integers(-4, 5))
     y = min(2 * spec.cell, spec.shape[0] // 2) + int(rng.integers(-4, 5))
     for c, (band, flux) in enumerate(zip(spec.bands, (60_000.0, 30_000.0), strict=False)):

@@ -51,6 +51,11 @@ def galaxy_generator(seed: int, index: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence([seed, index, 0x6A1]))
 
 
+def draw_kind(rng: np.random.Generator) -> str:
+    """A kind of galaxy, with the shares of ``KINDS``."""
+    return str(rng.choice(list(KINDS), p=np.array(list(KINDS.values())) / sum(KINDS.values())))
+
+
 def simulate_galaxies(
     n: int, seed: int, npix: int = 128, start: int = 0, kinds: list[str] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -72,7 +77,7 @@ def simulate_galaxies(
 def simulate_galaxy(seed: int, index: int, npix: int = 128, kind: str | None = None) -> tuple[np.ndarray, np.void]:
     """One galaxy: (2, npix, npix) float32 and its row of properties. See ``simulate_galaxies``."""
     rng = galaxy_generator(seed, index)
-    drawn = str(rng.choice(list(KINDS), p=np.array(list(KINDS.values())) / sum(KINDS.values())))
+    drawn = draw_kind(rng)
     kind = kind or drawn
     row = np.zeros((), dtype=PROPERTIES)
     row["index"], row["seed"], row["kind"] = index, seed, kind
@@ -215,4 +220,4 @@ def _active_nucleus(
     return images + point * np.array([rng.uniform(0.3, 1.4), 1.0], dtype=np.float32)[:, None, None]
 
 
-__all__ = ["KINDS", "PROPERTIES", "galaxy_generator", "half_light_radius", "simulate_galaxies"]
+__all__ = ["KINDS", "PROPERTIES", "draw_kind", "galaxy_generator", "half_light_radius", "simulate_galaxies"]
