@@ -1,7 +1,8 @@
-"""The columns of a catalogue that galbatch knows, their types, and how they leave Arrow without losing a digit.
+"""The columns of a catalogue that galbatch knows, their types, and how they leave Arrow without losing a
+digit.
 
-``source_id`` is an integer (64 bits, kept exactly) or a string; ``ra`` and ``dec`` are degrees, ICRS. Positions may be pixels
-instead (``x``, ``y``). Everything else passes through.
+``source_id`` is an integer (64 bits, kept exactly) or a string; ``ra`` and ``dec`` are degrees, ICRS.
+Positions may be pixels instead (``x``, ``y``). Everything else passes through.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ def check_id_type(path: str, kind: pa.DataType) -> None:
 
 
 def to_numpy(path: str, name: str, column: pa.ChunkedArray) -> np.ndarray:
-    """One known column as numpy: ids int64 or object (str); floats float64 with NaN for null; indices int64 with -1."""
+    """One known column as numpy: ids int64 or object (str); floats float64 with NaN for null; indices int64
+    with -1."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         column = column.cast(kind.value_type)

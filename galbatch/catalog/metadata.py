@@ -1,4 +1,5 @@
-"""Units, UCDs and descriptions of a catalogue's columns, from Arrow field metadata or astropy's ``table_meta_yaml``."""
+"""Units, UCDs and descriptions of a catalogue's columns, from Arrow field metadata or astropy's
+``table_meta_yaml``."""
 
 from __future__ import annotations
 

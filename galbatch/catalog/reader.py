@@ -1,7 +1,7 @@
 """Catalogues in Parquet (streamed; also a HATS folder), FITS, ECSV and VOTable, as one thing: ``Catalog``.
 
-Rows keep their order. Nothing goes through floats on its way. Pass-through columns stay in Arrow, with units and
-descriptions where the file has them.
+Rows keep their order. Nothing goes through floats on its way. Pass-through columns stay in Arrow, with
+units and descriptions where the file has them.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def open_catalog(path: str | Path, pixel_columns: bool = False) -> Catalog:
 
 
 class Catalog:
-    """A source list. ``schema``: Arrow schema of all columns; ``n_rows``; ``path``; ``meta``: {column: {unit, ucd,
-    description}} as far as the file says."""
+    """A source list. ``schema``: Arrow schema of all columns; ``n_rows``; ``path``; ``meta``: {column:
+    {unit, ucd, description}} as far as the file says."""
 
     def __init__(self, path: Path, schema: pa.Schema, n_rows: int):
         self.path, self.schema, self.n_rows = path, schema, n_rows
@@ -72,14 +72,16 @@ class Catalog:
         raise NotImplementedError
 
     def tables(self, columns: list[str] | None = None, size: int = BATCH_ROWS) -> Iterator[pa.Table]:
-        """Consecutive Arrow tables of at most ``size`` rows. Raises ``InputError`` where the file turns out damaged."""
+        """Consecutive Arrow tables of at most ``size`` rows. Raises ``InputError`` where the file turns out
+        damaged."""
         try:
             yield from self._tables(list(columns if columns is not None else self.columns), size)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise InputError(f"Catalogue {self.path} cannot be read to its end: {error}.") from error
 
     def batches(self, columns: list[str] | None = None, size: int = BATCH_ROWS) -> Iterator[tuple[int, dict]]:
-        """(first row, {column: numpy (n,)}) of consecutive rows; by default the columns that galbatch knows."""
+        """(first row, {column: numpy (n,)}) of consecutive rows; by default the columns that galbatch
+        knows."""
         names = columns or [c for c in (*REQUIRED, *OPTIONAL) if c in self.columns]
         first = 0
         for table in self.tables(names, size):

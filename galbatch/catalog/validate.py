@@ -1,4 +1,5 @@
-"""Is a catalogue sound: unique ids, positions that are positions, no two sources in one place. Streamed; 10^7 rows fit in 1 GB."""
+"""Is a catalogue sound: unique ids, positions that are positions, no two sources in one place. Streamed;
+10^7 rows fit in 1 GB."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ _STRIP_ROWS = 1 << 18
 
 @dataclass(frozen=True)
 class Validation:
-    """``findings`` for a person; ``flags`` (n,) int64: DUPLICATE_ID, DUPLICATE_POSITION; ``bad_position`` (n,) bool."""
+    """``findings`` for a person; ``flags`` (n,) int64: DUPLICATE_ID, DUPLICATE_POSITION; ``bad_position``
+    (n,) bool."""
 
     findings: list[Finding] = field(default_factory=list)
     flags: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -91,7 +93,8 @@ def check_positions(ra: np.ndarray, dec: np.ndarray, subject: str) -> tuple[np.n
 
 
 def close_pairs(ra: np.ndarray, dec: np.ndarray, arcsec: float) -> np.ndarray:
-    """(n,) bool: rows with another row within ``arcsec``, by strips of declination that overlap by that much."""
+    """(n,) bool: rows with another row within ``arcsec``, by strips of declination that overlap by that
+    much."""
     near = np.zeros(len(ra), bool)
     order = np.argsort(np.where(np.isfinite(ra) & (np.abs(dec) <= 90), dec, np.inf), kind="stable").astype(np.int64)
     count = int(np.sum(np.isfinite(ra) & (np.abs(dec) <= 90)))

@@ -1,6 +1,7 @@
 """Survey files and mosaics: where sources lie, their stamps in every band, noise, masks, PSFs."""
 
 from galbatch.cutouts.config import SurveyConfig, load_survey
+from galbatch.cutouts.footprint import check_footprint
 from galbatch.cutouts.survey import Located, Survey, open_survey
 
-__all__ = ["Located", "Survey", "SurveyConfig", "load_survey", "open_survey"]
+__all__ = ["Located", "Survey", "SurveyConfig", "check_footprint", "load_survey", "open_survey"]

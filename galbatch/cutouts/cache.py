@@ -1,7 +1,8 @@
 """Compressed files, unpacked once a node into a bounded folder; keyed by path, size and modification time.
 
-The folder is ``$GALBATCH_CACHE``, else ``galbatch-cache-<user>`` in the system's temporary folder. The files least
-recently used go first when it grows past its bound; a file that is still open elsewhere stays readable there.
+The folder is ``$GALBATCH_CACHE``, else ``galbatch-cache-<user>`` in the system's temporary folder. The
+files least recently used go first when it grows past its bound; a file that is still open elsewhere stays
+readable there.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def cache_folder() -> Path:
 
 
 def gunzipped(path: str, stamp: FileStamp, limit: int = DEFAULT_BYTES) -> str:
-    """The path of the unpacked ``path`` (a local .gz file or a URL). Raises ``InputError`` for a damaged file."""
+    """The path of the unpacked ``path`` (a local .gz file or a URL). Raises ``InputError`` for a damaged
+    file."""
     def unpack(target: Path) -> None:
         source = open_bytes(path, stamp)
         try:

@@ -41,7 +41,8 @@ class Plane:
 
 @dataclass(frozen=True)
 class TileConfig:
-    """The files of one band in one mosaic, and what is known of them. Units are those of the keys of the survey file."""
+    """The files of one band in one mosaic, and what is known of them. Units are those of the keys of the
+    survey file."""
 
     name: str
     sci: Plane
@@ -204,7 +205,8 @@ def _plane(path, where, plane, table, layout, optional, names) -> Plane | None:
 
 
 def parse_path(path: Path, where: str, text: str, names: dict[str, str]) -> tuple[str, tuple[str, ...]]:
-    """``file.fits[EXT]`` to (absolute path or URL, extension names). Raises ``ConfigError`` for what cannot be a path."""
+    """``file.fits[EXT]`` to (absolute path or URL, extension names). Raises ``ConfigError`` for what cannot
+    be a path."""
     match = re.fullmatch(r"(?P<file>[^\[\]\x00]+)(\[(?P<ext>[^\[\]\x00]+)\])?", text, flags=re.DOTALL)
     if match is None:
         raise ConfigError(f"{path}: {where} = {text!r} is not a path or path[EXTNAME].")
@@ -218,7 +220,11 @@ def parse_path(path: Path, where: str, text: str, names: dict[str, str]) -> tupl
             raise ConfigError(f"{path}: {where} = {text!r}: URLs of {', '.join(_SCHEMES)} can be read, "
                               "other paths are local.")
         return file, ext
-    return str(Path(path.parent, file)), ext
+    full = Path(path.parent, file)
+    try:
+        return str(full.resolve() if ".." in full.parts else full), ext
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"{path}: {where} = {text!r} is not a path: {error}.") from error
 
 
 def _mask_bits(path, where, table, layout) -> int | tuple[int | str, ...]:

@@ -1,7 +1,8 @@
-"""FITS images by header and position: where an image's pixels lie, and boxes of them read straight from the file.
+"""FITS images by header and position: where an image's pixels lie, and boxes of them read straight from the
+file.
 
-``read_boxes`` returns stamps (n, h, w) in native byte order. Rows are read one by one where sources are far apart, and in
-one piece where they are close, whichever costs less.
+``read_boxes`` returns stamps (n, h, w) in native byte order. Rows are read one by one where sources are far
+apart, and in one piece where they are close, whichever costs less.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ _MAX_SPAN = 1 << 26
 
 @dataclass(frozen=True)
 class ImageHDU:
-    """One image of a file: ``shape`` (ny, nx) or (n, ny, nx); ``offset`` of its first byte; ``header`` as text."""
+    """One image of a file: ``shape`` (ny, nx) or (n, ny, nx); ``offset`` of its first byte; ``header`` as
+    text."""
 
     path: str
     name: str
@@ -57,7 +59,8 @@ def parse_header(text: str) -> fits.Header:
 
 
 def scan_images(source: LocalBytes | RemoteBytes) -> list[ImageHDU]:
-    """All image HDUs with pixels (tile-compressed ones too). Raises ``InputError`` for what is not FITS or is cut short."""
+    """All image HDUs with pixels (tile-compressed ones too). Raises ``InputError`` for what is not FITS or
+    is cut short."""
     images, position, size = [], 0, source.stamp.size
     if size == 0:
         raise InputError(f"{source.path} is empty (0 bytes).")
@@ -136,8 +139,8 @@ def _number(header, key: str, default: float) -> float:
 
 
 def choose(images: list[ImageHDU], path: str, ext: tuple[str, ...]) -> ImageHDU:
-    """The image named first in ``ext`` (names or indices); the only image when none is named or the names are a
-    layout's and just one image exists. Raises ``InputError`` with what the file holds."""
+    """The image named first in ``ext`` (names or indices); the only image when none is named or the names
+    are a layout's and just one image exists. Raises ``InputError`` with what the file holds."""
     for want in ext:
         for image in images:
             if (want.isdigit() and image.index == int(want)) or image.name == want.upper():
@@ -154,8 +157,8 @@ def choose(images: list[ImageHDU], path: str, ext: tuple[str, ...]) -> ImageHDU:
 def read_boxes(source, image: ImageHDU, y0, x0, h: int, w: int, plane: int = 0, fill=np.nan):
     """Stamps (n, h, w) whose first pixels are (y0, x0) (n,) int, which may lie outside; there ``fill``.
 
-    Returns (stamps, ok): float32 for floats and scaled integers, int64 for plain integers when ``fill`` is an integer;
-    ``ok`` (n,) False where bytes could not be read.
+    Returns (stamps, ok): float32 for floats and scaled integers, int64 for plain integers when ``fill`` is
+    an integer; ``ok`` (n,) False where bytes could not be read.
     """
     y0, x0 = np.asarray(y0, np.int64), np.asarray(x0, np.int64)
     ny, nx = image.shape[-2:]
@@ -172,7 +175,8 @@ def read_boxes(source, image: ImageHDU, y0, x0, h: int, w: int, plane: int = 0, 
 
 
 def _groups(y0, h, stride, remote) -> list[tuple[np.ndarray, bool]]:
-    """Sources sorted by row: runs to read as one span of whole rows (True), and all others row by row (False)."""
+    """Sources sorted by row: runs to read as one span of whole rows (True), and all others row by row
+    (False)."""
     order = np.argsort(y0, kind="stable")
     alone = h * _CALL_US
     groups, run, last, cost = [], [], 0, 0.0

@@ -1,7 +1,7 @@
 """Pixel grids on the sky: positions of many sources at once, the scale, and the WCS of a stamp.
 
-Pixel coordinates count from 0 at the centre of the first pixel. A pixel scale given by the user wins over the header's: the
-linear part of the WCS is then rescaled about its reference point.
+Pixel coordinates count from 0 at the centre of the first pixel. A pixel scale given by the user wins over
+the header's: the linear part of the WCS is then rescaled about its reference point.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class Grid:
         return np.where(np.isfinite(inside), inside, -np.inf)
 
     def stamp_wcs(self, x0, y0, x, y, ra, dec) -> np.ndarray:
-        """(n, 8) crpix1 crpix2 crval1 crval2 cd11 cd12 cd21 cd22 of TAN stamps whose first pixel is (x0, y0)."""
+        """(n, 8) crpix1 crpix2 crval1 crval2 cd11 cd12 cd21 cd22 of TAN stamps whose first pixel is (x0,
+        y0)."""
         out = np.empty((len(x0), 8))
         if self.linear:
             out[:, 0], out[:, 1] = self.wcs.wcs.crpix[0] - x0, self.wcs.wcs.crpix[1] - y0
@@ -77,7 +78,8 @@ def grid_of(header, shape: tuple[int, int], where: str, scale_arcsec: float | No
             need_sky: bool = True) -> Grid:
     """The grid of an image from its header; ``scale_arcsec`` wins over the header's scale.
 
-    Raises ``InputError`` when the header has no usable celestial WCS and one is needed, or when no scale is known.
+    Raises ``InputError`` when the header has no usable celestial WCS and one is needed, or when no scale is
+    known.
     """
     wcs, problem = _celestial(header)
     if wcs is None:

@@ -1,7 +1,8 @@
-"""Open images of a survey: a plane of the survey file becomes something to read boxes from, whatever its packing.
+"""Open images of a survey: a plane of the survey file becomes something to read boxes from, whatever its
+packing.
 
-One ``ImagePool`` a process holds them open. Files are pinned (size, modification time) when first seen, anywhere; a file
-that is not as pinned raises ``InputError``.
+One ``ImagePool`` a process holds them open. Files are pinned (size, modification time) when first seen,
+anywhere; a file that is not as pinned raises ``InputError``.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ class ImagePool:
         self._scans: dict[str, tuple[LocalBytes | RemoteBytes, list[ImageHDU]]] = {}
 
     def open(self, plane: Plane) -> OpenImage:
-        """The image of ``plane``. Raises ``InputError`` if it is missing, damaged, changed, or has no such extension."""
+        """The image of ``plane``. Raises ``InputError`` if it is missing, damaged, changed, or has no such
+        extension."""
         key = (plane.path, plane.ext)
         if key not in self._open:
             self._open[key] = self._load(plane)

@@ -1,10 +1,11 @@
 """Survey layouts by name: which plane of a survey is what, in small TOML files that users can add to.
 
-A layout says, for each plane (``sci err wht var exp mask seg``), under which extension names it is found (first
-that exists wins) and, when the survey file does not name its file, how to get it from the file of ``sci`` (the same file,
-or with a part of its name replaced). It says in which order noise planes are preferred, whether the
-noise holds the photon noise of the source (``poisson = "included"``), misses it (``"missing"``) or has it added from an
-exposure map (``"exposure"``), and the survey's unit, zero point and mask bits, if the survey fixes them.
+A layout says, for each plane (``sci err wht var exp mask seg``), under which extension names it is found
+(first that exists wins) and, when the survey file does not name its file, how to get it from the file of
+``sci`` (the same file, or with a part of its name replaced). It says in which order noise planes are
+preferred, whether the noise holds the photon noise of the source (``poisson = "included"``), misses it
+(``"missing"``) or has it added from an exposure map (``"exposure"``), and the survey's unit, zero point and
+mask bits, if the survey fixes them.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class PlaneRule:
 
 @dataclass(frozen=True)
 class Layout:
-    """A survey layout. ``noise``: noise planes by preference; ``mask_bits``: bit numbers or names to reject."""
+    """A survey layout. ``noise``: noise planes by preference; ``mask_bits``: bit numbers or names to
+    reject."""
 
     name: str
     description: str = ""
@@ -54,7 +56,8 @@ def layout_names() -> list[str]:
 
 
 def load_layout(name: str, folder: Path) -> Layout:
-    """The layout called ``name``, or the TOML file of that name relative to ``folder`` (the survey file's folder).
+    """The layout called ``name``, or the TOML file of that name relative to ``folder`` (the survey file's
+    folder).
 
     Raises ``ConfigError`` with the known names when there is none, and for any wrong key in it.
     """

@@ -1,7 +1,8 @@
 """Which pixels belong to the source, which to its neighbours, and the sky level that is left.
 
-The segmentation is the survey's, or made for each stamp with SEP (Barbary 2016; the algorithms of SExtractor, Bertin &
-Arnouts 1996): threshold 1.5 sigma on a filtered image, deblended. ``seg`` is 0 for sky, 1 for the source, 2 and more for neighbours.
+The segmentation is the survey's, or made for each stamp with SEP (Barbary 2016; the algorithms of
+SExtractor, Bertin & Arnouts 1996): threshold 1.5 sigma on a filtered image, deblended. ``seg`` is 0 for
+sky, 1 for the source, 2 and more for neighbours.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ SKY_LIMIT_SIGMA, SKY_SHARE = 0.5, 0.25
 
 @dataclass
 class Neighbours:
-    """Of a batch: ``seg`` (n, h, w) int32; ``near`` (n, h, w) bool, neighbours grown by a pixel; columns (n,); flags (n,)."""
+    """Of a batch: ``seg`` (n, h, w) int32; ``near`` (n, h, w) bool, neighbours grown by a pixel; columns
+    (n,); flags (n,)."""
 
     seg: np.ndarray
     near: np.ndarray
@@ -36,8 +38,8 @@ def find_neighbours(data: np.ndarray, sigma: np.ndarray, bad: np.ndarray, segmap
                     segmap_id: np.ndarray | None = None, acf_sum: float = 1.0) -> Neighbours:
     """Segment stamps (n, h, w) (data and sigma in one unit; ``bad`` pixels unusable).
 
-    ``segmap`` (n, h, w): cut out of the survey's map, with ``segmap_id`` (n,) the source's label (else that at the centre).
-    ``acf_sum``: sum of the noise autocorrelation, for the error of the sky level.
+    ``segmap`` (n, h, w): cut out of the survey's map, with ``segmap_id`` (n,) the source's label (else that
+    at the centre). ``acf_sum``: sum of the noise autocorrelation, for the error of the sky level.
     """
     n, h, w = data.shape
     seg, near = np.zeros((n, h, w), np.int32), np.zeros((n, h, w), bool)
@@ -121,8 +123,9 @@ def _contamination(data, bad, seg) -> tuple[float, int]:
 
 
 def _sky(data, sigma, bad, seg, acf_sum) -> tuple[float, float, float, float]:
-    """Sigma-clipped median of pixels away from all segments, its error (correlated noise included), the noise, and which
-    share of the stamp is sky. The wings of a source that fills its stamp are not told from sky."""
+    """Sigma-clipped median of pixels away from all segments, its error (correlated noise included), the
+    noise, and which share of the stamp is sky. The wings of a source that fills its stamp are not told from
+    sky."""
     blank = ~ndimage.binary_dilation(seg > 0, np.ones((3, 3), bool), iterations=3) & ~bad
     count = int(blank.sum())
     if count < 25:

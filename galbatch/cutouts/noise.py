@@ -1,11 +1,12 @@
-"""Noise measured on the blank parts of a mosaic: by how much its noise map is off, and how its pixels are correlated.
+"""Noise measured on the blank parts of a mosaic: by how much its noise map is off, and how its pixels are
+correlated.
 
-Blank pixels are what is left when bad pixels and everything above 3 sigma on a smoothed image (grown by ``GROW_PIX``) are taken
-out and a slowly varying background is subtracted. ``err_scale`` is the robust scatter (1.4826 MAD) of data / sigma there.
-Where that scatter differs from place to place by more
-than ``LOCAL_SPREAD`` (a constant noise map over a mosaic of varying depth), it is measured again around each source.
-``noise_acf`` is the autocorrelation of data / sigma by lag, from pairs of blank pixels (sums over pairs by FFT),
-symmetrised, its power spectrum clamped to be positive, centre 1.
+Blank pixels are what is left when bad pixels and everything above 3 sigma on a smoothed image (grown by
+``GROW_PIX``) are taken out and a slowly varying background is subtracted. ``err_scale`` is the robust
+scatter (1.4826 MAD) of data / sigma there. Where that scatter differs from place to place by more than
+``LOCAL_SPREAD`` (a constant noise map over a mosaic of varying depth), it is measured again around each
+source. ``noise_acf`` is the autocorrelation of data / sigma by lag, from pairs of blank pixels (sums over
+pairs by FFT), symmetrised, its power spectrum clamped to be positive, centre 1.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ _FLOOR = 1e-3
 
 
 def measure_tile(tile) -> dict:
-    """{"err_scale", "noise_acf" (7, 7) list, "n_blank", "blank_frac", "local_spread", "local"} of an open tile.
+    """{"err_scale", "noise_acf" (7, 7) list, "n_blank", "blank_frac", "local_spread", "local"} of an open
+    tile.
 
     Raises ``InputError`` when fewer than ``MIN_BLANK`` pixels are blank.
     """
@@ -65,7 +67,8 @@ def robust_scatter(values: np.ndarray) -> float:
 
 
 def _spread(clean) -> float:
-    """Relative spread (robust) of the scatter in blocks of ``LOCAL_BOX_PIX``; 0 with fewer than four of them."""
+    """Relative spread (robust) of the scatter in blocks of ``LOCAL_BOX_PIX``; 0 with fewer than four of
+    them."""
     scatters = []
     for z, blank in clean:
         for i in range(0, z.shape[0] - LOCAL_BOX_PIX // 2, LOCAL_BOX_PIX):
@@ -77,8 +80,9 @@ def _spread(clean) -> float:
 
 
 def local_scale(tile, x, y, size: int, fallback: float) -> np.ndarray:
-    """(n,) factor on sigma around pixels (x, y), from the blank pixels of a box twice a stamp of ``size`` wide (at least
-    ``LOCAL_BOX_PIX``); few blank pixels pull it to ``fallback``. It depends on the source's surroundings alone."""
+    """(n,) factor on sigma around pixels (x, y), from the blank pixels of a box twice a stamp of ``size``
+    wide (at least ``LOCAL_BOX_PIX``); few blank pixels pull it to ``fallback``. It depends on the source's
+    surroundings alone."""
     side = max(LOCAL_BOX_PIX, 2 * size)
     ny, nx = tile.shape
     h, w = min(side, ny), min(side, nx)
@@ -133,7 +137,8 @@ def _background(z: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def autocorrelation(boxes: list[tuple[np.ndarray, np.ndarray]], size: int = LAGS) -> np.ndarray:
-    """(size, size) autocorrelation by lag of boxes (values, which count); pairs with one pixel left out do not count."""
+    """(size, size) autocorrelation by lag of boxes (values, which count); pairs with one pixel left out do
+    not count."""
     reach = size // 2
     products, pairs = np.zeros((size, size)), np.zeros((size, size))
     for z, good in boxes:
@@ -151,8 +156,8 @@ def autocorrelation(boxes: list[tuple[np.ndarray, np.ndarray]], size: int = LAGS
 
 
 def positive_definite(acf: np.ndarray) -> np.ndarray:
-    """The autocorrelation nearest to ``acf`` (found by clamping its spectrum and cutting it back to its lags, in turns) whose
-    spectrum is at least ``_FLOOR`` of white noise at every frequency."""
+    """The autocorrelation nearest to ``acf`` (found by clamping its spectrum and cutting it back to its
+    lags, in turns) whose spectrum is at least ``_FLOOR`` of white noise at every frequency."""
     size, grid = acf.shape[0], 8 * acf.shape[0]
     reach, out = size // 2, acf.copy()
     for _ in range(100):
@@ -192,7 +197,8 @@ def measure_survey(survey, force: bool = False) -> None:
 
 
 def band_acf(survey, band: str) -> np.ndarray | None:
-    """The mean autocorrelation of the tiles of a band, by blank pixels; from a file where one is named; None if white."""
+    """The mean autocorrelation of the tiles of a band, by blank pixels; from a file where one is named;
+    None if white."""
     tiles = [t for t in survey._band(band).tiles if survey._usable(band, t.name)]
     if not tiles or all(t.noise_acf == "none" for t in tiles):
         return None

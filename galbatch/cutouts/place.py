@@ -1,4 +1,5 @@
-"""Which tile of a band holds a source, and at which pixel: the tile whose edge is farthest wins, others stay candidates."""
+"""Which tile of a band holds a source, and at which pixel: the tile whose edge is farthest wins, others
+stay candidates."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Place:
-    """Of (n,) sources in one tile each: tile name ('' if none), x, y (NaN if none), ``inside``: pixels to the edge."""
+    """Of (n,) sources in one tile each: tile name ('' if none), x, y (NaN if none), ``inside``: pixels to
+    the edge."""
 
     tile: np.ndarray
     x: np.ndarray
@@ -19,7 +21,8 @@ class Place:
 
 @dataclass(frozen=True)
 class Places:
-    """Of (n,) sources in every tile (t, n) of a band: x, y, and ``inside`` (-inf where the tile is out of question)."""
+    """Of (n,) sources in every tile (t, n) of a band: x, y, and ``inside`` (-inf where the tile is out of
+    question)."""
 
     names: tuple[str, ...]
     x: np.ndarray
@@ -69,7 +72,8 @@ def _name(value) -> str:
 
 
 def _from_pixels(survey, band: str, name: str, rows, wanted):
-    """x and y are pixels of the finest band: over the sky to other bands, or by the ratio of scales without a WCS."""
+    """x and y are pixels of the finest band: over the sky to other bands, or by the ratio of scales without
+    a WCS."""
     x, y = np.asarray(rows["x"], float), np.asarray(rows["y"], float)
     finest = survey.finest()
     if band == finest:

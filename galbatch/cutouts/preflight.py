@@ -1,4 +1,5 @@
-"""What a survey's files look like before a run: every finding says which file, both values, and what to do."""
+"""What a survey's files look like before a run: every finding says which file, both values, and what to do.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The PSF of each source of a batch, from the PSF file of its band and tile.
 
-Cubes go by ``psf_index`` (counted from 0) or the nearest position, grids are interpolated bilinearly between their four
-neighbours and held constant outside (flag PSF_EXTRAPOLATED), PSFEx polynomials are evaluated. What fails the
-checks is flagged PSF_BAD and replaced by nothing: the caller must not use it.
+Cubes go by ``psf_index`` (counted from 0) or the nearest position, grids are interpolated bilinearly
+between their four neighbours and held constant outside (flag PSF_EXTRAPOLATED), PSFEx polynomials are
+evaluated. What fails the checks is flagged PSF_BAD and replaced by nothing: the caller must not use it.
 """
 
 from __future__ import annotations
@@ -112,7 +112,8 @@ class PsfProvider:
         return np.tensordot(terms, self.file.cube, 1), max(abs(a), abs(b)) > 1
 
     def findings(self, columns) -> list[Finding]:
-        """What a preflight says of the PSFs; ``columns``: names of the catalogue's columns, None if not known."""
+        """What a preflight says of the PSFs; ``columns``: names of the catalogue's columns, None if not
+        known."""
         out, path = [], self.tile.psf.path
         if not self.scale_known:
             out.append(Finding("warn", "psf_scale", self.subject, f"{path} states no pixel scale; "

@@ -1,8 +1,9 @@
-"""Is a PSF usable: finite, centred, odd-sized, normalised, at a known scale? Even sizes are resampled, not guessed.
+"""Is a PSF usable: finite, centred, odd-sized, normalised, at a known scale? Even sizes are resampled, not
+guessed.
 
-The centre is a Gaussian-windowed centroid about the peak. A PSF whose centre lies between pixels (even size) is shifted by
-half a pixel with a quintic spline and loses its outer row and column; one centred on a pixel of an even array is cropped.
-The norm (sum) is recorded and kept, unless the user asks for unit norm.
+The centre is a Gaussian-windowed centroid about the peak. A PSF whose centre lies between pixels (even
+size) is shifted by half a pixel with a quintic spline and loses its outer row and column; one centred on a
+pixel of an even array is cropped. The norm (sum) is recorded and kept, unless the user asks for unit norm.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ NORM_RANGE = (0.5, 1.5)
 
 @dataclass(frozen=True)
 class CheckedPsf:
-    """``image`` (p, p) float32, p odd; ``offset_pix`` of its centre from the array's; ``problem`` '' if usable."""
+    """``image`` (p, p) float32, p odd; ``offset_pix`` of its centre from the array's; ``problem`` '' if
+    usable."""
 
     image: np.ndarray
     norm: float
@@ -29,7 +31,8 @@ class CheckedPsf:
 
 def check_psf(image: np.ndarray, pixels_per_detector: float = 1.0, centre: str = "check",
               norm: str = "keep") -> CheckedPsf:
-    """``image`` (ny, nx) with ``pixels_per_detector`` PSF pixels to a detector pixel side. Never raises: see ``problem``."""
+    """``image`` (ny, nx) with ``pixels_per_detector`` PSF pixels to a detector pixel side. Never raises:
+    see ``problem``."""
     image = np.asarray(image, np.float64)
     blank = np.zeros((3, 3), np.float32)
     if image.ndim != 2 or min(image.shape) < 3:

@@ -1,9 +1,9 @@
 """PSF files: an image, a cube by index or nearest position, STDPSF and stpsf grids, PSFEx models.
 
-STDPSF (Anderson): cube with NXPSFS, NYPSFS, IPSFXnn, JPSFYnn. stpsf grids: cube with OVERSAMP and DET_YXn = '(y, x)'. PSFEx:
-table PSF_DATA with PSF_MASK (components), POLZEROi, POLSCALi, POLDEG1, PSF_SAMP. Grids and PSFEx are functions of position,
-whose frame ('mosaic' or 'detector') the survey file must state. Oversampled PSFs that sum to the
-square of their oversampling are brought to a sum near one.
+STDPSF (Anderson): cube with NXPSFS, NYPSFS, IPSFXnn, JPSFYnn. stpsf grids: cube with OVERSAMP and DET_YXn =
+'(y, x)'. PSFEx: table PSF_DATA with PSF_MASK (components), POLZEROi, POLSCALi, POLDEG1, PSF_SAMP. Grids and
+PSFEx are functions of position, whose frame ('mosaic' or 'detector') the survey file must state.
+Oversampled PSFs that sum to the square of their oversampling are brought to a sum near one.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ _SCALES = ("PIXELSCL", "PIXSCALE", "PIXSCL", "PSFSCALE")
 class PsfFile:
     """What a file holds. ``kind`` 'image', 'cube', 'nearest', 'grid' or 'psfex'; ``cube`` (m, p, p).
 
-    ``positions`` (m, 2): x, y (1-based pixels) or ra, dec of the planes; ``sky`` tells which. ``scale_arcsec`` None if not
-    stated; ``per_detector``: PSF pixels to a detector pixel side, where stated. ``poly`` of PSFEx: zero (2,), scale (2,), degree.
+    ``positions`` (m, 2): x, y (1-based pixels) or ra, dec of the planes; ``sky`` tells which.
+    ``scale_arcsec`` None if not stated; ``per_detector``: PSF pixels to a detector pixel side, where
+    stated. ``poly`` of PSFEx: zero (2,), scale (2,), degree.
     """
 
     path: str

@@ -1,7 +1,9 @@
-"""Stamps of a band whose pixel scale is no integer multiple of the finest band's, brought to one by area overlap.
+"""Stamps of a band whose pixel scale is no integer multiple of the finest band's, brought to one by area
+overlap.
 
-A target pixel gathers the flux of the pixels that it overlaps (drizzling with pixfrac 1, Fruchter & Hook 2002): flux is
-conserved, the variance is ``sum w^2 var``, a target pixel is bad when any of it comes from a bad pixel.
+A target pixel gathers the flux of the pixels that it overlaps (drizzling with pixfrac 1, Fruchter & Hook
+2002): flux is conserved, the variance is ``sum w^2 var``, a target pixel is bad when any of it comes from a
+bad pixel.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ import numpy as np
 
 
 def overlap(n_out: int, n_in: int, step: float) -> np.ndarray:
-    """(n_out, n_in) overlap, in input pixels, of output pixels ``step`` wide; the centres of pixels n // 2 coincide."""
+    """(n_out, n_in) overlap, in input pixels, of output pixels ``step`` wide; the centres of pixels n // 2
+    coincide."""
     low_out = (np.arange(n_out) - n_out // 2 - 0.5) * step
     low_in = np.arange(n_in) - n_in // 2 - 0.5
     low = np.maximum(low_out[:, None], low_in[None, :])

@@ -1,4 +1,5 @@
-"""Bytes of a file by position, local or remote: no memory map, so that a file cut short is an error and not a signal.
+"""Bytes of a file by position, local or remote: no memory map, so that a file cut short is an error and not
+a signal.
 
 A ``ByteSource`` knows its size and modification time when opened and refuses to go on once they have changed.
 """

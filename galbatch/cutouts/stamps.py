@@ -1,7 +1,8 @@
-"""A batch of sources to stamps in every band, with the flags that say what is wrong with each pixel and each source.
+"""A batch of sources to stamps in every band, with the flags that say what is wrong with each pixel and
+each source.
 
-Each band's stamp is centred on its own pixel nearest to the source, which is pixel (h // 2, w // 2) of the stamp. What a
-tile cannot give (edge, bad pixels) another tile that covers the source may.
+Each band's stamp is centred on its own pixel nearest to the source, which is pixel (h // 2, w // 2) of the
+stamp. What a tile cannot give (edge, bad pixels) another tile that covers the source may.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class _Cut:
 
 
 def cut_batch(survey, sources: dict[str, np.ndarray], stamp_pix: int) -> StampBatch:
-    """See ``Survey.cut``. Raises ``ConfigError`` only for a stamp size that the bands' ratios do not divide."""
+    """See ``Survey.cut``. Raises ``ConfigError`` only for a stamp size that the bands' ratios do not
+    divide."""
     rows = {k: np.asarray(v) for k, v in sources.items()}
     n = len(rows["source_id"])
     flags = np.zeros(n, np.int64)
@@ -79,7 +81,8 @@ def _failure(rows, i, off, unread, bad_psf, why) -> Failure:
 
 
 def _cut_band(survey, band: str, rows, size: int) -> _Cut:
-    """Cut from the best tile; where it covers a source only in part, try the other tiles and keep the best covered."""
+    """Cut from the best tile; where it covers a source only in part, try the other tiles and keep the best
+    covered."""
     step = survey.geometry()[band].step
     side = size if step == 1.0 else input_size(size, step)
     places = place(survey, band, rows)
@@ -114,7 +117,8 @@ def _read(survey, band, name, origin, side) -> RawStamps:
 
 
 def _note_broken(survey, band, places, rows, score, raw, why) -> None:
-    """A source without pixels, while a tile of the band cannot be opened: it may lie there, so it is a read error."""
+    """A source without pixels, while a tile of the band cannot be opened: it may lie there, so it is a read
+    error."""
     broken = [survey._broken[band, t] for t in places.names if not survey._usable(band, t)]
     for i in np.nonzero(score < -0.9)[0] if broken else []:
         wanted = str(rows["tile"][i]) if "tile" in rows else None
@@ -186,7 +190,8 @@ def _pixel_flags(raw: RawStamps, at: Place) -> np.ndarray:
 
 
 def _psfs(survey, band, rows, at: Place, step: float):
-    """PSFs (n, p, p) of one size, ids, flags, scale. Sources without a tile get an empty PSF and no PSF flag."""
+    """PSFs (n, p, p) of one size, ids, flags, scale. Sources without a tile get an empty PSF and no PSF
+    flag."""
     n = len(at.x)
     images, ids, flags = [np.zeros((1, 1), np.float32)] * n, np.full(n, "", dtype=object), np.zeros(n, np.int64)
     scale = survey.geometry()[band].delivered_scale_arcsec

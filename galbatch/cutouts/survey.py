@@ -1,7 +1,8 @@
-"""A survey opened: where sources lie, stamps of batches of them, what its files are and what is wrong with them.
+"""A survey opened: where sources lie, stamps of batches of them, what its files are and what is wrong with
+them.
 
-A ``Survey`` is small and can be sent to other processes: it holds the configuration, the pinned sizes and times of its files and
-the measured noise, and opens files when first needed there.
+A ``Survey`` is small and can be sent to other processes: it holds the configuration, the pinned sizes and
+times of its files and the measured noise, and opens files when first needed there.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ RATIO_TOLERANCE = 2e-3
 
 @dataclass(frozen=True)
 class Located:
-    """Of (n,) sources: name of the tile in the finest band, x and y there (pixels from 0), flags (n,) int64."""
+    """Of (n,) sources: name of the tile in the finest band, x and y there (pixels from 0), flags (n,)
+    int64."""
 
     tile: np.ndarray
     x: np.ndarray
@@ -40,8 +42,8 @@ class Located:
 
 @dataclass(frozen=True)
 class BandGeometry:
-    """``scale_arcsec`` of the band's own pixels, ``ratio`` to the finest band, ``step``: own pixels to one delivered
-    (1 unless resampled)."""
+    """``scale_arcsec`` of the band's own pixels, ``ratio`` to the finest band, ``step``: own pixels to one
+    delivered (1 unless resampled)."""
 
     scale_arcsec: float
     ratio: int
@@ -145,8 +147,8 @@ class Survey:
         return min(self.geometry(), key=lambda b: self.geometry()[b].scale_arcsec)
 
     def stamp_pix(self, stamp_arcsec: float | None = None) -> int:
-        """Side of a stamp in pixels of the finest band: at least ``stamp_arcsec`` (else the survey's), and a multiple
-        of every ratio. Without either: the survey's stamp_pix, else 64."""
+        """Side of a stamp in pixels of the finest band: at least ``stamp_arcsec`` (else the survey's), and
+        a multiple of every ratio. Without either: the survey's stamp_pix, else 64."""
         geometry = self.geometry()
         multiple = math.lcm(*(g.ratio for g in geometry.values()))
         arcsec = stamp_arcsec or self.config.stamp_arcsec
@@ -156,7 +158,8 @@ class Survey:
         return -(-wanted // multiple) * multiple
 
     def locate(self, ra, dec, tile=None, x=None, y=None) -> Located:
-        """Tile, pixel and pre-screen flags of (n,) sources: ra and dec in deg, or x and y in pixels of tile ``tile``.
+        """Tile, pixel and pre-screen flags of (n,) sources: ra and dec in deg, or x and y in pixels of tile
+        ``tile``.
 
         OFF_IMAGE where no tile of the finest band holds the position (or it is not a position at all).
         """
@@ -167,18 +170,20 @@ class Survey:
         return Located(best.tile, best.x, best.y, flags)
 
     def cut(self, sources: dict[str, np.ndarray], stamp_pix: int) -> StampBatch:
-        """Stamps of a batch in every band. ``sources``: columns (n,) source_id, ra, dec (or x, y with pixel columns), and
-        where they exist tile, psf_index, segmap_id, psf_x, psf_y. Never raises for a source: flags and failures."""
+        """Stamps of a batch in every band. ``sources``: columns (n,) source_id, ra, dec (or x, y with pixel
+        columns), and where they exist tile, psf_index, segmap_id, psf_x, psf_y. Never raises for a source:
+        flags and failures."""
         return cut_batch(self, sources, stamp_pix)
 
     def measure_noise(self, force: bool = False) -> dict:
-        """Measure what the survey file asks for (err_scale, noise_acf = "measure"), once a tile; returns ``measured``."""
+        """Measure what the survey file asks for (err_scale, noise_acf = "measure"), once a tile; returns
+        ``measured``."""
         measure_survey(self, force)
         return self.measured
 
     def err_scale(self, band: str, tile: str, x=None, y=None, size: int = 0):
-        """The factor on sigma of a tile: given, or measured (now, if it was not before); (n,) around pixels (x, y) where
-        the measurement found that it varies."""
+        """The factor on sigma of a tile: given, or measured (now, if it was not before); (n,) around pixels
+        (x, y) where the measurement found that it varies."""
         opened = self.tile(band, tile)
         given = opened.config.err_scale
         if given != "measure" and opened.noise != "exp":

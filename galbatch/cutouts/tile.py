@@ -1,7 +1,8 @@
-"""One band in one mosaic, opened: science, noise, mask and segmentation planes on one grid, in nJy per pixel.
+"""One band in one mosaic, opened: science, noise, mask and segmentation planes on one grid, in nJy per
+pixel.
 
-``read`` cuts boxes out of all planes at once; bad pixels are told apart by cause. No source of a batch can make it raise:
-what cannot be read comes back as not ``ok``.
+``read`` cuts boxes out of all planes at once; bad pixels are told apart by cause. No source of a batch can
+make it raise: what cannot be read comes back as not ``ok``.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from galbatch.errors import ConfigError, InputError
 
 @dataclass
 class RawStamps:
-    """Boxes (n, h, w) of one tile: ``data`` nJy (NaN where not finite or outside), ``var`` nJy^2 (inf where unknown);
-    bool planes by cause; ``segmap`` int64 or None; ``ok`` (n,) False where a file could not be read, with ``error``."""
+    """Boxes (n, h, w) of one tile: ``data`` nJy (NaN where not finite or outside), ``var`` nJy^2 (inf where
+    unknown); bool planes by cause; ``segmap`` int64 or None; ``ok`` (n,) False where a file could not be
+    read, with ``error``."""
 
     data: np.ndarray
     var: np.ndarray
@@ -44,7 +46,8 @@ class RawStamps:
 
 @dataclass
 class Tile:
-    """A tile whose files are open. ``noise``: the noise plane in use; ``njy``: nJy per unit of the science image."""
+    """A tile whose files are open. ``noise``: the noise plane in use; ``njy``: nJy per unit of the science
+    image."""
 
     config: TileConfig
     band: str
@@ -134,7 +137,8 @@ class Tile:
 
 
 def open_tile(config: SurveyConfig, band: str, tile: TileConfig, pool: ImagePool) -> Tile:
-    """Open and cross-check the files of a tile. Raises ``InputError`` or ``ConfigError`` naming the file at fault."""
+    """Open and cross-check the files of a tile. Raises ``InputError`` or ``ConfigError`` naming the file at
+    fault."""
     where = f"{band}" if tile.name == "0" else f"{band}, tile {tile.name}"
     images, missing = {}, []
     for plane in PLANES:

@@ -1,7 +1,8 @@
 """From the unit of an image to nJy per pixel. A unit is read or given, never assumed.
 
-AB magnitudes: m = 31.4 - 2.5 log10(flux / nJy) (Oke & Gunn 1983). A surface brightness is multiplied by the solid angle of
-a pixel, taken from the pixel scale in use (a header's PIXAR_SR may be the detector's, not the mosaic's).
+AB magnitudes: m = 31.4 - 2.5 log10(flux / nJy) (Oke & Gunn 1983). A surface brightness is multiplied by the
+solid angle of a pixel, taken from the pixel scale in use (a header's PIXAR_SR may be the detector's, not
+the mosaic's).
 """
 
 from __future__ import annotations

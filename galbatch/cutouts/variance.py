@@ -1,9 +1,10 @@
-"""The variance of each pixel from the noise planes of a layout, in the square of the unit of the science image.
+"""The variance of each pixel from the noise planes of a layout, in the square of the unit of the science
+image.
 
 err: sigma^2; var: as it is; wht: 1/wht; exp: 1/exp (a relative weight: its scale must be measured). With
-``poisson = "exposure"`` (DJA, grizli) the photon noise of the source is added:
-``var = 1/wht + max(sci, 0) / gain``, ``gain = exp / PHOTMJSR / PHOTSCAL * (PHOTFNU / OPHOTFNU)``, the exposure map being
-subsampled by its SAMPLE card. Pixels without a finite positive variance, weight and gain get an infinite variance.
+``poisson = "exposure"`` (DJA, grizli) the photon noise of the source is added: ``var = 1/wht + max(sci, 0)
+/ gain``, ``gain = exp / PHOTMJSR / PHOTSCAL * (PHOTFNU / OPHOTFNU)``, the exposure map being subsampled by
+its SAMPLE card. Pixels without a finite positive variance, weight and gain get an infinite variance.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Gain:
-    """Photon gain of an exposure map: ``phot_scale`` times the exposure; ``sample``: mosaic pixels to one of the map's;
-    ``complete`` False if a card was missing and counted as 1."""
+    """Photon gain of an exposure map: ``phot_scale`` times the exposure; ``sample``: mosaic pixels to one
+    of the map's; ``complete`` False if a card was missing and counted as 1."""
 
     phot_scale: float
     sample: int
@@ -40,7 +41,8 @@ def gain_of(exp_header, sci_header, exp_shape, sci_shape) -> Gain:
 
 
 def variance(kind: str, noise: np.ndarray, err_scale: float = 1.0) -> np.ndarray:
-    """(n, h, w) noise plane of ``kind`` 'err', 'var', 'wht' or 'exp' to a variance; inf where there is none."""
+    """(n, h, w) noise plane of ``kind`` 'err', 'var', 'wht' or 'exp' to a variance; inf where there is
+    none."""
     noise = noise.astype(np.float64)
     with np.errstate(all="ignore"):
         out = {"err": lambda: noise ** 2, "var": lambda: noise, "wht": lambda: 1.0 / noise,

@@ -1,0 +1,125 @@
+"""``galbatch check``: preflight of a run; writes nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import click
+
+
+@click.command("check")
+@click.argument("catalog", type=click.Path(dir_okay=True))
+@click.option("--survey", metavar="S.toml", type=click.Path(),
+              help="Survey file  [default: the catalogue's name with the ending .toml].")
+@click.option("--bands", metavar="A,B", help="Use only these bands of the survey file.")
+@click.option("--out", metavar="RUN", type=click.Path(), help="Run folder, to see if its disk has room.")
+@click.option("--model", metavar="PATH", type=click.Path(), help="Model folder  [default: the shipped model].")
+@click.option("--draws", type=int, default=16, show_default=True, help="Posterior draws a source.")
+@click.option("--noise", is_flag=True, help="Measure the noise of the mosaics too, where the survey file asks for it.")
+@click.option("--json", "as_json", is_flag=True, help="The findings as JSON.")
+def command(catalog, survey, bands, out, model, draws, noise, as_json) -> int:
+    """Look for what would spoil a run on CATALOG: files, WCS, grids, units, PSFs, ids, positions, model,
+    disk.
+
+    Exit code 1 when a run would be pointless.
+
+    \b
+    galbatch check catalogs/demo.parquet
+    galbatch check sources.parquet --survey ceers.toml --noise
+    """
+    names = tuple(b.strip() for b in bands.split(",") if b.strip()) if bands else ()
+    findings = collect(catalog, survey, names, out, model, draws, noise)
+    if as_json:
+        click.echo(json.dumps([asdict(f) for f in findings], indent=1))
+    else:
+        show(findings)
+    return 1 if any(f.level == "error" for f in findings) else 0
+
+
+def collect(catalog, survey, bands, out, model, draws, noise) -> list:
+    """All findings, the gravest first. Raises only when the catalogue or the survey file cannot be read at
+    all."""
+    from galbatch.catalog import open_catalog, validate
+    from galbatch.config import survey_beside
+    from galbatch.cutouts import check_footprint, load_survey, open_survey
+
+    opened = open_survey(load_survey(survey or survey_beside(catalog), bands or None))
+    source = open_catalog(catalog, opened.config.pixel_columns)
+    findings = opened.check(source.columns) + validate(source, opened.config.pixel_columns).findings
+    if not any(f.level == "error" and f.code in ("band", "grid") for f in findings):
+        findings += check_footprint(opened, source.batches())
+        findings += _noise(opened) if noise else []
+        findings += _product(catalog, opened, bands, out, model, draws, source)
+    order = {"error": 0, "warn": 1, "info": 2}
+    return sorted(findings, key=lambda f: order[f.level])
+
+
+def _noise(survey) -> list:
+    from galbatch.errors import GalbatchError
+    from galbatch.types import Finding
+
+    try:
+        measured = survey.measure_noise()
+    except GalbatchError as error:
+        return [Finding("error", "noise", survey.config.path, str(error), "Give err_scale and noise_acf.")]
+    return [Finding("info", "noise", band if tile == "0" else f"{band}, tile {tile}",
+                    f"true noise is {entry['err_scale']:.3f} of the map's"
+                    f"{', measured around each source' if entry['local'] else ''}; lag-1 correlation "
+                    f"{(entry['noise_acf'][3][4] + entry['noise_acf'][4][3]) / 2:.2f}; {entry['n_blank']} blank pixels")
+            for band, tiles in measured.items() for tile, entry in tiles.items()]
+
+
+def _product(catalog, survey, bands, out, model, draws, source) -> list:
+    """Model and disk."""
+    from pathlib import Path
+
+    from galbatch.config import RunSettings
+    from galbatch.errors import GalbatchError
+    from galbatch.run import prepare
+    from galbatch.store import RunPaths
+    from galbatch.types import Finding
+
+    settings = RunSettings(str(catalog), survey.config.path, bands, draws=draws, model=model or "")
+    try:
+        prior = prepare.open_model(settings, None)
+        inputs = prepare.Inputs(settings, survey, source, prior, [], None, source.n_rows, survey.stamp_pix())
+        layout = prepare.layout_of(inputs)
+        root = Path(out) if out else Path(catalog).with_suffix(".run")
+        room = prepare.check_space(RunPaths(root), layout)
+    except GalbatchError as error:
+        return [Finding("error", "run", "model and disk", str(error))]
+    return [Finding("info", "run", "model and disk", f"stamps of {layout.stamp_pix} pixels, {layout.n_batches} batches of "
+                    f"{layout.batch}; {root}: {room}")]
+
+
+def show(findings) -> None:
+    """The findings as a table; tiles of one band with the same trouble share a line."""
+    from rich.console import Console
+    from rich.table import Table
+
+    groups: dict[tuple, list] = {}
+    for f in findings:
+        groups.setdefault((f.level, f.code, f.subject.split(", tile")[0], f.remedy), []).append(f)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head, share in (("", None), ("where", 1), ("what was found", 3), ("what to do", 2)):
+        table.add_column(head, overflow="fold", ratio=share, no_wrap=share is None)
+    styles = {"error": "bold red", "warn": "yellow", "info": "dim"}
+    for (level, _, subject, remedy), members in groups.items():
+        if len(members) == 1:
+            subject, what = members[0].subject, members[0].what
+        else:
+            what = f"{len(members)} tiles; {members[0].subject.split(', ')[-1]}: {members[0].what}"
+        table.add_row(f"[{styles[level]}]{level}[/]", _plain(subject), _plain(what), _plain(remedy))
+    console = Console()
+    console = console if console.is_terminal else Console(width=160)
+    console.print(table)
+    counts = {level: sum(f.level == level for f in findings) for level in styles}
+    verdict = "A run would be pointless." if counts["error"] else "A run can start."
+    console.print(f"{counts['error']} errors, {counts['warn']} warnings. {verdict}")
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
