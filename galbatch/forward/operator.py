@@ -23,11 +23,12 @@ _CACHE = TransferCache()
 class ForwardModel:
     """Linear operator from fine images (b, k, c, H, W) to detector pixels (b, k, c, h, w), and the noise.
 
-    ``otf`` (b, 1, c, M, L // 2 + 1) on the padded grid ``grid`` = (M, L); ``margin`` fine pixels of unknown sky before
+    ``otf`` (b, 1, c, M, L // 2 + 1) and ``otf_fine`` (b, 1, c, H, W // 2 + 1) on the padded and the fine grid, the padded one ``grid`` = (M, L); ``margin`` fine pixels of unknown sky before
     the stamp in y and x; ``fine`` = (H, W) with both margins.
     """
 
     otf: torch.Tensor
+    otf_fine: torch.Tensor
     noise: object
     oversample: int
     margin: int
@@ -37,26 +38,41 @@ class ForwardModel:
 
     def apply(self, x: torch.Tensor) -> torch.Tensor:
         """A x."""
+        z = torch.fft.irfft2(torch.fft.rfft2(x, s=self.grid) * self.otf, s=self.grid)
+        return self._to_detector(z)
+
+    def _to_detector(self, z):
         n, m = self.oversample, self.margin
         h, w = self.stamp
-        z = torch.fft.irfft2(torch.fft.rfft2(x, s=self.grid) * self.otf, s=self.grid)
         z = z[..., m : m + n * h, m : m + n * w]
         return z if n == 1 else z.unflatten(-2, (h, n)).unflatten(-1, (w, n)).sum((-1, -3))
 
-    def adjoint(self, u: torch.Tensor) -> torch.Tensor:
-        """A^T u."""
+    def _from_detector(self, u, grid):
         n, m = self.oversample, self.margin
         h, w = self.stamp
         if n > 1:
             u = u.repeat_interleave(n, -1).repeat_interleave(n, -2)
-        z = u.new_zeros((*u.shape[:-2], *self.grid))
+        z = u.new_zeros((*u.shape[:-2], *grid))
         z[..., m : m + n * h, m : m + n * w] = u
+        return z
+
+    def adjoint(self, u: torch.Tensor) -> torch.Tensor:
+        """A^T u."""
+        z = self._from_detector(u, self.grid)
         z = torch.fft.irfft2(torch.fft.rfft2(z) * self.otf.conj(), s=self.grid)
         return z[..., : self.fine[0], : self.fine[1]]
 
     def normal(self, x: torch.Tensor) -> torch.Tensor:
         """A^T N^-1 A x."""
         return self.adjoint(self.noise.precision(self.apply(x)))
+
+    def periodic_normal(self, p: torch.Tensor) -> torch.Tensor:
+        """A^T N^-1 A in Fourier space of the fine grid, (b, k, c, H, W // 2 + 1), light wrapping around its edges.
+
+        One transform pair; correlated noise by its quick approximation. A preconditioner, never the likelihood.
+        """
+        u = self.noise.quick_precision(self._to_detector(torch.fft.irfft2(p * self.otf_fine, s=self.fine)))
+        return torch.fft.rfft2(self._from_detector(u, self.fine)) * self.otf_fine.conj()
 
     def crop(self, x: torch.Tensor) -> torch.Tensor:
         """The part (..., oversample h, oversample w) of a fine image (..., H, W) that the stamp covers."""
@@ -68,7 +84,7 @@ class ForwardModel:
 
         Used to precondition: |h|^2 with the pixel sum, times the mean precision (and the inverse noise power).
         """
-        power = _resample_spectrum(self.otf.abs() ** 2, self.grid, self.fine)
+        power = self.otf_fine.abs() ** 2
         n = self.oversample
         fy, fx = np.fft.fftfreq(self.fine[0]), np.fft.rfftfreq(self.fine[1])
         if n > 1:
@@ -86,13 +102,6 @@ class ForwardModel:
 def _dirichlet(f: np.ndarray, n: int) -> np.ndarray:
     """Transfer of the mean over n fine pixels at frequency f (cycles per fine pixel)."""
     return np.sinc(n * f) / np.sinc(f)
-
-
-def _resample_spectrum(power, grid, fine):
-    iy = np.rint(np.abs(np.fft.fftfreq(fine[0])) * grid[0]).astype(int) % grid[0]
-    iy = np.where(np.fft.fftfreq(fine[0]) < 0, (-iy) % grid[0], iy)
-    ix = np.minimum(np.rint(np.fft.rfftfreq(fine[1]) * grid[1]).astype(int), power.shape[-1] - 1)
-    return power[..., iy, :][..., ix]
 
 
 def forward_model(obs: Observation, oversample: int = 1, margin: int = 0, multiple_of: int = 1,
@@ -114,8 +123,10 @@ def forward_model(obs: Observation, oversample: int = 1, margin: int = 0, multip
     fine = tuple(-(-(n * oversample + 2 * margin) // multiple_of) * multiple_of for n in (h, w))
     reach = int(np.ceil((obs.psf.shape[-1] - 1) / 2 * psf_scale / fine_scale)) + 1
     grid = tuple(next_fast_len(n + min(reach, n - 1), real=True) for n in fine)
-    otf = (cache or _CACHE).get(obs.psf.reshape(b * c, *obs.psf.shape[2:]), psf_scale, fine_scale, grid,
-                                target_fwhm_pix, device)
+    psf = obs.psf.reshape(b * c, *obs.psf.shape[2:])
+    otf, otf_fine = (
+        (cache or _CACHE).get(psf, psf_scale, fine_scale, g, target_fwhm_pix, device).unflatten(0, (b, 1, c))
+        for g in (grid, fine))
     noise = noise_model(torch.from_numpy(weight).to(device), obs.noise_acf)
-    model = ForwardModel(otf.reshape(b, 1, c, *otf.shape[1:]), noise, oversample, margin, fine, (h, w), grid)
+    model = ForwardModel(otf, otf_fine, noise, oversample, margin, fine, (h, w), grid)
     return torch.from_numpy(data).to(device), model

@@ -62,31 +62,27 @@ class PosteriorDenoiser:
         d = self.denoise(x, sigma)
         s = _wide(sigma)
         v = SPECTRUM_FACTOR * self.spectra.residual_at(sigma)
-        q = self.model.normal
-
-        def solve(r):
-            return self.solver(v, r)
+        q, remainder = self.model.normal, self.solver.remainder
 
         def covariance(u):
             step = DIFFERENCE_STEP * s / u.square().mean((-1, -2, -3), keepdim=True).sqrt().clamp_min(1e-30)
             return s**2 * (self.denoise(x + step * u, sigma) - d) / step
 
         b = self._score(d)
-        w = b - q(solve(b))  # exact if V had the spectrum v
+        w = remainder(v, b)  # the solution, if V had the spectrum v
         vw = covariance(w)
         r = b - w - q(vw)
-        g = solve(r)
-        residual = r - q(g)  # preconditioned residual
         done: list[tuple] = []
-        for _ in range(1, self.products):  # generalised conjugate residuals
+        residual = remainder(v, r) if self.products > 1 else r
+        for _ in range(1, self.products):  # generalised conjugate residuals, preconditioned
             u = residual
             vu = covariance(u)
             qu = u + q(vu)
-            pu = qu - q(solve(qu))
+            pu = remainder(v, qu)
             for u2, vu2, qu2, pu2 in done:
                 beta = _dot(pu, pu2) / _dot(pu2, pu2).clamp_min(1e-30)
                 u, vu, qu, pu = u - beta * u2, vu - beta * vu2, qu - beta * qu2, pu - beta * pu2
             a = _dot(residual, pu) / _dot(pu, pu).clamp_min(1e-30)
-            w, vw, r, residual = w + a * u, vw + a * vu, r - a * qu, residual - a * pu
+            vw, r, residual = vw + a * vu, r - a * qu, residual - a * pu
             done.append((u, vu, qu, pu))
-        return d + vw + (solve(r) if self.products > 1 else g)
+        return d + vw + self.solver.correction(v, r)

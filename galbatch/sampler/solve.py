@@ -1,7 +1,9 @@
 """Linear solves of the sampler: (1/v + Q) c = r with v diagonal in Fourier space and Q = A^T N^-1 A.
 
-Preconditioned conjugate gradients in float32; a draw that has converged is frozen, so that its result does not depend on
-what else is in the batch. The vectors live in Fourier space: 1/v and the preconditioner cost no transform.
+Preconditioned conjugate gradients in float32. They serve as a preconditioner and a start of the guidance, whose own residuals
+use the exact operator; so Q may be its periodic form on the fine grid (one transform pair) where a margin of unknown sky keeps
+what wraps away from the data. The vectors live in Fourier space: 1/v costs no transform. A draw that has converged is
+frozen, so that its result does not depend on what else is in the batch.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ class Solver:
     iterations: int = 20
     tolerance: float = 1e-3
     worst: torch.Tensor | None = None
-    applications: int = 0
+    iterations_done: int = 0
     _circulant: torch.Tensor = field(init=False)
 
     def __post_init__(self):
@@ -34,11 +36,16 @@ class Solver:
         self._parseval = twice
 
     def _dot(self, a, b):
-        return ((a.real * b.real + a.imag * b.imag) * self._parseval).sum((-1, -2), keepdim=True)
+        """Inner product of two images by their half spectra (b, k, 1, 1, 1): bands are one vector."""
+        return ((torch.view_as_real(a) * torch.view_as_real(b)).sum(-1) * self._parseval).sum((-1, -2, -3), keepdim=True)
 
-    def __call__(self, v: torch.Tensor, r: torch.Tensor, iterations: int | None = None) -> torch.Tensor:
-        """c for v (b, 1, c, H, W // 2 + 1) and r (b, k, c, H, W)."""
-        shape = self.model.fine
+    def _normal(self, p):
+        if self.model.margin:
+            return self.model.periodic_normal(p)
+        return torch.fft.rfft2(self.model.normal(torch.fft.irfft2(p, s=self.model.fine)))
+
+    def solve(self, v: torch.Tensor, r: torch.Tensor, iterations: int | None = None):
+        """Spectra of c and of r - Q c, for v (b, 1, c, H, W // 2 + 1) and an image r (b, k, c, H, W)."""
         inverse = 1 / v
         precondition = 1 / (inverse + self._circulant)
         r = torch.fft.rfft2(r)
@@ -51,17 +58,25 @@ class Solver:
             active = rz > limit
             if not active.any():
                 break
-            kp = inverse * p + torch.fft.rfft2(self.model.normal(torch.fft.irfft2(p, s=shape)))
-            self.applications += 1
+            kp = inverse * p + self._normal(p)
             a = torch.where(active, rz / self._dot(p, kp).clamp_min(1e-30), 0.0)
-            c = c + a * p
-            r = r - a * kp
+            c = torch.addcmul(c, a, p)
+            r = torch.addcmul(r, -a, kp)
             z = precondition * r
             new = self._dot(r, z)
-            p, rz = z + (new / rz.clamp_min(1e-30)) * p, torch.where(active, new, rz)
-        left = (rz / start).clamp_min(0).sqrt().amax(2)[..., 0, 0]
+            p, rz = torch.addcmul(z, new / rz.clamp_min(1e-30), p), torch.where(active, new, rz)
+            self.iterations_done += 1
+        left = (rz / start).clamp_min(0).sqrt()[..., 0, 0, 0]
         self.worst = left if self.worst is None else torch.maximum(self.worst, left)
-        return torch.fft.irfft2(c, s=shape)
+        return c, torch.addcmul(r, inverse, c)
+
+    def correction(self, v: torch.Tensor, r: torch.Tensor, iterations: int | None = None) -> torch.Tensor:
+        """The image c (b, k, c, H, W)."""
+        return torch.fft.irfft2(self.solve(v, r, iterations)[0], s=self.model.fine)
+
+    def remainder(self, v: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+        """The image r - Q c = c / v: what Q has not explained of r, (b, k, c, H, W)."""
+        return torch.fft.irfft2(self.solve(v, r)[1], s=self.model.fine)
 
     def largest_eigenvalue(self, normal: torch.Tensor, steps: int = 30) -> torch.Tensor:
         """(b,) upper estimate of the largest eigenvalue of Q by power iteration from ``normal`` (b, 1, c, H, W)."""
