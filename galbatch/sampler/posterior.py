@@ -34,7 +34,8 @@ def sample_posterior(prior, obs: Observation, draws: int = 16, mode: str = "defa
     each band by itself. ``mode``: 'fast', 'default' or 'accurate'. ``source_ids`` (b,) integers or strings key the random
     numbers with ``seed``: a source's draws depend on nothing else. ``batch``: sources at once (one on a CPU).
 
-    Returns a ``Posterior`` with H = oversample * h. Raises ``ConfigError`` for an unknown mode, ``InputError`` for a PSF that
+    Returns a ``Posterior`` with H = oversample * h; its ``info`` has ``model`` (b, c, h, w), the mean as the telescope would see
+    it, and ``solver_residual`` (b, k). Raises ``ConfigError`` for an unknown mode, ``InputError`` for a PSF that
     cannot be used or a number of bands that does not fit the prior.
     """
     if mode not in MODES or mode == "rerun":
@@ -179,6 +180,7 @@ def _summary(x, problem, chi2, n_valid, scale, usable, spent, residual):
         "prior_driven_frac": fraction.cpu().numpy(), "chi2": chi2_mean.cpu().numpy(), "chi2_p": p, "flags": flags,
         "scale": np.where(usable[:, None], scale, np.nan), "n_evaluations": spent,
         "n_draws_ok": finite.sum(1).cpu().numpy(), "solver_residual": residual.cpu().numpy(),
+        "model": problem.model.apply(mean[:, None])[:, 0].cpu().numpy() * wide,
     }
 
 

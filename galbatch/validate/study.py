@@ -1,0 +1,171 @@
+"""The study itself: sample mocks, measure draws and truth alike, collect ranks and errors.
+
+Truth is measured with the segment and sky terms of the source's own posterior, as one more draw.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from galbatch.morphology import measure_posterior
+from galbatch.sampler import sample_posterior
+from galbatch.types import Observation, Posterior
+from galbatch.validate.mock import MockSet
+from galbatch.validate.ranks import LEVELS, coverage, rank_histogram_p, ranks, tarp
+
+SCALARS = ("flux", "r_half", "gini", "m20", "concentration", "asymmetry")
+SN_EDGES = (3.0, 10.0, 30.0, 100.0, 300.0)
+SIZE_EDGES = (0.0, 0.5, 1.0, 2.0, 8.0)
+N_FOURIER_BANDS = 4
+FOOTPRINT = 0.5  # of the sky noise: pixels where the truth is brighter are the galaxy's footprint
+
+
+@dataclass
+class Study:
+    """``rows``: one dict a test (what, bin, n, coverage by level with errors); ``numbers``: everything else, by name."""
+
+    rows: list[dict] = field(default_factory=list)
+    numbers: dict = field(default_factory=dict)
+    histograms: dict = field(default_factory=dict)
+    tarp: dict = field(default_factory=dict)
+
+    def to_dict(self) -> dict:
+        return {"rows": self.rows, "numbers": self.numbers, "histograms": self.histograms, "tarp": self.tarp}
+
+
+def run_study(prior, mocks: MockSet, draws: int = 15, mode: str = "default", seed: int = 0, progress=None) -> Study:
+    """Sample and test. ``progress(done, total)`` is called after each galaxy."""
+    n = len(mocks.image)
+    parts, start = [], time.perf_counter()
+    for i in range(n):
+        parts.append(sample_posterior(prior, _one(mocks.obs, i), draws=draws, mode=mode, seed=seed, source_ids=[i]))
+        if progress:
+            progress(i + 1, n)
+    seconds = time.perf_counter() - start
+    samples = np.concatenate([p.samples[:, :, 0] for p in parts])
+    study = Study()
+    rng = np.random.default_rng([seed, 5])
+    _pixels(study, mocks, samples, rng)
+    _fourier(study, mocks, samples, rng)
+    _scalars(study, mocks, samples, parts, rng)
+    _tarp(study, mocks, samples, rng)
+    _numbers(study, mocks, samples, parts, seconds)
+    return study
+
+
+def _one(obs: Observation, i: int) -> Observation:
+    return Observation(obs.data[i : i + 1], obs.sigma[i : i + 1], obs.psf[i : i + 1], obs.mask[i : i + 1],
+                       obs.pixel_scale_arcsec, obs.psf_scale_arcsec, obs.noise_acf)
+
+
+def _row(study: Study, what: str, where: str, u, weight=None):
+    value, error, n = coverage(u, weight)
+    study.rows.append({"what": what, "bin": where, "n": n, "coverage": _numbers_of(value), "error": _numbers_of(error)})
+
+
+def _numbers_of(values):
+    return [round(float(v), 4) for v in values]
+
+
+def _bins(values, edges):
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        inside = (values >= low) & (values < high)
+        if inside.any():
+            yield f"{low:g}-{high:g}", inside
+
+
+def _pixels(study, mocks, samples, rng):
+    u = ranks(samples, mocks.image, rng)
+    sky = np.median(mocks.obs.sigma[:, 0], axis=(1, 2))[:, None, None]
+    bright = mocks.image > FOOTPRINT * sky
+    _row(study, "pixels", "all", u)
+    _row(study, "pixels", "footprint", u, bright)
+    _row(study, "pixels", "sky", u, ~bright)
+    _row(study, "pixels", "masked", u, mocks.obs.mask[:, 0])
+    for name, inside in _bins(mocks.sn, SN_EDGES):
+        _row(study, "pixels", f"S/N {name}", u[inside])
+        _row(study, "footprint pixels", f"S/N {name}", u[inside], bright[inside])
+    for name, inside in _bins(mocks.radius_pix / mocks.fwhm_pix, SIZE_EDGES):
+        _row(study, "footprint pixels", f"r/FWHM {name}", u[inside], bright[inside])
+
+
+def _fourier(study, mocks, samples, rng):
+    h, w = mocks.image.shape[1:]
+    k = np.hypot(np.fft.fftfreq(h)[:, None], np.fft.rfftfreq(w)[None, :])
+    edges = [1e-9, 0.04, 0.1, 0.2, 0.35]
+    truth, draws = np.fft.rfft2(mocks.image), np.fft.rfft2(samples)
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        band = (k >= low) & (k < high)
+        t, d = truth[:, band], draws[:, :, band]
+        u = np.stack([ranks(d.real, t.real, rng), ranks(d.imag, t.imag, rng)], -1)
+        _row(study, "fourier", f"k {low:.2f}-{high:.2f}", u)
+
+
+def _scalars(study, mocks, samples, parts, rng):
+    obs = mocks.obs
+    together = np.concatenate([samples, mocks.image[:, None]], axis=1)
+    table, _ = measure_posterior(together, np.nan_to_num(obs.data[:, 0]), obs.sigma[:, 0], obs.mask[:, 0], None,
+                                 np.ascontiguousarray(obs.psf[:, 0]), obs.pixel_scale_arcsec, mean=samples.mean(1))
+    values = {name: table[name].astype(float) for name in SCALARS if name != "flux"}
+    values["flux"] = together.sum((-1, -2))
+    for name in SCALARS:
+        v = values[name]
+        u = ranks(v[:, :-1], v[:, -1], rng)
+        _row(study, name, "all", u)
+        for label, inside in _bins(mocks.sn, SN_EDGES):
+            _row(study, name, f"S/N {label}", u[inside])
+        good = u[np.isfinite(u)]
+        study.histograms[name] = np.histogram(good, 10, (0, 1))[0].tolist()
+        study.numbers[f"{name}_rank_p"] = rank_histogram_p(u)
+        mean, sd = v[:, :-1].mean(1), v[:, :-1].std(1, ddof=1)
+        z = (v[:, -1] - mean) / np.where(sd > 0, sd, np.nan)
+        z = z[np.isfinite(z)]
+        study.numbers[f"{name}_mean_z"] = float(z.mean())
+        study.numbers[f"{name}_mean_z_error"] = float(z.std() / np.sqrt(len(z)))
+        study.numbers[f"{name}_rms_z"] = float(np.sqrt((z**2).mean()))
+        study.numbers[f"{name}_bias"] = float(np.nanmedian(mean - v[:, -1]))
+
+
+def _tarp(study, mocks, samples, rng):
+    """Two sets of references: another galaxy's truth, and the posterior mean moved by a random field of its own size."""
+    n = len(mocks.image)
+    unit = 1 / samples.std(1, ddof=1).mean((1, 2))[:, None]
+    flat, truth = samples.reshape(*samples.shape[:2], -1) * unit[:, None], mocks.image.reshape(n, -1) * unit
+    mean = flat.mean(1)
+    step = rng.standard_normal(mean.shape)
+    references = {"other galaxies": np.roll(truth, 1, axis=0),
+                  "moved mean": mean + step * np.abs(mean).mean(1, keepdims=True)}
+    for name, reference in references.items():
+        levels, expected = tarp(flat, truth, reference, rng)
+        study.tarp[name] = {"levels": levels.tolist(), "coverage": expected.tolist()}
+        study.numbers[f"tarp_{name.replace(' ', '_')}"] = float(np.abs(expected - levels).max())
+
+
+def _numbers(study, mocks, samples, parts: list[Posterior], seconds):
+    n, k = samples.shape[:2]
+    mean = samples.mean(1)
+    power = (mocks.image**2).mean((1, 2))
+    spread = np.abs(samples[:, :, None] - samples[:, None]).mean((1, 2)) if k <= 8 else _mean_difference(samples)
+    crps = (np.abs(samples - mocks.image[:, None]).mean(1) - 0.5 * spread).mean((1, 2))
+    chi2 = np.concatenate([p.chi2[:, 0] for p in parts])
+    p_value = np.concatenate([p.chi2_p[:, 0] for p in parts])
+    flags = np.concatenate([p.flags for p in parts])
+    study.numbers |= {
+        "galaxies": n, "draws": k, "seconds_per_draw": seconds / (n * k),
+        "evaluations": float(np.mean([p.n_evaluations for p in parts])),
+        "nmse_median": float(np.median(((mean - mocks.image) ** 2).mean((1, 2)) / power)),
+        "crps_over_rms_median": float(np.median(crps / np.sqrt(power))),
+        "chi2_mean": float(np.nanmean(chi2)), "chi2_p_below_1e-2": float(np.mean(p_value < 1e-2)),
+        "flagged": float(np.mean(flags != 0)), "levels": list(LEVELS),
+    }
+
+
+def _mean_difference(samples):
+    """Mean |a - b| over pairs of draws (with itself too), by sorting: O(k log k)."""
+    k = samples.shape[1]
+    ordered = np.sort(samples, axis=1)
+    weight = (2 * np.arange(1, k + 1) - k - 1)[None, :, None, None]
+    return 2 * (weight * ordered).sum(1) / k**2
