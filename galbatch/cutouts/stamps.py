@@ -204,7 +204,7 @@ def _psfs(survey, band, rows, at: Place, step: float):
             some, scale = [resample_psf(p, step) if p.sum() > 0 else p for p in some], scale * step
         for k, i in enumerate(members):
             images[i], ids[i], flags[i] = some[k], own[k], bad[k]
-    size = max(p.shape[0] for p in images)
+    size = max((p.shape[0] for p in images), default=1)
     out = np.zeros((n, size, size), np.float32)
     for i, p in enumerate(images):
         start = (size - p.shape[0]) // 2

@@ -16,7 +16,7 @@ from galbatch.cutouts.grid import Grid, grid_of
 from galbatch.cutouts.images import ImagePool, OpenImage
 from galbatch.cutouts.layout import PLANES
 from galbatch.cutouts.psf import PsfProvider
-from galbatch.cutouts.units import njy_per_unit
+from galbatch.cutouts.units import njy_per_unit, states_flux_unit
 from galbatch.cutouts.variance import exposure_boxes, gain_of, poisson, variance
 from galbatch.errors import ConfigError, InputError
 
@@ -165,9 +165,10 @@ def open_tile(config: SurveyConfig, band: str, tile: TileConfig, pool: ImagePool
     noise = next((p for p in layout.noise if p in images), None)
     if noise is None:
         raise ConfigError(f"{where} has no noise map that can be read; one of {', '.join(layout.noise)} is needed.")
-    own = tile.unit is not None or tile.zero_point_ab is not None
-    njy = njy_per_unit(header, grid.scale_arcsec, tile.unit if own else layout.unit,
-                       tile.zero_point_ab if own else layout.zero_point_ab, f"{sci.path} ({where})")
+    unit, zero_point = tile.unit, tile.zero_point_ab
+    if unit is None and zero_point is None and not states_flux_unit(header):
+        unit, zero_point = layout.unit, layout.zero_point_ab
+    njy = njy_per_unit(header, grid.scale_arcsec, unit, zero_point, f"{sci.path} ({where})")
     mask_header = images["mask"].header if "mask" in images else {}
     strict = tile.mask_bits != layout.mask_bits
     return Tile(tile, band, images, grid, njy, noise, layout.poisson,

@@ -47,6 +47,11 @@ def njy_per_unit(header, scale_arcsec: float, unit: str | None = None, zero_poin
     return _factor(bunit, scale_arcsec, f"{where}: BUNIT")
 
 
+def states_flux_unit(header) -> bool:
+    """Whether the header's BUNIT is a unit of flux or surface brightness (counts are not)."""
+    return _clean(str(header.get("BUNIT", ""))) not in _COUNTS + _RATES
+
+
 def _of_counts(header, scale_arcsec: float, where: str) -> float:
     per_second = _clean(str(header.get("BUNIT", ""))) in _RATES
     for key in ("PHOTMJSR", "PHOTFNU") if per_second else ("PHOTFNU", "PHOTMJSR"):

@@ -1,0 +1,250 @@
+"""FITS files read by position: the same pixels as astropy's, and every damage named."""
+
+import gzip
+import http.server
+import os
+import threading
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from cutouts_field import noise_field, wcs_of, write_image
+
+from galbatch.cutouts.config import Plane
+from galbatch.cutouts.fitsfile import read_boxes, scan_images
+from galbatch.cutouts.images import ImagePool
+from galbatch.cutouts.source import LocalBytes, open_bytes
+from galbatch.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("GALBATCH_CACHE", str(tmp_path / "cache"))
+
+
+def expected(image, y0, x0, h, w, fill=np.nan):
+    out = np.full((len(y0), h, w), fill, np.float64)
+    ny, nx = image.shape
+    for i, (a, b) in enumerate(zip(y0, x0, strict=True)):
+        for r in range(h):
+            for c in range(w):
+                if 0 <= a + r < ny and 0 <= b + c < nx:
+                    out[i, r, c] = image[a + r, b + c]
+    return out
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i2", "i4", "i8", "u1", "u2"])
+@pytest.mark.parametrize("count", [1, 40])
+def test_boxes_equal_the_pixels_also_across_edges(tmp_path, dtype, count):
+    rng = np.random.default_rng(1)
+    image = rng.integers(0, 100, (50, 37)).astype(dtype)
+    path = write_image(tmp_path / "a.fits", image)
+    source = open_bytes(str(path))
+    hdu = scan_images(source)[0]
+    y0, x0 = rng.integers(-9, 50, count), rng.integers(-9, 37, count)
+    stamps, ok = read_boxes(source, hdu, y0, x0, 8, 6)
+    assert ok.all() and stamps.dtype == np.float32 and stamps.dtype.isnative
+    np.testing.assert_array_equal(stamps, expected(image, y0, x0, 8, 6).astype(np.float32))
+    if np.dtype(dtype).kind in "iu":
+        whole, _ = read_boxes(source, hdu, y0, x0, 8, 6, fill=0)
+        assert whole.dtype == np.int64
+        np.testing.assert_array_equal(whole, expected(image, y0, x0, 8, 6, 0).astype(np.int64))
+
+
+def test_a_wide_image_is_read_row_by_row_and_a_batch_in_one_piece(tmp_path):
+    image = np.arange(400 * 30000, dtype=np.float32).reshape(400, 30000)
+    source = open_bytes(str(write_image(tmp_path / "a.fits", image)))
+    hdu = scan_images(source)[0]
+    for y0, x0 in (([10], [29990]), ([10, 300], [-3, 29000]), (np.arange(60), np.arange(60) * 400)):
+        stamps, ok = read_boxes(source, hdu, y0, x0, 16, 16)
+        assert ok.all()
+        np.testing.assert_array_equal(stamps, expected(image, y0, x0, 16, 16).astype(np.float32))
+
+
+def test_stamps_wider_than_the_image(tmp_path):
+    image = np.arange(12, dtype=np.float32).reshape(3, 4)
+    source = open_bytes(str(write_image(tmp_path / "a.fits", image)))
+    hdu = scan_images(source)[0]
+    for y0, x0 in (([-2], [-3]), ([-2, -1, 0, 1], [0, -4, 2, -7])):
+        stamps, _ = read_boxes(source, hdu, y0, x0, 8, 9)
+        np.testing.assert_array_equal(stamps, expected(image, y0, x0, 8, 9).astype(np.float32))
+
+
+def test_scaling_and_blank(tmp_path):
+    header = fits.Header({"BSCALE": 0.5, "BZERO": 10.0, "BLANK": -1})
+    path = tmp_path / "a.fits"
+    fits.PrimaryHDU(np.arange(-1, 11, dtype=np.int16).reshape(3, 4)).writeto(path)
+    raw = bytearray(path.read_bytes())
+    cards = "".join(c.image for c in header.cards)
+    end = raw.index(b"END" + b" " * 77)
+    raw[end:end + len(cards) + 80] = cards.encode() + b"END" + b" " * 77
+    path.write_bytes(raw)
+    source = open_bytes(str(path))
+    stamps, _ = read_boxes(source, scan_images(source)[0], [0], [0], 3, 4)
+    want = np.arange(-1, 11).reshape(3, 4) * 0.5 + 10
+    want[0, 0] = np.nan
+    np.testing.assert_allclose(stamps[0], want)
+
+
+def test_extension_by_name_and_the_names_that_exist(tmp_path):
+    hdus = [fits.PrimaryHDU(), fits.ImageHDU(np.ones((4, 4), "f4"), name="SCI"), fits.ImageHDU(np.zeros((4, 4), "f4"), name="ERR"),
+            fits.BinTableHDU.from_columns([fits.Column("a", "J", array=[1, 2])], name="HDRTAB")]
+    path = str(tmp_path / "i2d.fits")
+    fits.HDUList(hdus).writeto(path)
+    pool = ImagePool()
+    assert pool.open(Plane(path, ("SCI_BKSUB", "sci"))).whole().sum() == 16
+    assert pool.open(Plane(path, ("2",))).hdu.name == "ERR"
+    with pytest.raises(InputError, match="no image extension WHT: it holds SCI, ERR"):
+        pool.open(Plane(path, ("WHT",)))
+
+
+def test_damaged_files_are_named(tmp_path):
+    good = write_image(tmp_path / "good.fits", noise_field(), wcs_of()).read_bytes()
+    cases = {"empty": (b"", "is empty"), "text": (b"hello" * 999, "not a FITS file"), "half": (good[:len(good) // 2], "truncated"),
+             "header": (good[:1000], "truncated or damaged"), "cards": (good.replace(b"BITPIX  =                  -32", b"BITPIX  =                  -33"), "BITPIX"),
+             "axes": (good.replace(b"NAXIS1  =                  260", b"NAXIS1  = 'many'              "), "impossible axes"),
+             "negative": (good.replace(b"NAXIS1  =                  260", b"NAXIS1  =                 -260"), "impossible axes"),
+             "huge": (good.replace(b"NAXIS1  =                  260", b"NAXIS1  =        9999999999999"), "truncated"),
+             "ascii": (good.replace(b"BITPIX  =", b"BITPIX\xff\xfe="), "not ASCII")}
+    for name, (content, message) in cases.items():
+        path = tmp_path / f"{name}.fits"
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=message):
+            ImagePool().open(Plane(str(path)))
+    with pytest.raises(InputError, match=r"none.fits cannot be opened: No such file"):
+        ImagePool().open(Plane(str(tmp_path / "none.fits")))
+    if os.getuid():
+        os.chmod(tmp_path / "good.fits", 0)
+        with pytest.raises(InputError, match="Permission denied"):
+            ImagePool().open(Plane(str(tmp_path / "good.fits")))
+
+
+def test_a_file_cut_short_while_open_is_an_error_and_not_a_signal(tmp_path):
+    path = write_image(tmp_path / "a.fits", noise_field())
+    image = ImagePool().open(Plane(str(path)))
+    os.truncate(path, 100_000)
+    with pytest.raises(InputError, match="changed during the run"):
+        image.boxes([290], [10], 8, 8)
+    _, ok = read_boxes(image.source, image.hdu, [0, 290], [10, 10], 8, 8)
+    assert ok.tolist() == [True, False]
+
+
+def test_a_replaced_file_is_noticed_by_another_process(tmp_path):
+    path = write_image(tmp_path / "a.fits", noise_field())
+    first = ImagePool()
+    first.open(Plane(str(path)))
+    write_image(path, noise_field(1))
+    with pytest.raises(InputError, match="changed during the run"):
+        ImagePool(first.pins).open(Plane(str(path)))
+
+
+def pack(tmp_path, image):
+    """The same image plain, gzipped, tile-compressed (without loss), and as both."""
+    plain = write_image(tmp_path / "a.fits", image, wcs_of())
+    zipped = tmp_path / "a.fits.gz"
+    zipped.write_bytes(gzip.compress(plain.read_bytes()))
+    tiled = tmp_path / "a.fits.fz"
+    hdu = fits.CompImageHDU(image, wcs_of().to_header(), compression_type="GZIP_2", quantize_level=0.0)
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(tiled)
+    both = tmp_path / "b.fits.fz.gz"
+    both.write_bytes(gzip.compress(tiled.read_bytes()))
+    return plain, zipped, tiled, both
+
+
+def test_every_packing_gives_the_same_bytes(tmp_path, monkeypatch):
+    image = noise_field()
+    image[5, 5] = np.nan
+    y0, x0 = np.array([0, 100, -5, 280]), np.array([0, 50, 200, -7])
+    stamps = [ImagePool().open(Plane(str(p))).boxes(y0, x0, 32, 32)[0].tobytes() for p in pack(tmp_path, image)]
+    with served(tmp_path) as (url, _):
+        for name in ("a.fits", "a.fits.gz"):
+            stamps.append(ImagePool().open(Plane(f"{url}/{name}")).boxes(y0, x0, 32, 32)[0].tobytes())
+    assert len(set(stamps)) == 1
+    assert len(list((tmp_path / "cache").iterdir())) == 5
+    before = {p: p.stat().st_ino for p in (tmp_path / "cache").iterdir()}
+    ImagePool().open(Plane(str(tmp_path / "a.fits.gz")))
+    assert {p: p.stat().st_ino for p in (tmp_path / "cache").iterdir()} == before
+
+
+def test_a_truncated_gzip_is_named_and_leaves_nothing(tmp_path):
+    _, zipped, *_ = pack(tmp_path, noise_field())
+    zipped.write_bytes(zipped.read_bytes()[:-1000])
+    with pytest.raises(InputError, match="damaged or truncated gzip"):
+        ImagePool().open(Plane(str(zipped)))
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_the_cache_is_bounded(tmp_path):
+    from galbatch.cutouts.cache import gunzipped
+
+    paths = []
+    for k in range(4):
+        path = tmp_path / f"{k}.gz"
+        path.write_bytes(gzip.compress(bytes(1000 * (k + 1))))
+        paths.append(gunzipped(str(path), LocalBytes(str(path)).stamp, limit=7500))
+        os.utime(paths[-1], ns=(k, k))
+    assert [os.path.exists(p) for p in paths] == [False, False, True, True] or sum(map(os.path.exists, paths)) == 2
+    assert os.path.exists(paths[-1])
+    with pytest.raises(InputError, match="more than 100 bytes"):
+        gunzipped(str(tmp_path / "0.gz"), LocalBytes(str(tmp_path / "0.gz")).stamp, limit=100)
+
+
+class _Ranges(http.server.SimpleHTTPRequestHandler):
+    log: list
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        self.log.append(self.headers.get("Range"))
+        want = self.headers.get("Range")
+        path = self.translate_path(self.path)
+        size = os.path.getsize(path)
+        low, high = 0, size - 1
+        if want:
+            first, last = want.removeprefix("bytes=").split("-")
+            low, high = int(first), min(int(last), size - 1)
+        self.send_response(206 if want else 200)
+        if want:
+            self.send_header("Content-Range", f"bytes {low}-{high}/{size}")
+        self.send_header("Content-Length", str(high - low + 1))
+        self.send_header("Accept-Ranges", "bytes")
+        self.end_headers()
+        with open(path, "rb") as file:
+            file.seek(low)
+            self.wfile.write(file.read(high - low + 1))
+
+
+class served:
+    """A local HTTP server with byte ranges: yields (url, log of Range headers)."""
+
+    def __init__(self, folder):
+        log = []
+        handler = type("Handler", (_Ranges,), {"log": log})
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), lambda *a: handler(*a, directory=str(folder)))
+        self.log = log
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{self.server.server_port}", self.log
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def test_remote_rows_are_fetched_in_few_coalesced_ranges(tmp_path):
+    pytest.importorskip("aiohttp")
+    image = np.arange(600 * 5000, dtype=np.float32).reshape(600, 5000)
+    write_image(tmp_path / "a.fits", image)
+    with served(tmp_path) as (url, log):
+        opened = ImagePool().open(Plane(f"{url}/a.fits"))
+        log.clear()
+        y0, x0 = np.array([100, 101, 500]), np.array([40, 90, 4000])
+        stamps, ok = opened.boxes(y0, x0, 32, 32)
+        assert ok.all()
+        np.testing.assert_array_equal(stamps, expected(image, y0, x0, 32, 32).astype(np.float32))
+        assert len(log) <= 4
+        assert opened.source.bytes_read < 1.6e6
+    with pytest.raises(InputError, match="cannot be opened"):
+        ImagePool().open(Plane(f"{url}/none.fits"))

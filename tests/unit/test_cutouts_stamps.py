@@ -1,0 +1,315 @@
+"""Stamps of batches: positions, edges, causes of bad pixels, tiles, ratios, PSFs; one bad source never spoils another."""
+
+import os
+import pickle
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.nddata import Cutout2D
+from astropy.wcs import WCS
+from cutouts_field import (SCALE, add_galaxy, gaussian_psf, noise_field, simple_survey, sources, wcs_of, write_image,
+                           write_psf)
+
+from galbatch.cutouts import check_footprint, open_survey
+from galbatch.errors import ConfigError, InputError
+from galbatch.types import Flag
+
+
+def same(a, b, i, j=None):
+    """Source i of batch a equals source j of batch b in every array."""
+    j = i if j is None else j
+    assert a.flags[i] == b.flags[j]
+    for p, q in zip(a.bands, b.bands, strict=True):
+        for name in ("data", "sigma", "mask", "seg", "psf", "wcs"):
+            np.testing.assert_array_equal(getattr(p, name)[i], getattr(q, name)[j], err_msg=name)
+        for name in p.columns:
+            np.testing.assert_array_equal(p.columns[name][i], q.columns[name][j], err_msg=name)
+
+
+def test_stamps_are_cutout2d_with_the_same_wcs(tmp_path):
+    sci = noise_field()
+    survey = open_survey(simple_survey(tmp_path, sci))
+    rng = np.random.default_rng(2)
+    x, y = rng.uniform(-10, 270, 50), rng.uniform(-10, 310, 50)
+    rows = sources(x, y)
+    batch = survey.cut(rows, 32)
+    stamps = batch.bands[0]
+    for i in range(50):
+        cx, cy = int(np.floor(x[i] + 0.5)), int(np.floor(y[i] + 0.5))
+        want = np.full((32, 32), np.nan)
+        for r in range(32):
+            for c in range(32):
+                py, px = cy - 16 + r, cx - 16 + c
+                if 0 <= py < 300 and 0 <= px < 260:
+                    want[r, c] = sci[py, px]
+        inside = -0.5 < x[i] < 259.5 and -0.5 < y[i] < 299.5
+        np.testing.assert_array_equal(stamps.data[i], want.astype("f4") if inside else np.full((32, 32), np.nan, "f4"))
+        if inside:
+            wcs = WCS(naxis=2)
+            w = stamps.wcs[i]
+            wcs.wcs.ctype, wcs.wcs.crpix, wcs.wcs.crval, wcs.wcs.cd = ["RA---TAN", "DEC--TAN"], w[:2], w[2:4], w[4:].reshape(2, 2)
+            px, py = wcs.all_world2pix(rows["ra"][i], rows["dec"][i], 0)
+            assert (px - 16, py - 16) == (pytest.approx(x[i] - cx, abs=1e-6), pytest.approx(y[i] - cy, abs=1e-6))
+    odd = survey.cut(sources([100.2], [120.7]), 33).bands[0]
+    np.testing.assert_array_equal(odd.data[0], Cutout2D(sci, (100.2, 120.7), 33).data)
+
+
+def test_located_positions(tmp_path):
+    survey = open_survey(simple_survey(tmp_path))
+    rows = sources([10.25, 259.4, 259.6, np.nan, 100], [20.5, 5, 5, 5, 100])
+    rows["ra"][4], rows["dec"][4] = rows["ra"][4] + 180, -rows["dec"][4]
+    found = survey.locate(rows["ra"], rows["dec"])
+    np.testing.assert_allclose(found.x[:2], [10.25, 259.4], atol=1e-6)
+    assert found.tile.tolist() == ["0", "0", "0", "", ""]
+    assert [bool(f & Flag.OFF_IMAGE) for f in found.flags] == [False, False, True, True, True]
+
+
+def test_healthy_sources_are_cut_as_if_alone_among_hostile_ones(tmp_path):
+    sci, err = noise_field(), np.full((300, 260), 0.5, "f4")
+    for x, y in ((100, 100), (150, 200)):
+        add_galaxy(sci, y, x)
+    sci[40, 40], sci[41, 41] = np.nan, np.inf
+    err[60, 200], err[61, 200], err[62, 200] = 0, -1, np.nan
+    sci[240:243, 60:63] = np.nan
+    err[100:140, 20:60] = 0
+    survey = open_survey(simple_survey(tmp_path, sci, err))
+    x = [100, 150, 5, 400, 40, 200, 61, 40, 130]
+    y = [100, 200, 100, 100, 40, 60, 241, 120, -0.4]
+    rows = sources(x, y)
+    rows = {k: np.append(v, w) for (k, v), w in zip(rows.items(), ([10, 11, 12], [np.nan, 150.0, 1e9], [2.0, 95.0, 2.0]), strict=True)}
+    batch = survey.cut(rows, 24)
+    flags = [Flag(int(f)) for f in batch.flags]
+    assert not flags[0] & ~Flag.BACKGROUND and not flags[1] & ~Flag.BACKGROUND
+    assert Flag.EDGE in flags[2] and Flag.OFF_IMAGE in flags[3] and Flag.EDGE not in flags[3]
+    assert Flag.NONFINITE in flags[4] and Flag.MASKED_CENTRE in flags[4] and Flag.ZERO_WEIGHT not in flags[4]
+    assert Flag.ZERO_WEIGHT in flags[5] and Flag.NONFINITE not in flags[5]
+    assert Flag.SATURATED in flags[6] and Flag.MASKED_CENTRE in flags[6]
+    assert Flag.EDGE in flags[8] and Flag.MASKED_FRACTION in flags[8]
+    codes = {i: f.code for i, f in batch.failures.items()}
+    assert codes == {3: "OFF_IMAGE", 7: "ALL_MASKED", 9: "BAD_POSITION", 10: "BAD_POSITION", 11: "BAD_POSITION"} or \
+        codes == {3: "OFF_IMAGE", 7: "ALL_MASKED", 9: "BAD_POSITION", 10: "BAD_POSITION", 11: "OFF_IMAGE"}
+    assert batch.failures[3].source_id == 4
+    stamps = batch.bands[0]
+    assert np.all(np.isinf(stamps.sigma[stamps.mask])) and np.all(np.isfinite(stamps.data[~stamps.mask]))
+    for i in (0, 1, 2):
+        same(batch, survey.cut({k: v[[i]] for k, v in rows.items()}, 24), i, 0)
+
+
+def test_batches_orders_and_processes_give_the_same(tmp_path):
+    sci = noise_field()
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(20, 240, 12), rng.uniform(20, 280, 12)
+    for a, b in zip(x, y, strict=True):
+        add_galaxy(sci, b, a, flux=rng.uniform(50, 500))
+    survey = open_survey(simple_survey(tmp_path, sci, extra='err_scale = "measure"\nnoise_acf = "measure"'))
+    rows = sources(x, y)
+    batch = survey.cut(rows, 32)
+    order = rng.permutation(12)
+    shuffled = pickle.loads(pickle.dumps(survey)).cut({k: v[order] for k, v in rows.items()}, 32)
+    for k, i in enumerate(order):
+        same(batch, shuffled, i, k)
+    again = open_survey(survey.config, measured=survey.measured, pins=survey.pins)
+    same(batch, again.cut({k: v[3:4] for k, v in rows.items()}, 32), 3, 0)
+    np.testing.assert_array_equal(batch.bands[0].noise_acf, shuffled.bands[0].noise_acf)
+
+
+def two_scales(tmp_path, coarse_scale, shape):
+    """A band at SCALE and one at ``coarse_scale`` on the same sky, both the same smooth surface brightness."""
+    fine = wcs_of()
+    y, x = np.indices((300, 260))
+    level = (1 + 0.002 * x + 0.003 * y).astype("f4")
+    wcs = wcs_of(*shape, scale=coarse_scale)
+    yc, xc = np.indices(shape)
+    sky = wcs.all_pix2world(xc.ravel(), yc.ravel(), 0)
+    xf, yf = fine.all_world2pix(*sky, 0)
+    coarse = ((1 + 0.002 * xf + 0.003 * yf) * (coarse_scale / SCALE) ** 2).reshape(shape).astype("f4")
+    for name, image, w in (("a", level, fine), ("b", coarse, wcs)):
+        write_image(tmp_path / f"{name}.fits", image, w, BUNIT="nJy")
+        write_image(tmp_path / f"{name}_err.fits", np.full(image.shape, 0.1, "f4"), w)
+        write_psf(tmp_path / f"{name}_psf.fits", scale=SCALE if name == "a" else coarse_scale)
+    path = tmp_path / "s.toml"
+    path.write_text("".join(f'[bands.{n}]\nsci = "{n}.fits"\nerr = "{n}_err.fits"\npsf = "{n}_psf.fits"\n' for n in "ab"))
+    return open_survey(path), level, coarse
+
+
+def test_integer_ratio_stays_native(tmp_path):
+    survey, _, coarse = two_scales(tmp_path, 2 * SCALE, (150, 130))
+    assert survey.geometry()["b"].ratio == 2 and survey.stamp_pix(1.0) == 26
+    batch = survey.cut(sources([130.5], [150.5]), 32)
+    fine, band = batch.bands
+    assert fine.data.shape == (1, 32, 32) and band.data.shape == (1, 16, 16) and band.ratio == 2
+    x, y = 65, 75
+    np.testing.assert_array_equal(band.data[0], coarse[y - 8:y + 8, x - 8:x + 8])
+    assert not batch.flags[0] & Flag.RESAMPLED
+    with pytest.raises(ConfigError, match="stamp_pix = 33 is not a multiple of 2"):
+        survey.cut(sources([130.5], [150.5]), 33)
+
+
+def test_other_ratios_are_resampled_with_flux_and_variance(tmp_path):
+    survey, _, _ = two_scales(tmp_path, 1.7 * SCALE, (180, 160))
+    g = survey.geometry()["b"]
+    assert g.ratio == 2 and g.step == pytest.approx(2 / 1.7)
+    batch = survey.cut(sources([130.0], [150.0]), 32)
+    fine, band = batch.bands
+    assert batch.flags[0] & Flag.RESAMPLED and band.pixel_scale_arcsec == pytest.approx(2 * SCALE)
+    assert band.data[0, 8, 8] == pytest.approx(4 * fine.data[0, 16, 16], rel=0.01)
+    assert band.data[0].sum() == pytest.approx(fine.data[0].sum(), rel=0.01)
+    weights = np.array([0.0882, 1.0, 0.0882])
+    expected = 0.01 * (weights ** 2).sum() ** 2
+    assert band.sigma[0, 8, 8] ** 2 == pytest.approx(expected, rel=0.01)
+    assert band.psf[0].sum() == pytest.approx(1, abs=1e-5) and band.psf_scale_arcsec == pytest.approx(2 * SCALE)
+
+
+def test_a_stamp_of_a_resampled_band_keeps_its_place_on_the_sky(tmp_path):
+    survey, _, _ = two_scales(tmp_path, 1.7 * SCALE, (180, 160))
+    rows = sources([100.3], [120.9])
+    for stamps in survey.cut(rows, 32).bands:
+        w = stamps.wcs[0]
+        wcs = WCS(naxis=2)
+        wcs.wcs.ctype, wcs.wcs.crpix, wcs.wcs.crval, wcs.wcs.cd = ["RA---TAN", "DEC--TAN"], w[:2], w[2:4], w[4:].reshape(2, 2)
+        x, y = wcs.all_world2pix(rows["ra"], rows["dec"], 0)
+        assert abs(x[0] - stamps.data.shape[2] // 2) <= 0.5 and abs(y[0] - stamps.data.shape[1] // 2) <= 0.5
+
+
+def tiled(tmp_path, gap=False):
+    """Two overlapping tiles of one band; in the second, columns are missing near its left edge."""
+    sci = noise_field()
+    full = wcs_of()
+    for name, x0, x1 in (("w", 0, 160), ("e", 100, 260)):
+        part = sci[:, x0:x1].copy()
+        if name == "e" and gap:
+            part[:, :50] = np.nan
+        wcs = full.deepcopy()
+        wcs.wcs.crpix[0] -= x0
+        write_image(tmp_path / f"{name}.fits", part, wcs, BUNIT="nJy")
+        write_image(tmp_path / f"{name}_err.fits", np.full(part.shape, 0.5 if name == "w" else 0.6, "f4"), wcs)
+    write_psf(tmp_path / "psf.fits")
+    path = tmp_path / "s.toml"
+    path.write_text('tiles = ["w", "e"]\n[bands.f]\nsci = "{tile}.fits"\nerr = "{tile}_err.fits"\npsf = "psf.fits"\n')
+    return open_survey(path), sci
+
+
+def test_the_best_covered_tile_wins(tmp_path):
+    survey, sci = tiled(tmp_path, gap=True)
+    rows = sources([20, 140, 240, 120], [150, 150, 150, 150])
+    assert survey.locate(rows["ra"], rows["dec"]).tile.tolist() == ["w", "e", "e", "w"]
+    stamps = survey.cut(rows, 24).bands[0]
+    np.testing.assert_array_equal(stamps.data[1], sci[138:162, 128:152])
+    assert [float(s[12, 12]) for s in stamps.sigma] == pytest.approx([0.5, 0.5, 0.6, 0.5])
+    rows["tile"] = np.array(["w", "e", "e", "e"], dtype=object)
+    assert survey.cut(rows, 24).bands[0].mask[3].mean() > 0.5
+
+
+def test_a_tile_that_cannot_be_read_fails_only_its_own_sources(tmp_path):
+    survey, _ = tiled(tmp_path)
+    (tmp_path / "e_err.fits").write_bytes((tmp_path / "e_err.fits").read_bytes()[:5000])
+    rows = sources([20, 240], [150, 150])
+    batch = survey.cut(rows, 24)
+    assert list(batch.failures) == [1] and batch.failures[1].code == "READ_ERROR"
+    assert "e_err.fits is truncated" in batch.failures[1].message and batch.flags[1] & Flag.READ_ERROR
+    assert not batch.bands[0].mask[0].all()
+    assert any(f.level == "error" and "e_err.fits" in f.what for f in survey.check())
+
+
+def test_a_file_cut_short_during_the_run_fails_the_sources_of_its_tile(tmp_path):
+    survey, _ = tiled(tmp_path)
+    rows = sources([20, 240], [150, 150])
+    assert not survey.cut(rows, 24).failures
+    os.truncate(tmp_path / "e.fits", 90_000)
+    batch = survey.cut(rows, 24)
+    assert list(batch.failures) == [1] and "changed during the run" in batch.failures[1].message
+
+
+def test_a_missing_band_is_flagged_and_the_rest_goes_on(tmp_path):
+    survey = open_survey(simple_survey(tmp_path))
+    half = wcs_of(300, 130)
+    half.wcs.crpix[0] = 130.5
+    write_image(tmp_path / "sci2.fits", noise_field()[:, :130], half, BUNIT="nJy")
+    write_image(tmp_path / "err2.fits", np.full((300, 130), 0.5, "f4"), half)
+    text = (tmp_path / "survey.toml").read_text()
+    (tmp_path / "survey.toml").write_text(text + '[bands.z]\nsci = "sci2.fits"\nerr = "err2.fits"\npsf = "psf.fits"\n')
+    survey = open_survey(tmp_path / "survey.toml")
+    batch = survey.cut(sources([60, 200], [150, 150]), 24)
+    assert [bool(f & Flag.BAND_MISSING) for f in batch.flags] == [False, True] and not batch.failures
+    assert batch.bands[1].mask[1].all() and not batch.flags[1] & Flag.OFF_IMAGE
+    found = check_footprint(survey, [(0, sources([60, 200], [150, 150]))])
+    assert any(f.subject == "z" and f.what.startswith("1 sources of 2") for f in found)
+
+
+@pytest.mark.parametrize("wcs", ["none", "singular", "galactic", "nan"])
+def test_an_image_without_a_usable_wcs(tmp_path, wcs):
+    path = simple_survey(tmp_path)
+    with fits.open(tmp_path / "sci.fits", mode="update") as hdus:
+        header = hdus[0].header
+        if wcs == "none":
+            for key in list(header):
+                if key[:5] in ("CTYPE", "CRVAL", "CRPIX", "CDELT", "CUNIT") or key[:2] == "PC":
+                    del header[key]
+        elif wcs == "singular":
+            header["CDELT1"] = 1e-30
+        elif wcs == "galactic":
+            header["CTYPE1"], header["CTYPE2"] = "GLON-TAN", "GLAT-TAN"
+        else:
+            header["CRVAL1"] = 1e300
+    survey = open_survey(path)
+    assert [f.level for f in survey.check() if f.code == "tile"] == ["error"]
+    with pytest.raises(InputError, match="sci.fits.*pixel_columns = true"):
+        survey.geometry()
+    pixels = open_survey(simple_survey(tmp_path, head="pixel_columns = true", extra="pixel_scale_arcsec = 0.04"))
+    rows = {"source_id": np.array(["a"], dtype=object), "x": np.array([100.0]), "y": np.array([120.0])}
+    assert not pixels.cut(rows, 24).failures
+
+
+def test_planes_of_different_shape_are_refused(tmp_path):
+    path = simple_survey(tmp_path, err=np.ones((300, 259), "f4"))
+    with pytest.raises(InputError, match=r"err.fits \(err of f200w\) has \(300, 259\).*\(300, 260\)"):
+        open_survey(path).tile("f200w", "0")
+
+
+def test_the_given_pixel_scale_wins_and_is_reported(tmp_path):
+    survey = open_survey(simple_survey(tmp_path, extra="pixel_scale_arcsec = 0.02"))
+    assert survey.geometry()["f200w"].scale_arcsec == 0.02
+    assert any("0.02 is used, the WCS says 0.04" in f.what for f in survey.check())
+    off = 10 * 0.02 / 3600
+    found = survey.locate(np.array([150.0]), np.array([2.0 + off]))
+    assert found.y[0] - 149.5 == pytest.approx(10, abs=1e-3)
+
+
+def test_a_bad_psf_fails_only_its_sources(tmp_path):
+    path = simple_survey(tmp_path)
+    cube = np.stack([gaussian_psf(), gaussian_psf() * np.nan, gaussian_psf(dx=0.7)])
+    write_image(tmp_path / "psf.fits", cube, PIXSCALE=SCALE)
+    survey = open_survey(path)
+    rows = sources([100, 110, 120, 130, 140], [100] * 5, psf_index=np.array([0, 1, 2, 7, -1]))
+    batch = survey.cut(rows, 24)
+    assert [bool(f & Flag.PSF_BAD) for f in batch.flags] == [False, True, True, True, True]
+    assert {f.code for f in batch.failures.values()} == {"PSF_BAD"} and list(batch.failures) == [1, 2, 3, 4]
+    found = {f.code: f for f in survey.check(["source_id"])}
+    assert found["psf_column"].level == "error" and "2 of 3 PSFs" in found["psf_bad"].what
+
+
+def test_saturation_limit_and_key(tmp_path):
+    sci = noise_field()
+    sci[100, 100] = 900
+    survey = open_survey(simple_survey(tmp_path, sci, SATURATE=800.0))
+    batch = survey.cut(sources([100, 150], [100, 150]), 24)
+    assert [bool(f & Flag.SATURATED) for f in batch.flags] == [True, False]
+    assert batch.bands[0].mask[0, 12, 12]
+
+
+def test_footprint_guesses(tmp_path):
+    survey = open_survey(simple_survey(tmp_path))
+    rows = sources(np.linspace(20, 240, 30), np.linspace(20, 280, 30))
+    good = check_footprint(survey, [(0, rows)])
+    assert [f.level for f in good] == ["info"] and "30 of 30" in good[0].what
+    for change, hint in ((lambda r, d: (d, r), "swapped"), (lambda r, d: (np.radians(r), np.radians(d)), "radians"),
+                         (lambda r, d: (r / 15, d), "hours"), (lambda r, d: (r + 3, d), "right survey file")):
+        ra, dec = change(rows["ra"], rows["dec"])
+        bad = check_footprint(survey, [(0, {**rows, "ra": ra, "dec": dec})])
+        assert [f.level for f in bad] == ["error"] and hint in bad[0].remedy
+
+
+def test_empty_batch(tmp_path):
+    batch = open_survey(simple_survey(tmp_path)).cut(sources([], []), 24)
+    assert batch.flags.shape == (0,) and batch.bands[0].data.shape == (0, 24, 24)
