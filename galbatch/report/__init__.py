@@ -1,1 +1,5 @@
 """Pictures and pages of a finished run: figure of a source, HTML report, exports for other tools."""
+
+from galbatch.report.show import show
+
+__all__ = ["show"]

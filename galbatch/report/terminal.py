@@ -69,8 +69,7 @@ def _shrink(image: np.ndarray, size: int) -> np.ndarray:
     """(size, size), row 0 on top: mean of the pixels that a cell covers, NaN where all are masked."""
     edges = [np.linspace(0, n, size + 1) for n in image.shape]
     rows, columns = (
-        [slice(int(a), max(int(np.ceil(b)), int(a) + 1)) for a, b in itertools.pairwise(e)]
-        for e in edges
+        [slice(int(a), max(int(np.ceil(b)), int(a) + 1)) for a, b in itertools.pairwise(e)] for e in edges
     )
     out = np.full((size, size), np.nan)
     for i, r in enumerate(rows):

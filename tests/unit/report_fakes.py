@@ -3,7 +3,10 @@
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from galbatch.report.summary import RunSummary
+from galbatch.report.thumbnails import encode_strip, plan_strips
 from galbatch.report.view import Number, SourceView
+from galbatch.types import Flag
 
 
 def fake_view(size=32, oversample=1, truth=True, draws=8, model=True, seed=0) -> SourceView:
@@ -47,4 +50,63 @@ def fake_view(size=32, oversample=1, truth=True, draws=8, model=True, seed=0) ->
             Number("sersic_n", np.nan, np.nan, np.nan),
         ),
         facts={"chi2 per pixel": "1.02 (p = 0.41)", "flags": "NEIGHBOUR"},
+    )
+
+
+def fake_summary(n=40, bands=("f200w", "f444w"), strip_pool=6, seed=0) -> RunSummary:
+    """A run of ``n`` sources with plausible columns, some flagged or failed; ``strip_pool`` thumbnails."""
+    rng = np.random.default_rng(seed)
+    plan = plan_strips(n * len(bands))
+    pool = [encode_strip(fake_view(truth=False, seed=k), plan) for k in range(strip_pool)]
+    centres = {
+        "gini": (0.52, 0.06, 0.02),
+        "m20": (-1.7, 0.3, 0.1),
+        "concentration": (3, 0.5, 0.15),
+        "asymmetry": (0.15, 0.1, 0.04),
+        "mag_ab": (24.5, 1.2, 0.05),
+        "r_half": (0.5, 0.1, 0.02),
+    }
+    columns = {}
+    for band in bands:
+        for name, (centre, scatter, error) in centres.items():
+            middle = rng.normal(centre, scatter, n)
+            columns[f"{name}_p50_{band}"] = middle
+            columns[f"{name}_p16_{band}"] = middle - error * rng.lognormal(0, 0.3, n)
+            columns[f"{name}_p84_{band}"] = middle + error * rng.lognormal(0, 0.3, n)
+            columns[f"{name}_obs_{band}"] = middle + error * rng.normal(size=n)
+        columns[f"chi2_{band}"] = rng.normal(1, 0.05, n)
+        columns[f"chi2_p_{band}"] = rng.random(n)
+        columns[f"prior_driven_frac_{band}"] = rng.beta(1, 6, n)
+    status = np.where(np.arange(n) % 5 < 4, "ok", np.where(np.arange(n) % 10 == 4, "flagged", "failed"))
+    flags = np.where(
+        status == "ok",
+        0,
+        np.where(status == "flagged", int(Flag.NEIGHBOUR | Flag.SOLVER), int(Flag.OFF_IMAGE)),
+    )
+    for name in columns:
+        columns[name][status == "failed"] = np.nan
+    counts = {s: int(np.sum(status == s)) for s in ("ok", "flagged", "failed")} | {"sources": n}
+    strips = {
+        band: [
+            None if status[i] == "failed" else pool[(i + bands.index(band)) % strip_pool] for i in range(n)
+        ]
+        for band in bands
+    }
+    return RunSummary(
+        title="demo.run",
+        bands=bands,
+        source_id=np.arange(n) + 1000,
+        status=status,
+        flags=flags,
+        columns=columns,
+        counts=counts,
+        stages={"cut": 3.2, "sample": 120.0, "measure": 12.0},
+        facts=(("catalogue", "demo.parquet"),),
+        rates=(("sources per second", "0.31"),),
+        strips=strips,
+        panels=plan.titles,
+        failures=(
+            {"source_id": "1009", "stage": "cut", "code": "OFF_IMAGE", "message": "outside <every> image"},
+        ),
+        calibration=(("r_half", bands[0], 0.66, 40),),
     )

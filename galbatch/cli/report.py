@@ -1,0 +1,25 @@
+"""``galbatch report``: one self-contained HTML page of a run."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("report")
+@click.argument("run", type=click.Path(exists=True, file_okay=False))
+@click.option(
+    "--out", type=click.Path(dir_okay=False), help="Where to write the page; RUN/report.html by default."
+)
+def command(run: str, out: str | None) -> None:
+    """Make one HTML page of RUN that opens offline: health, fit, morphology planes, a gallery of all sources."""
+    import galbatch
+    from galbatch.report.gather import gather
+    from galbatch.report.page import render_page
+    from galbatch.store import write_atomic
+
+    opened = galbatch.open_run(run)
+    with click.progressbar(length=opened.layout.n_sources, label="thumbnails") as bar:
+        page = render_page(gather(opened, lambda: bar.update(1)))
+    path = opened.paths.report if out is None else type(opened.paths.report)(out)
+    write_atomic(path, page.encode())
+    click.echo(f"Report: {path} ({len(page) / 1e6:.1f} MB)")

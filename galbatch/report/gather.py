@@ -1,0 +1,160 @@
+"""A ``RunSummary`` from a run folder: everything that the page shows, thumbnails included."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from galbatch.errors import RunError
+from galbatch.report.read import RunReader
+from galbatch.report.summary import QUANTITIES, STATUSES, RunSummary
+from galbatch.report.thumbnails import MAX_STRIPS, StripPlan, encode_strip, plan_strips
+from galbatch.store import Run
+
+MAX_FAILURES = 100
+PER_BAND = ("chi2", "chi2_p", "prior_driven_frac")
+CALIBRATED = ("flux_njy", "r_half", "gini", "m20", "concentration", "asymmetry")
+
+
+def gather(run: Run, on_source: Callable[[], None] | None = None) -> RunSummary:
+    """Everything the page of a finished run shows. ``on_source`` is called after each source's thumbnails.
+
+    Raises ``RunError`` when the run is not finished.
+    """
+    reader = RunReader(run)
+    if not reader.columns:
+        run.catalog  # noqa: B018  raises, and says how to finish the run
+    rows, note = _choose(reader.columns)
+    columns = {name: values[rows] for name, values in reader.columns.items()}
+    bands, band_note = _bands_shown(run.bands, len(rows))
+    plan = plan_strips(len(rows) * len(bands))
+    wanted = [
+        f"{q}_{s}_{band}" for band in run.bands for q in QUANTITIES for s in ("p16", "p50", "p84", "obs")
+    ]
+    wanted += [f"{stem}_{band}" for band in run.bands for stem in PER_BAND]
+    facts, rates, stages = _about(run)
+    return RunSummary(
+        title=run.paths.root.name,
+        bands=run.bands,
+        source_id=columns["source_id"],
+        status=np.array(columns["status"], dtype=str),
+        flags=np.asarray(columns["flags"], dtype=np.int64),
+        columns={name: columns[name] for name in wanted if name in columns},
+        counts=_counts(reader.columns),
+        stages=stages,
+        facts=facts,
+        rates=rates,
+        failures=_failures(run),
+        panels=plan.titles,
+        strips=_strips(reader, columns, bands, plan, on_source),
+        note=" ".join(filter(None, (note, band_note))),
+        calibration=_calibration(reader),
+    )
+
+
+def _choose(columns: dict[str, np.ndarray]) -> tuple[np.ndarray, str]:
+    """Rows shown: all, or for a large run a fixed random choice; and what to say about it."""
+    n = len(columns["source_id"])
+    if n <= MAX_STRIPS:
+        return np.arange(n), ""
+    rows = np.sort(np.random.default_rng(0).choice(n, MAX_STRIPS, replace=False))
+    return rows, f"Plots and gallery show {MAX_STRIPS:,} sources chosen at random out of {n:,}."
+
+
+def _bands_shown(bands: tuple[str, ...], n: int) -> tuple[tuple[str, ...], str]:
+    """Bands that get thumbnails: all, or the first few of a large run."""
+    shown = bands[: max(1, MAX_STRIPS // max(n, 1))]
+    return shown, "" if shown == bands else f"Thumbnails are of {', '.join(shown)} only."
+
+
+def _counts(columns: dict[str, np.ndarray]) -> dict[str, int]:
+    status = np.asarray(columns["status"]).astype(str)
+    return {"sources": len(status), **{s: int(np.sum(status == s)) for s in STATUSES}}
+
+
+def _about(run: Run) -> tuple[tuple, tuple, dict[str, float]]:
+    """(facts, rates, seconds by stage) from manifest and summary."""
+    manifest, summary = run.manifest, _json(run.paths.summary)
+    config, model = manifest.get("config", {}), manifest.get("model", {})
+    created = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(manifest.get("created", 0)))
+    facts = (
+        ("catalogue", Path(config.get("catalog", "")).name),
+        ("survey", Path(config.get("survey", "")).name),
+        ("mode", f"{config.get('mode')}, {config.get('draws')} draws, seed {config.get('seed')}"),
+        ("model", f"{model.get('name', '')} {model.get('sha256', '')[:12]}".strip()),
+        ("galbatch", manifest.get("versions", {}).get("galbatch", "")),
+        ("started", created),
+    )
+    elapsed = float(summary.get("elapsed_s") or 0)
+    fresh = summary.get("planned", 0) - summary.get("resumed_from", 0)
+    rates = ()
+    if elapsed > 0 and fresh > 0:
+        rates = (
+            ("run time", _duration(elapsed)),
+            ("sources per second", f"{fresh / elapsed:.3g}"),
+            ("draws per second", f"{summary.get('draws_per_s', 0):.3g}"),
+        )
+        if summary.get("draws"):
+            rates += (
+                ("network evaluations a draw", f"{summary.get('evaluations', 0) / summary['draws']:.1f}"),
+            )
+    return facts, rates, {k: float(v) for k, v in summary.get("stage_seconds", {}).items()}
+
+
+def _json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (
+        f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+    )
+
+
+def _failures(run: Run) -> tuple[dict[str, str], ...]:
+    from astropy.table import Table
+
+    if not run.paths.failures.exists():
+        return ()
+    table = Table.read(run.paths.failures, format="parquet")[:MAX_FAILURES]
+    return tuple(
+        {name: str(row[name]) for name in ("source_id", "stage", "code", "message")} for row in table
+    )
+
+
+def _strips(reader: RunReader, columns, bands, plan: StripPlan, on_source) -> dict[str, list[str | None]]:
+    strips: dict[str, list[str | None]] = {band: [] for band in bands}
+    for source_id in columns["source_id"].tolist():
+        for band in bands:
+            try:
+                strip = encode_strip(reader.view(source_id, band, draws=plan.draws, lean=True), plan)
+            except RunError:  # failed, or nothing usable in this band: its card has no picture
+                strip = None
+            strips[band].append(strip)
+        if on_source is not None:
+            on_source()
+    return strips
+
+
+def _calibration(reader: RunReader) -> tuple[tuple[str, str, float, int], ...]:
+    """(quantity, band, share of truths within p16..p84, number) of the unflagged sources of a mock field."""
+    rows = []
+    for band, table in reader.truths().items():
+        for quantity in CALIBRATED:
+            inside = []
+            for source_id, values in table.items():
+                low, high = (reader.number(f"{quantity}_{s}_{band}", source_id) for s in ("p16", "p84"))
+                if np.isfinite([low, high, values[quantity]]).all():
+                    inside.append(low <= values[quantity] <= high)
+            if inside:
+                rows.append((quantity, band, float(np.mean(inside)), len(inside)))
+    return tuple(rows)

@@ -1,0 +1,197 @@
+"""From a run folder to the ``SourceView`` of one source."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from galbatch.errors import GalbatchError, InputError, RunError
+from galbatch.report.numbers import LABELS
+from galbatch.report.truth import Truth, find_truth, measure_truth, stamp_origin
+from galbatch.report.view import Number, SourceView
+from galbatch.store import MASK_EXCLUDED, Run, iter_plan
+from galbatch.types import BandStamps, Flag
+
+
+class RunReader:
+    """A run as the pictures need it; catalogue, plan and truth are read once."""
+
+    def __init__(self, run: Run):
+        self.run = run
+
+    @cached_property
+    def columns(self) -> dict[str, np.ndarray]:
+        """Catalogue columns as plain arrays; empty while the run is not finished."""
+        try:
+            table = self.run.catalog
+        except RunError:
+            return {}
+        return {name: np.asarray(getattr(table[name], "value", table[name])) for name in table.colnames}
+
+    @cached_property
+    def row_of(self) -> dict[str, int]:
+        """Catalogue row by source id as text."""
+        return {str(i): n for n, i in enumerate(self.columns.get("source_id", np.array([])).tolist())}
+
+    @cached_property
+    def truth(self) -> Truth | None:
+        """The truth of a mock field, found beside the catalogue the run was made from; None without one."""
+        return find_truth(self.run.manifest)
+
+    def number(self, name: str, source_id) -> float:
+        """One catalogue value of a source; NaN where there is none."""
+        row = self.row_of.get(str(source_id))
+        values = self.columns.get(name)
+        return float(values[row]) if row is not None and values is not None else np.nan
+
+    def view(
+        self, source_id, band: str | None = None, draws: int | None = None, lean: bool = False
+    ) -> SourceView:
+        """One source in one band. ``draws``: only the first few; ``lean``: no PSF, truth or numbers.
+
+        Raises ``InputError`` for an unknown id or band, ``RunError`` for a source that failed.
+        """
+        run, band = self.run, band or self.run.bands[0]
+        if run.status(source_id) == "failed":
+            raise RunError(
+                f"Source {source_id} failed, so there is nothing to show: "
+                f"failures.parquet in {run.paths.root} says why."
+            )
+        layout, number = run.layout, _band_number(run, band)
+        samples = run.samples(source_id, band) if layout.samples else run.mean(source_id, band)[None]
+        finite = np.isfinite(samples).all(axis=(1, 2))
+        if not finite.any():
+            raise RunError(
+                f"Source {source_id} has no usable pixel or no finite draw in band {band}: "
+                f"choose another of {', '.join(run.bands)}."
+            )
+        ratio = layout.pixel_ratio[number] if layout.pixel_ratio else 1
+        scale = layout.pixel_scale_arcsec[number] / ratio
+        more = {} if lean else self._more(source_id, band)
+        return SourceView(
+            source_id=str(source_id),
+            band=band,
+            observed=run.observed(source_id, band),
+            sigma=run.sigma(source_id, band),
+            mask=run.mask(source_id, band) & MASK_EXCLUDED != 0,
+            model=run.model(source_id, band),
+            mean=run.mean(source_id, band),
+            std=run.std(source_id, band),
+            prior_driven=run.prior_driven(source_id, band),
+            samples=samples[finite][:draws],
+            pixel_scale_arcsec=scale,
+            **more,
+        )
+
+    def _more(self, source_id, band: str) -> dict:
+        stamp, row = self._stamp(source_id, band)
+        true = self._true(source_id, band, stamp, row)
+        values = {} if true is None else self.truth_values(true, stamp, band)
+        numbers = tuple(
+            Number(
+                q,
+                *(self.number(f"{q}_{stat}_{band}", source_id) for stat in ("p16", "p50", "p84", "obs")),
+                truth=values.get(q, np.nan),
+            )
+            for q in LABELS
+            if np.isfinite(self.number(f"{q}_p50_{band}", source_id))
+        )
+        return {
+            "truth": true,
+            "numbers": numbers,
+            "north_deg": _north(self.run, source_id, band),
+            "facts": self._facts(source_id, band),
+            "psf": None if stamp is None else stamp.psf[0],
+            "psf_scale_arcsec": None if stamp is None else stamp.psf_scale_arcsec,
+        }
+
+    def _true(self, source_id, band: str, stamp: BandStamps | None, row) -> np.ndarray | None:
+        """(H, W) the truth of a source of a mock field; None without one."""
+        if self.truth is None or stamp is None:
+            return None
+        origin = stamp_origin(self.run, source_id, row)
+        return None if origin is None else self.truth.image(self.run, source_id, band, origin)
+
+    def truth_values(self, true: np.ndarray, stamp: BandStamps, band: str) -> dict[str, float]:
+        """The statistics of a true image, measured like the draws."""
+        layout = self.run.layout
+        return measure_truth(true, stamp, layout.oversample * stamp.ratio, layout.target_fwhm_pix)
+
+    def truths(self) -> dict[str, dict[object, dict[str, float]]]:
+        """Statistics of the truth by band and source id, of all that did not fail; empty without truth."""
+        found: dict[str, dict] = {band: {} for band in self.run.bands}
+        if self.truth is None:
+            return {}
+        for source_id in self.columns["source_id"].tolist():
+            if self.run.status(source_id) == "failed":
+                continue
+            for band in self.run.bands:
+                stamp, row = self._stamp(source_id, band)
+                true = self._true(source_id, band, stamp, row)
+                if true is not None:
+                    found[band][source_id] = self.truth_values(true, stamp, band)
+        return found
+
+    def _facts(self, source_id, band: str) -> dict[str, str]:
+        run, facts = self.run, {}
+        flags = Flag(run.flags(source_id))
+        snr, chi2 = self.number(f"sn_per_pixel_p50_{band}", source_id), self.number(f"chi2_{band}", source_id)
+        if np.isfinite(snr):
+            facts["S/N per pixel"] = f"{snr:.1f}"
+        if np.isfinite(chi2):
+            facts["chi2 per pixel"] = f"{chi2:.3f} (p = {self.number(f'chi2_p_{band}', source_id):.2g})"
+        prior = self.number(f"prior_driven_frac_{band}", source_id)
+        if np.isfinite(prior):
+            facts["owed to prior"] = f"{prior:.0%} of the flux"
+        facts["status"] = run.status(source_id)
+        if flags:
+            facts["flags"] = ", ".join(flag.name for flag in Flag if flag in flags)
+        return facts
+
+    def _stamp(self, source_id, band: str) -> tuple[BandStamps | None, dict]:
+        """The source's stamp cut again from the survey's files (None when they are gone), and its plan row."""
+        from galbatch.run.context import CUT
+
+        batch, slot = divmod(self.run.index(source_id), self.run.layout.batch)
+        rows = next((r for r in iter_plan(self.run.paths.plan) if r.batch == batch), None)
+        if rows is None or self._survey is None:
+            return None, {}
+        row = {name: values[slot : slot + 1] for name, values in rows.columns.items()}
+        wanted = {name: row[name] for name in ("source_id", "ra", "dec")}
+        wanted |= {name.removeprefix(CUT): values for name, values in row.items() if name.startswith(CUT)}
+        try:
+            stamps = self._survey.cut(wanted, self.run.layout.stamp_pix)
+        except (GalbatchError, OSError):
+            return None, row
+        return next((b for b in stamps.bands if b.band == band), None), row
+
+    @cached_property
+    def _survey(self):
+        from galbatch.cutouts import SurveyConfig, open_survey
+
+        described = self.run.manifest.get("config", {}).get("survey_resolved")
+        if described is None:
+            return None
+        try:
+            return open_survey(
+                SurveyConfig.from_resolved(described), measured=self.run.manifest.get("measured")
+            )
+        except (GalbatchError, OSError):
+            return None
+
+
+def _band_number(run: Run, band: str) -> int:
+    if band not in run.bands:
+        raise InputError(f"Band {band!r} is not in this run: it has {', '.join(run.bands)}.")
+    return run.bands.index(band)
+
+
+def _north(run: Run, source_id, band: str) -> float | None:
+    """Angle of north from +y, counter-clockwise, in degrees; None without a usable WCS."""
+    wcs = run.wcs(source_id, band)
+    cd = wcs.wcs.cd
+    if not np.isfinite(cd).all() or abs(np.linalg.det(cd)) == 0:
+        return None
+    x, y = np.linalg.solve(cd, [0.0, 1.0])
+    return float(np.degrees(np.arctan2(-x, y)))

@@ -1,0 +1,88 @@
+"""Thumbnail strips for the page: all panels of a source side by side in one small WebP, within a size budget.
+
+The page must stay under 20 MB whatever the size of the run, so the pixels, the draws shown and the
+compression of a strip follow from the number of strips.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+
+import numpy as np
+
+from galbatch.report.figure import BRIGHTNESS_MAP, RESIDUAL_LIMIT, RESIDUAL_MAP
+from galbatch.report.view import SourceView
+
+MAX_STRIPS = 10_000
+MASKED_RGB = (157, 180, 192)
+
+
+@dataclass(frozen=True)
+class StripPlan:
+    """Pixels along a panel's side, draws shown, WebP quality; ``titles`` of the panels, left to right."""
+
+    panel_pix: int
+    draws: int
+    quality: int
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        draws = ("draw",) if self.draws == 1 else tuple(f"draw {k + 1}" for k in range(self.draws))
+        return ("observed", "mean", "spread", "residual", *draws)
+
+
+def plan_strips(count: int) -> StripPlan:
+    """The richest strips that keep ``count`` of them, up to ``MAX_STRIPS``, within 15 MB of base64."""
+    if count <= 400:
+        return StripPlan(64, 3, 80)
+    if count <= 1500:
+        return StripPlan(64, 3, 65)
+    if count <= 4000:
+        return StripPlan(48, 2, 60)
+    return StripPlan(32, 1, 55)
+
+
+def encode_strip(view: SourceView, plan: StripPlan) -> str:
+    """The strip of one source as base64 WebP."""
+    from PIL import Image
+
+    stretch = view.stretch()
+    residual = view.residual()
+    panels = [
+        (stretch(view.observed_sb()), BRIGHTNESS_MAP),
+        (stretch(view.sb(view.mean)), BRIGHTNESS_MAP),
+        (stretch(view.sb(view.std)), BRIGHTNESS_MAP),
+        (
+            np.full(view.observed.shape, np.nan)
+            if residual is None
+            else np.clip(residual / RESIDUAL_LIMIT / 2 + 0.5, 0, 1),
+            RESIDUAL_MAP,
+        ),
+    ]
+    panels += [(stretch(view.sb(draw)), BRIGHTNESS_MAP) for draw in view.samples[: plan.draws]]
+    while len(panels) < len(plan.titles):
+        panels.append((np.full(view.mean.shape, np.nan), BRIGHTNESS_MAP))
+    strip = np.concatenate([_square(image, colours, plan.panel_pix) for image, colours in panels], axis=1)
+    out = io.BytesIO()
+    Image.fromarray(strip).save(out, "WEBP", quality=plan.quality, method=4)
+    return base64.b64encode(out.getvalue()).decode()
+
+
+def _square(image: np.ndarray, colours: str, side: int) -> np.ndarray:
+    """(side, side, 3) uint8, north of the array up; masked pixels in their own colour."""
+    import matplotlib
+    from PIL import Image
+
+    table = (matplotlib.colormaps[colours](np.linspace(0, 1, 256))[:, :3] * 255 + 0.5).astype(np.uint8)
+    bad = ~np.isfinite(image)
+    rgb = table[(np.where(bad, 0, image) * 255 + 0.5).astype(np.uint8)]
+    rgb[bad] = MASKED_RGB
+    picture = Image.fromarray(rgb[::-1])
+    if picture.size == (side, side):
+        return np.asarray(picture)
+    smaller = min(picture.size) > side
+    return np.asarray(
+        picture.resize((side, side), Image.Resampling.BOX if smaller else Image.Resampling.NEAREST)
+    )
