@@ -26,6 +26,9 @@ DASK_SETTINGS = {
 }
 
 
+CONNECT_TIMEOUT = "60s"
+
+
 @dataclass
 class Cluster:
     """A connected client, the cluster behind it (None if it is not ours), and the line that says what was chosen."""
@@ -73,9 +76,9 @@ def _join(settings: ExecutionSettings) -> Cluster:
     where = settings.scheduler or settings.scheduler_file
     try:
         if settings.scheduler:
-            client = Client(settings.scheduler, timeout="60s")
+            client = Client(settings.scheduler, timeout=CONNECT_TIMEOUT)
         else:
-            client = Client(scheduler_file=settings.scheduler_file, timeout="60s")
+            client = Client(scheduler_file=settings.scheduler_file, timeout=CONNECT_TIMEOUT)
         client.wait_for_workers(max(1, settings.workers), timeout=600)
     except (OSError, TimeoutError, ValueError) as err:
         raise ConfigError(f"Scheduler {where}: {err or type(err).__name__}. Check that it runs, that this machine "

@@ -21,7 +21,7 @@ def write_plan(paths: RunPaths, catalog: Any, survey: Any, batch: int, limit: in
     finest band, then by row, so that a batch reads one part of one mosaic. Memory is bounded by a block of rows.
     """
     with PlanWriter(paths.plan, batch) as plan:
-        for table in catalog.tables():
+        for table in catalog.tables() if catalog.n_rows else [catalog.schema.empty_table()]:
             if limit:
                 table = table.slice(0, limit - plan.n_rows)
             known = {n: to_numpy(str(catalog.path), n, table.column(n)) for n in (*REQUIRED, *OPTIONAL)

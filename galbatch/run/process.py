@@ -10,9 +10,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from galbatch.config import ExecutionSettings, RunSettings
 from galbatch.errors import ConfigError, RunError
-from galbatch.measurement import column_info
+from galbatch.measurement import column_info, empty_columns
 from galbatch.run import prepare
 from galbatch.run.context import ContextSpec
 from galbatch.run.events import Progress, Reporter
@@ -160,7 +162,8 @@ def _finish(paths: RunPaths, spec: ContextSpec, reporter: Reporter, manifest: di
     """Merge the parts, balance the account, write the summary."""
     start = time.monotonic()
     passing = {name: ColumnInfo(**about) for name, about in manifest["columns"].items()}
-    counts = merge_catalogue(paths, passing | column_info(spec.layout.bands))
+    template = empty_columns(spec.layout.bands, 0) | {"flags": np.zeros(0, np.int64), "status": np.zeros(0, object)}
+    counts = merge_catalogue(paths, passing | column_info(spec.layout.bands), template)
     totals = check_accounting(paths, counts)
     reporter.progress.seconds["merge"] = time.monotonic() - start
     now = reporter.progress

@@ -25,14 +25,14 @@ _FAILURE_SCHEMA = pa.schema([("source_id", pa.string()), ("stage", pa.string()),
                              ("time", pa.float64())])
 
 
-def merge_catalogue(paths: RunPaths, info: dict[str, ColumnInfo]) -> Counter:
+def merge_catalogue(paths: RunPaths, info: dict[str, ColumnInfo], template: dict[str, np.ndarray] | None = None) -> Counter:
     """Write ``catalog.parquet`` and ``failures.parquet`` from plan and parts; returns the sources by status.
 
     Memory is bounded by one row group. Columns are those of any part, in the order in which they first occur;
-    a part that lacks one gets NaN. Raises ``RunError`` when a part is missing or its ids are not the plan's.
+    a part that lacks one gets NaN; a run without parts has those of ``template``. Raises ``RunError`` when a part is missing or its ids are not the plan's.
     """
     counts: Counter = Counter()
-    schema = _schema(paths)
+    schema = _schema(paths, template or {})
     dtypes = {f.name: _dtype(f.type) for f in schema}
     schema = schema.with_metadata(table_metadata(schema.names, dtypes, FIXED | info, _text_lengths(paths, schema)))
     with replacing(paths.catalogue) as tmp, _writer(tmp, schema) as out, \
@@ -65,7 +65,7 @@ def _text_lengths(paths: RunPaths, schema: pa.Schema) -> dict[str, int]:
     return lengths
 
 
-def _schema(paths: RunPaths) -> pa.Schema:
+def _schema(paths: RunPaths, template: dict[str, np.ndarray]) -> pa.Schema:
     """Columns of the catalogue: identity, pass-through, then what the parts hold."""
     plan = pq.read_schema(paths.plan)
     fields = [plan.field(name) for name in _HEAD]
@@ -74,6 +74,8 @@ def _schema(paths: RunPaths) -> pa.Schema:
     for batch in sorted(paths.committed()):
         for field in pq.read_schema(paths.part(batch)):
             found.setdefault(field.name, field.type)
+    if not found:
+        found = {n: pa.string() if v.dtype == object else pa.from_numpy_dtype(v.dtype) for n, v in template.items()}
     drop = {*_HEAD, *FAILURE_COLUMNS}
     taken = {f.name for f in fields}
     for name, kind in found.items():

@@ -1,0 +1,97 @@
+"""However a run is carried out, its files are the same, byte for byte."""
+
+import json
+
+import numpy as np
+import pytest
+import toys
+
+from galbatch import open_run
+from galbatch.run import process, resume, status, verify
+from galbatch.sampler import sample_posterior
+
+OPTIONS = dict(batch=3, draws=3, mode="fast")
+
+
+def same(a, b):
+    one, two = toys.product(a), toys.product(b)
+    assert one.keys() == two.keys()
+    assert [name for name in one if one[name] != two[name]] == []
+    assert len(one) > 30
+
+
+def test_serial_run_balances(serial):
+    run = open_run(serial)
+    assert {k: run.summary[k] for k in ("planned", "catalogue", "failed")} == {"planned": 10, "catalogue": 10, "failed": 1}
+    assert run.summary["ok"] + run.summary["flagged"] == 9
+    assert verify(serial) == [] and status(serial)["state"] == "finished"
+    failed = run.catalog[run.catalog["status"] == "failed"]
+    assert failed["source_id"].tolist() == [107] and np.isnan(failed["gini_p50_f200w"]).all()
+    good = run.catalog[run.catalog["status"] != "failed"]
+    assert np.isfinite(good["flux_njy_p50_f200w"]).all() and (good["n_draws_ok"] == 3).all()
+    fluxes = 500 + 300 * (good["source_id"] - 100)
+    assert np.corrcoef(good["flux_njy_p50_f200w"], fluxes)[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_cluster_writes_what_a_serial_run_writes(serial, survey, tmp_path, workers):
+    messages, seen = [], []
+    process(survey, out=tmp_path / "c.run", prior=toys.GaussianPrior(), cluster="local", workers=workers,
+            on_message=messages.append, on_progress=lambda p: seen.append((p.done, p.dashboard)), **OPTIONS)
+    same(serial, tmp_path / "c.run")
+    assert any(f"local, {workers} CPU processes" in m for m in messages)
+    assert seen[-1][0] == 10 and seen[-1][1].startswith("http")
+    records = [json.loads(line) for line in (tmp_path / "c.run" / "metrics.jsonl").read_text().splitlines()]
+    batches = [r for r in records if r["event"] == "batch"]
+    assert sorted(r["batch"] for r in batches) == [0, 1, 2, 3]
+    assert {r["models_loaded"] for r in batches} == {1}  # once a process, however many batches it took
+    assert len({r["pid"] for r in batches}) <= workers
+    assert "galbatch-batch" in (tmp_path / "c.run" / "dask-report.html").read_text()
+
+
+def test_batch_size_and_order_change_no_source(serial, survey, tmp_path):
+    process(survey, out=tmp_path / "b.run", prior=toys.GaussianPrior(), cluster="none", **(OPTIONS | {"batch": 8}))
+    one, two = open_run(serial), open_run(tmp_path / "b.run")
+    for source in (100, 104, 109):
+        assert np.array_equal(one.samples(source), two.samples(source))
+    for name in one.catalog.colnames:
+        a, b = np.asarray(one.catalog[name]), np.asarray(two.catalog[name])
+        assert np.array_equal(a, b, equal_nan=a.dtype.kind == "f"), name
+
+
+def test_running_out_of_memory_halves_and_changes_nothing(serial, survey, tmp_path):
+    prior = toys.HungryPrior(limit=3)  # room for the draws of one source
+    prior.device = "cpu"
+    process(survey, out=tmp_path / "o.run", prior=prior, cluster="none", **OPTIONS)
+    assert np.array_equal(open_run(serial).samples(104), open_run(tmp_path / "o.run").samples(104))
+
+
+def test_a_stopped_run_is_finished_by_resume(serial, survey, tmp_path):
+    out = tmp_path / "r.run"
+    process(survey, out=out, prior=toys.GaussianPrior(), cluster="none", **OPTIONS)
+    for name in ("catalog.parquet", "summary.json", "failures.parquet"):
+        (out / name).unlink()
+    for batch in (1, 2):
+        (out / "parts" / f"batch-{batch:06d}.parquet").unlink()
+    (out / "parts" / ".batch-000001.parquet.abc.tmp").write_text("torn")
+    for shard in (out / "posterior.zarr" / "mean" / "c" / "1").rglob("0"):
+        if shard.is_file():
+            shard.write_bytes(b"torn")
+    assert status(out)["state"] == "stopped" and status(out)["batches_committed"] == 2
+    seen = []
+    resume(out, prior=toys.GaussianPrior(), cluster="none", on_progress=lambda p: seen.append(p.done))
+    same(serial, out)
+    assert seen[0] == 4 and verify(out) == []  # what was committed is not done again
+
+
+def test_stored_draws_are_those_of_the_python_call(serial, survey):
+    """The run stores what ``sample_posterior`` gives for the stored stamp, its noise and its PSF."""
+    from astropy.io import fits
+
+    from galbatch import Observation
+
+    run = open_run(serial)
+    psf = fits.getdata(survey.parent / "psf.fits")
+    obs = Observation(run.observed(104)[None], run.sigma(104)[None], psf[None], pixel_scale_arcsec=0.03)
+    draws = sample_posterior(toys.GaussianPrior(), obs, draws=3, mode="fast", seed=0, source_ids=[104])
+    assert np.allclose(draws.samples[0], run.samples(104), rtol=2e-3, atol=1e-2)
