@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import click
-from click.shell_completion import CompletionItem
 
 import galbatch
 from galbatch.errors import GalbatchError
@@ -71,7 +70,9 @@ class LazyGroup(click.Group):
             raise click.UsageError(f"No such command '{args[0]}'. {remedy}", ctx)
         return super().resolve_command(ctx, args)
 
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list:
+        from click.shell_completion import CompletionItem
+
         names = [name for name in COMMANDS if name.startswith(incomplete)]
         return [CompletionItem(name, help=COMMANDS[name]) for name in names] + click.Command.shell_complete(
             self, ctx, incomplete

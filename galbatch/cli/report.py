@@ -11,7 +11,7 @@ import click
     "--out", type=click.Path(dir_okay=False), help="Where to write the page; RUN/report.html by default."
 )
 def command(run: str, out: str | None) -> None:
-    """Make one HTML page of RUN that opens offline: health, fit, morphology planes, a gallery of all sources."""
+    """Make one HTML page of RUN that opens offline: health, fit, morphology planes and a gallery."""
     import galbatch
     from galbatch.report.gather import gather
     from galbatch.report.page import render_page

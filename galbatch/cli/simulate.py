@@ -14,11 +14,22 @@ def command() -> None:
 
 @command.command("galaxies")
 @click.option("--n", "number", type=click.IntRange(1), required=True, help="How many galaxies.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to fill.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
-              help="Series of galaxies. Below 10000 for training, 1000000 and above for validation.")  # fmt: skip
-@click.option("--start", type=click.IntRange(0), default=0, show_default=True, help="First index of the series.")
-@click.option("--npix", type=click.IntRange(32, 1024), default=128, show_default=True, help="Image side, pixels.")
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to fill."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Series of galaxies: below 10000 for training, 1000000 and above for validation.",
+)
+@click.option(
+    "--start", type=click.IntRange(0), default=0, show_default=True, help="First index of the series."
+)
+@click.option(
+    "--npix", type=click.IntRange(32, 1024), default=128, show_default=True, help="Image side, pixels."
+)
 @click.option("--redshift", type=click.FloatRange(0.001, 10.0), default=0.1, show_default=True,
               help="Redshift on the cards; it sets the angular scale.")  # fmt: skip
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
@@ -41,7 +52,9 @@ def galaxies(number: int, out: Path, seed: int, start: int, npix: int, redshift:
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True,
               help="Folder for CATALOG.parquet, CATALOG.toml and the images.")  # fmt: skip
 @click.option("--name", default="demo", show_default=True, help="Stem of the catalogue and folder of images.")
-@click.option("--n", "number", type=click.IntRange(1), default=48, show_default=True, help="How many galaxies.")
+@click.option(
+    "--n", "number", type=click.IntRange(1), default=48, show_default=True, help="How many galaxies."
+)
 @click.option("--seed", type=click.IntRange(0), default=1_000_000, show_default=True,
               help="Seed of galaxies and noise; training uses seeds below 10000.")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace an existing field of that name.")
