@@ -207,12 +207,15 @@ def band_acf(survey, band: str) -> np.ndarray | None:
         if tile.noise_acf == "none":
             continue
         if tile.noise_acf == "measure":
-            entry = survey._measured_tile(band, tile.name)
+            try:
+                entry = survey._measured_tile(band, tile.name)
+            except InputError:
+                continue
             acf, weight = np.array(entry["noise_acf"]), float(entry["n_blank"])
         else:
             acf, weight = _from_file(tile.noise_acf), 1.0
         total, weights = total + weight * acf, weights + weight
-    return (total / weights).astype(np.float32)
+    return (total / weights).astype(np.float32) if weights else None
 
 
 def _from_file(path: str) -> np.ndarray:

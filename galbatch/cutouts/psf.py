@@ -103,7 +103,7 @@ class PsfProvider:
         cube = self.file.cube
         image = (1 - v) * ((1 - u) * cube[plane[k, i]] + u * cube[plane[k, j]]) \
             + v * ((1 - u) * cube[plane[m, i]] + u * cube[plane[m, j]])
-        return image, not (xs[0] <= x <= xs[-1] and ys[0] <= y <= ys[-1])
+        return image, not (xs[0] - 0.5 <= x <= xs[-1] + 0.5 and ys[0] - 0.5 <= y <= ys[-1] + 0.5)
 
     def _psfex(self, x, y):
         zero, width, degree = self.file.poly

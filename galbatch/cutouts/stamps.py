@@ -154,7 +154,7 @@ def _finish(survey, band: str, rows, cut: _Cut) -> tuple[BandStamps, np.ndarray]
         data, var, bad = resample_stamps(data, var, bad, size, size, step)
         segmap = None if segmap is None else resample_labels(segmap, size, size, step)
         flags |= Flag.RESAMPLED
-    psf, ids, psf_flags, psf_scale = _psfs(survey, band, rows, cut.place, step)
+    psf, ids, psf_flags, psf_scale = _psfs(survey, band, rows, cut.place, step, cut.why)
     unusable = (psf_flags & Flag.PSF_BAD) != 0
     bad = bad | unusable[:, None, None]
     with np.errstate(invalid="ignore"):
@@ -189,7 +189,7 @@ def _pixel_flags(raw: RawStamps, at: Place) -> np.ndarray:
     return np.where(raw.ok, flags, int(Flag.READ_ERROR))
 
 
-def _psfs(survey, band, rows, at: Place, step: float):
+def _psfs(survey, band, rows, at: Place, step: float, why: list[str]):
     """PSFs (n, p, p) of one size, ids, flags, scale. Sources without a tile get an empty PSF and no PSF
     flag."""
     n = len(at.x)
@@ -197,7 +197,13 @@ def _psfs(survey, band, rows, at: Place, step: float):
     scale = survey.geometry()[band].delivered_scale_arcsec
     for name in sorted(set(at.tile) - {""}):
         members = np.nonzero(at.tile == name)[0]
-        provider = survey.tile(band, name).psf
+        try:
+            provider = survey.tile(band, name).psf
+        except GalbatchError as error:
+            flags[members] |= Flag.PSF_BAD
+            for i in members:
+                why[i] = why[i] or str(error)
+            continue
         some, own, bad = provider.at({k: v[members] for k, v in rows.items()}, at.x[members], at.y[members])
         scale = provider.scale_arcsec
         if step != 1.0 and abs(scale / survey.geometry()[band].scale_arcsec - 1) < 1e-3:

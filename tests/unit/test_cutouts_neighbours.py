@@ -1,0 +1,78 @@
+"""Segmentation, neighbours and sky of single stamps, with the survey's map and without."""
+
+import numpy as np
+import pytest
+from cutouts_field import add_galaxy, noise_field, simple_survey, sources, wcs_of, write_image
+
+from galbatch.cutouts import open_survey
+from galbatch.types import Flag
+
+
+def field(*galaxies, sky=0.0):
+    image = noise_field(sigma=0.5) + np.float32(sky)
+    for y, x, flux in galaxies:
+        add_galaxy(image, y, x, flux)
+    return image
+
+
+def cut(tmp_path, image, head="", extra="", size=48, **columns):
+    survey = open_survey(simple_survey(tmp_path, image, head=head, extra=extra))
+    batch = survey.cut(sources([120], [150], **columns), size)
+    return batch.bands[0], Flag(int(batch.flags[0]))
+
+
+def test_an_isolated_galaxy(tmp_path):
+    stamps, flags = cut(tmp_path, field((150, 120, 800)))
+    assert stamps.seg[0, 24, 24] == 1 and set(np.unique(stamps.seg)) == {0, 1}
+    assert 60 < (stamps.seg == 1).sum() < 400
+    assert stamps.columns["neighbour_frac"][0] == 0 and stamps.columns["n_neighbours"][0] == 0
+    assert not stamps.mask.any() and not flags
+    assert abs(stamps.columns["background_njy"][0]) < 4 * stamps.columns["background_err_njy"][0]
+
+
+@pytest.mark.parametrize("policy", ["mask", "keep"])
+def test_a_neighbour_is_masked_or_kept(tmp_path, policy):
+    stamps, flags = cut(tmp_path, field((150, 120, 800), (163, 133, 800)), head=f'neighbours = "{policy}"')
+    assert stamps.seg[0, 24, 24] == 1 and stamps.seg[0, 37, 37] == 2
+    assert stamps.columns["n_neighbours"][0] == 1
+    assert stamps.columns["neighbour_frac"][0] == pytest.approx(0.5, abs=0.06)
+    assert Flag.NEIGHBOUR in flags
+    assert stamps.mask[0, 37, 37] == (policy == "mask") and not stamps.mask[0, 24, 24]
+    assert np.isfinite(stamps.data[0, 37, 37])
+    near = (stamps.seg[0] >= 2)
+    assert stamps.mask[0].sum() > near.sum() if policy == "mask" else not stamps.mask.any()
+
+
+def test_blended_galaxies_are_separated(tmp_path):
+    stamps, flags = cut(tmp_path, field((150, 120, 900), (150, 128, 700)))
+    assert stamps.seg[0, 24, 24] == 1 and stamps.seg[0, 24, 33] == 2 and Flag.BLENDED_SEG in flags
+
+
+def test_nothing_there(tmp_path):
+    stamps, flags = cut(tmp_path, field())
+    assert Flag.NO_SEG in flags and not np.any(stamps.seg == 1)
+
+
+@pytest.mark.parametrize("name", ["own", "centre"])
+def test_the_surveys_map(tmp_path, name):
+    labels = np.zeros((300, 260), np.int64)
+    labels[140:160, 110:130], labels[160:170, 110:130] = 2**40 + 7, 5
+    write_image(tmp_path / "seg.fits", labels, wcs_of())
+    columns = {"segmap_id": np.array([5 if name == "own" else -1])}
+    stamps, flags = cut(tmp_path, field((150, 120, 800)), extra='seg = "seg.fits"', **columns)
+    inner = stamps.seg[0, 14:34, 14:34]
+    assert np.all(inner == (2 if name == "own" else 1))
+    assert np.all(stamps.seg[0, 34:44, 14:34] == (1 if name == "own" else 2))
+    assert Flag.NO_SEG not in flags and stamps.columns["n_neighbours"][0] == 1
+
+
+def test_the_sky_level(tmp_path):
+    stamps, flags = cut(tmp_path, field((150, 120, 800), sky=0.4))
+    assert stamps.columns["background_njy"][0] == pytest.approx(0.4, abs=0.1)
+    assert Flag.BACKGROUND in flags
+
+
+def test_a_crowded_stamp_does_not_overflow_the_deblender(tmp_path):
+    image = np.random.default_rng(0).exponential(50, (300, 260)).astype("f4")
+    stamps, _ = cut(tmp_path, image, size=64)
+    assert stamps.columns["n_neighbours"][0] > 0
