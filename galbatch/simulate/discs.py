@@ -95,7 +95,13 @@ def _unit_sum(image: np.ndarray) -> np.ndarray:
 
 
 def _assemble(
-    p: _Plane, scale_pix: float, old: np.ndarray, young: np.ndarray, tau: np.ndarray, young_share: float, thick: float
+    p: _Plane,
+    scale_pix: float,
+    old: np.ndarray,
+    young: np.ndarray,
+    tau: np.ndarray,
+    young_share: float,
+    thick: float,
 ) -> Disc:
     area = p.step_pix**2
     maps = np.stack([_unit_sum(old) / area, _unit_sum(young) / area, np.clip(tau, 0.0, 12.0)], -1)
@@ -106,54 +112,84 @@ def _optical_depth(rng: np.random.Generator) -> float:
     return float(min(math.exp(rng.normal(math.log(0.55), 0.9)), 5.0))
 
 
+@dataclass
+class _Layers:
+    """Face-on old stars, young stars and dust while a recipe works on them."""
+
+    old: np.ndarray
+    young: np.ndarray
+    dust: np.ndarray
+
+
 def spiral_disc(rng: np.random.Generator, scale_pix: float, kind: str) -> Disc:
-    """A disc with spiral structure; ``kind`` is spiral, barred, flocculent, ring, clumpy, disc or lenticular."""
+    """A disc with spiral structure; ``kind`` is one of ``KINDS`` that is a disc, irregulars excepted."""
     p = _Plane(scale_pix, min(5.5, 88.0 / scale_pix))
-    quiet = kind in ("disc", "lenticular")
     pitch = math.radians(rng.uniform(9.0, 38.0)) * (1 if rng.random() < 0.5 else -1)
     bar_length = rng.uniform(0.5, 1.5)
     inner = bar_length if kind == "barred" else rng.uniform(0.15, 0.8)
-    old = np.exp(-p.r)
-    young = np.exp(-p.r / rng.uniform(0.9, 1.5))
-    hole = 1.0 - rng.uniform(0.0, 0.95) * np.exp(-((p.r / inner) ** 2))
-    young = young * hole
-    dust = np.exp(-p.r / rng.uniform(0.9, 1.6)) * hole
-    if not quiet:
-        strength = rng.uniform(0.1, 0.3) if kind == "clumpy" else rng.uniform(0.5, 0.97)
-        if kind == "flocculent":
-            strength *= 0.35
-        arms, lanes = _arms(rng, p, pitch, inner)
-        old = old * (1.0 + 1.4 * strength * strength * rng.uniform(0.5, 1.6) * (arms - 0.3))
-        young = young * ((1.0 - strength) + 3.5 * strength * arms)
-        dust = dust * (1.0 - 0.8 * strength + 3.0 * strength * lanes)
+    layers = _smooth_layers(rng, p, inner)
+    if kind not in ("disc", "lenticular"):
+        _add_arms(rng, p, layers, kind, pitch, inner)
     if kind == "barred" or (kind in ("lenticular", "ring", "clumpy") and rng.random() < 0.35):
         bar, lane = _bar(rng, p, bar_length, rng.uniform(0, math.pi))
-        old = old + bar * rng.uniform(0.5, 2.2)
-        young = young + 0.4 * bar * rng.uniform(0.0, 0.6)
-        dust = dust + lane * rng.uniform(0.0, 0.9)
+        layers.old = layers.old + bar * rng.uniform(0.5, 2.2)
+        layers.young = layers.young + 0.4 * bar * rng.uniform(0.0, 0.6)
+        layers.dust = layers.dust + lane * rng.uniform(0.0, 0.9)
     if kind == "ring" or (kind == "barred" and rng.random() < 0.3):
         ring = _ring(rng, p, bar_length * 1.05 if kind == "barred" else rng.uniform(0.6, 2.6))
         level = rng.uniform(0.1, 0.6)
-        old, young, dust = old + 0.6 * level * ring, young + 2.0 * level * ring, dust + level * ring
-    rough = {"flocculent": rng.uniform(0.7, 1.3), "clumpy": rng.uniform(0.5, 1.1)}.get(kind, rng.uniform(0.2, 0.8))
-    if kind == "lenticular":
-        rough = 0.1
-    texture = sheared_field(rng, p.log_r, p.phi, pitch, 2.6)
-    young = young * np.exp(rough * texture)
-    filaments = sheared_field(rng, p.log_r, p.phi, pitch, 2.4)
-    dust = dust * np.exp(0.8 * filaments - 0.3)
-    lopsided = 1.0 + np.tanh(abs(rng.normal(0.0, 0.22)) * p.r * np.cos(p.phi - rng.uniform(0, 6.28)))
-    old, young = np.clip(old, 0, None) * lopsided, np.clip(young, 0, None) * lopsided
-    young = _add_clumps(rng, p, _unit_sum(young), kind)
-    young_share = {"lenticular": rng.uniform(0.0, 0.06), "disc": rng.uniform(0.02, 0.4)}.get(kind, rng.uniform(0.12, 0.7))
-    if kind == "clumpy":
-        young_share = rng.uniform(0.35, 0.9)
-    tau = _optical_depth(rng) * (0.25 if kind == "lenticular" else 1.0) * dust
+        layers.old = layers.old + 0.6 * level * ring
+        layers.young, layers.dust = layers.young + 2.0 * level * ring, layers.dust + level * ring
+    _roughen(rng, p, layers, kind, pitch)
+    young_share = _young_share(rng, kind)
+    tau = _optical_depth(rng) * (0.25 if kind == "lenticular" else 1.0) * layers.dust
     if rng.random() < 0.35:  # a break in the outer disc
         edge = 1.0 / (1.0 + np.exp((p.r - rng.uniform(2.2, 4.0)) / 0.25))
-        old, young, tau = old * edge, young * edge, tau * edge
+        layers.old, layers.young, tau = layers.old * edge, layers.young * edge, tau * edge
     thick = rng.uniform(0.10, 0.3) if kind == "clumpy" else rng.uniform(0.06, 0.22)
-    return _assemble(p, scale_pix, old, young, tau, young_share, thick)
+    return _assemble(p, scale_pix, layers.old, layers.young, tau, young_share, thick)
+
+
+def _smooth_layers(rng: np.random.Generator, p: _Plane, inner: float) -> _Layers:
+    """Exponential layers; young stars and dust are depleted inside ``inner``."""
+    young = np.exp(-p.r / rng.uniform(0.9, 1.5))
+    hole = 1.0 - rng.uniform(0.0, 0.95) * np.exp(-((p.r / inner) ** 2))
+    return _Layers(np.exp(-p.r), young * hole, np.exp(-p.r / rng.uniform(0.9, 1.6)) * hole)
+
+
+def _add_arms(
+    rng: np.random.Generator, p: _Plane, layers: _Layers, kind: str, pitch: float, inner: float
+) -> None:
+    """Spiral arms: strong in young stars, weaker in old ones, dust along their inner edges."""
+    strength = rng.uniform(0.1, 0.3) if kind == "clumpy" else rng.uniform(0.5, 0.97)
+    if kind == "flocculent":
+        strength *= 0.35
+    arms, lanes = _arms(rng, p, pitch, inner)
+    layers.old = layers.old * (1.0 + 1.4 * strength * strength * rng.uniform(0.5, 1.6) * (arms - 0.3))
+    layers.young = layers.young * ((1.0 - strength) + 3.5 * strength * arms)
+    layers.dust = layers.dust * (1.0 - 0.8 * strength + 3.0 * strength * lanes)
+
+
+def _roughen(rng: np.random.Generator, p: _Plane, layers: _Layers, kind: str, pitch: float) -> None:
+    """Sheared patches, dust filaments, lopsidedness and clumps; young stars then sum to 1."""
+    rough = {"flocculent": rng.uniform(0.7, 1.3), "clumpy": rng.uniform(0.5, 1.1)}.get(
+        kind, rng.uniform(0.2, 0.8)
+    )
+    if kind == "lenticular":
+        rough = 0.1
+    young = layers.young * np.exp(rough * sheared_field(rng, p.log_r, p.phi, pitch, 2.6))
+    filaments = sheared_field(rng, p.log_r, p.phi, pitch, 2.4)
+    layers.dust = layers.dust * np.exp(0.8 * filaments - 0.3)
+    lopsided = 1.0 + np.tanh(abs(rng.normal(0.0, 0.22)) * p.r * np.cos(p.phi - rng.uniform(0, 6.28)))
+    layers.old = np.clip(layers.old, 0, None) * lopsided
+    layers.young = _add_clumps(rng, p, _unit_sum(np.clip(young, 0, None) * lopsided), kind)
+
+
+def _young_share(rng: np.random.Generator, kind: str) -> float:
+    """Share of the red light that young stars give."""
+    by_kind = {"lenticular": rng.uniform(0.0, 0.06), "disc": rng.uniform(0.02, 0.4)}
+    share = by_kind.get(kind, rng.uniform(0.12, 0.7))
+    return rng.uniform(0.35, 0.9) if kind == "clumpy" else share
 
 
 def _add_clumps(rng: np.random.Generator, p: _Plane, young: np.ndarray, kind: str) -> np.ndarray:

@@ -86,9 +86,10 @@ def _advance(x, v, track, m1, m2, a1, a2, dt):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, fastmath=True)
 def deposit_sheet(image, x, y, weights):  # type: ignore[no-untyped-def]
-    """Paint a deformed sheet: nodes x, y (nr, nphi) in pixels, cell weights (c, nr - 1, nphi), into (c, ny, nx).
+    """Paint a deformed sheet into ``image`` (c, ny, nx).
 
-    Every cell is filled by bilinear interpolation with as many points as it is pixels long.
+    Nodes x, y (nr, nphi) are in pixels; ``weights`` (c, nr - 1, nphi) is the light of each cell. Every cell is
+    filled by bilinear interpolation with twice as many points a side as it is pixels long.
     """
     ny, nx = image.shape[1], image.shape[2]
     nr, nphi = x.shape
@@ -108,7 +109,7 @@ def deposit_sheet(image, x, y, weights):  # type: ignore[no-untyped-def]
                     fp = (q + 0.5) / na
                     px = (1 - fr) * ((1 - fp) * x00 + fp * x01) + fr * ((1 - fp) * x10 + fp * x11)
                     py = (1 - fr) * ((1 - fp) * y00 + fp * y01) + fr * ((1 - fp) * y10 + fp * y11)
-                    ix, iy = int(math.floor(px)), int(math.floor(py))
+                    ix, iy = math.floor(px), math.floor(py)
                     if ix < 0 or iy < 0 or ix >= nx - 1 or iy >= ny - 1:
                         continue
                     gx, gy = px - ix, py - iy

@@ -1,4 +1,4 @@
-"""A mock survey field with known truth: galaxies, neighbours, a star, a chip edge, bad pixels, real-looking noise.
+"""A mock survey field with known truth: galaxies, neighbours, a star, a chip edge, bad pixels, noise.
 
 Positions are zero-based pixels (x, y) of one grid shared by all bands; fluxes are nJy per pixel.
 """
@@ -81,11 +81,13 @@ class Field:
 def make_field(spec: FieldSpec) -> Field:
     """Render the field of ``spec``; the same spec gives the same field.
 
-    Truth stamps are each source alone, convolved with a Gaussian of ``target_fwhm_pix``. Raises ``InputError``
-    when a seed of the training range (below 10,000) is asked for.
+    Truth stamps are each source alone, convolved with a Gaussian of ``target_fwhm_pix``. Raises
+    ``InputError`` when a seed of the training range (below 10,000) is asked for.
     """
     if spec.seed < 10_000:
-        raise InputError(f"field seed {spec.seed} is in the range kept for training (below 10000); add 1000000.")
+        raise InputError(
+            f"field seed {spec.seed} is in the range kept for training (below 10000); add 1000000."
+        )
     rng = np.random.default_rng(np.random.SeedSequence([spec.seed, 0xF1E]))
     psf = np.array(
         [
@@ -122,7 +124,13 @@ def _sources(
     sharp = np.zeros((spec.n, len(spec.bands), spec.grid, spec.grid))
     table: dict[str, np.ndarray] = {
         name: np.zeros(spec.n, dtype=kind)
-        for name, kind in (("x_corner", int), ("y_corner", int), ("psf_index", int), ("x", float), ("y", float))
+        for name, kind in (
+            ("x_corner", int),
+            ("y_corner", int),
+            ("psf_index", int),
+            ("x", float),
+            ("y", float),
+        )
     }
     red = spec.bands[-1]
     for row in range(spec.n):
@@ -133,7 +141,9 @@ def _sources(
         total = images[row, 1].sum()
         table["x"][row] = table["x_corner"][row] + (images[row, 1].sum(0) @ axis) / total
         table["y"][row] = table["y_corner"][row] + (images[row, 1].sum(1) @ axis) / total
-        position = int(np.clip(table["x"][row] / spec.shape[1] * spec.psf_positions, 0, spec.psf_positions - 1))
+        position = int(
+            np.clip(table["x"][row] / spec.shape[1] * spec.psf_positions, 0, spec.psf_positions - 1)
+        )
         table["psf_index"][row] = position
         peak = fftconvolve(images[row, 1], psf[-1, position], mode="same").max()
         sky = depth[-1][int(table["y"][row]), int(table["x"][row])]
@@ -154,7 +164,7 @@ def _observe(sharp: np.ndarray, psf: np.ndarray) -> np.ndarray:
 
 
 def _add(signal: np.ndarray, image: np.ndarray, corner: tuple[int, int], pad: int) -> None:
-    """Add ``image`` to ``signal`` with its unpadded part's first pixel at ``corner``, clipped to the field."""
+    """Add ``image`` to ``signal`` its unpadded part's first pixel at ``corner``, clipped to the field."""
     x0, y0 = corner[0] - pad, corner[1] - pad
     h, w = signal.shape[-2:]
     ya, yb = max(y0, 0), min(y0 + image.shape[-2], h)
@@ -164,7 +174,11 @@ def _add(signal: np.ndarray, image: np.ndarray, corner: tuple[int, int], pad: in
 
 
 def _add_neighbours(
-    spec: FieldSpec, rng: np.random.Generator, table: dict[str, np.ndarray], signal: np.ndarray, psf: np.ndarray
+    spec: FieldSpec,
+    rng: np.random.Generator,
+    table: dict[str, np.ndarray],
+    signal: np.ndarray,
+    psf: np.ndarray,
 ) -> None:
     """Small uncatalogued galaxies 20 to 40 pixels from some of the sources."""
     side = 40
@@ -258,8 +272,10 @@ def _truth_stamps(spec: FieldSpec, table: dict[str, np.ndarray], sharp: np.ndarr
     return out
 
 
-def write_field(out: str | Path, name: str = "demo", n: int = 48, seed: int = 1_000_000, overwrite: bool = False):  # type: ignore[no-untyped-def]
-    """Render a field and write ``name.parquet``, ``name.toml`` and the folder ``name/``; returns the paths."""
+def write_field(
+    out: str | Path, name: str = "demo", n: int = 48, seed: int = 1_000_000, overwrite: bool = False
+):  # type: ignore[no-untyped-def]
+    """Render a field; write ``name.parquet``, ``name.toml`` and the folder ``name/``; returns the paths."""
     from .field_files import write_files
 
     return write_files(make_field(FieldSpec(seed=seed, n=n)), Path(out), name, overwrite)

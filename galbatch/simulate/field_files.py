@@ -38,7 +38,7 @@ def field_wcs(shape: tuple[int, int], pixel_scale_arcsec: float) -> WCS:
 
 
 def write_files(field: Field, out: Path, name: str, overwrite: bool) -> list[Path]:
-    """Write everything of ``field``; returns the paths, catalogue first. Refuses to replace without ``overwrite``."""
+    """Write everything of ``field``; returns the paths, catalogue first. Replaces only if told to."""
     folder = out / name
     catalogue, survey = out / f"{name}.parquet", out / f"{name}.toml"
     if catalogue.exists() and not overwrite:
@@ -51,7 +51,9 @@ def write_files(field: Field, out: Path, name: str, overwrite: bool) -> list[Pat
         cards = {"FILTER": band.name.upper(), "ORIGIN": "galbatch simulator", "SIMSEED": field.spec.seed}
         paths += [
             _write(Path(f"{stem}_sci.fits"), field.sci[c].astype(np.float32), wcs, {**cards, "BUNIT": "nJy"}),
-            _write(Path(f"{stem}_err.fits.gz"), field.err[c].astype(np.float32), wcs, {**cards, "BUNIT": "nJy"}),
+            _write(
+                Path(f"{stem}_err.fits.gz"), field.err[c].astype(np.float32), wcs, {**cards, "BUNIT": "nJy"}
+            ),
             _write(Path(f"{stem}_mask.fits.gz"), field.mask[c], wcs, cards),
             _write(
                 Path(f"{stem}_psf.fits"),
@@ -138,7 +140,18 @@ def _write_truth(field: Field, path: Path) -> Path:
         "target_fwhm_pix": np.array(field.spec.target_fwhm_pix),
         "pixel_scale_arcsec": np.array(field.spec.pixel_scale_arcsec),
     }
-    for column in ("x", "y", "x_corner", "y_corner", "truth_x0", "truth_y0", "peak_sn", "neighbour", "psf_index", "galaxy_index"):
+    for column in (
+        "x",
+        "y",
+        "x_corner",
+        "y_corner",
+        "truth_x0",
+        "truth_y0",
+        "peak_sn",
+        "neighbour",
+        "psf_index",
+        "galaxy_index",
+    ):
         arrays[column] = field.table[column]
     arrays["kind"] = field.table["kind"].astype(str)
     arrays["flux_njy"] = np.stack([field.table[f"flux_njy_{b.name}"] for b in field.spec.bands], -1)

@@ -12,7 +12,7 @@ import numpy as np
 
 from .discs import disc_geometry, irregular_disc, spiral_disc
 from .mergers import merger_images
-from .projection import front_fraction, project_disc
+from .projection import DiscGeometry, front_fraction, project_disc
 from .spheroids import Spheroid, paint_point, paint_shells, paint_spheroid
 
 KINDS = {
@@ -74,7 +74,9 @@ def simulate_galaxies(
     return images, table
 
 
-def simulate_galaxy(seed: int, index: int, npix: int = 128, kind: str | None = None) -> tuple[np.ndarray, np.void]:
+def simulate_galaxy(
+    seed: int, index: int, npix: int = 128, kind: str | None = None
+) -> tuple[np.ndarray, np.void]:
     """One galaxy: (2, npix, npix) float32 and its row of properties. See ``simulate_galaxies``."""
     rng = galaxy_generator(seed, index)
     drawn = draw_kind(rng)
@@ -130,28 +132,49 @@ def _disc_galaxy(
     top = {"lenticular": 0.7, "irregular": 0.08, "clumpy": 0.25}.get(kind, 0.45)
     bulge_share = top * rng.beta(1.3, 1.8)
     if bulge_share > 0.02:
-        q0 = rng.uniform(0.5, 0.95)
-        q = math.sqrt((q0 * math.sin(geometry.inclination)) ** 2 + math.cos(geometry.inclination) ** 2)
-        n = float(np.clip(rng.lognormal(math.log(2.0), 0.5), 0.7, 5.0))
-        r_eff = float(np.clip(rng.lognormal(math.log(0.35), 0.45), 0.08, 1.0)) * scale
-        shape = Spheroid(x, y, max(r_eff, 0.5), n, q, geometry.position_angle, 2.0)
-        bulge = paint_spheroid(shape, npix) * np.float32(bulge_share / (1.0 - bulge_share))
+        bulge = _bulge(rng, geometry, scale, npix) * np.float32(bulge_share / (1.0 - bulge_share))
         front = front_fraction(geometry, npix)
         red = red + bulge * (front + (1.0 - front) * np.exp(-planes[4]))
-        blue = blue + old_blue * bulge * (front + (1.0 - front) * np.exp(-geometry.blue_to_red_tau * planes[4]))
-    if rng.random() < 0.5:  # a thick disc or stellar halo around it
-        q0 = rng.uniform(0.35, 0.9)
-        q = math.sqrt((q0 * math.sin(geometry.inclination)) ** 2 + math.cos(geometry.inclination) ** 2)
-        r_eff = scale * 1.68 * rng.uniform(0.9, 1.7)
-        halo = Spheroid(x, y, r_eff, rng.uniform(0.8, 2.2), q, geometry.position_angle)
-        image = paint_spheroid(halo, npix) * np.float32(red.sum() * rng.uniform(0.05, 0.6))
-        red, blue = red + image, blue + old_blue * image
+        blue = blue + old_blue * bulge * (
+            front + (1.0 - front) * np.exp(-geometry.blue_to_red_tau * planes[4])
+        )
+    if rng.random() < 0.5:
+        halo = _halo(rng, geometry, scale, npix)
+        halo = halo * np.float32(red.sum() * rng.uniform(0.05, 0.6))
+        red, blue = red + halo, blue + old_blue * halo
     row["inclination_deg"] = math.degrees(geometry.inclination)
     row["bulge_share"], row["young_share"] = bulge_share, share
     return np.stack([blue, red])
 
 
-def _spheroidal(rng: np.random.Generator, npix: int, kind: str, unit: float, x: float, y: float) -> np.ndarray:
+def _flattening(q0: float, geometry: DiscGeometry) -> float:
+    """Apparent axis ratio of an oblate spheroid of axis ratio ``q0``."""
+    return math.sqrt((q0 * math.sin(geometry.inclination)) ** 2 + math.cos(geometry.inclination) ** 2)
+
+
+def _bulge(rng: np.random.Generator, geometry: DiscGeometry, scale: float, npix: int) -> np.ndarray:
+    """A bulge of flux 1: Sersic index about 2, a third of the disc's scale length."""
+    q = _flattening(rng.uniform(0.5, 0.95), geometry)
+    n = float(np.clip(rng.lognormal(math.log(2.0), 0.5), 0.7, 5.0))
+    r_eff = max(float(np.clip(rng.lognormal(math.log(0.35), 0.45), 0.08, 1.0)) * scale, 0.5)
+    return paint_spheroid(
+        Spheroid(geometry.x_pix, geometry.y_pix, r_eff, n, q, geometry.position_angle), npix
+    )
+
+
+def _halo(rng: np.random.Generator, geometry: DiscGeometry, scale: float, npix: int) -> np.ndarray:
+    """A thick disc or stellar halo of flux 1."""
+    q = _flattening(rng.uniform(0.35, 0.9), geometry)
+    r_eff = scale * 1.68 * rng.uniform(0.9, 1.7)
+    n = rng.uniform(0.8, 2.2)
+    return paint_spheroid(
+        Spheroid(geometry.x_pix, geometry.y_pix, r_eff, n, q, geometry.position_angle), npix
+    )
+
+
+def _spheroidal(
+    rng: np.random.Generator, npix: int, kind: str, unit: float, x: float, y: float
+) -> np.ndarray:
     r_eff = _scale(rng, unit, 4.5, 14.0)
     n = float(np.clip(rng.lognormal(math.log(3.2), 0.4), 1.0, 6.5))
     q, angle = rng.uniform(0.45, 1.0), rng.uniform(0.0, 2.0 * math.pi)
@@ -163,7 +186,12 @@ def _spheroidal(rng: np.random.Generator, npix: int, kind: str, unit: float, x: 
     if rng.random() < 0.4:  # a second, bluer or redder component of another shape
         share = rng.uniform(0.05, 0.4)
         extra = Spheroid(
-            x, y, r_eff * rng.uniform(0.3, 2.0), rng.uniform(0.7, 2.0), rng.uniform(0.3, 1.0), angle + rng.normal(0, 0.4)
+            x,
+            y,
+            r_eff * rng.uniform(0.3, 2.0),
+            rng.uniform(0.7, 2.0),
+            rng.uniform(0.3, 1.0),
+            angle + rng.normal(0, 0.4),
         )
         component = paint_spheroid(extra, npix)
         red = red + share * component

@@ -30,13 +30,15 @@ def _draw_tilt(rng: np.random.Generator) -> tuple[float, float]:
 
 
 def _sheet_weights(rng: np.random.Generator) -> np.ndarray:
-    """Old and young light and dust of each cell of a disc (3, N_RADIUS - 1, N_AZIMUTH), the stars summing to 1."""
+    """Old light, young light, dust of a disc's cells: (3, N_RADIUS - 1, N_AZIMUTH), each summing to 1."""
     radius = np.linspace(0.02, 1.0, N_RADIUS) ** 1.3 * EXTENT
     middle, width = 0.5 * (radius[1:] + radius[:-1]), np.diff(radius)
     mass = middle * width
     texture = random_field(rng, N_AZIMUTH, 3.4, k_low=4.0)[: N_RADIUS - 1]
     old = (mass * np.exp(-middle))[:, None] * np.ones(N_AZIMUTH)
-    young = (mass * np.exp(-middle / rng.uniform(1.0, 1.6)))[:, None] * np.exp(rng.uniform(0.4, 1.3) * texture)
+    young = (mass * np.exp(-middle / rng.uniform(1.0, 1.6)))[:, None] * np.exp(
+        rng.uniform(0.4, 1.3) * texture
+    )
     dust = (mass * np.exp(-middle / 1.2))[:, None] * np.exp(0.6 * texture)
     return np.stack([old / old.sum(), young / young.sum(), dust / dust.sum()])
 
@@ -78,7 +80,9 @@ def merger_images(rng: np.random.Generator, npix: int, row: np.void) -> np.ndarr
         if share > 0.03:
             spot = (cores[body, :2] - origin) * pixels + middle
             size = max(rng.uniform(0.15, 0.5) * scales[body] * pixels, 0.6)
-            shape = Spheroid(spot[0], spot[1], size, rng.uniform(1.0, 3.5), rng.uniform(0.6, 1.0), rng.uniform(0, 3.1))
+            shape = Spheroid(
+                spot[0], spot[1], size, rng.uniform(1.0, 3.5), rng.uniform(0.6, 1.0), rng.uniform(0, 3.1)
+            )
             bulges += np.float32(share / (1 - share) * lights[body]) * paint_spheroid(shape, npix)
     return _colour(rng, planes, bulges, pixels, row)
 
@@ -95,7 +99,9 @@ def _frame(
     wanted = math.exp(rng.normal(math.log(9.0), 0.35)) * npix / 128.0
     pixels = wanted / max(radius, 0.6)
     limit = 0.38 * npix / max(separation, 0.5) if both else 3.0 * npix / 128.0 * 6.0
-    return float(np.clip(pixels, 1.5 * npix / 128.0, max(min(limit, 9.0 * npix / 128.0), 1.6 * npix / 128.0))), origin
+    return float(
+        np.clip(pixels, 1.5 * npix / 128.0, max(min(limit, 9.0 * npix / 128.0), 1.6 * npix / 128.0))
+    ), origin
 
 
 def _colour(

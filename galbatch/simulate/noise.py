@@ -26,7 +26,7 @@ def drizzle_kernel(lag_one: float) -> np.ndarray:
 
 
 def correlated_noise(rng: np.random.Generator, shape: tuple[int, int], lag_one: float) -> np.ndarray:
-    """Unit-variance Gaussian noise (h, w) float64 whose neighbours correlate with ``lag_one`` along each axis."""
+    """Unit-variance Gaussian noise (h, w) float64 whose neighbours correlate by ``lag_one``."""
     kernel = drizzle_kernel(lag_one)
     white = rng.standard_normal((shape[0] + 2, shape[1] + 2))
     field = convolve1d(convolve1d(white, kernel, axis=0), kernel, axis=1)

@@ -31,7 +31,9 @@ class DiscGeometry:
 
 
 @njit(cache=True, fastmath=True)
-def _march(maps, step_pix, npix, cos_i, sin_i, cos_p, sin_p, x0, y0, h_o, h_y, h_d, warp, warp_phase, ratio, out):  # type: ignore[no-untyped-def]
+def _march(
+    maps, step_pix, npix, cos_i, sin_i, cos_p, sin_p, x0, y0, h_o, h_y, h_d, warp, warp_phase, ratio, out
+):  # type: ignore[no-untyped-def]
     """Fill ``out`` (5, npix, npix): old and young in red, old and young in blue, tau in red."""
     m = maps.shape[0]
     r_max = 0.5 * (m - 2) * step_pix
@@ -76,7 +78,9 @@ def _march(maps, step_pix, npix, cos_i, sin_i, cos_p, sin_p, x0, y0, h_o, h_y, h
                 s = middle + width * math.sinh(t)
                 ds = width * math.cosh(t) * dt
                 yd = v * cos_i - s * sin_i
-                z = abs(v * sin_i + s * cos_i - warp * (u * c_w + yd * s_w) * math.sqrt(u * u + yd * yd) / r_max)
+                z = abs(
+                    v * sin_i + s * cos_i - warp * (u * c_w + yd * s_w) * math.sqrt(u * u + yd * yd) / r_max
+                )
                 fx = u / step_pix + 0.5 * (m - 1)
                 fy = yd / step_pix + 0.5 * (m - 1)
                 jx, jy = int(fx), int(fy)

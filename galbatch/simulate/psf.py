@@ -23,7 +23,7 @@ FLAT_TO_FLAT = 1.315
 """Width of one hexagonal segment between opposite sides, gaps of 7 mm included in the pitch."""
 PITCH = 1.322
 WAVEFRONT_RMS_NM = 120.0
-"""Default total wavefront error: the encircled energy then agrees with WebbPSF's (tests/unit/test_simulate_psf)."""
+"""Default total wavefront error: what the WebbPSF F200W model has (115 nm telescope, 35 nm instrument)."""
 ARCSEC = math.pi / 180.0 / 3600.0
 
 

@@ -38,7 +38,7 @@ def write_skirt(
     filters: Sequence[tuple[str, float]] = FILTERS,
     cards: dict[str, object] | None = None,
 ) -> Path:
-    """Write flux (bands, h, w), Jy per pixel, as an idealised SKIRT 9 file; the file appears whole or not at all.
+    """Write flux (bands, h, w), Jy per pixel, as an idealised SKIRT 9 file, whole or not at all.
 
     ``fov_kpc`` is the width of the image. ``cards`` are added to every header (SUBHALO, INCL, ...). Raises
     ``InputError`` when the bands and the filters differ in number or a flux is negative or not finite.
@@ -48,7 +48,9 @@ def write_skirt(
     path = Path(path)
     flux_jy = np.asarray(flux_jy, dtype=np.float64)
     if flux_jy.ndim != 3 or len(filters) != flux_jy.shape[0]:
-        raise InputError(f"{path}: images of shape {flux_jy.shape} for {len(filters)} filters; give (bands, h, w).")
+        raise InputError(
+            f"{path}: images of shape {flux_jy.shape} for {len(filters)} filters; give (bands, h, w)."
+        )
     if not np.isfinite(flux_jy).all() or flux_jy.min() < 0:
         raise InputError(f"{path}: flux must be finite and not negative; mask or clip it first.")
     npix = flux_jy.shape[2]
@@ -70,7 +72,9 @@ def write_skirt(
     return path
 
 
-def _describe(header, name: str, pivot: float, redshift: float, fov_kpc: float, npix: int, cdelt: float) -> None:  # type: ignore[no-untyped-def]
+def _describe(
+    header, name: str, pivot: float, redshift: float, fov_kpc: float, npix: int, cdelt: float
+) -> None:  # type: ignore[no-untyped-def]
     header["EXTNAME"] = name.upper()
     header["FILTER"] = name
     header["WLPIVOT"] = (pivot, "pivot wavelength [micron]")
@@ -97,7 +101,7 @@ def write_galaxies(
     jobs: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Path:
-    """Simulate ``n`` galaxies into ``out`` as ``shalo_SSS-NNNNNN_v0_photo.fits``, with ``galaxies.ecsv`` beside.
+    """Simulate ``n`` galaxies into ``out`` as ``shalo_SSS-N_v0_photo.fits``, with ``galaxies.ecsv`` beside.
 
     Files that are already there are left alone, so a stopped command goes on; the content of a file depends
     on (seed, index, npix, redshift) only. ``progress`` is called with the number of galaxies just done.

@@ -14,7 +14,7 @@ from numba import njit
 
 @dataclass(frozen=True)
 class Spheroid:
-    """A Sersic profile. Radii in pixels, angle in radians; ``boxy`` is the superellipse exponent (2 = ellipse)."""
+    """A Sersic profile. Radii in pixels, angle in radians; ``boxy`` 2 is an ellipse, more is boxy."""
 
     x_pix: float
     y_pix: float
@@ -77,7 +77,7 @@ def paint_point(x_pix: float, y_pix: float, npix: int) -> np.ndarray:
 def paint_shells(rng: np.random.Generator, spheroid: Spheroid, npix: int) -> np.ndarray:
     """Sharp-edged shells around a spheroid, interleaved on both sides of its major axis; sums to 1.
 
-    Each shell rises outwards as the square root of distance to its edge inside a cone (Hernquist & Quinn 1988).
+    Each shell brightens outwards to its edge, inside a cone (the look of Hernquist & Quinn 1988).
     """
     y, x = np.mgrid[:npix, :npix].astype(np.float32)
     dx, dy = x - spheroid.x_pix, y - spheroid.y_pix
@@ -91,7 +91,9 @@ def paint_shells(rng: np.random.Generator, spheroid: Spheroid, npix: int) -> np.
         offset = np.arctan2(dy, dx) - direction
         cone = np.exp((np.cos(offset) - 1.0) / (0.5 * opening**2))
         depth = np.clip((edge - radius) / (0.35 * edge), 0.0, None)
-        profile = np.where(depth > 0, np.exp(-2.0 * depth) * np.clip((edge - radius) / (0.08 * edge), 0.0, 1.0), 0.0)
+        profile = np.where(
+            depth > 0, np.exp(-2.0 * depth) * np.clip((edge - radius) / (0.08 * edge), 0.0, 1.0), 0.0
+        )
         image += (cone * profile * rng.lognormal(0.0, 0.4) / edge**1.5).astype(np.float32)
         edge *= rng.uniform(1.15, 1.45)
         if edge > 0.48 * npix:

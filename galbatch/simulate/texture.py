@@ -68,7 +68,12 @@ def _stamp_blobs(image, x, y, size, flux):  # type: ignore[no-untyped-def]
 
 
 def clump_map(
-    rng: np.random.Generator, density: np.ndarray, count: int, slope: float, size_pix: float, span: float = 100.0
+    rng: np.random.Generator,
+    density: np.ndarray,
+    count: int,
+    slope: float,
+    size_pix: float,
+    span: float = 100.0,
 ) -> np.ndarray:
     """Clumps drawn where ``density`` (n, n) is high, with luminosities dN/dL ~ L**-slope; sums to 1.
 

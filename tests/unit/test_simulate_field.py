@@ -48,7 +48,7 @@ def test_the_error_map_is_the_scatter_about_the_noise_free_field(small_field):
 
 
 def test_the_field_is_its_sources_through_their_psf(small_field):
-    """One source without neighbours: its truth, sharpened by nothing, has the flux that the PSF lets through."""
+    """Of one source without neighbours the field holds the share of flux that the PSF lets through."""
     f = small_field
     row = int(np.flatnonzero(~f.table["neighbour"])[0])
     y0, x0 = f.table["truth_y0"][row] + 8, f.table["truth_x0"][row] + 8
@@ -65,7 +65,7 @@ def test_truth_holds_the_flux_of_each_source(small_field):
     for c, band in enumerate(SPEC.bands):
         assert (total[:, c] <= f.table[f"flux_njy_{band.name}"] * 1.001).all()
         assert np.median(total[:, c] / f.table[f"flux_njy_{band.name}"]) > 0.97
-    y, x = np.indices(f.truth.shape[2:])
+    _, x = np.indices(f.truth.shape[2:])
     red = f.truth[:, 1]
     centre = (red * x).sum((1, 2)) / red.sum((1, 2)) + f.table["truth_x0"]
     assert np.median(np.abs(centre - f.table["x"])) < 0.3
@@ -97,7 +97,9 @@ def test_files_round_trip_and_are_the_same_bytes_twice(small_field, tmp_path):
     x, y = wcs.all_world2pix(table["ra"], table["dec"], 0)
     assert np.hypot(x - small_field.table["x"], y - small_field.table["y"]).max() < 1.2
     truth = read_truth(tmp_path / "a" / "mock" / "truth.npz")
-    np.testing.assert_allclose(truth["images"], small_field.truth, rtol=2e-3, atol=2e-5 * small_field.truth.max())
+    np.testing.assert_allclose(
+        truth["images"], small_field.truth, rtol=2e-3, atol=2e-5 * small_field.truth.max()
+    )
     assert list(truth["source_id"]) == list(table["source_id"])
     with pytest.raises(InputError, match="--overwrite"):
         write_files(small_field, tmp_path / "a", "mock", False)
@@ -122,5 +124,7 @@ def test_the_shipped_demo_is_varied_and_small():
     truth = read_truth(CATALOGS / "demo" / "truth.npz")
     assert set(truth["kind"]) == set(KINDS) and truth["images"].shape == (48, 2, 80, 80)
     assert truth["peak_sn"].min() < 6 and truth["peak_sn"].max() > 90
-    size = sum(p.stat().st_size for p in CATALOGS.glob("demo*/*")) + (CATALOGS / "demo.parquet").stat().st_size
+    size = (
+        sum(p.stat().st_size for p in CATALOGS.glob("demo*/*")) + (CATALOGS / "demo.parquet").stat().st_size
+    )
     assert size < 8e6

@@ -1,10 +1,16 @@
-"""The galaxy simulator: the same galaxy for the same (seed, index), every kind, flux and sizes as promised."""
+"""The galaxy simulator: the same galaxy for the same (seed, index), every kind, flux, sizes."""
 
 import numpy as np
 import pytest
 
 from galbatch.simulate.encounter import Orbit, deposit_sheet, run_encounter
-from galbatch.simulate.galaxies import KINDS, draw_kind, galaxy_generator, half_light_radius, simulate_galaxies
+from galbatch.simulate.galaxies import (
+    KINDS,
+    draw_kind,
+    galaxy_generator,
+    half_light_radius,
+    simulate_galaxies,
+)
 from galbatch.simulate.projection import DiscGeometry, project_disc
 from galbatch.simulate.spheroids import Spheroid, paint_point, paint_spheroid
 from galbatch.simulate.texture import clump_map, random_field

@@ -32,7 +32,12 @@ def test_flux_survives_the_magnitudes_and_empty_pixels_are_99(tmp_path):
 
 
 def test_the_command_writes_the_galaxies_of_its_seed_and_goes_on(tmp_path, capsys):
-    assert main(["simulate", "galaxies", "--n", "3", "--out", str(tmp_path), "--seed", "1000000", "--npix", "48"]) == 0
+    assert (
+        main(
+            ["simulate", "galaxies", "--n", "3", "--out", str(tmp_path), "--seed", "1000000", "--npix", "48"]
+        )
+        == 0
+    )
     files = sorted(tmp_path.glob("shalo_*_photo.fits"))
     assert [f.name for f in files] == [f"shalo_091-{i}_v0_photo.fits" for i in range(3)]
     images, table = simulate_galaxies(3, 1_000_000, npix=48)
