@@ -88,7 +88,7 @@ def _advance(x, v, track, m1, m2, a1, a2, dt):  # type: ignore[no-untyped-def]
 def deposit_sheet(image, x, y, weights):  # type: ignore[no-untyped-def]
     """Paint a deformed sheet into ``image`` (c, ny, nx).
 
-    Nodes x, y (nr, nphi) are in pixels; ``weights`` (c, nr - 1, nphi) is the light of each cell. Every cell is
+    Nodes x, y (nr, nphi) are in pixels; ``weights`` (c, nr - 1, nphi) is each cell's light. Every cell is
     filled by bilinear interpolation with twice as many points a side as it is pixels long.
     """
     ny, nx = image.shape[1], image.shape[2]
