@@ -37,7 +37,7 @@ def open_catalog(path: str | Path, pixel_columns: bool = False) -> Catalog:
         if path.is_dir():
             catalog = _Parquet(path, _hats(path))
         elif suffix in (".parquet", ".pq", ".parq"):
-            catalog = _Parquet(path, pq.ParquetFile(path))
+            catalog = _Parquet(path, _parquet(path))
         elif suffix in _ASTROPY:
             catalog = _InMemory(path, _read_astropy(path, _ASTROPY[suffix]))
         else:
@@ -127,7 +127,7 @@ class _Parquet(Catalog):
 
     def __setstate__(self, state):
         path = state["path"]
-        self.__init__(path, _hats(path) if path.is_dir() else pq.ParquetFile(path))
+        self.__init__(path, _hats(path) if path.is_dir() else _parquet(path))
 
     def _tables(self, columns, size):
         if isinstance(self._source, pq.ParquetFile):
@@ -194,3 +194,7 @@ def _plain_values(column) -> np.ndarray | None:
 
 def _mask(column) -> np.ndarray | None:
     return np.ma.getmaskarray(column) if np.ma.isMaskedArray(column) else None
+
+
+def _parquet(path: Path) -> pq.ParquetFile:
+    return pq.ParquetFile(path, page_checksum_verification=True)
