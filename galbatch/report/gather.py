@@ -121,14 +121,12 @@ def _duration(seconds: float) -> str:
 
 
 def _failures(run: Run) -> tuple[dict[str, str], ...]:
-    from astropy.table import Table
+    import pandas
 
     if not run.paths.failures.exists():
         return ()
-    table = Table.read(run.paths.failures, format="parquet")[:MAX_FAILURES]
-    return tuple(
-        {name: str(row[name]) for name in ("source_id", "stage", "code", "message")} for row in table
-    )
+    table = pandas.read_parquet(run.paths.failures).head(MAX_FAILURES)
+    return tuple(table[["source_id", "stage", "code", "message"]].astype(str).to_dict("records"))
 
 
 def _strips(reader: RunReader, columns, bands, plan: StripPlan, on_source) -> dict[str, list[str | None]]:

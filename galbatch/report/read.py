@@ -150,7 +150,7 @@ class RunReader:
         return facts
 
     def _stamp(self, source_id, band: str) -> tuple[BandStamps | None, dict]:
-        """The source's stamp cut again from the survey's files (None when they are gone), and its plan row."""
+        """The source's stamp cut again from the survey's files (None when gone), and its plan row."""
         from galbatch.run.context import CUT
 
         batch, slot = divmod(self.run.index(source_id), self.run.layout.batch)

@@ -1,0 +1,205 @@
+"""From a run folder to pictures, page and exports, through the command line."""
+
+import numpy as np
+import pytest
+from fake_run import BANDS, FAILED_ID, FIRST_ID, write_fake_run
+
+import galbatch
+from galbatch.cli.main import main
+from galbatch.errors import InputError, RunError
+from galbatch.report.gather import gather
+from galbatch.report.read import RunReader
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    return write_fake_run(tmp_path_factory.mktemp("runs") / "fake.run")
+
+
+@pytest.fixture(scope="module")
+def run(paths):
+    return galbatch.open_run(paths.root)
+
+
+def test_view_holds_what_the_store_holds(run):
+    view = RunReader(run).view(FIRST_ID + 1, "f444w")
+    assert np.array_equal(view.samples, run.samples(FIRST_ID + 1, "f444w"))
+    assert np.array_equal(view.observed, run.observed(FIRST_ID + 1, "f444w"))
+    assert np.array_equal(view.mask, run.mask(FIRST_ID + 1, "f444w") > 0)
+    gini = next(n for n in view.numbers if n.name == "gini")
+    assert (gini.p16, gini.p50, gini.p84, gini.obs) == pytest.approx((0.481, 0.501, 0.531, 0.511), abs=1e-6)
+    assert view.facts["chi2 per pixel"].startswith("0.900")
+    assert view.north_deg == pytest.approx(0)
+    assert view.truth is None and view.psf is None
+
+
+def test_flags_of_a_source_are_named(run):
+    assert RunReader(run).view(FAILED_ID - 1).facts["flags"] == "NEIGHBOUR"
+
+
+@pytest.mark.parametrize(
+    "source_id, band, error, said",
+    [
+        (42, None, InputError, "42"),
+        (FIRST_ID, "f999w", InputError, "f999w"),
+        (FAILED_ID, None, RunError, "failures"),
+    ],
+)
+def test_what_cannot_be_shown_is_said(run, source_id, band, error, said):
+    with pytest.raises(error, match=said):
+        RunReader(run).view(source_id, band)
+
+
+def test_show_prints_numbers_and_writes_the_figure(paths, tmp_path, capsys):
+    png = tmp_path / "source.png"
+    assert main(["show", str(paths.root), str(FIRST_ID), "--png", str(png), "--band", "f444w"]) == 0
+    out = capsys.readouterr().out
+    assert "f444w" in out and "Gini" in out and "0.500" in out
+    assert png.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and png.stat().st_size > 20_000
+
+
+def test_run_show_returns_the_figure(run, tmp_path):
+    figure = run.show(FIRST_ID, tmp_path / "a.png")
+    assert "Posterior mean" in {axis.get_title() for axis in figure.axes}
+    assert (tmp_path / "a.png").stat().st_size > 20_000
+
+
+def test_show_of_an_unknown_source_is_bad_input(paths, capsys):
+    assert main(["show", str(paths.root), "99"]) == 1
+    assert "99" in capsys.readouterr().err
+
+
+def test_summary_of_a_run(run):
+    seen = []
+    summary = gather(run, lambda: seen.append(1))
+    assert summary.counts == {"sources": 6, "ok": 4, "flagged": 1, "failed": 1} and summary.balanced
+    assert len(seen) == 6
+    assert summary.bands == BANDS and summary.stages == {"cut": 0.5, "sample": 11.0}
+    assert [row["source_id"] for row in summary.failures] == [str(FAILED_ID)]
+    assert summary.flag_counts()[0][0] in ("NEIGHBOUR", "OFF_IMAGE")
+    at = summary.source_id.tolist().index(FAILED_ID)
+    assert summary.strips["f200w"][at] is None and all(
+        s for i, s in enumerate(summary.strips["f200w"]) if i != at
+    )
+    assert ("network evaluations a draw", "18.0") in summary.rates
+
+
+def test_report_command_writes_the_page(paths, capsys):
+    assert main(["report", str(paths.root)]) == 0
+    page = paths.report.read_text()
+    assert "fake.run" in page and str(FIRST_ID) in page and "outside every image" in page
+    assert str(paths.report) in capsys.readouterr().out
+
+
+def test_fits_export_reads_back_with_its_wcs(paths, run, tmp_path):
+    from astropy.io import fits
+    from astropy.wcs import WCS
+
+    assert (
+        main(
+            [
+                "export",
+                str(paths.root),
+                "--to",
+                "fits",
+                "--ids",
+                f"{FIRST_ID},{FIRST_ID + 1}",
+                "--out",
+                str(tmp_path),
+            ]
+        )
+        == 0
+    )
+    assert {p.name for p in tmp_path.iterdir()} == {"1000.fits", "1001.fits"}
+    with fits.open(tmp_path / "1001.fits") as planes:
+        assert planes[0].header["OBJECT"] == "1001"
+        assert np.array_equal(planes["F200W_SAMPLES"].data, run.samples(1001, "f200w"))
+        assert np.array_equal(planes["F444W_OBSERVED"].data, run.observed(1001, "f444w"))
+        assert planes["F200W_MEAN"].header["BUNIT"] == "nJy"
+        wcs, expected = WCS(planes["F200W_MEAN"].header), run.wcs(1001, "f200w")
+        assert np.allclose(wcs.all_pix2world(3, 5, 0), expected.all_pix2world(3, 5, 0), atol=1e-9)
+
+
+def test_fits_export_takes_all_that_did_not_fail(paths, tmp_path):
+    assert main(["export", str(paths.root), "--to", "fits", "--out", str(tmp_path)]) == 0
+    assert len(list(tmp_path.glob("*.fits"))) == 5
+    assert not (tmp_path / f"{FAILED_ID}.fits").exists()
+
+
+def test_hats_export_reads_back_whole(paths, tmp_path):
+    import pandas
+
+    out = tmp_path / "cat"
+    assert main(["export", str(paths.root), "--to", "hats", "--out", str(out)]) == 0
+    files = sorted(out.glob("dataset/Norder=*/Dir=*/Npix=*.parquet"))
+    table = pandas.concat([pandas.read_parquet(f) for f in files])
+    original = pandas.read_parquet(paths.catalogue)
+    assert sorted(table["source_id"]) == sorted(original["source_id"])
+    assert list(table.columns) == list(original.columns)
+    for file in files:
+        order, pixel = int(file.parts[-3].split("=")[1]), int(file.stem.split("=")[1])
+        index = pandas.read_parquet(file)["_healpix_29"].to_numpy()
+        assert np.all(index >> 2 * (29 - order) == pixel) and np.all(np.diff(index) >= 0)
+    properties = dict(line.split("=", 1) for line in (out / "hats.properties").read_text().splitlines())
+    assert properties["hats_nrows"] == "6" and properties["hats_col_healpix"] == "_healpix_29"
+
+
+def test_hats_partitions_split_and_lose_nothing(paths, tmp_path):
+    from galbatch.store import write_hats
+
+    count = write_hats(paths, tmp_path / "cat", rows_per_partition=2)
+    info = (tmp_path / "cat" / "partition_info.csv").read_text().splitlines()[1:]
+    assert count == len(info) >= 2 and sum(int(line.split(",")[3]) for line in info) == 6
+
+
+def test_hats_export_opens_in_hats(paths, tmp_path):
+    hats = pytest.importorskip("hats", reason="hats is not installed: pip install hats")
+    main(["export", str(paths.root), "--to", "hats", "--out", str(tmp_path / "cat")])
+    catalogue = hats.read_hats(tmp_path / "cat")
+    assert catalogue.catalog_info.total_rows == 6 and catalogue.schema.names[0] == "source_id"
+
+
+def test_hats_refuses_ids_and_foreign_folders(paths, tmp_path, capsys):
+    assert main(["export", str(paths.root), "--to", "hats", "--ids", "1000"]) == 1
+    assert "--ids" in capsys.readouterr().err
+    (tmp_path / "keep.txt").write_text("mine")
+    assert main(["export", str(paths.root), "--to", "hats", "--out", str(tmp_path)]) == 1
+    assert (tmp_path / "keep.txt").read_text() == "mine"
+
+
+def test_galfit_export_needs_the_psf(paths, tmp_path, capsys):
+    assert main(["export", str(paths.root), "--to", "galfit", "--ids", "1000", "--out", str(tmp_path)]) == 1
+    assert "PSF" in capsys.readouterr().err
+
+
+def test_galfit_start_file_and_images(run, tmp_path, monkeypatch):
+    import dataclasses
+
+    from astropy.io import fits
+
+    from galbatch.report.export_galfit import export_galfit
+
+    plain = RunReader.view
+    psf = np.outer(np.hanning(9), np.hanning(9))
+
+    def with_psf(self, source_id, band=None):
+        return dataclasses.replace(plain(self, source_id, band), psf=psf / psf.sum(), psf_scale_arcsec=0.03)
+
+    monkeypatch.setattr(RunReader, "view", with_psf)
+    starts = export_galfit(run, [1001], tmp_path)
+    assert [p.name for p in starts] == ["1001_f200w.galfit", "1001_f444w.galfit"]
+    text = starts[0].read_text()
+    values = dict(
+        line.split(")", 1) for line in text.splitlines() if ")" in line and not line.startswith("#")
+    )
+    for letter in "ACDF":
+        assert (tmp_path / values[letter].strip()).exists()
+    assert values["H"].split() == ["1", "16", "1", "16"] and values["J"].strip() == "31.4"
+    assert float(values[" 3"].split()[0]) == pytest.approx(24.301, abs=1e-3)
+    assert float(values[" 4"].split()[0]) == pytest.approx(0.201 / 0.03, abs=1e-2)
+    assert float(values[" 9"].split()[0]) == pytest.approx(0.699, abs=1e-3)
+    assert float(values["10"].split()[0]) == pytest.approx(np.degrees(0.401) - 90, abs=0.1)
+    mask = fits.getdata(tmp_path / values["F"].strip())
+    assert np.array_equal(mask > 0, run.mask(1001, "f200w") > 0)
+    sigma = fits.getdata(tmp_path / values["C"].strip())
+    assert np.isfinite(sigma).all() and (sigma > 0).all()
