@@ -120,7 +120,7 @@ def nircam_like_psf(
     bandwidth: float = 0.23,
     jitter_arcsec: float = 0.007,
 ) -> np.ndarray:
-    """The PSF on ``npix`` x ``npix`` pixels, float64, centred on the middle pixel by its flux centroid.
+    """The PSF on ``npix`` x ``npix`` pixels, float64, centred on the middle pixel by the centroid of its core.
 
     Parameters
     ----------
@@ -150,23 +150,29 @@ def nircam_like_psf(
         total += _intensity(field, wave, step, samples) / len(waves)
     if jitter_arcsec > 0:
         total = gaussian_filter(total, jitter_arcsec / step, mode="constant")
-    total = _centred(total, step, samples)
+    core = math.hypot(0.45 * wavelength_um * 1e-6 / (PUPIL_METRES * ARCSEC), 0.4 * pixel_scale_arcsec)
+    total = _centred(total, step, samples, core)
     inner = total[pad:-pad, pad:-pad]
     return np.asarray(inner.reshape(npix, oversample, npix, oversample).sum((1, 3)))
 
 
-def _centred(image: np.ndarray, step_arcsec: float, samples: int) -> np.ndarray:
-    """Shift by a band-limited sub-pixel step so that the Gaussian-weighted centroid is the middle."""
+def _centred(image: np.ndarray, step_arcsec: float, samples: int, width_arcsec: float) -> np.ndarray:
+    """Shift by a band-limited sub-pixel step until the centroid of the core is the middle.
+
+    The centroid is taken under a Gaussian window of sigma ``width_arcsec``, as wide as the core, which moves
+    it half as far as the image: hence the factor 2.
+    """
     axis = (np.arange(samples) - 0.5 * (samples - 1)) * step_arcsec
+    window = np.exp(-0.5 * (axis / width_arcsec) ** 2)
     frequency = np.fft.fftfreq(samples)
-    for _ in range(3):
-        window = np.exp(-0.5 * (axis / 0.12) ** 2)
-        weighted = image * window[:, None] * window[None, :]
-        # a weighted centroid moves by less than the shift; the next pass corrects it
-        dy = (weighted.sum(1) @ axis) / weighted.sum() / step_arcsec
-        dx = (weighted.sum(0) @ axis) / weighted.sum() / step_arcsec
+    transform = np.fft.fft2(image)
+    dx = dy = 0.0
+    for _ in range(6):
         phase = np.exp(2j * math.pi * (frequency[:, None] * dy + frequency[None, :] * dx))
-        image = np.fft.ifft2(np.fft.fft2(image) * phase).real
+        image = np.fft.ifft2(transform * phase).real
+        weighted = image * window[:, None] * window[None, :]
+        dy += 2.0 * (weighted.sum(1) @ axis) / weighted.sum() / step_arcsec
+        dx += 2.0 * (weighted.sum(0) @ axis) / weighted.sum() / step_arcsec
     return np.clip(image, 0.0, None)
 
 
