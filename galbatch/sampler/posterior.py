@@ -72,7 +72,7 @@ def _salted(seed) -> int:
     return int(base) + (int(band) << 48)
 
 
-def _subset(obs: Observation, rows: slice, band) -> Observation:
+def _subset(obs: Observation, rows, band) -> Observation:
     bands = slice(band, band + 1) if isinstance(band, int) else band
     return Observation(obs.data[rows, bands], obs.sigma[rows, bands], obs.psf[rows, bands],
                        None if obs.mask is None else obs.mask[rows, bands], obs.pixel_scale_arcsec, obs.psf_scale_arcsec,
@@ -109,8 +109,9 @@ class _Problem:
         """(draws, evaluations of a draw, solver residual (b, k))."""
         solver = Solver(self.model, mode.iterations)
         denoise = CountedDenoiser(self.prior)
-        levels = levels_of(mode, self.rho, self.spectra.max_sd, self.sigma_min)
-        posterior = PosteriorDenoiser(denoise, self.model, self.data, self.spectra, solver, mode.guided, mode.products)
+        guided = mode.guided(float(self.rho.min()), self.spectra.max_sd)
+        levels = levels_of(mode, guided, self.rho, self.spectra.max_sd, self.sigma_min)
+        posterior = PosteriorDenoiser(denoise, self.model, self.data, self.spectra, solver, guided, mode.products)
         shape = (self.data.shape[2], *self.model.fine)
         x = self._warm_start(solver, normals) + levels[0][:, None, None, None, None] * normals.draw(*shape)
         x = sde_dpmpp_2m(posterior, x, levels, lambda: normals.draw(*shape))
@@ -142,6 +143,9 @@ def _sample(prior, obs, draws, mode, oversample, seed, ids, spectra_of) -> dict[
     spectra = spectra_of(model.fine)
     start = Normals(0, ["power iteration"], range(1), device).draw(c, *model.fine)
     rho = (0.9 / Solver(model).largest_eigenvalue(start.expand(b, -1, -1, -1, -1)).clamp_min(1e-12)).sqrt()
+    steps = np.array([mode.guided(float(r), spectra.max_sd) for r in rho])
+    if len(set(steps)) > 1:  # one schedule at a time, so that a source's schedule does not depend on the others
+        return _by_steps(prior, obs, draws, mode, oversample, seed, ids, spectra_of, steps)
     problem = _Problem(prior, data, model, spectra, rho, float(prior_field(prior, "sigma_min")))
     x, evaluations, residual = problem.run(mode, Normals(seed, ids, range(draws), device))
     spent = np.full(b, float(evaluations))
@@ -156,6 +160,17 @@ def _sample(prior, obs, draws, mode, oversample, seed, ids, spectra_of) -> dict[
         chi2, n_valid = chi2_of_draws(model, data, x)
         spent += extra * again.float().mean(1).cpu().numpy()
     return _summary(x, problem, chi2, n_valid, scale, usable, spent, residual)
+
+
+def _by_steps(prior, obs, draws, mode, oversample, seed, ids, spectra_of, steps):
+    order = np.argsort(steps, kind="stable")
+    parts = []
+    for value in sorted(set(steps)):
+        rows = np.flatnonzero(steps == value)
+        chosen = [ids[i] for i in rows]
+        parts.append(_sample(prior, _subset(obs, rows, slice(None)), draws, mode, oversample, seed, chosen, spectra_of))
+    back = np.argsort(order)
+    return {name: values[back] for name, values in _join(parts, axis=0).items()}
 
 
 def _summary(x, problem, chi2, n_valid, scale, usable, spent, residual):
