@@ -82,7 +82,9 @@ def make_manifest(inputs: Inputs, layout: StoreLayout, execution: ExecutionSetti
     config = inputs.settings.record() | {"survey_resolved": inputs.survey.config.resolved(),
                                          "stamp_pix": layout.stamp_pix, "batch": layout.batch}
     entries = inputs.survey.inputs()
-    files = [fingerprint(p) for p in dict.fromkeys([inputs.settings.catalog, *(e["path"] for e in entries)])]
+    absent = {e["path"] for e in entries if e["size"] is None and "://" not in e["path"]}  # optional planes
+    names = dict.fromkeys([inputs.settings.catalog, *(e["path"] for e in entries)])
+    files = [{"path": p, "size": None, "hash": None} if p in absent else fingerprint(p) for p in names]
     return {
         "schema": 1, "config": config, "config_hash": hash_json(config), "seed": inputs.settings.seed,
         "model": model_identity(inputs.prior, inputs.settings.model), "inputs": files, "planes": entries,
