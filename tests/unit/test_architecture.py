@@ -22,8 +22,9 @@ ALLOWED["measurement"] = GROUND | {"morphology", "store"}
 ALLOWED["pipeline"] = GROUND | SIBLINGS | {"sampler", "measurement"}
 ALLOWED["run"] = ALLOWED["pipeline"] | {"pipeline", "config"}
 ALLOWED["validate"] = ALLOWED["run"] | {"run"}
+ALLOWED["bench"] = ALLOWED["run"] | {"run"}
 ALLOWED["report"] = ALLOWED["run"] | {"run"}
-ALLOWED["cli"] = ALLOWED["report"] | {"validate", "report"}
+ALLOWED["cli"] = ALLOWED["report"] | {"validate", "bench", "report"}
 ALLOWED["__main__"] = {"cli"}
 ALLOWED["__init__"] = set(ALLOWED)
 

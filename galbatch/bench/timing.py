@@ -1,0 +1,61 @@
+"""Timing that can be trusted: warm-up, repeats, the median, and what the machine was."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+
+def repeat(work: Callable[[], object], least_s: float = 0.5, fewest: int = 3, device="cpu") -> dict[str, float]:
+    """Median, minimum and maximum wall seconds of ``work()`` after one warm-up, and CPU seconds per wall second."""
+    work()
+    _wait(device)
+    times, start, cpu = [], time.perf_counter(), time.process_time()
+    while len(times) < fewest or time.perf_counter() - start < least_s:
+        begin = time.perf_counter()
+        work()
+        _wait(device)
+        times.append(time.perf_counter() - begin)
+    busy = (time.process_time() - cpu) / (time.perf_counter() - start)
+    return {"median_s": float(np.median(times)), "min_s": min(times), "max_s": max(times), "cores_used": busy}
+
+
+def _wait(device) -> None:
+    if str(device).startswith("cuda"):
+        import torch
+
+        torch.cuda.synchronize()
+
+
+def environment(device="cpu") -> dict:
+    """Versions, device, threads and commit: what a figure must be read with."""
+    import torch
+
+    import galbatch
+
+    name = platform.processor() or platform.machine()
+    if str(device).startswith("cuda"):
+        name = torch.cuda.get_device_name(device)
+    else:
+        try:
+            lines = Path("/proc/cpuinfo").read_text().splitlines()
+            name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+        except (OSError, StopIteration):
+            pass
+    return {"galbatch": galbatch.__version__, "commit": _commit(), "torch": torch.__version__, "device": str(device),
+            "name": name, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+
+
+def _commit() -> str:
+    try:
+        done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True,
+                              cwd=Path(__file__).parent, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip()
