@@ -1,0 +1,115 @@
+"""mkdocs hook: the reference pages are made from the code, so that they cannot say anything else.
+
+A page holds a line ``[[name]]``, which is replaced by what ``PARTS[name]`` returns.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import click
+
+
+def command_line() -> str:
+    """Markdown of every command and subcommand with its help text."""
+    from galbatch.cli.main import SECTIONS, cli
+
+    lines = []
+    for section, commands in SECTIONS.items():
+        lines += [f"## {section}", ""]
+        for name in commands:
+            lines += _command(cli.get_command(click.Context(cli), name), f"galbatch {name}", 3)
+    return "\n".join(lines)
+
+
+def _command(command: click.Command, name: str, level: int) -> list[str]:
+    context = click.Context(command, info_name=name, max_content_width=100, terminal_width=100)
+    lines = [f"{'#' * level} {name}", "", "```text", command.get_help(context), "```", ""]
+    for child in getattr(command, "commands", {}).values():
+        lines += _command(child, f"{name} {child.name}", level + 1)
+    return lines
+
+
+def arrays() -> str:
+    """Markdown table of the arrays of posterior.zarr."""
+    from galbatch.store import StoreLayout
+
+    layout = StoreLayout(1, 1, 16, ("f200w",), 64, oversample=2)
+    lines = ["| array | dimensions | type | what |", "|---|---|---|---|"]
+    for spec in layout.arrays().values():
+        lines.append(f"| `{spec.name}` | {', '.join(spec.dims)} | {spec.dtype} | {spec.description} |")
+    return "\n".join(lines)
+
+
+def quantities() -> str:
+    """Markdown table of the measured quantities."""
+    from galbatch.morphology import QUANTITIES
+
+    lines = ["| quantity | unit | UCD | what |", "|---|---|---|---|"]
+    lines += [f"| `{name}` | {unit or '-'} | `{ucd}` | {_cell(text)} |"
+              for name, (unit, ucd, text) in QUANTITIES.items()]  # fmt: skip
+    return "\n".join(lines)
+
+
+def statistics() -> str:
+    """Markdown table of the statistics of each quantity."""
+    from galbatch.store import STATISTICS
+
+    lines = ["| suffix | what |", "|---|---|"]
+    return "\n".join(lines + [f"| `{name}` | {text} |" for name, (text, _) in STATISTICS.items()])
+
+
+def other_columns() -> str:
+    """Markdown table of the catalogue's other columns."""
+    from galbatch.measurement import column_info
+    from galbatch.morphology import QUANTITIES
+    from galbatch.store import FIXED
+
+    found = dict(FIXED)
+    for name, about in column_info(("BAND",)).items():
+        if not any(name.startswith(f"{q}_") for q in QUANTITIES):
+            found[name] = about
+    lines = ["| column | unit | UCD | what |", "|---|---|---|---|"]
+    lines += [f"| `{name}` | {about.unit or '-'} | `{about.ucd}` | {_cell(about.description)} |"
+              for name, about in found.items()]  # fmt: skip
+    return "\n".join(lines)
+
+
+def flags() -> str:
+    """Markdown table of the flag bits."""
+    from galbatch.types import FLAG_DESCRIPTIONS
+
+    lines = ["| bit | value | flag | meaning |", "|---:|---:|---|---|"]
+    lines += [f"| {int(flag).bit_length() - 1} | {int(flag)} | `{flag.name}` | {_cell(text)} |"
+              for flag, text in FLAG_DESCRIPTIONS.items()]  # fmt: skip
+    return "\n".join(lines)
+
+
+def survey_keys() -> str:
+    """The names of the survey layouts that ship."""
+    from importlib.resources import files
+
+    names = sorted(p.name.removesuffix(".toml") for p in files("galbatch.cutouts").joinpath("layouts").iterdir()
+                   if p.name.endswith(".toml"))  # fmt: skip
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "command line": command_line,
+    "arrays": arrays,
+    "quantities": quantities,
+    "statistics": statistics,
+    "other columns": other_columns,
+    "flags": flags,
+    "layouts": survey_keys,
+}
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """mkdocs calls this with every page."""
+    return re.sub(r"\[\[([a-z ]+)\]\]", lambda found: PARTS[found.group(1)](), markdown)
