@@ -32,6 +32,8 @@ def open_catalog(path: str | Path, pixel_columns: bool = False) -> Catalog:
     path = Path(path).absolute()
     if not path.exists():
         raise InputError(f"Catalogue {path} does not exist.")
+    if not (path.is_file() or path.is_dir()):
+        raise InputError(f"Catalogue {path} is not a regular file.")
     suffix = path.suffix.lower() if path.suffix.lower() != ".gz" else Path(path.stem).suffix.lower()
     try:
         if path.is_dir():

@@ -106,6 +106,8 @@ def load_survey(path: str | Path, bands: list[str] | tuple[str, ...] | None = No
     """
     path = Path(path).absolute()
     try:
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"Survey file {path} is not a regular file.")
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"Survey file {path} does not exist. Give it with --survey, or put it beside the catalogue "

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from astropy.io import fits
@@ -42,7 +43,7 @@ class ImageHDU:
     header_text: str
     compressed: bool = False
 
-    @property
+    @cached_property
     def header(self) -> fits.Header:
         return parse_header(self.header_text)
 
@@ -52,10 +53,18 @@ class ImageHDU:
 
 
 def parse_header(text: str) -> fits.Header:
-    """A header from its cards; what astropy would warn about is tolerated."""
+    """A header from its cards; what astropy would warn about is tolerated, cards that cannot be parsed are left out."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return fits.Header.fromstring(text)
+        header = fits.Header.fromstring(text)
+        good = []
+        for card in header.cards:
+            try:
+                _ = card.keyword, card.value
+            except Exception:
+                continue
+            good.append(card)
+        return header if len(good) == len(header.cards) else fits.Header(good)
 
 
 def scan_images(source: LocalBytes | RemoteBytes) -> list[ImageHDU]:

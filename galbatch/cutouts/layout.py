@@ -64,7 +64,7 @@ def load_layout(name: str, folder: Path) -> Layout:
     path = Path(__file__).parent / "layouts" / f"{name}.toml"
     if not re.fullmatch(r"[a-z0-9-]+", name):
         path = folder / name
-        if path.suffix != ".toml":
+        if path.suffix != ".toml" or (path.exists() and not path.is_file()):
             raise ConfigError(f"layout = {name!r} is unknown. Known: {', '.join(layout_names())}; or the path of a "
                               "layout .toml file.")
     try:

@@ -8,6 +8,8 @@ Oversampled PSFs that sum to the square of their oversampling are brought to a s
 
 from __future__ import annotations
 
+import gzip
+import io
 import re
 import warnings
 from dataclasses import dataclass
@@ -16,8 +18,10 @@ from functools import cached_property
 import numpy as np
 from astropy.io import fits
 
+from galbatch.cutouts.source import open_bytes
 from galbatch.errors import InputError
 
+MAX_BYTES = 1 << 31
 _SCALES = ("PIXELSCL", "PIXSCALE", "PIXSCL", "PSFSCALE")
 
 
@@ -58,14 +62,27 @@ def read_psf(path: str, ext: tuple[str, ...] = ()) -> PsfFile:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with fits.open(path, memmap=False) as hdus:
+            with fits.open(io.BytesIO(_content(path)), memmap=False) as hdus:
                 return _read(path, hdus, ext)
     except InputError:
         raise
-    except FileNotFoundError:
-        raise InputError(f"PSF file {path} does not exist. Check psf in the survey file.") from None
     except Exception as error:
         raise InputError(f"PSF file {path} cannot be read: {type(error).__name__}: {error}.") from error
+
+
+def _content(path: str) -> bytes:
+    """The file's bytes, unzipped. Local, or behind a URL."""
+    source = open_bytes(path)
+    try:
+        if source.stamp.size > MAX_BYTES:
+            raise InputError(f"PSF file {path} has {source.stamp.size} bytes; at most {MAX_BYTES} are read.")
+        content = source.read(0, source.stamp.size)
+    finally:
+        source.close()
+    if content[:2] != b"\x1f\x8b":
+        return content
+    with gzip.open(io.BytesIO(content)) as packed:
+        return packed.read(MAX_BYTES)
 
 
 def _read(path, hdus, ext) -> PsfFile:

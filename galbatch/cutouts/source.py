@@ -34,6 +34,8 @@ class LocalBytes:
     def __init__(self, path: str, pin: FileStamp | None = None):
         self.path = path
         try:
+            if os.path.exists(path) and not os.path.isfile(path):
+                raise InputError(f"{path} is not a regular file. Name a FITS file.")
             self.fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         except (OSError, ValueError) as error:
             raise InputError(f"{path} cannot be opened: {getattr(error, 'strerror', None) or error}. "

@@ -1,7 +1,6 @@
 """Measured noise: known scales and correlations are found again, on simulated and on real mosaics."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from galbatch.cutouts import open_survey
 from galbatch.cutouts.noise import _spectrum, autocorrelation, positive_definite
 from galbatch.errors import InputError
 
-CATALOGS = Path(__file__).resolve().parents[2] / "catalogs"
 MEASURE = 'err_scale = "measure"\nnoise_acf = "measure"'
 
 
@@ -93,18 +91,3 @@ def test_positive_definite():
     np.testing.assert_allclose(fixed, fixed[::-1, ::-1])
     _, possible = correlated()
     np.testing.assert_allclose(positive_definite(possible), possible, atol=2e-3)
-
-
-@pytest.mark.parametrize(("band", "scale", "lag"), [("f444w", 1 / 2.4, 0.34), ("f115w", 1 / 1.45, 0.30)])
-def test_real_cosmosweb_mosaics(shared_data, tmp_path, band, scale, lag):
-    """Quoted: err overstates the scatter 2.2 and 1.4 times (galaxy wings included, so less than on blank sky);
-    lag-1 correlation 0.37 and 0.29."""
-    text = (CATALOGS / f"cosmosweb-{band}.toml").read_text().replace("../../shared/data", str(shared_data))
-    (tmp_path / "s.toml").write_text(text)
-    survey = open_survey(tmp_path / "s.toml")
-    entry = survey.measure_noise()[band]["0"]
-    assert entry["err_scale"] == pytest.approx(scale, rel=0.12)
-    acf = np.array(entry["noise_acf"])
-    assert (acf[3, 4] + acf[4, 3]) / 2 == pytest.approx(lag, abs=0.05)
-    assert abs(acf[0, 0]) < 0.05
-

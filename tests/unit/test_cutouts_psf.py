@@ -141,12 +141,12 @@ def test_damaged_psf_files(tmp_path):
     (tmp_path / "text.fits").write_text("no")
     fits.PrimaryHDU().writeto(tmp_path / "none.fits")
     for name, message in (("nan", "NaN or infinite"), ("terms", "polynomials in x and y"), ("grid", "3 x 2, but the cube has 4"),
-                          ("text", "cannot be read"), ("none", "has no image"), ("absent", "does not exist")):
+                          ("text", "cannot be read"), ("none", "has no image"), ("absent", "cannot be opened: No such file")):
         with pytest.raises(InputError, match=message):
             read_psf(str(tmp_path / f"{name}.fits"))
     (tmp_path / "psf.fits").unlink()
     batch = survey().cut(sources([100], [100]), 24)
-    assert batch.failures[0].code == "PSF_BAD" and "does not exist" in batch.failures[0].message
+    assert batch.failures[0].code == "PSF_BAD" and "cannot be opened" in batch.failures[0].message
 
 
 def test_real_psfs(shared_data):

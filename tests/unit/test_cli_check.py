@@ -1,0 +1,78 @@
+"""``galbatch check``: a table with what to do, exit code 1 where a run would be pointless."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from cutouts_field import simple_survey, sources
+
+from galbatch.cli.main import main
+from galbatch.errors import ModelError
+
+
+@pytest.fixture(autouse=True)
+def no_model(monkeypatch):
+    """The model is not what is tested here, and takes seconds to load."""
+    class Prior:
+        target_fwhm_pix = 2.0
+
+    monkeypatch.setattr("galbatch.run.prepare.open_model", lambda settings, prior: Prior())
+
+
+def catalogue(tmp_path, shift=0.0, **columns):
+    rows = sources(np.linspace(20, 240, 30), np.linspace(20, 280, 30))
+    rows["ra"] = rows["ra"] + shift
+    pq.write_table(pa.table({**rows, **columns}), tmp_path / "c.parquet")
+    return str(tmp_path / "c.parquet")
+
+
+def check(capsys, *arguments):
+    code = main(["check", *arguments])
+    return code, capsys.readouterr()
+
+
+def test_a_sound_survey(tmp_path, capsys):
+    path = simple_survey(tmp_path, extra='err_scale = "measure"')
+    before = sorted(p.name for p in tmp_path.iterdir())
+    code, out = check(capsys, catalogue(tmp_path), "--survey", str(path), "--noise")
+    assert code == 0 and "A run can start" in out.out and "30 of 30 sources lie on the images" in out.out
+    assert "true noise is" in out.out
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*before, "c.parquet"])
+
+
+def test_a_survey_beside_the_catalogue(tmp_path, capsys):
+    simple_survey(tmp_path).rename(tmp_path / "c.toml")
+    assert check(capsys, catalogue(tmp_path))[0] == 0
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda p: (p / "err.fits").unlink(), "err.fits cannot be opened"),
+    (lambda p: (p / "sci.fits").write_bytes((p / "sci.fits").read_bytes()[:9000]), "sci.fits is truncated"),
+    (lambda p: (p / "psf.fits").write_text("x"), "psf.fits cannot be read"),
+    (lambda p: catalogue(p, shift=1.0), "0 of 30 sources"),
+    (lambda p: catalogue(p, source_id=np.repeat([1, 2], 15)), "30 rows share their source_id"),
+])
+def test_what_would_spoil_a_run_has_exit_code_1(tmp_path, capsys, change, message):
+    path, where = simple_survey(tmp_path), catalogue(tmp_path)
+    change(tmp_path)
+    code, out = check(capsys, where, "--survey", str(path), "--json")
+    assert code == 1
+    assert any(f["level"] == "error" and message in f["what"] for f in json.loads(out.out))
+
+
+def test_a_missing_survey_file_or_catalogue_is_one_line(tmp_path, capsys):
+    code, out = check(capsys, catalogue(tmp_path))
+    assert code == 1 and "no survey file beside the catalogue" in out.err and "Traceback" not in out.err
+    code, out = check(capsys, str(tmp_path / "none.parquet"), "--survey", str(simple_survey(tmp_path)))
+    assert code == 1 and "does not exist" in out.err
+
+
+def test_a_model_that_cannot_be_used_is_a_finding(tmp_path, capsys, monkeypatch):
+    def broken(settings, prior):
+        raise ModelError("no such model folder")
+
+    monkeypatch.setattr("galbatch.run.prepare.open_model", broken)
+    code, out = check(capsys, catalogue(tmp_path), "--survey", str(simple_survey(tmp_path)))
+    assert code == 1 and "no such model folder" in out.out
