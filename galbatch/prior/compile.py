@@ -74,3 +74,15 @@ def export_program(model: nn.Module, device) -> torch.export.ExportedProgram:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         return torch.export.export(model.eval(), example_inputs(device, 3, 64), dynamic_shapes=shapes)
+
+
+def write_export(model: nn.Module, kind: str, path) -> None:
+    """Write a denoiser as "torchscript" (``model.ts``) or "pt2" (``model.pt2``): float32 on a CPU, any batch and size."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if kind == "torchscript":
+            torch.jit.save(torchscript(model, torch.device("cpu")), str(path))
+        elif kind == "pt2":
+            torch.export.save(export_program(model, torch.device("cpu")), str(path))
+        else:
+            raise ModelError(f"cannot export to '{kind}': use torchscript or pt2.")

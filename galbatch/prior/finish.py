@@ -64,4 +64,13 @@ def finish(config: FitConfig, folder, out, width: float | None = None, n_stamps:
                "margin_pix": config.stamps.margin_pix}
     values["training"] = {"steps": meta["step"], "hours": meta["elapsed_s"] / 3600, "ema_width": width,
                           "batch": config.training.batch}
+    values["data"] = describe_data(config, folder)
     return save_model(out, model, values | (extra or {}))
+
+
+def describe_data(config: FitConfig, folder: Path) -> list[dict]:
+    """Origins with credit, licence, weight, and how many galaxies and images trained or were held out."""
+    train, held = (Library.load(folder / name).counts() for name in LIBRARIES)
+    nothing = {"images": 0, "galaxies": 0}
+    return [{"origin": d.origin, "credit": d.credit, "licence": d.licence, "weight": d.weight,
+             "trained": train.get(d.origin, nothing), "held_out": held.get(d.origin, nothing)} for d in config.data]

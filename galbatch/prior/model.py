@@ -32,7 +32,7 @@ class Prior:
 
     def __init__(self, model: Denoiser, card: Card, device="cpu", backend="auto", micro_batch: int | None = None):
         self.card, self.device = card, torch.device(device)
-        self.micro_batch = micro_batch or (16 if self.device.type == "cpu" else 256)
+        self.micro_batch = micro_batch or (8 if self.device.type == "cpu" else 256)
         self.model = model.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
         self.backend, self._forward = compile_denoiser(self.model, self.device, backend)
 

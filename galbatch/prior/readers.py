@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,13 +88,16 @@ def _open(path):
     if not path.is_file():
         raise InputError(f"{path}: no such file: check the folder and pattern of the training data.")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
             with fits.open(path, memmap=False) as hdus:
                 out = []
                 for hdu in hdus:
                     data = hdu.data if getattr(hdu, "is_image", False) else None
                     out.append((hdu.name.strip(), hdu.header.copy(), None if data is None else np.asarray(data)))
+        harm = [str(w.message) for w in caught if re.search("truncated|corrupted", str(w.message))]
+        if harm:
+            raise OSError(" ".join(harm[0].split()))
         return out
     except (OSError, TypeError, ValueError, EOFError) as err:
         size = path.stat().st_size
@@ -197,11 +201,11 @@ def _read_plain(hdus, path):
 
 def _read_npz(path):
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             names = list(archive)
             key = next((k for k in ("images", "source_maps") if k in names), names[0] if names else None)
             images = archive[key]
-    except (OSError, ValueError, EOFError, KeyError, TypeError) as err:
+    except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as err:
         raise InputError(f"{path}: cannot be read as npz ({err}): the file is truncated or damaged; make it again.") from err
     if images.ndim not in (3, 4):
         raise InputError(f"{path}: array '{key}' has shape {images.shape}: (n, H, W) or (n, bands, H, W) is expected.")

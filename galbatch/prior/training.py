@@ -99,7 +99,7 @@ class Trainer:
         self.optimiser = MuonAdam(self.params, matrices, config.betas)
         self.ema = {str(w): [p.detach().clone() for p in self.params] for w in config.ema}
         self.bin_loss = torch.ones(N_SIGMA_BINS)
-        self.step, self.elapsed_s = 0, 0.0
+        self.step, self.elapsed_s, self._last_s = 0, 0.0, 0.0
 
     # ---- one step ----
 
@@ -144,7 +144,7 @@ class Trainer:
             p.grad = None
         loss.backward()
         sums = self._bin_sums(sigma, error)
-        spent = self._reduce(sums, time.perf_counter() - start)
+        self.elapsed_s += self._reduce(sums, self._last_s)
         norm = torch.nn.utils.clip_grad_norm_(self.params, self.config.clip)
         if not torch.isfinite(norm):
             raise ModelError(f"training diverged at step {self.step}: the gradient is not finite; lower learning_rate "
@@ -153,9 +153,9 @@ class Trainer:
         self.optimiser.step(rate)
         self.step += 1
         self._update_averages(sums)
-        self.elapsed_s += spent
+        self._last_s = time.perf_counter() - start
         return {"step": self.step, "loss": float(loss.detach()), "edm": float(error.mean()), "norm": float(norm.detach()), "lr": rate,
-                "elapsed_s": round(self.elapsed_s, 2), "n": len(clean), "draw_share": (drawn - start) / spent}
+                "elapsed_s": round(self.elapsed_s, 2), "n": len(clean), "draw_share": round((drawn - start) / self._last_s, 4)}
 
     def _bin_sums(self, sigma, error):
         index = sigma_bin(sigma)

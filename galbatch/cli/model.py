@@ -1,0 +1,86 @@
+"""``galbatch model``: describe, convert or evaluate a model folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+FOLDER = click.argument("path", required=False, type=click.Path(file_okay=False, path_type=Path))
+
+
+@click.group(name="model")
+def command() -> None:
+    """Describe, convert or evaluate a model folder. Without PATH, the shipped model."""
+
+
+@command.command("info")
+@FOLDER
+@click.option("--json", "as_json", is_flag=True, help="The whole card as JSON.")
+def info(path: Path | None, as_json: bool) -> None:
+    """Print what the card of a model says, after checking the weights against it."""
+    from dataclasses import asdict
+
+    from galbatch.prior import load_prior
+
+    prior = load_prior(path, device="cpu", backend="eager")
+    card = prior.card
+    if as_json:
+        click.echo(json.dumps(asdict(card), indent=1))
+        return
+    size = sum(p.numel() for p in prior.model.parameters())
+    rows = {
+        "name": card.name, "parameters": f"{size:,}", "network": card.network, "target PSF": f"{card.target_fwhm_pix} px FWHM",
+        "flux convention": card.flux_convention, "sigma": f"{card.sigma_min} to {card.sigma_max}", "max sd": f"{card.max_sd:.3f}",
+        "margin": f"{card.margin_pix} px", "sizes": f"multiples of {card.multiple_of}", "sha256": card.sha256,
+        "training": card.training,
+    }  # fmt: skip
+    for name, value in rows.items():
+        click.echo(f"{name:16} {value}")
+    for entry in card.data:
+        click.echo(f"data             {entry}")
+    for limit in card.limits:
+        click.echo(f"limit            {limit}")
+
+
+@command.command("export")
+@FOLDER
+@click.option("--to", "kind", type=click.Choice(["torchscript", "pt2"]), default="torchscript", show_default=True,
+              help="model.ts or model.pt2.")  # fmt: skip
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write; without it, in the model folder.")
+def export(path: Path | None, kind: str, out: Path | None) -> None:
+    """Write the network of a model folder as a file that runs without galbatch (float32, CPU).
+
+    It maps (x (b, 1, H, W), sigma (b,)) to the denoised images. The sigma correction of the card is not in it.
+    """
+    from galbatch.prior.compile import write_export
+    from galbatch.prior.model import SHIPPED, load_prior
+
+    prior = load_prior(path, device="cpu", backend="eager")
+    target = out or Path(path or SHIPPED) / {"torchscript": "model.ts", "pt2": "model.pt2"}[kind]
+    write_export(prior.model, kind, target)
+    click.echo(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
+
+
+@command.command("evaluate")
+@FOLDER
+@click.option("--library", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True,
+              help="Held-out images: library-held-out.npz of a training folder.")  # fmt: skip
+@click.option("--train-library", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="library-train.npz, for the nearest-neighbour check.")  # fmt: skip
+@click.option("--stamps", "n_stamps", type=click.IntRange(8), default=256, show_default=True, help="Stamps per noise level.")
+@click.option("--samples", "n_samples", type=click.IntRange(0), default=64, show_default=True, help="Unconditional samples.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("evaluation"), show_default=True,
+              help="Folder for evaluation.json and pictures.")  # fmt: skip
+def evaluate(path: Path | None, library: Path, train_library: Path | None, n_stamps: int, n_samples: int, out: Path) -> None:
+    """Measure a model on galaxies it has never seen: loss by noise level against a Wiener filter and wavelets,
+    bias, calibration of its sigma, and unconditional samples against held-out galaxies."""
+    from galbatch.morphology import measure
+    from galbatch.prior import load_prior
+    from galbatch.prior.evaluate import evaluate_prior
+
+    result = evaluate_prior(load_prior(path), library, out, train_library, n_stamps, n_samples, measure)
+    for row in result["denoising"]:
+        click.echo("  ".join(f"{k} {v:.4g}" for k, v in row.items()))
+    click.echo(f"{out / 'evaluation.json'} and pictures written")

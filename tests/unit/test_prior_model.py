@@ -1,0 +1,188 @@
+"""Model folders: round trip, refusals, and what ``Prior.denoise`` promises."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+import galbatch
+from galbatch.errors import ModelError
+from galbatch.prior import load_prior
+from galbatch.prior.compile import write_export
+from galbatch.prior.model import SHIPPED, Prior, load_weights, save_model
+from galbatch.prior.network import Denoiser, NetworkConfig
+
+NETWORK = NetworkConfig(widths=(8, 12), blocks=(1, 1), embedding=16, sigma_data=0.2)
+MEASURED = {
+    "name": "tiny", "target_fwhm_pix": 2.0, "sigma_data": 0.2, "max_sd": 2.0, "network": NETWORK.to_dict(),
+    "multiple_of": NETWORK.multiple_of, "spectrum": {"k": [0.0, 0.5], "power": [4.0, 0.1]},
+    "residual_spectrum": {"k": [0.0, 0.5], "sigma": [0.1, 1.0], "power": [[0.1, 0.1], [1.0, 0.1]]},
+}  # fmt: skip
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    model = Denoiser(NETWORK)
+    for p in model.parameters():
+        if not p.any():
+            torch.nn.init.normal_(p, std=0.1)
+    return model
+
+
+@pytest.fixture
+def folder(tmp_path):
+    save_model(tmp_path / "tiny", network(), MEASURED)
+    return tmp_path / "tiny"
+
+
+@pytest.fixture(scope="module")
+def noisy():
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(11, 2, 24, 32, generator=generator), torch.rand(11, generator=generator) + 0.05
+
+
+def test_round_trip_and_card_fields(folder, noisy):
+    prior = load_prior(folder, device="cpu", backend="eager")
+    x, sigma = noisy
+    expected = network().eval()(x[:, 1:], sigma).detach()
+    torch.testing.assert_close(prior.denoise(x, sigma)[:, 1:], expected, atol=1e-5, rtol=1e-5)
+    assert prior.target_fwhm_pix == 2.0 and prior.flux_convention == "psf_peak" and prior.channels == 1
+    assert prior.card.sha256 and prior.multiple_of == 4
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = prior.nonsense
+
+
+@pytest.mark.parametrize("backend", ["eager", "torchscript"])
+def test_an_image_does_not_know_its_neighbours(folder, noisy, backend):
+    prior = load_prior(folder, device="cpu", backend=backend)
+    x, sigma = noisy
+    together = prior.denoise(x, sigma)
+    for n in (1, 2, 3, 10):
+        apart = torch.cat([prior.denoise(a, s) for a, s in zip(x.split(n), sigma.split(n), strict=True)])
+        assert torch.equal(together, apart), f"bits differ in batches of {n}"
+    assert torch.equal(together, prior.denoise(x.flip(0), sigma.flip(0)).flip(0))
+
+
+def test_threads_do_not_change_bits(folder, noisy):
+    prior = load_prior(folder, device="cpu")
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            results.append(prior.denoise(*noisy))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("backend", ["torchscript", pytest.param("export", marks=pytest.mark.slow)])
+def test_backends_agree_at_every_size(folder, backend):
+    eager, other = (load_prior(folder, device="cpu", backend=b) for b in ("eager", backend))
+    for size in (16, 40):
+        x, sigma = torch.randn(3, 1, size, size + 8), torch.tensor([0.01, 0.3, 4.0])
+        torch.testing.assert_close(other.denoise(x, sigma), eager.denoise(x, sigma), atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["torchscript", "pt2"])
+def test_exports_run_without_the_package(folder, tmp_path, kind):
+    model = load_prior(folder, device="cpu", backend="eager").model
+    path = tmp_path / ("m.ts" if kind == "torchscript" else "m.pt2")
+    write_export(model, kind, path)
+    x, sigma = torch.randn(5, 1, 32, 24), torch.rand(5) + 0.1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loaded = torch.jit.load(str(path)) if kind == "torchscript" else torch.export.load(str(path)).module()
+        out = loaded(x, sigma)
+    torch.testing.assert_close(out, model(x, sigma), atol=2e-5, rtol=1e-5)
+
+
+def test_sigma_map_and_limits(tmp_path):
+    shift = float(np.log(1.25))
+    save_model(tmp_path / "a", network(), MEASURED)
+    save_model(tmp_path / "b", network(), MEASURED | {"sigma_map": (shift, 0.0)})
+    plain, mapped = (load_prior(tmp_path / n, device="cpu", backend="eager") for n in "ab")
+    x = torch.randn(2, 1, 16, 16)
+    level = torch.tensor([0.2, 0.4])
+    torch.testing.assert_close(mapped.denoise(x, level), plain.denoise(x, 1.25 * level), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(plain.denoise(x, torch.full((2,), 1e-9)), plain.denoise(x, torch.full((2,), 0.002)))
+
+
+def damaged_weights(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def other_weights(folder):
+    from galbatch.prior.checkpoint import save_state
+
+    save_state(folder / "model.safetensors", network(seed=5).state_dict(), {})
+
+
+def edit(**changes):
+    def change(folder):
+        card = json.loads((folder / "card.json").read_text())
+        (folder / "card.json").write_text(json.dumps(card | changes))
+    return change
+
+
+@pytest.mark.parametrize(("harm", "words"), [
+    (damaged_weights, "weights and card do not belong together"),
+    (other_weights, "weights and card do not belong together"),
+    (lambda f: (f / "card.json").unlink(), "card.json: no such file"),
+    (lambda f: (f / "model.safetensors").unlink(), "model folder is incomplete"),
+    (lambda f: (f / "card.json").write_text("{broken"), "not a model card"),
+    (edit(format=9), "format 9, this version reads 1"),
+    (edit(flux_convention="sum"), "flux convention 'sum'"),
+    (edit(surprise=1), "unknown entries"),
+    (edit(max_sd=0), "max_sd is 0: it must be positive"),
+    (edit(spectrum={"k": [0.0], "power": [1.0, 2.0]}), "do not match their grids"),
+    (edit(network=NetworkConfig(widths=(8, 16), blocks=(1, 1), embedding=16).to_dict()), "do not fit the network"),
+])
+def test_bad_folders_get_one_clear_line(folder, harm, words):
+    harm(folder)
+    with pytest.raises(ModelError, match=words) as caught:
+        load_prior(folder, device="cpu", backend="eager")
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_folder_and_wrong_calls(folder, tmp_path):
+    with pytest.raises(ModelError, match="no such model folder"):
+        load_prior(tmp_path / "nothing")
+    with pytest.raises(ModelError, match="backend 'magic' is unknown"):
+        load_prior(folder, backend="magic")
+    prior = load_prior(folder, device="cpu", backend="eager")
+    with pytest.raises(ModelError, match="multiples of 4"):
+        prior.denoise(torch.zeros(1, 1, 30, 32), torch.ones(1))
+    with pytest.raises(ModelError, match=r"sigma must be|sigma \(b,\)"):
+        prior.denoise(torch.zeros(2, 1, 32, 32), torch.ones(1))
+
+
+needs_shipped = pytest.mark.skipif(not (SHIPPED / "card.json").is_file(), reason="no shipped model in this checkout")
+
+
+@needs_shipped
+def test_shipped_prior_removes_noise_and_keeps_flux():
+    prior = galbatch.load_prior(device="cpu")
+    grid = torch.arange(72.0) - 36
+    clean = torch.exp(-0.5 * (grid[:, None] ** 2 + 2 * grid[None] ** 2) / 5**2).reshape(1, 1, 72, 72)
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(2))
+    for sigma in (0.02, 0.1, 0.3):
+        out = prior.denoise(clean + sigma * noise, torch.tensor([sigma]))
+        assert float((out - clean).square().mean()) < 0.1 * sigma**2
+        assert float(out.sum()) == pytest.approx(float(clean.sum()), rel=0.03 + 0.5 * sigma)
+
+
+@needs_shipped
+def test_shipped_card_is_complete():
+    card = load_prior(device="cpu", backend="eager").card
+    assert card.name == "small" and card.training["hours"] > 0.1 and len(card.limits) >= 3
+    assert {"origin", "credit", "licence", "weight"} <= set(card.data[0])
+    assert len(card.residual_spectrum["sigma"]) == 18 and len(card.spectrum["k"]) == 24
+    by_sigma = {row["sigma"]: row for row in card.metrics["denoising"]}
+    assert all(row["network"] < 0.8 * row["wiener"] for row in by_sigma.values())
+    size = sum(path.stat().st_size for path in SHIPPED.iterdir())
+    assert size < 8e6
+    assert isinstance(load_weights(SHIPPED, card), Denoiser) and Prior.__doc__

@@ -1,0 +1,146 @@
+"""Readers of simulated galaxies: every published layout, real files where there are any, and what bad files get."""
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from galbatch.errors import InputError
+from galbatch.prior.readers import kpc_per_arcsec, read_images
+
+N = 24
+
+
+def blob(scale=1.0):
+    y, x = np.indices((N, N)) - N / 2
+    return (scale * np.exp(-(x**2 + 0.5 * y**2) / 20)).astype(np.float32)
+
+
+def idealised(path, unit="kpc", bands=("SUBARU_HSC.G", "CFHT_MEGACAM.U"), magnitudes=None, drop=()):
+    """A file as the SKIRT 9 writer of TNG-HSC makes it: no empty primary HDU."""
+    hdus = []
+    for band in bands:
+        mag = -2.5 * np.log10(np.maximum(blob(1e-6), 1e-12)) + 8.9 if magnitudes is None else magnitudes
+        mag = np.where(blob() < 1e-3, 99.0, mag) if magnitudes is None else mag
+        header = fits.Header({"ORIGIN": "SKIRT", "SIMTAG": "TNG50-1", "SNAPNUM": 91, "SUBHALO": 7, "CAMERA": "v1",
+                              "REDSHIFT": 0.1, "FILTER": band.replace("HSC", "Hsc"), "BUNIT": "AB mag/arcsec2",
+                              "CTYPE1": unit, "CDELT1": 0.1 if unit == "kpc" else 100.0})
+        for card in drop:
+            del header[card]
+        kind = fits.PrimaryHDU if not hdus else fits.ImageHDU
+        hdus.append(kind(mag.astype(np.float32), header))
+        hdus[-1].name = band
+    fits.HDUList(hdus).writeto(path)
+    return path
+
+
+@pytest.mark.parametrize("unit", ["kpc", "pc"])
+def test_idealised_magnitudes_become_flux(tmp_path, unit):
+    (galaxy,) = read_images(idealised(tmp_path / "shalo_091-7_v1_photo.fits", unit))
+    assert galaxy.layout == "idealised" and galaxy.bands == ("SUBARU_Hsc.G", "CFHT_MEGACAM.U")
+    area = (0.1 / kpc_per_arcsec(0.1)) ** 2
+    expected = np.where(blob() < 1e-3, 0, blob(1e-6)) * area
+    np.testing.assert_allclose(galaxy.flux[0], expected, rtol=2e-5, atol=0)
+    assert galaxy.pixel_kpc == pytest.approx(0.1)
+    assert (galaxy.flux == 0).any(), "99 mag is zero flux"
+
+
+def test_views_of_a_subhalo_are_one_group(tmp_path):
+    a = read_images(idealised(tmp_path / "shalo_091-7_v1_photo.fits"))[0]
+    b = read_images(idealised(tmp_path / "shalo_091-7_v2_photo.fits"))[0]
+    assert a.group == b.group and "7" in a.group
+
+
+def test_realistic_hsc(tmp_path):
+    psf = np.exp(-0.5 * ((np.indices((15, 15)) - 7) ** 2).sum(axis=0) / 1.5**2)
+    hdus = [fits.PrimaryHDU()]
+    for band in ("G", "R"):
+        for suffix, data in (("", blob()), (" MASK", np.zeros((N, N), np.int32)), (" VARIANCE", blob()), (" PSF", psf)):
+            hdus.append(fits.ImageHDU(data, name=band + suffix))
+    fits.HDUList(hdus).writeto(tmp_path / "shalo_091-9_v0_HSC_GRIZY.fits")
+    (galaxy,) = read_images(tmp_path / "shalo_091-9_v0_HSC_GRIZY.fits")
+    assert galaxy.bands == ("G", "R") and galaxy.layout == "realistic"
+    np.testing.assert_allclose(galaxy.flux[1], blob() * 3.631e-6, rtol=1e-6)
+    assert galaxy.psf_fwhm_pix == pytest.approx(1.5 * 2.3548, rel=0.02)
+
+
+def test_plain_fits_and_npz(tmp_path):
+    fits.writeto(tmp_path / "a.fits", blob())
+    np.savez(tmp_path / "b.npz", images=np.stack([[blob()], [blob(2)], [blob(3)]]))
+    assert read_images(tmp_path / "a.fits")[0].layout == "plain"
+    many = read_images(tmp_path / "b.npz")
+    assert len(many) == 3 and len({g.group for g in many}) == 3
+    np.testing.assert_allclose(many[2].flux[0], blob(3))
+
+
+def test_real_sdss_cube(shared_data):
+    (galaxy,) = read_images(shared_data / "tng/tng50_skirt_sdss/broadband_117361.fits")
+    assert galaxy.flux.shape == (4, 175, 175) and galaxy.bands[1] == "sloan/sdss_r"
+    assert galaxy.pixel_kpc == pytest.approx(0.37455, rel=1e-4) and galaxy.redshift == pytest.approx(0.0485236)
+    assert galaxy.pixel_kpc / kpc_per_arcsec(galaxy.redshift) == pytest.approx(0.396, rel=0.05)  # made with another H0
+
+
+def test_real_jwst_cube_reproduces_its_magnitudes(shared_data):
+    path = shared_data / "tng/tng50_skirt_jwst/188916_i0_a0_z3_NIRCam_short.fits"
+    (galaxy,) = read_images(path)
+    header = fits.getheader(path)
+    f200w = galaxy.flux[galaxy.bands.index("F200W")].sum()
+    assert -2.5 * np.log10(f200w) + 8.9 == pytest.approx(header["MAG10"], abs=0.02)
+    assert galaxy.pixel_arcsec == pytest.approx(0.031)
+    long = read_images(path.with_name(path.name.replace("short", "long")))[0]
+    assert long.group == galaxy.group, "one galaxy, whatever the file"
+
+
+def test_real_skirt8_merger(shared_data):
+    (galaxy,) = read_images(next((shared_data / "tng/skirt_merger_mag").glob("*.fits")))
+    assert galaxy.pixel_kpc == pytest.approx(0.09765625)
+    assert (galaxy.flux == 0).any() and np.isfinite(galaxy.flux).all() and galaxy.flux.max() > 0
+
+
+def truncated(path):
+    good = idealised(path.with_name("good.fits"))
+    path.write_bytes(good.read_bytes()[: int(good.stat().st_size * 0.7)])
+
+
+def with_nan(path):
+    image = blob()
+    image[3, 3] = np.nan
+    fits.writeto(path, image)
+
+
+def table_only(path):
+    fits.BinTableHDU.from_columns([fits.Column("a", "J", array=[1, 2])]).writeto(path)
+
+
+def odd_magnitudes(path):
+    fits.writeto(path, blob(), fits.Header({"BUNIT": "ST mag"}))
+
+
+def odd_unit(path):
+    fits.writeto(path, blob(), fits.Header({"BUNIT": "furlong", "CTYPE1": "kpc"}))
+
+
+@pytest.mark.parametrize(("make", "words"), [
+    (truncated, "truncated or damaged"),
+    (with_nan, "1 of 576 pixels are NaN"),
+    (table_only, "no image in any"),
+    (odd_magnitudes, "magnitude unit"),
+    (odd_unit, "unknown layout"),
+    (lambda p: idealised(p, drop=("REDSHIFT",)), "card REDSHIFT is missing"),
+    (lambda p: idealised(p, unit="mile"), "expected kpc"),
+    (lambda p: fits.writeto(p, np.zeros((N, N), np.float32)), "no flux in any band"),
+    (lambda p: fits.writeto(p, np.ones((4, 4), np.float32)), "at least 16 by 16"),
+    (lambda p: p.write_bytes(b"not a FITS file at all" * 200), "truncated or damaged"),
+])
+def test_bad_files_are_named_with_a_remedy(tmp_path, make, words):
+    path = tmp_path / "bad.fits"
+    make(path)
+    with pytest.raises(InputError, match=words) as caught:
+        read_images(path)
+    assert "bad.fits" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_damaged_npz(tmp_path):
+    path = tmp_path / "bad.npz"
+    path.write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(InputError, match=r"bad.npz: cannot be read as npz"):
+        read_images(path)
