@@ -1,4 +1,4 @@
-"""Sources of a run as FITS files that DS9, astropy and CARTA open: every plane an extension with its WCS and unit."""
+"""Sources of a run as FITS files that DS9 and astropy open: every plane an extension with WCS and unit."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from galbatch.types import Flag
 def export_fits(run: Run, source_ids: list, out: Path) -> list[Path]:
     """Write ``<out>/<id>.fits`` for each source; returns the paths.
 
-    Extensions by band, e.g. ``F200W_OBSERVED``, ``_SIGMA``, ``_MASK``, ``_MODEL`` on the detector grid and ``_MEAN``,
-    ``_STD``, ``_PRIOR``, ``_SAMPLES`` (a cube, one plane a draw) on the fine grid. Raises ``InputError`` for an
-    unknown id, ``RunError`` for a source that failed.
+    Extensions by band, e.g. ``F200W_OBSERVED``, ``_SIGMA``, ``_MASK``, ``_MODEL`` on the detector grid and
+    ``_MEAN``, ``_STD``, ``_PRIOR``, ``_SAMPLES`` (a cube, one plane a draw) on the fine grid. Raises
+    ``InputError`` for an unknown id, ``RunError`` for a source that failed.
     """
     reader = RunReader(run)
     out.mkdir(parents=True, exist_ok=True)
@@ -82,5 +82,5 @@ def _detector_wcs(fine, oversample: int):
 
 
 def _file_name(source_id) -> str:
-    """A source id as a file name: letters, digits, dot, dash and plus stay, the rest becomes an underscore."""
+    """A source id as a file name: letters, digits and ``.-+_`` stay, the rest becomes an underscore."""
     return "".join(c if c.isalnum() or c in ".-+_" else "_" for c in str(source_id)).lstrip(".") or "_"

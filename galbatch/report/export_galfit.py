@@ -1,4 +1,4 @@
-"""Inputs of GALFIT (Peng et al. 2010) for sources of a run: images and a start file with a Sersic component."""
+"""Inputs of GALFIT (Peng et al. 2010) for sources of a run: images and a start file with a Sersic model."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ P) 0
 def export_galfit(run: Run, source_ids: list, out: Path) -> list[Path]:
     """Write ``<id>_<band>.galfit`` and its images for each source and band; returns the start files.
 
-    The images are the ones that galbatch fitted: same pixels, noise and mask (1 = bad). The start values are the
-    posterior medians. Raises ``InputError`` for an unknown id, ``RunError`` for a source that failed or whose
+    The images are the ones that galbatch fitted: same pixels, noise and mask (1 = bad). The start values are
+    the posterior medians. Raises ``InputError`` for an unknown id, ``RunError`` for a source that failed or whose
     PSF cannot be read any more.
     """
     reader = RunReader(run)
@@ -68,8 +68,8 @@ def _write(reader: RunReader, source_id, band: str, out: Path) -> Path:
         )
     if not np.isclose(view.psf_scale_arcsec, view.pixel_scale_arcsec, rtol=1e-3):
         raise RunError(
-            f'The PSF of {band} has pixels of {view.psf_scale_arcsec:g}", the stamp {view.pixel_scale_arcsec:g}": '
-            "GALFIT needs a whole-number ratio of fine PSF pixels. Give the survey a PSF on the detector grid."
+            f'The PSF of {band} has pixels of {view.psf_scale_arcsec:g}", the stamp of '
+            f'{view.pixel_scale_arcsec:g}": GALFIT needs them equal. Give the survey a PSF on the detector grid.'
         )
     stem = f"{_file_name(source_id)}_{band}"
     wcs = _detector_wcs(reader.run.wcs(source_id, band), reader.run.layout.oversample).to_header()
@@ -89,7 +89,7 @@ def _write(reader: RunReader, source_id, band: str, out: Path) -> Path:
 
 
 def _start_values(reader: RunReader, view) -> dict[str, float]:
-    """GALFIT's parameters from posterior medians; pixels count from 1, the angle from +y counter-clockwise."""
+    """GALFIT's parameters from posterior medians; pixels count from 1, angles from +y counter-clockwise."""
 
     def median(name: str, otherwise: float) -> float:
         value = reader.number(f"{name}_p50_{view.band}", view.source_id)

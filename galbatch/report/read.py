@@ -19,6 +19,8 @@ class RunReader:
 
     def __init__(self, run: Run):
         self.run = run
+        self._cut: tuple = ("", (), {})  # the last source cut again
+        self._rows = None  # the last batch read from the plan
 
     @cached_property
     def columns(self) -> dict[str, np.ndarray]:
@@ -151,20 +153,26 @@ class RunReader:
 
     def _stamp(self, source_id, band: str) -> tuple[BandStamps | None, dict]:
         """The source's stamp cut again from the survey's files (None when gone), and its plan row."""
+        if self._cut[0] != str(source_id):
+            self._cut = (str(source_id), *self._cut_again(source_id))
+        _, stamps, row = self._cut
+        return next((stamp for stamp in stamps if stamp.band == band), None), row
+
+    def _cut_again(self, source_id) -> tuple[tuple[BandStamps, ...], dict]:
         from galbatch.run.context import CUT
 
         batch, slot = divmod(self.run.index(source_id), self.run.layout.batch)
-        rows = next((r for r in iter_plan(self.run.paths.plan) if r.batch == batch), None)
-        if rows is None or self._survey is None:
-            return None, {}
-        row = {name: values[slot : slot + 1] for name, values in rows.columns.items()}
+        if self._rows is None or self._rows.batch != batch:
+            self._rows = next((r for r in iter_plan(self.run.paths.plan) if r.batch == batch), None)
+        if self._rows is None or self._survey is None:
+            return (), {}
+        row = {name: values[slot : slot + 1] for name, values in self._rows.columns.items()}
         wanted = {name: row[name] for name in ("source_id", "ra", "dec")}
         wanted |= {name.removeprefix(CUT): values for name, values in row.items() if name.startswith(CUT)}
         try:
-            stamps = self._survey.cut(wanted, self.run.layout.stamp_pix)
+            return self._survey.cut(wanted, self.run.layout.stamp_pix).bands, row
         except (GalbatchError, OSError):
-            return None, row
-        return next((b for b in stamps.bands if b.band == band), None), row
+            return (), row
 
     @cached_property
     def _survey(self):
