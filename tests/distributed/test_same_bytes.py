@@ -59,13 +59,6 @@ def test_batch_size_and_order_change_no_source(serial, survey, tmp_path):
         assert np.array_equal(a, b, equal_nan=a.dtype.kind == "f"), name
 
 
-def test_running_out_of_memory_halves_and_changes_nothing(serial, survey, tmp_path):
-    prior = toys.HungryPrior(limit=3)  # room for the draws of one source
-    prior.device = "cpu"
-    process(survey, out=tmp_path / "o.run", prior=prior, cluster="none", **OPTIONS)
-    assert np.array_equal(open_run(serial).samples(104), open_run(tmp_path / "o.run").samples(104))
-
-
 def test_a_stopped_run_is_finished_by_resume(serial, survey, tmp_path):
     out = tmp_path / "r.run"
     process(survey, out=out, prior=toys.GaussianPrior(), cluster="none", **OPTIONS)

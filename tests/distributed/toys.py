@@ -43,21 +43,6 @@ class DeadlyPrior(GaussianPrior):
         return super().denoise(x, sigma)
 
 
-class HungryPrior(GaussianPrior):
-    """Has memory for ``limit`` draws at once."""
-
-    sha256 = "toy-hungry"
-
-    def __init__(self, limit: int):
-        super().__init__()
-        self.limit = limit
-
-    def denoise(self, x, sigma):
-        if len(x) > self.limit:
-            raise torch.OutOfMemoryError(f"CUDA out of memory: {len(x)} draws")
-        return super().denoise(x, sigma)
-
-
 def write_survey(folder: Path, n: int = 10, bright: int | None = None, off: int | None = None) -> Path:
     """``cat.parquet`` and ``cat.toml`` with one mosaic of Gaussian blobs; returns the catalogue's path.
 
