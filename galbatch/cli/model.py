@@ -31,11 +31,18 @@ def info(path: Path | None, as_json: bool) -> None:
         return
     size = sum(p.numel() for p in prior.model.parameters())
     rows = {
-        "name": card.name, "parameters": f"{size:,}", "network": card.network, "target PSF": f"{card.target_fwhm_pix} px FWHM",
-        "flux convention": card.flux_convention, "sigma": f"{card.sigma_min} to {card.sigma_max}", "max sd": f"{card.max_sd:.3f}",
-        "margin": f"{card.margin_pix} px", "sizes": f"multiples of {card.multiple_of}", "sha256": card.sha256,
+        "name": card.name,
+        "parameters": f"{size:,}",
+        "network": card.network,
+        "target PSF": f"{card.target_fwhm_pix} px FWHM",
+        "flux convention": card.flux_convention,
+        "sigma": f"{card.sigma_min} to {card.sigma_max}",
+        "max sd": f"{card.max_sd:.3f}",
+        "margin": f"{card.margin_pix} px",
+        "sizes": f"multiples of {card.multiple_of}",
+        "sha256": card.sha256,
         "training": card.training,
-    }  # fmt: skip
+    }
     for name, value in rows.items():
         click.echo(f"{name:16} {value}")
     for entry in card.data:
@@ -46,13 +53,24 @@ def info(path: Path | None, as_json: bool) -> None:
 
 @command.command("export")
 @FOLDER
-@click.option("--to", "kind", type=click.Choice(["torchscript", "pt2"]), default="torchscript", show_default=True,
-              help="model.ts or model.pt2.")  # fmt: skip
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write; without it, in the model folder.")
+@click.option(
+    "--to",
+    "kind",
+    type=click.Choice(["torchscript", "pt2"]),
+    default="torchscript",
+    show_default=True,
+    help="model.ts or model.pt2.",
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to write; without it, in the model folder.",
+)
 def export(path: Path | None, kind: str, out: Path | None) -> None:
     """Write the network of a model folder as a file that runs without galbatch (float32, CPU).
 
-    It maps (x (b, 1, H, W), sigma (b,)) to the denoised images. The sigma correction of the card is not in it.
+    It maps (x (b, 1, H, W), sigma (b,)) to the denoised images. The sigma correction of the card is not in
+    it.
     """
     from galbatch.prior.compile import write_export
     from galbatch.prior.model import SHIPPED, load_prior
@@ -65,17 +83,45 @@ def export(path: Path | None, kind: str, out: Path | None) -> None:
 
 @command.command("evaluate")
 @FOLDER
-@click.option("--library", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True,
-              help="Held-out images: library-held-out.npz of a training folder.")  # fmt: skip
-@click.option("--train-library", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-              help="library-train.npz, for the nearest-neighbour check.")  # fmt: skip
-@click.option("--stamps", "n_stamps", type=click.IntRange(8), default=256, show_default=True, help="Stamps per noise level.")
-@click.option("--samples", "n_samples", type=click.IntRange(0), default=64, show_default=True, help="Unconditional samples.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("evaluation"), show_default=True,
-              help="Folder for evaluation.json and pictures.")  # fmt: skip
-def evaluate(path: Path | None, library: Path, train_library: Path | None, n_stamps: int, n_samples: int, out: Path) -> None:
-    """Measure a model on galaxies it has never seen: loss by noise level against a Wiener filter and wavelets,
-    bias, calibration of its sigma, and unconditional samples against held-out galaxies."""
+@click.option(
+    "--library",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    required=True,
+    help="Held-out images: library-held-out.npz of a training folder.",
+)
+@click.option(
+    "--train-library",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="library-train.npz, for the nearest-neighbour check.",
+)
+@click.option(
+    "--stamps",
+    "n_stamps",
+    type=click.IntRange(8),
+    default=256,
+    show_default=True,
+    help="Stamps per noise level.",
+)
+@click.option(
+    "--samples",
+    "n_samples",
+    type=click.IntRange(0),
+    default=64,
+    show_default=True,
+    help="Unconditional samples.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("evaluation"),
+    show_default=True,
+    help="Folder for evaluation.json and pictures.",
+)
+def evaluate(
+    path: Path | None, library: Path, train_library: Path | None, n_stamps: int, n_samples: int, out: Path
+) -> None:
+    """Measure a model on galaxies it has never seen: loss by noise level against a Wiener filter and
+    wavelets, bias, calibration of its sigma, and unconditional samples against held-out galaxies."""
     from galbatch.morphology import measure
     from galbatch.prior import load_prior
     from galbatch.prior.evaluate import evaluate_prior

@@ -11,21 +11,40 @@ import click
 
 @click.command(name="train")
 @click.argument("config", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path),
-              help="Training folder; without it, <config stem>.train beside the configuration.")  # fmt: skip
-@click.option("--stop-after", type=click.IntRange(1), help="Stop after this many more steps; repeat the command to go on.")
-@click.option("--stamps", "n_stamps", type=click.IntRange(16), default=512, show_default=True,
-              help="Held-out stamps for the measurements on the card.")  # fmt: skip
-def command(config: Path, out: Path | None, stop_after: int | None, n_stamps: int) -> None:
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Training folder; without it, <config stem>.train beside the configuration.",
+)
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    help="Folder that the file patterns are relative to; without it, that of the configuration.",
+)
+@click.option(
+    "--stop-after",
+    type=click.IntRange(1),
+    help="Stop after this many more steps; repeat the command to go on.",
+)
+@click.option(
+    "--stamps",
+    "n_stamps",
+    type=click.IntRange(16),
+    default=512,
+    show_default=True,
+    help="Held-out stamps for the measurements on the card.",
+)
+def command(config: Path, out: Path | None, data: Path | None, stop_after: int | None, n_stamps: int) -> None:
     """Train a prior from TNG/SKIRT files or simulated galaxies, as CONFIG (TOML) says.
 
-    Repeating the command goes on from the last checkpoint. Several GPUs: torchrun --nproc-per-node N -m galbatch
-    train CONFIG. The model folder is OUT/model. A configuration to start from is galbatch/prior/configs/small-quick.toml.
+    Repeating the command goes on from the last checkpoint. Several GPUs: torchrun --nproc-per-node N -m
+    galbatch train CONFIG. The model folder is OUT/model. A configuration to start from is
+    galbatch/prior/configs/small-quick.toml.
     """
     from galbatch.prior.finish import finish
     from galbatch.prior.fit import fit, load_config
 
-    settings = load_config(config)
+    settings = load_config(config, data)
     out = out or config.with_suffix(".train")
     progress = Progress(settings.training.steps)
     trainer = fit(settings, out, progress, stop_after)
@@ -33,7 +52,10 @@ def command(config: Path, out: Path | None, stop_after: int | None, n_stamps: in
         return
     progress.close(trainer.step)
     if trainer.progress() < 1:
-        click.echo(f"stopped at step {trainer.step} of {settings.training.steps}; go on with: galbatch train {config} --out {out}")
+        click.echo(
+            f"stopped at step {trainer.step} of {settings.training.steps}; "
+            f"go on with: galbatch train {config} --out {out}"
+        )
         return
     click.echo("measuring the card on held-out stamps ...")
     card = finish(settings, out, out / "model", n_stamps=n_stamps)
@@ -54,7 +76,10 @@ class Progress:
             self.at = entry["step"]
         elif time.monotonic() - self.last > 30:
             self.last = time.monotonic()
-            click.echo(f"step {entry['step']} of {self.steps}, loss {entry['edm']:.4f}, {entry['elapsed_s']:.0f} s", err=True)
+            click.echo(
+                f"step {entry['step']} of {self.steps}, loss {entry['edm']:.4f}, {entry['elapsed_s']:.0f} s",
+                err=True,
+            )
         if "held_out" in entry:
             losses = ", ".join(f"{s}: {v:.4f}" for s, v in entry["held_out"].items())
             click.echo(f"step {entry['step']}: held-out error / sigma^2 by sigma: {losses}", err=True)

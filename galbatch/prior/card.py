@@ -1,7 +1,7 @@
 """The card of a model: what the sampler must know of the prior, and what a reader should.
 
-Spectra are per Fourier mode and pixel: ``power`` is the mean of |FFT|^2 / n_pix in radial bins ``k`` (cycles per
-pixel), in units of the squared flux scale.
+Spectra are per Fourier mode and pixel: ``power`` is the mean of |FFT|^2 / n_pix in radial bins ``k``
+(cycles per pixel), in units of the squared flux scale.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ class Card:
 
     ``network``: keywords of ``NetworkConfig``. ``target_fwhm_pix``: FWHM of the Gaussian PSF of the images.
     ``margin_pix``: unknown sky to add around a stamp. ``multiple_of``: what H and W must be multiples of.
-    ``spectrum`` {"k", "power"}: of held-out stamps about their mean. ``residual_spectrum`` {"k", "sigma", "power"}
-    with power[i][j] at sigma[i], k[j]: of what the denoiser leaves. ``max_sd``: largest standard deviation of a mode.
-    ``sigma_map`` (a, b): the network is asked for ln(sigma) + a + b ln(sigma), a measured correction of its response.
-    ``sha256``: of ``model.safetensors``. The rest documents: ``training``, ``data``, ``metrics``, ``limits``.
+    ``spectrum`` {"k", "power"}: of held-out stamps about their mean. ``residual_spectrum`` {"k", "sigma",
+    "power"} with power[i][j] at sigma[i], k[j]: of what the denoiser leaves. ``max_sd``: largest standard
+    deviation of a mode. ``sigma_map`` (a, b): the network is asked for ln(sigma) + a + b ln(sigma), a
+    measured correction of its response. ``sha256``: of ``model.safetensors``. The rest documents:
+    ``training``, ``data``, ``metrics``, ``limits``.
     """
 
     name: str
@@ -55,27 +56,37 @@ class Card:
     def __post_init__(self):
         object.__setattr__(self, "sigma_map", tuple(self.sigma_map))
         if self.format != FORMAT:
-            raise ModelError(f"card of '{self.name}': format {self.format}, this version reads {FORMAT}: "
-                             "install a matching galbatch or export the model again.")
+            raise ModelError(
+                f"card of '{self.name}': format {self.format}, this version reads {FORMAT}: "
+                "install a matching galbatch or export the model again."
+            )
         if self.flux_convention not in FLUX_CONVENTIONS:
-            raise ModelError(f"card of '{self.name}': flux convention '{self.flux_convention}', known are "
-                             f"{FLUX_CONVENTIONS}: install a matching galbatch or train again.")
+            raise ModelError(
+                f"card of '{self.name}': flux convention '{self.flux_convention}', known are "
+                f"{FLUX_CONVENTIONS}: install a matching galbatch or train again."
+            )
         self._check_spectra()
 
     def _check_spectra(self):
-        for name, positive in (("target_fwhm_pix", True), ("sigma_data", True), ("max_sd", True)):
+        for name in ("target_fwhm_pix", "sigma_data", "max_sd"):
             if not getattr(self, name) > 0:
-                raise ModelError(f"card of '{self.name}': {name} is {getattr(self, name)}: it must be positive.")
+                raise ModelError(
+                    f"card of '{self.name}': {name} is {getattr(self, name)}: it must be positive."
+                )
         for name, keys in (("spectrum", ("k", "power")), ("residual_spectrum", ("k", "sigma", "power"))):
             table = getattr(self, name)
             if set(table) != set(keys):
-                raise ModelError(f"card of '{self.name}': {name} has {sorted(table)}, not {list(keys)}: "
-                                 "measure the model again (galbatch model evaluate).")
+                raise ModelError(
+                    f"card of '{self.name}': {name} has {sorted(table)}, not {list(keys)}: "
+                    "measure the model again (galbatch model evaluate)."
+                )
         k, sigma = self.residual_spectrum["k"], self.residual_spectrum["sigma"]
         shape = np.shape(self.residual_spectrum["power"])
         if shape != (len(sigma), len(k)) or np.shape(self.spectrum["power"]) != (len(self.spectrum["k"]),):
-            raise ModelError(f"card of '{self.name}': spectra do not match their grids (residual power {shape}, "
-                             f"{len(sigma)} sigma, {len(k)} k): measure the model again.")
+            raise ModelError(
+                f"card of '{self.name}': spectra do not match their grids (residual power {shape}, "
+                f"{len(sigma)} sigma, {len(k)} k): measure the model again."
+            )
 
     def save(self, path) -> None:
         """Write as JSON."""
@@ -91,7 +102,9 @@ class Card:
             values = json.loads(path.read_text())
             unknown = set(values) - {f.name for f in fields(cls)}
             if unknown:
-                raise ModelError(f"{path}: unknown entries {sorted(unknown)}: made by another version of galbatch.")
+                raise ModelError(
+                    f"{path}: unknown entries {sorted(unknown)}: made by another version of galbatch."
+                )
             return cls(**values)
         except (json.JSONDecodeError, UnicodeDecodeError, TypeError, AttributeError) as err:
             raise ModelError(f"{path}: not a model card: {err}.") from err

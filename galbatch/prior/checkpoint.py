@@ -1,4 +1,5 @@
-"""Tensors and a little JSON in one safetensors file, written whole or not at all. Nothing pickled is ever read."""
+"""Tensors and a little JSON in one safetensors file, written whole or not at all. Nothing pickled is ever
+read."""
 
 from __future__ import annotations
 
@@ -12,22 +13,28 @@ from galbatch.errors import ModelError
 
 
 def save_state(path, tensors: dict[str, Tensor], meta: dict) -> None:
-    """Write ``tensors`` and ``meta`` to ``path`` by atomic rename. Raises ``ModelError`` when the disk refuses."""
+    """Write ``tensors`` and ``meta`` to ``path`` by atomic rename. Raises ``ModelError`` when the disk
+    refuses."""
     from safetensors.torch import save_file
 
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, partial,
-                  metadata={"meta": json.dumps(meta)})
+        save_file(
+            {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
+            partial,
+            metadata={"meta": json.dumps(meta)},
+        )
         with open(partial, "rb") as f:
             os.fsync(f.fileno())
         os.replace(partial, path)
     except OSError as err:
         partial.unlink(missing_ok=True)
-        raise ModelError(f"{path}: cannot be written ({err.strerror or err}): free space or choose another folder; "
-                         "what was there before is untouched.") from err
+        raise ModelError(
+            f"{path}: cannot be written ({err.strerror or err}): free space or choose another folder; "
+            "what was there before is untouched."
+        ) from err
 
 
 def load_state(path) -> tuple[dict[str, Tensor], dict]:
@@ -39,7 +46,9 @@ def load_state(path) -> tuple[dict[str, Tensor], dict]:
         raise ModelError(f"{path}: no such file: check the model folder.")
     try:
         with safe_open(path, framework="pt") as f:
-            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 - not a dict
+            tensors = {name: f.get_tensor(name) for name in f.keys()}
             return tensors, json.loads((f.metadata() or {}).get("meta", "{}"))
     except (SafetensorError, OSError, ValueError) as err:
-        raise ModelError(f"{path}: damaged ({path.stat().st_size} bytes: {err}): fetch or make it again.") from err
+        raise ModelError(
+            f"{path}: damaged ({path.stat().st_size} bytes: {err}): fetch or make it again."
+        ) from err

@@ -1,6 +1,8 @@
-"""How the network runs: eager, TorchScript (frozen), ``torch.compile``, or an exported graph; the one place that knows.
+"""How the network runs: eager, TorchScript (frozen), ``torch.compile``, or an exported graph; the one place
+that knows.
 
-CUDA runs in mixed precision (bfloat16 inside the network, float32 outside), a CPU in float32, both channels-last.
+CUDA runs in mixed precision (bfloat16 inside the network, float32 outside), a CPU in float32, both
+channels-last.
 """
 
 from __future__ import annotations
@@ -77,7 +79,8 @@ def export_program(model: nn.Module, device) -> torch.export.ExportedProgram:
 
 
 def write_export(model: nn.Module, kind: str, path) -> None:
-    """Write a denoiser as "torchscript" (``model.ts``) or "pt2" (``model.pt2``): float32 on a CPU, any batch and size."""
+    """Write a denoiser as "torchscript" (``model.ts``) or "pt2" (``model.pt2``): float32 on a CPU, any
+    batch and size."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if kind == "torchscript":

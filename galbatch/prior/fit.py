@@ -1,7 +1,8 @@
 """``galbatch train``: from a configuration file to a trained network, resumable.
 
-The output folder holds ``library-train.npz`` and ``library-held-out.npz`` (prepared images), ``checkpoint.safetensors``,
-``log.jsonl`` (the learning curve) and, in the end, ``model/``: the model folder.
+The output folder holds ``library-train.npz`` and ``library-held-out.npz`` (prepared images),
+``checkpoint.safetensors``, ``log.jsonl`` (the learning curve) and, in the end, ``model/``: the model
+folder.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import time
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import torch
@@ -37,10 +38,14 @@ class FitConfig:
     data: tuple[DataConfig, ...]
     base: Path
     name: str
+    card: dict = field(default_factory=dict)
 
 
-def load_config(path) -> FitConfig:
-    """Read and check a TOML file. Raises ``ConfigError`` naming the file, the table and the key."""
+def load_config(path, base=None) -> FitConfig:
+    """Read and check a TOML file. File patterns in it are relative to ``base``, its own folder when None.
+
+    Raises ``ConfigError`` naming the file, the table and the key.
+    """
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"{path}: no such file: give the path of a training configuration (TOML).")
@@ -48,15 +53,27 @@ def load_config(path) -> FitConfig:
         table = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
         raise ConfigError(f"{path}: not valid TOML: {err}.") from err
-    unknown = set(table) - {"network", "stamps", "training", "data", "name"}
+    unknown = set(table) - {"network", "stamps", "training", "data", "name", "card"}
+    unknown |= {f"card.{key}" for key in set(table.get("card", {})) - {"limits"}}
     if unknown:
-        raise ConfigError(f"{path}: unknown tables {sorted(unknown)}: known are network, stamps, training, data, name.")
+        raise ConfigError(
+            f"{path}: unknown tables {sorted(unknown)}: known are network, stamps, training, data, name, "
+            "card.limits."
+        )
     if not table.get("data"):
         raise ConfigError(f"{path}: no [[data]] table: say at least one origin and its files.")
-    made = {name: _make(kind, table.get(name, {}), f"{path} [{name}]")
-            for name, kind in (("network", NetworkConfig), ("stamps", StampConfig), ("training", TrainConfig))}
+    made = {
+        name: _make(kind, table.get(name, {}), f"{path} [{name}]")
+        for name, kind in (("network", NetworkConfig), ("stamps", StampConfig), ("training", TrainConfig))
+    }
     data = tuple(_make(DataConfig, entry, f"{path} [[data]]") for entry in table["data"])
-    return FitConfig(**made, data=data, base=path.parent, name=str(table.get("name", path.stem)))
+    return FitConfig(
+        **made,
+        data=data,
+        base=Path(base) if base is not None else path.parent,
+        name=str(table.get("name", path.stem)),
+        card=table.get("card", {}),
+    )
 
 
 def _make(kind, values, where):
@@ -70,7 +87,9 @@ def _make(kind, values, where):
         raise ConfigError(f"{where}: {err}.") from err
 
 
-def prepare_libraries(config: FitConfig, folder: Path, rank: int = 0, world: int = 1) -> tuple[Library, Library]:
+def prepare_libraries(
+    config: FitConfig, folder: Path, rank: int = 0, world: int = 1
+) -> tuple[Library, Library]:
     """(training, held-out) libraries, made once by the first process and read by all."""
     paths = [folder / name for name in LIBRARIES]
     if rank == 0 and not all(p.is_file() for p in paths):
@@ -84,15 +103,20 @@ def prepare_libraries(config: FitConfig, folder: Path, rank: int = 0, world: int
     return Library.load(paths[0]), Library.load(paths[1])
 
 
-def fit(config: FitConfig, folder, report: Callable[[dict], None] | None = None, stop_after: int | None = None) -> Trainer:
-    """Train, or go on training, in ``folder``; returns the trainer at its end (or after ``stop_after`` more steps).
+def fit(
+    config: FitConfig, folder, report: Callable[[dict], None] | None = None, stop_after: int | None = None
+) -> Trainer:
+    """Train, or go on training, in ``folder``; returns the trainer at its end (or after ``stop_after`` more
+    steps).
 
     ``report`` is called after every step with what is logged. Raises ``ConfigError`` or ``ModelError``.
     """
     rank, world, device = process_group()
     folder = Path(folder)
     train, held = prepare_libraries(config, folder, rank, world)
-    trainer = Trainer(config.network, config.training, StampSource(train, config.stamps), folder, device, rank, world)
+    trainer = Trainer(
+        config.network, config.training, StampSource(train, config.stamps), folder, device, rank, world
+    )
     if (folder / "checkpoint.safetensors").is_file():
         trainer.load()
     validation = Validation(StampSource(held, config.stamps).draw(96, 72, (99,)))
@@ -128,12 +152,15 @@ def validate(trainer: Trainer, validation: Validation) -> dict[str, float]:
 
 
 def _log(folder, trainer, entry):
-    """Append to the learning curve every 20 steps and at every validation; lines after the step resumed from go."""
+    """Append to the learning curve every 20 steps and at every validation; lines after the step resumed
+    from go."""
     path = folder / "log.jsonl"
     if not hasattr(trainer, "_log_ready"):
         trainer._log_ready = True
         if path.is_file():
-            kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] < entry["step"]]
+            kept = [
+                line for line in path.read_text().splitlines() if json.loads(line)["step"] < entry["step"]
+            ]
             path.write_text("".join(line + "\n" for line in kept))
     if entry["step"] % 20 == 0 or "held_out" in entry:
         with path.open("a") as f:

@@ -1,8 +1,9 @@
 """The library of sharp galaxy images that training stamps are drawn from, split by galaxy.
 
-A library holds square float32 images with their sky at zero, in a pyramid of resolutions (each level averages 2 x 2
-pixels of the one before), their half-light radius in pixels, and the smallest zoom that may be asked of each:
-the number of source pixels per stamp pixel below which its own pixels, noise or PSF would be seen.
+A library holds square float32 images with their sky at zero, in a pyramid of resolutions (each level
+averages 2 x 2 pixels of the one before), their half-light radius in pixels, and the smallest zoom that may
+be asked of each: the number of source pixels per stamp pixel below which its own pixels, noise or PSF would
+be seen.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class SourceImage:
 
 
 def prepare_image(image, npix: int = 128) -> np.ndarray | None:
-    """(H, W) -> (npix, npix) float32 of unit sum: centred on the flux, block-averaged to fit, faded at the edge.
+    """(H, W) -> (npix, npix) float32 of unit sum: centred on the flux, block-averaged to fit, faded at the
+    edge.
 
     None when no flux is left.
     """
@@ -43,9 +45,12 @@ def prepare_image(image, npix: int = 128) -> np.ndarray | None:
     side = npix * factor
     out = np.zeros((side, side))
     y0, x0 = round(y) - side // 2, round(x) - side // 2
-    ys, xs = slice(max(y0, 0), min(y0 + side, image.shape[0])), slice(max(x0, 0), min(x0 + side, image.shape[1]))
+    ys, xs = (
+        slice(max(y0, 0), min(y0 + side, image.shape[0])),
+        slice(max(x0, 0), min(x0 + side, image.shape[1])),
+    )
     cut = (image * _round_fade(image, y, x))[ys, xs]
-    out[ys.start - y0:ys.stop - y0, xs.start - x0:xs.stop - x0] = cut
+    out[ys.start - y0 : ys.stop - y0, xs.start - x0 : xs.stop - x0] = cut
     out = out.reshape(npix, factor, npix, factor).mean(axis=(1, 3)) * _fade(npix)[:, None] * _fade(npix)[None]
     total = out.sum()
     return (out / total).astype(np.float32) if total > 0 else None
@@ -80,7 +85,8 @@ def _needed_half_width(image, y, x, fraction=0.985):
 
 
 def _round_fade(image, y, x, faint=1e-3):
-    """(H, W) a round fade where the galaxy reaches the frame, so that no square edge is ever learned; else one."""
+    """(H, W) a round fade where the galaxy reaches the frame, so that no square edge is ever learned; else
+    one."""
     edge = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
     if np.percentile(edge, 90) < faint * image.max():
         return 1.0
@@ -97,9 +103,12 @@ def _fade(n, width=8):
 
 
 class Library:
-    """Images of one split by origin. ``levels[l]`` (n, npix / 2^l, npix / 2^l) float16, each image of unit peak."""
+    """Images of one split by origin. ``levels[l]`` (n, npix / 2^l, npix / 2^l) float16, each image of unit
+    peak."""
 
-    def __init__(self, sources: Iterable[SourceImage], npix: int = 128, weights: dict[str, float] | None = None):
+    def __init__(
+        self, sources: Iterable[SourceImage], npix: int = 128, weights: dict[str, float] | None = None
+    ):
         images, self.groups, self.origins, zooms, radii = [], [], [], [], []
         for source in sources:
             image = prepare_image(source.image, npix)
@@ -114,16 +123,25 @@ class Library:
             zooms.append(source.min_zoom)
             radii.append(radius)
         if not images:
-            raise InputError("the training library is empty: no usable image in the given sources; check the paths "
-                             "in the [data] table of the configuration.")
+            raise InputError(
+                "the training library is empty: no usable image in the given sources; check the paths "
+                "in the [data] table of the configuration."
+            )
         self.min_zoom, self.radius = np.array(zooms), np.array(radii)
         self._build_levels(np.stack(images))
         self.probability = self._probability(weights or {})
 
     def save(self, path) -> None:
         """Keep the prepared images, so that resuming need not read the sources again (npz, no pickle)."""
-        np.savez(path, images=self.levels[0], groups=np.array(self.groups), origins=np.array(self.origins),
-                 min_zoom=self.min_zoom, radius=self.radius, probability=self.probability)
+        np.savez(
+            path,
+            images=self.levels[0],
+            groups=np.array(self.groups),
+            origins=np.array(self.origins),
+            min_zoom=self.min_zoom,
+            radius=self.radius,
+            probability=self.probability,
+        )
 
     @classmethod
     def load(cls, path) -> Library:
@@ -148,7 +166,8 @@ class Library:
         return len(self.groups)
 
     def _probability(self, weights):
-        """Share of the draws by origin, spread evenly over the galaxies of an origin and the images of a galaxy."""
+        """Share of the draws by origin, spread evenly over the galaxies of an origin and the images of a
+        galaxy."""
         origins, groups = np.array(self.origins), np.array(self.groups)
         p = np.zeros(len(self))
         for origin in np.unique(origins):
@@ -159,9 +178,13 @@ class Library:
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Images and galaxies by origin."""
-        return {o: {"images": self.origins.count(o),
-                    "galaxies": len({g for g, oo in zip(self.groups, self.origins, strict=True) if oo == o})}
-                for o in sorted(set(self.origins))}
+        return {
+            o: {
+                "images": self.origins.count(o),
+                "galaxies": len({g for g, oo in zip(self.groups, self.origins, strict=True) if oo == o}),
+            }
+            for o in sorted(set(self.origins))
+        }
 
 
 def is_held_out(group: str, fraction: float = 0.1) -> bool:

@@ -1,7 +1,7 @@
 """A trained prior from its folder: ``load_prior`` and ``Prior``.
 
-A model folder has ``model.safetensors`` and ``card.json`` and may have ``model.ts`` (TorchScript) or ``model.pt2``.
-Nothing pickled is loaded; weights that do not have the hash on the card are refused.
+A model folder has ``model.safetensors`` and ``card.json`` and may have ``model.ts`` (TorchScript) or
+``model.pt2``. Nothing pickled is loaded; weights that do not have the hash on the card are refused.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ WEIGHTS, CARD = "model.safetensors", "card.json"
 class Prior:
     """A denoiser D(x; sigma) = E[x0 | x0 + sigma eps = x] and the card that describes it.
 
-    Every field of the card is an attribute: ``prior.target_fwhm_pix``, ``prior.spectrum``, ... ``micro_batch`` images
-    go through the network at a time, the last group filled up with empty ones, so that the result for an image
-    does not depend on which and how many others come with it.
+    Every field of the card is an attribute: ``prior.target_fwhm_pix``, ``prior.spectrum``, ...
+    ``micro_batch`` images go through the network at a time, the last group filled up with empty ones, so
+    that the result for an image does not depend on which and how many others come with it.
     """
 
-    def __init__(self, model: Denoiser, card: Card, device="cpu", backend="auto", micro_batch: int | None = None):
+    def __init__(
+        self, model: Denoiser, card: Card, device="cpu", backend="auto", micro_batch: int | None = None
+    ):
         self.card, self.device = card, torch.device(device)
         self.micro_batch = micro_batch or (8 if self.device.type == "cpu" else 256)
         self.model = model.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
@@ -45,8 +47,8 @@ class Prior:
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         """x (b, c, H, W) float32 in units of the flux scale, sigma (b,) -> E[x0 | x] of the same shape.
 
-        Bands are denoised one by one. Raises ``ModelError`` when H or W is not a multiple of ``multiple_of`` or
-        the shapes do not fit.
+        Bands are denoised one by one. Raises ``ModelError`` when H or W is not a multiple of
+        ``multiple_of`` or the shapes do not fit.
         """
         b, c, h, w = self._checked(x, sigma)
         images = x.to(self.device, torch.float32).reshape(b * c, 1, h, w)
@@ -54,21 +56,25 @@ class Prior:
         n = self.micro_batch
         out = torch.empty_like(images)
         for i in range(0, b * c, n):
-            part, level = images[i:i + n], levels[i:i + n]
+            part, level = images[i : i + n], levels[i : i + n]
             if len(part) < n:
                 part = torch.cat([part, part.new_zeros(n - len(part), 1, h, w)])
                 level = torch.cat([level, level.new_ones(n - len(level))])
-            out[i:i + n] = self._forward(part, level)[:min(n, b * c - i)]
+            out[i : i + n] = self._forward(part, level)[: min(n, b * c - i)]
         return out.reshape(b, c, h, w).to(x.device)
 
     def _checked(self, x, sigma):
         if x.ndim != 4 or sigma.shape != (len(x),):
-            raise ModelError(f"denoise: x has shape {tuple(x.shape)}, sigma {tuple(sigma.shape)}: "
-                             "x must be (b, c, H, W) and sigma (b,).")
+            raise ModelError(
+                f"denoise: x has shape {tuple(x.shape)}, sigma {tuple(sigma.shape)}: "
+                "x must be (b, c, H, W) and sigma (b,)."
+            )
         m = self.card.multiple_of
         if x.shape[2] % m or x.shape[3] % m:
-            raise ModelError(f"denoise: images of {x.shape[2]} x {x.shape[3]} pixels: height and width must be "
-                             f"multiples of {m} for model '{self.card.name}'; pad them.")
+            raise ModelError(
+                f"denoise: images of {x.shape[2]} x {x.shape[3]} pixels: height and width must be "
+                f"multiples of {m} for model '{self.card.name}'; pad them."
+            )
         return x.shape
 
     def _mapped(self, sigma):
@@ -85,8 +91,10 @@ def load_prior(path=None, device: str = "auto", backend: str = "auto") -> Prior:
     """
     folder = Path(path) if path is not None else SHIPPED
     if not folder.is_dir():
-        raise ModelError(f"{folder}: no such model folder: give one with {WEIGHTS} and {CARD} (galbatch train makes "
-                         "it), or leave the path out for the shipped model.")
+        raise ModelError(
+            f"{folder}: no such model folder: give one with {WEIGHTS} and {CARD} (galbatch train makes "
+            "it), or leave the path out for the shipped model."
+        )
     card = Card.load(folder / CARD)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -100,15 +108,19 @@ def load_weights(folder, card: Card) -> Denoiser:
         raise ModelError(f"{path}: no such file: the model folder is incomplete; fetch or make it again.")
     found = file_hash(path)
     if found != card.sha256:
-        raise ModelError(f"{path}: sha256 is {found[:12]}..., its card says {card.sha256[:12]}...: weights and card do "
-                         "not belong together; fetch or make the folder again.")
+        raise ModelError(
+            f"{path}: sha256 is {found[:12]}..., its card says {card.sha256[:12]}...: weights and card do "
+            "not belong together; fetch or make the folder again."
+        )
     tensors, _ = load_state(path)
     model = Denoiser(NetworkConfig(**card.network))
     try:
         model.load_state_dict(tensors)
     except RuntimeError as err:
         first = str(err).splitlines()[1].strip() if len(str(err).splitlines()) > 1 else str(err)
-        raise ModelError(f"{path}: weights do not fit the network on the card ({first}): fetch or make it again.") from err
+        raise ModelError(
+            f"{path}: weights do not fit the network on the card ({first}): fetch or make it again."
+        ) from err
     return model
 
 
@@ -129,4 +141,3 @@ def file_hash(path) -> str:
         while block := f.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-

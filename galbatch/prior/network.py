@@ -3,15 +3,17 @@
 ``x``: noisy image (b, 1, H, W) in units of the flux scale; ``sigma`` (b,): standard deviation of its noise;
 ``D(x; sigma)``: estimate of E[x0 | x0 + sigma eps = x]. Karras et al. 2022 (arXiv:2206.00364), table 1:
 
-    D = c_skip x + c_out F(inputs, ln(sigma)/4),   c_skip = sd^2 / (sigma^2 + sd^2),   c_out = sigma sd / sqrt(...)
+    D = c_skip x + c_out F(inputs, ln(sigma)/4),   c_skip = sd^2 / (sigma^2 + sd^2),   c_out = sigma sd /
+    sqrt(...)
 
-The network sees the image three times: scaled by c_in; as asinh(x / sigma), so that faint light above the noise
-is of order one at every sigma; and high-passed in the same way, so that noise on a bright core is too.
-Normalisation acts on the channels of one pixel: nothing depends on the size of the image.
+The network sees the image three times: scaled by c_in; as asinh(x / sigma), so that faint light above the
+noise is of order one at every sigma; and high-passed in the same way, so that noise on a bright core is
+too. Normalisation acts on the channels of one pixel: nothing depends on the size of the image.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import asdict, dataclass
 
@@ -41,8 +43,10 @@ class NetworkConfig:
         object.__setattr__(self, "widths", tuple(int(w) for w in self.widths))
         object.__setattr__(self, "blocks", tuple(int(n) for n in self.blocks))
         if len(self.widths) != len(self.blocks) or not self.widths:
-            raise ModelError(f"network widths {self.widths} and blocks {self.blocks} must have the same length, "
-                             "one entry a resolution.")
+            raise ModelError(
+                f"network widths {self.widths} and blocks {self.blocks} must have the same length, "
+                "one entry a resolution."
+            )
 
     @property
     def multiple_of(self) -> int:
@@ -105,12 +109,16 @@ class UNet(nn.Module):
         self.level = NoiseLevel(n)
         self.first = nn.Conv2d(3 * FOLD**2, widths[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(
-            [nn.ModuleList([Block(w, n) for _ in range(m)]) for w, m in zip(widths, blocks, strict=True)])
+            [nn.ModuleList([Block(w, n) for _ in range(m)]) for w, m in zip(widths, blocks, strict=True)]
+        )
         self.up_blocks = nn.ModuleList(
-            [nn.ModuleList([Block(w, n) for _ in range(m)]) for w, m in zip(widths[:-1], blocks[:-1], strict=True)])
-        self.downs = nn.ModuleList(
-            [nn.Conv2d(a, b, 2, stride=2) for a, b in zip(widths[:-1], widths[1:], strict=True)])
-        self.ups = nn.ModuleList([nn.Conv2d(b, 4 * a, 1) for a, b in zip(widths[:-1], widths[1:], strict=True)])
+            [
+                nn.ModuleList([Block(w, n) for _ in range(m)])
+                for w, m in zip(widths[:-1], blocks[:-1], strict=True)
+            ]
+        )
+        self.downs = nn.ModuleList([nn.Conv2d(a, b, 2, stride=2) for a, b in itertools.pairwise(widths)])
+        self.ups = nn.ModuleList([nn.Conv2d(b, 4 * a, 1) for a, b in itertools.pairwise(widths)])
         self.last = nn.Conv2d(widths[0], FOLD**2, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
@@ -133,7 +141,8 @@ class UNet(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """D(x; sigma) with EDM preconditioning: x (b, 1, H, W), sigma (b,) -> (b, 1, H, W), float32 in and out."""
+    """D(x; sigma) with EDM preconditioning: x (b, 1, H, W), sigma (b,) -> (b, 1, H, W), float32 in and
+    out."""
 
     def __init__(self, config: NetworkConfig):
         super().__init__()

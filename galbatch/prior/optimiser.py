@@ -1,8 +1,8 @@
 """Muon for the convolutions, Adam for everything else, under one learning rate.
 
-Muon (Jordan et al. 2024) replaces the momentum of a weight matrix by the nearest orthogonal one, found with five
-Newton-Schulz steps; scaled by 0.2 sqrt(max(rows, columns)) its update has the size of Adam's (Liu et al. 2025,
-arXiv:2502.16982), so that one learning rate serves both.
+Muon (Jordan et al. 2024) replaces the momentum of a weight matrix by the nearest orthogonal one, found with
+five Newton-Schulz steps; scaled by 0.2 sqrt(max(rows, columns)) its update has the size of Adam's (Liu et
+al. 2025, arXiv:2502.16982), so that one learning rate serves both.
 """
 
 from __future__ import annotations
@@ -23,14 +23,18 @@ def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
 
 
 class MuonAdam:
-    """``matrices``: indices of the parameters that Muon takes. State tensors per parameter are in ``state``."""
+    """``matrices``: indices of the parameters that Muon takes. State tensors per parameter are in
+    ``state``."""
 
     def __init__(self, params: list[Tensor], matrices: set[int], betas=(0.9, 0.99), momentum: float = 0.95):
         self.params, self.matrices, self.betas, self.momentum = params, matrices, betas, momentum
         self.count = 0
         self.state: list[dict[str, Tensor]] = [
-            {"m": torch.zeros_like(p)} if i in matrices else {"m": torch.zeros_like(p), "v": torch.zeros_like(p)}
-            for i, p in enumerate(params)]
+            {"m": torch.zeros_like(p)}
+            if i in matrices
+            else {"m": torch.zeros_like(p), "v": torch.zeros_like(p)}
+            for i, p in enumerate(params)
+        ]
 
     @torch.no_grad()
     def step(self, rate: float) -> None:

@@ -23,9 +23,10 @@ class DataConfig:
     """One kind of training images.
 
     ``average``: pixels to block-average on reading. ``bands``: which bands to take (all when None).
-    ``min_zoom``: library pixels per stamp pixel below which an image must not be magnified. ``exclude``: groups to
-    leave out. ``decode``: images to make when the file is an ONNX decoder of unit vectors. ``credit``, ``licence``:
-    for the card. ``held_out``: share of the galaxies that never train.
+    ``min_zoom``: library pixels per stamp pixel below which an image must not be magnified. ``exclude``:
+    groups to leave out. ``decode``: images to make when the file is an ONNX decoder of unit vectors.
+    ``credit``, ``licence``: for the card. ``held_out``: share of the galaxies that never train.
+    ``optional``: go on without the files.
     """
 
     origin: str
@@ -39,6 +40,7 @@ class DataConfig:
     credit: str = ""
     licence: str = ""
     held_out: float = 0.1
+    optional: bool = False
 
     def __post_init__(self):
         files = (self.files,) if isinstance(self.files, str) else tuple(self.files)
@@ -56,9 +58,11 @@ def find_files(config: DataConfig, base: Path) -> list[Path]:
         if Path(full).is_dir():
             full = str(Path(full) / "*.fits")
         matches = sorted(glob.glob(full, recursive=True))
-        if not matches:
-            raise ConfigError(f"training data '{config.origin}': no file matches {full}: make the images (galbatch "
-                              "simulate galaxies), download them, or remove this [[data]] table.")
+        if not matches and not config.optional:
+            raise ConfigError(
+                f"training data '{config.origin}': no file matches {full}: make the images (galbatch "
+                "simulate galaxies), download them, or remove this [[data]] table."
+            )
         found += [Path(m) for m in matches]
     return found
 
@@ -69,8 +73,12 @@ def read_sources(config: DataConfig, base: Path) -> Iterator[SourceImage]:
         for flux, group in _planes(path, config):
             if group in config.exclude:
                 continue
-            yield SourceImage(block_average(flux, config.average), f"{config.origin}:{group}", config.origin,
-                              config.min_zoom)
+            yield SourceImage(
+                block_average(flux, config.average),
+                f"{config.origin}:{group}",
+                config.origin,
+                config.min_zoom,
+            )
 
 
 def _planes(path, config):
@@ -89,7 +97,9 @@ def _read_npy(path, config):
     try:
         images = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as err:
-        raise InputError(f"{path}: cannot be read as npy ({err}): the file is truncated or damaged; make it again.") from err
+        raise InputError(
+            f"{path}: cannot be read as npy ({err}): the file is truncated or damaged; make it again."
+        ) from err
     if images.ndim not in (3, 4):
         raise InputError(f"{path}: array of shape {images.shape}: (n, H, W) or (n, bands, H, W) is expected.")
     images = images[:, None] if images.ndim == 3 else images
@@ -108,19 +118,22 @@ def _decode(path, n):
     try:
         import onnxruntime
     except ImportError as err:
-        raise ConfigError(f"{path}: decoding needs onnxruntime: pip install onnxruntime, or remove this [[data]] "
-                          "table.") from err
+        raise ConfigError(
+            f"{path}: decoding needs onnxruntime: pip install onnxruntime, or remove this [[data]] table."
+        ) from err
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     points = np.random.default_rng(5).normal(size=(n, 3)).astype(np.float32)
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     name = session.get_inputs()[0].name
     for i in range(0, n, 32):
-        for j, rgb in enumerate(session.run(None, {name: points[i:i + 32]})[0].astype(np.float64)):
+        for j, rgb in enumerate(session.run(None, {name: points[i : i + 32]})[0].astype(np.float64)):
             rgb = np.clip(rgb, 0, 1)
             mean = rgb.mean(axis=0)
             flux = rgb * (np.sinh(5 * mean) / 4.5 + 0.001) / np.maximum(mean, 1e-3)
             for plane in flux:
-                border = np.concatenate([plane[:4].ravel(), plane[-4:].ravel(), plane[:, :4].ravel(), plane[:, -4:].ravel()])
+                border = np.concatenate(
+                    [plane[:4].ravel(), plane[-4:].ravel(), plane[:, :4].ravel(), plane[:, -4:].ravel()]
+                )
                 yield np.maximum(plane - np.median(border), 0), f"decoder-{i + j}"
 
 
@@ -129,7 +142,7 @@ def block_average(image: np.ndarray, n: int) -> np.ndarray:
     if n == 1:
         return image
     h, w = image.shape[0] // n, image.shape[1] // n
-    return image[:h * n, :w * n].reshape(h, n, w, n).mean(axis=(1, 3))
+    return image[: h * n, : w * n].reshape(h, n, w, n).mean(axis=(1, 3))
 
 
 def build_libraries(configs: list[DataConfig], base: Path, npix: int = 128) -> tuple[Library, Library]:

@@ -1,4 +1,5 @@
-"""What the sampler needs to know of a trained denoiser, measured on held-out stamps: spectra and sigma response.
+"""What the sampler needs to know of a trained denoiser, measured on held-out stamps: spectra and sigma
+response.
 
 Powers are |FFT|^2 / n_pix, averaged over stamps and over the modes of a radial bin; k in cycles per pixel.
 """
@@ -17,7 +18,8 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class RadialBins:
-    """``n`` radial bins of the modes of a (size, size) FFT, finest at low k; bin 0 is the total flux alone."""
+    """``n`` radial bins of the modes of a (size, size) FFT, finest at low k; bin 0 is the total flux
+    alone."""
 
     size: int
     n: int = 24
@@ -57,7 +59,9 @@ def prior_spectrum(stamps: Tensor, bins: RadialBins) -> tuple[dict[str, list], f
     return {"k": _rounded(bins.centres()), "power": _rounded(power)}, float(np.sqrt(power.max()))
 
 
-def residual_spectrum(denoise: Denoise, stamps: Tensor, sigmas, bins: RadialBins, seed: int = 21, batch: int = 32):
+def residual_spectrum(
+    denoise: Denoise, stamps: Tensor, sigmas, bins: RadialBins, seed: int = 21, batch: int = 32
+):
     """Spectrum of x0 - D(x0 + sigma e) at each sigma: {"k", "sigma", "power"}."""
     powers = []
     for i, sigma in enumerate(sigmas):
@@ -71,11 +75,17 @@ def residuals(denoise: Denoise, stamps: Tensor, sigma: float, seed: int, batch: 
     noise = torch.randn(stamps.shape, generator=torch.Generator().manual_seed(seed))
     level = torch.full((batch,), sigma)
     with torch.inference_mode():
-        return torch.cat([x - denoise(x + sigma * e, level[:len(x)])
-                          for x, e in zip(stamps.split(batch), noise.split(batch), strict=True)])
+        return torch.cat(
+            [
+                x - denoise(x + sigma * e, level[: len(x)])
+                for x, e in zip(stamps.split(batch), noise.split(batch), strict=True)
+            ]
+        )
 
 
-def jacobian_trace(denoise: Denoise, stamps: Tensor, sigma: float, seed: int, step: float = 0.02, batch: int = 32):
+def jacobian_trace(
+    denoise: Denoise, stamps: Tensor, sigma: float, seed: int, step: float = 0.02, batch: int = 32
+):
     """(mean square error, sigma^2 tr J / n_pix) per pixel: equal for an exact denoiser (Tweedie).
 
     The trace is probed with random signs and a forward difference of rms ``step`` sigma.

@@ -1,12 +1,15 @@
-"""Training stamps: library galaxies as a noise-free telescope with the target PSF would see them, in random views.
+"""Training stamps: library galaxies as a noise-free telescope with the target PSF would see them, in random
+views.
 
-One stamp is a library image at a random rotation, reflection, size, sub-pixel position and offset, convolved
-with the Gaussian target PSF and sampled, sometimes with companions or a point source, divided by its flux scale.
+One stamp is a library image at a random rotation, reflection, size, sub-pixel position and offset,
+convolved with the Gaussian target PSF and sampled, sometimes with companions or a point source, divided by
+its flux scale.
 
-The flux scale is ``psf_peak``: on real data the peak of the PSF-weighted surface brightness, so here the stamp is
-blurred to a total FWHM f, smoothed again with a Gaussian of FWHM f, and the maximum over the central half taken;
-f is log-uniform in ``StampConfig.blur_fwhm_pix``. It is multiplied by exp(scatter), scatter ~ N(0, s^2) and
-s ~ |N(0, scatter^2)|: the scale of noisy data scatters, and the prior must not know it better than the sampler does.
+The flux scale is ``psf_peak``: on real data the peak of the PSF-weighted surface brightness, so here the
+stamp is blurred to a total FWHM f, smoothed again with a Gaussian of FWHM f, and the maximum over the
+central half taken; f is log-uniform in ``StampConfig.blur_fwhm_pix``. It is multiplied by exp(scatter),
+scatter ~ N(0, s^2) and s ~ |N(0, scatter^2)|: the scale of noisy data scatters, and the prior must not know
+it better than the sampler does.
 """
 
 from __future__ import annotations
@@ -28,9 +31,9 @@ FWHM_TO_SD = 1 / 2.3548200450309493
 class StampConfig:
     """Laws that the views are drawn from; lengths in stamp pixels.
 
-    ``radius_pix``: half-light radius, log-uniform (scaled with the stamp above 72 px), ``large_fraction`` of them up
-    to 1.6 times the upper end. ``offset_pix``: rms of the centre along each axis, with ``far_fraction`` uniform within
-    ``far_offset_pix``.
+    ``radius_pix``: half-light radius, log-uniform (scaled with the stamp above 72 px), ``large_fraction``
+    of them up to 1.6 times the upper end. ``offset_pix``: rms of the centre along each axis, with
+    ``far_fraction`` uniform within ``far_offset_pix``.
     """
 
     target_fwhm_pix: float = 2.0
@@ -54,12 +57,13 @@ class StampConfig:
 class StampSource:
     """Draws stamps from a library: ``draw(n, size, seed)`` is a function of its arguments alone."""
 
-    def __init__(self, library: Library, config: StampConfig = StampConfig()):  # noqa: B008 - frozen
+    def __init__(self, library: Library, config: StampConfig = StampConfig()):
         self.library, self.config = library, config
         self.levels = [torch.from_numpy(level) for level in library.levels]
 
     def draw(self, n: int, size: int, seed: tuple[int, ...], scaled: bool = True) -> Tensor:
-        """(n, 1, size, size) float32 stamps in units of their flux scale (of unit total flux if not ``scaled``)."""
+        """(n, 1, size, size) float32 stamps in units of their flux scale (of unit total flux if not
+        ``scaled``)."""
         rng = np.random.default_rng(seed)
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         c = self.config
@@ -93,11 +97,14 @@ class StampSource:
         """(k, size, size) point sources of unit flux at the target PSF."""
         sd = self.config.target_fwhm_pix * FWHM_TO_SD
         grid = torch.arange(size) - (size - 1) / 2
-        profile = torch.exp(-0.5 * ((grid[None, None] - offset[:, :, None]) / sd) ** 2) / (sd * math.sqrt(2 * math.pi))
+        profile = torch.exp(-0.5 * ((grid[None, None] - offset[:, :, None]) / sd) ** 2) / (
+            sd * math.sqrt(2 * math.pi)
+        )
         return profile[:, 0, :, None] * profile[:, 1, None, :]
 
     def _galaxies(self, n, size, offset, rng, generator, small=False):
-        """(n, size, size) random library galaxies of unit flux at ``offset`` (n, 2) = (y, x) from the centre."""
+        """(n, size, size) random library galaxies of unit flux at ``offset`` (n, 2) = (y, x) from the
+        centre."""
         lib, c = self.library, self.config
         index = rng.choice(len(lib), size=n, p=lib.probability)
         low, high = c.radius_pix
@@ -117,14 +124,16 @@ class StampSource:
             mine = torch.from_numpy(level == l)
             side = npix >> l
             pad = (npix - side) // 2
-            canvas[mine, pad:pad + side, pad:pad + side] = self.levels[l][index[level == l]].float()
+            canvas[mine, pad : pad + side, pad : pad + side] = self.levels[l][index[level == l]].float()
         scale = torch.from_numpy((zoom / 2.0**level).astype(np.float32))
         level = torch.from_numpy(level)
         flux = canvas.sum(dim=(1, 2)) / scale**2
         blurred = torch.fft.irfft2(torch.fft.rfft2(canvas) * self._transfer(scale, level), s=(npix, npix))
         centre = (npix / 2 + 0.5 - npix / 2) / 2.0**level + npix / 2 - 0.5
         grid = self._grid(scale, centre, offset, size, generator)
-        out = F.grid_sample(blurred[:, None], grid, mode="bicubic", padding_mode="zeros", align_corners=False)[:, 0]
+        out = F.grid_sample(
+            blurred[:, None], grid, mode="bicubic", padding_mode="zeros", align_corners=False
+        )[:, 0]
         return out / flux[:, None, None]
 
     def _transfer(self, scale, level):
@@ -151,7 +160,7 @@ class StampSource:
         return torch.stack([(2 * x + 1) / npix - 1, (2 * y + 1) / npix - 1], dim=-1)
 
     def _scale(self, image, generator):
-        n, _, size, _ = image.shape
+        n = len(image)
         c = self.config
         low, high = c.blur_fwhm_pix
         fwhm = low * (high / low) ** torch.rand(n, generator=generator)
@@ -161,18 +170,27 @@ class StampSource:
 
 
 def blurred_peak(image: Tensor, fwhm_pix: Tensor, config: StampConfig) -> Tensor:
-    """(n, 1, 1, 1) noise-free ``psf_peak`` of stamps (n, 1, H, W) at the target PSF, seen with a PSF of ``fwhm_pix`` (n,).
+    """(n, 1, 1, 1) noise-free ``psf_peak`` of stamps (n, 1, H, W) at the target PSF, seen with a PSF of
+    ``fwhm_pix`` (n,).
 
-    One Gaussian does both blurs: FWHM^2 = (f^2 - target^2) + f^2. The maximum is over the central half of the stamp
-    proper, without its margin.
+    One Gaussian does both blurs: FWHM^2 = (f^2 - target^2) + f^2. The maximum is over the central half of
+    the stamp proper, without its margin.
     """
     size = image.shape[-1]
     sd = torch.sqrt(2 * fwhm_pix**2 - config.target_fwhm_pix**2) * FWHM_TO_SD
     pad = size + 24
     ky, kx = torch.fft.fftfreq(pad), torch.fft.rfftfreq(pad)
-    gauss = (torch.exp(-2 * (math.pi * sd[:, None] * ky) ** 2)[:, :, None]
-             * torch.exp(-2 * (math.pi * sd[:, None] * kx) ** 2)[:, None, :])
-    blurred = torch.fft.irfft2(torch.fft.rfft2(image, s=(pad, pad)) * gauss[:, None], s=(pad, pad))[..., :size, :size]
+    gauss = (
+        torch.exp(-2 * (math.pi * sd[:, None] * ky) ** 2)[:, :, None]
+        * torch.exp(-2 * (math.pi * sd[:, None] * kx) ** 2)[:, None, :]
+    )
+    blurred = torch.fft.irfft2(torch.fft.rfft2(image, s=(pad, pad)) * gauss[:, None], s=(pad, pad))[
+        ..., :size, :size
+    ]
     stamp = size - 2 * config.margin_pix
     low = config.margin_pix + stamp // 4
-    return blurred[..., low:low + stamp // 2, low:low + stamp // 2].amax(dim=(2, 3), keepdim=True).clamp_min(1e-8)
+    return (
+        blurred[..., low : low + stamp // 2, low : low + stamp // 2]
+        .amax(dim=(2, 3), keepdim=True)
+        .clamp_min(1e-8)
+    )

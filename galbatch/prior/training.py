@@ -1,8 +1,8 @@
 """Training of the denoiser: EDM loss weighted by its own running mean per noise level, power-function EMA.
 
-Every random number is a function of (seed, step, rank), and a checkpoint is one file, renamed into place: a run
-killed at any moment and resumed follows the curve of an uninterrupted one. Several processes (``torchrun``) draw
-different stamps and average their gradients.
+Every random number is a function of (seed, step, rank), and a checkpoint is one file, renamed into place: a
+run killed at any moment and resumed follows the curve of an uninterrupted one. Several processes
+(``torchrun``) draw different stamps and average their gradients.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def sigma_bin(sigma: Tensor) -> Tensor:
 
 
 def ema_exponent(relative_width: float) -> float:
-    """Exponent gamma of the power-function EMA of a relative width (Karras et al. 2024, arXiv:2312.02696, eq. 126)."""
+    """Exponent gamma of the power-function EMA of a relative width (Karras et al. 2024, arXiv:2312.02696,
+    eq. 126)."""
     t = relative_width**-2
     roots = np.roots([1, 7, 16 - t, 12 - t])
     return float(roots.real[np.abs(roots.imag) < 1e-9].max())
@@ -87,15 +88,24 @@ def ema_exponent(relative_width: float) -> float:
 class Trainer:
     """State of one training: network, optimiser, averages, running losses, step and time worked."""
 
-    def __init__(self, network: NetworkConfig, config: TrainConfig, source, folder, device="cpu", rank=0, world=1):
+    def __init__(
+        self, network: NetworkConfig, config: TrainConfig, source, folder, device="cpu", rank=0, world=1
+    ):
         self.config, self.network_config, self.source = config, network, source
         self.folder, self.device, self.rank, self.world = Path(folder), torch.device(device), rank, world
         torch.manual_seed(config.seed)
         self.model = Denoiser(network).to(self.device, memory_format=torch.channels_last)
         self.names = [name for name, _ in self.model.named_parameters()]
         self.params = [p for _, p in self.model.named_parameters()]
-        matrices = {i for i, (n, p) in enumerate(zip(self.names, self.params, strict=True))
-                    if p.ndim == 4 and "last" not in n and "first" not in n} if config.muon else set()
+        matrices = (
+            {
+                i
+                for i, (n, p) in enumerate(zip(self.names, self.params, strict=True))
+                if p.ndim == 4 and "last" not in n and "first" not in n
+            }
+            if config.muon
+            else set()
+        )
         self.optimiser = MuonAdam(self.params, matrices, config.betas)
         self.ema = {str(w): [p.detach().clone() for p in self.params] for w in config.ema}
         self.bin_loss = torch.ones(N_SIGMA_BINS)
@@ -147,15 +157,25 @@ class Trainer:
         self.elapsed_s += self._reduce(sums, self._last_s)
         norm = torch.nn.utils.clip_grad_norm_(self.params, self.config.clip)
         if not torch.isfinite(norm):
-            raise ModelError(f"training diverged at step {self.step}: the gradient is not finite; lower learning_rate "
-                             f"({self.config.learning_rate}) and resume from the last checkpoint.")
+            raise ModelError(
+                f"training diverged at step {self.step}: the gradient is not finite; lower learning_rate "
+                f"({self.config.learning_rate}) and resume from the last checkpoint."
+            )
         rate = self.learning_rate()
         self.optimiser.step(rate)
         self.step += 1
         self._update_averages(sums)
         self._last_s = time.perf_counter() - start
-        return {"step": self.step, "loss": float(loss.detach()), "edm": float(error.mean()), "norm": float(norm.detach()), "lr": rate,
-                "elapsed_s": round(self.elapsed_s, 2), "n": len(clean), "draw_share": round((drawn - start) / self._last_s, 4)}
+        return {
+            "step": self.step,
+            "loss": float(loss.detach()),
+            "edm": float(error.mean()),
+            "norm": float(norm.detach()),
+            "lr": rate,
+            "elapsed_s": round(self.elapsed_s, 2),
+            "n": len(clean),
+            "draw_share": round((drawn - start) / self._last_s, 4),
+        }
 
     def _bin_sums(self, sigma, error):
         index = sigma_bin(sigma)
@@ -168,13 +188,18 @@ class Trainer:
         """Average gradients, sum the bins, average the time: one message."""
         if self.world == 1:
             return spent
-        flat = torch.cat([*(p.grad.reshape(-1) for p in self.params), sums.reshape(-1) * self.world,
-                          torch.tensor([spent], device=self.device)])
+        flat = torch.cat(
+            [
+                *(p.grad.reshape(-1) for p in self.params),
+                sums.reshape(-1) * self.world,
+                torch.tensor([spent], device=self.device),
+            ]
+        )
         dist.all_reduce(flat)
         flat /= self.world
         at = 0
         for p in self.params:
-            p.grad.copy_(flat[at:at + p.numel()].view_as(p))
+            p.grad.copy_(flat[at : at + p.numel()].view_as(p))
             at += p.numel()
         sums.copy_(flat[at:-1].view_as(sums))
         return float(flat[-1])
@@ -199,16 +224,21 @@ class Trainer:
         for name, state in zip(self.names, self.optimiser.state, strict=True):
             tensors |= {f"optimiser.{key}.{name}": value for key, value in state.items()}
         tensors["bin_loss"] = self.bin_loss
-        save_state(path or self.folder / "checkpoint.safetensors", tensors,
-                   {"step": self.step, "elapsed_s": self.elapsed_s, "network": self.network_config.to_dict()})
+        save_state(
+            path or self.folder / "checkpoint.safetensors",
+            tensors,
+            {"step": self.step, "elapsed_s": self.elapsed_s, "network": self.network_config.to_dict()},
+        )
 
     def load(self, path=None):
         """Continue from a checkpoint. Raises ``ModelError`` when it belongs to another network."""
         path = path or self.folder / "checkpoint.safetensors"
         tensors, meta = load_state(path)
         if meta["network"] != json.loads(json.dumps(self.network_config.to_dict())):
-            raise ModelError(f"{path}: made by network {meta['network']}, the configuration asks for "
-                             f"{self.network_config.to_dict()}: use another output folder or restore the configuration.")
+            raise ModelError(
+                f"{path}: made by network {meta['network']}, the configuration asks for "
+                f"{self.network_config.to_dict()}: use another output folder or restore the configuration."
+            )
         with torch.no_grad():
             for i, (name, p) in enumerate(zip(self.names, self.params, strict=True)):
                 p.copy_(tensors[f"model.{name}"])
@@ -243,14 +273,17 @@ class Validation:
         noise = torch.randn(self.clean.shape, generator=generator)
         out = {}
         for sigma in self.sigmas:
-            error = [(denoise(x + sigma * e, torch.full((len(x),), sigma)) - x).square().mean()
-                     for x, e in zip(self.clean.split(self.batch), noise.split(self.batch), strict=True)]
+            error = [
+                (denoise(x + sigma * e, torch.full((len(x),), sigma)) - x).square().mean()
+                for x, e in zip(self.clean.split(self.batch), noise.split(self.batch), strict=True)
+            ]
             out[f"{sigma:g}"] = float(torch.stack(error).mean()) / sigma**2
         return out
 
 
 def process_group() -> tuple[int, int, str]:
-    """(rank, world size, device) as ``torchrun`` set them; joins the group when there is more than one process."""
+    """(rank, world size, device) as ``torchrun`` set them; joins the group when there is more than one
+    process."""
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     cuda = torch.cuda.is_available()
     if world > 1 and not dist.is_initialized():

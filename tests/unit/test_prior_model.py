@@ -107,7 +107,9 @@ def test_sigma_map_and_limits(tmp_path):
     x = torch.randn(2, 1, 16, 16)
     level = torch.tensor([0.2, 0.4])
     torch.testing.assert_close(mapped.denoise(x, level), plain.denoise(x, 1.25 * level), atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(plain.denoise(x, torch.full((2,), 1e-9)), plain.denoise(x, torch.full((2,), 0.002)))
+    torch.testing.assert_close(
+        plain.denoise(x, torch.full((2,), 1e-9)), plain.denoise(x, torch.full((2,), 0.002))
+    )
 
 
 def damaged_weights(folder):
@@ -125,22 +127,29 @@ def edit(**changes):
     def change(folder):
         card = json.loads((folder / "card.json").read_text())
         (folder / "card.json").write_text(json.dumps(card | changes))
+
     return change
 
 
-@pytest.mark.parametrize(("harm", "words"), [
-    (damaged_weights, "weights and card do not belong together"),
-    (other_weights, "weights and card do not belong together"),
-    (lambda f: (f / "card.json").unlink(), "card.json: no such file"),
-    (lambda f: (f / "model.safetensors").unlink(), "model folder is incomplete"),
-    (lambda f: (f / "card.json").write_text("{broken"), "not a model card"),
-    (edit(format=9), "format 9, this version reads 1"),
-    (edit(flux_convention="sum"), "flux convention 'sum'"),
-    (edit(surprise=1), "unknown entries"),
-    (edit(max_sd=0), "max_sd is 0: it must be positive"),
-    (edit(spectrum={"k": [0.0], "power": [1.0, 2.0]}), "do not match their grids"),
-    (edit(network=NetworkConfig(widths=(8, 16), blocks=(1, 1), embedding=16).to_dict()), "do not fit the network"),
-])
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (damaged_weights, "weights and card do not belong together"),
+        (other_weights, "weights and card do not belong together"),
+        (lambda f: (f / "card.json").unlink(), "card.json: no such file"),
+        (lambda f: (f / "model.safetensors").unlink(), "model folder is incomplete"),
+        (lambda f: (f / "card.json").write_text("{broken"), "not a model card"),
+        (edit(format=9), "format 9, this version reads 1"),
+        (edit(flux_convention="sum"), "flux convention 'sum'"),
+        (edit(surprise=1), "unknown entries"),
+        (edit(max_sd=0), "max_sd is 0: it must be positive"),
+        (edit(spectrum={"k": [0.0], "power": [1.0, 2.0]}), "do not match their grids"),
+        (
+            edit(network=NetworkConfig(widths=(8, 16), blocks=(1, 1), embedding=16).to_dict()),
+            "do not fit the network",
+        ),
+    ],
+)
 def test_bad_folders_get_one_clear_line(folder, harm, words):
     harm(folder)
     with pytest.raises(ModelError, match=words) as caught:
@@ -160,7 +169,9 @@ def test_missing_folder_and_wrong_calls(folder, tmp_path):
         prior.denoise(torch.zeros(2, 1, 32, 32), torch.ones(1))
 
 
-needs_shipped = pytest.mark.skipif(not (SHIPPED / "card.json").is_file(), reason="no shipped model in this checkout")
+needs_shipped = pytest.mark.skipif(
+    not (SHIPPED / "card.json").is_file(), reason="no shipped model in this checkout"
+)
 
 
 @needs_shipped

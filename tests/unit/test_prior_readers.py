@@ -1,4 +1,5 @@
-"""Readers of simulated galaxies: every published layout, real files where there are any, and what bad files get."""
+"""Readers of simulated galaxies: every published layout, real files where there are any, and what bad files
+get."""
 
 import numpy as np
 import pytest
@@ -21,9 +22,20 @@ def idealised(path, unit="kpc", bands=("SUBARU_HSC.G", "CFHT_MEGACAM.U"), magnit
     for band in bands:
         mag = -2.5 * np.log10(np.maximum(blob(1e-6), 1e-12)) + 8.9 if magnitudes is None else magnitudes
         mag = np.where(blob() < 1e-3, 99.0, mag) if magnitudes is None else mag
-        header = fits.Header({"ORIGIN": "SKIRT", "SIMTAG": "TNG50-1", "SNAPNUM": 91, "SUBHALO": 7, "CAMERA": "v1",
-                              "REDSHIFT": 0.1, "FILTER": band.replace("HSC", "Hsc"), "BUNIT": "AB mag/arcsec2",
-                              "CTYPE1": unit, "CDELT1": 0.1 if unit == "kpc" else 100.0})
+        header = fits.Header(
+            {
+                "ORIGIN": "SKIRT",
+                "SIMTAG": "TNG50-1",
+                "SNAPNUM": 91,
+                "SUBHALO": 7,
+                "CAMERA": "v1",
+                "REDSHIFT": 0.1,
+                "FILTER": band.replace("HSC", "Hsc"),
+                "BUNIT": "AB mag/arcsec2",
+                "CTYPE1": unit,
+                "CDELT1": 0.1 if unit == "kpc" else 100.0,
+            }
+        )
         for card in drop:
             del header[card]
         kind = fits.PrimaryHDU if not hdus else fits.ImageHDU
@@ -54,7 +66,12 @@ def test_realistic_hsc(tmp_path):
     psf = np.exp(-0.5 * ((np.indices((15, 15)) - 7) ** 2).sum(axis=0) / 1.5**2)
     hdus = [fits.PrimaryHDU()]
     for band in ("G", "R"):
-        for suffix, data in (("", blob()), (" MASK", np.zeros((N, N), np.int32)), (" VARIANCE", blob()), (" PSF", psf)):
+        for suffix, data in (
+            ("", blob()),
+            (" MASK", np.zeros((N, N), np.int32)),
+            (" VARIANCE", blob()),
+            (" PSF", psf),
+        ):
             hdus.append(fits.ImageHDU(data, name=band + suffix))
     fits.HDUList(hdus).writeto(tmp_path / "shalo_091-9_v0_HSC_GRIZY.fits")
     (galaxy,) = read_images(tmp_path / "shalo_091-9_v0_HSC_GRIZY.fits")
@@ -75,8 +92,12 @@ def test_plain_fits_and_npz(tmp_path):
 def test_real_sdss_cube(shared_data):
     (galaxy,) = read_images(shared_data / "tng/tng50_skirt_sdss/broadband_117361.fits")
     assert galaxy.flux.shape == (4, 175, 175) and galaxy.bands[1] == "sloan/sdss_r"
-    assert galaxy.pixel_kpc == pytest.approx(0.37455, rel=1e-4) and galaxy.redshift == pytest.approx(0.0485236)
-    assert galaxy.pixel_kpc / kpc_per_arcsec(galaxy.redshift) == pytest.approx(0.396, rel=0.05)  # made with another H0
+    assert galaxy.pixel_kpc == pytest.approx(0.37455, rel=1e-4) and galaxy.redshift == pytest.approx(
+        0.0485236
+    )
+    assert galaxy.pixel_kpc / kpc_per_arcsec(galaxy.redshift) == pytest.approx(
+        0.396, rel=0.05
+    )  # made with another H0
 
 
 def test_real_jwst_cube_reproduces_its_magnitudes(shared_data):
@@ -119,18 +140,21 @@ def odd_unit(path):
     fits.writeto(path, blob(), fits.Header({"BUNIT": "furlong", "CTYPE1": "kpc"}))
 
 
-@pytest.mark.parametrize(("make", "words"), [
-    (truncated, "truncated or damaged"),
-    (with_nan, "1 of 576 pixels are NaN"),
-    (table_only, "no image in any"),
-    (odd_magnitudes, "magnitude unit"),
-    (odd_unit, "unknown layout"),
-    (lambda p: idealised(p, drop=("REDSHIFT",)), "card REDSHIFT is missing"),
-    (lambda p: idealised(p, unit="mile"), "expected kpc"),
-    (lambda p: fits.writeto(p, np.zeros((N, N), np.float32)), "no flux in any band"),
-    (lambda p: fits.writeto(p, np.ones((4, 4), np.float32)), "at least 16 by 16"),
-    (lambda p: p.write_bytes(b"not a FITS file at all" * 200), "truncated or damaged"),
-])
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (truncated, "truncated or damaged"),
+        (with_nan, "1 of 576 pixels are NaN"),
+        (table_only, "no image in any"),
+        (odd_magnitudes, "magnitude unit"),
+        (odd_unit, "unknown layout"),
+        (lambda p: idealised(p, drop=("REDSHIFT",)), "card REDSHIFT is missing"),
+        (lambda p: idealised(p, unit="mile"), "expected kpc"),
+        (lambda p: fits.writeto(p, np.zeros((N, N), np.float32)), "no flux in any band"),
+        (lambda p: fits.writeto(p, np.ones((4, 4), np.float32)), "at least 16 by 16"),
+        (lambda p: p.write_bytes(b"not a FITS file at all" * 200), "truncated or damaged"),
+    ],
+)
 def test_bad_files_are_named_with_a_remedy(tmp_path, make, words):
     path = tmp_path / "bad.fits"
     make(path)

@@ -8,8 +8,15 @@ from galbatch.errors import InputError
 from galbatch.prior.library import Library, SourceImage, half_light_radius, is_held_out, prepare_image
 from galbatch.prior.stamps import FWHM_TO_SD, StampConfig, StampSource, blurred_peak
 
-PLAIN = StampConfig(offset_pix=0.0, far_fraction=0.0, companion_fraction=0.0, point_fraction=0.0, nucleus_fraction=0.0,
-                    large_fraction=0.0, scatter=0.0)
+PLAIN = StampConfig(
+    offset_pix=0.0,
+    far_fraction=0.0,
+    companion_fraction=0.0,
+    point_fraction=0.0,
+    nucleus_fraction=0.0,
+    large_fraction=0.0,
+    scatter=0.0,
+)
 
 
 def gaussian(sd, n=128, ellipticity=1.0):
@@ -19,8 +26,10 @@ def gaussian(sd, n=128, ellipticity=1.0):
 
 @pytest.fixture(scope="module")
 def library():
-    return Library(SourceImage(gaussian(sd, ellipticity=e), f"g{i}", "test")
-                   for i, (sd, e) in enumerate([(8, 1.0), (12, 0.5), (15, 0.8), (10, 0.3)]))
+    return Library(
+        SourceImage(gaussian(sd, ellipticity=e), f"g{i}", "test")
+        for i, (sd, e) in enumerate([(8, 1.0), (12, 0.5), (15, 0.8), (10, 0.3)])
+    )
 
 
 def fitted_sd(image):
@@ -38,7 +47,9 @@ def test_half_light_radius_of_a_gaussian():
 @pytest.mark.parametrize("zoom", [0.8, 1.7, 3.3, 6.0])
 def test_rendering_keeps_flux_and_convolves_with_the_target(zoom):
     source = StampSource(Library([SourceImage(gaussian(12), "g", "test")]), PLAIN)
-    image = source._render(np.array([0]), np.array([zoom]), torch.zeros(1, 2), 96, torch.Generator().manual_seed(1))[0]
+    image = source._render(
+        np.array([0]), np.array([zoom]), torch.zeros(1, 2), 96, torch.Generator().manual_seed(1)
+    )[0]
     assert float(image.sum()) == pytest.approx(1.0, abs=0.01)
     expected = np.hypot(12 / zoom, PLAIN.target_fwhm_pix * FWHM_TO_SD)
     assert fitted_sd(image.numpy())[0] == pytest.approx(expected, rel=0.02)
@@ -54,7 +65,8 @@ def test_point_sources_have_the_target_psf(library):
 
 
 def test_flux_scale_is_the_peak_of_the_twice_blurred_image():
-    """A point source at the target PSF, seen with FWHM f and smoothed with f: the peak of a Gaussian of FWHM sqrt(2) f."""
+    """A point source at the target PSF, seen with FWHM f and smoothed with f: the peak of a Gaussian of
+    FWHM sqrt(2) f."""
     grid = torch.arange(72.0) - 36
     sd = 2.0 * FWHM_TO_SD
     image = torch.exp(-0.5 * (grid[:, None] ** 2 + grid[None] ** 2) / sd**2) / (2 * np.pi * sd**2)
@@ -86,8 +98,10 @@ def test_sizes_follow_the_configured_law(library):
 
 
 def test_weights_are_shared_by_galaxy_not_by_image():
-    sources = [SourceImage(gaussian(8), "many", "a")] * 3 + [SourceImage(gaussian(9), "one", "a"),
-                                                             SourceImage(gaussian(10), "b", "b")]
+    sources = [SourceImage(gaussian(8), "many", "a")] * 3 + [
+        SourceImage(gaussian(9), "one", "a"),
+        SourceImage(gaussian(10), "b", "b"),
+    ]
     library = Library(sources, weights={"a": 3.0, "b": 1.0})
     np.testing.assert_allclose(library.probability, [0.125] * 3 + [0.375, 0.25])
 

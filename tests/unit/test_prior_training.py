@@ -59,7 +59,9 @@ def test_loss_falls(tmp_path, source):
 
 
 def test_learning_rate_warms_up_stays_and_falls(tmp_path, source):
-    trainer = Trainer(NETWORK, TrainConfig(steps=100, warmup=10, decay=0.5, learning_rate=1.0), source, tmp_path)
+    trainer = Trainer(
+        NETWORK, TrainConfig(steps=100, warmup=10, decay=0.5, learning_rate=1.0), source, tmp_path
+    )
     rates = []
     for trainer.step in range(100):
         rates.append(trainer.learning_rate())
@@ -130,7 +132,9 @@ def test_train_command_from_files_to_a_model_folder(config, tmp_path):
     from galbatch.cli.train import command
     from galbatch.prior import load_prior
 
-    stopped = CliRunner().invoke(command, [str(config), "--stop-after", "3", "--stamps", "16"], catch_exceptions=False)
+    stopped = CliRunner().invoke(
+        command, [str(config), "--stop-after", "3", "--stamps", "16"], catch_exceptions=False
+    )
     assert "stopped at step 3 of 4" in stopped.output
     done = CliRunner().invoke(command, [str(config), "--stamps", "16"], catch_exceptions=False)
     assert done.exit_code == 0 and "held-out error" in done.output
@@ -150,13 +154,16 @@ def test_train_command_from_files_to_a_model_folder(config, tmp_path):
     assert exported.exit_code == 0 and (folder / "model" / "model.ts").is_file()
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    (("steps = 4", "stepz = 4"), r"unknown keys \['stepz'\]"),
-    (("[training]", "[trainning]"), r"unknown tables \['trainning'\]"),
-    (("[network]", "[network"), "not valid TOML"),
-    (('files = "galaxies"', ""), "files"),
-    (('files = "galaxies"', 'files = "elsewhere/*.fits"'), "no file matches"),
-])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("steps = 4", "stepz = 4"), r"unknown keys \['stepz'\]"),
+        (("[training]", "[trainning]"), r"unknown tables \['trainning'\]"),
+        (("[network]", "[network"), "not valid TOML"),
+        (('files = "galaxies"', ""), "files"),
+        (('files = "galaxies"', 'files = "elsewhere/*.fits"'), "no file matches"),
+    ],
+)
 def test_bad_configurations(config, tmp_path, change, words):
     config.write_text(config.read_text().replace(*change))
     with pytest.raises(ConfigError, match=words):
