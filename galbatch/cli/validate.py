@@ -11,9 +11,10 @@ import click
 @click.option("--model", type=click.Path(path_type=Path), help="Model folder; the shipped prior when left out.")
 @click.option("--galaxies", "-n", default=256, show_default=True, help="Held-out galaxies.")
 @click.option("--draws", default=15, show_default=True, help="Posterior draws of each.")
-@click.option("--mode", type=click.Choice(["fast", "default", "accurate"]), default="default", show_default=True)
+@click.option("--mode", type=click.Choice(["fast", "default", "accurate"]), default="default", show_default=True,
+              help="Sampler mode.")
 @click.option("--correlated", is_flag=True, help="Drizzle-like correlated noise instead of white.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", default=0, show_default=True, help="Seed of all random numbers.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("validation"), show_default=True,
               help="Folder for validation.json and calibration.png.")
 def command(model, galaxies, draws, mode, correlated, seed, out):
