@@ -86,12 +86,21 @@ def flags() -> str:
     return "\n".join(lines)
 
 
+def morphology_flags() -> str:
+    """Markdown table of the bits of morph_flags."""
+    from galbatch.morphology import MORPH_FLAG_DESCRIPTIONS
+
+    lines = ["| value | flag | meaning |", "|---:|---|---|"]
+    lines += [f"| {int(flag)} | `{flag.name}` | {_cell(text)} |" for flag, text in MORPH_FLAG_DESCRIPTIONS.items()]
+    return "\n".join(lines)
+
+
 def survey_keys() -> str:
     """The names of the survey layouts that ship."""
     from importlib.resources import files
 
-    names = sorted(p.name.removesuffix(".toml") for p in files("galbatch.cutouts").joinpath("layouts").iterdir()
-                   if p.name.endswith(".toml"))  # fmt: skip
+    folder = files("galbatch.cutouts").joinpath("layouts")
+    names = sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml"))
     return ", ".join(f"`{name}`" for name in names)
 
 
@@ -106,6 +115,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "statistics": statistics,
     "other columns": other_columns,
     "flags": flags,
+    "morphology flags": morphology_flags,
     "layouts": survey_keys,
 }
 
