@@ -165,3 +165,22 @@ def test_ci_fails_when_the_command_fails(tmp_path):
         assert done.returncode == code, done.stderr
     (tmp_path / "README.md").write_text("no command\n")
     assert subprocess.run(["bash", ".ci/run"], cwd=tmp_path, capture_output=True, env={"PATH": "/usr/bin:/bin"}).returncode == 1
+
+
+def test_demo_truth_lies_on_the_posterior_mean(scratch, monkeypatch):
+    """The truth that `show` draws is the source's own, to the pixel: shifted, it fits the posterior mean worse."""
+    import numpy as np
+
+    import galbatch
+    from galbatch.report.read import RunReader
+
+    monkeypatch.chdir(scratch)
+    reader = RunReader(galbatch.open_run("catalogs/demo.run"))
+    best = []
+    for source_id in reader.columns["source_id"].tolist():
+        view = reader.view(source_id, "f200w")
+        shifts = [(dy, dx) for dy in (-2, 0, 2) for dx in (-2, 0, 2)]
+        miss = [np.square(np.roll(view.truth, shift, (0, 1)) - view.mean).sum() for shift in shifts]
+        best.append(shifts[int(np.argmin(miss))])
+        assert any(np.isfinite(n.truth) for n in view.numbers)
+    assert best.count((0, 0)) > len(best) / 2

@@ -203,3 +203,29 @@ def test_galfit_start_file_and_images(run, tmp_path, monkeypatch):
     assert np.array_equal(mask > 0, run.mask(1001, "f200w") > 0)
     sigma = fits.getdata(tmp_path / values["C"].strip())
     assert np.isfinite(sigma).all() and (sigma > 0).all()
+
+
+def test_truth_is_cut_where_the_stamp_lies(run):
+    """Every truth pixel holds its own mosaic coordinates, so that a shift by one pixel would show."""
+    from galbatch.report.truth import Truth, stamp_origin
+    from galbatch.store import iter_plan
+
+    rows = next(iter_plan(run.paths.plan)).columns
+    row = {name: values[1:2] for name, values in rows.items()}
+    origin = stamp_origin(run, 1001, row)
+    assert origin == (20 - 7, 20 - 7)  # the WCS puts the source on pixel 7 of the stamp, the plan on pixel 20
+    y, x = np.mgrid[0:40, 0:40]
+    image = 1000.0 * (y + 5) + (x + 3)
+    truth = Truth({"1001": 0}, BANDS, np.stack([image, image])[None], np.array([3]), np.array([5]), 0.03, 2.0)
+    cut = truth.image(run, 1001, "f444w", origin)
+    assert cut.shape == (16, 16) and cut[0, 0] == 1000 * 13 + 13 and cut[-1, -1] == 1000 * 28 + 28
+
+
+def test_truth_of_another_grid_or_source_is_not_shown(run):
+    from galbatch.report.truth import Truth
+
+    image = np.zeros((1, 2, 40, 40))
+    for scale, fwhm, source_id, origin in [(0.06, 2.0, 1001, (13, 13)), (0.03, 3.0, 1001, (13, 13)),
+                                           (0.03, 2.0, 1002, (13, 13)), (0.03, 2.0, 1001, (39, 13))]:  # fmt: skip
+        truth = Truth({"1001": 0}, BANDS, image, np.array([3]), np.array([5]), scale, fwhm)
+        assert truth.image(run, source_id, "f200w", origin) is None
