@@ -50,11 +50,11 @@ def empty_columns(bands: tuple[str, ...], n: int) -> Table:
 
 
 def measure_band(columns: Table, band: BandStamps, done: np.ndarray, samples: np.ndarray, oversample: int,
-                 target_fwhm_pix: float) -> np.ndarray:
+                 target_fwhm_pix: float, threads: int = 1) -> np.ndarray:
     """Measure the draws (n, k, H, W) of the sources ``done`` in one band into ``columns``; returns flags (n,)."""
     draws, observed = measure_posterior(
         samples, band.data[done], band.sigma[done], band.mask[done], band.seg[done], band.psf[done],
-        band.pixel_scale_arcsec, oversample, target_fwhm_pix, threads=1)
+        band.pixel_scale_arcsec, oversample, target_fwhm_pix, threads=threads)
     found = summarise(draws, observed)
     for stem, values in found.items():
         columns[f"{stem}_{band.band}"][done] = values

@@ -6,6 +6,7 @@ A source's result depends on the run's settings, its own pixels, the seed and it
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -25,7 +26,9 @@ class Context:
     """What a process needs for every batch, made once: survey, prior, layout of the store and sampling settings.
 
     ``cut(columns) -> StampBatch`` cuts the stamps of plan rows. ``at_once``: sources sampled together (None: the
-    sampler's choice); it is halved when memory runs out, and stays so.
+    sampler's choice); it is halved when memory runs out, and stays so. ``measure_threads``: threads for the
+    statistics of a batch. Several threads may work on batches of one context: stamps are cut and draws are made by
+    one at a time, so that one thread reads ahead and another measures and writes while the device is at work.
     """
 
     cut: Callable[[dict[str, np.ndarray]], StampBatch]
@@ -34,6 +37,9 @@ class Context:
     mode: str = "default"
     seed: int = 0
     at_once: int | None = None
+    measure_threads: int = 1
+    reading: threading.Lock = field(default_factory=threading.Lock)
+    sampling: threading.Lock = field(default_factory=threading.Lock)
     counters: dict[str, float] = field(default_factory=dict)
 
 
@@ -61,7 +67,7 @@ def process_batch(context: Context, rows: PlanBatch, exclude: dict[int, Failure]
         return _spread(context.layout, rows, kept, process_batch(context, rows.take(kept)), exclude)
     clock = Clock()
     ids = rows.columns["source_id"]
-    with clock("cut"):
+    with context.reading, clock("cut"):
         stamps = context.cut(rows.columns)
     failures = dict(stamps.failures)
     arrays = _empty_arrays(context.layout, len(ids))
@@ -70,7 +76,7 @@ def process_batch(context: Context, rows: PlanBatch, exclude: dict[int, Failure]
     _store_stamps(arrays, columns, stamps, context.layout)
     counters = {"draws": 0, "evaluations": 0.0}
     for bands, members in _groups(stamps, failures, flags):
-        with clock("sample"):
+        with context.sampling, clock("sample"):
             posterior = _sample_bisecting(context, stamps, bands, members, failures)
         for part, done in posterior:
             with clock("measure"):
@@ -208,7 +214,7 @@ def _store_posterior(context: Context, arrays, columns: Table, stamps: StampBatc
         for name in ("chi2", "chi2_p", "prior_driven_frac"):
             columns[f"{name}_{band.band}"][done] = getattr(posterior, name)[:, place]
         flags |= measure_band(columns, band, done, posterior.samples[:, :, place],
-                              context.layout.oversample * band.ratio, posterior.target_fwhm_pix)
+                              context.layout.oversample * band.ratio, posterior.target_fwhm_pix, context.measure_threads)
     return flags
 
 

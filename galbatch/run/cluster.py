@@ -27,6 +27,7 @@ DASK_SETTINGS = {
 
 
 CONNECT_TIMEOUT = "60s"
+GPU_THREADS = 3  # batches of a GPU process: one reads ahead, one is on the device, one is measured and written
 
 
 @dataclass
@@ -92,13 +93,13 @@ def _on_gpus(settings: ExecutionSettings, gpus: int, dashboard: str) -> Cluster:
     try:
         from dask_cuda import LocalCUDACluster
 
-        cluster = LocalCUDACluster(n_workers=n, threads_per_worker=1, dashboard_address=dashboard)
+        cluster = LocalCUDACluster(n_workers=n, threads_per_worker=GPU_THREADS, dashboard_address=dashboard)
         return Cluster(Client(cluster), cluster, f"cluster: LocalCUDACluster, {n} GPUs, one process each")
     except Exception as err:  # dask-cuda fails in many ways (not installed, no NVML, ...): each has the same remedy
         reason = f"dask-cuda is not usable: {type(err).__name__}: {err}".splitlines()[0][:150]
     cluster = SpecCluster(
         scheduler={"cls": Scheduler, "options": {"dashboard_address": dashboard}},
-        workers={i: {"cls": Nanny, "options": {"nthreads": 1, "env": {"CUDA_VISIBLE_DEVICES": _visible(i)}}}
+        workers={i: {"cls": Nanny, "options": {"nthreads": GPU_THREADS, "env": {"CUDA_VISIBLE_DEVICES": _visible(i)}}}
                  for i in range(n)})
     return Cluster(Client(cluster), cluster, f"cluster: {n} GPUs, one pinned process each ({reason})")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+import threading
+from dataclasses import dataclass
 from typing import Any
 
 from galbatch.pipeline import Context
@@ -11,6 +12,7 @@ from galbatch.store import RunPaths, StoreLayout
 
 CUT = "cut:"  # prefix, in the plan, of catalogue columns that say how a source is cut
 _LOADED: dict[str, Context] = {}
+_LOADING = threading.Lock()
 _COUNTS = {"models_loaded": 0}
 
 
@@ -31,7 +33,6 @@ class ContextSpec:
     seed: int
     threads: int = 1
     device: str = "auto"
-    extras: dict[str, Any] = field(default_factory=dict)
 
     @property
     def paths(self) -> RunPaths:
@@ -40,14 +41,19 @@ class ContextSpec:
 
 def open_context(spec: ContextSpec) -> Context:
     """The context of this process: the model is loaded and warmed up on the first call, then kept."""
+    with _LOADING:
+        return _open(spec)
+
+
+def _open(spec: ContextSpec) -> Context:
     if spec.run_id not in _LOADED:
         _LOADED.clear()  # one run at a time in a process: the memory of the last one is given back
         fix_threads(spec.threads)
         prior = load_model(spec.model, spec.device)
         _COUNTS["models_loaded"] += 1
-        context = Context(cut=_Cutter(spec.survey, spec.layout.stamp_pix), prior=prior, layout=spec.layout,
-                          mode=spec.mode, seed=spec.seed)
         warm_up(prior, spec.layout)
+        context = Context(cut=_Cutter(spec.survey, spec.layout.stamp_pix), prior=prior, layout=spec.layout,
+                          mode=spec.mode, seed=spec.seed, measure_threads=measure_threads(prior, spec.threads))
         _LOADED[spec.run_id] = context
     return _LOADED[spec.run_id]
 
@@ -90,6 +96,17 @@ def warm_up(prior: Any, layout: StoreLayout) -> None:
     with torch.no_grad():
         prior.denoise(torch.zeros(layout.draws, channels, side, side, device=device),
                       torch.ones(layout.draws, device=device))
+
+
+def measure_threads(prior: Any, threads: int) -> int:
+    """Threads for the statistics: beside a GPU all cores of its share, so that they keep up with it."""
+    from galbatch.sampler.prior import prior_field
+
+    if not str(prior_field(prior, "device")).startswith("cuda"):
+        return threads
+    import torch
+
+    return max(threads, (os.cpu_count() or 1) // max(1, torch.cuda.device_count()) - 1)
 
 
 class _Cutter:

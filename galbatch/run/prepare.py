@@ -161,16 +161,16 @@ def check_unchanged(paths: RunPaths, manifest: dict[str, Any], force: bool) -> l
 
 
 def make_spec(paths: RunPaths, inputs: Inputs, layout: StoreLayout, manifest: dict[str, Any],
-              threads: int) -> ContextSpec:
+               execution: ExecutionSettings) -> ContextSpec:
     """What workers need, to be sent to them."""
     model = inputs.prior if inputs.settings.model == "object" else inputs.settings.model
     run_id = f"{paths.root}:{manifest['config_hash']}:{time.time_ns()}"
     return ContextSpec(run_id, str(paths.root), inputs.survey, model, layout, inputs.settings.mode,
-                       inputs.settings.seed, threads)
+                       inputs.settings.seed, execution.threads, "cpu" if execution.cluster == "local" else "auto")
 
 
 def open_model(settings: RunSettings, prior: Any) -> Any:
     """The prior of a run: the object given, else the model folder of the settings."""
     if prior is None and settings.model == "object":
         raise ConfigError("This run was made with a prior object of a Python program: give the same one to resume().")
-    return prior if prior is not None else load_model(settings.model, "auto")
+    return prior if prior is not None else load_model(settings.model, "cpu")  # for its card: workers load their own

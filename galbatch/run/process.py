@@ -116,7 +116,7 @@ def execute(settings: RunSettings, execution: ExecutionSettings, paths: RunPaths
         reporter.open(paths.metrics, layout.n_sources, before)
         reporter.message(f"{layout.n_sources} sources in {layout.n_batches} batches of {layout.batch}, "
                          f"{len(layout.bands)} bands, {layout.draws} draws, {space}")
-        spec = prepare.make_spec(paths, inputs, layout, manifest, execution.threads)
+        spec = prepare.make_spec(paths, inputs, layout, manifest, execution)
         _run_batches(spec, execution, reporter, stop)
         return _finish(paths, spec, reporter, manifest)
 

@@ -21,7 +21,7 @@ def main(path: str) -> None:
         queue=os.environ.get("GALBATCH_PARTITION"),
         account=os.environ.get("GALBATCH_ACCOUNT"),
         walltime=os.environ.get("GALBATCH_WALLTIME", "01:00:00"),
-        cores=1,  # one thread: a process owns its GPU
+        cores=3 if gpus else 1,  # threads of the one process: read ahead, device, measure and write
         processes=1,
         job_cpu=4,
         memory="16GB",

@@ -1,6 +1,11 @@
 """However a run is carried out, its files are the same, byte for byte."""
 
 import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +15,7 @@ from galbatch import open_run
 from galbatch.run import process, resume, status, verify
 from galbatch.sampler import sample_posterior
 
+HERE = Path(__file__).parent
 OPTIONS = dict(batch=3, draws=3, mode="fast")
 
 
@@ -88,3 +94,26 @@ def test_stored_draws_are_those_of_the_python_call(serial, survey):
     obs = Observation(run.observed(104)[None], run.sigma(104)[None], psf[None], pixel_scale_arcsec=0.03)
     draws = sample_posterior(toys.GaussianPrior(), obs, draws=3, mode="fast", seed=0, source_ids=[104])
     assert np.allclose(draws.samples[0], run.samples(104), rtol=2e-3, atol=1e-2)
+
+
+def test_an_external_scheduler_is_joined_by_its_file_and_threads_change_nothing(serial, survey, tmp_path):
+    """Scheduler and worker are processes of their own; the worker has three threads, as beside a GPU."""
+    file, path = tmp_path / "scheduler.json", f"{HERE}:{HERE.parents[1]}"
+    environment = {**os.environ, "PYTHONPATH": path}
+    common = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler"], [sys.executable, "-m", "distributed.cli.dask_worker"]
+    children = [subprocess.Popen([*dask[0], "--scheduler-file", str(file), "--port", "0", "--no-dashboard"], **common),
+                subprocess.Popen([*dask[1], "--scheduler-file", str(file), "--nthreads", "3", "--no-dashboard"], **common)]
+    messages = []
+    try:
+        while not file.exists():
+            assert children[0].poll() is None
+            time.sleep(0.1)
+        process(survey, out=tmp_path / "e.run", prior=toys.GaussianPrior(), scheduler_file=str(file), report=False,
+                on_message=messages.append, **OPTIONS)
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+    same(serial, tmp_path / "e.run")
+    assert any("1 workers of the scheduler at" in m for m in messages)

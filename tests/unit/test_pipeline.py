@@ -54,7 +54,7 @@ def calls(monkeypatch):
         return Posterior(samples, mean, mean * 0, ones, ones, mean * 0, ones * 0, np.zeros(b, np.int64), ones,
                          np.full(b, 18.0), np.full(b, draws), 2.0)
 
-    def measure(columns, stamps, done, samples, oversample, fwhm):
+    def measure(columns, stamps, done, samples, oversample, fwhm, threads):
         columns[f"gini_p50_{stamps.band}"][done] = samples.mean((1, 2, 3))
         return np.zeros(len(done), np.int64)
 
