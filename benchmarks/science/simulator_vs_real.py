@@ -108,20 +108,25 @@ def statistics(images: list[np.ndarray]) -> dict[str, np.ndarray]:
     return result
 
 
-def contact_sheet(sets: dict[str, list[np.ndarray]], path: Path, columns: int = 16, rows: int = 4) -> None:
+def contact_sheet(sets: dict[str, list[np.ndarray]], path: Path, columns: int = 16, most: int = 64) -> None:
+    """The first ``most`` images of every set, one block of rows a set, asinh stretch."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(rows * len(sets), columns, figsize=(columns, rows * len(sets) * 1.02))
+    rows = {name: -(-min(len(images), most) // columns) for name, images in sets.items()}
+    total = sum(rows.values())
+    figure, axes = plt.subplots(total, columns, figsize=(columns, total * 1.02), squeeze=False)
     for axis in axes.ravel():
         axis.axis("off")
-    for block, (name, images) in enumerate(sets.items()):
-        for i, image in enumerate(images[: rows * columns]):
-            axis = axes[block * rows + i // columns, i % columns]
+    first = 0
+    for name, images in sets.items():
+        for i, image in enumerate(images[:most]):
+            axis = axes[first + i // columns, i % columns]
             axis.imshow(np.arcsinh(image / np.percentile(image, 99.7) * 30), origin="lower", cmap="gray")
-        axes[block * rows, 0].set_title(name, fontsize=9, loc="left")
+        axes[first, 0].set_title(name, fontsize=9, loc="left")
+        first += rows[name]
     figure.subplots_adjust(0, 0, 1, 0.985, 0.02, 0.06)
     figure.savefig(path, dpi=80)
     plt.close(figure)
