@@ -40,6 +40,7 @@ class LocalBytes:
         except (OSError, ValueError) as error:
             raise InputError(f"{path} cannot be opened: {getattr(error, 'strerror', None) or error}. "
                              "Check the path and its permissions on this machine.") from error
+        self._buffer = np.empty(0, np.uint8)
         self.stamp = self._now()
         if pin is not None:
             self._compare(pin)
@@ -70,6 +71,21 @@ class LocalBytes:
             parts.append(part)
             start, size = start + len(part), size - len(part)
         return b"".join(parts)
+
+    def read_block(self, start: int, size: int) -> np.ndarray:
+        """(at most size,) bytes in a buffer that the next call overwrites: fresh memory costs more than the copy."""
+        if len(self._buffer) < size:
+            self._buffer = np.empty(size, np.uint8)
+        done = 0
+        while done < size:
+            try:
+                n = os.preadv(self.fd, [memoryview(self._buffer)[done:size]], start + done)
+            except OSError as error:
+                raise InputError(f"{self.path} cannot be read at byte {start}: {error.strerror or error}.") from error
+            if not n:
+                break
+            done += n
+        return self._buffer[:done]
 
     def read_rows(self, starts: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
         """(n,) byte positions to (n, width) bytes, and which rows could be read."""
@@ -117,6 +133,10 @@ class RemoteBytes:
     def read(self, start: int, size: int) -> bytes:
         size = min(size, self.stamp.size - start)
         return self._ranges([(start, start + size)])[0] if size > 0 else b""
+
+    def read_block(self, start: int, size: int) -> np.ndarray:
+        """(at most size,) bytes."""
+        return np.frombuffer(self.read(start, size), np.uint8)
 
     def read_rows(self, starts: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
         """(n,) byte positions to (n, width) bytes, and which rows could be read."""
