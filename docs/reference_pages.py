@@ -47,8 +47,10 @@ def quantities() -> str:
     from galbatch.morphology import QUANTITIES
 
     lines = ["| quantity | unit | UCD | what |", "|---|---|---|---|"]
-    lines += [f"| `{name}` | {unit or '-'} | `{ucd}` | {_cell(text)} |"
-              for name, (unit, ucd, text) in QUANTITIES.items()]  # fmt: skip
+    lines += [
+        f"| `{name}` | {unit or '-'} | `{ucd}` | {_cell(text)} |"
+        for name, (unit, ucd, text) in QUANTITIES.items()
+    ]
     return "\n".join(lines)
 
 
@@ -71,8 +73,10 @@ def other_columns() -> str:
         if not any(name.startswith(f"{q}_") for q in QUANTITIES):
             found[name] = about
     lines = ["| column | unit | UCD | what |", "|---|---|---|---|"]
-    lines += [f"| `{name}` | {about.unit or '-'} | `{about.ucd}` | {_cell(about.description)} |"
-              for name, about in found.items()]  # fmt: skip
+    lines += [
+        f"| `{name}` | {about.unit or '-'} | `{about.ucd}` | {_cell(about.description)} |"
+        for name, about in found.items()
+    ]
     return "\n".join(lines)
 
 
@@ -81,8 +85,10 @@ def flags() -> str:
     from galbatch.types import FLAG_DESCRIPTIONS
 
     lines = ["| bit | value | flag | meaning |", "|---:|---:|---|---|"]
-    lines += [f"| {int(flag).bit_length() - 1} | {int(flag)} | `{flag.name}` | {_cell(text)} |"
-              for flag, text in FLAG_DESCRIPTIONS.items()]  # fmt: skip
+    lines += [
+        f"| {int(flag).bit_length() - 1} | {int(flag)} | `{flag.name}` | {_cell(text)} |"
+        for flag, text in FLAG_DESCRIPTIONS.items()
+    ]
     return "\n".join(lines)
 
 
@@ -91,7 +97,9 @@ def morphology_flags() -> str:
     from galbatch.morphology import MORPH_FLAG_DESCRIPTIONS
 
     lines = ["| value | flag | meaning |", "|---:|---|---|"]
-    lines += [f"| {int(flag)} | `{flag.name}` | {_cell(text)} |" for flag, text in MORPH_FLAG_DESCRIPTIONS.items()]
+    lines += [
+        f"| {int(flag)} | `{flag.name}` | {_cell(text)} |" for flag, text in MORPH_FLAG_DESCRIPTIONS.items()
+    ]
     return "\n".join(lines)
 
 

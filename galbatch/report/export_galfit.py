@@ -48,9 +48,9 @@ P) 0
 def export_galfit(run: Run, source_ids: list, out: Path) -> list[Path]:
     """Write ``<id>_<band>.galfit`` and its images for each source and band; returns the start files.
 
-    The images are the ones that galbatch fitted: same pixels, noise and mask (1 = bad). The start values are
-    the posterior medians. Raises ``InputError`` for an unknown id, ``RunError`` for a source that failed or whose
-    PSF cannot be read any more.
+    The images are the ones that galbatch fitted: same pixels, noise and mask (1 = bad). The start
+    values are the posterior medians. Raises ``InputError`` for an unknown id, ``RunError`` for a source
+    that failed, or whose PSF cannot be read any more.
     """
     reader = RunReader(run)
     out.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ def _write(reader: RunReader, source_id, band: str, out: Path) -> Path:
     if not np.isclose(view.psf_scale_arcsec, view.pixel_scale_arcsec, rtol=1e-3):
         raise RunError(
             f'The PSF of {band} has pixels of {view.psf_scale_arcsec:g}", the stamp of '
-            f'{view.pixel_scale_arcsec:g}": GALFIT needs them equal. Give the survey a PSF on the detector grid.'
+            f'{view.pixel_scale_arcsec:g}": GALFIT needs them equal. Give the survey a PSF on its grid.'
         )
     stem = f"{_file_name(source_id)}_{band}"
     wcs = _detector_wcs(reader.run.wcs(source_id, band), reader.run.layout.oversample).to_header()

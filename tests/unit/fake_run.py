@@ -21,8 +21,16 @@ from galbatch.types import Flag
 BANDS = ("f200w", "f444w")
 FAILED_ID = 1003
 FIRST_ID = 1000
-STATISTICS = {"gini": 0.5, "m20": -1.7, "mag_ab": 24.3, "r_half": 0.2, "ellipticity": 0.3, "concentration": 3.1,
-              "asymmetry": 0.1, "orientation": 0.4}  # fmt: skip
+STATISTICS = {
+    "gini": 0.5,
+    "m20": -1.7,
+    "mag_ab": 24.3,
+    "r_half": 0.2,
+    "ellipticity": 0.3,
+    "concentration": 3.1,
+    "asymmetry": 0.1,
+    "orientation": 0.4,
+}
 
 
 def write_fake_run(folder, n=6, draws=4, size=16, batch=4):
@@ -31,21 +39,46 @@ def write_fake_run(folder, n=6, draws=4, size=16, batch=4):
     paths.parts.mkdir(parents=True)
     ids = np.arange(n) + FIRST_ID
     with PlanWriter(paths.plan, batch) as plan:
-        plan.add({"source_id": ids, "ra": np.linspace(150, 152, n), "dec": np.linspace(2, 3, n),
-                  "tile": np.full(n, "t"), "x": np.arange(n) * 20.0, "y": np.arange(n) * 20.0,
-                  "prescreen_flags": np.zeros(n, np.int64)}, {"redshift": np.linspace(0, 1, n)})  # fmt: skip
+        plan.add(
+            {
+                "source_id": ids,
+                "ra": np.linspace(150, 152, n),
+                "dec": np.linspace(2, 3, n),
+                "tile": np.full(n, "t"),
+                "x": np.arange(n) * 20.0,
+                "y": np.arange(n) * 20.0,
+                "prescreen_flags": np.zeros(n, np.int64),
+            },
+            {"redshift": np.linspace(0, 1, n)},
+        )
     layout = StoreLayout(n, batch, draws, BANDS, size, pixel_ratio=(1, 1), pixel_scale_arcsec=(0.03, 0.03))
     create_store(paths.posterior, layout)
     for rows in iter_plan(paths.plan):
         commit_batch(paths, layout, _result(rows, draws, size))
-    write_manifest(paths, {"config": {"catalog": "/nowhere/fake.parquet", "mode": "fast", "draws": draws, "seed": 0},
-                           "model": {"name": "toy", "sha256": "ab" * 32}, "versions": {"galbatch": "0.1.0"},
-                           "created": 1.7e9})  # fmt: skip
+    write_manifest(
+        paths,
+        {
+            "config": {"catalog": "/nowhere/fake.parquet", "mode": "fast", "draws": draws, "seed": 0},
+            "model": {"name": "toy", "sha256": "ab" * 32},
+            "versions": {"galbatch": "0.1.0"},
+            "created": 1.7e9,
+        },
+    )
     info = {f"r_half_p50_{band}": ColumnInfo("arcsec", "phys.angSize", "half-light radius") for band in BANDS}
     counts = merge_catalogue(paths, info)
-    write_summary(paths, {"planned": n, **counts, "elapsed_s": 12.5, "draws": n * draws, "draws_per_s": 2.0,
-                          "evaluations": n * draws * 18.0, "resumed_from": 0,
-                          "stage_seconds": {"cut": 0.5, "sample": 11.0}})  # fmt: skip
+    write_summary(
+        paths,
+        {
+            "planned": n,
+            **counts,
+            "elapsed_s": 12.5,
+            "draws": n * draws,
+            "draws_per_s": 2.0,
+            "evaluations": n * draws * 18.0,
+            "resumed_from": 0,
+            "stage_seconds": {"cut": 0.5, "sample": 11.0},
+        },
+    )
     return paths
 
 
@@ -68,19 +101,29 @@ def _result(rows, draws, size):
     wcs[..., 2], wcs[..., 3] = rows.columns["ra"][:, None], rows.columns["dec"][:, None]
     code = np.where(failed, 3, np.where(flagged, 2, 1)).astype(np.uint8)
     flags = np.where(failed, int(Flag.OFF_IMAGE), np.where(flagged, int(Flag.NEIGHBOUR), 0))
-    arrays |= {"source_id": ids, "status": code, "flags": flags, "wcs": wcs, "chi2": np.ones((n, len(BANDS)), "f4"),
-               "psf_id": np.full((n, len(BANDS)), "p0", object)}  # fmt: skip
+    arrays |= {
+        "source_id": ids,
+        "status": code,
+        "flags": flags,
+        "wcs": wcs,
+        "chi2": np.ones((n, len(BANDS)), "f4"),
+        "psf_id": np.full((n, len(BANDS)), "p0", object),
+    }
     return BatchResult(
         rows.batch, arrays, _columns(ids, failed, code, flags), {"sample": 1.0}, {"draws": n * draws}
     )
 
 
 def _columns(ids, failed, code, flags):
-    columns = {"source_id": ids, "flags": flags, "n_draws_ok": np.where(failed, 0, 4).astype(np.int32),
-               "status": np.array(["", "ok", "flagged", "failed"], object)[code],
-               "failure_stage": np.where(failed, "cut", "").astype(object),
-               "failure_code": np.where(failed, "OFF_IMAGE", "").astype(object),
-               "failure_message": np.where(failed, "outside every image", "").astype(object)}  # fmt: skip
+    columns = {
+        "source_id": ids,
+        "flags": flags,
+        "n_draws_ok": np.where(failed, 0, 4).astype(np.int32),
+        "status": np.array(["", "ok", "flagged", "failed"], object)[code],
+        "failure_stage": np.where(failed, "cut", "").astype(object),
+        "failure_code": np.where(failed, "OFF_IMAGE", "").astype(object),
+        "failure_message": np.where(failed, "outside every image", "").astype(object),
+    }
     for band in BANDS:
         for name, value in STATISTICS.items():
             for stat, offset in (("p16", -0.02), ("p50", 0.0), ("p84", 0.03), ("obs", 0.01)):

@@ -11,28 +11,27 @@ from galbatch.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
-# Commands that take minutes or change something outside the scratch folder: what the tests run in their place.
-# None: run by a test of its own, named beside it.
+DEMO = "galbatch process catalogs/demo.parquet"
+# Commands that take minutes: the options with which the tests run them (the last value of an option counts).
+# None: run by the fixture `scratch`.
 REDUCED = {
-    "galbatch process catalogs/demo.parquet": None,  # the fixture `scratch`
-    "galbatch process catalogs/demo.parquet --limit 8 --mode fast --out try.run": None,  # the fixture `scratch`
-    "galbatch process catalogs/demo.parquet --survey catalogs/demo.toml --bands f200w --draws 32 --out full.run":
-        "galbatch process catalogs/demo.parquet --survey catalogs/demo.toml --bands f200w --draws 2 --out full.run "
-        "--mode fast --limit 2 --cluster none --quiet",
-    "galbatch process catalogs/demo.parquet --cluster local --workers 2 --out two.run":
-        "galbatch process catalogs/demo.parquet --cluster local --workers 2 --out two.run --dry-run",
-    "galbatch process catalogs/demo.parquet --scheduler tcp://127.0.0.1:8786 --out far.run":
-        "galbatch process catalogs/demo.parquet --scheduler tcp://127.0.0.1:8786 --out far.run --dry-run",
-    "galbatch process catalogs/demo.parquet --out big.run":
-        "galbatch process catalogs/demo.parquet --out big.run --dry-run",
-    "galbatch process catalogs/demo.parquet --model galbatch/prior/models/small --limit 4 --out mine.run":
-        "galbatch process catalogs/demo.parquet --model galbatch/prior/models/small --limit 4 --out mine.run --dry-run",
-    "galbatch simulate galaxies --n 2000 --seed 101 --out simulated":
-        "galbatch simulate galaxies --n 2 --npix 64 --seed 101 --out simulated",
-}  # fmt: skip
+    DEMO: None,
+    f"{DEMO} --limit 8 --mode fast --out try.run": None,
+    f"{DEMO} --survey catalogs/demo.toml --bands f200w --draws 32 --out full.run": (
+        "--draws 2 --mode fast --limit 2 --cluster none --quiet"
+    ),
+    f"{DEMO} --cluster local --workers 2 --out two.run": "--dry-run",
+    f"{DEMO} --scheduler tcp://127.0.0.1:8786 --out far.run": "--dry-run",
+    f"{DEMO} --out big.run": "--dry-run",
+    f"{DEMO} --model galbatch/prior/models/small --limit 4 --out mine.run": "--dry-run",
+    "galbatch simulate galaxies --n 2000 --seed 101 --out simulated": "--n 2 --npix 64",
+}
 # Minutes even when reduced: run under the marker `slow`, with this appended; options are checked always.
-SLOW = {"galbatch validate": "--galaxies 4", "galbatch bench": "--seconds 0.05",
-        "galbatch train": "--stop-after 2 --stamps 16"}  # fmt: skip
+SLOW = {
+    "galbatch validate": "--galaxies 4",
+    "galbatch bench": "--seconds 0.05",
+    "galbatch train": "--stop-after 2 --stamps 16",
+}
 
 
 def blocks(path, language):
@@ -68,7 +67,11 @@ def scratch(tmp_path_factory):
     (folder / "galbatch" / "prior").symlink_to(ROOT / "galbatch" / "prior")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        code = main(shlex.split("process catalogs/demo.parquet --limit 3 --draws 4 --mode fast --cluster none --quiet"))
+        code = main(
+            shlex.split(
+                "process catalogs/demo.parquet --limit 3 --draws 4 --mode fast --cluster none --quiet"
+            )
+        )
         assert code in (0, 3)
         Path("try.run").symlink_to("catalogs/demo.run")
     return folder
@@ -82,14 +85,14 @@ def test_readme_has_commands():
 @pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith(tuple(SLOW))])
 def test_command_works(command, scratch, monkeypatch):
     monkeypatch.chdir(scratch)
-    run = REDUCED.get(command, command)
-    if run is None:
+    more = REDUCED.get(command, "")
+    if more is None:
         assert Path("catalogs/demo.run/catalog.parquet").exists()
         return
-    if "full.run" in run and not Path("full.run").exists() and " process " not in run:
-        first = next(r for r in REDUCED.values() if r and "--out full.run" in r)
-        assert main(shlex.split(first)[1:]) in (0, 3)
-    assert main(shlex.split(run)[1:]) in (0, 3), f"in {COMMANDS[command]}: {command}"
+    if "full.run" in command and not command.startswith(DEMO) and not Path("full.run").exists():
+        first = next(c for c in REDUCED if "--out full.run" in c)
+        assert main(shlex.split(f"{first} {REDUCED[first]}")[1:]) in (0, 3)
+    assert main(shlex.split(f"{command} {more}")[1:]) in (0, 3), f"in {COMMANDS[command]}: {command}"
 
 
 @pytest.mark.slow
@@ -131,17 +134,21 @@ def test_links_lead_somewhere(path):
         assert (path.parent / target).exists(), f"{path.name} links to {target}"
 
 
-# ---- the two commands and CI -------------------------------------------------------------------------------------
+# ---- the two commands and CI ----
 
 
 def marked_command():
-    return re.search(r"<!-- test command -->\n```sh\n(.*?)\n```", (ROOT / "README.md").read_text(), re.DOTALL).group(1)
+    return re.search(
+        r"<!-- test command -->\n```sh\n(.*?)\n```", (ROOT / "README.md").read_text(), re.DOTALL
+    ).group(1)
 
 
 def test_ci_runs_the_readmes_test_command():
     script = (ROOT / ".ci" / "run").read_text()
     awk = re.search(r"command=\$\((awk .*?README\.md\")\)", script, re.DOTALL).group(1)
-    found = subprocess.run(["bash", "-c", f"repo={ROOT}; {awk}"], capture_output=True, text=True, check=True).stdout
+    found = subprocess.run(
+        ["bash", "-c", f"repo={ROOT}; {awk}"], capture_output=True, text=True, check=True
+    ).stdout
     assert found.strip() == marked_command()
     assert "set -euo pipefail" in script
     assert re.search(r'bash -euo pipefail -c "\$command"', script)
@@ -154,6 +161,11 @@ def test_test_command_installs_the_test_extra_and_runs_pytest():
     assert "pip install -e '.[test]'" in steps[1] and steps[2].endswith("/bin/pytest")
 
 
+def ci_exit_code(folder):
+    environment = {"PATH": "/usr/bin:/bin"}
+    return subprocess.run(["bash", ".ci/run"], cwd=folder, capture_output=True, env=environment).returncode
+
+
 def test_ci_fails_when_the_command_fails(tmp_path):
     """The script, with another README, in another folder: a failing test command is a failing CI."""
     (tmp_path / ".ci").mkdir()
@@ -161,14 +173,13 @@ def test_ci_fails_when_the_command_fails(tmp_path):
     for command, code in (("echo fine && true", 0), ("true && false", 1)):
         (tmp_path / "README.md").write_text(f"<!-- test command -->\n```sh\n{command}\n```\n")
         subprocess.run("git init -q . && git add -A", shell=True, cwd=tmp_path, check=True)
-        done = subprocess.run(["bash", ".ci/run"], cwd=tmp_path, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"})
-        assert done.returncode == code, done.stderr
+        assert ci_exit_code(tmp_path) == code
     (tmp_path / "README.md").write_text("no command\n")
-    assert subprocess.run(["bash", ".ci/run"], cwd=tmp_path, capture_output=True, env={"PATH": "/usr/bin:/bin"}).returncode == 1
+    assert ci_exit_code(tmp_path) == 1
 
 
 def test_demo_truth_lies_on_the_posterior_mean(scratch, monkeypatch):
-    """The truth that `show` draws is the source's own, to the pixel: shifted, it fits the posterior mean worse."""
+    """The truth that `show` draws is the source's own, to the pixel: shifted, it fits the mean worse."""
     import numpy as np
 
     import galbatch

@@ -21,8 +21,12 @@ ROOT = Path(__file__).parents[2]
 def site(tmp_path_factory):
     pytest.importorskip("mkdocs")
     out = tmp_path_factory.mktemp("site")
-    done = subprocess.run([sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(out)],
-                          cwd=ROOT, capture_output=True, text=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(out)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "WARNING" not in done.stderr
     return out
@@ -37,7 +41,12 @@ def test_site_names_every_command(site):
 
 def test_site_names_every_array_quantity_and_flag(site):
     text = (site / "format.html").read_text()
-    for name in [*StoreLayout(1, 1, 2, ("b",), 8).arrays(), *QUANTITIES, "prior_driven_frac_BAND", "_healpix_29"]:
+    for name in [
+        *StoreLayout(1, 1, 2, ("b",), 8).arrays(),
+        *QUANTITIES,
+        "prior_driven_frac_BAND",
+        "_healpix_29",
+    ]:
         assert f"<code>{name}</code>" in text
     text = (site / "flags.html").read_text()
     for flag in Flag:
@@ -51,12 +60,14 @@ def test_no_placeholder_is_left(site):
 
 def test_architecture_page_is_the_tree():
     table = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "architecture.md").read_text(), re.MULTILINE)
-    tree = {p.stem for p in (ROOT / "galbatch").iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
+    tree = {
+        p.stem for p in (ROOT / "galbatch").iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()
+    }
     assert set(table) == tree - {"__init__", "__main__"}
 
 
 def test_architecture_page_is_in_the_order_of_imports():
-    """A part imports only from parts above it in the page, read from the syntax tree; stages not from each other."""
+    """A part imports only from parts above it in the page, stages not from each other."""
     import ast
 
     text = (ROOT / "docs" / "architecture.md").read_text()
@@ -68,7 +79,11 @@ def test_architecture_page_is_in_the_order_of_imports():
         if part.startswith("__"):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("galbatch.") and not node.level:
+            if (
+                isinstance(node, ast.ImportFrom)
+                and (node.module or "").startswith("galbatch.")
+                and not node.level
+            ):
                 other = node.module.split(".")[1]
                 if other != part:
                     assert order.index(other) < order.index(part), f"{path.name} imports {node.module}"
@@ -77,17 +92,39 @@ def test_architecture_page_is_in_the_order_of_imports():
 
 def test_wheel_has_weights_page_and_layouts(tmp_path):
     """Built from a copy, so that nothing is left in the checkout and nothing stale in the wheel."""
-    shutil.copytree(ROOT / "galbatch", tmp_path / "copy" / "galbatch", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "galbatch", tmp_path / "copy" / "galbatch", ignore=shutil.ignore_patterns("__pycache__")
+    )
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path / "copy" / name)
-    done = subprocess.run([sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q",
-                           "-w", str(tmp_path), "./copy"], cwd=tmp_path, capture_output=True, text=True)  # fmt: skip
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--no-deps",
+            "--no-build-isolation",
+            "-q",
+            "-w",
+            str(tmp_path),
+            "./copy",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         names = wheel.namelist()
-    for wanted in ("galbatch/report/templates/report.html", "galbatch/report/templates/report.js", "galbatch/py.typed",
-                   "galbatch/cutouts/layouts/generic.toml", "galbatch/prior/models/small/model.safetensors",
-                   "galbatch/prior/models/small/card.json"):  # fmt: skip
+    for wanted in (
+        "galbatch/report/templates/report.html",
+        "galbatch/report/templates/report.js",
+        "galbatch/py.typed",
+        "galbatch/cutouts/layouts/generic.toml",
+        "galbatch/prior/models/small/model.safetensors",
+        "galbatch/prior/models/small/card.json",
+    ):
         assert wanted in names, f"{wanted} is not in the wheel"
     assert not [n for n in names if n.startswith(("tests/", "docs/", "benchmarks/"))]
 

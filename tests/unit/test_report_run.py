@@ -225,7 +225,11 @@ def test_truth_of_another_grid_or_source_is_not_shown(run):
     from galbatch.report.truth import Truth
 
     image = np.zeros((1, 2, 40, 40))
-    for scale, fwhm, source_id, origin in [(0.06, 2.0, 1001, (13, 13)), (0.03, 3.0, 1001, (13, 13)),
-                                           (0.03, 2.0, 1002, (13, 13)), (0.03, 2.0, 1001, (39, 13))]:  # fmt: skip
+    for scale, fwhm, source_id, origin in [
+        (0.06, 2.0, 1001, (13, 13)),
+        (0.03, 3.0, 1001, (13, 13)),
+        (0.03, 2.0, 1002, (13, 13)),
+        (0.03, 2.0, 1001, (39, 13)),
+    ]:
         truth = Truth({"1001": 0}, BANDS, image, np.array([3]), np.array([5]), scale, fwhm)
         assert truth.image(run, source_id, "f200w", origin) is None
