@@ -53,7 +53,7 @@ class Prior:
         b, c, h, w = self._checked(x, sigma)
         images = x.to(self.device, torch.float32).reshape(b * c, 1, h, w)
         levels = self._mapped(sigma.to(self.device, torch.float32)).repeat_interleave(c)
-        n = self.micro_batch
+        n = self._group(b * c)
         out = torch.empty_like(images)
         for i in range(0, b * c, n):
             part, level = images[i : i + n], levels[i : i + n]
@@ -62,6 +62,12 @@ class Prior:
                 level = torch.cat([level, level.new_ones(n - len(level))])
             out[i : i + n] = self._forward(part, level)[: min(n, b * c - i)]
         return out.reshape(b, c, h, w).to(x.device)
+
+    def _group(self, n):
+        """Images a pass: fixed on a CPU; on a GPU a power of two for few images, which may move last bits."""
+        if self.device.type == "cpu" or n >= self.micro_batch:
+            return self.micro_batch
+        return max(8, 1 << (n - 1).bit_length())
 
     def _checked(self, x, sigma):
         if x.ndim != 4 or sigma.shape != (len(x),):
