@@ -237,7 +237,7 @@ def _defects(
     h, w = spec.shape
     y, x = np.mgrid[:h, :w]
     near_star = np.hypot(x - star[0], y - star[1]) < 12
-    last = spec.columns - 1  # the chip's corner cuts the last source of the first row
+    last = min(spec.columns, spec.n) - 1  # the chip's corner cuts the last source of the first row
     outside = (x - table["x"][last] - 9.0) > 0.75 * (y - table["y"][last])
     for c in range(len(spec.bands)):
         mask[c][near_star & (sci[c] > 120.0)] |= SATURATED
@@ -245,7 +245,7 @@ def _defects(
         mask[c].flat[bad] |= BAD
         sci[c].flat[bad[:60]] = rng.choice([-40.0, 60.0, 250.0], 60)
         sci[c].flat[bad[60:]] = np.nan
-        column, row = int(table["x"][3]) + 6, int(table["y"][3]) - 20
+        column, row = int(table["x"][min(3, last)]) + 6, int(table["y"][min(3, last)]) - 20
         mask[c, row : row + 44, column] |= BAD
         sci[c, row : row + 44, column] = 0.0
         mask[c].flat[rng.integers(0, h * w, 200)] |= NOTED

@@ -9,6 +9,7 @@ from astropy.table import Table
 from astropy.wcs import WCS
 from scipy.ndimage import gaussian_filter
 
+from galbatch.cli.main import main
 from galbatch.errors import InputError
 from galbatch.simulate.field import BAD, EDGE, NOTED, SATURATED, FieldSpec, make_field
 from galbatch.simulate.field_files import read_truth, write_files
@@ -128,3 +129,12 @@ def test_the_shipped_demo_is_varied_and_small():
         sum(p.stat().st_size for p in CATALOGS.glob("demo*/*")) + (CATALOGS / "demo.parquet").stat().st_size
     )
     assert size < 8e6
+
+
+def test_the_command_writes_a_small_field_and_refuses_training_seeds(tmp_path, capsys):
+    assert main(["simulate", "field", "--out", str(tmp_path), "--seed", "77"]) == 1
+    assert "training" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert main(["simulate", "field", "--out", str(tmp_path), "--name", "two", "--n", "2"]) == 0
+    assert len(Table.read(tmp_path / "two.parquet")) == 2
+    with fits.open(tmp_path / "two" / "f444w_psf.fits") as hdus:
+        assert hdus[0].data.shape == (3, 81, 81)
