@@ -66,13 +66,9 @@ class ForwardModel:
         """A^T N^-1 A x."""
         return self.adjoint(self.noise.precision(self.apply(x)))
 
-    def periodic_normal(self, p: torch.Tensor) -> torch.Tensor:
-        """A^T N^-1 A in Fourier space of the fine grid, (b, k, c, H, W // 2 + 1), light wrapping around its edges.
-
-        One transform pair; correlated noise by its quick approximation. A preconditioner, never the likelihood.
-        """
-        u = self.noise.quick_precision(self._to_detector(torch.fft.irfft2(p * self.otf_fine, s=self.fine)))
-        return torch.fft.rfft2(self._from_detector(u, self.fine)) * self.otf_fine.conj()
+    def quick_normal(self, x: torch.Tensor) -> torch.Tensor:
+        """A^T N^-1 A x with the quick inverse of correlated noise: a preconditioner, never the likelihood."""
+        return self.adjoint(self.noise.quick_precision(self.apply(x)))
 
     def crop(self, x: torch.Tensor) -> torch.Tensor:
         """The part (..., oversample h, oversample w) of a fine image (..., H, W) that the stamp covers."""

@@ -61,20 +61,19 @@ class PosteriorDenoiser:
     def _matched(self, x, sigma):
         d = self.denoise(x, sigma)
         s = _wide(sigma)
-        v = SPECTRUM_FACTOR * self.spectra.residual_at(sigma)
+        v = torch.minimum(SPECTRUM_FACTOR * self.spectra.residual_at(sigma), s**2)
         q, remainder = self.model.normal, self.solver.remainder
 
         def covariance(u):
             step = DIFFERENCE_STEP * s / u.square().mean((-1, -2, -3), keepdim=True).sqrt().clamp_min(1e-30)
             return s**2 * (self.denoise(x + step * u, sigma) - d) / step
 
-        b = self._score(d)
-        w = remainder(v, b)  # the solution, if V had the spectrum v
-        vw = covariance(w)
-        r = b - w - q(vw)
+        # generalised conjugate residuals from w = 0: a V far from its mean spectrum slows them, it cannot make them diverge
+        r = self._score(d)
+        residual = remainder(v, r)
+        vw = torch.zeros_like(x)
         done: list[tuple] = []
-        residual = remainder(v, r) if self.products > 1 else r
-        for _ in range(1, self.products):  # generalised conjugate residuals, preconditioned
+        for _ in range(self.products):
             u = residual
             vu = covariance(u)
             qu = u + q(vu)

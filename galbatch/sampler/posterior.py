@@ -125,7 +125,7 @@ class _Problem:
         noise = self.model.noise.sample(normals.draw(c, *getattr(self.model.noise, "grid", self.model.stamp)))
         y = self.model.apply(z) + noise
         correction = self.model.adjoint(self.model.noise.precision(self.data - y))
-        return z + solver.correction(p, correction, iterations=3 * solver.iterations)
+        return z + solver.correction(p, correction, iterations=3 * solver.iterations, exact=True)
 
 
 @torch.no_grad()

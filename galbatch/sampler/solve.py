@@ -1,9 +1,9 @@
 """Linear solves of the sampler: (1/v + Q) c = r with v diagonal in Fourier space and Q = A^T N^-1 A.
 
-Preconditioned conjugate gradients in float32. They serve as a preconditioner and a start of the guidance, whose own residuals
-use the exact operator; so Q may be its periodic form on the fine grid (one transform pair) where a margin of unknown sky keeps
-what wraps away from the data. The vectors live in Fourier space: 1/v costs no transform. A draw that has converged is
-frozen, so that its result does not depend on what else is in the batch.
+Preconditioned conjugate gradients in float32. The vectors live in Fourier space: 1/v costs no transform. A draw that has
+converged is frozen, so that its result does not depend on what else is in the batch. Correlated noise enters by its quick inverse
+where the solve only preconditions the guidance, whose own residuals are exact. Q must be the linear operator: with one that wraps,
+a bright source near the edge of the stamp sends the draws astray.
 """
 
 from __future__ import annotations
@@ -39,13 +39,12 @@ class Solver:
         """Inner product of two images by their half spectra (b, k, 1, 1, 1): bands are one vector."""
         return ((torch.view_as_real(a) * torch.view_as_real(b)).sum(-1) * self._parseval).sum((-1, -2, -3), keepdim=True)
 
-    def _normal(self, p):
-        if self.model.margin:
-            return self.model.periodic_normal(p)
-        return torch.fft.rfft2(self.model.normal(torch.fft.irfft2(p, s=self.model.fine)))
+    def solve(self, v: torch.Tensor, r: torch.Tensor, iterations: int | None = None, exact: bool = False):
+        """Spectra of c and of r - Q c, for v (b, 1, c, H, W // 2 + 1) and an image r (b, k, c, H, W).
 
-    def solve(self, v: torch.Tensor, r: torch.Tensor, iterations: int | None = None):
-        """Spectra of c and of r - Q c, for v (b, 1, c, H, W // 2 + 1) and an image r (b, k, c, H, W)."""
+        ``exact``: with the exact inverse of correlated noise.
+        """
+        normal = self.model.normal if exact else self.model.quick_normal
         inverse = 1 / v
         precondition = 1 / (inverse + self._circulant)
         r = torch.fft.rfft2(r)
@@ -58,7 +57,7 @@ class Solver:
             active = rz > limit
             if not active.any():
                 break
-            kp = inverse * p + self._normal(p)
+            kp = inverse * p + torch.fft.rfft2(normal(torch.fft.irfft2(p, s=self.model.fine)))
             a = torch.where(active, rz / self._dot(p, kp).clamp_min(1e-30), 0.0)
             c = torch.addcmul(c, a, p)
             r = torch.addcmul(r, -a, kp)
@@ -70,9 +69,9 @@ class Solver:
         self.worst = left if self.worst is None else torch.maximum(self.worst, left)
         return c, torch.addcmul(r, inverse, c)
 
-    def correction(self, v: torch.Tensor, r: torch.Tensor, iterations: int | None = None) -> torch.Tensor:
+    def correction(self, v: torch.Tensor, r: torch.Tensor, **choice) -> torch.Tensor:
         """The image c (b, k, c, H, W)."""
-        return torch.fft.irfft2(self.solve(v, r, iterations)[0], s=self.model.fine)
+        return torch.fft.irfft2(self.solve(v, r, **choice)[0], s=self.model.fine)
 
     def remainder(self, v: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
         """The image r - Q c = c / v: what Q has not explained of r, (b, k, c, H, W)."""
