@@ -158,7 +158,7 @@ window.galbatch = (() => {
   $("detail").addEventListener("keydown", (event) => { if (event.key === "ArrowRight") step(1); if (event.key === "ArrowLeft") step(-1); });
   for (const button of document.querySelectorAll("[data-step]")) button.addEventListener("click", () => step(Number(button.dataset.step)));
   for (const link of document.querySelectorAll("[data-flag]")) link.addEventListener("click", () => { $("only").value = `flag:${link.dataset.flag}`; arrange(); });
-  $("band").hidden = data.bands.length < 2;
+  $("band").parentElement.hidden = data.bands.length < 2;
   const ready = setInterval(() => {
     if ((window.Bokeh?.documents ?? []).length) { clearInterval(ready); paint(); document.body.dataset.ready = "1"; }
   }, 50);
