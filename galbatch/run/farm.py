@@ -31,6 +31,7 @@ def run_on_cluster(spec: ContextSpec, settings: ExecutionSettings, reporter: Rep
                    batches: Iterable[PlanBatch], n_batches: int) -> None:
     """Start or join a cluster, say which, run ``batches`` on it, and keep Dask's report of it."""
     cluster = open_cluster(settings, n_batches)
+    stop.interrupting = False  # from here on a signal is looked for, between the answers of the workers
     try:
         reporter.message(cluster.line)
         reporter.dashboard(cluster.dashboard)
@@ -38,6 +39,7 @@ def run_on_cluster(spec: ContextSpec, settings: ExecutionSettings, reporter: Rep
             Farm(cluster, spec, settings, reporter, stop).run(batches)
     finally:
         cluster.close()
+        stop.interrupting = True
 
 
 @dataclass

@@ -20,7 +20,7 @@ from galbatch.run.context import ContextSpec
 from galbatch.run.events import Progress, Reporter
 from galbatch.run.lock import RunLock
 from galbatch.run.serial import run_serial
-from galbatch.run.stop import StopRequest
+from galbatch.run.stop import Interrupted, StopRequest
 from galbatch.store import (ColumnInfo, PlanBatch, Run, RunPaths, check_accounting, iter_plan, merge_catalogue, open_run, progress,
                             read_manifest, versions, write_summary)
 
@@ -87,7 +87,15 @@ def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], ExecutionSet
 
 def execute(settings: RunSettings, execution: ExecutionSettings, paths: RunPaths, reporter: Reporter, prior: Any,
             resuming: bool, overwrite: bool, force: bool) -> Run:
-    """One run from open inputs to a balanced account."""
+    """One run from open inputs to a balanced account. Raises ``Stopped`` on a signal."""
+    with StopRequest() as stop:
+        try:
+            return _execute(settings, execution, paths, reporter, prior, resuming, overwrite, force, stop)
+        except Interrupted:
+            raise stop.error() from None
+
+
+def _execute(settings, execution, paths, reporter, prior, resuming, overwrite, force, stop: StopRequest) -> Run:
     going_on = resuming and paths.manifest.exists()
     measured = read_manifest(paths).get("measured") if going_on else None
     inputs = prepare.open_inputs(settings, prior, measured)
@@ -96,7 +104,6 @@ def execute(settings: RunSettings, execution: ExecutionSettings, paths: RunPaths
         if finding.level == "warn":
             reporter.message(f"{finding.subject}: {finding.what} {finding.remedy}".strip())
     with ExitStack() as stack:
-        stop = stack.enter_context(StopRequest())
         inputs.survey.measure_noise()
         inputs.prior = prepare.open_model(settings, prior)
         layout = prepare.layout_of(inputs)
@@ -128,7 +135,7 @@ def _run_batches(spec: ContextSpec, execution: ExecutionSettings, reporter: Repo
     elif execution.cluster == "none":
         reporter.message("cluster: none, one batch after another in this process")
         with _Threads():
-            run_serial(spec, _uncommitted(spec.paths), reporter, stop)
+            run_serial(spec, _uncommitted(spec.paths), reporter)
     else:
         from galbatch.run.farm import run_on_cluster
 

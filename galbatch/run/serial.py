@@ -7,14 +7,12 @@ from collections.abc import Iterable
 from galbatch.errors import Stopped
 from galbatch.run.context import ContextSpec
 from galbatch.run.events import Reporter
-from galbatch.run.stop import StopRequest
 from galbatch.run.task import is_fatal, run_batch
 from galbatch.store import PlanBatch
 
 
-def run_serial(spec: ContextSpec, batches: Iterable[PlanBatch], reporter: Reporter, stop: StopRequest) -> None:
-    """Process and commit every batch. Raises ``Stopped`` on a signal or a full disk."""
-    stop.interrupting = True
+def run_serial(spec: ContextSpec, batches: Iterable[PlanBatch], reporter: Reporter) -> None:
+    """Process and commit every batch. Raises ``Stopped`` on a full disk."""
     try:
         for rows in batches:
             reporter.batch(run_batch(spec, rows))
@@ -22,8 +20,6 @@ def run_serial(spec: ContextSpec, batches: Iterable[PlanBatch], reporter: Report
         if is_fatal(err):
             raise disk_stopped(spec, err) from err
         raise
-    finally:
-        stop.interrupting = False
 
 
 def disk_stopped(spec: ContextSpec, err: BaseException) -> Stopped:

@@ -9,17 +9,21 @@ from types import FrameType
 from galbatch.errors import Stopped
 
 
+class Interrupted(KeyboardInterrupt):
+    """Raised where a signal found the program. No ``Exception``, so that it never passes for the fault of a source."""
+
+
 class StopRequest:
     """Context that turns SIGINT and SIGTERM into ``requested``.
 
-    While ``interrupting`` is true the signal also raises ``Stopped`` where the program is (serial runs: nothing
-    is half-committed, because a batch counts only once its part file is there). A second signal always raises.
+    While ``interrupting`` is true the signal also raises ``Interrupted`` where the program is: nothing is
+    half-committed, because a batch counts only once its part file is there. A second signal always raises.
     Outside the main thread signals are left alone.
     """
 
     def __init__(self):
         self.requested = ""
-        self.interrupting = False
+        self.interrupting = True
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> StopRequest:
@@ -35,8 +39,8 @@ class StopRequest:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         again, self.requested = bool(self.requested), signal.Signals(number).name
         if again or self.interrupting:
-            raise self.error()
+            raise Interrupted(self.requested)
 
     def error(self) -> Stopped:
         """What to raise once everything is put away."""
-        return Stopped(f"Stopped by {self.requested}. Every committed batch is kept: go on with `galbatch resume`.")
+        return Stopped(f"Stopped by {self.requested}. Every committed batch is kept: go on with `galbatch resume`, or with the same command and --resume.")

@@ -76,6 +76,7 @@ def write_shards(path: Path, layout: StoreLayout, batch: int, arrays: dict[str, 
     rows, sizes, sums = layout.rows(batch), layout.sizes(), {}
     for spec in layout.arrays().values():
         block = _whole_block(spec, arrays.get(spec.name), (layout.batch, *spec.shape(sizes)[1:]))
+        _remove_shard(Path(path), spec, batch)
         group[spec.name][rows] = block
         sums[spec.name] = checksum(block)
         found = checksum(np.asarray(group[spec.name][rows]))
@@ -83,6 +84,11 @@ def write_shards(path: Path, layout: StoreLayout, batch: int, arrays: dict[str, 
             raise RunError(f"{path}/{spec.name}, batch {batch}: wrote CRC {sums[spec.name]:08x}, read back "
                            f"{found:08x}. The disk or file system is not reliable: check it, then resume.")
     return sums
+
+
+def _remove_shard(path: Path, spec: ArraySpec, batch: int) -> None:
+    """Remove what an earlier attempt left: zarr reads a shard before it replaces it, and fails for ever on a torn one."""
+    path.joinpath(spec.name, "c", str(batch), *["0"] * (len(spec.dims) - 1)).unlink(missing_ok=True)
 
 
 def _whole_block(spec: ArraySpec, values: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:

@@ -61,7 +61,7 @@ def test_kill_9_and_resume_give_the_same_bytes(serial, survey, tmp_path):
     child = start(survey, out, slow=0.05)
     wait_for_parts(out, 2, child)
     os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
+    child.communicate()
     assert status(out)["state"] == "stopped" and 2 <= status(out)["batches_committed"] < 4
     assert not (out / "catalog.parquet").exists() and (out / "run.lock").exists()  # the lock of a dead process
     assert any("not committed" in p for p in verify(out))

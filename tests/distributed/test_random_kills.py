@@ -23,12 +23,13 @@ def test_random_kills(serial, survey, tmp_path, kills):
         wait = rng.uniform(0.5, 12.0)
         time.sleep(wait)
         if child.poll() is not None:
-            assert child.returncode == 0, child.stdout.read()
+            text, _ = child.communicate()
+            assert child.returncode == 0, text
             restart(out, rng)
             committed = status(out)["batches_committed"]
             continue
         os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+        child.communicate()
         done += 1
         if (out / "manifest.json").exists():
             now = status(out)["batches_committed"]
