@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from galbatch.morphology import (QUANTITIES, MorphFlag, column_description, measure_posterior, sersic_severity, severity,
-                                 summarise)
+from galbatch.morphology import (MorphFlag, all_quantities, column_description, measure_posterior, sersic_severity,
+                                 severity, summarise)
 from galbatch.morphology.quantities import OBSERVED_ONLY
 from galbatch.morphology.summary import CLASSES, COUNTS
 from galbatch.store import STATISTICS, ColumnInfo
@@ -25,15 +25,15 @@ _FIT = {
 
 def column_stems() -> list[str]:
     """Stems of the measured columns of a band, in the order of the catalogue."""
-    stems = [f"{q}_{s}" for q in QUANTITIES for s in STATISTICS if s == "obs" or q not in OBSERVED_ONLY]
+    stems = [f"{q}_{s}" for q in all_quantities() for s in STATISTICS if s == "obs" or q not in OBSERVED_ONLY]
     return [*stems, *CLASSES, *COUNTS, *_FIT]
 
 
 def column_info(bands: tuple[str, ...]) -> dict[str, ColumnInfo]:
     """Unit, UCD and description of every measured column."""
-    info = {}
+    info, quantities = {}, all_quantities()
     for stem in column_stems():
-        about = _FIT.get(stem) or ColumnInfo(*column_description(stem, QUANTITIES))
+        about = _FIT.get(stem) or ColumnInfo(*column_description(stem, quantities))
         info |= {f"{stem}_{b}": ColumnInfo(about.unit, about.ucd, f"{about.description} (band {b})") for b in bands}
     info["n_evaluations"] = ColumnInfo("", "meta.number", "network evaluations of a draw, products and re-runs counted")
     return info

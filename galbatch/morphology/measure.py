@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from galbatch.errors import InputError
+from galbatch.morphology.plugins import StatisticInput, evaluate, installed_statistics
 from galbatch.morphology.quantities import GROUPS, QUANTITIES
 
 RESULT_DTYPE = np.dtype([(name, np.float64) for name in QUANTITIES] + [("flags", np.int64)])
@@ -17,9 +18,9 @@ OUTLIER_SIGMA = 10.0  # Lotz et al. (2004)
 
 def measure(images, pixel_scale_arcsec: float, segmap=None, sky_sigma=None, centre=None, mask=None, *,
             sigma=None, detection_threshold=None, outlier_sigma: float = OUTLIER_SIGMA,
-            psf_fwhm_pix: float = 0.0, groups: Iterable[str] = tuple(GROUPS), threads: int | None = None,
+            psf_fwhm_pix: float = 0.0, psf=None, groups: Iterable[str] = tuple(GROUPS), threads: int | None = None,
             map_of=None) -> np.ndarray:
-    """Morphology of ``images`` (n, H, W), nJy per pixel, one row an image.
+    """Morphology of ``images`` (n, H, W), nJy per pixel, one row an image; pixels are taken in single precision.
 
     ``segmap`` (H, W) or (n, H, W): 1 or True the source, 0 sky, larger the neighbours (excluded); made from
     each image where None. ``mask``, True excludes; ``sigma``, noise per pixel, for S/N and the Sersic fit's weights:
@@ -28,7 +29,8 @@ def measure(images, pixel_scale_arcsec: float, segmap=None, sky_sigma=None, cent
     way. ``detection_threshold``, scalar or (n,): surface brightness of the mask behind r_max and shape asymmetry;
     ``sky_sigma`` or, without it, one sigma above the sky of the image where None. ``centre``, (2,) or (n, 2): x, y
     to be taken as the asymmetry centre instead of searching it. ``outlier_sigma``: single-pixel outliers beyond
-    it are masked, 0 keeps them. ``psf_fwhm_pix``: Gaussian PSF of the Sersic model. ``groups``: what to compute
+    it are masked, 0 keeps them. ``psf_fwhm_pix``: Gaussian PSF of the Sersic model, or ``psf`` (p, p) or (n, p, p), as
+    sampled as the images, centred. ``groups``: what to compute
     beside positions, fluxes and radii. ``map_of`` (n,): row of segmap, mask and sigma that belongs to an image, where
     several images share them. ``threads``: at most the number of CPUs; results do not depend on it.
 
@@ -38,20 +40,18 @@ def measure(images, pixel_scale_arcsec: float, segmap=None, sky_sigma=None, cent
 
     Raises ``InputError`` when shapes or settings cannot be used; a bad image never raises.
     """
-    from galbatch.morphology.engine import N_QUANTITIES, measure_range
+    from galbatch.morphology.kernels.engine import N_QUANTITIES, measure_range
 
     images = _images(images)
     n, shape = len(images), images.shape[1:]
     if not pixel_scale_arcsec > 0:
         raise InputError(f"measure: pixel_scale_arcsec is {pixel_scale_arcsec}: give the positive size of a pixel.")
-    map_of = None if map_of is None else np.asarray(map_of, dtype=np.int64)
+    map_of = None if map_of is None else _owned(map_of, np.int64)
     bad, bad_of = _maps("mask", mask, n, shape, np.bool_, False, map_of)
     noise, noise_of = _maps("sigma", sigma, n, shape, np.float64, np.nan, map_of)
-    if segmap is None:
-        segmap, seg_map_of = _segments(images, bad, bad_of), np.arange(n)
-    else:
-        seg_map_of = map_of
-    seg, seg_of = _maps("segmap", segmap, n, shape, np.int32, 0, seg_map_of)
+    find = segmap is None
+    segmap = np.zeros(images.shape, np.int32) if find else segmap
+    seg, seg_of = _maps("segmap", segmap, n, shape, np.int32, 0, None if find else map_of)
     fixed = np.empty((n, 2))
     fixed[:, 0] = _per_image("sky_sigma", sky_sigma, n)
     fixed[:, 1] = fixed[:, 0] if detection_threshold is None else _per_image(
@@ -65,24 +65,32 @@ def measure(images, pixel_scale_arcsec: float, segmap=None, sky_sigma=None, cent
                              "give (x, y) or one pair an image.") from error
     out, flags = np.full((n, N_QUANTITIES), np.nan), np.zeros(n, dtype=np.int64)
     arguments = (images, seg, seg_of, bad, bad_of, noise, noise_of, fixed, centres, float(outlier_sigma),
-                 float(psf_fwhm_pix) / 2.3548200450309493, _group_bits(groups))
+                 float(psf_fwhm_pix) / 2.3548200450309493, _group_bits(groups), int(find))
     _run(lambda first, last: measure_range(*arguments, first, last, out, flags), n, threads)
-    return _result(out, flags, pixel_scale_arcsec)
+    if psf is not None and "sersic" in groups:
+        _refit(out, flags, images, (seg, seg_of, bad, bad_of, noise, noise_of), psf, map_of)
+    result = _result(out, flags, pixel_scale_arcsec)
+    return _with_plugins(result, images, (seg, seg_of, bad, bad_of, noise, noise_of), pixel_scale_arcsec)
 
 
 def _images(images) -> np.ndarray:
     images = images.detach().cpu().numpy() if hasattr(images, "detach") else np.asarray(images)
     if images.ndim != 3 or 0 in images.shape[1:]:
         raise InputError(f"measure: images have shape {images.shape}: they must be (n, H, W).")
-    dtype = np.float64 if images.dtype.kind in "iub" or images.dtype.itemsize > 4 else np.float32
-    return np.ascontiguousarray(images, dtype=dtype)
+    with np.errstate(over="ignore"):
+        return _owned(images, np.float32)
+
+
+def _owned(array, dtype):
+    """``array`` in C order and writeable, copied only where it is not: kernels are compiled for one kind of array."""
+    return np.require(array, dtype=dtype, requirements=["C", "W"])
 
 
 def _maps(name, value, n, shape, dtype, fill, map_of):
     """((m, H, W) array, (n,) row of it for each image)."""
     if value is None:
         return np.full((1, *shape), fill, dtype=dtype), np.zeros(n, dtype=np.int64)
-    value = np.ascontiguousarray(value, dtype=dtype)
+    value = _owned(value, dtype)
     if value.shape == shape:
         return value[None], np.zeros(n, dtype=np.int64)
     rows = n if map_of is None else int(map_of.max(initial=-1)) + 1
@@ -108,12 +116,33 @@ def _group_bits(groups) -> int:
     return sum(GROUPS[name] for name in set(groups))
 
 
-def _segments(images, bad, bad_of):
-    from galbatch.morphology.detect import detect_range
+def find_segments(images, mask) -> np.ndarray:
+    """(n, H, W) int32: 1 on what stands out of the sky around the middle of each of ``images`` (n, H, W).
 
-    seg = np.zeros(images.shape, dtype=np.int32)
-    detect_range(images, bad, bad_of, seg)
+    ``mask`` (n, H, W), True excludes. Empty where an image has no finite pixel.
+    """
+    from galbatch.morphology.kernels.engine import N_QUANTITIES, measure_range
+
+    images = _images(images)
+    n = len(images)
+    seg, own, zero = np.zeros(images.shape, np.int32), np.arange(n), np.zeros(n, np.int64)
+    measure_range(images, seg, own, _owned(mask, np.bool_), own, np.zeros((1, *images.shape[1:])), zero,
+                  np.zeros((n, 2)), np.zeros((n, 2)), 0.0, 0.0, 0, 2, 0, n, np.zeros((n, N_QUANTITIES)), zero)
     return seg
+
+
+def _refit(out, flags, images, maps, psf, map_of):
+    from galbatch.morphology.sersic_psf import refit
+
+    psf = np.asarray(psf, dtype=np.float64)
+    if psf.ndim not in (2, 3) or psf.shape[-1] != psf.shape[-2]:
+        raise InputError(f"measure: psf has shape {psf.shape}: it must be (p, p) or (n, p, p).")
+    if psf.ndim == 2:
+        psf = np.broadcast_to(psf, (len(images), *psf.shape))
+    elif map_of is not None:
+        psf = psf[map_of]
+    column = list(QUANTITIES).index("sersic_n")
+    refit(out[:, column:column + 10], flags, images, maps, psf)
 
 
 def _run(work, n, threads):
@@ -127,6 +156,24 @@ def _run(work, n, threads):
         for done in [pool.submit(work, a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]:
             done.result()
     return None
+
+
+def _with_plugins(result, images, maps, pixel_scale_arcsec):
+    statistics = installed_statistics()
+    if not statistics:
+        return result
+    seg, seg_of, bad, bad_of, noise, noise_of = maps
+    views = [v.view() for v in (images, seg[seg_of], bad[bad_of], noise[noise_of])]
+    for v in views:
+        v.flags.writeable = False
+    inputs = StatisticInput(*views, pixel_scale_arcsec, result.copy())
+    fields = [d for d in result.dtype.descr if d[0] != "flags"] + [(s.name, np.float64) for s in statistics]
+    wide = np.empty(len(result), dtype=[*fields, ("flags", np.int64)])
+    for name in result.dtype.names:
+        wide[name] = result[name]
+    for statistic in statistics:
+        wide[statistic.name] = evaluate(statistic, inputs)
+    return wide
 
 
 def _result(out, flags, pixel_scale_arcsec):

@@ -15,19 +15,20 @@ from __future__ import annotations
 import numpy as np
 
 from galbatch.errors import InputError
-from galbatch.morphology.measure import measure
+from galbatch.morphology.measure import find_segments, measure
+from galbatch.morphology.sersic_psf import psf_on_grid
 
 _POSITIONS = ("xc_centroid", "yc_centroid", "xc_asymmetry", "yc_asymmetry", "sersic_xc", "sersic_yc")
 
 
 def measure_posterior(samples, observed, sigma, mask=None, seg=None, psf=None, pixel_scale_arcsec: float = 0.03,
-                      oversample: int = 1, target_fwhm_pix: float = 2.0, *, mean=None, groups=None,
-                      threads: int | None = None):
+                      oversample: int = 1, target_fwhm_pix: float = 2.0, *, mean=None, psf_scale_arcsec=None,
+                      groups=None, threads: int | None = None):
     """(draws (b, k), obs (b,)): structured arrays as of ``measure``.
 
     ``samples`` (b, k, H, W) nJy per fine pixel; ``observed``, ``sigma`` (b, h, w) nJy per detector pixel;
-    ``mask`` (b, h, w), True excludes; ``seg`` (b, h, w): 1 the source, larger its neighbours; ``psf`` (b, p, p) at the
-    detector's scale, used in the Sersic fit of ``obs``; ``target_fwhm_pix`` of the Gaussian PSF of the draws, in
+    ``mask`` (b, h, w), True excludes; ``seg`` (b, h, w): 1 the source, larger its neighbours; ``psf`` (b, p, p),
+    sampled at ``psf_scale_arcsec`` (the detector's where None), used in the Sersic fit of ``obs``; ``target_fwhm_pix`` of the Gaussian PSF of the draws, in
     fine pixels; ``mean`` (b, H, W), the posterior mean, else the mean of the draws. Radii are in arcsec; positions of
     both are in detector pixels.
 
@@ -41,7 +42,9 @@ def measure_posterior(samples, observed, sigma, mask=None, seg=None, psf=None, p
     fine_seg = np.repeat(np.repeat(seg, oversample, axis=1), oversample, axis=2)
     _fill_segments(fine_seg, samples.mean(axis=1) if mean is None else mean, seg, oversample)
     choice = {} if groups is None else {"groups": groups}
-    obs = measure(observed, pixel_scale_arcsec, segmap=seg, mask=mask, sigma=noise, threads=threads, **choice)
+    if psf is not None:
+        psf = psf_on_grid(np.asarray(psf, np.float64), psf_scale_arcsec or pixel_scale_arcsec, pixel_scale_arcsec)
+    obs = measure(observed, pixel_scale_arcsec, segmap=seg, mask=mask, sigma=noise, psf=psf, threads=threads, **choice)
     sky = np.nanmedian(np.where(np.isfinite(noise), noise, np.nan).reshape(b, -1), axis=1) if b else np.empty(0)
     sky = np.where(np.isfinite(obs["sky_sigma"]) & (obs["sky_sigma"] > 0), obs["sky_sigma"], sky)
     area = oversample**2
@@ -74,11 +77,7 @@ def _fill_segments(fine_seg, mean, seg, oversample):
     empty = np.flatnonzero(~(seg == 1).any(axis=(1, 2)))
     if not empty.size:
         return
-    from galbatch.morphology.detect import detect_range
-
-    images = np.ascontiguousarray(np.asarray(mean, np.float64)[empty])
-    found = np.zeros(images.shape, np.int32)
-    detect_range(images, fine_seg[empty] > 1, np.arange(empty.size), found)
+    found = find_segments(np.asarray(mean)[empty], fine_seg[empty] > 1)
     for i, b in enumerate(empty):
         fine_seg[b][found[i] == 1] = 1
         seg[b][found[i][oversample // 2::oversample, oversample // 2::oversample] == 1] = 1

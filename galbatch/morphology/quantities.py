@@ -17,7 +17,7 @@ class Quantity(NamedTuple):
     description: str
 
 
-_MORPH = "phys.morphology"
+_MORPH = "src.morph.param"
 _SIZE = "phys.angSize"
 _RGM = "Rodriguez-Gomez et al. 2019"
 
@@ -28,12 +28,12 @@ QUANTITIES: dict[str, Quantity] = {
     "flux_seg_njy": Quantity("nJy", "phot.flux.density", "flux inside the source's segment"),
     "xc_centroid": Quantity("pix", "pos.cartesian.x;instr.det", "x of the centroid of the segment"),
     "yc_centroid": Quantity("pix", "pos.cartesian.y;instr.det", "y of the centroid of the segment"),
-    "ellipticity_centroid": Quantity("", "phys.ellipticity", "1 - b/a of the moments about the centroid"),
+    "ellipticity_centroid": Quantity("", "src.ellipticity", "1 - b/a of the moments about the centroid"),
     "elongation_centroid": Quantity("", _MORPH, "a/b of the moments about the centroid"),
     "orientation_centroid": Quantity("rad", "pos.posAng", "position angle of the moments about the centroid"),
     "xc_asymmetry": Quantity("pix", "pos.cartesian.x;instr.det", "x of the centre of minimal asymmetry"),
     "yc_asymmetry": Quantity("pix", "pos.cartesian.y;instr.det", "y of the centre of minimal asymmetry"),
-    "ellipticity": Quantity("", "phys.ellipticity", "1 - b/a of the moments about the asymmetry centre"),
+    "ellipticity": Quantity("", "src.ellipticity", "1 - b/a of the moments about the asymmetry centre"),
     "elongation": Quantity("", _MORPH, "a/b of the moments about the asymmetry centre"),
     "orientation": Quantity("rad", "pos.posAng", "position angle of the moments about the asymmetry centre"),
     "r_petro": Quantity("arcsec", _SIZE, "circular Petrosian radius, eta = 0.2"),
@@ -61,12 +61,12 @@ QUANTITIES: dict[str, Quantity] = {
     "shape_asymmetry": Quantity("", _MORPH, "asymmetry of the detection mask, Pawlik et al. 2016"),
     "sersic_n": Quantity("", _MORPH, "Sersic index"),
     "sersic_r_e": Quantity("arcsec", _SIZE, "semi-major axis of the half-light ellipse of the Sersic fit"),
-    "sersic_ellipticity": Quantity("", "phys.ellipticity", "1 - b/a of the Sersic fit"),
+    "sersic_ellipticity": Quantity("", "src.ellipticity", "1 - b/a of the Sersic fit"),
     "sersic_orientation": Quantity("rad", "pos.posAng", "position angle of the Sersic fit, 0 to pi"),
     "sersic_amplitude": Quantity("nJy arcsec-2", "phot.flux.sb", "surface brightness of the Sersic fit at r_e"),
     "sersic_xc": Quantity("pix", "pos.cartesian.x;instr.det", "x of the centre of the Sersic fit"),
     "sersic_yc": Quantity("pix", "pos.cartesian.y;instr.det", "y of the centre of the Sersic fit"),
-    "sersic_chi2_dof": Quantity("", "stat.fit.chi2;stat.reduced", "reduced chi2 of the Sersic fit"),
+    "sersic_chi2_dof": Quantity("", "stat.fit.chi2", "reduced chi2 of the Sersic fit"),
     "sersic_aic": Quantity("", "stat.fit.param", "Akaike information criterion of the Sersic fit"),
     "sersic_bic": Quantity("", "stat.fit.param", "Bayesian information criterion of the Sersic fit"),
     "sky_mean": Quantity("nJy", "phot.flux.density;instr.skyLevel", "mean of the sky box, per pixel"),

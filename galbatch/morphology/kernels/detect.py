@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from galbatch.morphology._jit import kernel
-from galbatch.morphology.filters import boxcar
-from galbatch.morphology.segments import grow
-from galbatch.morphology.sky import clipped_statistics
+from galbatch.morphology.kernels.jit import kernel
+from galbatch.morphology.kernels.filters import boxcar
+from galbatch.morphology.kernels.segments import grow
+from galbatch.morphology.kernels.sky import clipped_statistics
 
 _N_SIGMA = 1.5
 
@@ -43,10 +43,3 @@ def detect(raw, bad, seg):
     for y in range(ny):
         for x in range(nx):
             seg[y, x] = 1 if region[y, x] and not bad[y, x] else 0
-
-
-@kernel
-def detect_range(images, bad, bad_of, seg):
-    """``detect`` on each of ``images`` (n, H, W)."""
-    for i in range(len(images)):
-        detect(images[i].astype(np.float64), bad[bad_of[i]], seg[i])

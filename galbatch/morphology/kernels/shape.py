@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 
-from galbatch.morphology._jit import kernel
-from galbatch.morphology.filters import boxcar
-from galbatch.morphology.geometry import metric
-from galbatch.morphology.segments import brightest, grow
-from galbatch.morphology.sky import BOX, clipped_statistics
+from galbatch.morphology.kernels.jit import kernel
+from galbatch.morphology.kernels.filters import boxcar
+from galbatch.morphology.kernels.geometry import metric
+from galbatch.morphology.kernels.segments import brightest, grow
+from galbatch.morphology.kernels.sky import BOX, clipped_statistics
 
 UNDEFINED, ADDED_BRIGHTEST = 1, 2
 

@@ -12,11 +12,11 @@ import math
 
 import numpy as np
 
-from galbatch.morphology._jit import kernel
-from galbatch.morphology.filters import boxcar, gaussian
-from galbatch.morphology.moments import centroid
-from galbatch.morphology.profile import ETA
-from galbatch.morphology.segments import brightest, count_set, grow
+from galbatch.morphology.kernels.jit import kernel
+from galbatch.morphology.kernels.filters import boxcar, gaussian
+from galbatch.morphology.kernels.moments import centroid
+from galbatch.morphology.kernels.profile import ETA
+from galbatch.morphology.kernels.segments import brightest, count_set, grow
 
 ZERO_FLUX, ADDED_BRIGHTEST, UNDEFINED, NO_PEAK = 1, 2, 4, 8
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from galbatch.morphology._jit import kernel
+from galbatch.morphology.kernels.jit import kernel
 
 _RHO = 1.0 / 12.0  # variance of a pixel-wide top hat
 
@@ -55,7 +55,9 @@ def shape_of(image, where, xc, yc):
     valid = x2 > 0.0 and y2 > 0.0
     if not (np.isfinite(x2) and np.isfinite(y2) and np.isfinite(c)):
         return 0.0, 1.0, 0.0, False
-    while abs(x2 * y2 - c * c) < _RHO * _RHO:
+    for _ in range(100):
+        if abs(x2 * y2 - c * c) >= _RHO * _RHO:
+            break
         x2 += _RHO if x2 >= 0.0 else -_RHO
         y2 += _RHO if y2 >= 0.0 else -_RHO
     mid, spread = 0.5 * (x2 + y2), math.sqrt((0.5 * (x2 - y2)) ** 2 + c * c)

@@ -6,12 +6,12 @@ import math
 
 import numpy as np
 
-from galbatch.morphology._jit import kernel
-from galbatch.morphology.filters import gaussian
-from galbatch.morphology.geometry import ellipse_sum, metric
-from galbatch.morphology.moments import centroid, second_moments
-from galbatch.morphology.profile import ANNULUS
-from galbatch.morphology.segments import brightest, count_set, grow
+from galbatch.morphology.kernels.jit import kernel
+from galbatch.morphology.kernels.filters import gaussian
+from galbatch.morphology.kernels.geometry import ellipse_sum, metric
+from galbatch.morphology.kernels.moments import centroid, second_moments
+from galbatch.morphology.kernels.profile import ANNULUS
+from galbatch.morphology.kernels.segments import brightest, count_set, grow
 
 EMPTY, FULL, DISJOINT = 1, 2, 4
 _SMOOTHING = 0.2  # Petrosian radii

@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 
-from galbatch.morphology._jit import kernel
-from galbatch.morphology.filters import boxcar
+from galbatch.morphology.kernels.jit import kernel
+from galbatch.morphology.kernels.filters import boxcar
 
 BOX = 32
 
@@ -51,7 +51,9 @@ def box_statistics(box):
         for x in range(nx):
             variance += (box[y, x] - mean) ** 2
             asymmetry += abs(box[ny - 1 - y, nx - 1 - x] - box[y, x])
-    return mean, np.median(box), math.sqrt(variance / n), asymmetry / n
+    values = np.sort(box.copy().ravel())
+    median = 0.5 * (values[(n - 1) // 2] + values[n // 2])
+    return mean, median, math.sqrt(variance / n), asymmetry / n
 
 
 @kernel
@@ -75,17 +77,25 @@ def white_noise_smoothness(sigma, size):
 
 
 @kernel
-def _range_statistics(v, low, high):
+def _running_sums(v):
+    """Sums of the first i of the values and of their squares, both taken from the middle value."""
+    middle = v[v.size // 2]
+    one, two = np.zeros(v.size + 1), np.zeros(v.size + 1)
+    for i in range(v.size):
+        d = v[i] - middle
+        one[i + 1], two[i + 1] = one[i] + d, two[i] + d * d
+    return one, two
+
+
+@kernel
+def _range_statistics(v, sums, low, high):
+    """(mean, median, standard deviation) of the sorted values low..high-1."""
+    one, two = sums
     n = high - low
-    mean = 0.0
-    for i in range(low, high):
-        mean += v[i]
-    mean /= n
-    variance = 0.0
-    for i in range(low, high):
-        variance += (v[i] - mean) ** 2
+    mean = (one[high] - one[low]) / n
+    variance = max((two[high] - two[low]) / n - mean * mean, 0.0)
     median = 0.5 * (v[low + (n - 1) // 2] + v[low + n // 2])
-    return mean, median, math.sqrt(variance / n)
+    return v[v.size // 2] + mean, median, math.sqrt(variance)
 
 
 @kernel
@@ -103,21 +113,21 @@ def clipped_statistics(v):
 
     The mode is 2.5 median - 1.5 mean (Bertin & Arnouts 1996), itself of values clipped ten times about their median.
     """
-    low, high = 0, v.size
+    low, high, sums = 0, v.size, _running_sums(v)
     while True:
         inner_low, inner_high = low, high
         for _ in range(10):
-            _m, median, std = _range_statistics(v, inner_low, inner_high)
+            _m, median, std = _range_statistics(v, sums, inner_low, inner_high)
             a, b = _narrow(v, inner_low, inner_high, median, 3.0 * std)
             if a == inner_low and b == inner_high:
                 break
             inner_low, inner_high = a, b
-        mean, median, _s = _range_statistics(v, inner_low, inner_high)
+        mean, median, _s = _range_statistics(v, sums, inner_low, inner_high)
         mode = 2.5 * median - 1.5 * mean
-        _m, _md, std = _range_statistics(v, low, high)
+        _m, _md, std = _range_statistics(v, sums, low, high)
         a, b = _narrow(v, low, high, mode, 3.0 * std)
         if (a == low and b == high) or a >= b:
             break
         low, high = a, b
-    mean, median, std = _range_statistics(v, low, high)
+    mean, median, std = _range_statistics(v, sums, low, high)
     return 2.5 * median - 1.5 * mean, std

@@ -15,8 +15,8 @@ import math
 
 import numpy as np
 
-from galbatch.morphology._jit import kernel, sum_kernel
-from galbatch.morphology.geometry import metric, overlap
+from galbatch.morphology.kernels.jit import kernel, sum_kernel
+from galbatch.morphology.kernels.geometry import metric, overlap
 
 OUTSIDE = 100.0  # what the search sees where no asymmetry exists
 LEFT_STAMP, NO_FLUX = 1, 2
@@ -37,14 +37,13 @@ def reversed_padded(image, fill):
 
 
 @sum_kernel
-def _plain_row(row, turned0, turned1, x0, x1, shift, wy, wx):
-    """Sums of |I|, |I180 - I| over columns x0..x1-1; ``turned0/1`` the two source rows, padded by one."""
+def _plain_row(row, turned0, turned1, wy, wx):
+    """Sums of |I| and |I180 - I| over a piece of a row; ``turned0/1`` one pixel longer, from the two source rows."""
     s_abs = 0.0
     s_diff = 0.0
-    for x in range(x0, x1):
-        j = x + shift
-        a = turned0[j] + wx * (turned0[j + 1] - turned0[j])
-        b = turned1[j] + wx * (turned1[j + 1] - turned1[j])
+    for x in range(row.size):
+        a = turned0[x] + wx * (turned0[x + 1] - turned0[x])
+        b = turned1[x] + wx * (turned1[x + 1] - turned1[x])
         s_abs += abs(row[x])
         s_diff += abs(a + wy * (b - a) - row[x])
     return s_abs, s_diff
@@ -135,7 +134,8 @@ def _disc(image, turned, good, good_turned, masked, xc, yc, r):
         if not masked and 0 <= j and j + 1 < ny + 2:
             fast0, fast1 = max(x0, -sx), min(x1, nx + 1 - sx)
             if fast1 > fast0:
-                p, q = _plain_row(image[y], turned[j], turned[j + 1], fast0, fast1, sx, wy, wx)
+                p, q = _plain_row(image[y, fast0:fast1], turned[j, fast0 + sx:fast1 + sx + 1],
+                                  turned[j + 1, fast0 + sx:fast1 + sx + 1], wy, wx)
                 area += fast1 - fast0
                 s_abs += p
                 s_diff += q

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from galbatch.morphology._jit import kernel
-from galbatch.morphology.filters import boxcar
-from galbatch.morphology.geometry import overlap
+from galbatch.morphology.kernels.jit import kernel
+from galbatch.morphology.kernels.filters import boxcar
+from galbatch.morphology.kernels.geometry import overlap
 
 
 @kernel

@@ -11,16 +11,17 @@ import math
 
 import numpy as np
 
-from galbatch.morphology import asymmetry as asym
-from galbatch.morphology import gini_m20 as gm
-from galbatch.morphology import mid, profile, sersic, shape, sky
-from galbatch.morphology._jit import kernel
-from galbatch.morphology.filters import mask_outliers
+from galbatch.morphology.kernels import asymmetry as asym
+from galbatch.morphology.kernels import gini_m20 as gm
+from galbatch.morphology.kernels import mid, profile, sersic, shape, sky
+from galbatch.morphology.kernels.jit import entry, kernel
+from galbatch.morphology.kernels.detect import detect
+from galbatch.morphology.kernels.filters import mask_outliers
 from galbatch.morphology.flags import MorphFlag
-from galbatch.morphology.moments import centroid, shape_of
+from galbatch.morphology.kernels.moments import centroid, shape_of
 from galbatch.morphology.quantities import GROUPS, QUANTITIES
-from galbatch.morphology.segments import brightest, count_set
-from galbatch.morphology.smoothness import smoothness
+from galbatch.morphology.kernels.segments import count_set
+from galbatch.morphology.kernels.smoothness import smoothness
 
 _INDEX = {name: i for i, name in enumerate(QUANTITIES)}
 _BIT = {flag.name: int(flag) for flag in MorphFlag}
@@ -107,6 +108,27 @@ def _petro_flags(status):
 
 
 @kernel
+def _brightest_in(image, source):
+    """(y, x) of the brightest source pixel, the sky counting as zero."""
+    by = bx = 0
+    best = -np.inf
+    for y in range(image.shape[0]):
+        for x in range(image.shape[1]):
+            value = image[y, x] if source[y, x] else 0.0
+            if value > best:
+                best, by, bx = value, y, x
+    return by, bx
+
+
+@kernel
+def _any_masked(good):
+    for value in good.flat:
+        if value == 0.0:
+            return True
+    return False
+
+
+@kernel
 def _asymmetry_centre(image, turned, good, good_turned, masked, source, xc, yc, r_petro, sky_asymmetry):
     """(x, y, flag bits): the centre of minimal asymmetry near the centroid, else near the brightest pixel."""
     r, limit = 1.5 * r_petro, 0.25 * r_petro
@@ -114,7 +136,7 @@ def _asymmetry_centre(image, turned, good, good_turned, masked, source, xc, yc, 
     flags = 0
     if math.hypot(x - xc, y - yc) > limit:
         flags = F_DRIFT
-        by, bx = brightest(np.where(source, image, 0.0))
+        by, bx = _brightest_in(image, source)
         x, y, more = asym.minimise_asymmetry(image, turned, good, good_turned, masked,
                                              float(bx), float(by), r, sky_asymmetry)
         status |= more
@@ -178,7 +200,7 @@ def _gini_group(image, good, sigma, xc, yc, a, elongation, theta, out):
     if np.isnan(m):
         flags |= F_M20
     out[I_SN] = gm.sn_per_pixel(image, region, good, sigma)
-    if np.isnan(out[I_SN]):
+    if np.isnan(out[I_SN]) and sersic.noise_is_known(sigma):
         flags |= F_SN
     return region, flags
 
@@ -272,7 +294,7 @@ def _asymmetries(image, turned, good, good_turned, x, y, r, a_half, a_max, r_max
     return flags
 
 
-@kernel
+@kernel(inline="always")
 def measure_image(raw, seg, bad, sigma, fixed, centre, n_outlier, psf_sigma, groups, out):
     """Fill ``out`` (NaN on entry) for one image; returns the flag bits."""
     ny, nx = raw.shape
@@ -302,8 +324,8 @@ def measure_image(raw, seg, bad, sigma, fixed, centre, n_outlier, psf_sigma, gro
     flags |= _petro_flags(status)
     turned, good_turned = asym.reversed_padded(image, 0.0), asym.reversed_padded(good, 1.0)
     x, y = centre[0], centre[1]
-    if np.isnan(x) or np.isnan(y):
-        x, y, more = _asymmetry_centre(image, turned, good, good_turned, good.min() == 0.0, source, xc, yc,
+    if not (0.0 <= x < nx and 0.0 <= y < ny):
+        x, y, more = _asymmetry_centre(image, turned, good, good_turned, _any_masked(good), source, xc, yc,
                                        r_first, sky_asymmetry)
         flags |= more
     out[I_XA], out[I_XA + 1] = x, y
@@ -344,11 +366,17 @@ def measure_image(raw, seg, bad, sigma, fixed, centre, n_outlier, psf_sigma, gro
     return flags
 
 
-@kernel
+@entry
 def measure_range(images, seg, seg_of, bad, bad_of, sigma, sigma_of, fixed, centre, n_outlier, psf_sigma, groups,
-                  first, last, out, flags):
-    """Measure images ``first`` to ``last - 1``; ``*_of`` (n,) give the row of the maps that belongs to an image."""
+                  find, first, last, out, flags):
+    """Measure images ``first`` to ``last - 1``; ``*_of`` (n,) give the row of the maps that belongs to an image.
+
+    ``find``: 0 use ``seg``, 1 make it from the image first (``seg_of`` must not repeat), 2 make it and do no more.
+    """
     for i in range(first, last):
         raw = images[i].astype(np.float64)
-        flags[i] = measure_image(raw, seg[seg_of[i]], bad[bad_of[i]], sigma[sigma_of[i]], fixed[i], centre[i],
-                                 n_outlier, psf_sigma, groups, out[i])
+        if find > 0:
+            detect(raw, bad[bad_of[i]], seg[seg_of[i]])
+        if find < 2:
+            flags[i] = measure_image(raw, seg[seg_of[i]], bad[bad_of[i]], sigma[sigma_of[i]], fixed[i], centre[i],
+                                     n_outlier, psf_sigma, groups, out[i])

@@ -2,7 +2,7 @@
 
 ``Rings`` are the pixels sorted into bins of elliptical radius ``rho`` (see ``geometry``) with running sums of
 flux and area, so that one aperture costs its edge pixels only. A tuple of arrays:
-(start, flux_below, area_below, dx, dy, rho, flux, good), and the geometry (dxx, dxy, dyy, reach, elongation).
+(start, flux_below, area_below, dx, dy, rho, flux, good), and the geometry (dxx, dxy, dyy, reach, elongation, step).
 
 Petrosian radius: where the mean flux in an annulus one pixel wide is 0.2 of the mean inside
 (Petrosian 1976; Lotz et al. 2004 eq. 4). The coarse scan of 100 radii followed by root finding, the absolute
@@ -15,10 +15,11 @@ import math
 
 import numpy as np
 
-from galbatch.morphology._jit import kernel
-from galbatch.morphology.geometry import metric, overlap, reach
+from galbatch.morphology.kernels.jit import kernel
+from galbatch.morphology.kernels.geometry import metric, overlap, reach
 
 _STEP = 0.5
+_MAX_BINS = 4096
 ETA = 0.2
 ANNULUS = 1.0
 _N_SCAN = 100
@@ -35,16 +36,18 @@ def build_rings(image, good, xc, yc, elongation, theta):
     n = nx * ny
     rho_all = np.empty(n)
     bin_all = np.empty(n, np.int32)
-    top = 0
+    largest = 0.0
     for y in range(ny):
         dy = y - yc
         for x in range(nx):
             dx = x - xc
             rho = math.sqrt(dxx * dx * dx + 2.0 * dxy * dx * dy + dyy * dy * dy)
-            i = y * nx + x
-            rho_all[i] = rho
-            bin_all[i] = np.int32(rho / _STEP)
-            top = max(top, bin_all[i])
+            rho_all[y * nx + x] = rho
+            largest = max(largest, rho)
+    step = max(_STEP, largest / _MAX_BINS)
+    top = int(largest / step)
+    for i in range(n):
+        bin_all[i] = np.int32(rho_all[i] / step)
     start = np.zeros(top + 2, np.int64)
     for i in range(n):
         start[bin_all[i] + 1] += 1
@@ -65,7 +68,7 @@ def build_rings(image, good, xc, yc, elongation, theta):
             f += flux[j]
             a += ok[j]
         flux_below[k + 1], area_below[k + 1] = flux_below[k] + f, area_below[k] + a
-    shape = (dxx, dxy, dyy, reach(dxx, dxy, dyy), elongation)
+    shape = (dxx, dxy, dyy, reach(dxx, dxy, dyy), elongation, step)
     return (start, flux_below, area_below, px, py, rho_s, flux, ok), shape
 
 
@@ -73,14 +76,12 @@ def build_rings(image, good, xc, yc, elongation, theta):
 def inside(rings, shape, a):
     """(flux, unmasked area on the image) inside the ellipse of semi-major axis ``a``."""
     start, flux_below, area_below, px, py, rho_s, flux, ok = rings
-    dxx, dxy, dyy, q, _ = shape
+    dxx, dxy, dyy, q, _, step = shape
     if a <= 0.0:
         return 0.0, 0.0
     last = start.size - 1
-    low = min(max(int((a - q) / _STEP), 0), last)
-    if a - q < 0.0:
-        low = 0
-    high = min(int((a + q) / _STEP) + 1, last)
+    low = min(int(max(a - q, 0.0) / step), last)
+    high = min(int((a + q) / step) + 1, last)
     total, area = flux_below[low], area_below[low]
     for j in range(start[low], start[high]):
         r = rho_s[j]
@@ -117,7 +118,7 @@ def _root(rings, shape, low, f_low, high, f_high, total, fraction):
             break
         a = (low * f_high - high * f_low) / (f_high - f_low)
         if fraction > 0.0:
-            value = abs(inside(rings, shape, a)[0]) / total - fraction
+            value = _excess(rings, shape, a, total, fraction)
         else:
             value, _zero = _petrosian(rings, shape, a)
         if abs(value) < 1e-9:
@@ -161,6 +162,23 @@ def petrosian_radius(rings, shape, diagonal):
 
 
 @kernel
+def _excess(rings, shape, a, total, fraction):
+    return abs(inside(rings, shape, a)[0]) / total - fraction
+
+
+@kernel
+def _first_crossing(rings, shape, a_total, flux):
+    """Where the sum of whole pixels first exceeds ``flux``: within a pixel of where the exact one does."""
+    below, step = rings[1], shape[5]
+    for k in range(below.size):
+        if abs(below[k]) > flux:
+            return k * step
+        if k * step > a_total:
+            break
+    return a_total
+
+
+@kernel
 def fraction_radius(rings, shape, a_total, fraction):
     """(semi-major axis that holds ``fraction`` of the flux inside ``a_total``, False if that flux is <= 0)."""
     total, _ = inside(rings, shape, a_total)
@@ -168,14 +186,15 @@ def fraction_radius(rings, shape, a_total, fraction):
         return a_total, False
     positive = total > 0.0
     total = abs(total)
-    low, f_low = 0.0, -fraction
-    high, f_high = a_total, 1.0 - fraction
-    step = a_total / (_N_SCAN - 1)
-    for k in range(1, _N_SCAN):
-        a = k * step
-        value = abs(inside(rings, shape, a)[0]) / total - fraction
-        if value > 0.0:
-            high, f_high = a, value
-            break
-        low, f_low = a, value
-    return _root(rings, shape, low, f_low, high, f_high, total, fraction), positive
+    first = _first_crossing(rings, shape, a_total, fraction * total)
+    grid = a_total / (_N_SCAN - 1)
+    k = min(max(int(first / grid) - 1, 0), _N_SCAN - 2)
+    f_low = _excess(rings, shape, k * grid, total, fraction)
+    while f_low > 0.0 and k > 0:
+        k -= 1
+        f_low = _excess(rings, shape, k * grid, total, fraction)
+    f_high = _excess(rings, shape, (k + 1) * grid, total, fraction)
+    while f_high <= 0.0 and k < _N_SCAN - 2:
+        k, f_low = k + 1, f_high
+        f_high = _excess(rings, shape, (k + 1) * grid, total, fraction)
+    return _root(rings, shape, k * grid, f_low, (k + 1) * grid, f_high, total, fraction), positive

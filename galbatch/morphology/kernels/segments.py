@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from galbatch.morphology._jit import kernel
+from galbatch.morphology.kernels.jit import kernel
 
 
 @kernel

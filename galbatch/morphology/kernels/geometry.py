@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 
-from galbatch.morphology._jit import kernel
+from galbatch.morphology.kernels.jit import kernel
 
 _FINE = 4.0
 _MAX_DIVISION = 8

@@ -1,0 +1,77 @@
+"""Stamps to compare morphologies on: simulated galaxies over shape, size and S/N, and real ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+
+def simulated(n: int, npix: int, seed: int = 0):
+    """(images (n, npix, npix), segments, sigma (n,)): PSF-smoothed Sersic profiles with clumps, white noise."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:npix, :npix].astype(float)
+    images, sigma = np.empty((n, npix, npix)), np.empty(n)
+    for i in range(n):
+        x0, y0 = npix / 2 - 0.5 + rng.uniform(-2, 2, 2)
+        r_e, index, ellip, theta = rng.uniform(0.04, 0.13) * npix, rng.uniform(0.5, 4), rng.uniform(0, 0.7), rng.uniform(0, 3.1)
+        image = sersic(x, y, r_e, index, x0, y0, ellip, theta)
+        for _ in range(rng.integers(0, 7)):
+            cx, cy = x0 + rng.normal(0, r_e), y0 + rng.normal(0, r_e)
+            width = rng.uniform(0.8, 2.0)
+            image += rng.uniform(0.3, 3) * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * width**2))
+        image = ndimage.gaussian_filter(image, 1.2)
+        sigma[i] = 1 / 10 ** rng.uniform(0.5, 2.0)  # surface brightness at r_e over the noise: 3 to 100
+        images[i] = image + rng.normal(0, sigma[i], image.shape)
+    return images.astype(np.float32), segments(images, sigma), sigma
+
+
+def sersic(x, y, r_e, n, x0, y0, ellip, theta):
+    """Sersic profile with surface brightness 1 at r_e, b(n) of Ciotti & Bertin (1999)."""
+    b = 2 * n - 1 / 3 + 4 / (405 * n) + 46 / (25515 * n**2)
+    u = (x - x0) * np.cos(theta) + (y - y0) * np.sin(theta)
+    v = -(x - x0) * np.sin(theta) + (y - y0) * np.cos(theta)
+    z = np.sqrt(u**2 + (v / (1 - ellip)) ** 2) / r_e
+    return np.exp(-b * (np.maximum(z, 0.3 / r_e) ** (1 / n) - 1))
+
+
+def segments(images, sigma):
+    """1 where the 3 x 3 mean is above 1.5 sigma, connected to its maximum near the middle; 2 the other regions."""
+    out = np.zeros(images.shape, dtype=np.int32)
+    for i, image in enumerate(images):
+        smooth = ndimage.uniform_filter(np.nan_to_num(np.asarray(image, float)), 3)
+        q = len(image) // 4
+        middle = smooth[q:-q, q:-q]
+        y, x = np.unravel_index(np.argmax(middle), middle.shape)
+        labels, _ = ndimage.label(smooth > 1.5 * sigma[i], structure=np.ones((3, 3)))
+        sizes = np.bincount(labels.ravel())
+        own = labels[y + q, x + q]
+        out[i][(labels > 0) & (labels != own) & (sizes[labels] >= 9)] = 2
+        out[i][labels == own] = 1 if own else 0
+    return out
+
+
+def real(folder: Path, npix: int = 100):
+    """[(name, image, segment, sigma)] of real JWST and HST galaxies in ``folder``; empty if it is not there."""
+    from astropy.io import fits
+
+    found = []
+    for path in sorted((folder / "jwst_ceers").glob("*/f???w.fits")):
+        found.append((f"ceers {path.parent.name} {path.stem}", fits.getdata(path)))
+    archive = folder / "hst_galaxies" / "hst_candels_201x3_192px_0.06arcsec.npz"
+    if archive.exists():
+        cube = np.load(archive, allow_pickle=False)["images"][::8, 1]
+        found += [(f"hst {i}", image) for i, image in enumerate(cube)]
+    stamps = []
+    for name, image in found:
+        image = np.asarray(image, dtype=np.float32)
+        cut = [max(0, (size - npix) // 2) for size in image.shape]
+        image = image[cut[0]:cut[0] + npix, cut[1]:cut[1] + npix]
+        edge = np.concatenate([image[:8].ravel(), image[-8:].ravel()])
+        edge = edge[np.isfinite(edge)]
+        image = image - np.median(edge)
+        sigma = 1.4826 * np.median(np.abs(edge - np.median(edge)))
+        if np.isfinite(sigma) and sigma > 0:
+            stamps.append((name, image, segments(image[None], [sigma])[0], float(sigma)))
+    return stamps

@@ -1,0 +1,78 @@
+"""``galbatch flags``: what flag bits mean."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+
+@click.command("flags")
+@click.argument("number", metavar="[N]", required=False)
+@click.option("-m", "--morphology", is_flag=True, help="N is from a morph_flags column, not from flags.")
+@click.option("--json", "as_json", is_flag=True, help="The bits as JSON.")
+def command(number, morphology, as_json) -> int:
+    """Say what the bits of N mean: a value of the column flags, or with --morphology of a column
+    morph_flags_BAND. Without N, list every bit.
+
+    \b
+    galbatch flags 163840
+    galbatch flags --morphology 0x800
+    """
+    value = None if number is None else parse(number)
+    tables = {"flags": registry(False), "morph_flags": registry(True)}
+    if value is not None or morphology:
+        name = "morph_flags" if morphology else "flags"
+        tables = {name: tables[name] if value is None else decode(value, tables[name])}
+    if as_json:
+        click.echo(json.dumps(tables, indent=1))
+        return 0
+    for name, rows in tables.items():
+        click.echo(f"{name}:" if value is None else f"{name} = {value}: {len(rows) or 'no'} bit{'s' * (len(rows) != 1)}")
+        for row in rows:
+            severity = f" [{row['severity']}]" if "severity" in row else ""
+            click.echo(f"  {row['bit']:>2}  {row['value']:>12}  {row['name']:<22} {row['description']}{severity}")
+    return 0
+
+
+def parse(number: str) -> int:
+    """The flag value that a user typed: decimal, 0x hexadecimal, 0b binary, or a float column's ``2048.0``."""
+    from galbatch.errors import InputError
+
+    text = number.strip().replace("_", "")
+    try:
+        value = int(text[:-2] if text.endswith(".0") else text, 0)
+    except ValueError as error:
+        raise InputError(f"flags: '{number}' is not a flag value: give a whole number such as 163840 or "
+                         "0x28000.") from error
+    if value < 0:
+        raise InputError(f"flags: {value} is negative: flag values are sums of powers of two.")
+    return value
+
+
+def registry(morphology: bool) -> list[dict]:
+    """Every bit: its number, value, name and description; of morphology also what it says of the measurement."""
+    if not morphology:
+        from galbatch.types import FLAG_DESCRIPTIONS
+
+        return [_row(flag, text) for flag, text in FLAG_DESCRIPTIONS.items()]
+    from galbatch.morphology import MORPH_FLAG_DESCRIPTIONS, sersic_severity, severity
+
+    words = {0: "note", 1: "suspect", 2: "bad", 4: "nothing measured"}
+    rows = []
+    for flag, text in MORPH_FLAG_DESCRIPTIONS.items():
+        level = max(int(severity(int(flag))), int(sersic_severity(int(flag))))
+        rows.append(_row(flag, text) | {"severity": words[level]})
+    return rows
+
+
+def decode(value: int, rows: list[dict]) -> list[dict]:
+    """The rows of the bits set in ``value``, lowest first; bits that no release has defined are named so."""
+    known = {row["bit"]: row for row in rows}
+    return [known.get(bit, {"bit": bit, "value": 1 << bit, "name": f"UNKNOWN_{bit}",
+                            "description": "not defined in this release"})
+            for bit in range(value.bit_length()) if value >> bit & 1]
+
+
+def _row(flag, text) -> dict:
+    return {"bit": int(flag).bit_length() - 1, "value": int(flag), "name": flag.name, "description": text}

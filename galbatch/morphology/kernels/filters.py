@@ -1,0 +1,142 @@
+"""Smoothing on a stamp: Gaussian, boxcar, and the outlier test of Lotz et al. (2004).
+
+Conventions at the border follow scipy.ndimage: 'constant' counts what is outside as zero, 'reflect' repeats the
+border pixel (d c b a | a b c d).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from galbatch.morphology.kernels.jit import kernel
+
+
+@kernel
+def _reflect(i, n):
+    period = 2 * n
+    i %= period
+    return i if i < n else period - 1 - i
+
+
+@kernel
+def _add_scaled(out, values, factor):
+    for i in range(out.size):
+        out[i] += factor * values[i]
+
+
+@kernel
+def gaussian_weights(sigma):
+    """Normalised weights at distance 0, 1, ... up to 4 sigma; sigma is cut at 1000 pixels."""
+    sigma = min(sigma, 1000.0)
+    weight = np.empty(int(4.0 * sigma + 0.5) + 1)
+    norm = 0.0
+    for k in range(weight.size):
+        weight[k] = math.exp(-0.5 * (k / sigma) ** 2)
+        norm += weight[k] if k == 0 else 2.0 * weight[k]
+    for k in range(weight.size):
+        weight[k] /= norm
+    return weight
+
+
+@kernel
+def blur_columns(image, weight, reflect):
+    """Symmetric filter along the first axis of ``image`` (H, M)."""
+    ny, nx = image.shape
+    out = np.zeros((ny, nx))
+    for y in range(ny):
+        reach = weight.size - 1 if reflect else min(weight.size, ny) - 1
+        for k in range(-reach, reach + 1):
+            s = y + k
+            if s < 0 or s >= ny:
+                if not reflect:
+                    continue
+                s = _reflect(s, ny)
+            _add_scaled(out[y], image[s], weight[abs(k)])
+    return out
+
+
+@kernel
+def blur_rows(image, weight, reflect):
+    """Symmetric filter along the second axis of ``image`` (M, W)."""
+    ny, nx = image.shape
+    out = np.zeros((ny, nx))
+    r = weight.size - 1 if reflect else min(weight.size, nx) - 1
+    padded = np.zeros(nx + 2 * r)
+    for y in range(ny):
+        padded[r:r + nx] = image[y]
+        if reflect:
+            for k in range(1, r + 1):
+                padded[r - k] = image[y, _reflect(-k, nx)]
+                padded[r + nx - 1 + k] = image[y, _reflect(nx - 1 + k, nx)]
+        for k in range(2 * r + 1):
+            _add_scaled(out[y], padded[k:k + nx], weight[abs(k - r)])
+    return out
+
+
+@kernel
+def gaussian(image, sigma, reflect):
+    """Gaussian filter cut at 4 sigma, ``reflect`` False for zeros outside."""
+    if sigma <= 0.0:
+        return image.copy()
+    weight = gaussian_weights(sigma)
+    return blur_rows(blur_columns(image, weight, reflect), weight, reflect)
+
+
+@kernel
+def boxcar(image, size):
+    """Mean over size x size pixels, border reflected; an even box reaches one pixel further to the left."""
+    ny, nx = image.shape
+    if size <= 1:
+        return image.copy()
+    left = size // 2
+    middle = np.empty((ny, nx))
+    for y in range(ny):
+        total = 0.0
+        for k in range(size):
+            total += image[y, _reflect(k - left, nx)]
+        middle[y, 0] = total / size
+        for x in range(1, nx):
+            total += image[y, _reflect(x - left + size - 1, nx)] - image[y, _reflect(x - left - 1, nx)]
+            middle[y, x] = total / size
+    out = np.empty((ny, nx))
+    total_row = np.zeros(nx)
+    for k in range(size):
+        s = _reflect(k - left, ny)
+        for x in range(nx):
+            total_row[x] += middle[s, x]
+    for x in range(nx):
+        out[0, x] = total_row[x] / size
+    for y in range(1, ny):
+        add, drop = _reflect(y - left + size - 1, ny), _reflect(y - left - 1, ny)
+        for x in range(nx):
+            total_row[x] += middle[add, x] - middle[drop, x]
+            out[y, x] = total_row[x] / size
+    return out
+
+
+@kernel
+def mask_outliers(image, good, n_sigma):
+    """Clear ``good`` where a pixel differs from its 8 neighbours' mean by more than ``n_sigma`` of their scatter.
+
+    ``image`` as given, with non-finite values already replaced by zero. Returns how many were cleared.
+    """
+    ny, nx = image.shape
+    count = 0
+    column, square = np.empty(nx + 2), np.empty(nx + 2)  # sums over three rows, the border repeated
+    for y in range(ny):
+        above, here, below = image[max(y - 1, 0)], image[y], image[min(y + 1, ny - 1)]
+        for x in range(nx):
+            column[x + 1] = above[x] + here[x] + below[x]
+            square[x + 1] = above[x] * above[x] + here[x] * here[x] + below[x] * below[x]
+        column[0], column[nx + 1] = column[1], column[nx]
+        square[0], square[nx + 1] = square[1], square[nx]
+        for x in range(nx):
+            v = here[x]
+            mean = (column[x] + column[x + 1] + column[x + 2] - v) / 8.0
+            variance = (square[x] + square[x + 1] + square[x + 2] - v * v) / 8.0 - mean * mean
+            if variance >= 0.0 and abs(v - mean) > n_sigma * math.sqrt(variance):
+                good[y, x] = 0.0
+                count += 1
+    return count

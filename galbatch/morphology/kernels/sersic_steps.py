@@ -1,0 +1,64 @@
+"""The Sersic fit in two halves, for models that are convolved with a PSF in between, many sources side by side.
+
+A step proposes parameters and draws the model with its derivatives; the caller convolves these; the other half
+accepts or rejects. ``status`` of a source: 0 searching, 1 converged. Sources never see each other.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from galbatch.morphology.kernels import sersic
+from galbatch.morphology.kernels.jit import entry
+from galbatch.morphology.kernels.sersic_model import model_images
+
+
+@entry
+def propose_models(which, p, trial, normal, gradient, damping, images):
+    """For each source of ``which`` (m,): set ``trial`` from ``p`` and fill its ``images`` (m, H, 8, W)."""
+    for j in range(which.size):
+        i = which[j]
+        if np.isfinite(damping[i]):  # not finite: the first time, p as it is
+            for _ in range(20):
+                if sersic.propose(p[i], normal[i], gradient[i], damping[i], trial[i]):
+                    break
+                damping[i] *= 10.0
+                trial[i] = p[i]
+        else:
+            trial[i] = p[i]
+        sersic.limit(trial[i], images.shape[1], images.shape[3])
+        model_images(trial[i], images[j], sersic.DIVIDE)
+
+
+@entry
+def assess_models(which, images, data, weight, p, trial, normal, gradient, chi2, damping, hits, status):
+    """For each source of ``which``: take ``trial`` where chi2 fell, and say whether the search is over."""
+    matrix, vector = np.empty((7, 7)), np.empty(7)
+    for j in range(which.size):
+        i = which[j]
+        new = sersic.normal_equations(images[j], data[i], weight[i], matrix, vector)
+        if not np.isfinite(damping[i]):
+            normal[i], gradient[i], chi2[i], damping[i] = matrix, vector, new, 1e-3
+            p[i] = trial[i]
+        elif new <= chi2[i]:
+            status[i] = 1 if chi2[i] - new < sersic.TOLERANCE * chi2[i] else 0
+            normal[i], gradient[i], chi2[i] = matrix, vector, new
+            p[i] = trial[i]
+            hits[i] = sersic.limit(trial[i], data.shape[1], data.shape[2])
+            damping[i] = max(0.1 * damping[i], 1e-9)
+        else:
+            damping[i] *= 8.0
+            status[i] = 1 if damping[i] > 1e10 else 0
+
+
+@entry
+def fit_weights(images, seg, seg_of, bad, bad_of, sigma, sigma_of, weight):
+    """Fill ``weight`` (n, H, W) as in the fit of one image; NaN pixels get none."""
+    for i in range(len(images)):
+        good = np.zeros(images.shape[1:])
+        for y in range(images.shape[1]):
+            for x in range(images.shape[2]):
+                s = seg[seg_of[i], y, x]
+                if np.isfinite(images[i, y, x]) and not bad[bad_of[i], y, x] and (s == 0 or s == 1):
+                    good[y, x] = 1.0
+        sersic.weights(images[i], good, sigma[sigma_of[i]], weight[i])

@@ -1,0 +1,85 @@
+"""A user's own statistic, by entry point."""
+
+from importlib.metadata import EntryPoint
+
+import numpy as np
+import pytest
+
+from galbatch.errors import ConfigError
+from galbatch.morphology import Statistic, all_quantities, column_description, measure, measure_posterior, summarise
+from galbatch.morphology import plugins
+
+IMAGES = np.random.default_rng(0).normal(1, 1, (3, 16, 16)).astype(np.float32)
+
+peak = Statistic("peak", "nJy", "phot.flux.density;stat.max", "brightest pixel", lambda s: s.images.max(axis=(1, 2)))
+seen = []
+spy = Statistic("spy", "", "src.morph.param", "looks at everything",
+                lambda s: seen.append(s) or s.quantities["gini"] * s.pixel_scale_arcsec)
+broken = Statistic("broken", "", "src.morph.param", "divides by zero", lambda s: 1 / 0)
+crooked = Statistic("crooked", "", "src.morph.param", "one number for all", lambda s: 1.0)
+not_one = 3
+
+
+@pytest.fixture
+def install(monkeypatch):
+    def put(*names):
+        points = [EntryPoint(n, f"{__name__}:{n}", plugins.GROUP) for n in names]
+        monkeypatch.setattr(plugins, "entry_points", lambda group: points if group == plugins.GROUP else [])
+        plugins.installed_statistics.cache_clear()
+
+    yield put
+    plugins.installed_statistics.cache_clear()
+
+
+def test_statistic_is_measured_and_described(install):
+    install("peak")
+    table = measure(IMAGES, 0.1, groups=())
+    np.testing.assert_array_equal(table["peak"], IMAGES.max(axis=(1, 2)))
+    assert table.dtype.names[-1] == "flags"
+    assert all_quantities()["peak"].unit == "nJy"
+    assert column_description("peak_p50", all_quantities()).description.startswith("brightest pixel; median")
+
+
+def test_statistic_is_summarised_over_draws(install):
+    install("peak")
+    draws, obs = measure_posterior(IMAGES[None], IMAGES[:1], np.ones((1, 16, 16)), groups=())
+    columns = summarise(draws, obs)
+    np.testing.assert_allclose(columns["peak_p50"], np.median(IMAGES.max(axis=(1, 2))), rtol=1e-6)
+    np.testing.assert_allclose(columns["peak_obs"], IMAGES[0].max())
+
+
+def test_statistic_sees_read_only_views(install):
+    install("spy")
+    seen.clear()
+    mask = np.zeros((16, 16), bool)
+    table = measure(IMAGES, 0.1, mask=mask, sigma=np.ones((16, 16)), groups=("gini",))
+    inputs = seen[0]
+    assert inputs.segmap.shape == inputs.mask.shape == inputs.sigma.shape == IMAGES.shape
+    assert not inputs.images.flags.writeable
+    np.testing.assert_array_equal(table["spy"], table["gini"] * 0.1)
+
+
+@pytest.mark.parametrize(("name", "match"), [("broken", "division by zero"), ("crooked", r"shape \(\)"),
+                                             ("not_one", "int"), ("missing", "does not load")])  # fmt: skip
+def test_a_bad_statistic_stops_the_run_and_is_named(install, name, match):
+    install(name)
+    with pytest.raises(ConfigError, match=match) as caught:
+        measure(IMAGES, 0.1, groups=())
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["gini", "flags", "Peak", "a b", ""])
+def test_names_that_cannot_be_columns(name):
+    with pytest.raises(ConfigError, match="cannot be a column"):
+        Statistic(name, "", "", "", lambda s: s)
+
+
+def test_two_of_one_name(install, monkeypatch):
+    install("peak", "peak")
+    with pytest.raises(ConfigError, match="two installed"):
+        all_quantities()
+
+
+def test_without_plugins_nothing_changes(install):
+    install()
+    assert "peak" not in measure(IMAGES, 0.1, groups=()).dtype.names
