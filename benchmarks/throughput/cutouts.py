@@ -2,9 +2,9 @@
 
     python benchmarks/throughput/cutouts.py [--side 10000] [--sources 20000] [--out benchmarks/results.jsonl]
 
-First every stamp of a sample is compared with Cutout2D's, pixel by pixel; only then is anything timed. Times are CPU times of
-this process (the page cache is warm: the mosaic was just written and read), the best of ``--repeats``. One line of JSON is printed, and
-appended to ``--out``.
+First every stamp of a sample is compared with Cutout2D's, pixel by pixel; only then is anything timed.
+Times are CPU times of this process (the page cache is warm: the mosaic was just written and read), the best
+of ``--repeats``. One line of JSON is printed, and appended to ``--out``.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def ours(tile, rows) -> np.ndarray:
     x, y = tile.grid.to_pixel(rows["ra"], rows["dec"])
     x0, y0 = np.floor(x + 0.5).astype(int) - SIZE // 2, np.floor(y + 0.5).astype(int) - SIZE // 2
     for first in range(0, len(x0), BATCH):
-        stamps, _ = tile.images["sci"].boxes(y0[first:first + BATCH], x0[first:first + BATCH], SIZE, SIZE)
+        stamps, _ = tile.images["sci"].boxes(y0[first : first + BATCH], x0[first : first + BATCH], SIZE, SIZE)
     return stamps
 
 
@@ -72,7 +72,7 @@ def planes(tile, rows) -> None:
     x, y = tile.grid.to_pixel(rows["ra"], rows["dec"])
     x0, y0 = np.floor(x + 0.5).astype(int) - SIZE // 2, np.floor(y + 0.5).astype(int) - SIZE // 2
     for first in range(0, len(x0), BATCH):
-        tile.read(y0[first:first + BATCH], x0[first:first + BATCH], SIZE, SIZE)
+        tile.read(y0[first : first + BATCH], x0[first : first + BATCH], SIZE, SIZE)
 
 
 def peer(data, wcs, rows) -> np.ndarray:
@@ -83,7 +83,8 @@ def peer(data, wcs, rows) -> np.ndarray:
 
 
 def check(tile, data, wcs, rows) -> int:
-    """Compare with Cutout2D; returns the number of stamps compared. Raises AssertionError on the first difference."""
+    """Compare with Cutout2D; returns the number of stamps compared. Raises AssertionError on the first
+    difference."""
     x, y = tile.grid.to_pixel(rows["ra"], rows["dec"])
     x0, y0 = np.floor(x + 0.5).astype(int) - SIZE // 2, np.floor(y + 0.5).astype(int) - SIZE // 2
     got, ok = tile.images["sci"].boxes(y0, x0, SIZE, SIZE)
@@ -110,7 +111,9 @@ def best(function, repeats: int) -> float:
 
 
 def commit() -> str:
-    done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent)
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
+    )
     return done.stdout.strip()
 
 
@@ -136,15 +139,33 @@ def main() -> None:
         ny, nx = tile.shape
         on = (x > 0) & (x < nx - 1) & (y > 0) & (y < ny - 1)
         few = {k: v[on] for k, v in some.items()}
-        rates = {"sorted_per_s": args.sources / best(lambda: ours(tile, rows), args.repeats),
-                 "unsorted_per_s": args.sources / best(lambda: ours(tile, random), args.repeats),
-                 "all_planes_per_s": args.sources / best(lambda: planes(tile, rows), args.repeats),
-                 "whole_batches_per_s": BATCH / best(lambda: survey.cut({k: v[args.sources // 2:args.sources // 2 + BATCH] for k, v in rows.items()}, SIZE), args.repeats),
-                 "cutout2d_skycoord_per_s": len(few["ra"]) / best(lambda: peer(data, wcs, few), args.repeats)}
-    result = {"benchmark": "cutouts", "commit": commit(), "machine": platform.processor() or platform.machine(), "cores": os.cpu_count(),
-              "python": sys.version.split()[0], "numpy": np.__version__, "mosaic_pix": args.side, "stamp_pix": SIZE, "sources": args.sources,
-              "compared": compared, **{k: round(v, 1) for k, v in rates.items()},
-              "ratio_to_cutout2d": round(rates["sorted_per_s"] / rates["cutout2d_skycoord_per_s"], 1)}
+        rates = {
+            "sorted_per_s": args.sources / best(lambda: ours(tile, rows), args.repeats),
+            "unsorted_per_s": args.sources / best(lambda: ours(tile, random), args.repeats),
+            "all_planes_per_s": args.sources / best(lambda: planes(tile, rows), args.repeats),
+            "whole_batches_per_s": BATCH
+            / best(
+                lambda: survey.cut(
+                    {k: v[args.sources // 2 : args.sources // 2 + BATCH] for k, v in rows.items()}, SIZE
+                ),
+                args.repeats,
+            ),
+            "cutout2d_skycoord_per_s": len(few["ra"]) / best(lambda: peer(data, wcs, few), args.repeats),
+        }
+    result = {
+        "benchmark": "cutouts",
+        "commit": commit(),
+        "machine": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "python": sys.version.split()[0],
+        "numpy": np.__version__,
+        "mosaic_pix": args.side,
+        "stamp_pix": SIZE,
+        "sources": args.sources,
+        "compared": compared,
+        **{k: round(v, 1) for k, v in rates.items()},
+        "ratio_to_cutout2d": round(rates["sorted_per_s"] / rates["cutout2d_skycoord_per_s"], 1),
+    }
     line = json.dumps(result)
     print(line)
     if args.out:

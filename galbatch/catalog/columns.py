@@ -27,9 +27,13 @@ def check_types(path: str, schema: pa.Schema, pixel_columns: bool = False) -> No
     if missing:
         close = {m: [n for n in names if n.lower() in _ALIASES.get(m, (m,))] for m in missing}
         hint = "; ".join(f"{m} may be your {v[0]!r}" for m, v in close.items() if v)
-        raise InputError(f"{path} has no column {', '.join(missing)}. It has: {', '.join(names[:30]) or '(none)'}. "
-                         f"Rename {hint}." if hint else f"{path} has no column {', '.join(missing)}. It has: "
-                         f"{', '.join(names[:30]) or '(none)'}. Add {'it' if len(missing) == 1 else 'them'}.")
+        raise InputError(
+            f"{path} has no column {', '.join(missing)}. It has: {', '.join(names[:30]) or '(none)'}. "
+            f"Rename {hint}."
+            if hint
+            else f"{path} has no column {', '.join(missing)}. It has: "
+            f"{', '.join(names[:30]) or '(none)'}. Add {'it' if len(missing) == 1 else 'them'}."
+        )
     doubles = sorted({n for n in names if names.count(n) > 1})
     if doubles:
         raise InputError(f"{path} has more than one column named {', '.join(doubles)}. Rename them.")
@@ -37,23 +41,35 @@ def check_types(path: str, schema: pa.Schema, pixel_columns: bool = False) -> No
     for name in (n for n in (*_FLOATS, *_INTEGERS) if n in names):
         kind = schema.field(name).type
         if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)):
-            raise InputError(f"{path}: column {name} is of type {kind}: it must hold numbers"
-                             f"{' in degrees, not sexagesimal text' if name in ('ra', 'dec') else ''}.")
+            raise InputError(
+                f"{path}: column {name} is of type {kind}: it must hold numbers"
+                f"{' in degrees, not sexagesimal text' if name in ('ra', 'dec') else ''}."
+            )
 
 
-_ALIASES = {"source_id": ("id", "source_id", "sourceid", "objid", "object_id", "number"),
-            "ra": ("ra", "alpha_j2000", "raj2000", "ra_deg", "alphawin_j2000"),
-            "dec": ("dec", "delta_j2000", "dej2000", "dec_deg", "deltawin_j2000")}
+_ALIASES = {
+    "source_id": ("id", "source_id", "sourceid", "objid", "object_id", "number"),
+    "ra": ("ra", "alpha_j2000", "raj2000", "ra_deg", "alphawin_j2000"),
+    "dec": ("dec", "delta_j2000", "dej2000", "dec_deg", "deltawin_j2000"),
+}
 
 
 def check_id_type(path: str, kind: pa.DataType) -> None:
     """Integers and strings only: a float has lost the digits of ids above 2^53."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    if pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind) \
-            or pa.types.is_string_view(kind):
+    if (
+        pa.types.is_integer(kind)
+        or pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_string_view(kind)
+    ):
         return
-    why = "integers above 2^53 lose their last digits as floats" if pa.types.is_floating(kind) else "it is no identifier"
+    why = (
+        "integers above 2^53 lose their last digits as floats"
+        if pa.types.is_floating(kind)
+        else "it is no identifier"
+    )
     raise InputError(f"{path}: source_id is of type {kind}: {why}. Store it as a 64-bit integer or a string.")
 
 
@@ -76,22 +92,31 @@ def to_numpy(path: str, name: str, column: pa.ChunkedArray) -> np.ndarray:
         return np.asarray(pc.fill_null(column.cast(pa.int64()), -1))
     if name == "tile":
         if pa.types.is_floating(kind):
-            raise InputError(f"{path}: column tile is of type {kind}: store names of tiles as strings or integers.")
+            raise InputError(
+                f"{path}: column tile is of type {kind}: store names of tiles as strings or integers."
+            )
         return np.asarray(pc.fill_null(column.cast(pa.string()), "").to_pylist(), dtype=object)
     return column.to_numpy()
 
 
 def _float(column: pa.ChunkedArray) -> np.ndarray:
-    return np.array(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), float) \
-        if not pa.types.is_null(column.type) else np.full(len(column), np.nan)
+    return (
+        np.array(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), float)
+        if not pa.types.is_null(column.type)
+        else np.full(len(column), np.nan)
+    )
 
 
 def _ids(path: str, column: pa.ChunkedArray, kind: pa.DataType) -> np.ndarray:
     if column.null_count:
-        raise InputError(f"{path}: source_id is missing in {column.null_count} rows. Every source needs an id.")
+        raise InputError(
+            f"{path}: source_id is missing in {column.null_count} rows. Every source needs an id."
+        )
     if pa.types.is_integer(kind):
         try:
             return np.asarray(column.cast(pa.int64()))
         except pa.ArrowInvalid as error:
-            raise InputError(f"{path}: source_id holds integers above 2^63 - 1 ({error}). Store ids as strings.") from error
+            raise InputError(
+                f"{path}: source_id holds integers above 2^63 - 1 ({error}). Store ids as strings."
+            ) from error
     return np.asarray(column.to_pylist(), dtype=object)

@@ -20,8 +20,14 @@ from galbatch.catalog.metadata import column_metadata
 from galbatch.errors import InputError
 
 BATCH_ROWS = 65536
-_ASTROPY = {".fits": "fits", ".fit": "fits", ".ecsv": "ascii.ecsv", ".vot": "votable", ".votable": "votable",
-            ".xml": "votable"}
+_ASTROPY = {
+    ".fits": "fits",
+    ".fit": "fits",
+    ".ecsv": "ascii.ecsv",
+    ".vot": "votable",
+    ".votable": "votable",
+    ".xml": "votable",
+}
 
 
 def open_catalog(path: str | Path, pixel_columns: bool = False) -> Catalog:
@@ -43,8 +49,10 @@ def open_catalog(path: str | Path, pixel_columns: bool = False) -> Catalog:
         elif suffix in _ASTROPY:
             catalog = _InMemory(path, _read_astropy(path, _ASTROPY[suffix]))
         else:
-            raise InputError(f"Catalogue {path}: the ending {path.suffix!r} is not known. Use .parquet, .fits, .ecsv, "
-                             ".vot or .xml.")
+            raise InputError(
+                f"Catalogue {path}: the ending {path.suffix!r} is not known. Use .parquet, .fits, .ecsv, "
+                ".vot or .xml."
+            )
         check_types(str(path), catalog.schema, pixel_columns)
     except InputError:
         raise
@@ -109,7 +117,9 @@ class Catalog:
             if high == len(rows):
                 break
         if sum(p.num_rows for p in parts) != len(rows):
-            raise InputError(f"Catalogue {self.path} has {self.n_rows} rows; rows up to {rows.max()} were asked for.")
+            raise InputError(
+                f"Catalogue {self.path} has {self.n_rows} rows; rows up to {rows.max()} were asked for."
+            )
         names = columns if columns is not None else self.columns
         table = pa.concat_tables(parts) if parts else self.schema.empty_table().select(names)
         return table.take(np.argsort(order, kind="stable"))
@@ -121,8 +131,11 @@ class _Parquet(Catalog):
     def __init__(self, path: Path, source):
         self._source = source
         single = isinstance(source, pq.ParquetFile)
-        super().__init__(path, source.schema_arrow if single else source.schema,
-                         source.metadata.num_rows if single else source.count_rows())
+        super().__init__(
+            path,
+            source.schema_arrow if single else source.schema,
+            source.metadata.num_rows if single else source.count_rows(),
+        )
 
     def __getstate__(self):
         return {"path": self.path}
@@ -182,7 +195,9 @@ def _read_astropy(path: Path, kind: str) -> pa.Table:
 
 def _plain_values(column) -> np.ndarray | None:
     """A native one-dimensional numpy array; None for columns of other shapes, which cannot pass through."""
-    values = np.asarray(getattr(column, "filled", lambda *_: column)() if np.ma.isMaskedArray(column) else column)
+    values = np.asarray(
+        getattr(column, "filled", lambda *_: column)() if np.ma.isMaskedArray(column) else column
+    )
     if values.ndim != 1:
         return None
     if values.dtype.kind == "S":

@@ -30,11 +30,16 @@ def validate(catalog: Catalog, pixel_columns: bool = False) -> Validation:
     pair = ("x", "y") if pixel_columns else ("ra", "dec")
     subject = str(catalog.path.name)
     if catalog.n_rows == 0:
-        return Validation([Finding("warn", "empty", subject, "the catalogue has no rows", "The run will be empty.")])
+        return Validation(
+            [Finding("warn", "empty", subject, "the catalogue has no rows", "The run will be empty.")]
+        )
     flags, findings = _duplicate_ids(catalog, subject)
     a, b = np.empty(catalog.n_rows), np.empty(catalog.n_rows)
     for start, rows in catalog.batches(list(pair)):
-        a[start:start + len(rows[pair[0]])], b[start:start + len(rows[pair[1]])] = rows[pair[0]], rows[pair[1]]
+        a[start : start + len(rows[pair[0]])], b[start : start + len(rows[pair[1]])] = (
+            rows[pair[0]],
+            rows[pair[1]],
+        )
     if pixel_columns:
         bad = ~(np.isfinite(a) & np.isfinite(b))
         if bad.any():
@@ -44,8 +49,15 @@ def validate(catalog: Catalog, pixel_columns: bool = False) -> Validation:
     near = close_pairs(a, b, SAME_POSITION_ARCSEC)
     if near.any():
         flags[near] |= Flag.DUPLICATE_POSITION
-        more.append(Finding("warn", "duplicate_position", subject, f"{int(near.sum())} rows lie within "
-                            f"{SAME_POSITION_ARCSEC} arcsec of another", "They are flagged DUPLICATE_POSITION."))
+        more.append(
+            Finding(
+                "warn",
+                "duplicate_position",
+                subject,
+                f"{int(near.sum())} rows lie within {SAME_POSITION_ARCSEC} arcsec of another",
+                "They are flagged DUPLICATE_POSITION.",
+            )
+        )
     return Validation([*findings, *more, *_units(catalog, subject)], flags, bad)
 
 
@@ -55,14 +67,22 @@ def _duplicate_ids(catalog: Catalog, subject: str) -> tuple[np.ndarray, list[Fin
         part = rows["source_id"] if rows["source_id"].dtype != object else _hashes(rows["source_id"])
         if keys is None:
             keys = np.empty(catalog.n_rows, part.dtype)
-        keys[start:start + len(part)] = part
+        keys[start : start + len(part)] = part
     double = duplicates(keys)
     if not double.any():
         return flags, []
     flags[double] = int(Flag.DUPLICATE_ID)
     listed = catalog.take(np.nonzero(double)[0][:_LISTED], ["source_id"]).column(0).to_pylist()
-    return flags, [Finding("error", "duplicate_id", subject, f"{int(double.sum())} rows share their source_id with "
-                           f"another, e.g. {', '.join(map(str, listed))}", "Give every source its own id.")]
+    return flags, [
+        Finding(
+            "error",
+            "duplicate_id",
+            subject,
+            f"{int(double.sum())} rows share their source_id with "
+            f"another, e.g. {', '.join(map(str, listed))}",
+            "Give every source its own id.",
+        )
+    ]
 
 
 def duplicates(keys: np.ndarray) -> np.ndarray:
@@ -80,15 +100,34 @@ def check_positions(ra: np.ndarray, dec: np.ndarray, subject: str) -> tuple[np.n
     if bad.all():
         swapped = finite.any() and np.all(np.abs(ra[finite]) <= 90) and np.all(np.abs(dec[finite]) <= 360)
         hint = "ra and dec look swapped." if swapped else "Give degrees, ICRS."
-        return bad, [Finding("error", "bad_position", subject, "no row has a position: ra must be 0 to 360 and dec -90 to "
-                             "90 deg", hint)]
+        return bad, [
+            Finding(
+                "error",
+                "bad_position",
+                subject,
+                "no row has a position: ra must be 0 to 360 and dec -90 to 90 deg",
+                hint,
+            )
+        ]
     if bad.any():
         findings.append(_rows(bad, subject, "ra or dec that is no position"))
     good_ra, good_dec = ra[~bad], dec[~bad]
-    if len(good_ra) > 3 and np.all(np.abs(good_ra) <= 2 * np.pi) and np.all(np.abs(good_dec) <= np.pi / 2) \
-            and (np.ptp(good_ra) > 0.5 or np.ptp(good_dec) > 0.5):
-        findings.append(Finding("warn", "radians", subject, f"all ra are within 0 to 2 pi and all dec within +-pi/2 "
-                                f"(first: {good_ra[0]:.5f}, {good_dec[0]:.5f})", "Make sure that they are degrees."))
+    if (
+        len(good_ra) > 3
+        and np.all(np.abs(good_ra) <= 2 * np.pi)
+        and np.all(np.abs(good_dec) <= np.pi / 2)
+        and (np.ptp(good_ra) > 0.5 or np.ptp(good_dec) > 0.5)
+    ):
+        findings.append(
+            Finding(
+                "warn",
+                "radians",
+                subject,
+                f"all ra are within 0 to 2 pi and all dec within +-pi/2 "
+                f"(first: {good_ra[0]:.5f}, {good_dec[0]:.5f})",
+                "Make sure that they are degrees.",
+            )
+        )
     return bad, findings
 
 
@@ -96,7 +135,9 @@ def close_pairs(ra: np.ndarray, dec: np.ndarray, arcsec: float) -> np.ndarray:
     """(n,) bool: rows with another row within ``arcsec``, by strips of declination that overlap by that
     much."""
     near = np.zeros(len(ra), bool)
-    order = np.argsort(np.where(np.isfinite(ra) & (np.abs(dec) <= 90), dec, np.inf), kind="stable").astype(np.int64)
+    order = np.argsort(np.where(np.isfinite(ra) & (np.abs(dec) <= 90), dec, np.inf), kind="stable").astype(
+        np.int64
+    )
     count = int(np.sum(np.isfinite(ra) & (np.abs(dec) <= 90)))
     for first in range(0, count, _STRIP_ROWS):
         last = min(first + _STRIP_ROWS, count)
@@ -135,8 +176,13 @@ def _hashes(ids: np.ndarray) -> np.ndarray:
 def _rows(bad: np.ndarray, subject: str, what: str) -> Finding:
     rows = np.nonzero(bad)[0]
     listed = ", ".join(map(str, rows[:_LISTED])) + (" ..." if len(rows) > _LISTED else "")
-    return Finding("warn", "bad_position", subject, f"{len(rows)} rows have {what}: rows {listed}",
-                   "They fail in the run (BAD_POSITION); all others are processed.")
+    return Finding(
+        "warn",
+        "bad_position",
+        subject,
+        f"{len(rows)} rows have {what}: rows {listed}",
+        "They fail in the run (BAD_POSITION); all others are processed.",
+    )
 
 
 def _units(catalog: Catalog, subject: str) -> list[Finding]:
@@ -144,5 +190,7 @@ def _units(catalog: Catalog, subject: str) -> list[Finding]:
     for name in ("ra", "dec"):
         unit = catalog.meta.get(name, {}).get("unit", "deg").strip().lower()
         if unit not in ("deg", "degree", "degrees", ""):
-            out.append(Finding("error", "unit", subject, f"column {name} is in {unit!r}", "Convert it to degrees."))
+            out.append(
+                Finding("error", "unit", subject, f"column {name} is in {unit!r}", "Convert it to degrees.")
+            )
     return out

@@ -10,15 +10,24 @@ import click
 
 @click.command("check")
 @click.argument("catalog", type=click.Path(dir_okay=True))
-@click.option("--survey", metavar="S.toml", type=click.Path(),
-              help="Survey file  [default: the catalogue's name with the ending .toml].")
+@click.option(
+    "--survey",
+    metavar="S.toml",
+    type=click.Path(),
+    help="Survey file  [default: the catalogue's name with the ending .toml].",
+)
 @click.option("--bands", metavar="A,B", help="Use only these bands of the survey file.")
 @click.option("--out", metavar="RUN", type=click.Path(), help="Run folder, to see if its disk has room.")
-@click.option("--model", metavar="PATH", type=click.Path(), help="Model folder  [default: the shipped model].")
+@click.option(
+    "--model", metavar="PATH", type=click.Path(), help="Model folder  [default: the shipped model]."
+)
 @click.option("--draws", type=int, default=16, show_default=True, help="Posterior draws a source.")
-@click.option("--noise", is_flag=True, help="Measure the noise of the mosaics too, where the survey file asks for it.")
+@click.option(
+    "--noise", is_flag=True, help="Measure the noise of the mosaics too, where the survey file asks for it."
+)
+@click.option("--checksums", is_flag=True, help="Read every file through and compare it with its DATASUM.")
 @click.option("--json", "as_json", is_flag=True, help="The findings as JSON.")
-def command(catalog, survey, bands, out, model, draws, noise, as_json) -> int:
+def command(catalog, survey, bands, out, model, draws, noise, checksums, as_json) -> int:
     """Look for what would spoil a run on CATALOG: files, WCS, grids, units, PSFs, ids, positions, model,
     disk.
 
@@ -29,7 +38,7 @@ def command(catalog, survey, bands, out, model, draws, noise, as_json) -> int:
     galbatch check sources.parquet --survey ceers.toml --noise
     """
     names = tuple(b.strip() for b in bands.split(",") if b.strip()) if bands else ()
-    findings = collect(catalog, survey, names, out, model, draws, noise)
+    findings = collect(catalog, survey, names, out, model, draws, noise, checksums)
     if as_json:
         click.echo(json.dumps([asdict(f) for f in findings], indent=1))
     else:
@@ -37,7 +46,7 @@ def command(catalog, survey, bands, out, model, draws, noise, as_json) -> int:
     return 1 if any(f.level == "error" for f in findings) else 0
 
 
-def collect(catalog, survey, bands, out, model, draws, noise) -> list:
+def collect(catalog, survey, bands, out, model, draws, noise=False, checksums=False) -> list:
     """All findings, the gravest first. Raises only when the catalogue or the survey file cannot be read at
     all."""
     from galbatch.catalog import open_catalog, validate
@@ -51,6 +60,10 @@ def collect(catalog, survey, bands, out, model, draws, noise) -> list:
         findings += check_footprint(opened, source.batches())
         findings += _noise(opened) if noise else []
         findings += _product(catalog, opened, bands, out, model, draws, source)
+    if checksums:
+        from galbatch.cutouts.preflight import verify_checksums
+
+        findings += verify_checksums(opened)
     order = {"error": 0, "warn": 1, "info": 2}
     return sorted(findings, key=lambda f: order[f.level])
 
@@ -63,11 +76,18 @@ def _noise(survey) -> list:
         measured = survey.measure_noise()
     except GalbatchError as error:
         return [Finding("error", "noise", survey.config.path, str(error), "Give err_scale and noise_acf.")]
-    return [Finding("info", "noise", band if tile == "0" else f"{band}, tile {tile}",
-                    f"true noise is {entry['err_scale']:.3f} of the map's"
-                    f"{', measured around each source' if entry['local'] else ''}; lag-1 correlation "
-                    f"{(entry['noise_acf'][3][4] + entry['noise_acf'][4][3]) / 2:.2f}; {entry['n_blank']} blank pixels")
-            for band, tiles in measured.items() for tile, entry in tiles.items()]
+    return [
+        Finding(
+            "info",
+            "noise",
+            band if tile == "0" else f"{band}, tile {tile}",
+            f"true noise is {entry['err_scale']:.3f} of the map's"
+            f"{', measured around each source' if entry['local'] else ''}; lag-1 correlation "
+            f"{(entry['noise_acf'][3][4] + entry['noise_acf'][4][3]) / 2:.2f}, {entry['n_blank']} blank",
+        )
+        for band, tiles in measured.items()
+        for tile, entry in tiles.items()
+    ]
 
 
 def _product(catalog, survey, bands, out, model, draws, source) -> list:
@@ -89,8 +109,15 @@ def _product(catalog, survey, bands, out, model, draws, source) -> list:
         room = prepare.check_space(RunPaths(root), layout)
     except GalbatchError as error:
         return [Finding("error", "run", "model and disk", str(error))]
-    return [Finding("info", "run", "model and disk", f"stamps of {layout.stamp_pix} pixels, {layout.n_batches} batches of "
-                    f"{layout.batch}; {root}: {room}")]
+    return [
+        Finding(
+            "info",
+            "run",
+            "model and disk",
+            f"stamps of {layout.stamp_pix} pixels, {layout.n_batches} batches of "
+            f"{layout.batch}; {root}: {room}",
+        )
+    ]
 
 
 def show(findings) -> None:

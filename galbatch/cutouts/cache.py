@@ -37,6 +37,7 @@ def cache_folder() -> Path:
 def gunzipped(path: str, stamp: FileStamp, limit: int = DEFAULT_BYTES) -> str:
     """The path of the unpacked ``path`` (a local .gz file or a URL). Raises ``InputError`` for a damaged
     file."""
+
     def unpack(target: Path) -> None:
         source = open_bytes(path, stamp)
         try:
@@ -45,11 +46,15 @@ def gunzipped(path: str, stamp: FileStamp, limit: int = DEFAULT_BYTES) -> str:
                 while chunk := packed.read(_CHUNK):
                     total += len(chunk)
                     if total > limit:
-                        raise InputError(f"{path} unpacks to more than {limit} bytes, the bound of the cache "
-                                         f"{cache_folder()}. Unpack it yourself.")
+                        raise InputError(
+                            f"{path} unpacks to more than {limit} bytes, the bound of the cache "
+                            f"{cache_folder()}. Unpack it yourself."
+                        )
                     out.write(chunk)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise InputError(f"{path} is a damaged or truncated gzip file: {error}. Copy it again.") from error
+            raise InputError(
+                f"{path} is a damaged or truncated gzip file: {error}. Copy it again."
+            ) from error
         finally:
             source.close()
 
@@ -58,6 +63,7 @@ def gunzipped(path: str, stamp: FileStamp, limit: int = DEFAULT_BYTES) -> str:
 
 def untiled(path: str, stamp: FileStamp, index: int, limit: int = DEFAULT_BYTES) -> str:
     """The path of a plain FITS file with extension ``index`` of the tile-compressed local ``path``."""
+
     def unpack(target: Path) -> None:
         try:
             with warnings.catch_warnings():
@@ -70,16 +76,20 @@ def untiled(path: str, stamp: FileStamp, index: int, limit: int = DEFAULT_BYTES)
         except OSError as error:
             raise InputError(f"{path}: extension {index} cannot be decompressed: {error}.") from error
         except Exception as error:
-            raise InputError(f"{path}: extension {index} cannot be decompressed: {type(error).__name__}: {error}. "
-                             "Copy the file again.") from error
+            raise InputError(
+                f"{path}: extension {index} cannot be decompressed: {type(error).__name__}: {error}. "
+                "Copy the file again."
+            ) from error
 
     return _cached(path, stamp, f"#{index}", unpack, limit)
 
 
 def _cached(path: str, stamp: FileStamp, part: str, unpack: Callable[[Path], None], limit: int) -> str:
     folder = cache_folder()
-    key = hashlib.blake2b(f"{path}{part}\0{stamp.size}\0{stamp.mtime_ns}\0{stamp.etag}".encode("utf-8", "replace"),
-                          digest_size=16).hexdigest()
+    key = hashlib.blake2b(
+        f"{path}{part}\0{stamp.size}\0{stamp.mtime_ns}\0{stamp.etag}".encode("utf-8", "replace"),
+        digest_size=16,
+    ).hexdigest()
     target = folder / f"{key}.fits"
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -96,8 +106,10 @@ def _cached(path: str, stamp: FileStamp, part: str, unpack: Callable[[Path], Non
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(f"{path} cannot be unpacked into the cache {folder}: {error.strerror or error}. Set "
-                         "GALBATCH_CACHE to a folder with room.") from error
+        raise InputError(
+            f"{path} cannot be unpacked into the cache {folder}: {error.strerror or error}. Set "
+            "GALBATCH_CACHE to a folder with room."
+        ) from error
     _evict(folder, target, limit)
     return str(target)
 

@@ -13,19 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from galbatch.cutouts.keys import BAND_KEYS, SURVEY_KEYS, TILE_KEYS, check_keys, finite, positive
 from galbatch.cutouts.layout import PLANES, Layout, PlaneRule, load_layout
 from galbatch.errors import ConfigError
 
-_NUMBER = (int, float)
-_SURVEY_KEYS = {"name": str, "layout": str, "description": str, "stamp_arcsec": _NUMBER, "stamp_pix": int,
-                "neighbours": str, "pixel_columns": bool, "tiles": list, "bands": dict}
-_TILE_KEYS = {"sci": str, "err": str, "wht": str, "var": str, "exp": str, "mask": str, "seg": str, "psf": str,
-              "mask_bits": (int, list), "pixel_scale_arcsec": _NUMBER, "err_scale": (int, float, str),
-              "noise_acf": str, "zero_point_ab": _NUMBER, "unit": str, "psf_scale_arcsec": _NUMBER,
-              "psf_frame": str, "psf_norm": str, "psf_centre": str, "saturation": _NUMBER, "optional": list}
-_BAND_KEYS = {**_TILE_KEYS, "tiles": list}
-_CHOICES = {"neighbours": ("mask", "keep"), "psf_frame": ("mosaic", "detector"), "psf_norm": ("keep", "unit"),
-            "psf_centre": ("check", "recentre")}
 _SCHEMES = ("http", "https", "s3", "gs", "gcs", "abfs", "az")
 
 
@@ -110,11 +101,13 @@ def load_survey(path: str | Path, bands: list[str] | tuple[str, ...] | None = No
             raise ConfigError(f"Survey file {path} is not a regular file.")
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"Survey file {path} does not exist. Give it with --survey, or put it beside the catalogue "
-                          "under the catalogue's name with the ending .toml.") from None
+        raise ConfigError(
+            f"Survey file {path} does not exist. Give it with --survey, or put it beside the catalogue "
+            "under the catalogue's name with the ending .toml."
+        ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"Survey file {path} cannot be read: {error}.") from error
-    check_keys(path, "the survey file", table, _SURVEY_KEYS)
+    check_keys(path, "the survey file", table, SURVEY_KEYS)
     layout = load_layout(table.get("layout", "generic"), path.parent)
     if not table.get("bands"):
         raise ConfigError(f"{path} has no band. Add a table such as [bands.f200w] with sci, err and psf.")
@@ -124,10 +117,15 @@ def load_survey(path: str | Path, bands: list[str] | tuple[str, ...] | None = No
         raise ConfigError(f"{path}: tiles = {tiles}: give different names as strings.")
     stamp_arcsec = positive(path, "stamp_arcsec", table.get("stamp_arcsec"))
     return SurveyConfig(
-        name=table.get("name", path.stem), layout=layout,
+        name=table.get("name", path.stem),
+        layout=layout,
         bands=tuple(_band(path, name, table["bands"][name], layout, tiles) for name in wanted),
-        stamp_arcsec=stamp_arcsec, stamp_pix=positive(path, "stamp_pix", table.get("stamp_pix")),
-        neighbours=table.get("neighbours", "mask"), pixel_columns=table.get("pixel_columns", False), path=str(path))
+        stamp_arcsec=stamp_arcsec,
+        stamp_pix=positive(path, "stamp_pix", table.get("stamp_pix")),
+        neighbours=table.get("neighbours", "mask"),
+        pixel_columns=table.get("pixel_columns", False),
+        path=str(path),
+    )
 
 
 def _selected(path: Path, tables: dict, bands) -> list[str]:
@@ -135,8 +133,10 @@ def _selected(path: Path, tables: dict, bands) -> list[str]:
         return list(tables)
     unknown = [b for b in bands if b not in tables]
     if unknown or not bands or len(set(bands)) != len(bands):
-        raise ConfigError(f"Bands {', '.join(unknown or bands) or '(none)'} cannot be selected from {path}: it has "
-                          f"{', '.join(tables)}; name each once.")
+        raise ConfigError(
+            f"Bands {', '.join(unknown or bands) or '(none)'} cannot be selected from {path}: it has "
+            f"{', '.join(tables)}; name each once."
+        )
     return list(bands)
 
 
@@ -145,7 +145,7 @@ def _band(path: Path, name: str, table: Any, layout: Layout, tiles: list[str]) -
         raise ConfigError(f"{path}: band name {name!r}: use letters, digits, '_', '.', '+', '-', at most 40.")
     if not isinstance(table, dict):
         raise ConfigError(f"{path}: bands.{name} must be a table, not {table!r}.")
-    check_keys(path, f"bands.{name}", table, _BAND_KEYS)
+    check_keys(path, f"bands.{name}", table, BAND_KEYS)
     common = {k: v for k, v in table.items() if k != "tiles"}
     if "tiles" in table:
         entries = table["tiles"]
@@ -155,7 +155,7 @@ def _band(path: Path, name: str, table: Any, layout: Layout, tiles: list[str]) -
         entries = [{"name": t} for t in tiles] or [{"name": "0"}]
     out = []
     for i, entry in enumerate(entries):
-        check_keys(path, f"bands.{name}.tiles", entry, {**_TILE_KEYS, "name": str, "tile": str})
+        check_keys(path, f"bands.{name}.tiles", entry, {**TILE_KEYS, "name": str, "tile": str})
         tile = entry.get("name", entry.get("tile", str(i)))
         own = {k: v for k, v in entry.items() if k not in ("name", "tile")}
         out.append(_tile(path, name, tile, {**common, **own}, layout))
@@ -169,25 +169,38 @@ def _tile(path: Path, band: str, tile: str, table: dict, layout: Layout) -> Tile
     where = f"bands.{band}" + ("" if tile == "0" else f", tile {tile}")
     for key in ("sci", "psf"):
         if key not in table:
-            raise ConfigError(f"{path}: {where} has no {key}. Add {key} = \"file.fits\".")
+            raise ConfigError(f'{path}: {where} has no {key}. Add {key} = "file.fits".')
     optional = table.get("optional", [])
     if not set(map(str, optional)) <= set(PLANES[1:]):
         raise ConfigError(f"{path}: {where}: optional = {optional}: use some of {', '.join(PLANES[1:])}.")
-    planes = {p: _plane(path, where, p, table, layout, optional, {"tile": tile, "band": band}) for p in PLANES}
+    planes = {
+        p: _plane(path, where, p, table, layout, optional, {"tile": tile, "band": band}) for p in PLANES
+    }
     planes = {k: v for k, v in planes.items() if v is not None}
     if not any(p in planes for p in layout.noise):
-        raise ConfigError(f"{path}: {where} has no noise map. Add one of {', '.join(layout.noise)} "
-                          f"(layout {layout.name}).")
+        raise ConfigError(
+            f"{path}: {where} has no noise map. Add one of {', '.join(layout.noise)} (layout {layout.name})."
+        )
     acf = table.get("noise_acf", "none")
     if acf not in ("none", "measure"):
         acf = parse_path(path, f"{where}: noise_acf", acf, {"tile": tile, "band": band})[0]
-    numbers = {k: positive(path, f"{where}: {k}", table.get(k)) for k in ("pixel_scale_arcsec", "psf_scale_arcsec")}
+    numbers = {
+        k: positive(path, f"{where}: {k}", table.get(k)) for k in ("pixel_scale_arcsec", "psf_scale_arcsec")
+    }
     for key in ("zero_point_ab", "saturation"):
         numbers[key] = finite(path, f"{where}: {key}", table.get(key))
     words = {k: table[k] for k in ("psf_frame", "psf_norm", "psf_centre", "unit") if k in table}
     psf, ext = parse_path(path, f"{where}: psf", table["psf"], {"tile": tile, "band": band})
-    return TileConfig(name=tile, **planes, psf=Plane(psf, ext), mask_bits=_mask_bits(path, where, table, layout),
-                      err_scale=_err_scale(path, where, table.get("err_scale", 1.0)), noise_acf=acf, **numbers, **words)
+    return TileConfig(
+        name=tile,
+        **planes,
+        psf=Plane(psf, ext),
+        mask_bits=_mask_bits(path, where, table, layout),
+        err_scale=_err_scale(path, where, table.get("err_scale", 1.0)),
+        noise_acf=acf,
+        **numbers,
+        **words,
+    )
 
 
 def _plane(path, where, plane, table, layout, optional, names) -> Plane | None:
@@ -219,8 +232,10 @@ def parse_path(path: Path, where: str, text: str, names: dict[str, str]) -> tupl
     if "::" in file or "://" in file:
         scheme = file.split("://")[0]
         if "::" in file or scheme not in _SCHEMES:
-            raise ConfigError(f"{path}: {where} = {text!r}: URLs of {', '.join(_SCHEMES)} can be read, "
-                              "other paths are local.")
+            raise ConfigError(
+                f"{path}: {where} = {text!r}: URLs of {', '.join(_SCHEMES)} can be read, "
+                "other paths are local."
+            )
         return file, ext
     full = Path(path.parent, file)
     try:
@@ -233,12 +248,18 @@ def _mask_bits(path, where, table, layout) -> int | tuple[int | str, ...]:
     bits = table.get("mask_bits", layout.mask_bits)
     if isinstance(bits, int):
         if isinstance(bits, bool) or not 0 < bits < 2**63:
-            raise ConfigError(f"{path}: {where}: mask_bits = {bits}: a number is a bit mask above 0; a list holds bit "
-                              "numbers or names.")
+            raise ConfigError(
+                f"{path}: {where}: mask_bits = {bits}: a number is a bit mask above 0; a list holds bit "
+                "numbers or names."
+            )
         return bits
-    ok = all(isinstance(b, str) or (isinstance(b, int) and not isinstance(b, bool) and 0 <= b < 63) for b in bits)
+    ok = all(
+        isinstance(b, str) or (isinstance(b, int) and not isinstance(b, bool) and 0 <= b < 63) for b in bits
+    )
     if not ok:
-        raise ConfigError(f"{path}: {where}: mask_bits = {list(bits)}: list bit numbers (0 to 62) or mask plane names.")
+        raise ConfigError(
+            f"{path}: {where}: mask_bits = {list(bits)}: list bit numbers (0 to 62) or mask plane names."
+        )
     return tuple(bits)
 
 
@@ -246,35 +267,8 @@ def _err_scale(path, where, value) -> float | str:
     if value == "measure":
         return value
     if isinstance(value, str):
-        raise ConfigError(f"{path}: {where}: err_scale = {value!r}: give a positive number or \"measure\".")
+        raise ConfigError(f'{path}: {where}: err_scale = {value!r}: give a positive number or "measure".')
     return positive(path, f"{where}: err_scale", value)
-
-
-def positive(path, where, value):
-    """``value`` if it is None or a finite number above 0; ``ConfigError`` otherwise."""
-    if value is not None and not (finite(path, where, value) > 0):
-        raise ConfigError(f"{path}: {where} = {value}: it must be above 0.")
-    return value
-
-
-def finite(path, where, value):
-    """``value`` if it is None or a finite number; ``ConfigError`` otherwise."""
-    if value is not None and not abs(value) < 1e300:
-        raise ConfigError(f"{path}: {where} = {value}: it must be finite.")
-    return value
-
-
-def check_keys(path: Path, where: str, table: dict, keys: dict) -> None:
-    """Refuse unknown keys, wrong types and wrong choices, and say what is allowed."""
-    for key, value in table.items():
-        if key not in keys:
-            raise ConfigError(f"{path}: unknown key {key!r} in {where}. Allowed: {', '.join(keys)}.")
-        kinds = keys[key]
-        if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is not bool):
-            names = " or ".join(t.__name__ for t in (kinds if isinstance(kinds, tuple) else (kinds,)))
-            raise ConfigError(f"{path}: {where}: {key} = {value!r} is of type {type(value).__name__}, not {names}.")
-        if key in _CHOICES and value not in _CHOICES[key]:
-            raise ConfigError(f"{path}: {where}: {key} = {value!r}: use {' or '.join(map(repr, _CHOICES[key]))}.")
 
 
 def _plain(value):

@@ -53,7 +53,8 @@ class ImageHDU:
 
 
 def parse_header(text: str) -> fits.Header:
-    """A header from its cards; what astropy would warn about is tolerated, cards that cannot be parsed are left out."""
+    """A header from its cards; what astropy would warn about is tolerated, cards that cannot be parsed are
+    left out."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         header = fits.Header.fromstring(text)
@@ -86,8 +87,10 @@ def scan_images(source: LocalBytes | RemoteBytes) -> list[ImageHDU]:
         except Exception as error:
             raise InputError(f"{source.path}: header of extension {index} is malformed: {error}.") from error
         if offset + span > size:
-            raise InputError(f"{source.path} is truncated: extension {index} needs {offset + span} bytes, the file has "
-                             f"{size}. Copy it again.")
+            raise InputError(
+                f"{source.path} is truncated: extension {index} needs {offset + span} bytes, the file has "
+                f"{size}. Copy it again."
+            )
         if image is not None:
             images.append(image)
         position = offset + -(-span // BLOCK) * BLOCK
@@ -106,15 +109,17 @@ def _read_header(source, start: int, first: bool) -> tuple[str | None, int]:
         if not first and not text.startswith(b"XTENSION"):
             return None, 0
         for i in range(0, len(text) - 79, 80):
-            if text[i:i + 8] == b"END     ":
+            if text[i : i + 8] == b"END     ":
                 try:
-                    return text[:i + 80].decode("ascii"), start + -(-(i + 80) // BLOCK) * BLOCK
+                    return text[: i + 80].decode("ascii"), start + -(-(i + 80) // BLOCK) * BLOCK
                 except UnicodeDecodeError as error:
                     raise InputError(f"{source.path}: a header holds bytes that are not ASCII.") from error
         if len(part) < block:
             break
         block = min(4 * block, 1 << 20)
-    raise InputError(f"{source.path} is truncated or damaged: a header that starts at byte {start} has no END card.")
+    raise InputError(
+        f"{source.path} is truncated or damaged: a header that starts at byte {start} has no END card."
+    )
 
 
 def _parse_hdu(path, index, header, text, offset) -> tuple[ImageHDU | None, int]:
@@ -136,8 +141,19 @@ def _parse_hdu(path, index, header, text, offset) -> tuple[ImageHDU | None, int]
         axes = axes[:-1]
     if (kind != "IMAGE" and not compressed) or len(axes) not in (2, 3) or not all(axes):
         return None, span
-    return ImageHDU(path, name, index, tuple(reversed(axes)), _DTYPES[bitpix], offset, _number(header, "BSCALE", 1.0),
-                    _number(header, "BZERO", 0.0), header.get("BLANK") if bitpix > 0 else None, text, compressed), span
+    return ImageHDU(
+        path,
+        name,
+        index,
+        tuple(reversed(axes)),
+        _DTYPES[bitpix],
+        offset,
+        _number(header, "BSCALE", 1.0),
+        _number(header, "BZERO", 0.0),
+        header.get("BLANK") if bitpix > 0 else None,
+        text,
+        compressed,
+    ), span
 
 
 def _number(header, key: str, default: float) -> float:
@@ -159,8 +175,10 @@ def choose(images: list[ImageHDU], path: str, ext: tuple[str, ...]) -> ImageHDU:
     if not ext and images:
         return images[0]
     held = ", ".join(f"{i.name or i.index}" for i in images) or "no image"
-    raise InputError(f"{path} has no image extension {' or '.join(ext) or 'at all'}: it holds {held}. "
-                     "Name one as path[EXTNAME].")
+    raise InputError(
+        f"{path} has no image extension {' or '.join(ext) or 'at all'}: it holds {held}. "
+        "Name one as path[EXTNAME]."
+    )
 
 
 def read_boxes(source, image: ImageHDU, y0, x0, h: int, w: int, plane: int = 0, fill=np.nan):
@@ -218,7 +236,7 @@ def _from_span(source, image, base, members, y0, x0, out, ok):
         return
     raw = source.read_block(base + top * nx * dtype.itemsize, (bottom - top) * nx * dtype.itemsize)
     rows = len(raw) // (nx * dtype.itemsize)
-    block = raw[:rows * nx * dtype.itemsize].view(dtype).reshape(rows, nx)
+    block = raw[: rows * nx * dtype.itemsize].view(dtype).reshape(rows, nx)
     for i in members:
         ya, yb = max(y0[i], 0), min(y0[i] + h, ny)
         xa, xb = max(x0[i], 0), min(x0[i] + w, nx)
@@ -227,7 +245,9 @@ def _from_span(source, image, base, members, y0, x0, out, ok):
         if yb - top > rows:
             ok[i] = False
             continue
-        out[i, ya - y0[i]:yb - y0[i], xa - x0[i]:xb - x0[i]] = _scaled(block[ya - top:yb - top, xa:xb], image, out.dtype)
+        out[i, ya - y0[i] : yb - y0[i], xa - x0[i] : xb - x0[i]] = _scaled(
+            block[ya - top : yb - top, xa:xb], image, out.dtype
+        )
 
 
 def _from_rows(source, image, base, members, y0, x0, out, ok):
@@ -253,7 +273,9 @@ def _crossing_edge(source, image, base, y, x, stamp, ok, i) -> None:
         return
     size = np.dtype(image.dtype).itemsize
     raw, good = source.read_rows(base + (np.arange(ya, yb) * nx + xa) * size, (xb - xa) * size)
-    stamp[ya - y:yb - y, xa - x:xb - x] = _scaled(raw.view(image.dtype).reshape(yb - ya, xb - xa), image, stamp.dtype)
+    stamp[ya - y : yb - y, xa - x : xb - x] = _scaled(
+        raw.view(image.dtype).reshape(yb - ya, xb - xa), image, stamp.dtype
+    )
     ok[i] &= good.all()
 
 
@@ -265,7 +287,11 @@ def _scaled(block: np.ndarray, image: ImageHDU, dtype) -> np.ndarray:
         return (block.astype(np.float64) * image.bscale + image.bzero).astype(dtype)
     if dtype.kind != "f":
         if image.bscale == 1.0 and float(image.bzero).is_integer():
-            return block.astype(np.int64) + np.int64(image.bzero) if image.bzero < 2**63 else block.astype(np.int64)
+            return (
+                block.astype(np.int64) + np.int64(image.bzero)
+                if image.bzero < 2**63
+                else block.astype(np.int64)
+            )
         return (block * image.bscale + image.bzero).astype(np.int64)
     values = block.astype(np.float64) * image.bscale + image.bzero
     if image.blank is not None:
@@ -277,7 +303,9 @@ def read_image(source, image: ImageHDU, dtype=np.float32) -> np.ndarray:
     """A whole image or cube, in native byte order. Raises ``InputError`` if it is cut short."""
     raw = source.read(image.offset, image.nbytes)
     if len(raw) < image.nbytes:
-        raise InputError(f"{image.path} is truncated: {image.name} needs {image.nbytes} bytes, {len(raw)} are there.")
+        raise InputError(
+            f"{image.path} is truncated: {image.name} needs {image.nbytes} bytes, {len(raw)} are there."
+        )
     return _scaled(np.frombuffer(raw, image.dtype).reshape(image.shape), image, np.dtype(dtype))
 
 

@@ -35,16 +35,37 @@ def check_footprint(survey, batches: Iterable[tuple[int, dict[str, np.ndarray]]]
     if not total:
         return []
     if anywhere < LEAST_INSIDE * total:
-        return [Finding("error", "footprint", survey.config.path, f"{anywhere} of {total} sources lie on the images",
-                        _why(survey, sample))]
+        return [
+            Finding(
+                "error",
+                "footprint",
+                survey.config.path,
+                f"{anywhere} of {total} sources lie on the images",
+                _why(survey, sample),
+            )
+        ]
     out = [Finding("info", "footprint", "catalogue", f"{anywhere} of {total} sources lie on the images")]
     for band, count in inside.items():
         if count < anywhere:
-            out.append(Finding("warn", "footprint", band, f"{anywhere - count} sources of {anywhere} are not covered",
-                               "They lack this band (BAND_MISSING)."))
+            out.append(
+                Finding(
+                    "warn",
+                    "footprint",
+                    band,
+                    f"{anywhere - count} sources of {anywhere} are not covered",
+                    "They lack this band (BAND_MISSING).",
+                )
+            )
     if anywhere < total:
-        out.append(Finding("warn", "footprint", "catalogue", f"{total - anywhere} sources lie outside every image",
-                           "They fail in the run (OFF_IMAGE); all others are processed."))
+        out.append(
+            Finding(
+                "warn",
+                "footprint",
+                "catalogue",
+                f"{total - anywhere} sources lie outside every image",
+                "They fail in the run (OFF_IMAGE); all others are processed.",
+            )
+        )
     return out
 
 
@@ -53,8 +74,11 @@ def _why(survey, rows) -> str:
     if survey.config.pixel_columns or not {"ra", "dec"} <= set(rows):
         return "Are x and y (and tile) those of the finest band's images?"
     ra, dec = np.asarray(rows["ra"], float), np.asarray(rows["dec"], float)
-    guesses = {"ra and dec look swapped.": (dec, ra), "They look like radians: convert to degrees.":
-               (np.degrees(ra), np.degrees(dec)), "ra looks like hours: multiply by 15.": (ra * 15, dec)}
+    guesses = {
+        "ra and dec look swapped.": (dec, ra),
+        "They look like radians: convert to degrees.": (np.degrees(ra), np.degrees(dec)),
+        "ra looks like hours: multiply by 15.": (ra * 15, dec),
+    }
     for text, (a, b) in guesses.items():
         found = place(survey, survey.finest(), {"ra": a, "dec": b}).inside.max(axis=0) > 0
         if found.mean() > 0.5:
@@ -68,5 +92,7 @@ def _why(survey, rows) -> str:
         return "Is it the right survey file?"
     ny, nx = tile.shape
     at = tile.grid.to_sky([(nx - 1) / 2], [(ny - 1) / 2])
-    return (f"Is it the right survey file? {tile.images['sci'].path} is centred on ra {at[0][0]:.5f}, dec "
-            f"{at[1][0]:.5f}; the first source is at {ra[0]:.5f}, {dec[0]:.5f}.")
+    return (
+        f"Is it the right survey file? {tile.images['sci'].path} is centred on ra {at[0][0]:.5f}, dec "
+        f"{at[1][0]:.5f}; the first source is at {ra[0]:.5f}, {dec[0]:.5f}."
+    )

@@ -74,8 +74,9 @@ class Grid:
         return out
 
 
-def grid_of(header, shape: tuple[int, int], where: str, scale_arcsec: float | None = None,
-            need_sky: bool = True) -> Grid:
+def grid_of(
+    header, shape: tuple[int, int], where: str, scale_arcsec: float | None = None, need_sky: bool = True
+) -> Grid:
     """The grid of an image from its header; ``scale_arcsec`` wins over the header's scale.
 
     Raises ``InputError`` when the header has no usable celestial WCS and one is needed, or when no scale is
@@ -84,10 +85,14 @@ def grid_of(header, shape: tuple[int, int], where: str, scale_arcsec: float | No
     wcs, problem = _celestial(header)
     if wcs is None:
         if need_sky:
-            raise InputError(f"{where}: {problem}. Repair its header, or give positions in pixels: pixel_columns = true "
-                             "and columns x, y.")
+            raise InputError(
+                f"{where}: {problem}. Repair its header, or give positions in pixels: pixel_columns = true "
+                "and columns x, y."
+            )
         if scale_arcsec is None:
-            raise InputError(f"{where}: {problem}, and pixel_scale_arcsec is not given. Give it in the survey file.")
+            raise InputError(
+                f"{where}: {problem}, and pixel_scale_arcsec is not given. Give it in the survey file."
+            )
         return Grid(shape, None, float(scale_arcsec), None, False)
     found = _scale(wcs)
     if scale_arcsec is not None and abs(scale_arcsec / found - 1) > 1e-6:
@@ -97,8 +102,13 @@ def grid_of(header, shape: tuple[int, int], where: str, scale_arcsec: float | No
         else:
             wcs.wcs.cdelt = wcs.wcs.cdelt * factor
         wcs.wcs.set()
-    linear = wcs.sip is None and wcs.cpdis1 is None and wcs.cpdis2 is None and wcs.det2im1 is None \
+    linear = (
+        wcs.sip is None
+        and wcs.cpdis1 is None
+        and wcs.cpdis2 is None
+        and wcs.det2im1 is None
         and all(t.endswith("-TAN") for t in wcs.wcs.ctype)
+    )
     return Grid(shape, wcs, float(scale_arcsec or found), found, linear)
 
 
@@ -116,13 +126,19 @@ def _celestial(header) -> tuple[WCS | None, str]:
             if wcs.wcs.lng != 0 or not wcs.wcs.ctype[0].startswith("RA"):
                 return None, "its first axis is not right ascension"
             if not (np.all(np.abs(wcs.wcs.crval) <= [720, 90]) and np.all(np.abs(wcs.wcs.crpix) < 1e9)):
-                return None, f"its WCS refers to impossible CRVAL {list(wcs.wcs.crval)} or CRPIX {list(wcs.wcs.crpix)}"
+                return (
+                    None,
+                    f"it has impossible CRVAL {list(wcs.wcs.crval)} or CRPIX {list(wcs.wcs.crpix)}",
+                )
             centre = wcs.all_pix2world([[0.0, 0.0]], 0)
             if not np.all(np.isfinite(centre)):
                 return None, "its WCS gives no finite coordinates"
             return wcs, ""
         except Exception as error:
-            return None, f"its WCS cannot be read ({type(error).__name__}: {str(error).strip().splitlines()[:1]})"
+            return (
+                None,
+                f"its WCS cannot be read ({type(error).__name__}: {str(error).strip().splitlines()[:1]})",
+            )
 
 
 def _scale(wcs: WCS) -> float:

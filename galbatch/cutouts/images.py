@@ -86,7 +86,11 @@ class ImagePool:
             return OpenImage(plane.path, hdu, source)
         if isinstance(source, RemoteBytes):
             raise InputError(f"{plane.path} is tile-compressed and remote: download it first.")
-        packed = source.path if not _is_packed(plane.path, source) else gunzipped(plane.path, self.pins[plane.path])
+        packed = (
+            source.path
+            if not _is_packed(plane.path, source)
+            else gunzipped(plane.path, self.pins[plane.path])
+        )
         local = open_bytes(untiled(packed, self.pins[plane.path], hdu.index))
         plain = scan_images(local)[0]
         return OpenImage(plane.path, plain, local)

@@ -19,8 +19,16 @@ from galbatch.errors import ConfigError
 
 PLANES = ("sci", "err", "wht", "var", "exp", "mask", "seg")
 _NOISE = ("err", "var", "wht", "exp")
-_KEYS = {"description": str, "noise": list, "poisson": str, "unit": str, "zero_point_ab": (int, float),
-         "mask_bits": list, "saturated_bits": list, "planes": dict}
+_KEYS = {
+    "description": str,
+    "noise": list,
+    "poisson": str,
+    "unit": str,
+    "zero_point_ab": (int, float),
+    "mask_bits": list,
+    "saturated_bits": list,
+    "planes": dict,
+}
 _PLANE_KEYS = {"ext": list, "from": str, "replace": list, "optional": bool}
 
 
@@ -65,14 +73,18 @@ def load_layout(name: str, folder: Path) -> Layout:
     if not re.fullmatch(r"[a-z0-9-]+", name):
         path = folder / name
         if path.suffix != ".toml" or (path.exists() and not path.is_file()):
-            raise ConfigError(f"layout = {name!r} is unknown. Known: {', '.join(layout_names())}; or the path of a "
-                              "layout .toml file.")
+            raise ConfigError(
+                f"layout = {name!r} is unknown. Known: {', '.join(layout_names())}; or the path of a "
+                "layout .toml file."
+            )
     try:
         text = path.read_text(encoding="utf-8")
         table = tomllib.loads(text)
     except FileNotFoundError:
-        raise ConfigError(f"layout = {name!r} is unknown. Known: {', '.join(layout_names())}; or the path of a "
-                          "layout .toml file.") from None
+        raise ConfigError(
+            f"layout = {name!r} is unknown. Known: {', '.join(layout_names())}; or the path of a "
+            "layout .toml file."
+        ) from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"Layout {path} cannot be read: {error}.") from error
     return _parse(path.stem, path, table)
@@ -91,8 +103,17 @@ def _parse(name: str, path: Path, table: dict) -> Layout:
         if plane not in PLANES:
             raise ConfigError(f"{path}: unknown plane {plane!r}. Known: {', '.join(PLANES)}.")
         planes[plane] = _rule(path, plane, rule)
-    return Layout(name, table.get("description", ""), noise, poisson, table.get("unit"), table.get("zero_point_ab"),
-                  _bits(path, "mask_bits", table), _bits(path, "saturated_bits", table), planes)
+    return Layout(
+        name,
+        table.get("description", ""),
+        noise,
+        poisson,
+        table.get("unit"),
+        table.get("zero_point_ab"),
+        _bits(path, "mask_bits", table),
+        _bits(path, "saturated_bits", table),
+        planes,
+    )
 
 
 def _rule(path: Path, plane: str, rule) -> PlaneRule:
@@ -107,12 +128,16 @@ def _rule(path: Path, plane: str, rule) -> PlaneRule:
         raise ConfigError(f"{path}: planes.{plane}.replace = {replace}: give two strings, [old, new].")
     if rule.get("from") not in (None, "sci"):
         raise ConfigError(f"{path}: planes.{plane}.from = {rule['from']!r}: only 'sci' is possible.")
-    return PlaneRule(tuple(ext), rule.get("from"), tuple(replace) if replace else None, rule.get("optional", False))
+    return PlaneRule(
+        tuple(ext), rule.get("from"), tuple(replace) if replace else None, rule.get("optional", False)
+    )
 
 
 def _bits(path: Path, key: str, table: dict) -> tuple[int | str, ...]:
     bits = table.get(key, [])
-    if not all(isinstance(b, str) or (isinstance(b, int) and not isinstance(b, bool) and 0 <= b < 63) for b in bits):
+    if not all(
+        isinstance(b, str) or (isinstance(b, int) and not isinstance(b, bool) and 0 <= b < 63) for b in bits
+    ):
         raise ConfigError(f"{path}: {key} = {bits}: give bit numbers (0 to 62) or names of mask planes.")
     return tuple(bits)
 

@@ -7,6 +7,7 @@ sky, 1 for the source, 2 and more for neighbours.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ MIN_AREA_PIX = 6
 DEBLEND_LEVELS, DEBLEND_CONTRAST = 32, 0.005
 SEARCH_PIX = 4
 NEIGHBOUR_LIMIT = 0.2
+_SEP_LOCK = threading.Lock()  # the C library keeps state between calls
 SKY_LIMIT_SIGMA, SKY_SHARE = 0.5, 0.25
 
 
@@ -34,8 +36,14 @@ class Neighbours:
     flags: np.ndarray
 
 
-def find_neighbours(data: np.ndarray, sigma: np.ndarray, bad: np.ndarray, segmap: np.ndarray | None = None,
-                    segmap_id: np.ndarray | None = None, acf_sum: float = 1.0) -> Neighbours:
+def find_neighbours(
+    data: np.ndarray,
+    sigma: np.ndarray,
+    bad: np.ndarray,
+    segmap: np.ndarray | None = None,
+    segmap_id: np.ndarray | None = None,
+    acf_sum: float = 1.0,
+) -> Neighbours:
     """Segment stamps (n, h, w) (data and sigma in one unit; ``bad`` pixels unusable).
 
     ``segmap`` (n, h, w): cut out of the survey's map, with ``segmap_id`` (n,) the source's label (else that
@@ -44,7 +52,9 @@ def find_neighbours(data: np.ndarray, sigma: np.ndarray, bad: np.ndarray, segmap
     n, h, w = data.shape
     seg, near = np.zeros((n, h, w), np.int32), np.zeros((n, h, w), bool)
     flags = np.zeros(n, np.int64)
-    columns = {k: np.full(n, np.nan, np.float32) for k in ("neighbour_frac", "background_njy", "background_err_njy")}
+    columns = {
+        k: np.full(n, np.nan, np.float32) for k in ("neighbour_frac", "background_njy", "background_err_njy")
+    }
     columns["n_neighbours"] = np.zeros(n, np.int32)
     for i in range(n):
         if bad[i].all():
@@ -57,7 +67,9 @@ def find_neighbours(data: np.ndarray, sigma: np.ndarray, bad: np.ndarray, segmap
             labels, blended = segmap[i], False
             own = int(segmap_id[i]) if segmap_id is not None and segmap_id[i] > 0 else _central(labels)
         seg[i] = _relabel(labels, own)
-        flags[i] |= (0 if np.any(seg[i] == 1) else Flag.NO_SEG) | (Flag.BLENDED_SEG if blended == own and own else 0)
+        flags[i] |= (0 if np.any(seg[i] == 1) else Flag.NO_SEG) | (
+            Flag.BLENDED_SEG if blended == own and own else 0
+        )
         near[i] = ndimage.binary_dilation(seg[i] >= 2, np.ones((3, 3), bool)) & (seg[i] != 1)
         frac, count = _contamination(data[i], bad[i], seg[i])
         columns["neighbour_frac"][i], columns["n_neighbours"][i] = frac, count
@@ -77,9 +89,18 @@ def _detect(data, sigma, bad) -> tuple[np.ndarray, int]:
     image -= np.float32(_clipped_median(image[good]))
     noise = np.ascontiguousarray(np.where(good, sigma, scale), np.float32)
     try:
-        objects, labels = sep.extract(image, THRESHOLD_SIGMA, err=noise, mask=np.ascontiguousarray(bad), minarea=MIN_AREA_PIX,
-                                      deblend_nthresh=DEBLEND_LEVELS, deblend_cont=DEBLEND_CONTRAST, clean=True,
-                                      segmentation_map=True)
+        with _SEP_LOCK:
+            objects, labels = sep.extract(
+                image,
+                THRESHOLD_SIGMA,
+                err=noise,
+                mask=np.ascontiguousarray(bad),
+                minarea=MIN_AREA_PIX,
+                deblend_nthresh=DEBLEND_LEVELS,
+                deblend_cont=DEBLEND_CONTRAST,
+                clean=True,
+                segmentation_map=True,
+            )
     except Exception as error:
         if "pixel buffer" not in str(error) and "deblend" not in str(error):
             raise
@@ -94,7 +115,7 @@ def _central(labels: np.ndarray) -> int:
     """The label nearest to the central pixel, at most ``SEARCH_PIX`` away; 0 if none."""
     h, w = labels.shape
     cy, cx, r = h // 2, w // 2, SEARCH_PIX
-    box = labels[max(cy - r, 0):cy + r + 1, max(cx - r, 0):cx + r + 1]
+    box = labels[max(cy - r, 0) : cy + r + 1, max(cx - r, 0) : cx + r + 1]
     yy, xx = np.nonzero(box)
     if len(yy) == 0:
         return 0

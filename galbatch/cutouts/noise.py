@@ -49,16 +49,23 @@ def measure_tile(tile) -> dict:
         clean.append((z, blank))
         count, total = count + int(blank.sum()), total + int((~bad).sum())
     if count < MIN_BLANK:
-        raise InputError(f"{tile.subject}: only {count} blank pixels in {tile.images['sci'].path}: noise cannot be "
-                         f"measured on fewer than {MIN_BLANK}. Give err_scale as a number and noise_acf = \"none\" or a "
-                         "file.")
+        raise InputError(
+            f"{tile.subject}: only {count} blank pixels in {tile.images['sci'].path}: noise cannot be "
+            f'measured on fewer than {MIN_BLANK}. Give err_scale as a number and noise_acf = "none" or a '
+            "file."
+        )
     values = np.concatenate([z[blank] for z, blank in clean])
     scale = robust_scatter(values)
     spread = _spread(clean)
     acf = positive_definite(autocorrelation([(z / scale, blank) for z, blank in clean]))
-    return {"err_scale": scale, "noise_acf": np.round(acf, 6).tolist(), "n_blank": count,
-            "blank_frac": round(count / max(total, 1), 4),
-            "local_spread": round(spread, 4), "local": bool(spread > LOCAL_SPREAD)}
+    return {
+        "err_scale": scale,
+        "noise_acf": np.round(acf, 6).tolist(),
+        "n_blank": count,
+        "blank_frac": round(count / max(total, 1), 4),
+        "local_spread": round(spread, 4),
+        "local": bool(spread > LOCAL_SPREAD),
+    }
 
 
 def robust_scatter(values: np.ndarray) -> float:
@@ -73,7 +80,7 @@ def _spread(clean) -> float:
     for z, blank in clean:
         for i in range(0, z.shape[0] - LOCAL_BOX_PIX // 2, LOCAL_BOX_PIX):
             for j in range(0, z.shape[1] - LOCAL_BOX_PIX // 2, LOCAL_BOX_PIX):
-                part = np.s_[i:i + LOCAL_BOX_PIX, j:j + LOCAL_BOX_PIX]
+                part = np.s_[i : i + LOCAL_BOX_PIX, j : j + LOCAL_BOX_PIX]
                 if blank[part].sum() > 2 * MIN_BLANK:
                     scatters.append(robust_scatter(z[part][blank[part]]))
     return float(np.std(scatters) / np.mean(scatters)) if len(scatters) > 3 else 0.0
@@ -97,7 +104,7 @@ def local_scale(tile, x, y, size: int, fallback: float) -> np.ndarray:
         count = int(blank.sum())
         scale = robust_scatter(z[blank])
         if np.isfinite(scale) and scale > 0:
-            out[i] = np.sqrt((count * scale ** 2 + LOCAL_PRIOR * fallback ** 2) / (count + LOCAL_PRIOR))
+            out[i] = np.sqrt((count * scale**2 + LOCAL_PRIOR * fallback**2) / (count + LOCAL_PRIOR))
     return out
 
 
@@ -119,7 +126,11 @@ def blank_pixels(z: np.ndarray, bad: np.ndarray) -> tuple[np.ndarray, np.ndarray
         with np.errstate(all="ignore"):
             smooth = np.where(bad, 0.0, ndimage.gaussian_filter(flat, SMOOTH_PIX) / weight)
         spread = 1.4826 * np.median(np.abs(smooth[blank] - np.median(smooth[blank])))
-        sources = ndimage.binary_dilation(np.abs(smooth) > DETECT_SIGMA * spread, iterations=GROW_PIX) if spread > 0 else bad
+        sources = (
+            ndimage.binary_dilation(np.abs(smooth) > DETECT_SIGMA * spread, iterations=GROW_PIX)
+            if spread > 0
+            else bad
+        )
         found = ~bad & ~sources
         if found.sum() < 100:
             break
@@ -131,8 +142,12 @@ def _background(z: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """A smooth background; a plain median where the image is too small or too covered for one."""
     if min(z.shape) < 2 * BACKGROUND_PIX or mask.mean() > 0.9:
         return np.full(z.shape, np.median(z[~mask]) if (~mask).any() else 0.0)
-    fit = sep.Background(np.ascontiguousarray(z, np.float64), mask=np.ascontiguousarray(mask), bw=BACKGROUND_PIX,
-                         bh=BACKGROUND_PIX)
+    fit = sep.Background(
+        np.ascontiguousarray(z, np.float64),
+        mask=np.ascontiguousarray(mask),
+        bw=BACKGROUND_PIX,
+        bh=BACKGROUND_PIX,
+    )
     return fit.back()
 
 
@@ -179,7 +194,7 @@ def positive_definite(acf: np.ndarray) -> np.ndarray:
 def _spectrum(acf: np.ndarray, grid: int) -> np.ndarray:
     reach = acf.shape[0] // 2
     full = np.zeros((grid, grid))
-    full[:acf.shape[0], :acf.shape[1]] = acf
+    full[: acf.shape[0], : acf.shape[1]] = acf
     return fft.rfft2(np.roll(full, (-reach, -reach), (0, 1))).real
 
 
@@ -223,8 +238,15 @@ def _from_file(path: str) -> np.ndarray:
     source = open_bytes(path)
     images = scan_images(source)
     acf = read_image(source, images[0], np.float64) if images else np.zeros((0, 0))
-    if acf.ndim != 2 or acf.shape[0] != acf.shape[1] or acf.shape[0] % 2 == 0 or not np.all(np.isfinite(acf)) \
-            or abs(acf[acf.shape[0] // 2, acf.shape[0] // 2] - 1) > 1e-3:
-        raise InputError(f"noise_acf file {path}: it must be a square image of odd size with 1 in its centre, "
-                         f"not {acf.shape}.")
+    if (
+        acf.ndim != 2
+        or acf.shape[0] != acf.shape[1]
+        or acf.shape[0] % 2 == 0
+        or not np.all(np.isfinite(acf))
+        or abs(acf[acf.shape[0] // 2, acf.shape[0] // 2] - 1) > 1e-3
+    ):
+        raise InputError(
+            f"noise_acf file {path}: it must be a square image of odd size with 1 in its centre, "
+            f"not {acf.shape}."
+        )
     return positive_definite(0.5 * (acf + acf[::-1, ::-1]))

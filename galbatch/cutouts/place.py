@@ -40,8 +40,12 @@ class Places:
         inside = self.inside[tile, columns]
         known = inside > -np.inf
         names = np.array([*self.names, ""], dtype=object)[np.where(known, tile, -1)]
-        return Place(names, np.where(known, self.x[tile, columns], np.nan), np.where(known, self.y[tile, columns], np.nan),
-                     np.where(inside > 0, inside, -np.inf))
+        return Place(
+            names,
+            np.where(known, self.x[tile, columns], np.nan),
+            np.where(known, self.y[tile, columns], np.nan),
+            np.where(inside > 0, inside, -np.inf),
+        )
 
 
 def place(survey, band: str, rows: dict[str, np.ndarray]) -> Places:

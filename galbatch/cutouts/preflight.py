@@ -1,11 +1,11 @@
-"""What a survey's files look like before a run: every finding says which file, both values, and what to do.
-"""
+"""What a survey's files look like before a run: which file, both values, and what to do."""
 
 from __future__ import annotations
 
 import math
+import warnings
 
-import numpy as np
+from astropy.io import fits
 
 from galbatch.cutouts.units import ZERO_POINT_NJY, njy_per_unit, pixel_area_sr
 from galbatch.errors import GalbatchError
@@ -30,35 +30,85 @@ def check_survey(survey, columns: list[str] | None = None) -> list[Finding]:
                 out.append(Finding("error", "tile", subject, str(error), "See the message."))
         usable += bool(good)
         if not good:
-            out.append(Finding("error", "band", band.name, "no tile of the band can be used",
-                               "Repair its files, or leave the band out with --bands."))
+            out.append(
+                Finding(
+                    "error",
+                    "band",
+                    band.name,
+                    "no tile of the band can be used",
+                    "Repair its files, or leave the band out with --bands.",
+                )
+            )
     if usable == len(survey.config.bands):
         out += _together(survey)
     if survey.config.pixel_columns and columns is not None and not {"x", "y"} <= set(columns):
-        out.append(Finding("error", "pixel_columns", survey.config.path, "pixel_columns = true, but the catalogue has no "
-                           "columns x and y", "Add them, or use ra and dec."))
+        out.append(
+            Finding(
+                "error",
+                "pixel_columns",
+                survey.config.path,
+                "pixel_columns = true, but the catalogue has no columns x and y",
+                "Add them, or use ra and dec.",
+            )
+        )
     return out
 
 
 def _tile(tile) -> list[Finding]:
     grid, config, out = tile.grid, tile.config, []
     ny, nx = tile.shape
-    out.append(Finding("info", "tile", tile.subject, f"{nx} x {ny} pixels of {grid.scale_arcsec:.4f} arcsec, "
-                       f"{tile.njy:.6g} nJy per unit, noise from {tile.noise}"))
+    out.append(
+        Finding(
+            "info",
+            "tile",
+            tile.subject,
+            f"{nx} x {ny} pixels of {grid.scale_arcsec:.4f} arcsec, "
+            f"{tile.njy:.6g} nJy per unit, noise from {tile.noise}",
+        )
+    )
     if grid.header_scale_arcsec and abs(grid.header_scale_arcsec / grid.scale_arcsec - 1) > SCALE_TOLERANCE:
-        out.append(Finding("warn", "pixel_scale", tile.subject, f"pixel_scale_arcsec = {grid.scale_arcsec} is used, the WCS "
-                           f"says {grid.header_scale_arcsec:.5f}", "Make sure that the survey file is right."))
+        out.append(
+            Finding(
+                "warn",
+                "pixel_scale",
+                tile.subject,
+                f"pixel_scale_arcsec = {grid.scale_arcsec} is used, the WCS "
+                f"says {grid.header_scale_arcsec:.5f}",
+                "Make sure that the survey file is right.",
+            )
+        )
     for plane in tile.missing:
         path = getattr(config, plane).path
-        out.append(Finding("warn", "plane_missing", tile.subject, f"{plane} {path} cannot be read; the run goes on "
-                           "without it", "Add the file if there is one."))
+        out.append(
+            Finding(
+                "warn",
+                "plane_missing",
+                tile.subject,
+                f"{plane} {path} cannot be read; the run goes on without it",
+                "Add the file if there is one.",
+            )
+        )
     if tile.approximate:
-        out.append(Finding("warn", "variance", tile.subject, "the variance lacks the photon noise of the sources, or its "
-                           "gain cards", "Sources are flagged VARIANCE_APPROX; give the exposure map."))
+        out.append(
+            Finding(
+                "warn",
+                "variance",
+                tile.subject,
+                "the variance lacks the photon noise of the sources, or its gain cards",
+                "Sources are flagged VARIANCE_APPROX; give the exposure map.",
+            )
+        )
     out += _units(tile)
     hdu = tile.images["sci"].hdu
     if hdu.path != config.sci.path and config.sci.path.endswith(".fz"):
-        out.append(Finding("info", "compressed", tile.subject, f"{config.sci.path} is unpacked into the cache on each node"))
+        out.append(
+            Finding(
+                "info",
+                "compressed",
+                tile.subject,
+                f"{config.sci.path} is unpacked into the cache on each node",
+            )
+        )
     return out
 
 
@@ -67,21 +117,47 @@ def _units(tile) -> list[Finding]:
     if config.unit and config.zero_point_ab is not None:
         implied = 10 ** (-0.4 * (config.zero_point_ab - ZERO_POINT_NJY))
         if abs(math.log(implied / tile.njy)) > 0.01:
-            out.append(Finding("warn", "unit", tile.subject, f"unit = {config.unit!r} means {tile.njy:.5g} nJy per count and "
-                               f"is used; zero_point_ab = {config.zero_point_ab} means {implied:.5g}",
-                               "Remove the one that is wrong."))
+            out.append(
+                Finding(
+                    "warn",
+                    "unit",
+                    tile.subject,
+                    f"unit = {config.unit!r} means {tile.njy:.5g} nJy per count and "
+                    f"is used; zero_point_ab = {config.zero_point_ab} means {implied:.5g}",
+                    "Remove the one that is wrong.",
+                )
+            )
     if header.get("BUNIT") and (config.unit or config.zero_point_ab is not None):
         try:
             own = njy_per_unit(header, tile.grid.scale_arcsec)
         except GalbatchError:
             own = None
         if own and abs(math.log(own / tile.njy)) > 0.05:
-            out.append(Finding("warn", "unit", tile.subject, f"the survey file gives {tile.njy:.5g} nJy per unit and is used; "
-                               f"the header's BUNIT = {header['BUNIT']!r} means {own:.5g}", "Make sure which is right."))
+            out.append(
+                Finding(
+                    "warn",
+                    "unit",
+                    tile.subject,
+                    f"the survey file gives {tile.njy:.5g} nJy per unit and is used; "
+                    f"the header's BUNIT = {header['BUNIT']!r} means {own:.5g}",
+                    "Make sure which is right.",
+                )
+            )
     area = header.get("PIXAR_SR")
-    if isinstance(area, float) and area > 0 and abs(math.log(area / pixel_area_sr(tile.grid.scale_arcsec))) > 0.05:
-        out.append(Finding("info", "pixel_area", tile.subject, f"PIXAR_SR = {area:.4g} is not the area of a pixel of the "
-                           f"mosaic, {pixel_area_sr(tile.grid.scale_arcsec):.4g} sr, which is used"))
+    if (
+        isinstance(area, float)
+        and area > 0
+        and abs(math.log(area / pixel_area_sr(tile.grid.scale_arcsec))) > 0.05
+    ):
+        out.append(
+            Finding(
+                "info",
+                "pixel_area",
+                tile.subject,
+                f"PIXAR_SR = {area:.4g} is not the area of a pixel of the "
+                f"mosaic, {pixel_area_sr(tile.grid.scale_arcsec):.4g} sr, which is used",
+            )
+        )
     return out
 
 
@@ -94,23 +170,59 @@ def _together(survey) -> list[Finding]:
     finest = survey.finest()
     for band, g in geometry.items():
         if g.step != 1.0:
-            out.append(Finding("warn", "resampled", band, f"{g.scale_arcsec:.5f} arcsec is no multiple of {finest}'s "
-                               f"{geometry[finest].scale_arcsec:.5f}: resampled to {g.delivered_scale_arcsec:.5f}",
-                               "Sources are flagged RESAMPLED; drizzle the band to a multiple for the best result."))
+            out.append(
+                Finding(
+                    "warn",
+                    "resampled",
+                    band,
+                    f"{g.scale_arcsec:.5f} arcsec is no multiple of {finest}'s "
+                    f"{geometry[finest].scale_arcsec:.5f}: resampled to {g.delivered_scale_arcsec:.5f}",
+                    "Sources are flagged RESAMPLED; drizzle the band to a multiple for the best result.",
+                )
+            )
         elif g.ratio > 1:
-            out.append(Finding("info", "ratio", band, f"pixels of {g.scale_arcsec:.4f} arcsec, {g.ratio} x those of "
-                               f"{finest}"))
+            out.append(
+                Finding(
+                    "info",
+                    "ratio",
+                    band,
+                    f"pixels of {g.scale_arcsec:.4f} arcsec, {g.ratio} x those of {finest}",
+                )
+            )
     return out + _rotations(survey, finest)
 
 
 def _rotations(survey, finest: str) -> list[Finding]:
-    angles = {}
-    for band in survey.config.bands:
-        for t in band.tiles:
-            if survey._usable(band.name, t.name) and survey.tile(band.name, t.name).grid.wcs is not None:
-                cd = survey.tile(band.name, t.name).grid.wcs.pixel_scale_matrix
-                angles.setdefault(band.name, math.degrees(math.atan2(cd[0, 1], cd[1, 1])))
-    base = angles.get(finest)
-    return [Finding("warn", "rotation", band, f"its pixels are turned by {angle - base:.2f} deg against {finest}",
-                    "Each band is processed in its own frame; position angles refer to it.")
-            for band, angle in angles.items() if base is not None and abs(np.sin(np.radians(angle - base))) > 0.005]
+    return [
+        Finding(
+            "warn",
+            "rotation",
+            band,
+            f"its pixels are turned by {survey.turned(band):.2f} deg against {finest}",
+            "Sources are flagged GRID_MISMATCH; each band keeps its own frame, position angles refer to it.",
+        )
+        for band in survey.band_names
+        if survey.turned(band)
+    ]
+
+
+def verify_checksums(survey) -> list[Finding]:
+    """Read every local file through and compare it with the DATASUM and CHECKSUM cards that it has."""
+    out = []
+    for path in dict.fromkeys(e["path"] for e in survey.inputs() if "://" not in e["path"]):
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                with fits.open(path, checksum=True, memmap=False) as hdus:
+                    known = sum("DATASUM" in h.header for h in hdus if h.data is not None)
+            wrong = [str(w.message) for w in caught if "erification failed" in str(w.message)]
+        except Exception as error:
+            out.append(Finding("error", "checksum", path, f"cannot be read: {error}", "Copy the file again."))
+            continue
+        if wrong:
+            out.append(Finding("error", "checksum", path, " ".join(wrong[0].split()), "Copy the file again."))
+        elif not known:
+            out.append(
+                Finding("info", "checksum", path, "has no DATASUM: damage to its pixels cannot be seen")
+            )
+    return out

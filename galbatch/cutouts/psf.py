@@ -16,7 +16,7 @@ from galbatch.cutouts.config import TileConfig
 from galbatch.cutouts.psf_check import CheckedPsf, check_psf
 from galbatch.cutouts.psf_file import PsfFile, read_psf
 from galbatch.errors import ConfigError
-from galbatch.types import Flag, Finding
+from galbatch.types import Finding, Flag
 
 
 class PsfProvider:
@@ -29,8 +29,10 @@ class PsfProvider:
         self.tile, self.subject, self.band_scale = tile, subject, band_scale_arcsec
         self.file: PsfFile = read_psf(tile.psf.path, tile.psf.ext)
         if self.file.needs_frame and tile.psf_frame is None:
-            raise ConfigError(f"{subject}: {tile.psf.path} varies with position: say in which pixels, psf_frame = "
-                              "\"mosaic\" or \"detector\" (then columns psf_x and psf_y are needed).")
+            raise ConfigError(
+                f"{subject}: {tile.psf.path} varies with position: say in which pixels, psf_frame = "
+                '"mosaic" or "detector" (then columns psf_x and psf_y are needed).'
+            )
         given = tile.psf_scale_arcsec or self.file.scale_arcsec
         self.scale_known = given is not None
         self.scale_arcsec = given or band_scale_arcsec / (self.file.per_detector or 1.0)
@@ -56,7 +58,10 @@ class PsfProvider:
         n, kind = len(x), self.file.kind
         if kind in ("grid", "psfex"):
             if self.tile.psf_frame == "detector":
-                x, y = (np.asarray(rows[k], float) - 1 if k in rows else np.full(n, np.nan) for k in ("psf_x", "psf_y"))
+                x, y = (
+                    np.asarray(rows[k], float) - 1 if k in rows else np.full(n, np.nan)
+                    for k in ("psf_x", "psf_y")
+                )
             made = [self._at_position(px + 1.0, py + 1.0) for px, py in zip(x, y, strict=True)]
         else:
             made = [self._at_index(i) for i in self._indices(rows, x, y)]
@@ -88,27 +93,36 @@ class PsfProvider:
 
     def _at_index(self, index: int):
         if index < 0:
-            return CheckedPsf(np.zeros((3, 3), np.float32), 0.0, 0.0, 0.0, "index is missing"), f"{self.digest}:none", 0
+            return (
+                CheckedPsf(np.zeros((3, 3), np.float32), 0.0, 0.0, 0.0, "index is missing"),
+                f"{self.digest}:none",
+                0,
+            )
         return self.plane(int(index)), f"{self.digest}:{index}", 0
 
     def _at_position(self, x: float, y: float):
         if not (np.isfinite(x) and np.isfinite(y)):
             return self._at_index(-1)
         image, outside = self._psfex(x, y) if self.file.kind == "psfex" else self._grid(x, y)
-        return self._check(image), f"{self.digest}:{x:.1f},{y:.1f}", int(Flag.PSF_EXTRAPOLATED) if outside else 0
+        return (
+            self._check(image),
+            f"{self.digest}:{x:.1f},{y:.1f}",
+            int(Flag.PSF_EXTRAPOLATED) if outside else 0,
+        )
 
     def _grid(self, x, y):
         xs, ys, plane = self.file.axes
         (i, j, u), (k, m, v) = _between(xs, x), _between(ys, y)
         cube = self.file.cube
-        image = (1 - v) * ((1 - u) * cube[plane[k, i]] + u * cube[plane[k, j]]) \
-            + v * ((1 - u) * cube[plane[m, i]] + u * cube[plane[m, j]])
+        image = (1 - v) * ((1 - u) * cube[plane[k, i]] + u * cube[plane[k, j]]) + v * (
+            (1 - u) * cube[plane[m, i]] + u * cube[plane[m, j]]
+        )
         return image, not (xs[0] - 0.5 <= x <= xs[-1] + 0.5 and ys[0] - 0.5 <= y <= ys[-1] + 0.5)
 
     def _psfex(self, x, y):
         zero, width, degree = self.file.poly
         a, b = (x - zero[0]) / width[0], (y - zero[1]) / width[1]
-        terms = [a ** i * b ** j for j in range(degree + 1) for i in range(degree + 1 - j)]
+        terms = [a**i * b**j for j in range(degree + 1) for i in range(degree + 1 - j)]
         return np.tensordot(terms, self.file.cube, 1), max(abs(a), abs(b)) > 1
 
     def findings(self, columns) -> list[Finding]:
@@ -116,27 +130,55 @@ class PsfProvider:
         known."""
         out, path = [], self.tile.psf.path
         if not self.scale_known:
-            out.append(Finding("warn", "psf_scale", self.subject, f"{path} states no pixel scale; "
-                               f"{self.scale_arcsec:.4f} arcsec is used", "Set psf_scale_arcsec."))
+            out.append(
+                Finding(
+                    "warn",
+                    "psf_scale",
+                    self.subject,
+                    f"{path} states no pixel scale; {self.scale_arcsec:.4f} arcsec is used",
+                    "Set psf_scale_arcsec.",
+                )
+            )
         needed = {"cube": ["psf_index"]}.get(self.file.kind, [])
         if self.file.needs_frame and self.tile.psf_frame == "detector":
             needed = ["psf_x", "psf_y"]
         missing = [k for k in needed if columns is not None and k not in columns]
         if missing:
-            out.append(Finding("error", "psf_column", self.subject, f"{path} needs the catalogue column "
-                               f"{' and '.join(missing)}", "Add it to the catalogue."))
+            out.append(
+                Finding(
+                    "error",
+                    "psf_column",
+                    self.subject,
+                    f"{path} needs the catalogue column {' and '.join(missing)}",
+                    "Add it to the catalogue.",
+                )
+            )
         planes = range(len(self.file.cube)) if self.file.kind != "psfex" else []
         checked = [self.plane(i) for i in planes] or [self._at_position(*self.file.poly[0])[0]]
         bad = [(i, c.problem) for i, c in enumerate(checked) if c.problem]
         if bad:
             level = "error" if len(bad) == len(checked) else "warn"
-            out.append(Finding(level, "psf_bad", self.subject, f"{path}: {len(bad)} of {len(checked)} PSFs cannot be "
-                               f"used; number {bad[0][0]} {bad[0][1]}", "Sources with such a PSF fail (PSF_BAD)."))
+            out.append(
+                Finding(
+                    level,
+                    "psf_bad",
+                    self.subject,
+                    f"{path}: {len(bad)} of {len(checked)} PSFs cannot be "
+                    f"used; number {bad[0][0]} {bad[0][1]}",
+                    "Sources with such a PSF fail (PSF_BAD).",
+                )
+            )
         good = [c for c in checked if not c.problem]
         if good:
             norms, width = [c.norm for c in good], np.median([c.fwhm_pix for c in good]) * self.scale_arcsec
-            out.append(Finding("warn" if max(abs(n - 1) for n in norms) > 0.1 else "info", "psf_norm", self.subject,
-                               f"{len(good)} PSFs, FWHM {width:.3f} arcsec, sum {min(norms):.4f} to {max(norms):.4f}"))
+            out.append(
+                Finding(
+                    "warn" if max(abs(n - 1) for n in norms) > 0.1 else "info",
+                    "psf_norm",
+                    self.subject,
+                    f"{len(good)} PSFs, FWHM {width:.3f} arcsec, sum {min(norms):.4f} to {max(norms):.4f}",
+                )
+            )
         return out
 
 

@@ -1,9 +1,11 @@
 """Is a PSF usable: finite, centred, odd-sized, normalised, at a known scale? Even sizes are resampled, not
 guessed.
 
-The centre is a Gaussian-windowed centroid about the peak. A PSF whose centre lies between pixels (even
-size) is shifted by half a pixel with a quintic spline and loses its outer row and column; one centred on a
-pixel of an even array is cropped. The norm (sum) is recorded and kept, unless the user asks for unit norm.
+The centre is a Gaussian-windowed centroid about the peak: of the core and of the whole PSF (windows of the
+width of the PSF and 2.4 times that); coma parts the two, so a PSF is off-centre when both are. A PSF whose
+centre lies between pixels (even size) is shifted by half a pixel with a quintic spline and loses its outer
+row and column; one centred on a pixel of an even array is cropped. The norm (sum) is recorded and kept,
+unless the user asks for unit norm.
 """
 
 from __future__ import annotations
@@ -29,8 +31,9 @@ class CheckedPsf:
     problem: str = ""
 
 
-def check_psf(image: np.ndarray, pixels_per_detector: float = 1.0, centre: str = "check",
-              norm: str = "keep") -> CheckedPsf:
+def check_psf(
+    image: np.ndarray, pixels_per_detector: float = 1.0, centre: str = "check", norm: str = "keep"
+) -> CheckedPsf:
     """``image`` (ny, nx) with ``pixels_per_detector`` PSF pixels to a detector pixel side. Never raises:
     see ``problem``."""
     image = np.asarray(image, np.float64)
@@ -38,22 +41,28 @@ def check_psf(image: np.ndarray, pixels_per_detector: float = 1.0, centre: str =
     if image.ndim != 2 or min(image.shape) < 3:
         return CheckedPsf(blank, 0.0, 0.0, 0.0, f"has shape {image.shape}: at least 3x3 pixels are needed")
     if not np.all(np.isfinite(image)):
-        return CheckedPsf(blank, 0.0, 0.0, 0.0, f"has {int((~np.isfinite(image)).sum())} pixels that are not finite")
+        return CheckedPsf(
+            blank, 0.0, 0.0, 0.0, f"has {int((~np.isfinite(image)).sum())} pixels that are not finite"
+        )
     total = float(image.sum())
     if total <= 0 or image.max() <= 0:
         return CheckedPsf(blank, total, 0.0, 0.0, f"has a sum of {total:.4g}: it must be positive")
     size = min(image.shape)
-    image = image[(image.shape[0] - size) // 2:, (image.shape[1] - size) // 2:][:size, :size]
+    image = image[(image.shape[0] - size) // 2 :, (image.shape[1] - size) // 2 :][:size, :size]
     fwhm = fwhm_pix(image)
-    y, x = centroid(image, fwhm)
-    image, offset = _to_odd(image, y, x, centre == "recentre")
+    centres = [centroid(image, fwhm), centroid(image, 2.355 * fwhm)]
+    image, offset = _to_odd(image, centres, centre == "recentre")
     problem = ""
     if centre == "check" and max(map(abs, offset)) > TOLERANCE_PIX * pixels_per_detector:
-        problem = (f"is off-centre by ({offset[1]:+.3f}, {offset[0]:+.3f}) of its pixels (allowed "
-                   f"{TOLERANCE_PIX * pixels_per_detector:.2f}); recentre it, or set psf_centre = \"recentre\"")
+        problem = (
+            f"is off-centre by ({offset[1]:+.3f}, {offset[0]:+.3f}) of its pixels (allowed "
+            f'{TOLERANCE_PIX * pixels_per_detector:.2f}); recentre it, or set psf_centre = "recentre"'
+        )
     elif norm == "keep" and not NORM_RANGE[0] <= total <= NORM_RANGE[1]:
-        problem = (f"sums to {total:.4g}, outside {NORM_RANGE[0]} to {NORM_RANGE[1]}; normalise it, or set "
-                   "psf_norm = \"unit\"")
+        problem = (
+            f"sums to {total:.4g}, outside {NORM_RANGE[0]} to {NORM_RANGE[1]}; normalise it, or set "
+            'psf_norm = "unit"'
+        )
     if norm == "unit":
         image = image / image.sum()
     return CheckedPsf(image.astype(np.float32), total, float(np.hypot(*offset)), fwhm, problem)
@@ -72,7 +81,7 @@ def centroid(image: np.ndarray, fwhm: float) -> tuple[float, float]:
     yy, xx = np.indices(image.shape)
     sigma = max(fwhm / 2.355, 0.7)
     for _ in range(50):
-        weight = image * np.exp(-0.5 * ((yy - y) ** 2 + (xx - x) ** 2) / sigma ** 2)
+        weight = image * np.exp(-0.5 * ((yy - y) ** 2 + (xx - x) ** 2) / sigma**2)
         total = weight.sum()
         if not total > 0:
             break
@@ -83,20 +92,22 @@ def centroid(image: np.ndarray, fwhm: float) -> tuple[float, float]:
     return y, x
 
 
-def _to_odd(image, y, x, recentre) -> tuple[np.ndarray, tuple[float, float]]:
-    """An odd-sized image whose middle pixel is the PSF's centre, and what offset (y, x) is left."""
+def _to_odd(image, centres, recentre) -> tuple[np.ndarray, tuple[float, float]]:
+    """An odd-sized image whose middle pixel is the PSF's centre, and the smallest offset (y, x) of
+    ``centres`` left."""
     size = image.shape[0]
     middle = (size - 1) / 2
     if recentre:
-        return _shifted(image, y, x), (0.0, 0.0)
+        return _shifted(image, *centres[0]), (0.0, 0.0)
+    places = (middle,) if size % 2 else (middle, middle + 0.5, middle - 0.5)
+    nearest = [min(places, key=lambda c: abs(v - c)) for v in centres[0]]
+    offset = min(((y - nearest[0], x - nearest[1]) for y, x in centres), key=lambda o: max(map(abs, o)))
     if size % 2:
-        return image, (y - middle, x - middle)
-    nearest = [min((middle, middle + 0.5, middle - 0.5), key=lambda c: abs(v - c)) for v in (y, x)]
-    offset = (y - nearest[0], x - nearest[1])
+        return image, offset
     if all(float(c).is_integer() for c in nearest):
         half = (size - 2) // 2
         top, left = int(nearest[0]) - half, int(nearest[1]) - half
-        return image[top:top + size - 1, left:left + size - 1], offset
+        return image[top : top + size - 1, left : left + size - 1], offset
     return _shifted(image, *nearest), offset
 
 
@@ -105,5 +116,7 @@ def _shifted(image, y, x) -> np.ndarray:
     size = image.shape[0] - 1 + image.shape[0] % 2
     half = size // 2
     grid = np.arange(size) - half
-    out = ndimage.map_coordinates(image, np.meshgrid(grid + y, grid + x, indexing="ij"), order=5, mode="constant")
+    out = ndimage.map_coordinates(
+        image, np.meshgrid(grid + y, grid + x, indexing="ij"), order=5, mode="constant"
+    )
     return out * (image.sum() / out.sum())

@@ -52,8 +52,9 @@ class PsfFile:
         """Of a grid: sorted x (nx,), sorted y (ny,), and the plane at (ny, nx)."""
         xs, ys = np.unique(self.positions[:, 0]), np.unique(self.positions[:, 1])
         plane = np.full((len(ys), len(xs)), -1)
-        plane[np.searchsorted(ys, self.positions[:, 1]), np.searchsorted(xs, self.positions[:, 0])] = \
+        plane[np.searchsorted(ys, self.positions[:, 1]), np.searchsorted(xs, self.positions[:, 0])] = (
             np.arange(len(self.cube))
+        )
         return xs, ys, plane
 
 
@@ -89,13 +90,20 @@ def _read(path, hdus, ext) -> PsfFile:
     for hdu in hdus:
         if hdu.header.get("XTENSION", "").strip() == "BINTABLE" and "PSF_MASK" in (hdu.columns.names or []):
             return _psfex(path, hdu)
-    images = [h for h in hdus if isinstance(h, fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU)
-              and h.header.get("NAXIS", 0) in (2, 3) and h.data is not None]
+    images = [
+        h
+        for h in hdus
+        if isinstance(h, fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU)
+        and h.header.get("NAXIS", 0) in (2, 3)
+        and h.data is not None
+    ]
     if ext:
         images = [h for h in images if h.name.upper() == ext[0].upper() or str(hdus.index(h)) == ext[0]]
     if not images:
-        raise InputError(f"PSF file {path} has no image{f' {ext[0]}' if ext else ''}: it holds "
-                         f"{', '.join(h.name or '?' for h in hdus)}.")
+        raise InputError(
+            f"PSF file {path} has no image{f' {ext[0]}' if ext else ''}: it holds "
+            f"{', '.join(h.name or '?' for h in hdus)}."
+        )
     header = images[0].header
     data = np.asarray(images[0].data, np.float64)
     scale = next((float(header[k]) for k in _SCALES if _positive(header.get(k))), None)
@@ -119,8 +127,12 @@ def _stdpsf(path, header, data, scale) -> PsfFile:
     xs = [float(header[f"IPSFX{i + 1:02d}"]) for i in range(nx)]
     ys = [float(header[f"JPSFY{i + 1:02d}"]) for i in range(ny)]
     if nx * ny != len(data):
-        raise InputError(f"PSF file {path}: NXPSFS x NYPSFS = {nx} x {ny}, but the cube has {len(data)} planes.")
-    return _grid(path, data, scale, float(header.get("OVERSAMP", 4)), np.array([(x, y) for y in ys for x in xs]))
+        raise InputError(
+            f"PSF file {path}: NXPSFS x NYPSFS = {nx} x {ny}, but the cube has {len(data)} planes."
+        )
+    return _grid(
+        path, data, scale, float(header.get("OVERSAMP", 4)), np.array([(x, y) for y in ys for x in xs])
+    )
 
 
 def _grid(path, data, scale, over, xy) -> PsfFile:
@@ -140,8 +152,10 @@ def _psfex(path, hdu) -> PsfFile:
     samp = float(header.get("PSF_SAMP", 1.0))
     terms = (degree + 1) * (degree + 2) // 2 if axes else 1
     if basis.ndim != 3 or axes not in (0, 2) or len(basis) != terms or not samp > 0 or not np.all(width != 0):
-        raise InputError(f"PSF file {path}: {basis.shape} components for {axes} variables of degree {degree}: only "
-                         "polynomials in x and y can be used.")
+        raise InputError(
+            f"PSF file {path}: {basis.shape} components for {axes} variables of degree {degree}: only "
+            "polynomials in x and y can be used."
+        )
     if not np.all(np.isfinite(basis)):
         raise InputError(f"PSF file {path}: its components hold NaN or infinite values. Run PSFEx again.")
     basis = basis / (1.0 if abs(np.log(abs(basis[0].sum()) + 1e-30)) < 0.5 else basis[0].sum())
@@ -150,13 +164,17 @@ def _psfex(path, hdu) -> PsfFile:
 
 def _near_unit(cube: np.ndarray, over: float) -> np.ndarray:
     with np.errstate(all="ignore"):
-        sums = np.abs([cube.sum(axis=(1, 2)).mean(), cube.sum(axis=(1, 2)).mean() / over ** 2])
-        return cube / over ** 2 if abs(np.log(sums[1])) < abs(np.log(sums[0])) else cube
+        sums = np.abs([cube.sum(axis=(1, 2)).mean(), cube.sum(axis=(1, 2)).mean() / over**2])
+        return cube / over**2 if abs(np.log(sums[1])) < abs(np.log(sums[0])) else cube
 
 
 def _positions(hdus, planes: int):
     for hdu in hdus:
-        if isinstance(hdu, fits.BinTableHDU) and not isinstance(hdu, fits.CompImageHDU) and hdu.data is not None:
+        if (
+            isinstance(hdu, fits.BinTableHDU)
+            and not isinstance(hdu, fits.CompImageHDU)
+            and hdu.data is not None
+        ):
             names = {n.lower(): n for n in hdu.columns.names}
             for pair, sky in ((("ra", "dec"), True), (("x", "y"), False)):
                 if all(p in names for p in pair) and len(hdu.data) == planes:

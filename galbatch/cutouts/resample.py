@@ -29,17 +29,19 @@ def input_size(n_out: int, step: float) -> int:
 def resample_stamps(data, var, bad, h: int, w: int, step: float):
     """(n, hi, wi) data, variance and bad pixels to (n, h, w)."""
     wy, wx = overlap(h, data.shape[1], step), overlap(w, data.shape[2], step)
+
     def apply(a, y, x):
         return np.einsum("ij,njk,lk->nil", y, a, x, optimize=True)
 
     touched = apply(bad.astype(np.float64), wy, wx) > 1e-9
     out = apply(np.where(bad, 0.0, data).astype(np.float64), wy, wx)
-    spread = apply(np.where(bad, 0.0, var), wy ** 2, wx ** 2)
+    spread = apply(np.where(bad, 0.0, var), wy**2, wx**2)
     return (np.where(touched, np.nan, out).astype(np.float32), np.where(touched, np.inf, spread), touched)
 
 
 def resample_labels(labels: np.ndarray, h: int, w: int, step: float) -> np.ndarray:
     """(n, hi, wi) integers to (n, h, w) by the nearest pixel."""
+
     def index(n_out, n_in):
         return np.clip(np.rint((np.arange(n_out) - n_out // 2) * step).astype(int) + n_in // 2, 0, n_in - 1)
 

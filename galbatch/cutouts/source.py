@@ -7,6 +7,7 @@ A ``ByteSource`` knows its size and modification time when opened and refuses to
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from galbatch.errors import InputError
 
 _pread = types.ExternalFunction("pread", types.intp(types.intc, types.uintp, types.uintp, types.int64))
 _GAP = 1 << 16
+_THREAD = threading.local()
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,10 @@ class LocalBytes:
                 raise InputError(f"{path} is not a regular file. Name a FITS file.")
             self.fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         except (OSError, ValueError) as error:
-            raise InputError(f"{path} cannot be opened: {getattr(error, 'strerror', None) or error}. "
-                             "Check the path and its permissions on this machine.") from error
-        self._buffer = np.empty(0, np.uint8)
+            raise InputError(
+                f"{path} cannot be opened: {getattr(error, 'strerror', None) or error}. "
+                "Check the path and its permissions on this machine."
+            ) from error
         self.stamp = self._now()
         if pin is not None:
             self._compare(pin)
@@ -52,8 +55,10 @@ class LocalBytes:
     def _compare(self, pin: FileStamp) -> None:
         now = self._now()
         if now != pin:
-            raise InputError(f"{self.path} changed during the run: {pin.size} bytes then, {now.size} now, modified "
-                             "since. Restore it, or start a new run.")
+            raise InputError(
+                f"{self.path} changed during the run: {pin.size} bytes then, {now.size} now, modified "
+                "since. Restore it, or start a new run."
+            )
 
     def check(self) -> None:
         """Raise ``InputError`` if the open file changed since it was opened."""
@@ -65,7 +70,9 @@ class LocalBytes:
             try:
                 part = os.pread(self.fd, min(size, 1 << 30), start)
             except OSError as error:
-                raise InputError(f"{self.path} cannot be read at byte {start}: {error.strerror or error}.") from error
+                raise InputError(
+                    f"{self.path} cannot be read at byte {start}: {error.strerror or error}."
+                ) from error
             if not part:
                 break
             parts.append(part)
@@ -73,19 +80,22 @@ class LocalBytes:
         return b"".join(parts)
 
     def read_block(self, start: int, size: int) -> np.ndarray:
-        """(at most size,) bytes in a buffer that the next call overwrites: fresh memory costs more than the copy."""
-        if len(self._buffer) < size:
-            self._buffer = np.empty(size, np.uint8)
+        """(at most size,) bytes in a buffer that the thread's next call overwrites: fresh memory costs
+        more than the copy."""
+        if len(getattr(_THREAD, "buffer", ())) < size:
+            _THREAD.buffer = np.empty(size, np.uint8)
         done = 0
         while done < size:
             try:
-                n = os.preadv(self.fd, [memoryview(self._buffer)[done:size]], start + done)
+                n = os.preadv(self.fd, [memoryview(_THREAD.buffer)[done:size]], start + done)
             except OSError as error:
-                raise InputError(f"{self.path} cannot be read at byte {start}: {error.strerror or error}.") from error
+                raise InputError(
+                    f"{self.path} cannot be read at byte {start}: {error.strerror or error}."
+                ) from error
             if not n:
                 break
             done += n
-        return self._buffer[:done]
+        return _THREAD.buffer[:done]
 
     def read_rows(self, starts: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
         """(n,) byte positions to (n, width) bytes, and which rows could be read."""
@@ -105,7 +115,7 @@ class LocalBytes:
 
 
 class RemoteBytes:
-    """Byte ranges of a file behind a URL, through fsspec; ranges less than 64 KiB apart are fetched as one."""
+    """Byte ranges of a file at a URL, by fsspec; ranges less than 64 KiB apart are fetched as one."""
 
     def __init__(self, url: str, pin: FileStamp | None = None):
         self.path = url
@@ -116,13 +126,16 @@ class RemoteBytes:
             self.fs, self.key = fsspec.core.url_to_fs(url)
             info = self.fs.info(self.key)
         except ImportError as error:
-            raise InputError(f"{url} needs the extra packages for remote files: pip install 'galbatch[cloud]' "
-                             f"({error}).") from error
+            raise InputError(
+                f"{url} needs the extra packages for remote files: pip install 'galbatch[cloud]' ({error})."
+            ) from error
         except Exception as error:
             raise InputError(f"{url} cannot be opened: {type(error).__name__}: {error}.") from error
         if not info.get("size"):
-            raise InputError(f"{url}: the server does not tell its size. Download the file, or use a server that "
-                             "answers range requests.")
+            raise InputError(
+                f"{url}: the server does not tell its size. Download the file, or use a server that "
+                "answers range requests."
+            )
         self.stamp = FileStamp(int(info["size"]), 0, str(info.get("ETag", info.get("etag", ""))))
         if pin is not None and pin != self.stamp:
             raise InputError(f"{url} changed during the run: {pin.size} bytes then, {self.stamp.size} now.")
@@ -153,15 +166,16 @@ class RemoteBytes:
         out = np.zeros((len(starts), width), np.uint8)
         ok = np.zeros(len(starts), bool)
         for i, start in enumerate(starts):
-            part = parts[where[i]][int(start) - spans[where[i]][0]:][:width]
+            part = parts[where[i]][int(start) - spans[where[i]][0] :][:width]
             if len(part) == width:
                 out[i], ok[i] = np.frombuffer(part, np.uint8), True
         return out, ok
 
     def _ranges(self, spans) -> list[bytes]:
         try:
-            parts = self.fs.cat_ranges([self.key] * len(spans), [s[0] for s in spans], [s[1] for s in spans],
-                                       on_error="raise")
+            parts = self.fs.cat_ranges(
+                [self.key] * len(spans), [s[0] for s in spans], [s[1] for s in spans], on_error="raise"
+            )
         except Exception as error:
             raise InputError(f"{self.path} cannot be read: {type(error).__name__}: {error}.") from error
         self.requests += len(spans)

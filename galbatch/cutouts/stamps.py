@@ -44,8 +44,10 @@ def cut_batch(survey, sources: dict[str, np.ndarray], stamp_pix: int) -> StampBa
     for band in survey.band_names:
         ratio = survey.geometry()[band].ratio
         if stamp_pix % ratio:
-            raise ConfigError(f"stamp_pix = {stamp_pix} is not a multiple of {ratio}, the ratio of band {band}'s pixels "
-                              f"to those of {survey.finest()}.")
+            raise ConfigError(
+                f"stamp_pix = {stamp_pix} is not a multiple of {ratio}, the ratio of band {band}'s pixels "
+                f"to those of {survey.finest()}."
+            )
         cut = _cut_band(survey, band, rows, stamp_pix // ratio)
         stamps, band_flags = _finish(survey, band, rows, cut)
         bands.append(stamps)
@@ -60,8 +62,9 @@ def cut_batch(survey, sources: dict[str, np.ndarray], stamp_pix: int) -> StampBa
     flags = np.where(np.all(off, axis=0), flags | int(Flag.OFF_IMAGE), flags & ~int(Flag.OFF_IMAGE))
     failures = {}
     for i in np.nonzero(everywhere)[0]:
-        failures[int(i)] = _failure(rows, i, np.all(off, axis=0)[i], any(r[i] for r in reads),
-                                    all(b[i] for b in bad_psf), why[i])
+        failures[int(i)] = _failure(
+            rows, i, np.all(off, axis=0)[i], any(r[i] for r in reads), all(b[i] for b in bad_psf), why[i]
+        )
     return StampBatch(rows["source_id"], tuple(bands), flags, failures)
 
 
@@ -69,7 +72,9 @@ def _failure(rows, i, off, unread, bad_psf, why) -> Failure:
     sid = rows["source_id"][i]
     sid = sid.item() if hasattr(sid, "item") else sid
     if off and "ra" in rows and not (np.isfinite(rows["ra"][i]) and abs(rows["dec"][i]) <= 90):
-        return Failure(sid, "cut", "BAD_POSITION", f"ra = {rows['ra'][i]}, dec = {rows['dec'][i]} is not a position")
+        return Failure(
+            sid, "cut", "BAD_POSITION", f"ra = {rows['ra'][i]}, dec = {rows['dec'][i]} is not a position"
+        )
     if off and not unread:
         at = ", ".join(f"{k} = {rows[k][i]}" for k in ("ra", "dec", "x", "y", "tile") if k in rows)
         return Failure(sid, "cut", "OFF_IMAGE", f"{at} lies outside every image")
@@ -95,7 +100,9 @@ def _cut_band(survey, band: str, rows, size: int) -> _Cut:
         todo = np.nonzero((places.inside[tiles, np.arange(n)] > 0) & (score < 1.0))[0]
         for k in np.unique(tiles[todo]):
             members = todo[tiles[todo] == k]
-            origin = np.stack([np.floor(v[k, members] + 0.5).astype(np.int64) - side // 2 for v in (places.y, places.x)], 1)
+            origin = np.stack(
+                [np.floor(v[k, members] + 0.5).astype(np.int64) - side // 2 for v in (places.y, places.x)], 1
+            )
             part = _read(survey, band, places.names[k], origin, side)
             good = np.where(part.ok, (~part.bad).mean(axis=(1, 2)), -0.5)
             better = good > score[members]
@@ -130,8 +137,13 @@ def _note_broken(survey, band, places, rows, score, raw, why) -> None:
 def _empty(n: int, side: int) -> RawStamps:
     no = [np.zeros((n, side, side), bool) for _ in _BOOLS]
     no[0][:] = True
-    return RawStamps(np.full((n, side, side), np.nan, np.float32), np.full((n, side, side), np.inf), *no, None,
-                     np.ones(n, bool))
+    return RawStamps(
+        np.full((n, side, side), np.nan, np.float32),
+        np.full((n, side, side), np.inf),
+        *no,
+        None,
+        np.ones(n, bool),
+    )
 
 
 def _store(raw: RawStamps, part: RawStamps, members, chosen) -> None:
@@ -147,26 +159,31 @@ def _finish(survey, band: str, rows, cut: _Cut) -> tuple[BandStamps, np.ndarray]
     """Flags, neighbours, PSFs and WCS of raw stamps."""
     geometry, raw = survey.geometry()[band], cut.raw
     flags = _pixel_flags(raw, cut.place)
-    data, var, bad, segmap, origin = raw.data, raw.var, raw.bad | ~np.isfinite(raw.var), raw.segmap, cut.first
+    data, var, bad, segmap = raw.data, raw.var, raw.bad | ~np.isfinite(raw.var), raw.segmap
     step = geometry.step
     if step != 1.0:
         size = cut.size
         data, var, bad = resample_stamps(data, var, bad, size, size, step)
         segmap = None if segmap is None else resample_labels(segmap, size, size, step)
         flags |= Flag.RESAMPLED
+    flags |= Flag.GRID_MISMATCH if survey.turned(band) else 0
     psf, ids, psf_flags, psf_scale = _psfs(survey, band, rows, cut.place, step, cut.why)
     unusable = (psf_flags & Flag.PSF_BAD) != 0
     bad = bad | unusable[:, None, None]
     with np.errstate(invalid="ignore"):
         sigma = np.sqrt(np.where(bad, np.inf, var)).astype(np.float32)
     acf = survey.noise_acf(band)
-    found = find_neighbours(data, sigma, bad, segmap, rows.get("segmap_id"), 1.0 if acf is None else float(acf.sum()))
+    found = find_neighbours(
+        data, sigma, bad, segmap, rows.get("segmap_id"), 1.0 if acf is None else float(acf.sum())
+    )
     mask = bad | found.near if survey.config.neighbours == "mask" else bad
     sigma[mask] = np.inf
     wcs = _wcs(survey, band, rows, cut, data.shape[1:], step)
     columns = {**found.columns, "valid_frac": (~mask).mean(axis=(1, 2)).astype(np.float32)}
     delivered = geometry.delivered_scale_arcsec
-    stamps = BandStamps(band, data, sigma, mask, found.seg, psf, ids, delivered, psf_scale, wcs, acf, geometry.ratio, columns)
+    stamps = BandStamps(
+        band, data, sigma, mask, found.seg, psf, ids, delivered, psf_scale, wcs, acf, geometry.ratio, columns
+    )
     return stamps, flags | found.flags | psf_flags | _approximate(survey, band, cut.place)
 
 
@@ -174,15 +191,20 @@ def _pixel_flags(raw: RawStamps, at: Place) -> np.ndarray:
     n, h, w = raw.data.shape
     cy, cx, r = h // 2, w // 2, CORE_RADIUS_PIX
     bad = raw.bad | ~np.isfinite(raw.var)
-    core = np.s_[:, max(cy - r, 0):cy + r + 1, max(cx - r, 0):cx + r + 1]
+    core = np.s_[:, max(cy - r, 0) : cy + r + 1, max(cx - r, 0) : cx + r + 1]
     some, on = (1, 2), at.inside > 0
     lost_core = (raw.nonfinite | raw.zero_weight | raw.saturated)[core].mean(axis=some) > 0.5
-    ring = ~bad[:, max(cy - 8, 0):cy + 9, max(cx - 8, 0):cx + 9]
-    pairs = [(Flag.EDGE, raw.outside.any(axis=some) & on), (Flag.OFF_IMAGE, ~on & raw.ok),
-             (Flag.NONFINITE, raw.nonfinite.any(axis=some)), (Flag.ZERO_WEIGHT, raw.zero_weight.any(axis=some)),
-             (Flag.MASKED_CENTRE, bad[:, cy, cx] & on), (Flag.MASKED_FRACTION, (bad.mean(axis=some) > MASKED_LIMIT) & on),
-             (Flag.SATURATED, raw.saturated[core].any(axis=some) | (lost_core & (ring.mean(axis=some) > 0.5))),
-             (Flag.READ_ERROR, ~raw.ok)]
+    ring = ~bad[:, max(cy - 8, 0) : cy + 9, max(cx - 8, 0) : cx + 9]
+    pairs = [
+        (Flag.EDGE, raw.outside.any(axis=some) & on),
+        (Flag.OFF_IMAGE, ~on & raw.ok),
+        (Flag.NONFINITE, raw.nonfinite.any(axis=some)),
+        (Flag.ZERO_WEIGHT, raw.zero_weight.any(axis=some)),
+        (Flag.MASKED_CENTRE, bad[:, cy, cx] & on),
+        (Flag.MASKED_FRACTION, (bad.mean(axis=some) > MASKED_LIMIT) & on),
+        (Flag.SATURATED, raw.saturated[core].any(axis=some) | (lost_core & (ring.mean(axis=some) > 0.5))),
+        (Flag.READ_ERROR, ~raw.ok),
+    ]
     flags = np.zeros(n, np.int64)
     for flag, where in pairs:
         flags |= np.where(where, int(flag), 0)
@@ -193,7 +215,11 @@ def _psfs(survey, band, rows, at: Place, step: float, why: list[str]):
     """PSFs (n, p, p) of one size, ids, flags, scale. Sources without a tile get an empty PSF and no PSF
     flag."""
     n = len(at.x)
-    images, ids, flags = [np.zeros((1, 1), np.float32)] * n, np.full(n, "", dtype=object), np.zeros(n, np.int64)
+    images, ids, flags = (
+        [np.zeros((1, 1), np.float32)] * n,
+        np.full(n, "", dtype=object),
+        np.zeros(n, np.int64),
+    )
     scale = survey.geometry()[band].delivered_scale_arcsec
     for name in sorted(set(at.tile) - {""}):
         members = np.nonzero(at.tile == name)[0]
@@ -214,7 +240,7 @@ def _psfs(survey, band, rows, at: Place, step: float, why: list[str]):
     out = np.zeros((n, size, size), np.float32)
     for i, p in enumerate(images):
         start = (size - p.shape[0]) // 2
-        out[i, start:start + p.shape[0], start:start + p.shape[1]] = p
+        out[i, start : start + p.shape[0], start : start + p.shape[1]] = p
     return out, ids, flags, scale
 
 

@@ -2,7 +2,7 @@
 them.
 
 A ``Survey`` is small and can be sent to other processes: it holds the configuration, the pinned sizes and
-times of its files and the measured noise, and opens files when first needed there.
+times of its files, the geometry of the bands and the measured noise, and opens files when first needed there.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from galbatch.cutouts.tile import Tile, open_tile
 from galbatch.errors import InputError
 from galbatch.types import Finding, Flag, StampBatch
 
-RATIO_TOLERANCE = 2e-3
+RATIO_TOLERANCE, TURN_TOLERANCE = 2e-3, 5e-3
 
 
 @dataclass(frozen=True)
@@ -43,19 +43,21 @@ class Located:
 @dataclass(frozen=True)
 class BandGeometry:
     """``scale_arcsec`` of the band's own pixels, ``ratio`` to the finest band, ``step``: own pixels to one
-    delivered (1 unless resampled)."""
+    delivered (1 unless resampled), ``angle_deg`` by which its pixels are turned (0 without a WCS)."""
 
     scale_arcsec: float
     ratio: int
     step: float
+    angle_deg: float = 0.0
 
     @property
     def delivered_scale_arcsec(self) -> float:
         return self.scale_arcsec * self.step
 
 
-def open_survey(config: SurveyConfig | str | Path, measured: dict | None = None,
-                pins: dict[str, Any] | None = None) -> Survey:
+def open_survey(
+    config: SurveyConfig | str | Path, measured: dict | None = None, pins: dict[str, Any] | None = None
+) -> Survey:
     """A survey from its configuration (or the path of its file); nothing is read yet.
 
     ``measured`` and ``pins``: from ``Survey.measured`` and ``Survey.pins`` of an earlier run.
@@ -68,7 +70,9 @@ def open_survey(config: SurveyConfig | str | Path, measured: dict | None = None,
 class Survey:
     """See the module. ``measured``: {band: {tile: {"err_scale": float, "noise_acf": (r, r) list, ...}}}."""
 
-    def __init__(self, config: SurveyConfig, measured: dict | None = None, pins: dict[str, Any] | None = None):
+    def __init__(
+        self, config: SurveyConfig, measured: dict | None = None, pins: dict[str, Any] | None = None
+    ):
         self.config = config
         self.measured: dict[str, dict[str, dict]] = measured or {}
         self._pins = {k: v if isinstance(v, FileStamp) else FileStamp(*v) for k, v in (pins or {}).items()}
@@ -81,11 +85,18 @@ class Survey:
         self._geometry: dict[str, BandGeometry] | None = None
 
     def __getstate__(self):
-        return {"config": self.config, "measured": self.measured, "_pins": dict(self._pool.pins)}
+        return {
+            "config": self.config,
+            "measured": self.measured,
+            "_pins": dict(self._pool.pins),
+            "_known": self._geometry,
+        }
 
     def __setstate__(self, state):
+        known = state.pop("_known")
         self.__dict__.update(state)
         self._forget()
+        self._geometry = known
 
     @property
     def pins(self) -> dict[str, list]:
@@ -116,19 +127,38 @@ class Survey:
             for band, scale in scales.items():
                 ratio = max(1, round(scale / finest))
                 step = finest * ratio / scale
-                out[band] = BandGeometry(scale, ratio, step if abs(step - 1) > RATIO_TOLERANCE else 1.0)
+                step = step if abs(step - 1) > RATIO_TOLERANCE else 1.0
+                out[band] = BandGeometry(scale, ratio, step, self._angle(band))
             self._geometry = out
         return self._geometry
 
+    def turned(self, band: str) -> float:
+        """By how many degrees the band is turned against the finest band; 0 below a third of one."""
+        geometry = self.geometry()
+        angle = geometry[band].angle_deg - geometry[self.finest()].angle_deg
+        return angle if abs(math.sin(math.radians(angle))) > TURN_TOLERANCE else 0.0
+
+    def _angle(self, band: str) -> float:
+        for t in self._band(band).tiles:
+            if self._usable(band, t.name) and self.tile(band, t.name).grid.wcs is not None:
+                cd = self.tile(band, t.name).grid.wcs.pixel_scale_matrix
+                return math.degrees(math.atan2(cd[0, 1], cd[1, 1]))
+        return 0.0
+
     def _scale(self, band) -> float:
-        scales = {t.name: self.tile(band.name, t.name).grid.scale_arcsec for t in band.tiles
-                  if self._usable(band.name, t.name)}
+        scales = {
+            t.name: self.tile(band.name, t.name).grid.scale_arcsec
+            for t in band.tiles
+            if self._usable(band.name, t.name)
+        }
         if not scales:
             self.tile(band.name, band.tiles[0].name)
         low, high = min(scales.values()), max(scales.values())
         if high / low - 1 > RATIO_TOLERANCE:
-            raise InputError(f"The tiles of band {band.name} have different pixel scales, {low:.5f} and {high:.5f} "
-                             "arcsec. Make them two bands.")
+            raise InputError(
+                f"The tiles of band {band.name} have different pixel scales, {low:.5f} and {high:.5f} "
+                "arcsec. Make them two bands."
+            )
         return next(iter(scales.values()))
 
     def _usable(self, band: str, name: str) -> bool:
@@ -163,8 +193,11 @@ class Survey:
 
         OFF_IMAGE where no tile of the finest band holds the position (or it is not a position at all).
         """
-        rows = {k: np.asarray(v) for k, v in {"ra": ra, "dec": dec, "tile": tile, "x": x, "y": y}.items()
-                if v is not None}
+        rows = {
+            k: np.asarray(v)
+            for k, v in {"ra": ra, "dec": dec, "tile": tile, "x": x, "y": y}.items()
+            if v is not None
+        }
         best = place(self, self.finest(), rows).first()
         flags = np.where(best.inside > 0, 0, int(Flag.OFF_IMAGE)).astype(np.int64)
         return Located(best.tile, best.x, best.y, flags)
@@ -194,7 +227,7 @@ class Survey:
 
     def _measured_tile(self, band: str, tile: str) -> dict:
         if tile not in self.measured.get(band, {}):
-                self.measured.setdefault(band, {})[tile] = measure_tile(self.tile(band, tile))
+            self.measured.setdefault(band, {})[tile] = measure_tile(self.tile(band, tile))
         return self.measured[band][tile]
 
     def noise_acf(self, band: str) -> np.ndarray | None:
@@ -209,8 +242,16 @@ class Survey:
                 for role in (*PLANES, "psf"):
                     plane = getattr(tile, role)
                     if plane is not None:
-                        out.append({"role": role, "band": band.name, "tile": tile.name, "path": plane.path,
-                                    "ext": list(plane.ext), **_stat(plane.path, self._pool.pins)})
+                        out.append(
+                            {
+                                "role": role,
+                                "band": band.name,
+                                "tile": tile.name,
+                                "path": plane.path,
+                                "ext": list(plane.ext),
+                                **_stat(plane.path, self._pool.pins),
+                            }
+                        )
         return out
 
     def check(self, columns: list[str] | None = None) -> list[Finding]:

@@ -88,7 +88,7 @@ class Tile:
         return gain_of(exp.header, sci.header, exp.shape, sci.shape)
 
     def read(self, y0, x0, h: int, w: int, err_scale: float = 1.0, raw_var: bool = False) -> RawStamps:
-        """Boxes with first pixels (y0, x0) (n,) int, which may lie outside. ``err_scale`` multiplies sigma."""
+        """Boxes with first pixels (y0, x0) (n,) int, also outside. ``err_scale`` multiplies sigma."""
         y0, x0 = np.asarray(y0, np.int64), np.asarray(x0, np.int64)
         n, (ny, nx) = len(y0), self.shape
         rows, cols = y0[:, None] + np.arange(h), x0[:, None] + np.arange(w)
@@ -116,9 +116,23 @@ class Tile:
             return unreadable(n, h, w, str(error))
         nonfinite = ~np.isfinite(sci) & ~outside
         data = np.where(np.isfinite(sci), sci * np.float32(self.njy), np.float32(np.nan)).astype(np.float32)
-        error = "" if ok.all() else f"{self.images['sci'].path} or a file beside it ends before the stamp's pixels"
-        return RawStamps(data, var * self.njy ** 2, outside, nonfinite, weight & ~outside, masked & ~outside,
-                         saturated & ~outside, segmap, ok, error)
+        error = (
+            ""
+            if ok.all()
+            else f"{self.images['sci'].path} or a file beside it ends before the stamp's pixels"
+        )
+        return RawStamps(
+            data,
+            var * self.njy**2,
+            outside,
+            nonfinite,
+            weight & ~outside,
+            masked & ~outside,
+            saturated & ~outside,
+            segmap,
+            ok,
+            error,
+        )
 
     def _masks(self, sci, y0, x0):
         h, w = sci.shape[1:]
@@ -157,23 +171,36 @@ def open_tile(config: SurveyConfig, band: str, tile: TileConfig, pool: ImagePool
     grid = grid_of(header, sci.shape, sci.path, tile.pixel_scale_arcsec, need_sky)
     for plane, image in images.items():
         if image.shape != sci.shape and plane != "exp":
-            raise InputError(f"{image.path} ({plane} of {where}) has {image.shape} pixels, {sci.path} has {sci.shape}: "
-                             "all planes of a band lie on one grid.")
+            raise InputError(
+                f"{image.path} ({plane} of {where}) has {image.shape} pixels, {sci.path} has {sci.shape}: "
+                "all planes of a band lie on one grid."
+            )
         if len(image.hdu.shape) != 2:
             raise InputError(f"{image.path} ({plane} of {where}) is a cube {image.hdu.shape}: name an image.")
     layout = config.layout
     noise = next((p for p in layout.noise if p in images), None)
     if noise is None:
-        raise ConfigError(f"{where} has no noise map that can be read; one of {', '.join(layout.noise)} is needed.")
+        raise ConfigError(
+            f"{where} has no noise map that can be read; one of {', '.join(layout.noise)} is needed."
+        )
     unit, zero_point = tile.unit, tile.zero_point_ab
     if unit is None and zero_point is None and not states_flux_unit(header):
         unit, zero_point = layout.unit, layout.zero_point_ab
     njy = njy_per_unit(header, grid.scale_arcsec, unit, zero_point, f"{sci.path} ({where})")
     mask_header = images["mask"].header if "mask" in images else {}
     strict = tile.mask_bits != layout.mask_bits
-    return Tile(tile, band, images, grid, njy, noise, layout.poisson,
-                _bit_mask(tile.mask_bits, mask_header, where, strict),
-                _bit_mask(layout.saturated_bits, mask_header, where, False), missing)
+    return Tile(
+        tile,
+        band,
+        images,
+        grid,
+        njy,
+        noise,
+        layout.poisson,
+        _bit_mask(tile.mask_bits, mask_header, where, strict),
+        _bit_mask(layout.saturated_bits, mask_header, where, False),
+        missing,
+    )
 
 
 def _bit_mask(bits, header, where: str, strict: bool) -> int:
@@ -187,8 +214,10 @@ def _bit_mask(bits, header, where: str, strict: bool) -> int:
             out |= 1 << number
         elif strict and header:
             known = ", ".join(k[3:] for k in header if k.startswith("MP_"))
-            raise ConfigError(f"{where}: mask_bits names {bit!r}, which the mask's header does not define. It has: "
-                              f"{known or 'no MP_ cards; use bit numbers'}.")
+            raise ConfigError(
+                f"{where}: mask_bits names {bit!r}, which the mask's header does not define. It has: "
+                f"{known or 'no MP_ cards; use bit numbers'}."
+            )
     return out
 
 

@@ -15,8 +15,16 @@ from astropy import units as u
 
 from galbatch.errors import InputError
 
-_NJY = {"njy": 1.0, "10njy": 10.0, "ujy": 1e3, "mjy": 1e6, "jy": 1e9, "nanomaggy": 3630.780547701, "nmgy": 3630.780547701,
-        "nanomaggies": 3630.780547701}
+_NJY = {
+    "njy": 1.0,
+    "10njy": 10.0,
+    "ujy": 1e3,
+    "mjy": 1e6,
+    "jy": 1e9,
+    "nanomaggy": 3630.780547701,
+    "nmgy": 3630.780547701,
+    "nanomaggies": 3630.780547701,
+}
 _COUNTS = ("", "adu", "count", "counts", "ct", "dn", "e", "electron", "electrons")
 _RATES = ("dn/s", "adu/s", "counts/s", "count/s", "ct/s", "electrons/s", "electron/s", "e/s", "e-/s", "cps")
 ZERO_POINT_NJY = 31.4
@@ -27,8 +35,13 @@ def pixel_area_sr(scale_arcsec: float) -> float:
     return (scale_arcsec * math.pi / 648000.0) ** 2
 
 
-def njy_per_unit(header, scale_arcsec: float, unit: str | None = None, zero_point_ab: float | None = None,
-                 where: str = "image") -> float:
+def njy_per_unit(
+    header,
+    scale_arcsec: float,
+    unit: str | None = None,
+    zero_point_ab: float | None = None,
+    where: str = "image",
+) -> float:
     """The factor from the image's values to nJy per pixel.
 
     ``unit`` wins; then ``zero_point_ab``; then the header's BUNIT, PHOTMJSR, PHOTFNU, MAGZERO.
@@ -62,8 +75,10 @@ def _of_counts(header, scale_arcsec: float, where: str) -> float:
         value = header.get(key)
         if isinstance(value, int | float) and math.isfinite(value):
             return _of_zero_point(value)
-    raise InputError(f"{where}: the unit is not known: no BUNIT, PHOTMJSR, PHOTFNU or MAGZERO in the header. Give "
-                     "unit = \"nJy\" (or uJy, Jy, MJy/sr, 10nJy) or zero_point_ab = 28.9 in the survey file.")
+    raise InputError(
+        f"{where}: the unit is not known: no BUNIT, PHOTMJSR, PHOTFNU or MAGZERO in the header. Give "
+        'unit = "nJy" (or uJy, Jy, MJy/sr, 10nJy) or zero_point_ab = 28.9 in the survey file.'
+    )
 
 
 def _of_zero_point(zero_point_ab: float) -> float:
@@ -80,7 +95,9 @@ def _factor(text: str, scale_arcsec: float, where: str) -> float:
     if word in ("MJy/sr", "MJy sr-1", "MJy / sr", "MJy.sr-1", "MJy sr**-1"):
         return 1e15 * area
     match = re.fullmatch(r"([0-9.]+(?:e[+-]?[0-9]+)?)?\s*\*?\s*([A-Za-z].*)", word)
-    number, name = (float(match[1] or 1.0), match[2]) if match and (match[1] or "1").count(".") < 2 else (1.0, word)
+    number, name = (
+        (float(match[1] or 1.0), match[2]) if match and (match[1] or "1").count(".") < 2 else (1.0, word)
+    )
     simple = name.removesuffix("/pixel").removesuffix("/pix").strip()
     if simple in ("MJy", "mJy"):
         return number * (1e15 if simple == "MJy" else 1e6)
@@ -89,7 +106,7 @@ def _factor(text: str, scale_arcsec: float, where: str) -> float:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            parsed = u.Unit(name.replace("nanoJansky", "nJy").replace("Jansky", "Jy")) * u.pix ** 0
+            parsed = u.Unit(name.replace("nanoJansky", "nJy").replace("Jansky", "Jy")) * u.pix**0
             if parsed.is_equivalent(u.nJy / u.pix):
                 return number * parsed.to(u.nJy / u.pix)
             if parsed.is_equivalent(u.nJy):
@@ -98,5 +115,7 @@ def _factor(text: str, scale_arcsec: float, where: str) -> float:
                 return number * parsed.to(u.nJy / u.sr) * area
     except (ValueError, TypeError, AttributeError, ZeroDivisionError, OverflowError):
         pass
-    raise InputError(f"{where} = {text!r} is not a unit of flux or surface brightness that can be used. Give unit = "
-                     "\"nJy\" (or uJy, Jy, MJy/sr, 10nJy) or zero_point_ab in the survey file.")
+    raise InputError(
+        f"{where} = {text!r} is not a unit of flux or surface brightness that can be used. Give unit = "
+        '"nJy" (or uJy, Jy, MJy/sr, 10nJy) or zero_point_ab in the survey file.'
+    )

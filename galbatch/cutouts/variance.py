@@ -27,6 +27,7 @@ class Gain:
 
 def gain_of(exp_header, sci_header, exp_shape, sci_shape) -> Gain:
     """Gain cards from the header of the exposure map, else from that of the science image."""
+
     def card(key):
         for header in (exp_header, sci_header):
             value = header.get(key)
@@ -45,8 +46,12 @@ def variance(kind: str, noise: np.ndarray, err_scale: float = 1.0) -> np.ndarray
     none."""
     noise = noise.astype(np.float64)
     with np.errstate(all="ignore"):
-        out = {"err": lambda: noise ** 2, "var": lambda: noise, "wht": lambda: 1.0 / noise,
-               "exp": lambda: 1.0 / noise}[kind]() * err_scale ** 2
+        out = {
+            "err": lambda: noise**2,
+            "var": lambda: noise,
+            "wht": lambda: 1.0 / noise,
+            "exp": lambda: 1.0 / noise,
+        }[kind]() * err_scale**2
         return np.where(np.isfinite(noise) & (noise > 0) & np.isfinite(out), out, np.inf)
 
 

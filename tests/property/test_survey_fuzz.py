@@ -17,15 +17,33 @@ from galbatch.cutouts import open_survey
 from galbatch.errors import GalbatchError
 
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-SURVEY = 'name = "x"\nstamp_arcsec = 1.0\n[bands.f]\nsci = "sci.fits"\nerr = "err.fits"\npsf = "psf.fits"\nunit = "nJy"\n'
+SURVEY = """name = "x"
+stamp_arcsec = 1.0
+[bands.f]
+sci = "sci.fits"
+err = "err.fits"
+psf = "psf.fits"
+unit = "nJy"
+"""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A sound survey of 48 x 40 pixels."""
     path = tmp_path_factory.mktemp("survey")
-    header = fits.Header({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRPIX1": 20.0, "CRPIX2": 24.0, "CRVAL1": 150.0, "CRVAL2": 2.0,
-                          "CDELT1": -1e-5, "CDELT2": 1e-5, "BUNIT": "nJy"})
+    header = fits.Header(
+        {
+            "CTYPE1": "RA---TAN",
+            "CTYPE2": "DEC--TAN",
+            "CRPIX1": 20.0,
+            "CRPIX2": 24.0,
+            "CRVAL1": 150.0,
+            "CRVAL2": 2.0,
+            "CDELT1": -1e-5,
+            "CDELT2": 1e-5,
+            "BUNIT": "nJy",
+        }
+    )
     noise = np.random.default_rng(0).normal(size=(48, 40)).astype("f4")
     fits.PrimaryHDU(noise, header).writeto(path / "sci.fits")
     fits.PrimaryHDU(np.ones((48, 40), "f4"), header).writeto(path / "err.fits")
@@ -33,12 +51,16 @@ def folder(tmp_path_factory):
     psf[2, 2] = 1
     fits.PrimaryHDU(psf, fits.Header({"PIXSCALE": 0.036})).writeto(path / "psf.fits")
     (path / "s.toml").write_text(SURVEY)
-    pq.write_table(pa.table({"source_id": [1, 2], "ra": [150.0, 150.001], "dec": [2.0, 2.0], "name": ["a", "b"]}), path / "c.parquet")
+    pq.write_table(
+        pa.table({"source_id": [1, 2], "ra": [150.0, 150.001], "dec": [2.0, 2.0], "name": ["a", "b"]}),
+        path / "c.parquet",
+    )
     return path
 
 
 def use(folder, name="s.toml"):
-    """All that a run does with a survey before sampling. Anything but an error of ours is a failure of the test."""
+    """All that a run does with a survey before sampling. Anything but an error of ours is a failure of the
+    test."""
     try:
         survey = open_survey(folder / name)
         survey.check(["source_id", "ra", "dec"])
@@ -59,14 +81,77 @@ def test_the_sound_survey_works(folder):
     assert use(folder) is None
 
 
-KEYS = st.sampled_from(["name", "layout", "stamp_arcsec", "stamp_pix", "tiles", "bands", "sci", "err", "wht", "psf", "mask", "seg", "exp",
-                        "mask_bits", "unit", "err_scale", "noise_acf", "zero_point_ab", "pixel_scale_arcsec", "optional", "psf_frame",
-                        "psf_norm", "saturation", "neighbours", "pixel_columns", "x.y", "'../z'", "psf_scale_arcsec"])
+KEYS = st.sampled_from(
+    [
+        "name",
+        "layout",
+        "stamp_arcsec",
+        "stamp_pix",
+        "tiles",
+        "bands",
+        "sci",
+        "err",
+        "wht",
+        "psf",
+        "mask",
+        "seg",
+        "exp",
+        "mask_bits",
+        "unit",
+        "err_scale",
+        "noise_acf",
+        "zero_point_ab",
+        "pixel_scale_arcsec",
+        "optional",
+        "psf_frame",
+        "psf_norm",
+        "saturation",
+        "neighbours",
+        "pixel_columns",
+        "x.y",
+        "'../z'",
+        "psf_scale_arcsec",
+    ]
+)
 VALUES = st.one_of(
-    st.sampled_from(['"sci.fits"', '"psf.fits[0]"', '"err.fits[99]"', '""', '"[SCI]"', '"../../../../etc/passwd"', '"/dev/zero"', "[]", "{}",
-                     '"generic"', '"dja"', '"hsc"', '"s.toml"', '"measure"', '"nJy"', '"{tile}"', '"file:///etc/passwd"', "true",
-                     "1979-05-27", "inf", "nan", "-1", "0", "1e400", "9" * 400, '["a", "b"]', "[[1]]", '"\\u0000"', '"~/x"', '"."']),
-    st.integers().map(str), st.floats().map(repr), st.text(max_size=12).map(lambda s: '"' + s.replace("\\", "").replace('"', "") + '"'))
+    st.sampled_from(
+        [
+            '"sci.fits"',
+            '"psf.fits[0]"',
+            '"err.fits[99]"',
+            '""',
+            '"[SCI]"',
+            '"../../../../etc/passwd"',
+            '"/dev/zero"',
+            "[]",
+            "{}",
+            '"generic"',
+            '"dja"',
+            '"hsc"',
+            '"s.toml"',
+            '"measure"',
+            '"nJy"',
+            '"{tile}"',
+            '"file:///etc/passwd"',
+            "true",
+            "1979-05-27",
+            "inf",
+            "nan",
+            "-1",
+            "0",
+            "1e400",
+            "9" * 400,
+            '["a", "b"]',
+            "[[1]]",
+            '"\\u0000"',
+            '"~/x"',
+            '"."',
+        ]
+    ),
+    st.integers().map(str),
+    st.floats().map(repr),
+    st.text(max_size=12).map(lambda s: '"' + s.replace("\\", "").replace('"', "") + '"'),
+)
 
 
 @QUICK
@@ -89,11 +174,73 @@ def test_any_bytes_as_a_survey_file(folder, content):
     assert use(folder, "fuzz.toml") is not None
 
 
-CARDS = st.tuples(st.sampled_from(["SIMPLE", "BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "NAXIS3", "PCOUNT", "GCOUNT", "BSCALE", "BZERO", "BLANK",
-                                   "CTYPE1", "CTYPE2", "CRPIX1", "CRVAL1", "CRVAL2", "CDELT1", "CDELT2", "PC1_1", "PC1_2", "CD1_1", "BUNIT",
-                                   "EXTNAME", "XTENSION", "ZIMAGE", "END", "SATURATE", "A_ORDER", "PV1_1", "PIXSCALE", "LONPOLE", "WCSAXES"]),
-                  st.sampled_from(["0", "1", "-1", "2", "3", "8", "-32", "-64", "99", "1E400", "NaN", "T", "F", "'x'", "'RA---TPV'", "'nJy'",
-                                   "99999999999", "1.5", "", "'", "(1, 2)", "-0.0", "1e-320", "'MJy/sr/sr'", "'GLON-CAR'"]))
+CARDS = st.tuples(
+    st.sampled_from(
+        [
+            "SIMPLE",
+            "BITPIX",
+            "NAXIS",
+            "NAXIS1",
+            "NAXIS2",
+            "NAXIS3",
+            "PCOUNT",
+            "GCOUNT",
+            "BSCALE",
+            "BZERO",
+            "BLANK",
+            "CTYPE1",
+            "CTYPE2",
+            "CRPIX1",
+            "CRVAL1",
+            "CRVAL2",
+            "CDELT1",
+            "CDELT2",
+            "PC1_1",
+            "PC1_2",
+            "CD1_1",
+            "BUNIT",
+            "EXTNAME",
+            "XTENSION",
+            "ZIMAGE",
+            "END",
+            "SATURATE",
+            "A_ORDER",
+            "PV1_1",
+            "PIXSCALE",
+            "LONPOLE",
+            "WCSAXES",
+        ]
+    ),
+    st.sampled_from(
+        [
+            "0",
+            "1",
+            "-1",
+            "2",
+            "3",
+            "8",
+            "-32",
+            "-64",
+            "99",
+            "1E400",
+            "NaN",
+            "T",
+            "F",
+            "'x'",
+            "'RA---TPV'",
+            "'nJy'",
+            "99999999999",
+            "1.5",
+            "",
+            "'",
+            "(1, 2)",
+            "-0.0",
+            "1e-320",
+            "'MJy/sr/sr'",
+            "'GLON-CAR'",
+        ]
+    ),
+)
 
 
 def damaged(content: bytes, cards, flips, cut) -> bytes:
@@ -104,15 +251,19 @@ def damaged(content: bytes, cards, flips, cut) -> bytes:
         at = out.find(f"{key:<8}=".encode())
         at = at if at >= 0 and at % 80 == 0 else out.find(b"END" + b" " * 77)
         if at >= 0:
-            out[at:at + 80] = card
+            out[at : at + 80] = card
     for position, value in flips:
         out[position % len(out)] = value
-    return bytes(out[:len(out) - cut])
+    return bytes(out[: len(out) - cut])
 
 
 @QUICK
-@given(st.sampled_from(["sci", "err", "psf"]), st.lists(CARDS, max_size=4),
-       st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), max_size=6), st.sampled_from([0, 0, 0, 1, 80, 2880, 9000]))
+@given(
+    st.sampled_from(["sci", "err", "psf"]),
+    st.lists(CARDS, max_size=4),
+    st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), max_size=6),
+    st.sampled_from([0, 0, 0, 1, 80, 2880, 9000]),
+)
 def test_any_damage_to_a_fits_file(folder, which, cards, flips, cut):
     content = (folder / f"{which}.fits").read_bytes()
     (folder / "fuzz.fits").write_bytes(damaged(content, cards, flips, cut))
@@ -121,12 +272,15 @@ def test_any_damage_to_a_fits_file(folder, which, cards, flips, cut):
 
 
 @QUICK
-@given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=12), st.sampled_from([0, 0, 1, 8, 200]))
+@given(
+    st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=12),
+    st.sampled_from([0, 0, 1, 8, 200]),
+)
 def test_any_damage_to_a_parquet_file(folder, flips, cut):
     content = bytearray((folder / "c.parquet").read_bytes())
     for position, value in flips:
         content[position % len(content)] = value
-    (folder / "fuzz.parquet").write_bytes(content[:len(content) - cut])
+    (folder / "fuzz.parquet").write_bytes(content[: len(content) - cut])
     try:
         catalog = open_catalog(folder / "fuzz.parquet")
         if catalog.n_rows < 1000:
@@ -136,7 +290,9 @@ def test_any_damage_to_a_parquet_file(folder, flips, cut):
         assert str(error)
 
 
-IDS = st.one_of(st.lists(st.integers(-2**63, 2**63 - 1), max_size=20), st.lists(st.text(max_size=5), max_size=20))
+IDS = st.one_of(
+    st.lists(st.integers(-(2**63), 2**63 - 1), max_size=20), st.lists(st.text(max_size=5), max_size=20)
+)
 ANY_FLOAT = st.floats(width=64)
 
 
@@ -146,8 +302,16 @@ def test_any_values_in_a_catalogue(folder, ids, data):
     n = len(ids)
     column = st.lists(ANY_FLOAT, min_size=n, max_size=n)
     kind = pa.string() if any(isinstance(i, str) for i in ids) else pa.int64()
-    pq.write_table(pa.table({"source_id": pa.array(ids, kind), "ra": pa.array(data.draw(column), pa.float64()),
-                             "dec": pa.array(data.draw(column), pa.float64())}), folder / "values.parquet")
+    pq.write_table(
+        pa.table(
+            {
+                "source_id": pa.array(ids, kind),
+                "ra": pa.array(data.draw(column), pa.float64()),
+                "dec": pa.array(data.draw(column), pa.float64()),
+            }
+        ),
+        folder / "values.parquet",
+    )
     catalog = open_catalog(folder / "values.parquet")
     found = validate(catalog)
     assert catalog.read()["source_id"].tolist() == ids
@@ -168,7 +332,7 @@ def test_each_source_is_cut_the_same_whatever_is_beside_it(folder, pixels, size,
     rows = {"source_id": np.arange(len(x)), "ra": ra, "dec": dec}
     together = survey.cut(rows, size).bands[0]
     i = random.randrange(len(x))
-    alone = survey.cut({k: v[i:i + 1] for k, v in rows.items()}, size).bands[0]
+    alone = survey.cut({k: v[i : i + 1] for k, v in rows.items()}, size).bands[0]
     for name in ("data", "sigma", "mask", "seg"):
         np.testing.assert_array_equal(getattr(together, name)[i], getattr(alone, name)[0])
 
@@ -179,7 +343,9 @@ def test_a_pipe_or_folder_in_place_of_a_file_does_not_hang(folder):
     for name in ("pipe.fits", "dir.fits", "/dev/zero"):
         for which in ("sci", "err", "psf"):
             (folder / "fuzz.toml").write_text(SURVEY.replace(f"{which}.fits", name))
-            assert "regular file" in str(use(folder, "fuzz.toml") or "regular file" if which == "psf" else use(folder, "fuzz.toml"))
+            assert "regular file" in str(
+                use(folder, "fuzz.toml") or "regular file" if which == "psf" else use(folder, "fuzz.toml")
+            )
     os.unlink(folder / "pipe.fits")
     os.mkfifo(folder / "pipe.toml")
     assert "regular file" in str(use(folder, "pipe.toml"))
@@ -194,7 +360,9 @@ def test_only_the_named_files_are_opened(folder, monkeypatch):
 
     def watch(module, name):
         real = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda path, *a, **k: (opened.append(str(path)), real(path, *a, **k))[1])
+        monkeypatch.setattr(
+            module, name, lambda path, *a, **k: (opened.append(str(path)), real(path, *a, **k))[1]
+        )
 
     watch(builtins, "open")
     watch(io, "open")

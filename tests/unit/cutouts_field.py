@@ -32,7 +32,9 @@ def write_image(path, data, wcs=None, name=None, **cards):
     for key, value in cards.items():
         header[key] = value
     hdu = fits.PrimaryHDU(data, header) if name is None else fits.ImageHDU(data, header, name=name)
-    (fits.HDUList([hdu]) if name is None else fits.HDUList([fits.PrimaryHDU(), hdu])).writeto(path, overwrite=True)
+    (fits.HDUList([hdu]) if name is None else fits.HDUList([fits.PrimaryHDU(), hdu])).writeto(
+        path, overwrite=True
+    )
     return Path(path)
 
 
@@ -48,7 +50,9 @@ def noise_field(seed=0, ny=NY, nx=NX, sigma=0.5):
 def add_galaxy(image, y, x, flux=400.0, fwhm=5.0):
     yy, xx = np.indices(image.shape)
     s = fwhm / 2.3548
-    image += (flux / (2 * np.pi * s * s) * np.exp(-0.5 * ((yy - y) ** 2 + (xx - x) ** 2) / s ** 2)).astype(np.float32)
+    image += (flux / (2 * np.pi * s * s) * np.exp(-0.5 * ((yy - y) ** 2 + (xx - x) ** 2) / s**2)).astype(
+        np.float32
+    )
 
 
 def simple_survey(folder, sci=None, err=None, extra="", head="", **cards):

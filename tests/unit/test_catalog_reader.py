@@ -1,4 +1,5 @@
-"""Catalogues in every format: the same rows, ids to the last digit, and clear words for what cannot be used."""
+"""Catalogues in every format: the same rows, ids to the last digit, and clear words for what cannot be
+used."""
 
 import pickle
 import warnings
@@ -16,8 +17,16 @@ BIG = 2**60 + np.array([1, 3, 5], np.int64)
 
 
 def table():
-    out = Table({"source_id": BIG, "ra": [150.0, 150.1, 150.2], "dec": [2.0, 2.1, 2.2], "mag": np.array([20, 21, 22], "f4"),
-                 "name": ["a", "bb", "ccc"], "psf_index": np.array([2, 0, 1], "i2")})
+    out = Table(
+        {
+            "source_id": BIG,
+            "ra": [150.0, 150.1, 150.2],
+            "dec": [2.0, 2.1, 2.2],
+            "mag": np.array([20, 21, 22], "f4"),
+            "name": ["a", "bb", "ccc"],
+            "psf_index": np.array([2, 0, 1], "i2"),
+        }
+    )
     out["ra"].unit = out["dec"].unit = "deg"
     out["mag"].description = "total magnitude"
     return out
@@ -25,7 +34,14 @@ def table():
 
 def written(tmp_path, ending):
     path = tmp_path / f"c.{ending}"
-    formats = {"parquet": "parquet", "fits": "fits", "ecsv": "ascii.ecsv", "vot": "votable", "xml": "votable", "fits.gz": "fits"}
+    formats = {
+        "parquet": "parquet",
+        "fits": "fits",
+        "ecsv": "ascii.ecsv",
+        "vot": "votable",
+        "xml": "votable",
+        "fits.gz": "fits",
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         table().write(path, format=formats[ending])
@@ -42,7 +58,10 @@ def test_every_format_gives_the_same(tmp_path, ending):
     np.testing.assert_array_equal(rows["psf_index"], [2, 0, 1])
     assert catalog.passthrough == ["mag", "name", "psf_index"]
     whole = pa.concat_tables(catalog.tables())
-    assert whole.column("name").to_pylist() == ["a", "bb", "ccc"] and whole.schema.field("mag").type == pa.float32()
+    assert (
+        whole.column("name").to_pylist() == ["a", "bb", "ccc"]
+        and whole.schema.field("mag").type == pa.float32()
+    )
     assert catalog.meta["ra"]["unit"] == "deg" and catalog.meta["mag"]["description"] == "total magnitude"
 
 
@@ -52,22 +71,31 @@ def parquet(tmp_path, **columns):
     return tmp_path / "c.parquet"
 
 
-@pytest.mark.parametrize(("ids", "values"), [
-    (pa.array(["x", "y", "z"]), ["x", "y", "z"]), (pa.array(["x", "y", "x"]).dictionary_encode(), ["x", "y", "x"]),
-    (pa.array([1, 2, 3], pa.uint64()), [1, 2, 3]), (pa.array([1, 2, 3], pa.int8()), [1, 2, 3]),
-    (pa.array(["é", "", "日本"], pa.large_string()), ["é", "", "日本"])])
+@pytest.mark.parametrize(
+    ("ids", "values"),
+    [
+        (pa.array(["x", "y", "z"]), ["x", "y", "z"]),
+        (pa.array(["x", "y", "x"]).dictionary_encode(), ["x", "y", "x"]),
+        (pa.array([1, 2, 3], pa.uint64()), [1, 2, 3]),
+        (pa.array([1, 2, 3], pa.int8()), [1, 2, 3]),
+        (pa.array(["é", "", "日本"], pa.large_string()), ["é", "", "日本"]),
+    ],
+)
 def test_ids_keep_their_values(tmp_path, ids, values):
     assert open_catalog(parquet(tmp_path, source_id=ids)).read()["source_id"].tolist() == values
 
 
-@pytest.mark.parametrize(("columns", "message"), [
-    ({"source_id": [1.0, 2.0, 3.0]}, "type double: integers above 2\\^53 lose"),
-    ({"source_id": [True, False, True]}, "no identifier"),
-    ({"source_id": None}, "no column source_id"),
-    ({"dec": None, "DEJ2000": [1.0, 2.0, 3.0]}, "no column dec.*dec may be your 'DEJ2000'"),
-    ({"ra": ["10:00:01", "10:00:02", "10:00:03"]}, "ra is of type string.*not sexagesimal"),
-    ({"psf_index": ["a", "b", "c"]}, "psf_index is of type string"),
-])
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"source_id": [1.0, 2.0, 3.0]}, "type double: integers above 2\\^53 lose"),
+        ({"source_id": [True, False, True]}, "no identifier"),
+        ({"source_id": None}, "no column source_id"),
+        ({"dec": None, "DEJ2000": [1.0, 2.0, 3.0]}, "no column dec.*dec may be your 'DEJ2000'"),
+        ({"ra": ["10:00:01", "10:00:02", "10:00:03"]}, "ra is of type string.*not sexagesimal"),
+        ({"psf_index": ["a", "b", "c"]}, "psf_index is of type string"),
+    ],
+)
 def test_unusable_columns_are_named(tmp_path, columns, message):
     with pytest.raises(InputError, match=message):
         open_catalog(parquet(tmp_path, **columns))
@@ -81,8 +109,15 @@ def test_ids_that_do_not_fit_or_are_missing(tmp_path):
 
 
 def test_missing_values_become_nan_or_minus_one(tmp_path):
-    rows = open_catalog(parquet(tmp_path, ra=pa.array([1.0, None, 3.0]), psf_index=pa.array([0.0, None, 2.5]),
-                                tile=pa.array(["a", None, "b"]), segmap_id=pa.array([7, None, 9]))).read()
+    rows = open_catalog(
+        parquet(
+            tmp_path,
+            ra=pa.array([1.0, None, 3.0]),
+            psf_index=pa.array([0.0, None, 2.5]),
+            tile=pa.array(["a", None, "b"]),
+            segmap_id=pa.array([7, None, 9]),
+        )
+    ).read()
     np.testing.assert_array_equal(rows["ra"], [1, np.nan, 3])
     assert rows["psf_index"].tolist() == [0, -1, -1] and rows["segmap_id"].tolist() == [7, -1, 9]
     assert rows["tile"].tolist() == ["a", "", "b"]
@@ -93,10 +128,17 @@ def test_missing_values_become_nan_or_minus_one(tmp_path):
 
 def test_rows_by_number_and_in_batches(tmp_path):
     n = 1000
-    pq.write_table(pa.table({"source_id": np.arange(n), "ra": np.zeros(n), "dec": np.zeros(n)}), tmp_path / "c.parquet", row_group_size=64)
+    pq.write_table(
+        pa.table({"source_id": np.arange(n), "ra": np.zeros(n), "dec": np.zeros(n)}),
+        tmp_path / "c.parquet",
+        row_group_size=64,
+    )
     catalog = pickle.loads(pickle.dumps(open_catalog(tmp_path / "c.parquet")))
     starts = [(start, len(rows["ra"])) for start, rows in catalog.batches(size=300)]
-    assert sum(k for _, k in starts) == n and [s for s, _ in starts] == np.cumsum([0, *[k for _, k in starts[:-1]]]).tolist()
+    assert (
+        sum(k for _, k in starts) == n
+        and [s for s, _ in starts] == np.cumsum([0, *[k for _, k in starts[:-1]]]).tolist()
+    )
     assert catalog.take(np.array([999, 3, 500]), ["source_id"]).column(0).to_pylist() == [999, 3, 500]
     with pytest.raises(InputError, match="1000 rows"):
         catalog.take(np.array([1000]))
@@ -106,21 +148,32 @@ def test_a_hats_folder_is_read_file_by_file(tmp_path):
     for k in range(3):
         folder = tmp_path / "hats/dataset/Norder=1/Dir=0"
         folder.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table({"source_id": np.arange(4) + 4 * k, "ra": np.ones(4), "dec": np.ones(4)}), folder / f"Npix={k}.parquet")
-    pq.write_table(pa.table({"source_id": [99], "ra": [1.0], "dec": [1.0]}), tmp_path / "hats/dataset/_metadata.parquet")
+        pq.write_table(
+            pa.table({"source_id": np.arange(4) + 4 * k, "ra": np.ones(4), "dec": np.ones(4)}),
+            folder / f"Npix={k}.parquet",
+        )
+    pq.write_table(
+        pa.table({"source_id": [99], "ra": [1.0], "dec": [1.0]}), tmp_path / "hats/dataset/_metadata.parquet"
+    )
     catalog = open_catalog(tmp_path / "hats")
     assert catalog.n_rows == 12 and catalog.read()["source_id"].tolist() == list(range(12))
 
 
 def test_damaged_and_unknown_files(tmp_path):
     good = parquet(tmp_path).read_bytes()
-    for name, content in (("a.parquet", good[:100]), ("b.parquet", b""), ("c.fits", b"x" * 5000), ("d.ecsv", b"\xff\xfe"),
-                          ("e.vot", b"<VOTABLE>"), ("f.parquet", good[:-20] + b"\0" * 20)):
+    for name, content in (
+        ("a.parquet", good[:100]),
+        ("b.parquet", b""),
+        ("c.fits", b"x" * 5000),
+        ("d.ecsv", b"\xff\xfe"),
+        ("e.vot", b"<VOTABLE>"),
+        ("f.parquet", good[:-20] + b"\0" * 20),
+    ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=f"{name} cannot be read"):
             open_catalog(tmp_path / name)
     (tmp_path / "g.csv").write_text("source_id,ra,dec\n")
-    with pytest.raises(InputError, match="'.csv' is not known. Use .parquet"):
+    with pytest.raises(InputError, match=r"'.csv' is not known. Use .parquet"):
         open_catalog(tmp_path / "g.csv")
     with pytest.raises(InputError, match="does not exist"):
         open_catalog(tmp_path / "none.parquet")
@@ -128,8 +181,11 @@ def test_damaged_and_unknown_files(tmp_path):
 
 def test_a_file_damaged_inside_is_an_input_error(tmp_path):
     n = 5000
-    pq.write_table(pa.table({"source_id": np.arange(n), "ra": np.random.default_rng(0).random(n), "dec": np.zeros(n)}),
-                   tmp_path / "c.parquet", write_page_checksum=True)
+    pq.write_table(
+        pa.table({"source_id": np.arange(n), "ra": np.random.default_rng(0).random(n), "dec": np.zeros(n)}),
+        tmp_path / "c.parquet",
+        write_page_checksum=True,
+    )
     content = bytearray((tmp_path / "c.parquet").read_bytes())
     content[5000] ^= 1
     (tmp_path / "c.parquet").write_bytes(content)

@@ -13,8 +13,12 @@ from galbatch.types import Flag
 
 def checked(tmp_path, ids=None, ra=None, dec=None, pixel_columns=False, **columns):
     n = max(len(v) for v in (ids, ra, dec) if v is not None)
-    base = {"source_id": np.arange(n) if ids is None else ids, "ra": 150 + np.arange(n) * 0.01 if ra is None else ra,
-            "dec": np.full(n, 2.0) if dec is None else dec, **columns}
+    base = {
+        "source_id": np.arange(n) if ids is None else ids,
+        "ra": 150 + np.arange(n) * 0.01 if ra is None else ra,
+        "dec": np.full(n, 2.0) if dec is None else dec,
+        **columns,
+    }
     pq.write_table(pa.table(base), tmp_path / "c.parquet")
     return validate(open_catalog(tmp_path / "c.parquet", pixel_columns), pixel_columns)
 
@@ -49,7 +53,13 @@ def test_duplicate_positions_are_flagged(tmp_path):
 
 def test_bad_positions_are_rows_not_the_run(tmp_path):
     found = checked(tmp_path, ra=[150.0, np.nan, 400.0, 10.0, -170.0], dec=[2.0, 2.0, 2.0, 95.0, 2.0])
-    assert codes(found) == {"bad_position": "warn"} and found.bad_position.tolist() == [False, True, True, True, False]
+    assert codes(found) == {"bad_position": "warn"} and found.bad_position.tolist() == [
+        False,
+        True,
+        True,
+        True,
+        False,
+    ]
     assert "rows 1, 2, 3" in found.findings[0].what
     assert codes(checked(tmp_path, ra=[1.0, 2.0], dec=[150.0, 151.0])) == {"bad_position": "error"}
     assert "swapped" in checked(tmp_path, ra=[1.0, 2.0], dec=[150.0, 151.0]).findings[0].remedy
@@ -62,12 +72,16 @@ def test_radians_and_units(tmp_path):
     assert codes(found) == {"radians": "warn"}
     table = pa.table({"source_id": [1], "ra": [2.6], "dec": [0.03]})
     field = table.schema.field("ra").with_metadata({"unit": "rad"})
-    pq.write_table(table.cast(pa.schema([table.schema.field(0), field, table.schema.field(2)])), tmp_path / "u.parquet")
+    pq.write_table(
+        table.cast(pa.schema([table.schema.field(0), field, table.schema.field(2)])), tmp_path / "u.parquet"
+    )
     assert codes(validate(open_catalog(tmp_path / "u.parquet")))["unit"] == "error"
 
 
 def test_empty_and_pixels(tmp_path):
-    assert codes(checked(tmp_path, ids=np.array([], int), ra=np.array([]), dec=np.array([]))) == {"empty": "warn"}
+    assert codes(checked(tmp_path, ids=np.array([], int), ra=np.array([]), dec=np.array([]))) == {
+        "empty": "warn"
+    }
     found = checked(tmp_path, ids=[1, 2], x=[1.0, np.nan], y=[1.0, 2.0], pixel_columns=True)
     assert codes(found) == {"bad_position": "warn"} and found.bad_position.tolist() == [False, True]
 
@@ -101,10 +115,15 @@ def test_a_million_rows_in_seconds_and_little_memory(tmp_path):
     import sys
 
     rng, n = np.random.default_rng(0), 10**6
-    pq.write_table(pa.table({"source_id": np.arange(n) + 2**60, "ra": 150 + rng.random(n), "dec": 2 + rng.random(n)}), tmp_path / "c.parquet")
-    code = ("import resource, time; from galbatch.catalog import open_catalog, validate; t = time.process_time();"
-            f"v = validate(open_catalog({str(tmp_path / 'c.parquet')!r})); assert len(v.flags) == 10**6;"
-            "print(time.process_time() - t, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)")
+    pq.write_table(
+        pa.table({"source_id": np.arange(n) + 2**60, "ra": 150 + rng.random(n), "dec": 2 + rng.random(n)}),
+        tmp_path / "c.parquet",
+    )
+    code = (
+        "import resource, time; from galbatch.catalog import open_catalog, validate; t = time.process_time();"
+        f"v = validate(open_catalog({str(tmp_path / 'c.parquet')!r})); assert len(v.flags) == 10**6;"
+        "print(time.process_time() - t, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     seconds, gigabytes = map(float, done.stdout.split())
     assert seconds < 15 and gigabytes < 0.6

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from astropy.io import fits
 from cutouts_field import simple_survey, sources
 
 from galbatch.cli.main import main
@@ -15,6 +16,7 @@ from galbatch.errors import ModelError
 @pytest.fixture(autouse=True)
 def no_model(monkeypatch):
     """The model is not what is tested here, and takes seconds to load."""
+
     class Prior:
         target_fwhm_pix = 2.0
 
@@ -47,13 +49,19 @@ def test_a_survey_beside_the_catalogue(tmp_path, capsys):
     assert check(capsys, catalogue(tmp_path))[0] == 0
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda p: (p / "err.fits").unlink(), "err.fits cannot be opened"),
-    (lambda p: (p / "sci.fits").write_bytes((p / "sci.fits").read_bytes()[:9000]), "sci.fits is truncated"),
-    (lambda p: (p / "psf.fits").write_text("x"), "psf.fits cannot be read"),
-    (lambda p: catalogue(p, shift=1.0), "0 of 30 sources"),
-    (lambda p: catalogue(p, source_id=np.repeat([1, 2], 15)), "30 rows share their source_id"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: (p / "err.fits").unlink(), "err.fits cannot be opened"),
+        (
+            lambda p: (p / "sci.fits").write_bytes((p / "sci.fits").read_bytes()[:9000]),
+            "sci.fits is truncated",
+        ),
+        (lambda p: (p / "psf.fits").write_text("x"), "psf.fits cannot be read"),
+        (lambda p: catalogue(p, shift=1.0), "0 of 30 sources"),
+        (lambda p: catalogue(p, source_id=np.repeat([1, 2], 15)), "30 rows share their source_id"),
+    ],
+)
 def test_what_would_spoil_a_run_has_exit_code_1(tmp_path, capsys, change, message):
     path, where = simple_survey(tmp_path), catalogue(tmp_path)
     change(tmp_path)
@@ -76,3 +84,19 @@ def test_a_model_that_cannot_be_used_is_a_finding(tmp_path, capsys, monkeypatch)
     monkeypatch.setattr("galbatch.run.prepare.open_model", broken)
     code, out = check(capsys, catalogue(tmp_path), "--survey", str(simple_survey(tmp_path)))
     assert code == 1 and "no such model folder" in out.out
+
+
+def test_a_flipped_bit_is_seen_with_checksums(tmp_path, capsys):
+    path, where = simple_survey(tmp_path), catalogue(tmp_path)
+    for name in ("sci", "err"):
+        data, header = fits.getdata(tmp_path / f"{name}.fits", header=True)
+        fits.PrimaryHDU(data, header).writeto(tmp_path / f"{name}.fits", overwrite=True, checksum=True)
+    arguments = (where, "--survey", str(path), "--checksums", "--json")
+    assert check(capsys, *arguments)[0] == 0
+    content = bytearray((tmp_path / "sci.fits").read_bytes())
+    content[100_000] ^= 64
+    (tmp_path / "sci.fits").write_bytes(content)
+    assert check(capsys, *arguments[:3], "--json")[0] == 0
+    code, out = check(capsys, *arguments)
+    wrong = [f for f in json.loads(out.out) if f["code"] == "checksum" and f["level"] == "error"]
+    assert code == 1 and len(wrong) == 1 and wrong[0]["subject"].endswith("sci.fits")

@@ -77,7 +77,7 @@ def test_scaling_and_blank(tmp_path):
     raw = bytearray(path.read_bytes())
     cards = "".join(c.image for c in header.cards)
     end = raw.index(b"END" + b" " * 77)
-    raw[end:end + len(cards) + 80] = cards.encode() + b"END" + b" " * 77
+    raw[end : end + len(cards) + 80] = cards.encode() + b"END" + b" " * 77
     path.write_bytes(raw)
     source = open_bytes(str(path))
     stamps, _ = read_boxes(source, scan_images(source)[0], [0], [0], 3, 4)
@@ -87,8 +87,12 @@ def test_scaling_and_blank(tmp_path):
 
 
 def test_extension_by_name_and_the_names_that_exist(tmp_path):
-    hdus = [fits.PrimaryHDU(), fits.ImageHDU(np.ones((4, 4), "f4"), name="SCI"), fits.ImageHDU(np.zeros((4, 4), "f4"), name="ERR"),
-            fits.BinTableHDU.from_columns([fits.Column("a", "J", array=[1, 2])], name="HDRTAB")]
+    hdus = [
+        fits.PrimaryHDU(),
+        fits.ImageHDU(np.ones((4, 4), "f4"), name="SCI"),
+        fits.ImageHDU(np.zeros((4, 4), "f4"), name="ERR"),
+        fits.BinTableHDU.from_columns([fits.Column("a", "J", array=[1, 2])], name="HDRTAB"),
+    ]
     path = str(tmp_path / "i2d.fits")
     fits.HDUList(hdus).writeto(path)
     pool = ImagePool()
@@ -100,12 +104,29 @@ def test_extension_by_name_and_the_names_that_exist(tmp_path):
 
 def test_damaged_files_are_named(tmp_path):
     good = write_image(tmp_path / "good.fits", noise_field(), wcs_of()).read_bytes()
-    cases = {"empty": (b"", "is empty"), "text": (b"hello" * 999, "not a FITS file"), "half": (good[:len(good) // 2], "truncated"),
-             "header": (good[:1000], "truncated or damaged"), "cards": (good.replace(b"BITPIX  =                  -32", b"BITPIX  =                  -33"), "BITPIX"),
-             "axes": (good.replace(b"NAXIS1  =                  260", b"NAXIS1  = 'many'              "), "impossible axes"),
-             "negative": (good.replace(b"NAXIS1  =                  260", b"NAXIS1  =                 -260"), "impossible axes"),
-             "huge": (good.replace(b"NAXIS1  =                  260", b"NAXIS1  =        9999999999999"), "truncated"),
-             "ascii": (good.replace(b"BITPIX  =", b"BITPIX\xff\xfe="), "not ASCII")}
+    cases = {
+        "empty": (b"", "is empty"),
+        "text": (b"hello" * 999, "not a FITS file"),
+        "half": (good[: len(good) // 2], "truncated"),
+        "header": (good[:1000], "truncated or damaged"),
+        "cards": (
+            good.replace(b"BITPIX  =                  -32", b"BITPIX  =                  -33"),
+            "BITPIX",
+        ),
+        "axes": (
+            good.replace(b"NAXIS1  =                  260", b"NAXIS1  = 'many'              "),
+            "impossible axes",
+        ),
+        "negative": (
+            good.replace(b"NAXIS1  =                  260", b"NAXIS1  =                 -260"),
+            "impossible axes",
+        ),
+        "huge": (
+            good.replace(b"NAXIS1  =                  260", b"NAXIS1  =        9999999999999"),
+            "truncated",
+        ),
+        "ascii": (good.replace(b"BITPIX  =", b"BITPIX\xff\xfe="), "not ASCII"),
+    }
     for name, (content, message) in cases.items():
         path = tmp_path / f"{name}.fits"
         path.write_bytes(content)
@@ -155,7 +176,9 @@ def test_every_packing_gives_the_same_bytes(tmp_path, monkeypatch):
     image = noise_field()
     image[5, 5] = np.nan
     y0, x0 = np.array([0, 100, -5, 280]), np.array([0, 50, 200, -7])
-    stamps = [ImagePool().open(Plane(str(p))).boxes(y0, x0, 32, 32)[0].tobytes() for p in pack(tmp_path, image)]
+    stamps = [
+        ImagePool().open(Plane(str(p))).boxes(y0, x0, 32, 32)[0].tobytes() for p in pack(tmp_path, image)
+    ]
     with served(tmp_path) as (url, _):
         for name in ("a.fits", "a.fits.gz"):
             stamps.append(ImagePool().open(Plane(f"{url}/{name}")).boxes(y0, x0, 32, 32)[0].tobytes())
@@ -183,7 +206,9 @@ def test_the_cache_is_bounded(tmp_path):
         path.write_bytes(gzip.compress(bytes(1000 * (k + 1))))
         paths.append(gunzipped(str(path), LocalBytes(str(path)).stamp, limit=7500))
         os.utime(paths[-1], ns=(k, k))
-    assert [os.path.exists(p) for p in paths] == [False, False, True, True] or sum(map(os.path.exists, paths)) == 2
+    assert [os.path.exists(p) for p in paths] == [False, False, True, True] or sum(
+        map(os.path.exists, paths)
+    ) == 2
     assert os.path.exists(paths[-1])
     with pytest.raises(InputError, match="more than 100 bytes"):
         gunzipped(str(tmp_path / "0.gz"), LocalBytes(str(tmp_path / "0.gz")).stamp, limit=100)
@@ -221,7 +246,9 @@ class served:
     def __init__(self, folder):
         log = []
         handler = type("Handler", (_Ranges,), {"log": log})
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), lambda *a: handler(*a, directory=str(folder)))
+        self.server = http.server.ThreadingHTTPServer(
+            ("127.0.0.1", 0), lambda *a: handler(*a, directory=str(folder))
+        )
         self.log = log
 
     def __enter__(self):

@@ -24,7 +24,7 @@ def cut(survey, x=120.0, y=140.0, size=16, **more):
     batch = survey.cut(sources([x], [y], **more), size)
     stamps = batch.bands[0]
     y0, x0 = int(y) - size // 2, int(x) - size // 2
-    return batch, stamps, np.s_[y0:y0 + size, x0:x0 + size]
+    return batch, stamps, np.s_[y0 : y0 + size, x0 : x0 + size]
 
 
 def i2d(tmp_path, names, name="a_i2d.fits", unit="MJy/sr"):
@@ -43,7 +43,9 @@ def test_jwst_i2d(tmp_path):
     planes = i2d(tmp_path, ["SCI", "CON", "WHT", "ERR", "VAR_POISSON"])
     batch, stamps, box = cut(survey_of(tmp_path, "jwst-i2d", 'sci = "a_i2d.fits"'))
     np.testing.assert_allclose(stamps.data[0], planes["SCI"][box] * MJYSR_NJY, rtol=1e-6)
-    np.testing.assert_allclose(stamps.sigma[0] ** 2, (planes["ERR"][box].astype(float) * MJYSR_NJY) ** 2, rtol=1e-6)
+    np.testing.assert_allclose(
+        stamps.sigma[0] ** 2, (planes["ERR"][box].astype(float) * MJYSR_NJY) ** 2, rtol=1e-6
+    )
     assert not batch.flags[0] & Flag.VARIANCE_APPROX
 
 
@@ -116,8 +118,12 @@ def test_hsc_mask_planes_by_name(tmp_path):
     mask = np.zeros((300, 260), np.int32)
     mask[140, 125], mask[141, 125], mask[142, 125], mask[140, 120] = 1 << 0, 1 << 5, 1 << 4, 1 << 1
     header = wcs_of().to_header()
-    hdus = [fits.PrimaryHDU(), fits.ImageHDU(image, header, name="IMAGE"), fits.ImageHDU(mask, header, name="MASK"),
-            fits.ImageHDU(variance, header, name="VARIANCE")]
+    hdus = [
+        fits.PrimaryHDU(),
+        fits.ImageHDU(image, header, name="IMAGE"),
+        fits.ImageHDU(mask, header, name="MASK"),
+        fits.ImageHDU(variance, header, name="VARIANCE"),
+    ]
     for number, name in enumerate(["BAD", "SAT", "INTRP", "CR", "EDGE", "DETECTED"]):
         hdus[2].header[f"HIERARCH MP_{name}"] = number
     fits.HDUList(hdus).writeto(tmp_path / "calexp.fits")
@@ -127,12 +133,16 @@ def test_hsc_mask_planes_by_name(tmp_path):
     assert batch.flags[0] & Flag.SATURATED and batch.flags[0] & Flag.MASKED_CENTRE
     good = ~stamps.mask[0]
     factor = 10 ** (-0.4 * (27.0 - 31.4))
-    np.testing.assert_allclose(stamps.sigma[0][good] ** 2, variance[box][good].astype(float) * factor ** 2, rtol=1e-6)
-    with pytest.raises(ConfigError, match="'BRIGHT'.*It has: BAD, SAT, INTRP, CR, EDGE, DETECTED"):
+    np.testing.assert_allclose(
+        stamps.sigma[0][good] ** 2, variance[box][good].astype(float) * factor**2, rtol=1e-6
+    )
+    with pytest.raises(ConfigError, match=r"'BRIGHT'.*It has: BAD, SAT, INTRP, CR, EDGE, DETECTED"):
         survey_of(tmp_path, "hsc", 'sci = "calexp.fits"\nmask_bits = ["BRIGHT"]').tile("b", "0")
 
 
-@pytest.mark.parametrize(("key", "plane", "variance"), [("err", 0.5, 0.25), ("var", 0.5, 0.5), ("wht", 0.5, 2.0)])
+@pytest.mark.parametrize(
+    ("key", "plane", "variance"), [("err", 0.5, 0.25), ("var", 0.5, 0.5), ("wht", 0.5, 2.0)]
+)
 def test_generic_noise_planes(tmp_path, key, plane, variance):
     data = np.full((300, 260), plane, "f4")
     data[138, 120], data[139, 120], data[140, 121] = 0, -1, np.nan
@@ -157,13 +167,27 @@ def test_an_exposure_map_alone_is_scaled_by_the_measured_noise(tmp_path):
     np.testing.assert_allclose(stamps.sigma[0][:, -1], 0.25, rtol=0.03)
 
 
-UNITS = [({"BUNIT": "nJy"}, {}, 1.0), ({"BUNIT": "uJy"}, {}, 1e3), ({"BUNIT": "Jy"}, {}, 1e9), ({"BUNIT": "mJy"}, {}, 1e6),
-         ({"BUNIT": "10.0*nanoJansky"}, {}, 10.0), ({"BUNIT": "MJy/sr"}, {}, MJYSR_NJY), ({"BUNIT": "MJy"}, {}, 1e15),
-         ({"BUNIT": "nanomaggy"}, {}, 3630.780547701), ({"BUNIT": "nJy/arcsec2"}, {}, 0.04 ** 2),
-         ({}, {"unit": "10nJy"}, 10.0), ({}, {"zero_point_ab": 31.4}, 1.0), ({}, {"zero_point_ab": 28.9}, 10.0),
-         ({"MAGZERO": 23.9}, {}, 1e3), ({"PHOTFNU": 1e-8}, {}, 10.0), ({"BUNIT": "DN/s", "PHOTMJSR": 0.4}, {}, 0.4 * MJYSR_NJY),
-         ({"PHOTFNU": 1e-8, "PHOTMJSR": 0.4}, {}, 10.0), ({"BUNIT": "nJy"}, {"unit": "uJy"}, 1e3),
-         ({"BUNIT": "uJy"}, {"zero_point_ab": 31.4}, 1.0), ({"BUNIT": "ADU"}, {"unit": "adu", "zero_point_ab": 28.9}, 10.0)]
+UNITS = [
+    ({"BUNIT": "nJy"}, {}, 1.0),
+    ({"BUNIT": "uJy"}, {}, 1e3),
+    ({"BUNIT": "Jy"}, {}, 1e9),
+    ({"BUNIT": "mJy"}, {}, 1e6),
+    ({"BUNIT": "10.0*nanoJansky"}, {}, 10.0),
+    ({"BUNIT": "MJy/sr"}, {}, MJYSR_NJY),
+    ({"BUNIT": "MJy"}, {}, 1e15),
+    ({"BUNIT": "nanomaggy"}, {}, 3630.780547701),
+    ({"BUNIT": "nJy/arcsec2"}, {}, 0.04**2),
+    ({}, {"unit": "10nJy"}, 10.0),
+    ({}, {"zero_point_ab": 31.4}, 1.0),
+    ({}, {"zero_point_ab": 28.9}, 10.0),
+    ({"MAGZERO": 23.9}, {}, 1e3),
+    ({"PHOTFNU": 1e-8}, {}, 10.0),
+    ({"BUNIT": "DN/s", "PHOTMJSR": 0.4}, {}, 0.4 * MJYSR_NJY),
+    ({"PHOTFNU": 1e-8, "PHOTMJSR": 0.4}, {}, 10.0),
+    ({"BUNIT": "nJy"}, {"unit": "uJy"}, 1e3),
+    ({"BUNIT": "uJy"}, {"zero_point_ab": 31.4}, 1.0),
+    ({"BUNIT": "ADU"}, {"unit": "adu", "zero_point_ab": 28.9}, 10.0),
+]
 
 
 @pytest.mark.parametrize(("header", "given", "factor"), UNITS)
@@ -171,10 +195,20 @@ def test_units(header, given, factor):
     assert njy_per_unit(header, 0.04, **given) == pytest.approx(factor, rel=1e-9)
 
 
-@pytest.mark.parametrize("header", [{}, {"BUNIT": "ADU"}, {"BUNIT": "furlong"}, {"BUNIT": "nJy**2"}, {"PHOTMJSR": 0.0},
-                                    {"BUNIT": "mag"}, {"MAGZERO": "high"}])
+@pytest.mark.parametrize(
+    "header",
+    [
+        {},
+        {"BUNIT": "ADU"},
+        {"BUNIT": "furlong"},
+        {"BUNIT": "nJy**2"},
+        {"PHOTMJSR": 0.0},
+        {"BUNIT": "mag"},
+        {"MAGZERO": "high"},
+    ],
+)
 def test_a_unit_is_never_assumed(header):
-    with pytest.raises(InputError, match="Give unit = .*or zero_point_ab"):
+    with pytest.raises(InputError, match=r"Give unit = .*or zero_point_ab"):
         njy_per_unit(header, 0.04)
 
 

@@ -39,7 +39,7 @@ def test_a_neighbour_is_masked_or_kept(tmp_path, policy):
     assert Flag.NEIGHBOUR in flags
     assert stamps.mask[0, 37, 37] == (policy == "mask") and not stamps.mask[0, 24, 24]
     assert np.isfinite(stamps.data[0, 37, 37])
-    near = (stamps.seg[0] >= 2)
+    near = stamps.seg[0] >= 2
     assert stamps.mask[0].sum() > near.sum() if policy == "mask" else not stamps.mask.any()
 
 

@@ -17,11 +17,11 @@ MEASURE = 'err_scale = "measure"\nnoise_acf = "measure"'
 def correlated(seed=0, ny=500, nx=500, width=0.45):
     """White noise smoothed as drizzling does, unit variance, and its exact autocorrelation (7, 7)."""
     kernel = ndimage.gaussian_filter(np.pad([[1.0]], 8), width)
-    kernel /= np.sqrt((kernel ** 2).sum())
+    kernel /= np.sqrt((kernel**2).sum())
     noise = ndimage.convolve(np.random.default_rng(seed).normal(size=(ny, nx)), kernel, mode="wrap")
     acf = ndimage.correlate(np.pad(kernel, 8), kernel, mode="constant")
     middle = acf.shape[0] // 2
-    return noise, acf[middle - 3:middle + 4, middle - 3:middle + 4]
+    return noise, acf[middle - 3 : middle + 4, middle - 3 : middle + 4]
 
 
 def mosaic(seed=0, sigma=0.4, galaxies=40, **size):
@@ -61,7 +61,9 @@ def test_a_constant_map_over_varying_depth_is_scaled_around_each_source(tmp_path
     image[:, 250:] *= 1.5
     survey = open_survey(simple_survey(tmp_path, image, np.full(image.shape, 1.0, "f4"), MEASURE))
     assert survey.measure_noise()["f200w"]["0"]["local"]
-    sigma = np.median(survey.cut(sources([110, 390], [250, 250], wcs_of(500, 500)), 32).bands[0].sigma, axis=(1, 2))
+    sigma = np.median(
+        survey.cut(sources([110, 390], [250, 250], wcs_of(500, 500)), 32).bands[0].sigma, axis=(1, 2)
+    )
     np.testing.assert_allclose(sigma, [0.4, 0.6], rtol=0.04)
 
 
@@ -69,7 +71,7 @@ def test_too_few_blank_pixels_is_an_error_that_says_what_to_do(tmp_path):
     image, _ = mosaic()
     image[:, :480] = np.nan
     survey = open_survey(simple_survey(tmp_path, image[:80], extra=MEASURE))
-    with pytest.raises(InputError, match="blank pixels in .*sci.fits.*Give err_scale as a number"):
+    with pytest.raises(InputError, match=r"blank pixels in .*sci.fits.*Give err_scale as a number"):
         survey.measure_noise()
     batch = survey.cut(sources([490], [40], wcs_of(80, 500)), 16)
     assert batch.flags[0] and "blank pixels" in batch.failures[0].message
@@ -78,7 +80,9 @@ def test_too_few_blank_pixels_is_an_error_that_says_what_to_do(tmp_path):
 def test_autocorrelation_of_masked_noise_is_unbiased():
     noise, acf = correlated(5, 400, 400, 0.6)
     good = np.random.default_rng(0).random(noise.shape) > 0.3
-    np.testing.assert_allclose(autocorrelation([(noise[:200], good[:200]), (noise[200:], good[200:])]), acf, atol=0.02)
+    np.testing.assert_allclose(
+        autocorrelation([(noise[:200], good[:200]), (noise[200:], good[200:])]), acf, atol=0.02
+    )
 
 
 def test_positive_definite():

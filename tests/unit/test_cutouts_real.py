@@ -22,11 +22,13 @@ def survey_of(shared_data, tmp_path, name, **change):
     return open_survey(tmp_path / f"{name}.toml")
 
 
-@pytest.mark.parametrize(("band", "n", "scale", "err_scale", "lag"),
-                         [("f444w", 30, 0.06, 1 / 2.4, 0.34), ("f115w", 6, 0.03, 1 / 1.45, 0.30)])
+@pytest.mark.parametrize(
+    ("band", "n", "scale", "err_scale", "lag"),
+    [("f444w", 30, 0.06, 1 / 2.4, 0.34), ("f115w", 6, 0.03, 1 / 1.45, 0.30)],
+)
 def test_cosmosweb(shared_data, tmp_path, band, n, scale, err_scale, lag):
-    """Quoted for these files: err overstates the scatter 2.2 and 1.4 times (galaxy wings included, so blank sky is a
-    little quieter), lag-1 correlation 0.37 and 0.29."""
+    """Quoted for these files: err overstates the scatter 2.2 and 1.4 times (galaxy wings included, so blank
+    sky is a little quieter), lag-1 correlation 0.37 and 0.29."""
     catalog = open_catalog(shared_data / f"jwst_cosmosweb/{band}_catalog.parquet")
     survey = survey_of(shared_data, tmp_path, f"cosmosweb-{band}")
     assert not [f for f in survey.check(catalog.columns) if f.level != "info"]
@@ -65,22 +67,30 @@ def test_ceers(shared_data, tmp_path):
         size = 128 // stamps.ratio
         assert stamps.data.shape == (3, size, size)
         assert np.all(stamps.seg[:, size // 2, size // 2] == 1)
-        brightest = [np.unravel_index(np.nanargmax(np.where(m, np.nan, d)), d.shape) for d, m in zip(stamps.data, stamps.mask, strict=True)]
+        brightest = [
+            np.unravel_index(np.nanargmax(np.where(m, np.nan, d)), d.shape)
+            for d, m in zip(stamps.data, stamps.mask, strict=True)
+        ]
         assert np.all(np.abs(np.array(brightest)[[0, 2]] - size // 2) <= 8 // stamps.ratio)
     folder = shared_data / "jwst_ceers/10735"
     mask = fits.getdata(folder / "f200w_mask.fits")[36:164, 36:164] != 0
     assert mask.any() and np.all(batch.bands[2].mask[1][mask])
     image = fits.getdata(folder / "f200w.fits")[36:164, 36:164]
     np.testing.assert_allclose(batch.bands[2].data[1], image * 1e15 * (0.02 * np.pi / 648000) ** 2, rtol=1e-5)
-    lag = {b: np.mean([(np.array(t["noise_acf"])[3, 4] + np.array(t["noise_acf"])[4, 3]) / 2 for t in tiles.values()])
-           for b, tiles in survey.measured.items()}
+    lag = {
+        b: np.mean(
+            [(np.array(t["noise_acf"])[3, 4] + np.array(t["noise_acf"])[4, 3]) / 2 for t in tiles.values()]
+        )
+        for b, tiles in survey.measured.items()
+    }
     assert all(0.3 < lag[b] < 0.43 for b in ("f115w", "f150w", "f200w"))
     assert all(0.33 < lag[b] < 0.52 for b in ("f277w", "f356w", "f444w"))
     assert all(0.9 < t["err_scale"] < 1.35 for tiles in survey.measured.values() for t in tiles.values())
 
 
 def test_blank_sky_noise(shared_data, tmp_path):
-    """Two grizli mosaics with sources cut out: 20 mas drizzled from 31 mas is far more correlated than 40 mas from 63."""
+    """Two grizli mosaics with sources cut out: 20 mas drizzled from 31 mas is far more correlated than 40
+    mas from 63."""
     lags = {}
     for name, scale in (("elgordo_f200w_20mas", 0.02), ("elgordo_f444w_40mas", 0.04)):
         image = fits.getdata(shared_data / f"jwst_sky/{name}.fits")
@@ -89,8 +99,11 @@ def test_blank_sky_noise(shared_data, tmp_path):
         psf = np.zeros((5, 5), "f4")
         psf[2, 2] = 1
         fits.PrimaryHDU(psf, fits.Header({"PIXSCALE": scale})).writeto(tmp_path / f"{name}_psf.fits")
-        (tmp_path / "s.toml").write_text(f'layout = "dja"\n[bands.b]\nsci = "{shared_data}/jwst_sky/{name}.fits"\nwht = "{name}_wht.fits"\n'
-                                         f'psf = "{name}_psf.fits"\nerr_scale = "measure"\nnoise_acf = "measure"\n')
+        (tmp_path / "s.toml").write_text(
+            f'layout = "dja"\n[bands.b]\n'
+            f'sci = "{shared_data}/jwst_sky/{name}.fits"\nwht = "{name}_wht.fits"\n'
+            f'psf = "{name}_psf.fits"\nerr_scale = "measure"\nnoise_acf = "measure"\n'
+        )
         entry = open_survey(tmp_path / "s.toml").measure_noise()["b"]["0"]
         assert 0.012 < entry["err_scale"] < 0.022
         lags[name] = np.array(entry["noise_acf"])[3, 4]

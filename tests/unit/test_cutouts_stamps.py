@@ -1,4 +1,5 @@
-"""Stamps of batches: positions, edges, causes of bad pixels, tiles, ratios, PSFs; one bad source never spoils another."""
+"""Stamps of batches: positions, edges, causes of bad pixels, tiles, ratios, PSFs; one bad source never
+spoils another."""
 
 import os
 import pickle
@@ -8,8 +9,17 @@ import pytest
 from astropy.io import fits
 from astropy.nddata import Cutout2D
 from astropy.wcs import WCS
-from cutouts_field import (SCALE, add_galaxy, gaussian_psf, noise_field, simple_survey, sources, wcs_of, write_image,
-                           write_psf)
+from cutouts_field import (
+    SCALE,
+    add_galaxy,
+    gaussian_psf,
+    noise_field,
+    simple_survey,
+    sources,
+    wcs_of,
+    write_image,
+    write_psf,
+)
 
 from galbatch.cutouts import check_footprint, open_survey
 from galbatch.errors import ConfigError, InputError
@@ -44,13 +54,23 @@ def test_stamps_are_cutout2d_with_the_same_wcs(tmp_path):
                 if 0 <= py < 300 and 0 <= px < 260:
                     want[r, c] = sci[py, px]
         inside = -0.5 < x[i] < 259.5 and -0.5 < y[i] < 299.5
-        np.testing.assert_array_equal(stamps.data[i], want.astype("f4") if inside else np.full((32, 32), np.nan, "f4"))
+        np.testing.assert_array_equal(
+            stamps.data[i], want.astype("f4") if inside else np.full((32, 32), np.nan, "f4")
+        )
         if inside:
             wcs = WCS(naxis=2)
             w = stamps.wcs[i]
-            wcs.wcs.ctype, wcs.wcs.crpix, wcs.wcs.crval, wcs.wcs.cd = ["RA---TAN", "DEC--TAN"], w[:2], w[2:4], w[4:].reshape(2, 2)
+            wcs.wcs.ctype, wcs.wcs.crpix, wcs.wcs.crval, wcs.wcs.cd = (
+                ["RA---TAN", "DEC--TAN"],
+                w[:2],
+                w[2:4],
+                w[4:].reshape(2, 2),
+            )
             px, py = wcs.all_world2pix(rows["ra"][i], rows["dec"][i], 0)
-            assert (px - 16, py - 16) == (pytest.approx(x[i] - cx, abs=1e-6), pytest.approx(y[i] - cy, abs=1e-6))
+            assert (px - 16, py - 16) == (
+                pytest.approx(x[i] - cx, abs=1e-6),
+                pytest.approx(y[i] - cy, abs=1e-6),
+            )
     odd = survey.cut(sources([100.2], [120.7]), 33).bands[0]
     np.testing.assert_array_equal(odd.data[0], Cutout2D(sci, (100.2, 120.7), 33).data)
 
@@ -77,7 +97,12 @@ def test_healthy_sources_are_cut_as_if_alone_among_hostile_ones(tmp_path):
     x = [100, 150, 5, 400, 40, 200, 61, 40, 130]
     y = [100, 200, 100, 100, 40, 60, 241, 120, -0.4]
     rows = sources(x, y)
-    rows = {k: np.append(v, w) for (k, v), w in zip(rows.items(), ([10, 11, 12], [np.nan, 150.0, 1e9], [2.0, 95.0, 2.0]), strict=True)}
+    rows = {
+        k: np.append(v, w)
+        for (k, v), w in zip(
+            rows.items(), ([10, 11, 12], [np.nan, 150.0, 1e9], [2.0, 95.0, 2.0]), strict=True
+        )
+    }
     batch = survey.cut(rows, 24)
     flags = [Flag(int(f)) for f in batch.flags]
     assert not flags[0] & ~Flag.BACKGROUND and not flags[1] & ~Flag.BACKGROUND
@@ -87,8 +112,13 @@ def test_healthy_sources_are_cut_as_if_alone_among_hostile_ones(tmp_path):
     assert Flag.SATURATED in flags[6] and Flag.MASKED_CENTRE in flags[6]
     assert Flag.EDGE in flags[8] and Flag.MASKED_FRACTION in flags[8]
     codes = {i: f.code for i, f in batch.failures.items()}
-    assert codes == {3: "OFF_IMAGE", 7: "ALL_MASKED", 9: "BAD_POSITION", 10: "BAD_POSITION", 11: "BAD_POSITION"} or \
-        codes == {3: "OFF_IMAGE", 7: "ALL_MASKED", 9: "BAD_POSITION", 10: "BAD_POSITION", 11: "OFF_IMAGE"}
+    assert codes == {
+        3: "OFF_IMAGE",
+        7: "ALL_MASKED",
+        9: "BAD_POSITION",
+        10: "BAD_POSITION",
+        11: "BAD_POSITION",
+    } or codes == {3: "OFF_IMAGE", 7: "ALL_MASKED", 9: "BAD_POSITION", 10: "BAD_POSITION", 11: "OFF_IMAGE"}
     assert batch.failures[3].source_id == 4
     stamps = batch.bands[0]
     assert np.all(np.isinf(stamps.sigma[stamps.mask])) and np.all(np.isfinite(stamps.data[~stamps.mask]))
@@ -115,7 +145,7 @@ def test_batches_orders_and_processes_give_the_same(tmp_path):
 
 
 def two_scales(tmp_path, coarse_scale, shape):
-    """A band at SCALE and one at ``coarse_scale`` on the same sky, both the same smooth surface brightness."""
+    """A band at SCALE and one at ``coarse_scale`` on one sky, both the same smooth surface brightness."""
     fine = wcs_of()
     y, x = np.indices((300, 260))
     level = (1 + 0.002 * x + 0.003 * y).astype("f4")
@@ -129,7 +159,9 @@ def two_scales(tmp_path, coarse_scale, shape):
         write_image(tmp_path / f"{name}_err.fits", np.full(image.shape, 0.1, "f4"), w)
         write_psf(tmp_path / f"{name}_psf.fits", scale=SCALE if name == "a" else coarse_scale)
     path = tmp_path / "s.toml"
-    path.write_text("".join(f'[bands.{n}]\nsci = "{n}.fits"\nerr = "{n}_err.fits"\npsf = "{n}_psf.fits"\n' for n in "ab"))
+    path.write_text(
+        "".join(f'[bands.{n}]\nsci = "{n}.fits"\nerr = "{n}_err.fits"\npsf = "{n}_psf.fits"\n' for n in "ab")
+    )
     return open_survey(path), level, coarse
 
 
@@ -140,7 +172,7 @@ def test_integer_ratio_stays_native(tmp_path):
     fine, band = batch.bands
     assert fine.data.shape == (1, 32, 32) and band.data.shape == (1, 16, 16) and band.ratio == 2
     x, y = 65, 75
-    np.testing.assert_array_equal(band.data[0], coarse[y - 8:y + 8, x - 8:x + 8])
+    np.testing.assert_array_equal(band.data[0], coarse[y - 8 : y + 8, x - 8 : x + 8])
     assert not batch.flags[0] & Flag.RESAMPLED
     with pytest.raises(ConfigError, match="stamp_pix = 33 is not a multiple of 2"):
         survey.cut(sources([130.5], [150.5]), 33)
@@ -156,9 +188,11 @@ def test_other_ratios_are_resampled_with_flux_and_variance(tmp_path):
     assert band.data[0, 8, 8] == pytest.approx(4 * fine.data[0, 16, 16], rel=0.01)
     assert band.data[0].sum() == pytest.approx(fine.data[0].sum(), rel=0.01)
     weights = np.array([0.0882, 1.0, 0.0882])
-    expected = 0.01 * (weights ** 2).sum() ** 2
+    expected = 0.01 * (weights**2).sum() ** 2
     assert band.sigma[0, 8, 8] ** 2 == pytest.approx(expected, rel=0.01)
-    assert band.psf[0].sum() == pytest.approx(1, abs=1e-5) and band.psf_scale_arcsec == pytest.approx(2 * SCALE)
+    assert band.psf[0].sum() == pytest.approx(1, abs=1e-5) and band.psf_scale_arcsec == pytest.approx(
+        2 * SCALE
+    )
 
 
 def test_a_stamp_of_a_resampled_band_keeps_its_place_on_the_sky(tmp_path):
@@ -167,7 +201,12 @@ def test_a_stamp_of_a_resampled_band_keeps_its_place_on_the_sky(tmp_path):
     for stamps in survey.cut(rows, 32).bands:
         w = stamps.wcs[0]
         wcs = WCS(naxis=2)
-        wcs.wcs.ctype, wcs.wcs.crpix, wcs.wcs.crval, wcs.wcs.cd = ["RA---TAN", "DEC--TAN"], w[:2], w[2:4], w[4:].reshape(2, 2)
+        wcs.wcs.ctype, wcs.wcs.crpix, wcs.wcs.crval, wcs.wcs.cd = (
+            ["RA---TAN", "DEC--TAN"],
+            w[:2],
+            w[2:4],
+            w[4:].reshape(2, 2),
+        )
         x, y = wcs.all_world2pix(rows["ra"], rows["dec"], 0)
         assert abs(x[0] - stamps.data.shape[2] // 2) <= 0.5 and abs(y[0] - stamps.data.shape[1] // 2) <= 0.5
 
@@ -183,10 +222,14 @@ def tiled(tmp_path, gap=False):
         wcs = full.deepcopy()
         wcs.wcs.crpix[0] -= x0
         write_image(tmp_path / f"{name}.fits", part, wcs, BUNIT="nJy")
-        write_image(tmp_path / f"{name}_err.fits", np.full(part.shape, 0.5 if name == "w" else 0.6, "f4"), wcs)
+        write_image(
+            tmp_path / f"{name}_err.fits", np.full(part.shape, 0.5 if name == "w" else 0.6, "f4"), wcs
+        )
     write_psf(tmp_path / "psf.fits")
     path = tmp_path / "s.toml"
-    path.write_text('tiles = ["w", "e"]\n[bands.f]\nsci = "{tile}.fits"\nerr = "{tile}_err.fits"\npsf = "psf.fits"\n')
+    path.write_text(
+        'tiles = ["w", "e"]\n[bands.f]\nsci = "{tile}.fits"\nerr = "{tile}_err.fits"\npsf = "psf.fits"\n'
+    )
     return open_survey(path), sci
 
 
@@ -221,6 +264,18 @@ def test_a_file_cut_short_during_the_run_fails_the_sources_of_its_tile(tmp_path)
     assert list(batch.failures) == [1] and "changed during the run" in batch.failures[1].message
 
 
+def test_files_that_only_a_worker_cannot_read_fail_their_sources(tmp_path):
+    survey, _ = tiled(tmp_path)
+    rows = sources([20, 240], [150, 150])
+    survey.stamp_pix()
+    elsewhere = pickle.loads(pickle.dumps(survey))
+    for name in ("e.fits", "w.fits"):
+        (tmp_path / name).unlink()
+    batch = elsewhere.cut(rows, 24)
+    assert [f.code for f in batch.failures.values()] == ["READ_ERROR"] * 2
+    assert "cannot be opened" in batch.failures[0].message
+
+
 def test_a_missing_band_is_flagged_and_the_rest_goes_on(tmp_path):
     survey = open_survey(simple_survey(tmp_path))
     half = wcs_of(300, 130)
@@ -228,7 +283,9 @@ def test_a_missing_band_is_flagged_and_the_rest_goes_on(tmp_path):
     write_image(tmp_path / "sci2.fits", noise_field()[:, :130], half, BUNIT="nJy")
     write_image(tmp_path / "err2.fits", np.full((300, 130), 0.5, "f4"), half)
     text = (tmp_path / "survey.toml").read_text()
-    (tmp_path / "survey.toml").write_text(text + '[bands.z]\nsci = "sci2.fits"\nerr = "err2.fits"\npsf = "psf.fits"\n')
+    (tmp_path / "survey.toml").write_text(
+        text + '[bands.z]\nsci = "sci2.fits"\nerr = "err2.fits"\npsf = "psf.fits"\n'
+    )
     survey = open_survey(tmp_path / "survey.toml")
     batch = survey.cut(sources([60, 200], [150, 150]), 24)
     assert [bool(f & Flag.BAND_MISSING) for f in batch.flags] == [False, True] and not batch.failures
@@ -254,9 +311,11 @@ def test_an_image_without_a_usable_wcs(tmp_path, wcs):
             header["CRVAL1"] = 1e300
     survey = open_survey(path)
     assert [f.level for f in survey.check() if f.code == "tile"] == ["error"]
-    with pytest.raises(InputError, match="sci.fits.*pixel_columns = true"):
+    with pytest.raises(InputError, match=r"sci.fits.*pixel_columns = true"):
         survey.geometry()
-    pixels = open_survey(simple_survey(tmp_path, head="pixel_columns = true", extra="pixel_scale_arcsec = 0.04"))
+    pixels = open_survey(
+        simple_survey(tmp_path, head="pixel_columns = true", extra="pixel_scale_arcsec = 0.04")
+    )
     rows = {"source_id": np.array(["a"], dtype=object), "x": np.array([100.0]), "y": np.array([120.0])}
     assert not pixels.cut(rows, 24).failures
 
@@ -298,13 +357,37 @@ def test_saturation_limit_and_key(tmp_path):
     assert batch.bands[0].mask[0, 12, 12]
 
 
+def test_a_turned_band_keeps_its_frame_and_is_flagged(tmp_path):
+    path = simple_survey(tmp_path)
+    turned = wcs_of(angle=30)
+    write_image(tmp_path / "sci2.fits", noise_field(1), turned, BUNIT="nJy")
+    write_image(tmp_path / "err2.fits", np.full((300, 260), 0.5, "f4"), turned)
+    path.write_text(path.read_text() + '[bands.z]\nsci = "sci2.fits"\nerr = "err2.fits"\npsf = "psf.fits"\n')
+    survey = open_survey(path)
+    assert any(f.code == "rotation" and "30.00 deg" in f.what for f in survey.check())
+    batch = survey.cut(sources([140], [160]), 24)
+    assert batch.flags[0] & Flag.GRID_MISMATCH and not batch.flags[0] & Flag.RESAMPLED
+    x, y = turned.all_world2pix(*wcs_of().all_pix2world(140, 160, 0), 0)
+    cx, cy = int(np.floor(x + 0.5)), int(np.floor(y + 0.5))
+    np.testing.assert_array_equal(
+        batch.bands[1].data[0], noise_field(1)[cy - 12 : cy + 12, cx - 12 : cx + 12]
+    )
+    assert (
+        not open_survey(simple_survey(tmp_path)).cut(sources([140], [160]), 24).flags[0] & Flag.GRID_MISMATCH
+    )
+
+
 def test_footprint_guesses(tmp_path):
     survey = open_survey(simple_survey(tmp_path))
     rows = sources(np.linspace(20, 240, 30), np.linspace(20, 280, 30))
     good = check_footprint(survey, [(0, rows)])
     assert [f.level for f in good] == ["info"] and "30 of 30" in good[0].what
-    for change, hint in ((lambda r, d: (d, r), "swapped"), (lambda r, d: (np.radians(r), np.radians(d)), "radians"),
-                         (lambda r, d: (r / 15, d), "hours"), (lambda r, d: (r + 3, d), "right survey file")):
+    for change, hint in (
+        (lambda r, d: (d, r), "swapped"),
+        (lambda r, d: (np.radians(r), np.radians(d)), "radians"),
+        (lambda r, d: (r / 15, d), "hours"),
+        (lambda r, d: (r + 3, d), "right survey file"),
+    ):
         ra, dec = change(rows["ra"], rows["dec"])
         bad = check_footprint(survey, [(0, {**rows, "ra": ra, "dec": dec})])
         assert [f.level for f in bad] == ["error"] and hint in bad[0].remedy
