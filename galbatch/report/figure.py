@@ -175,7 +175,7 @@ def _psf_inset(axis: Axes, view: SourceView) -> None:
 def _compass(axis: Axes, view: SourceView) -> None:
     if view.north_deg is None:
         return
-    foot = np.array([0.84, 0.84])
+    foot = np.array([0.83, 0.81])
     for letter, angle in (("N", view.north_deg), ("E", view.north_deg + 90)):
         step = 0.1 * np.array([-np.sin(np.radians(angle)), np.cos(np.radians(angle))])
         axis.annotate(

@@ -39,4 +39,4 @@ def plain(value: float, like: float = math.nan) -> str:
 
 
 def _digits(error: float) -> int:
-    return min(6, 1 - math.floor(math.log10(error)))
+    return min(4, 1 - math.floor(math.log10(error)))

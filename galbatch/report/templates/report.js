@@ -13,7 +13,7 @@ window.galbatch = (() => {
     if (mid === null) return "-";
     if (low === null || high === null) return text(mid, 4);
     const error = Math.max(high - mid, mid - low);
-    const digits = error > 0 ? Math.min(6, Math.max(0, 1 - Math.floor(Math.log10(error)))) : 3;
+    const digits = error > 0 ? Math.min(4, Math.max(0, 1 - Math.floor(Math.log10(error)))) : 3;
     return `${mid.toFixed(digits)} <sup>+${(high - mid).toFixed(digits)}</sup> <sub>-${(mid - low).toFixed(digits)}</sub>`;
   }
 
