@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from galbatch.report.numbers import LABELS as NAMES
 from galbatch.report.summary import PLANES, RunSummary
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def coverage_bars(calibration) -> figure:
     """Share of truths inside the 68% interval by quantity, with its binomial error; 68% is dashed."""
     from bokeh.models import Span
 
-    names = [f"{quantity} {band}" for quantity, band, _, _ in calibration][::-1]
+    names = [f"{NAMES[quantity][0]} {band}" for quantity, band, _, _ in calibration][::-1]
     share = np.array([row[2] for row in calibration])[::-1]
     count = np.array([row[3] for row in calibration])[::-1]
     error = np.sqrt(0.68 * 0.32 / np.maximum(count, 1))
