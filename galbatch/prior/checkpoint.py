@@ -28,6 +28,7 @@ def save_state(path, tensors: dict[str, Tensor], meta: dict) -> None:
         )
         with open(partial, "rb") as f:
             os.fsync(f.fileno())
+        partial.chmod(0o644)
         os.replace(partial, path)
     except OSError as err:
         partial.unlink(missing_ok=True)
