@@ -35,7 +35,7 @@ def sample_posterior(prior, obs: Observation, draws: int = 16, mode: str = "defa
     numbers with ``seed``: a source's draws depend on nothing else. ``batch``: sources at once (one on a CPU).
 
     Returns a ``Posterior`` with H = oversample * h; its ``info`` has ``model`` (b, c, h, w), the mean as the telescope would see
-    it, and ``solver_residual`` (b, k). Raises ``ConfigError`` for an unknown mode, ``InputError`` for a PSF that
+    it, and ``solver_residual`` (b, k), the largest error of a linear solve in standard deviations. Raises ``ConfigError`` for an unknown mode, ``InputError`` for a PSF that
     cannot be used or a number of bands that does not fit the prior.
     """
     if mode not in MODES or mode == "rerun":
@@ -125,7 +125,7 @@ class _Problem:
         noise = self.model.noise.sample(normals.draw(c, *getattr(self.model.noise, "grid", self.model.stamp)))
         y = self.model.apply(z) + noise
         correction = self.model.adjoint(self.model.noise.precision(self.data - y))
-        return z + solver.correction(p, correction, iterations=3 * solver.iterations, exact=True)
+        return z + solver.correction(p, correction, exact=True)
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ class Mode:
     most: int
     tail: int
     products: int = 2
-    iterations: int = 20
+    iterations: int = 60
     rerun: bool = False
 
     def guided(self, rho: float, max_sd: float) -> int:
@@ -38,8 +38,8 @@ class Mode:
 MODES = {
     "fast": Mode(ratio=3.0, fewest=3, most=7, tail=3),
     "default": Mode(ratio=2.0, fewest=4, most=14, tail=5),
-    "accurate": Mode(ratio=1.6, fewest=8, most=20, tail=6, iterations=30, rerun=True),
-    "rerun": Mode(ratio=1.5, fewest=12, most=24, tail=8, products=3, iterations=40),
+    "accurate": Mode(ratio=1.6, fewest=8, most=20, tail=6, rerun=True),
+    "rerun": Mode(ratio=1.5, fewest=12, most=24, tail=8, products=3, iterations=100),
 }
 
 

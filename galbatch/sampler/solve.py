@@ -15,13 +15,20 @@ import torch
 from galbatch.forward import ForwardModel
 
 
+FLOAT_FLOOR = 1e-4  # of the first residual: what float32 can still gain
+
+
 @dataclass
 class Solver:
-    """Solves for one observation. ``worst`` (b, k) keeps the largest final residual, in the norm of the preconditioner."""
+    """Solves for one observation.
+
+    An error e of a solution is measured against the spread that the solve itself implies, sqrt(e^T (1/v + Q) e / n), n the number
+    of unknowns: ``tolerance`` is where iterations end, ``worst`` (b, k) the largest that was left.
+    """
 
     model: ForwardModel
-    iterations: int = 20
-    tolerance: float = 1e-2  # enough to precondition and correct; tighter changes no draw by a tenth of its spread
+    iterations: int = 60
+    tolerance: float = 1e-2
     worst: torch.Tensor | None = None
     iterations_done: int = 0
     _circulant: torch.Tensor = field(init=False)
@@ -33,7 +40,8 @@ class Solver:
         twice[0] = 1
         if w % 2 == 0:
             twice[-1] = 1
-        self._parseval = twice
+        self._unknowns = self._circulant.shape[2] * self.model.fine[0] * w
+        self._parseval = twice / (self.model.fine[0] * w)
 
     def _dot(self, a, b):
         """Inner product of two images by their half spectra (b, k, 1, 1, 1): bands are one vector."""
@@ -42,7 +50,7 @@ class Solver:
     def solve(self, v: torch.Tensor, r: torch.Tensor, iterations: int | None = None, exact: bool = False):
         """Spectra of c and of r - Q c, for v (b, 1, c, H, W // 2 + 1) and an image r (b, k, c, H, W).
 
-        ``exact``: with the exact inverse of correlated noise, and ten times closer.
+        ``exact``: with the exact inverse of correlated noise.
         """
         normal = self.model.normal if exact else self.model.quick_normal
         inverse = 1 / v
@@ -52,7 +60,7 @@ class Solver:
         z = precondition * r
         p, rz = z, self._dot(r, z)
         start = rz.clamp_min(1e-30)
-        limit = (self.tolerance * (0.1 if exact else 1)) ** 2 * start
+        limit = (FLOAT_FLOOR**2 * start).clamp_min(self.tolerance**2 * self._unknowns)
         for _ in range(iterations or self.iterations):
             active = rz > limit
             if not active.any():
@@ -65,7 +73,7 @@ class Solver:
             new = self._dot(r, z)
             p, rz = torch.addcmul(z, new / rz.clamp_min(1e-30), p), torch.where(active, new, rz)
             self.iterations_done += 1
-        left = (rz / start).clamp_min(0).sqrt()[..., 0, 0, 0]
+        left = (rz / self._unknowns).clamp_min(0).sqrt()[..., 0, 0, 0]
         self.worst = left if self.worst is None else torch.maximum(self.worst, left)
         return c, torch.addcmul(r, inverse, c)
 

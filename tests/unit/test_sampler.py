@@ -165,6 +165,25 @@ def test_wrong_noise_shows_in_chi2():
     assert post.chi2[0, 0] > 2 and post.flags[0] & Flag.SAMPLER_CHI2
 
 
+def test_a_bright_source_that_fills_the_stamp_is_fitted_to_the_noise():
+    """Light that leaves one side of the grid must not come back on the other, in any solve of the sampler."""
+    prior = GaussianField(24, sd=1.0)
+    prior.margin_pix = 4
+    rng = np.random.default_rng(3)
+    y, x = np.mgrid[-10:11, -10:11]
+    psf = (1 + (y**2 + x**2) / 9.0) ** -1.5  # wide wings
+    blank = Observation(np.zeros((1, 1, 16, 16)), np.full((1, 1, 16, 16), 1 / 60), psf[None] / psf.sum())
+    truth = 2 + np.linalg.cholesky(prior.covariance) @ rng.standard_normal(24 * 24)
+    model = forward_model(blank, 1, margin=4)[1]
+    clean = model.apply(torch.from_numpy(truth.reshape(1, 1, 1, 24, 24).astype(np.float32)))[0, 0].numpy()
+    obs = Observation(clean[None] + rng.standard_normal((1, 1, 16, 16)) / 60, blank.sigma, blank.psf[0])
+    post = galbatch.sample_posterior(prior, obs, draws=8, mode="default")
+    assert post.samples.shape[-2:] == (16, 16)
+    assert post.chi2[0, 0] == pytest.approx(1, abs=5 * np.sqrt(2 / 256))
+    z = (post.mean[0, 0] - truth.reshape(24, 24)[4:20, 4:20]) / post.std[0, 0]
+    assert np.sqrt((z**2).mean()) < 1.8
+
+
 def test_bad_calls():
     prior = GaussianField(12)
     obs, _ = simulate(prior, 1, np.random.default_rng(7))
