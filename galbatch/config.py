@@ -49,7 +49,9 @@ class RunSettings:
         if not (math.isfinite(self.stamp_arcsec) and self.stamp_arcsec >= 0):
             raise ConfigError(f"stamp_arcsec is {self.stamp_arcsec}: it must be positive.")
         if self.stamp_arcsec and self.stamp_pix:
-            raise ConfigError(f"stamp_arcsec is {self.stamp_arcsec} and stamp_pix is {self.stamp_pix}: give one.")
+            raise ConfigError(
+                f"stamp_arcsec is {self.stamp_arcsec} and stamp_pix is {self.stamp_pix}: give one."
+            )
 
     def record(self) -> dict[str, Any]:
         """As plain data, for TOML and JSON."""
@@ -60,8 +62,10 @@ class RunSettings:
         """From plain data. Raises ``ConfigError`` for a key that no setting has."""
         unknown = sorted(set(record) - {f.name for f in fields(cls)})
         if unknown:
-            raise ConfigError(f"Unknown settings {', '.join(unknown)}: the run was made with another version of "
-                              "galbatch. Resume it with that version.")
+            raise ConfigError(
+                f"Unknown settings {', '.join(unknown)}: the run was made with another version of "
+                "galbatch. Resume it with that version."
+            )
         return cls(**record)
 
 
@@ -70,8 +74,8 @@ class ExecutionSettings:
     """Where and how a run is carried out. Nothing here changes a result.
 
     ``workers`` 0 for as many as fit; ``threads`` a process computes with; ``grace_s``: how long running
-    batches may take to end after a signal; ``allowed_failures``: worker deaths after which a batch is searched
-    for the source that kills.
+    batches may take to end after a signal; ``allowed_failures``: worker deaths after which a batch is
+    searched for the source that kills.
     """
 
     cluster: str = "auto"
@@ -88,12 +92,16 @@ class ExecutionSettings:
     def __post_init__(self):
         _choice("cluster", self.cluster, CLUSTERS)
         if self.scheduler and self.scheduler_file:
-            raise ConfigError(f"scheduler is {self.scheduler} and scheduler_file is {self.scheduler_file}: give one.")
+            raise ConfigError(
+                f"scheduler is {self.scheduler} and scheduler_file is {self.scheduler_file}: give one."
+            )
         if (self.scheduler or self.scheduler_file) and self.cluster == "none":
             raise ConfigError("cluster is none, but a scheduler is given: leave one of the two out.")
         if self.workers < 0 or self.threads < 1:
-            raise ConfigError(f"workers is {self.workers} and threads is {self.threads}: workers must be at least 0 "
-                              "(0 = as many as fit), threads at least 1.")
+            raise ConfigError(
+                f"workers is {self.workers} and threads is {self.threads}: workers must be at least 0 "
+                "(0 = as many as fit), threads at least 1."
+            )
 
 
 def default_batch(n_rows: int) -> int:
@@ -109,7 +117,9 @@ def survey_beside(catalog: str | Path) -> Path:
     """``<catalogue stem>.toml`` beside the catalogue. Raises ``ConfigError`` when it is not there."""
     path = Path(catalog).absolute().with_suffix(".toml")
     if not path.exists():
-        raise ConfigError(f"{path}: no survey file beside the catalogue. Write one, or name it with --survey.")
+        raise ConfigError(
+            f"{path}: no survey file beside the catalogue. Write one, or name it with --survey."
+        )
     return path
 
 

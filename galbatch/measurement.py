@@ -1,11 +1,19 @@
-"""The measured columns of the catalogue: which there are, what they mean, and how a band's draws fill them."""
+"""The measured columns of the catalogue: which there are, what they mean, and how a band's draws fill
+them."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from galbatch.morphology import (MorphFlag, all_quantities, column_description, measure_posterior, sersic_severity,
-                                 severity, summarise)
+from galbatch.morphology import (
+    MorphFlag,
+    all_quantities,
+    column_description,
+    measure_posterior,
+    sersic_severity,
+    severity,
+    summarise,
+)
 from galbatch.morphology.quantities import OBSERVED_ONLY
 from galbatch.morphology.summary import CLASSES, COUNTS
 from galbatch.store import STATISTICS, ColumnInfo
@@ -34,32 +42,60 @@ def column_info(bands: tuple[str, ...]) -> dict[str, ColumnInfo]:
     info, quantities = {}, all_quantities()
     for stem in column_stems():
         about = _FIT.get(stem) or ColumnInfo(*column_description(stem, quantities))
-        info |= {f"{stem}_{b}": ColumnInfo(about.unit, about.ucd, f"{about.description} (band {b})") for b in bands}
-    info["n_evaluations"] = ColumnInfo("", "meta.number", "network evaluations of a draw, products and re-runs counted")
+        info |= {
+            f"{stem}_{b}": ColumnInfo(about.unit, about.ucd, f"{about.description} (band {b})") for b in bands
+        }
+    info["n_evaluations"] = ColumnInfo(
+        "", "meta.number", "network evaluations of a draw, products and re-runs counted"
+    )
     return info
 
 
 def empty_columns(bands: tuple[str, ...], n: int) -> Table:
-    """Every measured column with nothing measured: NaN, 0 for counts and flag bits; draws at their largest, to be lowered."""
+    """Every measured column with nothing measured: NaN, 0 for counts and flag bits; draws at their largest,
+    to be lowered."""
     columns: Table = {}
     for stem in column_stems():
-        columns |= {f"{stem}_{b}": np.zeros(n, np.int64) if stem in COUNTS else np.full(n, np.nan, np.float32) for b in bands}
+        columns |= {
+            f"{stem}_{b}": np.zeros(n, np.int64) if stem in COUNTS else np.full(n, np.nan, np.float32)
+            for b in bands
+        }
     columns["n_draws_ok"] = np.full(n, np.iinfo(np.int32).max, np.int32)
     columns["n_evaluations"] = np.zeros(n, np.float32)
     return columns
 
 
-def measure_band(columns: Table, band: BandStamps, done: np.ndarray, samples: np.ndarray, oversample: int,
-                 target_fwhm_pix: float, threads: int = 1) -> np.ndarray:
-    """Measure the draws (n, k, H, W) of the sources ``done`` in one band into ``columns``; returns flags (n,)."""
+def measure_band(
+    columns: Table,
+    band: BandStamps,
+    done: np.ndarray,
+    samples: np.ndarray,
+    oversample: int,
+    target_fwhm_pix: float,
+    threads: int = 1,
+) -> np.ndarray:
+    """Measure the draws (n, k, H, W) of the sources ``done`` in one band into ``columns``; returns flags
+    (n,)."""
     draws, observed = measure_posterior(
-        samples, band.data[done], band.sigma[done], band.mask[done], band.seg[done], band.psf[done],
-        band.pixel_scale_arcsec, oversample, target_fwhm_pix, threads=threads)
+        samples,
+        band.data[done],
+        band.sigma[done],
+        band.mask[done],
+        band.seg[done],
+        band.psf[done],
+        band.pixel_scale_arcsec,
+        oversample,
+        target_fwhm_pix,
+        threads=threads,
+    )
     found = summarise(draws, observed)
     for stem, values in found.items():
         columns[f"{stem}_{band.band}"][done] = values
-    return band_flags(found, band.data.shape[1] * band.pixel_scale_arcsec,
-                      target_fwhm_pix * band.pixel_scale_arcsec / oversample)
+    return band_flags(
+        found,
+        band.data.shape[1] * band.pixel_scale_arcsec,
+        target_fwhm_pix * band.pixel_scale_arcsec / oversample,
+    )
 
 
 def band_flags(found: Table, stamp_arcsec: float, target_fwhm_arcsec: float) -> np.ndarray:

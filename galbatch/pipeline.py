@@ -1,6 +1,7 @@
 """One batch, start to finish, in one process: cut, sample, measure. No Dask, and nothing is written here.
 
-A source's result depends on the run's settings, its own pixels, the seed and its id; never on the batch it is in.
+A source's result depends on the run's settings, its own pixels, the seed and its id; never on the batch it is
+in.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from galbatch.types import Failure, Flag, Observation, Posterior, StampBatch
 
 @dataclass
 class Context:
-    """What a process needs for every batch, made once: survey, prior, layout of the store and sampling settings.
+    """What a process needs for every batch, made once: survey, prior, layout of the store and sampling
+    settings.
 
-    ``cut(columns) -> StampBatch`` cuts the stamps of plan rows. ``at_once``: sources sampled together (None: the
-    sampler's choice); it is halved when memory runs out, and stays so. ``measure_threads``: threads for the
-    statistics of a batch. Several threads may work on batches of one context: stamps are cut and draws are made by
-    one at a time, so that one thread reads ahead and another measures and writes while the device is at work.
+    ``cut(columns) -> StampBatch`` cuts the stamps of plan rows. ``at_once``: sources sampled together (None:
+    the sampler's choice); it is halved when memory runs out, and stays so. ``measure_threads``: threads for
+    the statistics of a batch. Several threads may work on batches of one context: stamps are cut and draws
+    are made by one at a time, so that one thread reads ahead and another measures and writes while the device
+    is at work.
     """
 
     cut: Callable[[dict[str, np.ndarray]], StampBatch]
@@ -56,7 +59,9 @@ class Clock:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
-def process_batch(context: Context, rows: PlanBatch, exclude: dict[int, Failure] | None = None) -> BatchResult:
+def process_batch(
+    context: Context, rows: PlanBatch, exclude: dict[int, Failure] | None = None
+) -> BatchResult:
     """Posterior and measurements of the sources of ``rows``.
 
     ``exclude``: failures by slot that are known beforehand; these sources are not touched. A source that
@@ -74,31 +79,42 @@ def process_batch(context: Context, rows: PlanBatch, exclude: dict[int, Failure]
     columns = empty_columns(context.layout.bands, len(ids))
     flags = np.asarray(rows.columns["prescreen_flags"], np.int64) | stamps.flags
     _store_stamps(arrays, columns, stamps, context.layout)
-    counters = {"draws": 0, "evaluations": 0.0}
+    counters = {"draws": 0, "evaluations": 0.0}  # of one band each
     for bands, members in _groups(stamps, failures, flags):
         with context.sampling, clock("sample"):
             posterior = _sample_bisecting(context, stamps, bands, members, failures)
         for part, done in posterior:
             with clock("measure"):
                 flags[done] |= _store_posterior(context, arrays, columns, stamps, bands, done, part)
-            counters["draws"] += part.samples.shape[1] * len(done)
-            counters["evaluations"] += float(np.sum(part.n_evaluations)) * part.samples.shape[1]
+            images = part.samples.shape[1] * len(bands)
+            counters["draws"] += images * len(done)
+            counters["evaluations"] += float(np.sum(part.n_evaluations)) * images
     return _finish(rows, arrays, columns, flags, failures, clock.seconds, counters)
 
 
 def _groups(stamps: StampBatch, failures: dict[int, Failure], flags: np.ndarray) -> list[tuple]:
-    """(bands, sources) that can be sampled in one call: bands on one detector grid, sources that have just these.
+    """(bands, sources) that can be sampled in one call: bands on one detector grid, sources that have just
+    these.
 
     Sources without a usable pixel are added to ``failures``, those without a band flagged."""
     usable = np.array([np.any(~b.mask, axis=(1, 2)) for b in stamps.bands]).T  # (source, band)
     for number in range(len(usable)):
         if number not in failures and not usable[number].any():
-            failures[number] = Failure(stamps.source_id[number], "cut", "ALL_MASKED", "no usable pixel in any band")
+            failures[number] = Failure(
+                stamps.source_id[number], "cut", "ALL_MASKED", "no usable pixel in any band"
+            )
     flags[~usable.all(axis=1)] |= int(Flag.BAND_MISSING)
     groups, kinds = [], {}
     for n, band in enumerate(stamps.bands):
         acf = None if band.noise_acf is None else band.noise_acf.shape
-        key = (band.data.shape, band.ratio, band.pixel_scale_arcsec, band.psf.shape, band.psf_scale_arcsec, acf)
+        key = (
+            band.data.shape,
+            band.ratio,
+            band.pixel_scale_arcsec,
+            band.psf.shape,
+            band.psf_scale_arcsec,
+            acf,
+        )
         kinds.setdefault(key, []).append(n)
     for bands in kinds.values():
         patterns: dict[tuple[int, ...], list[int]] = {}
@@ -123,11 +139,16 @@ def _sample_bisecting(context: Context, stamps: StampBatch, bands, members, fail
         return _sample_bisecting(context, stamps, bands, members, failures)
     if len(members) == 1:
         source = stamps.source_id[members[0]]
-        failures[int(members[0])] = Failure(source, "sample", "OUT_OF_MEMORY" if memory else code, message[:500])
+        failures[int(members[0])] = Failure(
+            source, "sample", "OUT_OF_MEMORY" if memory else code, message[:500]
+        )
         return []
     half = len(members) // 2
-    return [done for part in (members[:half], members[half:])
-            for done in _sample_bisecting(context, stamps, bands, part, failures)]
+    return [
+        done
+        for part in (members[:half], members[half:])
+        for done in _sample_bisecting(context, stamps, bands, part, failures)
+    ]
 
 
 def _out_of_memory(err: Exception) -> bool:
@@ -156,12 +177,25 @@ def _sample(context: Context, stamps: StampBatch, bands, members: np.ndarray) ->
     first = chosen[0]
     take = lambda name: np.stack([getattr(b, name)[members] for b in chosen], axis=1)  # noqa: E731
     acf = None if first.noise_acf is None else np.stack([b.noise_acf for b in chosen])
-    obs = Observation(take("data"), take("sigma"), take("psf"), take("mask"), first.pixel_scale_arcsec,
-                      first.psf_scale_arcsec, acf)
+    obs = Observation(
+        take("data"),
+        take("sigma"),
+        take("psf"),
+        take("mask"),
+        first.pixel_scale_arcsec,
+        first.psf_scale_arcsec,
+        acf,
+    )
     return sample_posterior(
-        context.prior, obs, draws=context.layout.draws, mode=context.mode,
-        oversample=context.layout.oversample * first.ratio, seed=_seed_of(context, first.band),
-        source_ids=[_plain(i) for i in stamps.source_id[members]], batch=context.at_once)
+        context.prior,
+        obs,
+        draws=context.layout.draws,
+        mode=context.mode,
+        oversample=context.layout.oversample * first.ratio,
+        seed=_seed_of(context, first.band),
+        source_ids=[_plain(i) for i in stamps.source_id[members]],
+        batch=context.at_once,
+    )
 
 
 def _seed_of(context: Context, band: str) -> int:
@@ -178,8 +212,11 @@ def _plain(value):
 
 def _empty_arrays(layout: StoreLayout, n: int) -> dict[str, np.ndarray]:
     sizes = layout.sizes()
-    return {s.name: np.full((n, *s.shape(sizes)[1:]), s.fill, dtype=object if s.dtype == "str" else s.dtype)
-            for s in layout.arrays().values() if s.name != "source_id"}
+    return {
+        s.name: np.full((n, *s.shape(sizes)[1:]), s.fill, dtype=object if s.dtype == "str" else s.dtype)
+        for s in layout.arrays().values()
+        if s.name != "source_id"
+    }
 
 
 def _store_stamps(arrays, columns: Table, stamps: StampBatch, layout: StoreLayout) -> None:
@@ -188,15 +225,24 @@ def _store_stamps(arrays, columns: Table, stamps: StampBatch, layout: StoreLayou
         wide = lambda a, r=r: a if r == 1 else a.repeat(r, axis=1).repeat(r, axis=2)  # noqa: E731
         arrays["observed"][:, n] = wide(band.data) / r**2
         arrays["sigma"][:, n] = wide(np.where(band.mask, np.inf, band.sigma)) / r**2
-        arrays["mask"][:, n] = wide(np.where(band.mask, MASK_EXCLUDED, 0) | np.where(band.seg > 1, MASK_NEIGHBOUR, 0))
+        arrays["mask"][:, n] = wide(
+            np.where(band.mask, MASK_EXCLUDED, 0) | np.where(band.seg > 1, MASK_NEIGHBOUR, 0)
+        )
         arrays["psf_id"][:, n] = band.psf_id.astype(str)
         arrays["wcs"][:, n] = band.wcs
         for stem, values in band.columns.items():
             columns[f"{stem}_{band.band}"] = np.asarray(values)
 
 
-def _store_posterior(context: Context, arrays, columns: Table, stamps: StampBatch, bands, done: np.ndarray,
-                     posterior: Posterior) -> np.ndarray:
+def _store_posterior(
+    context: Context,
+    arrays,
+    columns: Table,
+    stamps: StampBatch,
+    bands,
+    done: np.ndarray,
+    posterior: Posterior,
+) -> np.ndarray:
     """Put the posterior of the sources ``done`` into arrays and columns; returns their new flags (n,)."""
     flags = np.array(posterior.flags, dtype=np.int64)
     columns["n_draws_ok"][done] = np.minimum(columns["n_draws_ok"][done], posterior.n_draws_ok)
@@ -213,8 +259,15 @@ def _store_posterior(context: Context, arrays, columns: Table, stamps: StampBatc
         arrays["chi2"][done, n] = posterior.chi2[:, place]
         for name in ("chi2", "chi2_p", "prior_driven_frac"):
             columns[f"{name}_{band.band}"][done] = getattr(posterior, name)[:, place]
-        flags |= measure_band(columns, band, done, posterior.samples[:, :, place],
-                              context.layout.oversample * band.ratio, posterior.target_fwhm_pix, context.measure_threads)
+        flags |= measure_band(
+            columns,
+            band,
+            done,
+            posterior.samples[:, :, place],
+            context.layout.oversample * band.ratio,
+            posterior.target_fwhm_pix,
+            context.measure_threads,
+        )
     return flags
 
 
@@ -228,15 +281,18 @@ def _finish(rows: PlanBatch, arrays, columns: Table, flags, failures, seconds, c
         for name, values in text.items():
             values[number] = str(getattr(failure, name))
     columns["n_draws_ok"][failed] = 0
-    code = np.where(failed, STATUS.index("failed"), np.where(flags != 0, STATUS.index("flagged"), STATUS.index("ok")))
+    code = np.where(
+        failed, STATUS.index("failed"), np.where(flags != 0, STATUS.index("flagged"), STATUS.index("ok"))
+    )
     arrays |= {"source_id": ids, "status": code.astype(np.uint8), "flags": flags}
     table = {"source_id": ids, **columns, "flags": flags, "status": np.array(STATUS, object)[code]}
     table |= {f"failure_{name}": values for name, values in text.items()}
     return BatchResult(rows.batch, arrays, table, seconds, counters)
 
 
-def _spread(layout: StoreLayout, rows: PlanBatch, kept: np.ndarray, part: BatchResult,
-            exclude: dict[int, Failure]) -> BatchResult:
+def _spread(
+    layout: StoreLayout, rows: PlanBatch, kept: np.ndarray, part: BatchResult, exclude: dict[int, Failure]
+) -> BatchResult:
     """The result of some rows of a batch, at their places in the whole batch; the others are failed rows."""
     n = len(rows)
     arrays, columns = _empty_arrays(layout, n), empty_columns(layout.bands, n)

@@ -9,48 +9,96 @@ import click
 
 def execution_options(function):
     """Options that say where a run is carried out; shared with ``resume``."""
-    for option in reversed([
-        click.option("--cluster", type=click.Choice(["auto", "none", "local", "cuda"]), default="auto",
-                     show_default=True, help="Where to compute; 'none' is serial, in this process."),
-        click.option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler, e.g. tcp://host:8786."),
-        click.option("--scheduler-file", metavar="F", help="Scheduler file of a running Dask scheduler."),
-        click.option("--workers", type=int, metavar="N", help="Worker processes  [default: as many as fit]."),
-        click.option("--threads", type=int, default=1, show_default=True, metavar="N",
-                     help="Compute threads of each process."),
-        click.option("--dashboard", metavar="[HOST]:PORT", help="Where a cluster of ours puts its dashboard."),
-        click.option("--no-dask-report", "report", flag_value=False, default=True, type=bool,
-                     help="Do not write dask-report.html."),
-        click.option("--json", "as_json", is_flag=True, help="Log lines of JSON, for machines."),
-        click.option("--quiet", is_flag=True, help="Plain lines instead of the live bar."),
-    ]):
+    for option in reversed(
+        [
+            click.option(
+                "--cluster",
+                type=click.Choice(["auto", "none", "local", "cuda"]),
+                default="auto",
+                show_default=True,
+                help="Where to compute; 'none' is serial, in this process.",
+            ),
+            click.option(
+                "--scheduler", metavar="ADDRESS", help="A running Dask scheduler, e.g. tcp://host:8786."
+            ),
+            click.option("--scheduler-file", metavar="F", help="Scheduler file of a running Dask scheduler."),
+            click.option(
+                "--workers", type=int, metavar="N", help="Worker processes  [default: as many as fit]."
+            ),
+            click.option(
+                "--threads",
+                type=int,
+                default=1,
+                show_default=True,
+                metavar="N",
+                help="Compute threads of each process.",
+            ),
+            click.option(
+                "--dashboard", metavar="[HOST]:PORT", help="Where a cluster of ours puts its dashboard."
+            ),
+            click.option(
+                "--no-dask-report",
+                "report",
+                flag_value=False,
+                default=True,
+                type=bool,
+                help="Do not write dask-report.html.",
+            ),
+            click.option("--json", "as_json", is_flag=True, help="Log lines of JSON, for machines."),
+            click.option("--quiet", is_flag=True, help="Plain lines instead of the live bar."),
+        ]
+    ):
         function = option(function)
     return function
 
 
 @click.command("process")
 @click.argument("catalog", type=click.Path(dir_okay=True))
-@click.option("--survey", metavar="S.toml", type=click.Path(),
-              help="Survey file  [default: the catalogue's name with the ending .toml].")
-@click.option("--out", metavar="RUN", type=click.Path(), help="Run folder  [default: the catalogue's name + .run].")
+@click.option(
+    "--survey",
+    metavar="S.toml",
+    type=click.Path(),
+    help="Survey file  [default: the catalogue's name with the ending .toml].",
+)
+@click.option(
+    "--out", metavar="RUN", type=click.Path(), help="Run folder  [default: the catalogue's name + .run]."
+)
 @click.option("--bands", metavar="A,B", help="Use only these bands of the survey file.")
 @click.option("--draws", type=int, default=16, show_default=True, help="Posterior draws a source.")
-@click.option("--mode", type=click.Choice(["fast", "default", "accurate"]), default="default", show_default=True,
-              help="About 18, 30 or 42 network evaluations a draw.")
-@click.option("--oversample", type=int, default=1, show_default=True, metavar="N",
-              help="Fine pixels along a side of a detector pixel.")
+@click.option(
+    "--mode",
+    type=click.Choice(["fast", "default", "accurate"]),
+    default="default",
+    show_default=True,
+    help="About 18, 30 or 42 network evaluations a draw.",
+)
+@click.option(
+    "--oversample",
+    type=int,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Fine pixels along a side of a detector pixel.",
+)
 @click.option("--stamp-arcsec", type=float, metavar="X", help="Side of the stamps in arcsec.")
 @click.option("--stamp-pix", type=int, metavar="N", help="Side of the stamps in pixels of the finest band.")
-@click.option("--model", metavar="PATH", type=click.Path(), help="Model folder  [default: the shipped model].")
+@click.option(
+    "--model", metavar="PATH", type=click.Path(), help="Model folder  [default: the shipped model]."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers.")
 @click.option("--limit", type=int, metavar="N", help="Only the first N rows of the catalogue.")
-@click.option("--batch", type=int, metavar="N", help="Sources a batch, one file each  [default: 1 to 64 by size].")
+@click.option(
+    "--batch", type=int, metavar="N", help="Sources a batch, one file each  [default: 1 to 64 by size]."
+)
 @click.option("--no-samples", is_flag=True, help="Store mean and spread only, not the draws.")
 @click.option("--resume", "resuming", is_flag=True, help="Go on with the run in the folder, if there is one.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in the folder.")
 @click.option("--force", is_flag=True, help="Resume although settings or inputs changed.")
 @click.option("--dry-run", is_flag=True, help="Check everything and say what would be done; write nothing.")
 @execution_options
-def command(catalog, survey, out, bands, no_samples, resuming, overwrite, force, dry_run, as_json, quiet, **options) -> int:
+def command(
+    catalog, survey, out, bands, no_samples, resuming, overwrite, force, dry_run, as_json, quiet, **options
+) -> int:
     """Sample the posterior of every source of CATALOG and measure it.
 
     CATALOG has columns source_id, ra, dec (Parquet, FITS, ECSV or VOTable). The survey file names the images.
@@ -72,8 +120,17 @@ def command(catalog, survey, out, bands, no_samples, resuming, overwrite, force,
     from galbatch.run import process
 
     with View("json" if as_json else "plain" if quiet else None) as view:
-        run = process(catalog, survey, out, resume=resuming, overwrite=overwrite, force=force,
-                      on_progress=view.progress, on_message=view.message, **chosen)
+        run = process(
+            catalog,
+            survey,
+            out,
+            resume=resuming,
+            overwrite=overwrite,
+            force=force,
+            on_progress=view.progress,
+            on_message=view.message,
+            **chosen,
+        )
     return finish(run)
 
 

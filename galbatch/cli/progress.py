@@ -1,4 +1,5 @@
-"""How a run is shown while it goes: a live bar on a terminal, a plain line every 30 s without one, JSON for machines."""
+"""How a run is shown while it goes: a live bar on a terminal, a plain line every 30 s without one, JSON for
+machines."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ LINE_S = 30.0
 class View:
     """Context with ``progress(p)`` and ``message(text)``, the callbacks of ``galbatch.run.process``.
 
-    ``style``: 'bar', 'plain' or 'json'; None for a bar on a terminal and plain lines otherwise. Everything goes to
-    standard error, so that standard output stays free for results; JSON goes to standard output.
+    ``style``: 'bar', 'plain' or 'json'; None for a bar on a terminal and plain lines otherwise. Everything
+    goes to standard error, so that standard output stays free for results; JSON goes to standard output.
     """
 
     def __init__(self, style: str | None = None):
@@ -53,28 +54,56 @@ class View:
         if self._bar is None:
             self._bar, self._task = _new_bar(progress.total)
             self._bar.start()
-        self._bar.update(self._task, completed=progress.done, total=progress.total, detail=detail(progress),
-                         link=f"[link={progress.dashboard}]dashboard[/link] {progress.dashboard}"
-                         if progress.dashboard else "")
+        self._bar.update(
+            self._task,
+            completed=progress.done,
+            total=progress.total,
+            detail=detail(progress),
+            link=f"[link={progress.dashboard}]dashboard[/link] {progress.dashboard}"
+            if progress.dashboard
+            else "",
+        )
 
 
 def _new_bar(total: int):
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
-    bar = Progress(TextColumn("[bold]galbatch[/bold]"), BarColumn(bar_width=24), MofNCompleteColumn(),
-                   TextColumn("{task.fields[detail]}"), TimeElapsedColumn(), TextColumn("left"),
-                   TimeRemainingColumn(elapsed_when_finished=True), TextColumn("{task.fields[link]}"),
-                   console=Console(stderr=True), refresh_per_second=4)
+    bar = Progress(
+        TextColumn("[bold]galbatch[/bold]"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[detail]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.fields[link]}"),
+        console=Console(stderr=True),
+        refresh_per_second=4,
+    )
     return bar, bar.add_task("run", total=total, detail="starting", link="")
 
 
 def facts(progress) -> dict[str, Any]:
     """The numbers of a progress line."""
     eta = progress.eta_s
-    return {"done": progress.done, "total": progress.total, "flagged": progress.flagged, "failed": progress.failed,
-            "draws_per_s": round(progress.draws_per_s, 2), "elapsed_s": round(progress.elapsed_s, 1),
-            "eta_s": None if eta is None else round(eta, 1), "dashboard": progress.dashboard}
+    return {
+        "done": progress.done,
+        "total": progress.total,
+        "flagged": progress.flagged,
+        "failed": progress.failed,
+        "draws_per_s": round(progress.draws_per_s, 2),
+        "elapsed_s": round(progress.elapsed_s, 1),
+        "eta_s": None if eta is None else round(eta, 1),
+        "dashboard": progress.dashboard,
+    }
 
 
 def detail(progress) -> str:
@@ -87,7 +116,8 @@ def plain_line(progress) -> str:
     eta = progress.eta_s
     left = "" if eta is None else f", {clock(eta)} left"
     link = f", {progress.dashboard}" if progress.dashboard else ""
-    return f"{progress.done}/{progress.total} sources, {detail(progress)}, {clock(progress.elapsed_s)}{left}{link}"
+    done = f"{progress.done}/{progress.total} sources"
+    return f"{done}, {detail(progress)}, {clock(progress.elapsed_s)}{left}{link}"
 
 
 def clock(seconds: float) -> str:

@@ -14,13 +14,18 @@ from galbatch.cli.process import execution_options, finish
 def command(run, force, as_json, quiet, **options) -> int:
     """Finish the run in folder RUN with the settings it was started with.
 
-    Batches that are committed are kept; the result is the same, byte for byte, as that of a run that was never
-    stopped. Refused when an input or the model has changed since, unless --force.
+    Batches that are committed are kept; the result is the same, byte for byte, as that of a run that was
+    never stopped. Refused when an input or the model has changed since, unless --force.
     """
     from galbatch.cli.progress import View
     from galbatch.run import resume
 
     with View("json" if as_json else "plain" if quiet else None) as view:
-        done = resume(run, force=force, on_progress=view.progress, on_message=view.message,
-                      **{k: v for k, v in options.items() if v is not None})
+        done = resume(
+            run,
+            force=force,
+            on_progress=view.progress,
+            on_message=view.message,
+            **{k: v for k, v in options.items() if v is not None},
+        )
     return finish(done)

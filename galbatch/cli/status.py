@@ -27,10 +27,12 @@ def lines(found: dict) -> list[str]:
     """The status in a few lines."""
     done, total = found["sources"], found["planned"] or 0
     share = f" ({100 * done / total:.0f}%)" if total else ""
-    text = [f"{found['run']}: {found['state']}",
-            f"  {done} of {total} sources{share}, {found['batches_committed']} of {found['batches']} batches",
-            f"  {found['ok']} ok, {found['flagged']} flagged, {found['failed']} failed",
-            f"  {found['catalog']}, bands {', '.join(found['bands'])}, {found['draws']} draws"]
+    text = [
+        f"{found['run']}: {found['state']}",
+        f"  {done} of {total} sources{share}, {found['batches_committed']} of {found['batches']} batches",
+        f"  {found['ok']} ok, {found['flagged']} flagged, {found['failed']} failed",
+        f"  {found['catalog']}, bands {', '.join(found['bands'])}, {found['draws']} draws",
+    ]
     if found["holder"]:
         text.append(f"  at work: host {found['holder'].get('host')}, pid {found['holder'].get('pid')}")
     elif found["state"] == "stopped":

@@ -1,4 +1,5 @@
-"""Which Dask cluster a run uses, and why: the choice is said in one line and falls back instead of failing."""
+"""Which Dask cluster a run uses, and why: the choice is said in one line and falls back instead of
+failing."""
 
 from __future__ import annotations
 
@@ -27,12 +28,15 @@ DASK_SETTINGS = {
 
 
 CONNECT_TIMEOUT = "60s"
-GPU_THREADS = 3  # batches of a GPU process: one reads ahead, one is on the device, one is measured and written
+GPU_THREADS = (
+    3  # batches of a GPU process: one reads ahead, one is on the device, one is measured and written
+)
 
 
 @dataclass
 class Cluster:
-    """A connected client, the cluster behind it (None if it is not ours), and the line that says what was chosen."""
+    """A connected client, the cluster behind it (None if it is not ours), and the line that says what was
+    chosen."""
 
     client: Client
     cluster: Any
@@ -57,7 +61,8 @@ class Cluster:
 
 
 def open_cluster(settings: ExecutionSettings, n_batches: int) -> Cluster:
-    """Start or join the cluster that ``settings`` ask for. Raises ``ConfigError`` when a scheduler does not answer."""
+    """Start or join the cluster that ``settings`` ask for. Raises ``ConfigError`` when a scheduler does not
+    answer."""
     dask.config.set(DASK_SETTINGS | {"distributed.scheduler.allowed-failures": settings.allowed_failures})
     if settings.scheduler or settings.scheduler_file:
         return _join(settings)
@@ -82,10 +87,14 @@ def _join(settings: ExecutionSettings) -> Cluster:
             client = Client(scheduler_file=settings.scheduler_file, timeout=CONNECT_TIMEOUT)
         client.wait_for_workers(max(1, settings.workers), timeout=600)
     except (OSError, TimeoutError, ValueError) as err:
-        raise ConfigError(f"Scheduler {where}: {err or type(err).__name__}. Check that it runs, that this machine "
-                          "reaches it, and that its workers have started.") from err
+        raise ConfigError(
+            f"Scheduler {where}: {err or type(err).__name__}. Check that it runs, that this machine "
+            "reaches it, and that its workers have started."
+        ) from err
     n = len(client.scheduler_info(n_workers=-1)["workers"])
-    return Cluster(client, None, f"cluster: {n} workers of the scheduler at {client.scheduler.address} (given)")
+    return Cluster(
+        client, None, f"cluster: {n} workers of the scheduler at {client.scheduler.address} (given)"
+    )
 
 
 def _on_gpus(settings: ExecutionSettings, gpus: int, dashboard: str) -> Cluster:
@@ -95,12 +104,20 @@ def _on_gpus(settings: ExecutionSettings, gpus: int, dashboard: str) -> Cluster:
 
         cluster = LocalCUDACluster(n_workers=n, threads_per_worker=GPU_THREADS, dashboard_address=dashboard)
         return Cluster(Client(cluster), cluster, f"cluster: LocalCUDACluster, {n} GPUs, one process each")
-    except Exception as err:  # dask-cuda fails in many ways (not installed, no NVML, ...): each has the same remedy
+    except (
+        Exception
+    ) as err:  # dask-cuda fails in many ways (not installed, no NVML, ...): each has the same remedy
         reason = f"dask-cuda is not usable: {type(err).__name__}: {err}".splitlines()[0][:150]
     cluster = SpecCluster(
         scheduler={"cls": Scheduler, "options": {"dashboard_address": dashboard}},
-        workers={i: {"cls": Nanny, "options": {"nthreads": GPU_THREADS, "env": {"CUDA_VISIBLE_DEVICES": _visible(i)}}}
-                 for i in range(n)})
+        workers={
+            i: {
+                "cls": Nanny,
+                "options": {"nthreads": GPU_THREADS, "env": {"CUDA_VISIBLE_DEVICES": _visible(i)}},
+            }
+            for i in range(n)
+        },
+    )
     return Cluster(Client(cluster), cluster, f"cluster: {n} GPUs, one pinned process each ({reason})")
 
 

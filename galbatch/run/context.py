@@ -20,8 +20,9 @@ _COUNTS = {"models_loaded": 0}
 class ContextSpec:
     """Picklable description of a ``Context``.
 
-    ``survey``: picklable description of the survey with ``cut(...)``; ``model``: path of a model folder ('' for
-    the shipped one) or a prior object; ``run_id``: the same for the same run; ``threads``: compute threads.
+    ``survey``: picklable description of the survey with ``cut(...)``; ``model``: path of a model folder (''
+    for the shipped one) or a prior object; ``run_id``: the same for the same run; ``threads``: compute
+    threads.
     """
 
     run_id: str
@@ -52,8 +53,14 @@ def _open(spec: ContextSpec) -> Context:
         prior = load_model(spec.model, spec.device)
         _COUNTS["models_loaded"] += 1
         warm_up(prior, spec.layout)
-        context = Context(cut=_Cutter(spec.survey, spec.layout.stamp_pix), prior=prior, layout=spec.layout,
-                          mode=spec.mode, seed=spec.seed, measure_threads=measure_threads(prior, spec.threads))
+        context = Context(
+            cut=_Cutter(spec.survey, spec.layout.stamp_pix),
+            prior=prior,
+            layout=spec.layout,
+            mode=spec.mode,
+            seed=spec.seed,
+            measure_threads=measure_threads(prior, spec.threads),
+        )
         _LOADED[spec.run_id] = context
     return _LOADED[spec.run_id]
 
@@ -83,7 +90,8 @@ def fix_threads(threads: int) -> None:
 
 
 def warm_up(prior: Any, layout: StoreLayout) -> None:
-    """One evaluation of the run's shape, so that compilation and allocation are not timed as the first batch."""
+    """One evaluation of the run's shape, so that compilation and allocation are not timed as the first
+    batch."""
     import torch
 
     from galbatch.sampler.prior import prior_field
@@ -94,8 +102,10 @@ def warm_up(prior: Any, layout: StoreLayout) -> None:
     channels = int(prior_field(prior, "channels") or 1)
     device = prior_field(prior, "device")
     with torch.no_grad():
-        prior.denoise(torch.zeros(layout.draws, channels, side, side, device=device),
-                      torch.ones(layout.draws, device=device))
+        prior.denoise(
+            torch.zeros(layout.draws, channels, side, side, device=device),
+            torch.ones(layout.draws, device=device),
+        )
 
 
 def measure_threads(prior: Any, threads: int) -> int:

@@ -56,8 +56,11 @@ class Reporter:
     ``on_progress(progress)`` and ``on_message(text)`` are what a command line or a notebook gives.
     """
 
-    def __init__(self, on_progress: Callable[[Progress], None] | None = None,
-                 on_message: Callable[[str], None] | None = None):
+    def __init__(
+        self,
+        on_progress: Callable[[Progress], None] | None = None,
+        on_message: Callable[[str], None] | None = None,
+    ):
         self.progress = Progress()
         self.on_progress, self.on_message = on_progress, on_message
         self._metrics: Path | None = None
@@ -65,8 +68,13 @@ class Reporter:
     def open(self, metrics: Path, total: int, before: dict[str, int]) -> None:
         """Begin counting: ``before`` holds what earlier runs committed."""
         self._metrics = metrics
-        self.progress = Progress(total=total, done=before["sources"], before=before["sources"],
-                                 flagged=before["flagged"], failed=before["failed"])
+        self.progress = Progress(
+            total=total,
+            done=before["sources"],
+            before=before["sources"],
+            flagged=before["flagged"],
+            failed=before["failed"],
+        )
         self._write({"event": "start", "total": total, "before": before["sources"]})
         self._show()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -27,8 +27,14 @@ MAX_ATTEMPTS = 4
 _POLL_S = 0.5
 
 
-def run_on_cluster(spec: ContextSpec, settings: ExecutionSettings, reporter: Reporter, stop: StopRequest,
-                   batches: Iterable[PlanBatch], n_batches: int) -> None:
+def run_on_cluster(
+    spec: ContextSpec,
+    settings: ExecutionSettings,
+    reporter: Reporter,
+    stop: StopRequest,
+    batches: Iterable[PlanBatch],
+    n_batches: int,
+) -> None:
     """Start or join a cluster, say which, run ``batches`` on it, and keep Dask's report of it."""
     cluster = open_cluster(settings, n_batches)
     stop.interrupting = False  # from here on a signal is looked for, between the answers of the workers
@@ -36,6 +42,7 @@ def run_on_cluster(spec: ContextSpec, settings: ExecutionSettings, reporter: Rep
         reporter.message(cluster.line)
         reporter.dashboard(cluster.dashboard)
         with performance_report(str(spec.paths.dask_report)) if settings.report else nullcontext():
+            cluster.client.register_plugin(GalbatchWorker(spec))
             Farm(cluster, spec, settings, reporter, stop).run(batches)
     finally:
         cluster.close()
@@ -52,10 +59,18 @@ class _Flight:
 
 
 class Farm:
-    """Sends batches to the workers of ``cluster`` and sees each of them committed."""
+    """Sends batches to the workers of ``cluster`` and sees each of them committed by ``task``."""
 
-    def __init__(self, cluster: Cluster, spec: ContextSpec, settings: ExecutionSettings, reporter: Reporter,
-                 stop: StopRequest):
+    def __init__(
+        self,
+        cluster: Cluster,
+        spec: ContextSpec,
+        settings: ExecutionSettings,
+        reporter: Reporter,
+        stop: StopRequest,
+        task: Callable = batch_task,
+    ):
+        self.task = task
         self.client, self.cluster, self.spec, self.settings = cluster.client, cluster, spec, settings
         self.reporter, self.stop = reporter, stop
         self._ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
@@ -63,7 +78,6 @@ class Farm:
 
     def run(self, batches: Iterable[PlanBatch]) -> None:
         """Run every batch. Raises ``Stopped`` on a signal, a full disk or a lost scheduler."""
-        self.client.register_plugin(GalbatchWorker(self.spec))
         waiting = iter(batches)
         try:
             self._fill(waiting)
@@ -84,8 +98,15 @@ class Farm:
 
     def _send(self, flight: _Flight) -> None:
         name = flight.rows.name + (f"-attempt{flight.attempt}" if flight.attempt > 1 else "")
-        future = self.client.submit(batch_task, flight.rows, flight.exclude, flight.attempt, key=name, pure=False,
-                                    retries=self.settings.retries)
+        future = self.client.submit(
+            self.task,
+            flight.rows,
+            flight.exclude,
+            flight.attempt,
+            key=name,
+            pure=False,
+            retries=self.settings.retries,
+        )
         self._flights[future] = flight
         future.add_done_callback(self._ended.put)
 
@@ -97,8 +118,10 @@ class Farm:
                 return self._ended.get(timeout=_POLL_S)
             except queue.Empty:
                 if self.client.status not in ("running", "connecting"):
-                    raise Stopped(f"The Dask scheduler is gone ({self.client.status}). Every committed batch is kept: "
-                                  f"start one, then `galbatch resume {self.spec.root}`.") from None
+                    raise Stopped(
+                        f"The Dask scheduler is gone ({self.client.status}). Every committed batch is kept: "
+                        f"start one, then `galbatch resume {self.spec.root}`."
+                    ) from None
 
     def _land(self, future: Future, flights: dict[Future, _Flight]) -> None:
         flight = flights.pop(future)
@@ -118,16 +141,20 @@ class Farm:
         if is_fatal(err):
             raise disk_stopped(self.spec, err) from err
         if future.cancelled() or future.status == "lost":
-            raise Stopped(f"The Dask scheduler dropped batch {flight.rows.batch} ({type(err).__name__}: {err}). Every "
-                          f"committed batch is kept: `galbatch resume {self.spec.root}`.") from err
+            raise Stopped(
+                f"The Dask scheduler dropped batch {flight.rows.batch} ({type(err).__name__}: {err}). Every "
+                f"committed batch is kept: `galbatch resume {self.spec.root}`."
+            ) from err
         if isinstance(err, GalbatchError) and not isinstance(err, RunError):
             raise err
         self._again(flight, f"{type(err).__name__}: {err}")
 
     def _again(self, flight: _Flight, why: str) -> None:
         if flight.attempt >= MAX_ATTEMPTS:
-            raise Stopped(f"{flight.rows.name} failed {flight.attempt} times, last with: {why}. Every committed batch is "
-                          f"kept: mend the cause, then `galbatch resume {self.spec.root}`.")
+            raise Stopped(
+                f"{flight.rows.name} failed {flight.attempt} times, last with: {why}. Every committed batch "
+                f"is kept: mend the cause, then `galbatch resume {self.spec.root}`."
+            )
         self.reporter.message(f"{flight.rows.name}: {why}; sent again")
         flight.attempt += 1
         self._send(flight)
@@ -135,8 +162,10 @@ class Farm:
     def _search(self, flight: _Flight) -> None:
         """A batch killed its worker again and again: halve it until the sources that do are alone."""
         slots = np.array(sorted(set(range(len(flight.rows))) - set(flight.exclude)))
-        self.reporter.message(f"{flight.rows.name} killed its worker {self.settings.allowed_failures + 1} times; "
-                              f"searching its {len(slots)} sources")
+        self.reporter.message(
+            f"{flight.rows.name} killed its worker {self.settings.allowed_failures + 1} times; "
+            f"searching its {len(slots)} sources"
+        )
         suspects = [slots] if len(slots) == 1 and flight.attempt == 1 else list(halves(slots))
         while suspects:
             part = suspects.pop()
@@ -145,8 +174,10 @@ class Farm:
             if len(part) == 1:
                 slot = int(part[0])
                 flight.exclude[slot] = killed(flight.rows, slot)
-                self.reporter.message(f"{flight.rows.name}: source {flight.exclude[slot].source_id} kills its worker; "
-                                      "it fails alone")
+                self.reporter.message(
+                    f"{flight.rows.name}: source {flight.exclude[slot].source_id} kills its worker; "
+                    "it fails alone"
+                )
             else:
                 suspects += halves(part)
         self._again(flight, f"{len(flight.exclude)} sources set aside")
@@ -170,7 +201,9 @@ class Farm:
         """Give batches at work a little time to be committed, then let go of the rest."""
         until = time.monotonic() + self.settings.grace_s
         running = {f: w for f, w in self._flights.items() if not f.done()}
-        self.reporter.message(f"stopping: up to {self.settings.grace_s:.0f} s for {len(running)} batches on their way")
+        self.reporter.message(
+            f"stopping: up to {self.settings.grace_s:.0f} s for {len(running)} batches on their way"
+        )
         while self._flights and time.monotonic() < until and self.client.status == "running":
             try:
                 future = self._ended.get(timeout=_POLL_S)

@@ -24,13 +24,23 @@ def status(run: str | Path) -> dict[str, Any]:
     total = far["planned"] or 0
     finished = far["finished"] and far["sources"] == total
     state = "running" if holder else "finished" if finished else "stopped"
-    return {"run": str(paths.root), "state": state, **far, "batches": -(-total // batch), "holder": holder,
-            "catalog": manifest["config"]["catalog"], "bands": manifest["layout"]["bands"],
-            "draws": manifest["layout"]["draws"], "summary": _json(paths.summary), "orphans": len(paths.orphans())}
+    return {
+        "run": str(paths.root),
+        "state": state,
+        **far,
+        "batches": -(-total // batch),
+        "holder": holder,
+        "catalog": manifest["config"]["catalog"],
+        "bands": manifest["layout"]["bands"],
+        "draws": manifest["layout"]["draws"],
+        "summary": _json(paths.summary),
+        "orphans": len(paths.orphans()),
+    }
 
 
 def verify(run: str | Path, on_batch: Callable[[int], None] | None = None) -> list[str]:
-    """Read every shard, part and row of a run against each other; returns one line per problem, none for a sound run.
+    """Read every shard, part and row of a run against each other; returns one line per problem, none for a
+    sound run.
 
     A run that somebody works on, or that was stopped, has its missing batches among the problems.
     """

@@ -18,8 +18,9 @@ STALE_S = 120.0
 class RunLock:
     """Context that holds ``path`` while it is open.
 
-    The file is made with O_EXCL, so two processes cannot both have it. A lock is taken over when its process is
-    dead on this host, or when another host has not touched it for ``STALE_S``. Raises ``RunError`` otherwise.
+    The file is made with O_EXCL, so two processes cannot both have it. A lock is taken over when its process
+    is dead on this host, or when another host has not touched it for ``STALE_S``. Raises ``RunError``
+    otherwise.
     """
 
     def __init__(self, path: Path, heartbeat_s: float = HEARTBEAT_S):
@@ -35,7 +36,9 @@ class RunLock:
             except FileExistsError:
                 self._take_over()
         else:
-            raise RunError(f"{self.path}: other processes are taking this lock at the same moment. Try again.")
+            raise RunError(
+                f"{self.path}: other processes are taking this lock at the same moment. Try again."
+            )
         self._thread = threading.Thread(target=self._beat, daemon=True, name="galbatch-lock")
         self._thread.start()
         return self
@@ -49,20 +52,27 @@ class RunLock:
 
     def _create(self) -> None:
         handle = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        holder = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid()),
-                  "time": time.time()}
+        holder = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started": _started(os.getpid()),
+            "time": time.time(),
+        }
         with os.fdopen(handle, "w") as file:
             json.dump(holder, file)
 
     def _take_over(self) -> None:
-        """Remove a stale lock. The rename makes sure that only one of several takers removes just this one."""
+        """Remove a stale lock. The rename makes sure that only one of several takers removes just this
+        one."""
         holder, age = _holder(self.path), _age(self.path)
         if age is None:
             return
         if not _is_stale(holder, age):
+            host, pid = holder.get("host", "?"), holder.get("pid", "?")
             raise RunError(
-                f"{self.path.parent}: another run is working on this folder (host {holder.get('host', '?')}, pid "
-                f"{holder.get('pid', '?')}, last sign of life {age:.0f} s ago). Wait for it, or stop it first.")
+                f"{self.path.parent}: another run is working on this folder (host {host}, pid {pid}, "
+                f"last sign of life {age:.0f} s ago). Wait for it, or stop it first."
+            )
         aside = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
         try:
             os.rename(self.path, aside)

@@ -1,4 +1,5 @@
-"""Everything that is settled before the first batch: inputs, model, layout, disk space; and the run folder laid out."""
+"""Everything that is settled before the first batch: inputs, model, layout, disk space; and the run folder
+laid out."""
 
 from __future__ import annotations
 
@@ -18,8 +19,19 @@ from galbatch.errors import ConfigError, InputError, RunError
 from galbatch.run.context import ContextSpec, load_model
 from galbatch.run.plan import write_plan
 from galbatch.sampler.prior import prior_field
-from galbatch.store import (RunPaths, StoreLayout, create_store, differences, dump_toml, fingerprint, hash_json,
-                            read_manifest, versions, write_atomic, write_manifest)
+from galbatch.store import (
+    RunPaths,
+    StoreLayout,
+    create_store,
+    differences,
+    dump_toml,
+    fingerprint,
+    hash_json,
+    read_manifest,
+    versions,
+    write_atomic,
+    write_manifest,
+)
 from galbatch.types import Finding
 
 
@@ -40,8 +52,9 @@ class Inputs:
 def open_inputs(settings: RunSettings, prior: Any = None, measured: dict | None = None) -> Inputs:
     """Open and check survey, catalogue and model. Raises the error of the first that cannot be used."""
     survey_path = settings.survey or str(survey_beside(settings.catalog))
-    settings = dataclasses.replace(settings, survey=str(Path(survey_path).absolute()),
-                                   catalog=str(Path(settings.catalog).absolute()))
+    settings = dataclasses.replace(
+        settings, survey=str(Path(survey_path).absolute()), catalog=str(Path(settings.catalog).absolute())
+    )
     survey = open_survey(load_survey(settings.survey, settings.bands or None), measured=measured)
     catalog = open_catalog(settings.catalog, pixel_columns=survey.config.pixel_columns)
     checked = validate(catalog, survey.config.pixel_columns)
@@ -67,37 +80,63 @@ def layout_of(inputs: Inputs) -> StoreLayout:
     ratios = tuple(int(geometry[b].ratio) for b in survey.band_names)
     bad = [r for r in ratios if inputs.stamp_pix % r]
     if bad:
-        raise InputError(f"stamp_pix is {inputs.stamp_pix}, but a band has pixels {bad[0]} times larger: "
-                         f"use a multiple of {bad[0]}.")
+        raise InputError(
+            f"stamp_pix is {inputs.stamp_pix}, but a band has pixels {bad[0]} times larger: "
+            f"use a multiple of {bad[0]}."
+        )
     return StoreLayout(
-        n_sources=inputs.n_rows, batch=settings.batch or default_batch(inputs.n_rows), draws=settings.draws,
-        bands=tuple(survey.band_names), stamp_pix=inputs.stamp_pix, oversample=settings.oversample,
-        samples=settings.samples, string_ids="int" not in str(inputs.catalog.schema.field("source_id").type), pixel_ratio=ratios,
+        n_sources=inputs.n_rows,
+        batch=settings.batch or default_batch(inputs.n_rows),
+        draws=settings.draws,
+        bands=tuple(survey.band_names),
+        stamp_pix=inputs.stamp_pix,
+        oversample=settings.oversample,
+        samples=settings.samples,
+        string_ids="int" not in str(inputs.catalog.schema.field("source_id").type),
+        pixel_ratio=ratios,
         pixel_scale_arcsec=tuple(float(geometry[b].delivered_scale_arcsec) for b in survey.band_names),
-        target_fwhm_pix=float(prior_field(inputs.prior, "target_fwhm_pix")))
+        target_fwhm_pix=float(prior_field(inputs.prior, "target_fwhm_pix")),
+    )
 
 
 def make_manifest(inputs: Inputs, layout: StoreLayout, execution: ExecutionSettings) -> dict[str, Any]:
     """What the run is made from; ``differences`` compares the parts that decide the results."""
-    config = inputs.settings.record() | {"survey_resolved": inputs.survey.config.resolved(),
-                                         "stamp_pix": layout.stamp_pix, "batch": layout.batch}
+    config = inputs.settings.record() | {
+        "survey_resolved": inputs.survey.config.resolved(),
+        "stamp_pix": layout.stamp_pix,
+        "batch": layout.batch,
+    }
     entries = inputs.survey.inputs()
     absent = {e["path"] for e in entries if e["size"] is None and "://" not in e["path"]}  # optional planes
     names = dict.fromkeys([inputs.settings.catalog, *(e["path"] for e in entries)])
     files = [{"path": p, "size": None, "hash": None} if p in absent else fingerprint(p) for p in names]
     return {
-        "schema": 1, "config": config, "config_hash": hash_json(config), "seed": inputs.settings.seed,
-        "model": model_identity(inputs.prior, inputs.settings.model), "inputs": files, "planes": entries,
-        "measured": inputs.survey.measured, "columns": inputs.catalog.meta, "layout": layout.attributes(), "threads": execution.threads,
-        "versions": versions(), "argv": sys.argv, "host": os.uname().nodename, "created": time.time(),
+        "schema": 1,
+        "config": config,
+        "config_hash": hash_json(config),
+        "seed": inputs.settings.seed,
+        "model": model_identity(inputs.prior, inputs.settings.model),
+        "inputs": files,
+        "planes": entries,
+        "measured": inputs.survey.measured,
+        "columns": inputs.catalog.meta,
+        "layout": layout.attributes(),
+        "threads": execution.threads,
+        "versions": versions(),
+        "argv": sys.argv,
+        "host": os.uname().nodename,
+        "created": time.time(),
     }
 
 
 def model_identity(prior: Any, path: str) -> dict[str, Any]:
     """Path, name and SHA-256 of a prior; an object without a hash is known by its type."""
     kind = type(prior)
-    return {"path": path, "name": str(prior_field_or(prior, "name", f"{kind.__module__}.{kind.__qualname__}")),
-            "sha256": str(prior_field_or(prior, "sha256", ""))}
+    return {
+        "path": path,
+        "name": str(prior_field_or(prior, "name", f"{kind.__module__}.{kind.__qualname__}")),
+        "sha256": str(prior_field_or(prior, "sha256", "")),
+    }
 
 
 def prior_field_or(prior: Any, name: str, otherwise: Any) -> Any:
@@ -113,14 +152,30 @@ def new_folder(paths: RunPaths, overwrite: bool) -> None:
     if paths.root.exists() and not paths.root.is_dir():
         raise RunError(f"{paths.root} is a file: give a folder with --out.")
     if paths.manifest.exists() and not overwrite:
-        raise RunError(f"{paths.root} holds a run already. Go on with it (--resume), replace it (--overwrite), or name "
-                       "another folder (--out).")
+        raise RunError(
+            f"{paths.root} holds a run already. Go on with it (--resume), replace it (--overwrite), or name "
+            "another folder (--out)."
+        )
     if paths.root.is_dir():
-        known = {"galbatch.toml", "manifest.json", "plan.parquet", "posterior.zarr", "parts", "catalog.parquet",
-                 "failures.parquet", "summary.json", "report.html", "dask-report.html", "metrics.jsonl", "run.lock"}
+        known = {
+            "galbatch.toml",
+            "manifest.json",
+            "plan.parquet",
+            "posterior.zarr",
+            "parts",
+            "catalog.parquet",
+            "failures.parquet",
+            "summary.json",
+            "report.html",
+            "dask-report.html",
+            "metrics.jsonl",
+            "run.lock",
+        }
         strange = [p.name for p in paths.root.iterdir() if p.name not in known and not p.name.startswith(".")]
         if strange:
-            raise RunError(f"{paths.root} holds {strange[0]!r}, which is no part of a run: name an empty folder.")
+            raise RunError(
+                f"{paths.root} holds {strange[0]!r}, which is no part of a run: name an empty folder."
+            )
         for entry in paths.root.iterdir():
             if entry.name == paths.lock.name:
                 continue
@@ -133,18 +188,23 @@ def check_space(paths: RunPaths, layout: StoreLayout) -> str:
     place = next(p for p in (paths.root, *paths.root.parents) if p.exists())
     need, free = layout.predicted_bytes(), shutil.disk_usage(place).free
     if need > free:
-        raise RunError(f"{paths.root} needs about {need / 1e9:.2f} GB, {place} has {free / 1e9:.2f} GB free. Choose "
-                       "another --out, fewer --draws, or --no-samples.")
+        raise RunError(
+            f"{paths.root} needs about {need / 1e9:.2f} GB, {place} has {free / 1e9:.2f} GB free. Choose "
+            "another --out, fewer --draws, or --no-samples."
+        )
     return f"about {need / 1e9:.2f} GB of {free / 1e9:.0f} GB free"
 
 
 def lay_out(paths: RunPaths, inputs: Inputs, layout: StoreLayout, manifest: dict[str, Any]) -> None:
     """Write plan, template, configuration and, last, the manifest: with it the folder is a run."""
-    written = write_plan(paths, inputs.catalog, inputs.survey, layout.batch, inputs.settings.limit,
-                         inputs.row_flags)
+    written = write_plan(
+        paths, inputs.catalog, inputs.survey, layout.batch, inputs.settings.limit, inputs.row_flags
+    )
     if written != layout.n_sources:
-        raise InputError(f"{inputs.settings.catalog}: announced {layout.n_sources} rows, held {written}. The file is "
-                         "damaged, or changed while it was read.")
+        raise InputError(
+            f"{inputs.settings.catalog}: announced {layout.n_sources} rows, held {written}. The file is "
+            "damaged, or changed while it was read."
+        )
     create_store(paths.posterior, layout)
     config = {"run": inputs.settings.record(), "survey": inputs.survey.config.resolved()}
     write_atomic(paths.config, dump_toml(config).encode())
@@ -155,22 +215,47 @@ def check_unchanged(paths: RunPaths, manifest: dict[str, Any], force: bool) -> l
     """What changed since the run began. Raises ``RunError`` with the list unless ``force``."""
     changes = differences(read_manifest(paths), manifest)
     if changes and not force:
-        raise RunError("\n".join([f"{paths.root} was made with other settings or inputs:", *changes,
-                                  "Restore them, start again with --overwrite, or go on all the same with --force."]))
+        raise RunError(
+            "\n".join(
+                [
+                    f"{paths.root} was made with other settings or inputs:",
+                    *changes,
+                    "Restore them, start again with --overwrite, or go on all the same with --force.",
+                ]
+            )
+        )
     return changes
 
 
-def make_spec(paths: RunPaths, inputs: Inputs, layout: StoreLayout, manifest: dict[str, Any],
-               execution: ExecutionSettings) -> ContextSpec:
+def make_spec(
+    paths: RunPaths,
+    inputs: Inputs,
+    layout: StoreLayout,
+    manifest: dict[str, Any],
+    execution: ExecutionSettings,
+) -> ContextSpec:
     """What workers need, to be sent to them."""
     model = inputs.prior if inputs.settings.model == "object" else inputs.settings.model
     run_id = f"{paths.root}:{manifest['config_hash']}:{time.time_ns()}"
-    return ContextSpec(run_id, str(paths.root), inputs.survey, model, layout, inputs.settings.mode,
-                       inputs.settings.seed, execution.threads, "cpu" if execution.cluster == "local" else "auto")
+    return ContextSpec(
+        run_id,
+        str(paths.root),
+        inputs.survey,
+        model,
+        layout,
+        inputs.settings.mode,
+        inputs.settings.seed,
+        execution.threads,
+        "cpu" if execution.cluster == "local" else "auto",
+    )
 
 
 def open_model(settings: RunSettings, prior: Any) -> Any:
     """The prior of a run: the object given, else the model folder of the settings."""
     if prior is None and settings.model == "object":
-        raise ConfigError("This run was made with a prior object of a Python program: give the same one to resume().")
-    return prior if prior is not None else load_model(settings.model, "cpu")  # for its card: workers load their own
+        raise ConfigError(
+            "This run was made with a prior object of a Python program: give the same one to resume()."
+        )
+    return (
+        prior if prior is not None else load_model(settings.model, "cpu")
+    )  # for its card: workers load their own

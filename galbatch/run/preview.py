@@ -12,8 +12,13 @@ from galbatch.run.process import split_options
 from galbatch.store import RunPaths
 
 
-def preview(catalog: str | Path, survey: str | Path | None = None, out: str | Path | None = None,
-            prior: Any = None, **options: Any) -> list[str]:
+def preview(
+    catalog: str | Path,
+    survey: str | Path | None = None,
+    out: str | Path | None = None,
+    prior: Any = None,
+    **options: Any,
+) -> list[str]:
     """Check inputs, model and disk as ``process`` does and say what it would do; nothing is written.
 
     Raises what ``process`` would raise before its first batch.

@@ -21,20 +21,42 @@ from galbatch.run.events import Progress, Reporter
 from galbatch.run.lock import RunLock
 from galbatch.run.serial import run_serial
 from galbatch.run.stop import Interrupted, StopRequest
-from galbatch.store import (ColumnInfo, PlanBatch, Run, RunPaths, check_accounting, iter_plan, merge_catalogue, open_run, progress,
-                            read_manifest, versions, write_summary)
+from galbatch.store import (
+    ColumnInfo,
+    PlanBatch,
+    Run,
+    RunPaths,
+    check_accounting,
+    iter_plan,
+    merge_catalogue,
+    open_run,
+    progress,
+    read_manifest,
+    versions,
+    write_summary,
+)
 
 
-def process(catalog: str | Path, survey: str | Path | None = None, out: str | Path | None = None, *, prior: Any = None,
-            resume: bool = False, overwrite: bool = False, force: bool = False,
-            on_progress: Callable[[Progress], None] | None = None,
-            on_message: Callable[[str], None] | None = None, **options: Any) -> Run:
+def process(
+    catalog: str | Path,
+    survey: str | Path | None = None,
+    out: str | Path | None = None,
+    *,
+    prior: Any = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    force: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_message: Callable[[str], None] | None = None,
+    **options: Any,
+) -> Run:
     """Sample the posterior of every source of ``catalog`` and measure it; what ``galbatch process`` calls.
 
     ``survey``: survey file, ``<catalogue stem>.toml`` beside the catalogue when None; ``out``: run folder,
-    ``<catalogue stem>.run`` when None; ``prior``: any object with ``denoise(x, sigma)`` instead of a model folder;
-    ``options``: fields of ``RunSettings`` (bands, draws, mode, oversample, stamp_arcsec, stamp_pix, model, seed,
-    limit, batch, samples) and ``ExecutionSettings`` (cluster, scheduler, scheduler_file, workers, threads, ...).
+    ``<catalogue stem>.run`` when None; ``prior``: any object with ``denoise(x, sigma)`` instead of a model
+    folder; ``options``: fields of ``RunSettings`` (bands, draws, mode, oversample, stamp_arcsec, stamp_pix,
+    model, seed, limit, batch, samples) and ``ExecutionSettings`` (cluster, scheduler, scheduler_file,
+    workers, threads, ...).
 
     Returns the finished run. Raises ``InputError``, ``ConfigError``, ``ModelError`` or ``RunError`` before
     anything starts, ``Stopped`` when it ended early and can be resumed. With a cluster of processes, call it
@@ -53,10 +75,17 @@ def process(catalog: str | Path, survey: str | Path | None = None, out: str | Pa
     return execute(settings, execution, paths, reporter, prior, resume, overwrite, force)
 
 
-def resume(run: str | Path, *, prior: Any = None, force: bool = False,
-           on_progress: Callable[[Progress], None] | None = None,
-           on_message: Callable[[str], None] | None = None, **options: Any) -> Run:
-    """Finish a run that was stopped, with the settings that it was started with. ``options``: of ``ExecutionSettings``."""
+def resume(
+    run: str | Path,
+    *,
+    prior: Any = None,
+    force: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_message: Callable[[str], None] | None = None,
+    **options: Any,
+) -> Run:
+    """Finish a run that was stopped, with the settings that it was started with. ``options``: of
+    ``ExecutionSettings``."""
     paths = RunPaths(Path(run))
     settings = saved_settings(paths)
     run_options, execution = split_options(options)
@@ -80,13 +109,23 @@ def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], ExecutionSet
     how_names = {f.name for f in dataclasses.fields(ExecutionSettings)}
     unknown = sorted(set(options) - run_names - how_names)
     if unknown:
-        raise ConfigError(f"Unknown option {unknown[0]!r}: use one of {', '.join(sorted(run_names | how_names))}.")
+        raise ConfigError(
+            f"Unknown option {unknown[0]!r}: use one of {', '.join(sorted(run_names | how_names))}."
+        )
     chosen = {k: v for k, v in options.items() if k in run_names and v is not None}
     return chosen, ExecutionSettings(**{k: v for k, v in options.items() if k in how_names and v is not None})
 
 
-def execute(settings: RunSettings, execution: ExecutionSettings, paths: RunPaths, reporter: Reporter, prior: Any,
-            resuming: bool, overwrite: bool, force: bool) -> Run:
+def execute(
+    settings: RunSettings,
+    execution: ExecutionSettings,
+    paths: RunPaths,
+    reporter: Reporter,
+    prior: Any,
+    resuming: bool,
+    overwrite: bool,
+    force: bool,
+) -> Run:
     """One run from open inputs to a balanced account. Raises ``Stopped`` on a signal."""
     with StopRequest() as stop:
         try:
@@ -95,7 +134,9 @@ def execute(settings: RunSettings, execution: ExecutionSettings, paths: RunPaths
             raise stop.error() from None
 
 
-def _execute(settings, execution, paths, reporter, prior, resuming, overwrite, force, stop: StopRequest) -> Run:
+def _execute(
+    settings, execution, paths, reporter, prior, resuming, overwrite, force, stop: StopRequest
+) -> Run:
     going_on = resuming and paths.manifest.exists()
     measured = read_manifest(paths).get("measured") if going_on else None
     inputs = prepare.open_inputs(settings, prior, measured)
@@ -121,14 +162,18 @@ def _execute(settings, execution, paths, reporter, prior, resuming, overwrite, f
             prepare.lay_out(paths, inputs, layout, manifest)
         before = progress(paths)
         reporter.open(paths.metrics, layout.n_sources, before)
-        reporter.message(f"{layout.n_sources} sources in {layout.n_batches} batches of {layout.batch}, "
-                         f"{len(layout.bands)} bands, {layout.draws} draws, {space}")
+        reporter.message(
+            f"{layout.n_sources} sources in {layout.n_batches} batches of {layout.batch}, "
+            f"{len(layout.bands)} bands, {layout.draws} draws, {space}"
+        )
         spec = prepare.make_spec(paths, inputs, layout, manifest, execution)
         _run_batches(spec, execution, reporter, stop)
         return _finish(paths, spec, reporter, manifest)
 
 
-def _run_batches(spec: ContextSpec, execution: ExecutionSettings, reporter: Reporter, stop: StopRequest) -> None:
+def _run_batches(
+    spec: ContextSpec, execution: ExecutionSettings, reporter: Reporter, stop: StopRequest
+) -> None:
     todo = spec.layout.n_batches - len(spec.paths.committed())
     if not todo:
         reporter.message("every batch is committed already")
@@ -169,18 +214,31 @@ def _finish(paths: RunPaths, spec: ContextSpec, reporter: Reporter, manifest: di
     """Merge the parts, balance the account, write the summary."""
     start = time.monotonic()
     passing = {name: ColumnInfo(**about) for name, about in manifest["columns"].items()}
-    template = empty_columns(spec.layout.bands, 0) | {"flags": np.zeros(0, np.int64), "status": np.zeros(0, object)}
+    template = empty_columns(spec.layout.bands, 0) | {
+        "flags": np.zeros(0, np.int64),
+        "status": np.zeros(0, object),
+    }
     counts = merge_catalogue(paths, passing | column_info(spec.layout.bands), template)
     totals = check_accounting(paths, counts)
     reporter.progress.seconds["merge"] = time.monotonic() - start
     now = reporter.progress
-    write_summary(paths, totals | {
-        "config_hash": manifest["config_hash"], "elapsed_s": round(now.elapsed_s, 3), "draws": now.draws,
-        "draws_per_s": round(now.draws_per_s, 3), "evaluations": now.evaluations,
-        "stage_seconds": {k: round(v, 3) for k, v in now.seconds.items()},
-        "resumed_from": now.before, "finished": time.time(), "versions": versions()})
-    reporter.message(f"{totals['planned']} sources: {totals['ok']} ok, {totals['flagged']} flagged, "
-                     f"{totals['failed']} failed; {now.elapsed_s:.1f} s")
+    write_summary(
+        paths,
+        totals
+        | {
+            "config_hash": manifest["config_hash"],
+            "elapsed_s": round(now.elapsed_s, 3),
+            "draws": now.draws,
+            "draws_per_s": round(now.draws_per_s, 3),
+            "evaluations": now.evaluations,
+            "stage_seconds": {k: round(v, 3) for k, v in now.seconds.items()},
+            "resumed_from": now.before,
+            "finished": time.time(),
+            "versions": versions(),
+        },
+    )
+    reporter.message(
+        f"{totals['planned']} sources: {totals['ok']} ok, {totals['flagged']} flagged, "
+        f"{totals['failed']} failed; {now.elapsed_s:.1f} s"
+    )
     return open_run(paths.root)
-
-

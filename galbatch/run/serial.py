@@ -24,5 +24,7 @@ def run_serial(spec: ContextSpec, batches: Iterable[PlanBatch], reporter: Report
 
 def disk_stopped(spec: ContextSpec, err: BaseException) -> Stopped:
     """The error for a disk that takes no more."""
-    return Stopped(f"{spec.root}: {err}. Every committed batch is kept. A whole run needs about "
-                   f"{spec.layout.predicted_bytes() / 1e9:.2f} GB there: make room, then `galbatch resume {spec.root}`.")
+    return Stopped(
+        f"{spec.root}: {err}. Every committed batch is kept. A whole run needs about "
+        f"{spec.layout.predicted_bytes() / 1e9:.2f} GB there: make room, then `galbatch resume {spec.root}`."
+    )

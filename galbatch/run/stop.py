@@ -10,7 +10,8 @@ from galbatch.errors import Stopped
 
 
 class Interrupted(KeyboardInterrupt):
-    """Raised where a signal found the program. No ``Exception``, so that it never passes for the fault of a source."""
+    """Raised where a signal found the program. No ``Exception``, so that it never passes for the fault of a
+    source."""
 
 
 class StopRequest:
@@ -43,4 +44,7 @@ class StopRequest:
 
     def error(self) -> Stopped:
         """What to raise once everything is put away."""
-        return Stopped(f"Stopped by {self.requested}. Every committed batch is kept: go on with `galbatch resume`, or with the same command and --resume.")
+        return Stopped(
+            f"Stopped by {self.requested}. Every committed batch is kept: go on with `galbatch "
+            "resume`, or with the same command and --resume."
+        )

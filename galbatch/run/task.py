@@ -14,8 +14,11 @@ from galbatch.types import Failure
 _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
-def run_batch(spec: ContextSpec, rows: PlanBatch, exclude: dict[int, Failure] | None = None, attempt: int = 1) -> dict:
-    """Process a batch and commit it. Returns a small record; raises only for what no single source can cause."""
+def run_batch(
+    spec: ContextSpec, rows: PlanBatch, exclude: dict[int, Failure] | None = None, attempt: int = 1
+) -> dict:
+    """Process a batch and commit it. Returns a small record; raises only for what no single source can
+    cause."""
     context = open_context(spec)
     result = process_isolating(context, rows, exclude or {})
     record = commit_batch(spec.paths, spec.layout, result, attempt)
@@ -29,7 +32,8 @@ def probe_batch(spec: ContextSpec, rows: PlanBatch) -> int:
 
 
 def process_isolating(context: Context, rows: PlanBatch, exclude: dict[int, Failure]) -> BatchResult:
-    """``process_batch``; when it raises all the same, the sources that cause it are found one by one and fail alone."""
+    """``process_batch``; when it raises all the same, the sources that cause it are found one by one and fail
+    alone."""
     try:
         return process_batch(context, rows, exclude)
     except Exception as err:
@@ -42,7 +46,9 @@ def process_isolating(context: Context, rows: PlanBatch, exclude: dict[int, Fail
         except Exception as err:
             if is_fatal(err):
                 raise
-            culprits[slot] = Failure(rows.columns["source_id"][slot], "process", type(err).__name__, str(err)[:500])
+            culprits[slot] = Failure(
+                rows.columns["source_id"][slot], "process", type(err).__name__, str(err)[:500]
+            )
     return process_batch(context, rows, exclude | culprits)
 
 
@@ -57,10 +63,14 @@ def is_fatal(err: BaseException) -> bool:
 
 def killed(rows: PlanBatch, slot: int) -> Failure:
     """The failure of a source whose processing ends its process."""
-    return Failure(rows.columns["source_id"][slot], "process", "KILLED_WORKER",
-                   "processing this source killed the worker process each time it was tried")
+    return Failure(
+        rows.columns["source_id"][slot],
+        "process",
+        "KILLED_WORKER",
+        "processing this source killed the worker process each time it was tried",
+    )
 
 
 def halves(slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Two halves of a list of slots, the first not larger."""
-    return slots[: len(slots) // 2], slots[len(slots) // 2:]
+    return slots[: len(slots) // 2], slots[len(slots) // 2 :]

@@ -1,4 +1,5 @@
-"""What lives in a worker process beside the batches: the model, loaded once, and numbers for the dashboard."""
+"""What lives in a worker process beside the batches: the model, loaded once, and numbers for the
+dashboard."""
 
 from __future__ import annotations
 
@@ -19,8 +20,12 @@ PLUGIN = "galbatch"
 _TOTALS: Counter = Counter()
 _SOURCES = PrometheusCounter("galbatch_sources", "sources committed by this worker", ["status"])
 _DRAWS = PrometheusCounter("galbatch_draws", "posterior draws made by this worker")
-_STAGES = Histogram("galbatch_stage_seconds", "seconds of a batch by stage", ["stage"],
-                    buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000))
+_STAGES = Histogram(
+    "galbatch_stage_seconds",
+    "seconds of a batch by stage",
+    ["stage"],
+    buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000),
+)
 
 
 class GalbatchWorker(WorkerPlugin):

@@ -2,11 +2,18 @@
 
 from galbatch.store.catalogue import merge_catalogue
 from galbatch.store.columns import FIXED, STATISTICS, ColumnInfo, statistic_column
-from galbatch.store.healpix import healpix_nested
 from galbatch.store.hats import write_hats
+from galbatch.store.healpix import healpix_nested
 from galbatch.store.layout import MASK_EXCLUDED, MASK_NEIGHBOUR, STATUS, StoreLayout
 from galbatch.store.ledger import check_accounting, progress, verify_store, write_summary
-from galbatch.store.manifest import differences, fingerprint, hash_json, read_manifest, versions, write_manifest
+from galbatch.store.manifest import (
+    differences,
+    fingerprint,
+    hash_json,
+    read_manifest,
+    versions,
+    write_manifest,
+)
 from galbatch.store.parts import BatchResult, commit_batch
 from galbatch.store.paths import RunPaths, write_atomic
 from galbatch.store.plan import PlanBatch, PlanWriter, iter_plan, plan_rows
@@ -15,8 +22,37 @@ from galbatch.store.reader import Run, open_run
 from galbatch.store.toml import dump_toml
 
 __all__ = [
-    "FIXED", "MASK_EXCLUDED", "MASK_NEIGHBOUR", "STATISTICS", "STATUS", "BatchResult", "ColumnInfo", "PlanBatch",
-    "PlanWriter", "Run", "RunPaths", "StoreLayout", "check_accounting", "commit_batch", "create_store", "differences",
-    "dump_toml", "fingerprint", "hash_json", "healpix_nested", "iter_plan", "merge_catalogue", "open_run", "plan_rows", "progress",
-    "read_manifest", "statistic_column", "verify_store", "versions", "write_atomic", "write_hats", "write_manifest", "write_summary",
+    "FIXED",
+    "MASK_EXCLUDED",
+    "MASK_NEIGHBOUR",
+    "STATISTICS",
+    "STATUS",
+    "BatchResult",
+    "ColumnInfo",
+    "PlanBatch",
+    "PlanWriter",
+    "Run",
+    "RunPaths",
+    "StoreLayout",
+    "check_accounting",
+    "commit_batch",
+    "create_store",
+    "differences",
+    "dump_toml",
+    "fingerprint",
+    "hash_json",
+    "healpix_nested",
+    "iter_plan",
+    "merge_catalogue",
+    "open_run",
+    "plan_rows",
+    "progress",
+    "read_manifest",
+    "statistic_column",
+    "verify_store",
+    "versions",
+    "write_atomic",
+    "write_hats",
+    "write_manifest",
+    "write_summary",
 ]

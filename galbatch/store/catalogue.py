@@ -20,23 +20,40 @@ from galbatch.store.plan import PASS
 
 _HEAD = ("source_id", "ra", "dec")
 _GROUP_BYTES, _GROUP_ROWS = 96 << 20, 100_000
-_FAILURE_SCHEMA = pa.schema([("source_id", pa.string()), ("stage", pa.string()), ("code", pa.string()),
-                             ("message", pa.string()), ("attempt", pa.int32()), ("worker", pa.string()),
-                             ("time", pa.float64())])
+_FAILURE_SCHEMA = pa.schema(
+    [
+        ("source_id", pa.string()),
+        ("stage", pa.string()),
+        ("code", pa.string()),
+        ("message", pa.string()),
+        ("attempt", pa.int32()),
+        ("worker", pa.string()),
+        ("time", pa.float64()),
+    ]
+)
 
 
-def merge_catalogue(paths: RunPaths, info: dict[str, ColumnInfo], template: dict[str, np.ndarray] | None = None) -> Counter:
+def merge_catalogue(
+    paths: RunPaths, info: dict[str, ColumnInfo], template: dict[str, np.ndarray] | None = None
+) -> Counter:
     """Write ``catalog.parquet`` and ``failures.parquet`` from plan and parts; returns the sources by status.
 
     Memory is bounded by one row group. Columns are those of any part, in the order in which they first occur;
-    a part that lacks one gets NaN; a run without parts has those of ``template``. Raises ``RunError`` when a part is missing or its ids are not the plan's.
+    a part that lacks one gets NaN; a run without parts has those of ``template``. Raises ``RunError`` when a
+    part is missing or its ids are not the plan's.
     """
     counts: Counter = Counter()
     schema = _schema(paths, template or {})
     dtypes = {f.name: _dtype(f.type) for f in schema}
-    schema = schema.with_metadata(table_metadata(schema.names, dtypes, FIXED | info, _text_lengths(paths, schema)))
-    with replacing(paths.catalogue) as tmp, _writer(tmp, schema) as out, \
-            replacing(paths.failures) as failed_tmp, pq.ParquetWriter(failed_tmp, _FAILURE_SCHEMA) as failed:
+    schema = schema.with_metadata(
+        table_metadata(schema.names, dtypes, FIXED | info, _text_lengths(paths, schema))
+    )
+    with (
+        replacing(paths.catalogue) as tmp,
+        _writer(tmp, schema) as out,
+        replacing(paths.failures) as failed_tmp,
+        pq.ParquetWriter(failed_tmp, _FAILURE_SCHEMA) as failed,
+    ):
         held: list[pa.Table] = []
         for table, failures in _joined(paths, schema):
             counts.update(table["status"].to_pylist())
@@ -52,12 +69,15 @@ def merge_catalogue(paths: RunPaths, info: dict[str, ColumnInfo], template: dict
 
 
 def _text_lengths(paths: RunPaths, schema: pa.Schema) -> dict[str, int]:
-    """Longest text of every text column: astropy's reader wants it in the footer's schema, before the first row."""
+    """Longest text of every text column: astropy's reader wants it in the footer's schema, before the first
+    row."""
     lengths = {f.name: 1 for f in schema if pa.types.is_string(f.type)}
     if "status" in lengths:
         lengths["status"] = max(map(len, STATUS))
     plan_names = {n: n.removeprefix(PASS) for n in pq.read_schema(paths.plan).names}
-    sources = {n: out for n, out in plan_names.items() if out in lengths and (n in _HEAD or n.startswith(PASS))}
+    sources = {
+        n: out for n, out in plan_names.items() if out in lengths and (n in _HEAD or n.startswith(PASS))
+    }
     with pq.ParquetFile(paths.plan) as plan:
         for rows in plan.iter_batches(columns=list(sources)) if sources else ():
             for name, out in sources.items():
@@ -75,7 +95,9 @@ def _schema(paths: RunPaths, template: dict[str, np.ndarray]) -> pa.Schema:
         for field in pq.read_schema(paths.part(batch)):
             found.setdefault(field.name, field.type)
     if not found:
-        found = {n: pa.string() if v.dtype == object else pa.from_numpy_dtype(v.dtype) for n, v in template.items()}
+        found = {
+            n: pa.string() if v.dtype == object else pa.from_numpy_dtype(v.dtype) for n, v in template.items()
+        }
     drop = {*_HEAD, *FAILURE_COLUMNS}
     taken = {f.name for f in fields}
     for name, kind in found.items():
@@ -94,8 +116,15 @@ def _writer(path, schema: pa.Schema) -> pq.ParquetWriter:
     text = [f.name for f in schema if pa.types.is_string(f.type)]
     floats = [f.name for f in schema if pa.types.is_floating(f.type)]
     keys = [n for n in (*_HEAD, "flags", "_healpix_29") if n in schema.names]
-    return pq.ParquetWriter(path, schema, compression="zstd", compression_level=1, use_dictionary=text,
-                            use_byte_stream_split=floats, write_statistics=keys)
+    return pq.ParquetWriter(
+        path,
+        schema,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=text,
+        use_byte_stream_split=floats,
+        write_statistics=keys,
+    )
 
 
 def _joined(paths: RunPaths, schema: pa.Schema) -> Iterator[tuple[pa.Table, pa.Table]]:
@@ -110,12 +139,15 @@ def _joined(paths: RunPaths, schema: pa.Schema) -> Iterator[tuple[pa.Table, pa.T
 
 def _join(paths: RunPaths, batch: int, plan: pa.Table, schema: pa.Schema) -> tuple[pa.Table, pa.Table]:
     if not paths.part(batch).exists():
-        raise RunError(f"{paths.part(batch)}: missing, so the run is not finished. "
-                       f"Run `galbatch resume {paths.root}`.")
+        raise RunError(
+            f"{paths.part(batch)}: missing, so the run is not finished. Run `galbatch resume {paths.root}`."
+        )
     part = read_part(paths, batch)
     if not part["source_id"].to_pylist() == plan["source_id"].to_pylist():
-        raise RunError(f"{paths.part(batch)}: its source ids are not those of batch {batch} in plan.parquet. "
-                       "The file belongs to another plan: delete it and resume.")
+        raise RunError(
+            f"{paths.part(batch)}: its source ids are not those of batch {batch} in plan.parquet. "
+            "The file belongs to another plan: delete it and resume."
+        )
     columns = []
     for field in schema:
         columns.append(_pick(field, plan, part).cast(field.type))
@@ -142,9 +174,13 @@ def _failures(paths: RunPaths, batch: int, part: pa.Table) -> pa.Table:
     lost = part.filter(pc.equal(part["status"], "failed"))
     n, note = lost.num_rows, read_attempt(paths, batch) if lost.num_rows else {}
     worker = f"{note.get('host', '')}:{note.get('pid', '')}"
-    columns = [lost["source_id"].cast(pa.string()), *(lost[name] for name in FAILURE_COLUMNS),
-               pa.array([note.get("attempt", 0)] * n, pa.int32()), pa.array([worker] * n, pa.string()),
-               pa.array([note.get("time", np.nan)] * n, pa.float64())]
+    columns = [
+        lost["source_id"].cast(pa.string()),
+        *(lost[name] for name in FAILURE_COLUMNS),
+        pa.array([note.get("attempt", 0)] * n, pa.int32()),
+        pa.array([worker] * n, pa.string()),
+        pa.array([note.get("time", np.nan)] * n, pa.float64()),
+    ]
     return pa.table(columns, schema=_FAILURE_SCHEMA)
 
 

@@ -50,8 +50,9 @@ FIXED = {
 }
 
 
-def table_metadata(names: Iterable[str], dtypes: dict[str, str], info: dict[str, ColumnInfo],
-                   lengths: dict[str, int]) -> dict[str, str]:
+def table_metadata(
+    names: Iterable[str], dtypes: dict[str, str], info: dict[str, ColumnInfo], lengths: dict[str, int]
+) -> dict[str, str]:
     """Key-value metadata of a Parquet footer: astropy's ``table_meta_yaml`` and VOParquet 1.0.
 
     ``dtypes``: numpy type string by column, 'str' for text; ``lengths``: longest text by text column.
@@ -72,9 +73,21 @@ def table_metadata(names: Iterable[str], dtypes: dict[str, str], info: dict[str,
     return result
 
 
-_VO_TYPES = {"str": "unicodeChar", "bool": "boolean", "uint8": "unsignedByte", "int8": "short", "int16": "short",
-             "uint16": "int", "int32": "int", "uint32": "long", "int64": "long", "uint64": "long",
-             "float16": "float", "float32": "float", "float64": "double"}
+_VO_TYPES = {
+    "str": "unicodeChar",
+    "bool": "boolean",
+    "uint8": "unsignedByte",
+    "int8": "short",
+    "int16": "short",
+    "uint16": "int",
+    "int32": "int",
+    "uint32": "long",
+    "int64": "long",
+    "uint64": "long",
+    "float16": "float",
+    "float32": "float",
+    "float64": "double",
+}
 
 
 def _votable(names, dtypes, info) -> str:
@@ -86,8 +99,15 @@ def _votable(names, dtypes, info) -> str:
     for number, name in enumerate(names):
         about = info.get(name, ColumnInfo())
         kind = _VO_TYPES.get(dtypes[name], "unicodeChar")
-        field = Field(document, name=name, ID=f"col{number}", datatype=kind, ucd=about.ucd or None,
-                      unit=about.unit or None, arraysize="*" if kind == "unicodeChar" else None)
+        field = Field(
+            document,
+            name=name,
+            ID=f"col{number}",
+            datatype=kind,
+            ucd=about.ucd or None,
+            unit=about.unit or None,
+            arraysize="*" if kind == "unicodeChar" else None,
+        )
         field.description = about.description or None
         element.fields.append(field)
     out = io.BytesIO()

@@ -1,5 +1,5 @@
-"""The catalogue as a HATS collection of HEALPix partitions (Hierarchical Adaptive Tiling Scheme, IVOA note 2025),
-which LSDB and hats open. Written from ``catalog.parquet``; needs nothing but Parquet.
+"""The catalogue as a HATS collection of HEALPix partitions (Hierarchical Adaptive Tiling Scheme, IVOA note
+2025), which LSDB and hats open. Written from ``catalog.parquet``; needs nothing but Parquet.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ ORDER = 29
 
 
 def healpix_nested(ra_deg: np.ndarray, dec_deg: np.ndarray, order: int = ORDER) -> np.ndarray:
-    """(n,) int64 nested index at ``order`` of ICRS positions in degrees; -1 where a position is not finite."""
+    """(n,) int64 nested index at ``order`` of ICRS positions in degrees; -1 where a position is not
+    finite."""
     ra = np.asarray(ra_deg, dtype=np.float64)
     dec = np.asarray(dec_deg, dtype=np.float64)
     good = np.isfinite(ra) & np.isfinite(dec)
@@ -23,7 +24,8 @@ def healpix_nested(ra_deg: np.ndarray, dec_deg: np.ndarray, order: int = ORDER) 
 
 
 def _face_pixel(t, z, dec, nside):
-    """Base face 0-11 and x, y pixel inside it. ``t`` = longitude in quarter turns [0, 4), ``z`` = sin(dec)."""
+    """Base face 0-11 and x, y pixel inside it. ``t`` = longitude in quarter turns [0, 4), ``z`` =
+    sin(dec)."""
     t = np.where(t >= 4, 0.0, t)
     equatorial = np.abs(z) <= 2 / 3
     face_e, x_e, y_e = _equatorial(t, z, nside)
@@ -44,7 +46,9 @@ def _polar(t, z, dec, nside):
     quarter = np.minimum(np.floor(t).astype(np.int64), 3)
     frac = t - quarter
     colat = np.pi / 2 - np.abs(dec)
-    root = nside * np.sqrt(3.0) * np.sqrt(2.0) * np.sin(colat / 2)  # nside sqrt(3 (1 - |z|)), precise at the pole
+    root = (
+        nside * np.sqrt(3.0) * np.sqrt(2.0) * np.sin(colat / 2)
+    )  # nside sqrt(3 (1 - |z|)), precise at the pole
     jp = np.minimum(np.floor(frac * root).astype(np.int64), nside - 1)
     jm = np.minimum(np.floor((1 - frac) * root).astype(np.int64), nside - 1)
     north = z >= 0
@@ -55,7 +59,12 @@ def _polar(t, z, dec, nside):
 def _spread(v: np.ndarray) -> np.ndarray:
     """Put a zero bit between the bits of non-negative integers below 2^31."""
     v = np.asarray(v, dtype=np.int64)
-    for shift, keep in ((16, 0x0000FFFF0000FFFF), (8, 0x00FF00FF00FF00FF), (4, 0x0F0F0F0F0F0F0F0F),
-                        (2, 0x3333333333333333), (1, 0x5555555555555555)):
+    for shift, keep in (
+        (16, 0x0000FFFF0000FFFF),
+        (8, 0x00FF00FF00FF00FF),
+        (4, 0x0F0F0F0F0F0F0F0F),
+        (2, 0x3333333333333333),
+        (1, 0x5555555555555555),
+    ):
         v = (v | (v << shift)) & keep
     return v

@@ -1,4 +1,5 @@
-"""What the posterior store holds: the shape, type, unit and meaning of every array, known before any work starts."""
+"""What the posterior store holds: the shape, type, unit and meaning of every array, known before any work
+starts."""
 
 from __future__ import annotations
 
@@ -19,9 +20,10 @@ MASK_EXCLUDED, MASK_NEIGHBOUR = 1, 2
 class StoreLayout:
     """Sizes of a run's store.
 
-    ``n_sources`` rows of the plan, ``batch`` sources a shard, ``stamp_pix`` detector pixels of the finest band
-    along a side, ``oversample`` fine pixels a detector pixel of that band, ``pixel_ratio`` finest-band pixels
-    along a side of each band's own pixel, ``pixel_scale_arcsec`` of each band, ``target_fwhm_pix`` in fine pixels.
+    ``n_sources`` rows of the plan, ``batch`` sources a shard, ``stamp_pix`` detector pixels of the finest
+    band along a side, ``oversample`` fine pixels a detector pixel of that band, ``pixel_ratio`` finest-band
+    pixels along a side of each band's own pixel, ``pixel_scale_arcsec`` of each band, ``target_fwhm_pix`` in
+    fine pixels.
     """
 
     n_sources: int
@@ -75,8 +77,14 @@ class StoreLayout:
 
     def sizes(self) -> dict[str, int]:
         """Length of every dimension name."""
-        size = {"source": self.n_padded, "draw": self.draws, "band": len(self.bands),
-                "y": self.fine_pix, "x": self.fine_pix, "wcs_parameter": len(WCS_PARAMETERS)}
+        size = {
+            "source": self.n_padded,
+            "draw": self.draws,
+            "band": len(self.bands),
+            "y": self.fine_pix,
+            "x": self.fine_pix,
+            "wcs_parameter": len(WCS_PARAMETERS),
+        }
         if self.oversample > 1:
             size.update(y_detector=self.stamp_pix, x_detector=self.stamp_pix)
         return size
@@ -86,22 +94,41 @@ class StoreLayout:
         fine = ("source", "band", "y", "x")
         detector = fine if self.oversample == 1 else ("source", "band", "y_detector", "x_detector")
         specs = [
-            ArraySpec("samples", ("source", "draw", "band", "y", "x"), "float32", "posterior draws, nJy per fine pixel"),
+            ArraySpec(
+                "samples",
+                ("source", "draw", "band", "y", "x"),
+                "float32",
+                "posterior draws, nJy per fine pixel",
+            ),
             ArraySpec("mean", fine, "float32", "posterior mean, nJy per fine pixel"),
             ArraySpec("std", fine, "float32", "posterior standard deviation, nJy per fine pixel"),
             ArraySpec("prior_driven", fine, "float32", "0 owed to the data ... 1 owed to the prior"),
             ArraySpec("observed", detector, "float32", "observed stamp, nJy per pixel of the finest band"),
             ArraySpec("sigma", detector, "float32", "its noise; inf where excluded"),
-            ArraySpec("model", detector, "float32",
-                      "posterior mean seen by the telescope, nJy per pixel of the finest band"),
-            ArraySpec("mask", detector, "uint8", "bit 0: excluded from the fit; bit 1: belongs to a neighbour"),
-            ArraySpec("source_id", ("source",), "str" if self.string_ids else "int64", "identifier of the catalogue"),
+            ArraySpec(
+                "model",
+                detector,
+                "float32",
+                "posterior mean seen by the telescope, nJy per pixel of the finest band",
+            ),
+            ArraySpec(
+                "mask", detector, "uint8", "bit 0: excluded from the fit; bit 1: belongs to a neighbour"
+            ),
+            ArraySpec(
+                "source_id", ("source",), "str" if self.string_ids else "int64", "identifier of the catalogue"
+            ),
             ArraySpec("status", ("source",), "uint8", "0 pending, 1 ok, 2 flagged, 3 failed"),
             ArraySpec("flags", ("source",), "int64", "flag bits: see attribute flag_bits of the group"),
-            ArraySpec("chi2", ("source", "band"), "float32", "residual chi2 per valid pixel, mean over draws"),
+            ArraySpec(
+                "chi2", ("source", "band"), "float32", "residual chi2 per valid pixel, mean over draws"
+            ),
             ArraySpec("psf_id", ("source", "band"), "str", "which PSF was used"),
-            ArraySpec("wcs", ("source", "band", "wcs_parameter"), "float64",
-                      "FITS WCS (TAN, deg) of the band's own detector stamp: " + " ".join(WCS_PARAMETERS)),
+            ArraySpec(
+                "wcs",
+                ("source", "band", "wcs_parameter"),
+                "float64",
+                "FITS WCS (TAN, deg) of the band's own detector stamp: " + " ".join(WCS_PARAMETERS),
+            ),
         ]
         return {s.name: s for s in specs if self.samples or s.name != "samples"}
 

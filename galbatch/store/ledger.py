@@ -24,9 +24,14 @@ def check_accounting(paths: RunPaths, counts: dict[str, int]) -> dict[str, int]:
     planned, written = plan_rows(paths.plan), pq.read_metadata(paths.catalogue).num_rows
     failed = pq.read_metadata(paths.failures).num_rows
     by_status = {s: int(counts.get(s, 0)) for s in STATUS[1:]}
-    if not planned == written == sum(counts.values()) == sum(by_status.values()) or failed != by_status["failed"]:
-        raise RunError(f"{paths.root}: the accounts do not balance: plan {planned}, catalogue {written}, "
-                       f"status {dict(counts)}, failures {failed}. Run `galbatch verify {paths.root}`.")
+    if (
+        not planned == written == sum(counts.values()) == sum(by_status.values())
+        or failed != by_status["failed"]
+    ):
+        raise RunError(
+            f"{paths.root}: the accounts do not balance: plan {planned}, catalogue {written}, "
+            f"status {dict(counts)}, failures {failed}. Run `galbatch verify {paths.root}`."
+        )
     return {"planned": planned, "catalogue": written, **by_status}
 
 
@@ -46,8 +51,12 @@ def progress(paths: RunPaths) -> dict[str, Any]:
             statuses = Counter(read_part(paths, batch)["status"].to_pylist())
             note = {"sources": sum(statuses.values()), **statuses}
         done.update({k: note.get(k, 0) for k in ("sources", *STATUS[1:])})
-    return {"planned": planned, "batches_committed": len(committed), **{k: done[k] for k in ("sources", *STATUS[1:])},
-            "finished": paths.summary.exists() and paths.catalogue.exists()}
+    return {
+        "planned": planned,
+        "batches_committed": len(committed),
+        **{k: done[k] for k in ("sources", *STATUS[1:])},
+        "finished": paths.summary.exists() and paths.catalogue.exists(),
+    }
 
 
 def verify_store(paths: RunPaths, on_batch=None) -> list[str]:
@@ -89,8 +98,11 @@ def _verify_batch(paths: RunPaths, layout: StoreLayout, group, plan, totals: Cou
     if [STATUS[s] for s in group["status"][rows]] != status:
         problems.append(f"{plan.name}: the store's status differs from the part's")
     written, found = part_sums(part), read_sums(paths.posterior, layout, plan.batch)
-    problems += [f"{plan.name}: array {name} has CRC {found[name]:08x}, committed was {crc:08x}"
-                 for name, crc in written.items() if found.get(name) != crc]
+    problems += [
+        f"{plan.name}: array {name} has CRC {found[name]:08x}, committed was {crc:08x}"
+        for name, crc in written.items()
+        if found.get(name) != crc
+    ]
     problems += _not_finite(group, rows, status, ids, plan.name)
     return problems
 
@@ -99,5 +111,8 @@ def _not_finite(group, rows: slice, status: list[str], ids: list, name: str) -> 
     """Sources called ok whose stored mean has no finite band."""
     mean = group["mean"][rows]
     finite = abs(mean).sum(axis=(2, 3))
-    return [f"{name}: source {ids[n]} is ok but its posterior mean is not finite"
-            for n, s in enumerate(status) if s == "ok" and not (finite[n] < float("inf")).all()]
+    return [
+        f"{name}: source {ids[n]} is ok but its posterior mean is not finite"
+        for n, s in enumerate(status)
+        if s == "ok" and not (finite[n] < float("inf")).all()
+    ]

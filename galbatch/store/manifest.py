@@ -13,8 +13,19 @@ from typing import Any
 from galbatch.errors import InputError, RunError
 from galbatch.store.paths import RunPaths, write_atomic
 
-_PACKAGES = ("galbatch", "numpy", "scipy", "torch", "zarr", "numcodecs", "pyarrow", "numba", "astropy", "dask",
-             "distributed")
+_PACKAGES = (
+    "galbatch",
+    "numpy",
+    "scipy",
+    "torch",
+    "zarr",
+    "numcodecs",
+    "pyarrow",
+    "numba",
+    "astropy",
+    "dask",
+    "distributed",
+)
 _EDGE = 1 << 20
 
 
@@ -38,7 +49,9 @@ def fingerprint(path: str | Path) -> dict[str, Any]:
                 handle.seek(-_EDGE, os.SEEK_END)
             digest.update(handle.read(_EDGE))
     except OSError as err:
-        raise InputError(f"{file}: cannot be read ({err.strerror}). Check the path and its permissions.") from err
+        raise InputError(
+            f"{file}: cannot be read ({err.strerror}). Check the path and its permissions."
+        ) from err
     return {"path": str(file), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "hash": digest.hexdigest()}
 
 
@@ -76,15 +89,19 @@ def read_manifest(paths: RunPaths) -> dict[str, Any]:
     try:
         return json.loads(paths.manifest.read_text())
     except FileNotFoundError as err:
-        raise RunError(f"{paths.root}: no manifest.json, so this is not a run folder. "
-                       "Give the folder that `galbatch process` made.") from err
+        raise RunError(
+            f"{paths.root}: no manifest.json, so this is not a run folder. "
+            "Give the folder that `galbatch process` made."
+        ) from err
     except ValueError as err:
-        raise RunError(f"{paths.manifest}: not valid JSON ({err}). The folder is damaged: start again with "
-                       "--overwrite.") from err
+        raise RunError(
+            f"{paths.manifest}: not valid JSON ({err}). The folder is damaged: start again with --overwrite."
+        ) from err
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What changed between two manifests that would change results: one line per configuration key or input."""
+    """What changed between two manifests that would change results: one line per configuration key or
+    input."""
     lines = _compare("configuration", _flat(old.get("config", {})), _flat(new.get("config", {})))
     old_in = {i["path"]: i for i in old.get("inputs", [])}
     new_in = {i["path"]: i for i in new.get("inputs", [])}
@@ -93,8 +110,10 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         if before is None or after is None:
             lines.append(f"input {path}: {'new' if before is None else 'no longer used'}")
         elif (before.get("size"), before.get("hash")) != (after.get("size"), after.get("hash")):
-            lines.append(f"input {path}: was {before.get('size')} bytes, hash {before.get('hash')}; "
-                         f"is {after.get('size')} bytes, hash {after.get('hash')}")
+            lines.append(
+                f"input {path}: was {before.get('size')} bytes, hash {before.get('hash')}; "
+                f"is {after.get('size')} bytes, hash {after.get('hash')}"
+            )
     if (before := old.get("model", {}).get("sha256")) != (after := new.get("model", {}).get("sha256")):
         lines.append(f"model: sha256 was {before}, is {after}")
     return lines
@@ -115,5 +134,8 @@ def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
 
 def _compare(what: str, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     missing = "(not set)"
-    return [f"{what} {key}: was {old.get(key, missing)}, is {new.get(key, missing)}"
-            for key in sorted({*old, *new}) if old.get(key, missing) != new.get(key, missing)]
+    return [
+        f"{what} {key}: was {old.get(key, missing)}, is {new.get(key, missing)}"
+        for key in sorted({*old, *new})
+        if old.get(key, missing) != new.get(key, missing)
+    ]

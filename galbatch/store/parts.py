@@ -24,8 +24,9 @@ FAILURE_COLUMNS = ("failure_stage", "failure_code", "failure_message")
 class BatchResult:
     """What one batch leaves behind.
 
-    ``arrays``: (n, ...) per array of the store; ``columns``: (n,) per catalogue column, among them ``source_id``,
-    ``status`` (str), ``flags`` and the three failure columns; ``seconds`` by stage; ``counters`` for the metrics.
+    ``arrays``: (n, ...) per array of the store; ``columns``: (n,) per catalogue column, among them
+    ``source_id``, ``status`` (str), ``flags`` and the three failure columns; ``seconds`` by stage;
+    ``counters`` for the metrics.
     """
 
     batch: int
@@ -44,9 +45,17 @@ def commit_batch(paths: RunPaths, layout: StoreLayout, result: BatchResult, atte
     sums = write_shards(paths.posterior, layout, result.batch, result.arrays)
     seconds = result.seconds | {"store": time.perf_counter() - start}
     counts = {s: int(np.sum(result.columns["status"] == s)) for s in STATUS[1:]}
-    record = {"batch": result.batch, "sources": len(result.columns["source_id"]), **counts, "attempt": attempt,
-              "host": socket.gethostname(), "pid": os.getpid(), "time": time.time(),
-              "seconds": {k: round(v, 6) for k, v in seconds.items()}, "counters": result.counters}
+    record = {
+        "batch": result.batch,
+        "sources": len(result.columns["source_id"]),
+        **counts,
+        "attempt": attempt,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "time": time.time(),
+        "seconds": {k: round(v, 6) for k, v in seconds.items()},
+        "counters": result.counters,
+    }
     write_atomic(paths.attempt(result.batch), json.dumps(record).encode())
     write_part(paths, result.batch, result.columns, sums)
     return record
@@ -57,8 +66,9 @@ def write_part(paths: RunPaths, batch: int, columns: dict[str, np.ndarray], sums
     table = pa.table({name: _column(values) for name, values in columns.items()})
     table = table.replace_schema_metadata({"galbatch.crc32": json.dumps(sums), "galbatch.batch": str(batch)})
     with replacing(paths.part(batch)) as tmp:
-        pq.write_table(table, tmp, compression="zstd", compression_level=1, use_dictionary=False,
-                       write_statistics=False)
+        pq.write_table(
+            table, tmp, compression="zstd", compression_level=1, use_dictionary=False, write_statistics=False
+        )
 
 
 def _column(values: np.ndarray) -> pa.Array:
@@ -72,7 +82,9 @@ def read_part(paths: RunPaths, batch: int) -> pa.Table:
     try:
         return pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as err:
-        raise RunError(f"{path}: cannot be read ({err}). Delete this file and resume: its batch is made again.") from err
+        raise RunError(
+            f"{path}: cannot be read ({err}). Delete this file and resume: its batch is made again."
+        ) from err
 
 
 def part_sums(table: pa.Table) -> dict[str, int]:

@@ -56,13 +56,15 @@ class RunPaths:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` so that a reader sees the old file or the whole new one, even after a crash."""
+    """Write ``data`` to ``path`` so that a reader sees the old file or the whole new one, even after a
+    crash."""
     with replacing(path) as tmp:
         tmp.write_bytes(data)
 
 
 class replacing:
-    """Context: yields a temporary path beside ``path``, synced and renamed over it on success, removed on error."""
+    """Context: yields a temporary path beside ``path``, synced and renamed over it on success, removed on
+    error."""
 
     def __init__(self, path: Path):
         self.path = Path(path)

@@ -1,7 +1,8 @@
 """``plan.parquet``: every row of the catalogue, sorted by tile then row, with its batch and slot.
 
 Plan row ``i`` is position ``i`` on the source axis of the posterior store: batch ``i // n``, slot ``i % n``.
-Catalogue columns that only pass through are kept under the prefix ``cat:``, so that the merge needs no other file.
+Catalogue columns that only pass through are kept under the prefix ``cat:``, so that the merge needs no other
+file.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ _ROW_GROUP = 65_536
 
 @dataclass(frozen=True)
 class PlanBatch:
-    """The rows of one batch: its number and numpy columns (source_id, ra, dec, tile, x, y, prescreen_flags, ...)."""
+    """The rows of one batch: its number and numpy columns (source_id, ra, dec, tile, x, y, prescreen_flags,
+    ...)."""
 
     batch: int
     columns: dict[str, np.ndarray]
@@ -68,7 +70,8 @@ class PlanWriter:
                 shutil.rmtree(self._scratch, ignore_errors=True)
 
     def add(self, core: dict[str, np.ndarray], passing: dict[str, object] | None = None) -> None:
-        """Append rows. ``core`` holds galbatch's own columns, among them ``tile``; ``passing`` the catalogue's."""
+        """Append rows. ``core`` holds galbatch's own columns, among them ``tile``; ``passing`` the
+        catalogue's."""
         table = _to_table(core, passing or {})
         n = table.num_rows
         table = table.append_column("source_row", pa.array(np.arange(self.n_rows, self.n_rows + n)))
@@ -107,8 +110,12 @@ class PlanWriter:
             raise InputError("The catalogue has no columns to plan: it must have source_id, ra and dec.")
         schema = self._schema.append(pa.field("batch", pa.int64())).append(pa.field("slot", pa.int32()))
         group = max(1, _ROW_GROUP // self.batch) * self.batch
-        with replacing(self.path) as tmp, pq.ParquetWriter(tmp, schema, compression="zstd", compression_level=1,
-                                                           use_dictionary=["tile"]) as out:
+        with (
+            replacing(self.path) as tmp,
+            pq.ParquetWriter(
+                tmp, schema, compression="zstd", compression_level=1, use_dictionary=["tile"]
+            ) as out,
+        ):
             start = 0
             for table in _regroup(self._pieces(), group):
                 row = np.arange(start, start + table.num_rows)
@@ -140,8 +147,9 @@ def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     try:
         return table.select(schema.names).cast(schema)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError) as err:
-        raise InputError(f"The catalogue changes its column types on the way ({err}): "
-                         "store every column with one type.") from err
+        raise InputError(
+            f"The catalogue changes its column types on the way ({err}): store every column with one type."
+        ) from err
 
 
 def _regroup(pieces: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:
@@ -160,7 +168,8 @@ def _regroup(pieces: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:
 
 
 def iter_plan(path: Path) -> Iterator[PlanBatch]:
-    """The batches of a plan in order, read row group by row group; pass-through columns are left in the file."""
+    """The batches of a plan in order, read row group by row group; pass-through columns are left in the
+    file."""
     with pq.ParquetFile(path) as file:
         names = [n for n in file.schema_arrow.names if not n.startswith(PASS)]
         for group in range(file.num_row_groups):

@@ -1,7 +1,7 @@
 """The posterior store: a Zarr v3 group laid out whole before any worker starts, then filled shard by shard.
 
-One batch is one shard of every array, written once and whole: two processes that write parts of one shard lose
-data without an error. Chunk = one source with all its draws, the unit in which it is read.
+One batch is one shard of every array, written once and whole: two processes that write parts of one shard
+lose data without an error. Chunk = one source with all its draws, the unit in which it is read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ KEEP_BITS = 10
 
 
 def create_store(path: Path, layout: StoreLayout) -> None:
-    """Write all metadata of the store (atomically: a store either has its whole template or does not exist)."""
+    """Write all metadata of the store (atomically: a store either has its whole template or does not
+    exist)."""
     building = Path(path).with_name("." + Path(path).name + ".tmp")
     shutil.rmtree(building, ignore_errors=True)
     group = zarr.create_group(building, zarr_format=3, attributes=layout.attributes())
@@ -32,7 +33,9 @@ def create_store(path: Path, layout: StoreLayout) -> None:
     for name, values in (("band", layout.bands), ("wcs_parameter", WCS_PARAMETERS)):
         axis = group.create_array(name, shape=(len(values),), dtype=str, dimension_names=(name,))
         axis[:] = np.array(values, dtype=object)
-    with warnings.catch_warnings():  # written once here and never changed: what the warning fears cannot happen
+    with (
+        warnings.catch_warnings()
+    ):  # written once here and never changed: what the warning fears cannot happen
         warnings.simplefilter("ignore")
         zarr.consolidate_metadata(building)
     building.rename(path)
@@ -63,10 +66,14 @@ def open_store(path: Path) -> zarr.Group:
     try:
         return zarr.open_group(path, mode="r")
     except (FileNotFoundError, KeyError) as err:
-        raise RunError(f"{path}: no posterior store. The run never started, or the folder is not a run.") from err
+        raise RunError(
+            f"{path}: no posterior store. The run never started, or the folder is not a run."
+        ) from err
 
 
-def write_shards(path: Path, layout: StoreLayout, batch: int, arrays: dict[str, np.ndarray]) -> dict[str, int]:
+def write_shards(
+    path: Path, layout: StoreLayout, batch: int, arrays: dict[str, np.ndarray]
+) -> dict[str, int]:
     """Write one batch whole, read it back, and return the CRC-32 of every array's block.
 
     ``arrays``: (n, ...) by name, n at most ``layout.batch``; missing rows and arrays get the fill value.
@@ -81,13 +88,16 @@ def write_shards(path: Path, layout: StoreLayout, batch: int, arrays: dict[str, 
         sums[spec.name] = checksum(block)
         found = checksum(np.asarray(group[spec.name][rows]))
         if found != sums[spec.name]:
-            raise RunError(f"{path}/{spec.name}, batch {batch}: wrote CRC {sums[spec.name]:08x}, read back "
-                           f"{found:08x}. The disk or file system is not reliable: check it, then resume.")
+            raise RunError(
+                f"{path}/{spec.name}, batch {batch}: wrote CRC {sums[spec.name]:08x}, read back "
+                f"{found:08x}. The disk or file system is not reliable: check it, then resume."
+            )
     return sums
 
 
 def _remove_shard(path: Path, spec: ArraySpec, batch: int) -> None:
-    """Remove what an earlier attempt left: zarr reads a shard before it replaces it, and fails for ever on a torn one."""
+    """Remove what an earlier attempt left: zarr reads a shard before it replaces it, and fails for ever on a
+    torn one."""
     path.joinpath(spec.name, "c", str(batch), *["0"] * (len(spec.dims) - 1)).unlink(missing_ok=True)
 
 
@@ -99,7 +109,8 @@ def _whole_block(spec: ArraySpec, values: np.ndarray | None, shape: tuple[int, .
 
 
 def read_sums(path: Path, layout: StoreLayout, batch: int) -> dict[str, int]:
-    """CRC-32 of every array's block of a batch as it is on disk now. Raises whatever a damaged shard raises."""
+    """CRC-32 of every array's block of a batch as it is on disk now. Raises whatever a damaged shard
+    raises."""
     group = open_store(path)
     return {name: checksum(np.asarray(group[name][layout.rows(batch)])) for name in layout.arrays()}
 

@@ -1,4 +1,5 @@
-"""A finished (or half-finished) run, opened for reading: the catalogue and what the store holds of each source."""
+"""A finished (or half-finished) run, opened for reading: the catalogue and what the store holds of each
+source."""
 
 from __future__ import annotations
 
@@ -34,16 +35,20 @@ class Run:
         self.layout = StoreLayout.from_attributes(dict(self._group.attrs))
 
     def __repr__(self) -> str:
-        return f"<galbatch run {self.paths.root}: {self.layout.n_sources} sources, bands {', '.join(self.bands)}>"
+        bands = ", ".join(self.bands)
+        return f"<galbatch run {self.paths.root}: {self.layout.n_sources} sources, bands {bands}>"
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        """``summary.json``: counts by status, seconds by stage. Raises ``RunError`` before the run is finished."""
+        """``summary.json``: counts by status, seconds by stage. Raises ``RunError`` before the run is
+        finished."""
         try:
             return json.loads(self.paths.summary.read_text())
         except FileNotFoundError as err:
-            raise RunError(f"{self.paths.summary}: not written yet. Finish the run with "
-                           f"`galbatch resume {self.paths.root}`.") from err
+            raise RunError(
+                f"{self.paths.summary}: not written yet. Finish the run with "
+                f"`galbatch resume {self.paths.root}`."
+            ) from err
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -56,10 +61,13 @@ class Run:
 
     @cached_property
     def catalog(self) -> QTable:
-        """``catalog.parquet`` as an astropy ``QTable`` with units. Raises ``RunError`` before the run is finished."""
+        """``catalog.parquet`` as an astropy ``QTable`` with units. Raises ``RunError`` before the run is
+        finished."""
         if not self.paths.catalogue.exists():
-            raise RunError(f"{self.paths.catalogue}: not written yet. Finish the run with "
-                           f"`galbatch resume {self.paths.root}`.")
+            raise RunError(
+                f"{self.paths.catalogue}: not written yet. Finish the run with "
+                f"`galbatch resume {self.paths.root}`."
+            )
         return QTable.read(self.paths.catalogue, format="parquet")
 
     def row(self, source_id) -> dict[str, Any]:
@@ -73,8 +81,10 @@ class Run:
     def samples(self, source_id, band: str | None = None) -> np.ndarray:
         """(draw, band, y, x) float32 posterior draws, nJy per fine pixel; (draw, y, x) with ``band``."""
         if not self.layout.samples:
-            raise RunError(f"{self.paths.root}: made with --no-samples. Mean and std are there; "
-                           "for draws run again without it.")
+            raise RunError(
+                f"{self.paths.root}: made with --no-samples. Mean and std are there; "
+                "for draws run again without it."
+            )
         values = self._group["samples"][self.index(source_id)]
         return values if band is None else values[:, self._band(band)]
 
@@ -91,7 +101,8 @@ class Run:
         return self._read("prior_driven", source_id, band)
 
     def observed(self, source_id, band: str | None = None) -> np.ndarray:
-        """The observed stamp on the finest band's detector grid, nJy per pixel (a coarser band is replicated)."""
+        """The observed stamp on the finest band's detector grid, nJy per pixel (a coarser band is
+        replicated)."""
         return self._read("observed", source_id, band)
 
     def sigma(self, source_id, band: str | None = None) -> np.ndarray:
@@ -99,7 +110,8 @@ class Run:
         return self._read("sigma", source_id, band)
 
     def model(self, source_id, band: str | None = None) -> np.ndarray:
-        """The posterior mean seen by the telescope (PSF and pixels), on the grid and in the unit of ``observed``."""
+        """The posterior mean seen by the telescope (PSF and pixels), on the grid and in the unit of
+        ``observed``."""
         return self._read("model", source_id, band)
 
     def mask(self, source_id, band: str | None = None) -> np.ndarray:
@@ -128,7 +140,8 @@ class Run:
         return wcs
 
     def show(self, source_id, png: str | Path | None = None):
-        """Figure of one source. The plotting lives above the store, in ``galbatch.report``, and is found by name."""
+        """Figure of one source. The plotting lives above the store, in ``galbatch.report``, and is found by
+        name."""
         return import_module("galbatch.report").show(self, source_id, png)
 
     def index(self, source_id) -> int:
@@ -156,5 +169,7 @@ class Run:
 
     def _unknown(self, source_id) -> InputError:
         some = ", ".join(str(i) for i in self.ids[:5])
-        return InputError(f"Source {source_id!r} is not in {self.paths.root} (or not done yet): "
-                          f"its ids begin with {some}. Take one from column source_id of the catalogue.")
+        return InputError(
+            f"Source {source_id!r} is not in {self.paths.root} (or not done yet): "
+            f"its ids begin with {some}. Take one from column source_id of the catalogue."
+        )

@@ -7,7 +7,8 @@ from typing import Any
 
 
 def dump_toml(data: dict[str, Any]) -> str:
-    """TOML text of nested dicts, lists, strings, numbers and booleans. ``None`` has no TOML form and is left out."""
+    """TOML text of nested dicts, lists, strings, numbers and booleans. ``None`` has no TOML form and is left
+    out."""
     return "\n".join(_table(data, ())) + "\n"
 
 
@@ -27,8 +28,9 @@ def _table(data: dict[str, Any], path: tuple[str, ...]) -> list[str]:
 
 
 def _is_table(value: Any) -> bool:
-    return isinstance(value, dict) or (isinstance(value, (list, tuple)) and bool(value)
-                                       and all(isinstance(v, dict) for v in value))
+    return isinstance(value, dict) or (
+        isinstance(value, (list, tuple)) and bool(value) and all(isinstance(v, dict) for v in value)
+    )
 
 
 def _inline_items(item: dict[str, Any]) -> list[str]:

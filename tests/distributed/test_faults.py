@@ -1,4 +1,5 @@
-"""Each way in which a run can fall, made to happen: nothing committed is lost, and what remains is finished by resume."""
+"""Each way in which a run can fall, made to happen: nothing committed is lost, and what remains is finished
+by resume."""
 
 import json
 import os
@@ -28,7 +29,8 @@ import toys
 from galbatch.errors import Stopped
 from galbatch.run import process, resume
 if __name__ == "__main__":
-    options = dict(prior=toys.GaussianPrior({slow}), cluster={cluster!r}, workers=2 if {cluster!r} == "local" else 0)
+    workers = 2 if {cluster!r} == "local" else 0
+    options = dict(prior=toys.GaussianPrior({slow}), cluster={cluster!r}, workers=workers)
     try:
         if {call!r} == "process":
             process({str(survey)!r}, out={str(out)!r}, report=False, grace_s=0.5, **{OPTIONS!r}, **options)
@@ -39,8 +41,14 @@ if __name__ == "__main__":
 """
     script = out.parent / f"{out.name}.py"
     script.write_text(code)
-    return subprocess.Popen([sys.executable, str(script)], start_new_session=True, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, text=True, cwd=HERE.parents[1])
+    return subprocess.Popen(
+        [sys.executable, str(script)],
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=HERE.parents[1],
+    )
 
 
 def wait_for_parts(out, n, child, limit=240):
@@ -63,7 +71,9 @@ def test_kill_9_and_resume_give_the_same_bytes(serial, survey, tmp_path):
     os.killpg(child.pid, signal.SIGKILL)
     child.communicate()
     assert status(out)["state"] == "stopped" and 2 <= status(out)["batches_committed"] < 4
-    assert not (out / "catalog.parquet").exists() and (out / "run.lock").exists()  # the lock of a dead process
+    assert (
+        not (out / "catalog.parquet").exists() and (out / "run.lock").exists()
+    )  # the lock of a dead process
     assert any("not committed" in p for p in verify(out))
     resume(out, prior=toys.GaussianPrior(), cluster="none")
     same(serial, out)
@@ -100,13 +110,24 @@ def test_a_killed_worker_costs_only_its_batch_and_sigterm_stops_a_cluster(serial
 def test_a_source_that_kills_its_worker_fails_alone(tmp_path):
     catalog = toys.write_survey(tmp_path, n=6, bright=4)
     messages = []
-    run = process(catalog, out=tmp_path / "d.run", prior=toys.DeadlyPrior(), cluster="local", workers=1, batch=3, draws=2,
-                  mode="fast", allowed_failures=0, report=False, on_message=messages.append)
+    run = process(
+        catalog,
+        out=tmp_path / "d.run",
+        prior=toys.DeadlyPrior(),
+        cluster="local",
+        workers=1,
+        batch=3,
+        draws=2,
+        mode="fast",
+        allowed_failures=0,
+        report=False,
+        on_message=messages.append,
+    )
     assert run.summary["failed"] == 1 and run.summary["planned"] == 6
     assert run.status(104) == "failed" and {run.status(i) for i in (103, 105)} <= {"ok", "flagged"}
     import pyarrow.parquet as pq
 
-    failure, = pq.read_table(run.paths.failures).to_pylist()
+    (failure,) = pq.read_table(run.paths.failures).to_pylist()
     assert (failure["source_id"], failure["code"]) == ("104", "KILLED_WORKER")
     assert any("source 104 kills its worker" in m for m in messages) and verify(tmp_path / "d.run") == []
 
@@ -143,7 +164,14 @@ def test_changed_inputs_and_settings_are_refused_and_shown(serial, survey, tmp_p
     with pytest.raises(RunError, match="holds a run already"):
         process(survey, out=serial, prior=toys.GaussianPrior(), cluster="none", **OPTIONS)
     with pytest.raises(RunError, match="draws: was 3, is 5"):
-        process(survey, out=serial, prior=toys.GaussianPrior(), cluster="none", resume=True, **(OPTIONS | {"draws": 5}))
+        process(
+            survey,
+            out=serial,
+            prior=toys.GaussianPrior(),
+            cluster="none",
+            resume=True,
+            **(OPTIONS | {"draws": 5}),
+        )
     process(folder / "cat.parquet", out=out, prior=toys.GaussianPrior(), cluster="none", limit=2, **OPTIONS)
     data = bytearray((folder / "sci.fits").read_bytes())
     data[5000] ^= 1
@@ -192,7 +220,9 @@ def test_too_little_space_is_said_before_anything_starts(survey, tmp_path, monke
 def test_overwrite_replaces_a_run_but_never_other_files(survey, tmp_path):
     out = tmp_path / "w.run"
     process(survey, out=out, prior=toys.GaussianPrior(), cluster="none", limit=1, **OPTIONS)
-    run = process(survey, out=out, prior=toys.GaussianPrior(), cluster="none", limit=2, overwrite=True, **OPTIONS)
+    run = process(
+        survey, out=out, prior=toys.GaussianPrior(), cluster="none", limit=2, overwrite=True, **OPTIONS
+    )
     assert len(run.catalog) == 2
     (out / "thesis.txt").write_text("mine")
     with pytest.raises(RunError, match=r"thesis\.txt"):
@@ -214,8 +244,14 @@ def test_a_scheduler_that_does_not_answer_is_named(survey, tmp_path, monkeypatch
     from galbatch.run import cluster
 
     monkeypatch.setattr(cluster, "CONNECT_TIMEOUT", "1s")
-    with pytest.raises(ConfigError, match="127.0.0.1:9"):
-        process(survey, out=tmp_path / "q.run", prior=toys.GaussianPrior(), scheduler="tcp://127.0.0.1:9", **OPTIONS)
+    with pytest.raises(ConfigError, match=r"127\.0\.0\.1:9"):
+        process(
+            survey,
+            out=tmp_path / "q.run",
+            prior=toys.GaussianPrior(),
+            scheduler="tcp://127.0.0.1:9",
+            **OPTIONS,
+        )
 
 
 def test_missing_survey_file_is_named(tmp_path):

@@ -1,4 +1,5 @@
-"""Several hosts: scheduler and workers in network namespaces of their own; one is cut off in the middle of a run."""
+"""Several hosts: scheduler and workers in network namespaces of their own; one is cut off in the middle of a
+run."""
 
 import os
 import shutil
@@ -50,25 +51,53 @@ def clean():
 def inside(host, *command, **options):
     """A process in a namespace."""
     path = f"{HERE}:{HERE.parents[1]}"
-    return subprocess.Popen(["ip", "netns", "exec", host, sys.executable, *command], text=True, start_new_session=True,
-                            env={**os.environ, "PYTHONPATH": path, "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "15s"}, **options)
+    return subprocess.Popen(
+        ["ip", "netns", "exec", host, sys.executable, *command],
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": path, "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "15s"},
+        **options,
+    )
 
 
 @pytest.mark.slow
 def test_a_host_that_is_cut_off_costs_only_its_batches(network, serial_by_one, survey, tmp_path):
     out, address = tmp_path / "h.run", f"tcp://{HOSTS['gbtest-head']}:8786"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    children = [inside("gbtest-head", "-m", "distributed.cli.dask_scheduler", "--host", HOSTS["gbtest-head"], "--port", "8786",
-                       "--no-dashboard", **quiet)]
+    children = [
+        inside(
+            "gbtest-head",
+            "-m",
+            "distributed.cli.dask_scheduler",
+            "--host",
+            HOSTS["gbtest-head"],
+            "--port",
+            "8786",
+            "--no-dashboard",
+            **quiet,
+        )
+    ]
     for host in ("gbtest-one", "gbtest-two"):
-        children.append(inside(host, "-m", "distributed.cli.dask_worker", address, "--host", HOSTS[host], "--nthreads", "1",
-                               "--no-dashboard", **quiet))
+        children.append(
+            inside(
+                host,
+                "-m",
+                "distributed.cli.dask_worker",
+                address,
+                "--host",
+                HOSTS[host],
+                "--nthreads",
+                "1",
+                "--no-dashboard",
+                **quiet,
+            )
+        )
     script = tmp_path / "run.py"
     script.write_text(f"""
 import toys
 from galbatch.run import process
-process({str(survey)!r}, out={str(out)!r}, prior=toys.GaussianPrior(0.1), scheduler={address!r}, workers=2, report=False,
-        on_message=print, **{OPTIONS!r})
+process({str(survey)!r}, out={str(out)!r}, prior=toys.GaussianPrior(0.1), scheduler={address!r}, workers=2,
+        report=False, on_message=print, **{OPTIONS!r})
 """)
     run = inside("gbtest-head", str(script), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:

@@ -1,4 +1,5 @@
-"""Kills at random moments, resumed each time: the same bytes as a run that was left alone. 20 in full, 3 in short."""
+"""Kills at random moments, resumed each time: the same bytes as a run that was left alone. 20 in full, 3 in
+short."""
 
 import os
 import random

@@ -28,7 +28,11 @@ def same(a, b):
 
 def test_serial_run_balances(serial):
     run = open_run(serial)
-    assert {k: run.summary[k] for k in ("planned", "catalogue", "failed")} == {"planned": 10, "catalogue": 10, "failed": 1}
+    assert {k: run.summary[k] for k in ("planned", "catalogue", "failed")} == {
+        "planned": 10,
+        "catalogue": 10,
+        "failed": 1,
+    }
     assert run.summary["ok"] + run.summary["flagged"] == 9
     assert verify(serial) == [] and status(serial)["state"] == "finished"
     failed = run.catalog[run.catalog["status"] == "failed"]
@@ -42,8 +46,16 @@ def test_serial_run_balances(serial):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_cluster_writes_what_a_serial_run_writes(serial, survey, tmp_path, workers):
     messages, seen = [], []
-    process(survey, out=tmp_path / "c.run", prior=toys.GaussianPrior(), cluster="local", workers=workers,
-            on_message=messages.append, on_progress=lambda p: seen.append((p.done, p.dashboard)), **OPTIONS)
+    process(
+        survey,
+        out=tmp_path / "c.run",
+        prior=toys.GaussianPrior(),
+        cluster="local",
+        workers=workers,
+        on_message=messages.append,
+        on_progress=lambda p: seen.append((p.done, p.dashboard)),
+        **OPTIONS,
+    )
     same(serial, tmp_path / "c.run")
     assert any(f"local, {workers} CPU processes" in m for m in messages)
     assert seen[-1][0] == 10 and seen[-1][1].startswith("http")
@@ -56,7 +68,9 @@ def test_a_cluster_writes_what_a_serial_run_writes(serial, survey, tmp_path, wor
 
 
 def test_batch_size_and_order_change_no_source(serial, survey, tmp_path):
-    process(survey, out=tmp_path / "b.run", prior=toys.GaussianPrior(), cluster="none", **(OPTIONS | {"batch": 8}))
+    process(
+        survey, out=tmp_path / "b.run", prior=toys.GaussianPrior(), cluster="none", **(OPTIONS | {"batch": 8})
+    )
     one, two = open_run(serial), open_run(tmp_path / "b.run")
     for source in (100, 104, 109):
         assert np.array_equal(one.samples(source), two.samples(source))
@@ -101,16 +115,32 @@ def test_an_external_scheduler_is_joined_by_its_file_and_threads_change_nothing(
     file, path = tmp_path / "scheduler.json", f"{HERE}:{HERE.parents[1]}"
     environment = {**os.environ, "PYTHONPATH": path}
     common = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler"], [sys.executable, "-m", "distributed.cli.dask_worker"]
-    children = [subprocess.Popen([*dask[0], "--scheduler-file", str(file), "--port", "0", "--no-dashboard"], **common),
-                subprocess.Popen([*dask[1], "--scheduler-file", str(file), "--nthreads", "3", "--no-dashboard"], **common)]
+    dask = (
+        [sys.executable, "-m", "distributed.cli.dask_scheduler"],
+        [sys.executable, "-m", "distributed.cli.dask_worker"],
+    )
+    children = [
+        subprocess.Popen(
+            [*dask[0], "--scheduler-file", str(file), "--port", "0", "--no-dashboard"], **common
+        ),
+        subprocess.Popen(
+            [*dask[1], "--scheduler-file", str(file), "--nthreads", "3", "--no-dashboard"], **common
+        ),
+    ]
     messages = []
     try:
         while not file.exists():
             assert children[0].poll() is None
             time.sleep(0.1)
-        process(survey, out=tmp_path / "e.run", prior=toys.GaussianPrior(), scheduler_file=str(file), report=False,
-                on_message=messages.append, **OPTIONS)
+        process(
+            survey,
+            out=tmp_path / "e.run",
+            prior=toys.GaussianPrior(),
+            scheduler_file=str(file),
+            report=False,
+            on_message=messages.append,
+            **OPTIONS,
+        )
     finally:
         for child in children:
             child.kill()

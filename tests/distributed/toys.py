@@ -1,4 +1,5 @@
-"""A prior that is cheap and exact, priors that misbehave, and a survey of a few round blobs: for tests of the run."""
+"""A prior that is cheap and exact, priors that misbehave, and a survey of a few round blobs: for tests of the
+run."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ class GaussianPrior:
             time.sleep(self.slow_s)
         k = torch.fft.fftfreq(x.shape[-2])[:, None] ** 2 + torch.fft.rfftfreq(x.shape[-1])[None] ** 2
         power = 400.0 / (1.0 + (k / 0.01) ** 1.5)
-        return torch.fft.irfft2(torch.fft.rfft2(x) * (power / (power + sigma[:, None, None, None] ** 2)), s=x.shape[-2:])
+        return torch.fft.irfft2(
+            torch.fft.rfft2(x) * (power / (power + sigma[:, None, None, None] ** 2)), s=x.shape[-2:]
+        )
 
 
 class DeadlyPrior(GaussianPrior):
@@ -56,10 +59,24 @@ def write_survey(folder: Path, n: int = 10, bright: int | None = None, off: int 
     for i in range(n):
         flux = 3e7 if i == bright else 500 + 300 * i
         width = rng.uniform(1.5, 3)
-        image += flux / (2 * np.pi * width**2) * np.exp(-((xx - x[i]) ** 2 + (yy - y[i]) ** 2) / (2 * width**2))
-    header = fits.Header({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 150.0, "CRVAL2": 2.0, "CRPIX1": SIDE / 2,
-                          "CRPIX2": SIDE / 2, "CD1_1": -0.03 / 3600, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": 0.03 / 3600,
-                          "BUNIT": "nJy"})
+        image += (
+            flux / (2 * np.pi * width**2) * np.exp(-((xx - x[i]) ** 2 + (yy - y[i]) ** 2) / (2 * width**2))
+        )
+    header = fits.Header(
+        {
+            "CTYPE1": "RA---TAN",
+            "CTYPE2": "DEC--TAN",
+            "CRVAL1": 150.0,
+            "CRVAL2": 2.0,
+            "CRPIX1": SIDE / 2,
+            "CRPIX2": SIDE / 2,
+            "CD1_1": -0.03 / 3600,
+            "CD1_2": 0.0,
+            "CD2_1": 0.0,
+            "CD2_2": 0.03 / 3600,
+            "BUNIT": "nJy",
+        }
+    )
     fits.writeto(folder / "sci.fits", image.astype("f4"), header, overwrite=True)
     fits.writeto(folder / "err.fits", np.ones((SIDE, SIDE), "f4"), header, overwrite=True)
     py, px = np.mgrid[-7:8, -7:8]
@@ -69,8 +86,10 @@ def write_survey(folder: Path, n: int = 10, bright: int | None = None, off: int 
     dec = 2 + (y + 1 - SIDE / 2) * 0.03 / 3600
     if off is not None:
         dec[off] = 3.0
-    pq.write_table(pa.table({"source_id": np.arange(n) + 100, "ra": ra, "dec": dec, "redshift": np.linspace(0, 1, n)}),
-                   folder / "cat.parquet")
+    pq.write_table(
+        pa.table({"source_id": np.arange(n) + 100, "ra": ra, "dec": dec, "redshift": np.linspace(0, 1, n)}),
+        folder / "cat.parquet",
+    )
     (folder / "cat.toml").write_text(f"""name = "toy"
 neighbours = "keep"
 stamp_pix = {STAMP}
@@ -87,5 +106,10 @@ unit = "nJy"
 
 def product(run: Path) -> dict[str, bytes]:
     """Every byte that must be the same however a run was carried out: store, parts, catalogue, plan."""
-    names = [*run.glob("posterior.zarr/**/*"), *run.glob("parts/*.parquet"), run / "catalog.parquet", run / "plan.parquet"]
+    names = [
+        *run.glob("posterior.zarr/**/*"),
+        *run.glob("parts/*.parquet"),
+        run / "catalog.parquet",
+        run / "plan.parquet",
+    ]
     return {str(p.relative_to(run)): p.read_bytes() for p in sorted(names) if p.is_file()}

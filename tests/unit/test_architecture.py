@@ -1,4 +1,5 @@
-"""Imports point one way, and each heavy library is known in one place: read from the syntax tree of every file."""
+"""Imports point one way, and each heavy library is known in one place: read from the syntax tree of every
+file."""
 
 import ast
 import subprocess
@@ -28,8 +29,16 @@ ALLOWED["cli"] = ALLOWED["report"] | {"validate", "bench", "report"}
 ALLOWED["__main__"] = {"cli"}
 ALLOWED["__init__"] = set(ALLOWED)
 
-HOMES = {"zarr": {"store"}, "pyarrow": {"store", "catalog"}, "dask": {"run"}, "distributed": {"run"},
-         "dask_cuda": {"run"}, "click": {"cli"}, "rich": {"cli", "report"}, "matplotlib": {"report", "validate"}}
+HOMES = {
+    "zarr": {"store"},
+    "pyarrow": {"store", "catalog"},
+    "dask": {"run"},
+    "distributed": {"run"},
+    "dask_cuda": {"run"},
+    "click": {"cli"},
+    "rich": {"cli", "report"},
+    "matplotlib": {"report", "validate"},
+}
 
 
 def part_of(path: Path) -> str:
@@ -38,7 +47,8 @@ def part_of(path: Path) -> str:
 
 
 def imports_of(path: Path):
-    """(dotted name, line, at module level) of everything that a file imports, import_module('...') included."""
+    """(dotted name, line, at module level) of everything that a file imports, import_module('...')
+    included."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     top = set(map(id, tree.body))
     for node in ast.walk(tree):
@@ -52,7 +62,10 @@ def imports_of(path: Path):
                 yield from ((f"galbatch.{alias.name}", node.lineno, id(node) in top) for alias in node.names)
             else:
                 yield node.module, node.lineno, id(node) in top
-        elif isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "import_module":
+        elif (
+            isinstance(node, ast.Call)
+            and getattr(node.func, "id", getattr(node.func, "attr", "")) == "import_module"
+        ):
             if node.args and isinstance(node.args[0], ast.Constant):
                 yield node.args[0].value, node.lineno, False
 
@@ -71,7 +84,9 @@ def test_imports_point_one_way(path):
             if other not in ALLOWED[own] | {own} and (path.name, name) not in UPWARD:
                 wrong.append(f"line {line}: {own} imports {name}")
         elif pieces[0] in HOMES and own not in HOMES[pieces[0]]:
-            wrong.append(f"line {line}: {pieces[0]} is imported in {', '.join(sorted(HOMES[pieces[0]]))} only")
+            wrong.append(
+                f"line {line}: {pieces[0]} is imported in {', '.join(sorted(HOMES[pieces[0]]))} only"
+            )
     assert not wrong, f"{path}: " + "; ".join(wrong)
 
 
@@ -80,7 +95,9 @@ UPWARD = {("reader.py", "galbatch.report")}
 
 
 def test_the_one_way_up_is_still_used():
-    used = {(p.name, name) for p in MODULES for name, _, top in imports_of(p) if not top and part_of(p) == "store"}
+    used = {
+        (p.name, name) for p in MODULES for name, _, top in imports_of(p) if not top and part_of(p) == "store"
+    }
     assert used >= UPWARD
 
 
@@ -89,7 +106,9 @@ def test_commands_import_what_is_heavy_inside_their_bodies(path):
     light = {"__future__", "click", "galbatch", "galbatch.errors"}
     for name, line, top in imports_of(path):
         if top and name not in light and name.split(".")[0] not in sys.stdlib_module_names:
-            assert name.startswith("galbatch.cli"), f"{path}:{line}: move {name} into the function that needs it"
+            assert name.startswith("galbatch.cli"), (
+                f"{path}:{line}: move {name} into the function that needs it"
+            )
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -104,6 +123,7 @@ def test_files_stay_small_and_start_with_what_they_are(path):
 
 @pytest.mark.parametrize("name", ["galbatch", "galbatch.cli.main", "galbatch.types", "galbatch.config"])
 def test_importing_loads_neither_torch_nor_dask(name):
-    code = f"import sys, {name}; print(*{{'torch', 'dask', 'distributed', 'zarr', 'numba', 'astropy'}} & set(sys.modules))"
+    heavy = {"torch", "dask", "distributed", "zarr", "numba", "astropy"}
+    code = f"import sys, {name}; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.split() == []

@@ -1,4 +1,5 @@
-"""The launch recipes: sound shell, only real options, and run as far as a machine without SLURM and Kubernetes can."""
+"""The launch recipes: sound shell, only real options, and run as far as a machine without SLURM and
+Kubernetes can."""
 
 import os
 import re
@@ -22,12 +23,18 @@ MANIFESTS = sorted((JOBS / "kubernetes").glob("*.yaml"))
 def test_scripts_are_sound(script):
     done = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "set -euo pipefail" in script.read_text() and script.read_text().startswith("#!/usr/bin/env bash\n#")
+    assert "set -euo pipefail" in script.read_text() and script.read_text().startswith(
+        "#!/usr/bin/env bash\n#"
+    )
 
 
 @pytest.mark.parametrize("file", [*SCRIPTS, *MANIFESTS], ids=lambda p: p.name)
 def test_every_option_that_a_recipe_gives_exists(file):
-    text = re.sub(r"\\\n\s*", " ", "\n".join(li for li in file.read_text().splitlines() if not li.lstrip().startswith("#")))
+    text = re.sub(
+        r"\\\n\s*",
+        " ",
+        "\n".join(li for li in file.read_text().splitlines() if not li.lstrip().startswith("#")),
+    )
     for name, rest in re.findall(r"galbatch (process|check|resume)\b([^\n&]*)", text):
         command = cli.get_command(click.Context(cli), name)
         known = {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
@@ -48,10 +55,20 @@ def cluster(tmp_path):
     fake(tmp_path, "srun", f'echo "srun $*" >> {log}\nsleep 30\n')
     fake(tmp_path, "scontrol", f'echo "scontrol $*" >> {log}\n')
     fake(tmp_path, "nvidia-smi", "echo GPU0; echo GPU1; echo GPU2\n")
-    fake(tmp_path, "galbatch", f'echo "galbatch $*" >> {log}\ntrap "echo stopped >> {log}; exit 4" TERM\n'
-                               f'case "$*" in *--scheduler-file*) until grep -q ^dask {log} && grep -q ^srun {log}; do sleep 0.05; done;; esac\n'
-                               'n=0; while [ $n -lt ${FAKE_S:-0} ]; do sleep 0.1; n=$((n+1)); done\nexit ${FAKE_CODE:-0}\n')
-    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "77", "GALBATCH_SHARED": str(tmp_path)}
+    fake(
+        tmp_path,
+        "galbatch",
+        f'echo "galbatch $*" >> {log}\ntrap "echo stopped >> {log}; exit 4" TERM\n'
+        f'case "$*" in *--scheduler-file*) until grep -q ^dask {log} && grep -q ^srun {log}; '
+        "do sleep 0.05; done;; esac\n"
+        "n=0; while [ $n -lt ${FAKE_S:-0} ]; do sleep 0.1; n=$((n+1)); done\nexit ${FAKE_CODE:-0}\n",
+    )
+    env = {
+        **os.environ,
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": "77",
+        "GALBATCH_SHARED": str(tmp_path),
+    }
     env.pop("CUDA_VISIBLE_DEVICES", None)
     return log, env
 
@@ -59,17 +76,28 @@ def cluster(tmp_path):
 @pytest.mark.parametrize("code", [0, 1, 3])
 def test_sbatch_runs_scheduler_workers_and_run_and_returns_its_code(cluster, code):
     log, env = cluster
-    done = subprocess.run(["bash", JOBS / "slurm/scheduler-file.sbatch", "cat.parquet", "--draws", "8"],
-                          env=env | {"FAKE_CODE": str(code)}, timeout=30)
+    done = subprocess.run(
+        ["bash", JOBS / "slurm/scheduler-file.sbatch", "cat.parquet", "--draws", "8"],
+        env=env | {"FAKE_CODE": str(code)},
+        timeout=30,
+    )
     lines = log.read_text()
     assert done.returncode == code and "scontrol" not in lines
-    assert "dask scheduler --scheduler-file" in lines and "srun --kill-on-bad-exit=0 dask worker --scheduler-file" in lines
-    assert re.search(r"galbatch process cat.parquet --scheduler-file \S+-77-0.json --workers 1 --resume --json --draws 8", lines)
+    assert (
+        "dask scheduler --scheduler-file" in lines
+        and "srun --kill-on-bad-exit=0 dask worker --scheduler-file" in lines
+    )
+    assert re.search(
+        r"galbatch process cat.parquet --scheduler-file \S+-77-0.json --workers 1 --resume --json --draws 8",
+        lines,
+    )
 
 
 def test_sbatch_is_requeued_when_the_walltime_ends(cluster):
     log, env = cluster
-    child = subprocess.Popen(["bash", JOBS / "slurm/scheduler-file.sbatch", "cat.parquet"], env=env | {"FAKE_S": "200"})
+    child = subprocess.Popen(
+        ["bash", JOBS / "slurm/scheduler-file.sbatch", "cat.parquet"], env=env | {"FAKE_S": "200"}
+    )
     while not log.exists() or "galbatch process" not in log.read_text():
         assert child.poll() is None
     child.terminate()  # what --signal=B:TERM@120 does
@@ -79,11 +107,18 @@ def test_sbatch_is_requeued_when_the_walltime_ends(cluster):
 
 def test_local_recipes_check_first_and_resume(cluster):
     log, env = cluster
-    subprocess.run(["bash", JOBS / "laptop.sh", "cat.parquet", "--draws", "4"], env=env, check=True, timeout=30)
-    subprocess.run(["bash", JOBS / "single-node-multi-gpu.sh", "cat.parquet"], env=env, check=True, timeout=30)
+    subprocess.run(
+        ["bash", JOBS / "laptop.sh", "cat.parquet", "--draws", "4"], env=env, check=True, timeout=30
+    )
+    subprocess.run(
+        ["bash", JOBS / "single-node-multi-gpu.sh", "cat.parquet"], env=env, check=True, timeout=30
+    )
     assert log.read_text().splitlines() == [
-        "galbatch check cat.parquet", "galbatch process cat.parquet --cluster auto --resume --draws 4",
-        "galbatch check cat.parquet", "galbatch process cat.parquet --cluster cuda --workers 3 --batch 64 --resume"]
+        "galbatch check cat.parquet",
+        "galbatch process cat.parquet --cluster auto --resume --draws 4",
+        "galbatch check cat.parquet",
+        "galbatch process cat.parquet --cluster cuda --workers 3 --batch 64 --resume",
+    ]
 
 
 def test_manifests_hang_together():
@@ -93,11 +128,14 @@ def test_manifests_hang_together():
     claim, cluster, job = (found[k] for k in ("PersistentVolumeClaim", "DaskCluster", "Job"))
     pods = [cluster["spec"]["worker"]["spec"], job["spec"]["template"]["spec"]]
     for pod in pods:
-        volume, = pod["volumes"]
+        (volume,) = pod["volumes"]
         assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
         assert {m["name"] for c in pod["containers"] for m in c["volumeMounts"]} == {volume["name"]}
     assert pods[0]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
-    assert f"tcp://{cluster['metadata']['name']}-scheduler:8786" in job["spec"]["template"]["spec"]["containers"][0]["args"][0]
+    assert (
+        f"tcp://{cluster['metadata']['name']}-scheduler:8786"
+        in job["spec"]["template"]["spec"]["containers"][0]["args"][0]
+    )
     images = {c["image"] for p in (*pods, cluster["spec"]["scheduler"]["spec"]) for c in p["containers"]}
     assert len(images) == 1
     assert job["spec"]["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [1]

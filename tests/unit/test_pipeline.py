@@ -1,4 +1,5 @@
-"""One batch: which sources are sampled together, what fails alone, where everything is put. Sampler and statistics are fakes."""
+"""One batch: which sources are sampled together, what fails alone, where everything is put. Sampler and
+statistics are fakes."""
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ from galbatch.run.task import process_isolating
 from galbatch.store import PlanBatch, StoreLayout
 from galbatch.types import BandStamps, Failure, Flag, Posterior, StampBatch
 
-LAYOUT = StoreLayout(8, 4, 3, ("f200w", "f444w"), 8, oversample=1, pixel_ratio=(1, 2), pixel_scale_arcsec=(0.02, 0.04))
+LAYOUT = StoreLayout(
+    8, 4, 3, ("f200w", "f444w"), 8, oversample=1, pixel_ratio=(1, 2), pixel_scale_arcsec=(0.02, 0.04)
+)
 
 
 def band(name, ids, ratio, masked=()):
@@ -18,8 +21,21 @@ def band(name, ids, ratio, masked=()):
     mask[[i for i, s in enumerate(ids) if s in masked]] = True
     seg = np.zeros((n, side, side), np.int32)
     seg[:, 0, 0] = 2
-    return BandStamps(name, data, np.ones_like(data), mask, seg, np.ones((n, 3, 3), np.float32), np.full(n, f"psf-{name}", object),
-                      0.02 * ratio, 0.02 * ratio, np.tile(np.arange(8.0), (n, 1)), None, ratio, {"valid_frac": np.ones(n)})
+    return BandStamps(
+        name,
+        data,
+        np.ones_like(data),
+        mask,
+        seg,
+        np.ones((n, 3, 3), np.float32),
+        np.full(n, f"psf-{name}", object),
+        0.02 * ratio,
+        0.02 * ratio,
+        np.tile(np.arange(8.0), (n, 1)),
+        None,
+        ratio,
+        {"valid_frac": np.ones(n)},
+    )
 
 
 class FakeSurvey:
@@ -46,13 +62,25 @@ def calls(monkeypatch):
         made.append((tuple(source_ids), obs.data.shape[1], oversample, seed))
         if prior is not None and set(source_ids) & set(prior.bad):
             raise prior.error
-        b, c, h, w = obs.data.shape
+        b, c, h, _ = obs.data.shape
         side = h * oversample
         mean = np.broadcast_to(obs.data.mean((2, 3), keepdims=True), (b, c, side, side)) / oversample**2
         samples = np.broadcast_to(mean[:, None], (b, draws, c, side, side)).astype("f4")
         ones = np.ones((b, c))
-        return Posterior(samples, mean, mean * 0, ones, ones, mean * 0, ones * 0, np.zeros(b, np.int64), ones,
-                         np.full(b, 18.0), np.full(b, draws), 2.0)
+        return Posterior(
+            samples,
+            mean,
+            mean * 0,
+            ones,
+            ones,
+            mean * 0,
+            ones * 0,
+            np.zeros(b, np.int64),
+            ones,
+            np.full(b, 18.0),
+            np.full(b, draws),
+            2.0,
+        )
 
     def measure(columns, stamps, done, samples, oversample, fwhm, threads):
         columns[f"gini_p50_{stamps.band}"][done] = samples.mean((1, 2, 3))
@@ -69,8 +97,16 @@ class BadPrior:
 
 
 def rows(*ids):
-    return PlanBatch(0, {"source_id": np.array(ids), "prescreen_flags": np.zeros(len(ids), np.int64), "ra": np.zeros(len(ids)),
-                         "dec": np.zeros(len(ids)), "tile": np.full(len(ids), "")})
+    return PlanBatch(
+        0,
+        {
+            "source_id": np.array(ids),
+            "prescreen_flags": np.zeros(len(ids), np.int64),
+            "ra": np.zeros(len(ids)),
+            "dec": np.zeros(len(ids)),
+            "tile": np.full(len(ids), ""),
+        },
+    )
 
 
 def run(survey, *ids, prior=None, exclude=None):
@@ -88,8 +124,13 @@ def test_arrays_and_columns_are_in_their_places(calls):
         assert np.all(result.arrays["observed"][n] == source)
         assert np.all(result.arrays["sigma"][n, 1] == 0.25)
     assert result.arrays["mask"][0, 0, 0, 0] == 2 and result.arrays["mask"][0, 1, 1, 1] == 2
-    assert result.arrays["wcs"][0, 0].tolist() == list(range(8)) and result.arrays["psf_id"][0, 1] == "psf-f444w"
-    assert result.columns["n_evaluations"].tolist() == [36.0] * 3 and result.columns["n_draws_ok"].tolist() == [3] * 3
+    assert (
+        result.arrays["wcs"][0, 0].tolist() == list(range(8)) and result.arrays["psf_id"][0, 1] == "psf-f444w"
+    )
+    assert (
+        result.columns["n_evaluations"].tolist() == [36.0] * 3
+        and result.columns["n_draws_ok"].tolist() == [3] * 3
+    )
     assert result.columns["valid_frac_f444w"].tolist() == [1, 1, 1] and result.counters["draws"] == 18
 
 
@@ -98,7 +139,10 @@ def test_a_missing_band_is_flagged_and_only_the_other_is_sampled(calls):
     assert calls[1][0] == (1, 3)
     assert result.columns["flags"].tolist() == [0, int(Flag.BAND_MISSING), 0]
     assert result.columns["status"].tolist() == ["ok", "flagged", "ok"]
-    assert np.isnan(result.arrays["samples"][1, :, 1]).all() and np.isfinite(result.arrays["samples"][1, :, 0]).all()
+    assert (
+        np.isnan(result.arrays["samples"][1, :, 1]).all()
+        and np.isfinite(result.arrays["samples"][1, :, 0]).all()
+    )
     assert np.isnan(result.columns["gini_p50_f444w"][1])
 
 
@@ -112,12 +156,16 @@ def test_a_source_off_the_image_fails_and_is_not_sampled(calls):
 def test_a_source_that_breaks_the_sampler_fails_alone(calls):
     _, result = run(FakeSurvey(), 1, 2, 3, 4, prior=BadPrior(3))
     assert result.columns["status"].tolist() == ["ok", "ok", "failed", "ok"]
-    assert result.columns["failure_stage"][2] == "sample" and result.columns["failure_code"][2] == "ValueError"
+    assert (
+        result.columns["failure_stage"][2] == "sample" and result.columns["failure_code"][2] == "ValueError"
+    )
     assert np.all(result.arrays["mean"][3] == 4)
 
 
 def test_out_of_memory_halves_until_one_source_is_left(calls):
-    context, result = run(FakeSurvey(), 1, 2, 3, 4, prior=BadPrior(3, error=MemoryError("CUDA out of memory")))
+    context, result = run(
+        FakeSurvey(), 1, 2, 3, 4, prior=BadPrior(3, error=MemoryError("CUDA out of memory"))
+    )
     assert context.at_once == 1 and context.counters["out_of_memory"] >= 2
     assert result.columns["failure_code"].tolist() == ["", "", "OUT_OF_MEMORY", ""]
 
@@ -135,15 +183,30 @@ def test_sources_set_aside_are_not_touched(calls):
     _, result = run(FakeSurvey(explode=[2]), 1, 2, exclude={1: failure})
     assert result.columns["failure_code"].tolist() == ["", "KILLED_WORKER"] and len(calls) == 2
     _, nothing = run(FakeSurvey(explode=[2]), 2, exclude={0: failure})
-    assert nothing.columns["status"].tolist() == ["failed"] and nothing.arrays["samples"].shape == (1, 3, 2, 8, 8)
+    assert nothing.columns["status"].tolist() == ["failed"] and nothing.arrays["samples"].shape == (
+        1,
+        3,
+        2,
+        8,
+        8,
+    )
 
 
 def test_every_column_is_described_and_every_flag_has_a_threshold():
     info, columns = measurement.column_info(("f200w",)), measurement.empty_columns(("f200w",), 2)
     assert set(columns) - {"n_draws_ok"} == set(info)
     assert info["gini_p50_f200w"].ucd.endswith("stat.median") and info["r_half_std_f200w"].unit == "arcsec"
-    found = {"morph_flags": np.array([0, 1 << 8, 1 << 35]), "sn_per_pixel_obs": np.array([9.0, 1.0, np.nan]),
-             "r20_p50": np.array([0.3, 0.3, 0.01]), "r_petro_p50": np.array([0.5, 0.5, 0.5]),
-             "sky_median_obs": np.array([0.0, 0.0, 2.0]), "sky_sigma_obs": np.array([1.0, 1.0, 1.0])}
+    found = {
+        "morph_flags": np.array([0, 1 << 8, 1 << 35]),
+        "sn_per_pixel_obs": np.array([9.0, 1.0, np.nan]),
+        "r20_p50": np.array([0.3, 0.3, 0.01]),
+        "r_petro_p50": np.array([0.5, 0.5, 0.5]),
+        "sky_median_obs": np.array([0.0, 0.0, 2.0]),
+        "sky_sigma_obs": np.array([1.0, 1.0, 1.0]),
+    }
     flags = [Flag(int(f)) for f in measurement.band_flags(found, 1.92, 0.06)]
-    assert flags == [Flag(0), Flag.STAMP_TOO_SMALL | Flag.LOW_SNR, Flag.SERSIC_BOUND | Flag.UNRESOLVED | Flag.BACKGROUND]
+    assert flags == [
+        Flag(0),
+        Flag.STAMP_TOO_SMALL | Flag.LOW_SNR,
+        Flag.SERSIC_BOUND | Flag.UNRESOLVED | Flag.BACKGROUND,
+    ]

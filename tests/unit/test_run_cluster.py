@@ -1,4 +1,5 @@
-"""Which cluster is chosen and what is said about it; clusters are fakes that only remember how they were asked for."""
+"""Which cluster is chosen and what is said about it; clusters are fakes that only remember how they were
+asked for."""
 
 import sys
 import types
@@ -11,7 +12,7 @@ from galbatch.run import cluster
 
 
 class Fake:
-    made: list = []
+    made = ()
 
     def __init__(self, *arguments, **options):
         self.made.append((type(self).__name__, arguments, options))
@@ -45,7 +46,9 @@ def test_cpu_processes_where_there_is_no_gpu(made, monkeypatch):
     monkeypatch.setattr(cluster, "_gpus", lambda: (0, "no GPU is visible"))
     monkeypatch.setattr(cluster.os, "sched_getaffinity", lambda pid: set(range(8)))
     chosen = cluster.open_cluster(ExecutionSettings(threads=2), n_batches=3)
-    assert "local, 3 CPU processes with 2 compute threads" in chosen.line and "no GPU is visible" in chosen.line
+    assert (
+        "local, 3 CPU processes with 2 compute threads" in chosen.line and "no GPU is visible" in chosen.line
+    )
     assert made[0][2]["n_workers"] == 3 and made[0][2]["threads_per_worker"] == 1
     assert chosen.n_workers == 4 and chosen.dashboard == "http://here/status"
     chosen.close()
@@ -85,22 +88,45 @@ def test_gpus_with_dask_cuda_use_it_and_fall_back_when_it_breaks(made, monkeypat
 
 def test_a_given_scheduler_wins_and_is_waited_for(made):
     chosen = cluster.open_cluster(ExecutionSettings(scheduler="tcp://head:8786", workers=5), 9)
-    assert made[0][1] == ("tcp://head:8786",) and ("wait", 5) in made and "2 workers of the scheduler" in chosen.line
+    assert (
+        made[0][1] == ("tcp://head:8786",)
+        and ("wait", 5) in made
+        and "2 workers of the scheduler" in chosen.line
+    )
     cluster.open_cluster(ExecutionSettings(scheduler_file="s.json"), 9)
     assert any(m[0] == "Client" and m[2].get("scheduler_file") == "s.json" for m in made)
     chosen.close()
     assert made[-1] == ("close",)  # the client only: the cluster is not ours
 
 
-@pytest.mark.parametrize("wrong", [{"cluster": "gpu"}, {"scheduler": "a", "scheduler_file": "b"},
-                                   {"scheduler": "a", "cluster": "none"}, {"workers": -1}, {"threads": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"cluster": "gpu"},
+        {"scheduler": "a", "scheduler_file": "b"},
+        {"scheduler": "a", "cluster": "none"},
+        {"workers": -1},
+        {"threads": 0},
+    ],
+)
 def test_wrong_execution_settings_are_refused(wrong):
     with pytest.raises(ConfigError):
         ExecutionSettings(**wrong)
 
 
-@pytest.mark.parametrize("wrong", [{"mode": "quick"}, {"draws": 1}, {"oversample": 0}, {"seed": -1}, {"seed": 2**47},
-                                   {"stamp_arcsec": -1.0}, {"stamp_arcsec": 1.0, "stamp_pix": 3}, {"batch": -1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"mode": "quick"},
+        {"draws": 1},
+        {"oversample": 0},
+        {"seed": -1},
+        {"seed": 2**47},
+        {"stamp_arcsec": -1.0},
+        {"stamp_arcsec": 1.0, "stamp_pix": 3},
+        {"batch": -1},
+    ],
+)
 def test_wrong_run_settings_are_refused(wrong):
     with pytest.raises(ConfigError):
         RunSettings("a", "b", **wrong)

@@ -32,11 +32,22 @@ def test_template_is_whole_and_opens_in_xarray_without_a_warning(tmp_path):
         warnings.simplefilter("error")
         data = xr.open_zarr(tmp_path / "p.zarr")
     assert data.samples.dims == ("source", "draw", "band", "y", "x")
-    assert data.sizes == {"source": 8, "draw": 3, "band": 2, "y": 16, "x": 16, "y_detector": 8, "x_detector": 8,
-                          "wcs_parameter": 8}
+    assert data.sizes == {
+        "source": 8,
+        "draw": 3,
+        "band": 2,
+        "y": 16,
+        "x": 16,
+        "y_detector": 8,
+        "x_detector": 8,
+        "wcs_parameter": 8,
+    }
     assert data.attrs["n_sources"] == 5 and list(data.band.values) == ["f200w", "f444w"]
     assert np.isnan(data["mean"].values).all()
-    assert StoreLayout.from_attributes(dict(open_store(tmp_path / "p.zarr").attrs)).bands == ("f200w", "f444w")
+    assert StoreLayout.from_attributes(dict(open_store(tmp_path / "p.zarr").attrs)).bands == (
+        "f200w",
+        "f444w",
+    )
 
 
 def test_one_batch_is_one_file_per_array_and_reads_back(tmp_path):
@@ -56,8 +67,10 @@ def test_one_batch_is_one_file_per_array_and_reads_back(tmp_path):
 def test_writing_a_batch_twice_leaves_the_same_bytes(tmp_path):
     path = tmp_path / "p.zarr"
     create_store(path, layout())
+
     def contents():
         return {f.relative_to(path): f.read_bytes() for f in sorted(path.rglob("*")) if f.is_file()}
+
     write_shards(path, layout(), 0, arrays(4))
     once = contents()
     write_shards(path, layout(), 0, arrays(4))
@@ -79,8 +92,10 @@ def test_a_flipped_byte_is_found(tmp_path):
 
 
 def test_rounding_keeps_ten_bits_and_what_is_not_finite():
-    values = np.array([1.0, 1 + 2**-10, 1 + 2**-11, 1 + 3 * 2**-11, np.pi, -np.pi, 3.4e38, np.nan, np.inf, -np.inf, 0],
-                      np.float32)
+    values = np.array(
+        [1.0, 1 + 2**-10, 1 + 2**-11, 1 + 3 * 2**-11, np.pi, -np.pi, 3.4e38, np.nan, np.inf, -np.inf, 0],
+        np.float32,
+    )
     rounded = round_mantissa(values)
     assert rounded[:4].tolist() == [1.0, 1 + 2**-10, 1.0, 1 + 2**-9]  # ties go to even
     assert np.all(np.abs(rounded[4:6] / values[4:6] - 1) <= 2**-11) and np.isnan(rounded[7])

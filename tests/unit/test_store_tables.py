@@ -22,8 +22,10 @@ from galbatch.store.posterior import create_store
 from galbatch.store.reader import open_run
 from galbatch.store.toml import dump_toml
 
-INFO = {"gini_p50_f200w": statistic_column("", "src.morph.param", "Gini", "p50", "f200w"),
-        "flux_njy_p50_f200w": ColumnInfo("nJy", "phot.flux.density", "flux")}
+INFO = {
+    "gini_p50_f200w": statistic_column("", "src.morph.param", "Gini", "p50", "f200w"),
+    "flux_njy_p50_f200w": ColumnInfo("nJy", "phot.flux.density", "flux"),
+}
 
 
 def make_run(tmp_path, n=10, batch=4, spill=500_000):
@@ -35,9 +37,19 @@ def make_run(tmp_path, n=10, batch=4, spill=500_000):
         for start in range(0, n, 3):
             s = slice(start, min(start + 3, n))
             ids = np.arange(n)[s] + 2**60
-            plan.add({"source_id": ids, "ra": np.linspace(150, 151, n)[s], "dec": np.full(len(ids), 2.0),
-                      "tile": tiles[s], "prescreen_flags": np.zeros(len(ids), np.int64)},
-                     {"redshift": np.linspace(0, 1, n)[s], "name": np.array([f"g{i}" for i in range(n)], object)[s]})
+            plan.add(
+                {
+                    "source_id": ids,
+                    "ra": np.linspace(150, 151, n)[s],
+                    "dec": np.full(len(ids), 2.0),
+                    "tile": tiles[s],
+                    "prescreen_flags": np.zeros(len(ids), np.int64),
+                },
+                {
+                    "redshift": np.linspace(0, 1, n)[s],
+                    "name": np.array([f"g{i}" for i in range(n)], object)[s],
+                },
+            )
     layout = StoreLayout(n, batch, 2, ("f200w",), 4)
     create_store(paths.posterior, layout)
     for rows in iter_plan(paths.plan):
@@ -53,11 +65,16 @@ def result(rows):
     failed = status == "failed"
     code = np.array([{"ok": 1, "flagged": 2, "failed": 3}[s] for s in status], np.uint8)
     mean = np.where(failed[:, None, None, None], np.nan, np.ones((n, 1, 4, 4))).astype("f4")
-    columns = {"source_id": ids, "status": status, "flags": np.where(failed, 2, 0),
-               "gini_p50_f200w": np.where(failed, np.nan, 0.5).astype("f4"),
-               "flux_njy_p50_f200w": (ids - 2**60).astype("f4"),
-               "failure_stage": np.where(failed, "cutout", ""), "failure_code": np.where(failed, "OFF_IMAGE", ""),
-               "failure_message": np.where(failed, "off", "")}
+    columns = {
+        "source_id": ids,
+        "status": status,
+        "flags": np.where(failed, 2, 0),
+        "gini_p50_f200w": np.where(failed, np.nan, 0.5).astype("f4"),
+        "flux_njy_p50_f200w": (ids - 2**60).astype("f4"),
+        "failure_stage": np.where(failed, "cutout", ""),
+        "failure_code": np.where(failed, "OFF_IMAGE", ""),
+        "failure_message": np.where(failed, "off", ""),
+    }
     return BatchResult(rows.batch, {"source_id": ids, "status": code, "mean": mean}, columns)
 
 
@@ -69,7 +86,11 @@ def test_plan_is_sorted_by_tile_then_row_and_streams(tmp_path, spill):
     assert table["batch"].to_pylist() == [0] * 4 + [1] * 4 + [2] * 2
     assert table["slot"].to_pylist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
     batches = list(iter_plan(paths.plan))
-    assert [b.name for b in batches] == ["galbatch-batch-000000", "galbatch-batch-000001", "galbatch-batch-000002"]
+    assert [b.name for b in batches] == [
+        "galbatch-batch-000000",
+        "galbatch-batch-000001",
+        "galbatch-batch-000002",
+    ]
     assert batches[0].columns["source_id"].tolist() == [2**60 + r for r in (1, 3, 5, 7)]
     assert plan_rows(paths.plan) == 10 and not list(tmp_path.glob(".plan-*"))
 
@@ -84,13 +105,24 @@ def test_plan_refuses_columns_that_change_type(tmp_path):
 def test_catalogue_has_every_row_once_with_units_in_both_forms(tmp_path):
     paths, _ = make_run(tmp_path)
     counts = merge_catalogue(paths, INFO)
-    assert check_accounting(paths, counts) == {"planned": 10, "catalogue": 10, "ok": 9, "flagged": 0, "failed": 1}
+    assert check_accounting(paths, counts) == {
+        "planned": 10,
+        "catalogue": 10,
+        "ok": 9,
+        "flagged": 0,
+        "failed": 1,
+    }
     table = QTable.read(paths.catalogue)
-    assert table.colnames[:5] == ["source_id", "ra", "dec", "redshift", "name"] and table.colnames[-1] == "_healpix_29"
+    assert (
+        table.colnames[:5] == ["source_id", "ra", "dec", "redshift", "name"]
+        and table.colnames[-1] == "_healpix_29"
+    )
     assert table["source_id"].tolist() == [2**60 + r for r in (1, 3, 5, 7, 9, 0, 2, 4, 6, 8)]
     assert table["flux_njy_p50_f200w"].unit == "nJy" and table["ra"].unit == "deg"
     assert table["flux_njy_p50_f200w"].value.tolist() == [1, 3, 5, 7, 9, 0, 2, 4, 6, 8]
-    assert table["name"][1] == "g3" and table["status"][1] == "failed" and np.isnan(table["gini_p50_f200w"][1])
+    assert (
+        table["name"][1] == "g3" and table["status"][1] == "failed" and np.isnan(table["gini_p50_f200w"][1])
+    )
     assert table["gini_p50_f200w"].info.description == "Gini, band f200w: median of the posterior"
     meta = pq.read_metadata(paths.catalogue)
     xml = meta.metadata[b"IVOA.VOTable-Parquet.content"]
@@ -101,7 +133,9 @@ def test_catalogue_has_every_row_once_with_units_in_both_forms(tmp_path):
     assert column.compression == "ZSTD" and "BYTE_STREAM_SPLIT" in column.encodings
     assert not any("DICTIONARY" in e for e in column.encodings)
     failures = pq.read_table(paths.failures).to_pylist()
-    assert [(f["source_id"], f["stage"], f["code"]) for f in failures] == [(str(2**60 + 3), "cutout", "OFF_IMAGE")]
+    assert [(f["source_id"], f["stage"], f["code"]) for f in failures] == [
+        (str(2**60 + 3), "cutout", "OFF_IMAGE")
+    ]
     assert failures[0]["worker"] and failures[0]["time"] > 1e9
 
 
@@ -122,7 +156,7 @@ def test_accounts_that_do_not_balance_are_an_error(tmp_path):
 
 
 def test_verify_names_what_is_wrong(tmp_path):
-    paths, layout = make_run(tmp_path)
+    paths, _ = make_run(tmp_path)
     merge_catalogue(paths, INFO)
     assert verify_store(paths) == []
     shard = next(f for f in (paths.posterior / "mean" / "c" / "0").rglob("*") if f.is_file())
@@ -152,21 +186,38 @@ def test_run_is_read_by_source_id(tmp_path):
 def test_differences_name_key_and_file_with_both_values(tmp_path):
     file = tmp_path / "a.fits"
     file.write_bytes(b"x" * 10)
-    old = {"config": {"draws": 16, "survey": {"bands": [{"name": "a"}]}}, "inputs": [fingerprint(file)],
-           "model": {"sha256": "1"}}
+    old = {
+        "config": {"draws": 16, "survey": {"bands": [{"name": "a"}]}},
+        "inputs": [fingerprint(file)],
+        "model": {"sha256": "1"},
+    }
     assert differences(old, json.loads(json.dumps(old))) == []
     file.write_bytes(b"y" * 10)
-    new = {"config": {"draws": 8, "survey": {"bands": [{"name": "b"}]}}, "inputs": [fingerprint(file)],
-           "model": {"sha256": "2"}}
+    new = {
+        "config": {"draws": 8, "survey": {"bands": [{"name": "b"}]}},
+        "inputs": [fingerprint(file)],
+        "model": {"sha256": "2"},
+    }
     text = "\n".join(differences(old, new))
     assert "draws: was 16, is 8" in text and "survey.bands.0.name: was a, is b" in text
     assert str(file) in text and "sha256 was 1, is 2" in text
 
 
 def test_toml_reads_back():
-    data = {"run": {"seed": 0, "name": 'a "b" \\ ü', "ok": True, "x": 1e-9, "bands": ["a", "b"], "acf": [[1.0, 0.5]]},
-            "survey": {"bands": [{"name": "f200w", "tiles": [{"name": "0", "sci": {"path": "a", "ext": []}}]}],
-                       "layout": {"planes": {"err": {"ext": ["ERR"]}}, "empty": {}}}}
+    data = {
+        "run": {
+            "seed": 0,
+            "name": 'a "b" \\ ü',
+            "ok": True,
+            "x": 1e-9,
+            "bands": ["a", "b"],
+            "acf": [[1.0, 0.5]],
+        },
+        "survey": {
+            "bands": [{"name": "f200w", "tiles": [{"name": "0", "sci": {"path": "a", "ext": []}}]}],
+            "layout": {"planes": {"err": {"ext": ["ERR"]}}, "empty": {}},
+        },
+    }
     assert tomllib.loads(dump_toml(data | {"none": None})) == data
 
 
@@ -180,5 +231,14 @@ def test_healpix_index_is_the_standard_one():
 # astropy_healpix.lonlat_to_healpix(ra, dec, nside=2**order, order="nested"), version 2.0.1
 GOLDEN = {
     0: [4, 5, 6, 6, 3, 8, 0, -1],
-    29: [1369184532832835341, 1633286476808152490, 1918129809776324852, 1914767780552560391, 1152921504462101983, 2305843009351776197, 190675479601388940, -1],
+    29: [
+        1369184532832835341,
+        1633286476808152490,
+        1918129809776324852,
+        1914767780552560391,
+        1152921504462101983,
+        2305843009351776197,
+        190675479601388940,
+        -1,
+    ],
 }

@@ -1,0 +1,122 @@
+"""What Dask costs: batches that sleep, through the real cluster choice, window and records.
+
+    python benchmarks/throughput/dask_overhead.py [--seconds 1.5] [--batches 40] [--workers 2] [--out
+    RESULTS.jsonl]
+
+Overhead = workers x elapsed / sum of the batches' own seconds - 1, from the first submission to the last
+answer. Also: one worker against several, and what starting the cluster takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+
+from galbatch.config import ExecutionSettings
+from galbatch.run.cluster import open_cluster
+from galbatch.run.events import Reporter
+from galbatch.run.farm import Farm
+from galbatch.run.stop import StopRequest
+from galbatch.store import PlanBatch
+
+
+class Sleep:
+    """A batch that takes ``seconds`` and returns what a batch returns."""
+
+    def __init__(self, seconds: float):
+        self.seconds = seconds
+
+    def __call__(self, rows: PlanBatch, exclude: dict, attempt: int) -> dict:
+        start = time.perf_counter()
+        time.sleep(self.seconds)
+        took = time.perf_counter() - start
+        return {
+            "batch": rows.batch,
+            "sources": len(rows),
+            "ok": len(rows),
+            "flagged": 0,
+            "failed": 0,
+            "attempt": attempt,
+            "host": "stub",
+            "pid": os.getpid(),
+            "seconds": {"sample": took},
+            "counters": {"draws": 1024},
+        }
+
+
+def measure(workers: int, batches: int, seconds: float) -> dict[str, float]:
+    """Elapsed and overhead of ``batches`` sleeping batches on ``workers`` processes."""
+    columns = {
+        "source_id": np.arange(64),
+        "ra": np.zeros(64),
+        "dec": np.zeros(64),
+        "prescreen_flags": np.zeros(64, np.int64),
+    }
+    settings, reporter, start = (
+        ExecutionSettings(cluster="local", workers=workers),
+        Reporter(),
+        time.perf_counter(),
+    )
+    cluster = open_cluster(settings, batches)
+    try:
+        cluster.client.wait_for_workers(workers)
+        started = time.perf_counter() - start
+        Farm(cluster, None, settings, reporter, StopRequest(), Sleep(0.01)).run(
+            PlanBatch(10**6 + i, columns) for i in range(workers)
+        )
+        reporter, start = Reporter(), time.perf_counter()
+        Farm(cluster, None, settings, reporter, StopRequest(), Sleep(seconds)).run(
+            PlanBatch(i, columns) for i in range(batches)
+        )
+        elapsed = time.perf_counter() - start
+    finally:
+        cluster.close()
+    work = reporter.progress.seconds["sample"]
+    return {
+        "elapsed_s": elapsed,
+        "work_s": work,
+        "overhead": workers * elapsed / work - 1,
+        "cluster_start_s": started,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=1.5)
+    parser.add_argument("--batches", type=int, default=40)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    one = measure(1, options.batches // options.workers, options.seconds)
+    many = measure(options.workers, options.batches, options.seconds)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+    ).stdout.strip()
+    result = {
+        "benchmark": "dask_overhead",
+        "commit": commit,
+        "date": time.strftime("%Y-%m-%d"),
+        "load": os.getloadavg()[0],
+        "batch_s": options.seconds,
+        "workers": options.workers,
+        "overhead_one": one["overhead"],
+        "overhead": many["overhead"],
+        "cluster_start_s": many["cluster_start_s"],
+        "speedup": (one["elapsed_s"] / one["work_s"]) / (many["elapsed_s"] / many["work_s"]),
+    }
+    print(json.dumps(result, indent=1))
+    if options.out:
+        with open(options.out, "a", encoding="utf-8") as file:
+            file.write(json.dumps(result) + "\n")
+
+
+if __name__ == "__main__":
+    main()
