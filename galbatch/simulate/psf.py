@@ -120,8 +120,7 @@ def nircam_like_psf(
     bandwidth: float = 0.23,
     jitter_arcsec: float = 0.007,
 ) -> np.ndarray:
-    scale_rad = wavelength_um * 1e-6 / PUPIL_METRES
-    core = math.hypot(0.45 * scale_rad / ARCSEC, 0.4 * pixel_scale_arcsec)
+    """The PSF on ``npix`` x ``npix`` pixels, float64, its core centred on the middle pixel.
 
     Parameters
     ----------
