@@ -22,12 +22,13 @@ class Place:
 @dataclass(frozen=True)
 class Places:
     """Of (n,) sources in every tile (t, n) of a band: x, y, and ``inside`` (-inf where the tile is out of
-    question)."""
+    question); ``hidden`` (n,): why a tile that may hold the source cannot be used, '' if none."""
 
     names: tuple[str, ...]
     x: np.ndarray
     y: np.ndarray
     inside: np.ndarray
+    hidden: np.ndarray
 
     def first(self) -> Place:
         """The best tile of each source."""
@@ -49,33 +50,45 @@ class Places:
 
 
 def place(survey, band: str, rows: dict[str, np.ndarray]) -> Places:
-    """Positions of the sources of ``rows`` (ra, dec, or x, y; tile) in the tiles of ``band``."""
+    """Positions of the sources of ``rows`` (ra, dec, or x, y; tile) in the tiles of ``band``.
+
+    A row that names a tile of the band is looked for there alone; with pixel columns and several tiles it must.
+    """
     names = tuple(t.name for t in survey._band(band).tiles)
     n = len(next(iter(rows.values())))
     x, y = np.full((len(names), n), np.nan), np.full((len(names), n), np.nan)
-    inside = np.full((len(names), n), -np.inf)
-    wanted = None if "tile" not in rows else np.array([_name(t) for t in rows["tile"]], dtype=object)
-    if wanted is not None and not np.isin(wanted, names).any():
-        wanted = None
+    inside, hidden = np.full((len(names), n), -np.inf), np.full(n, "", dtype=object)
+    wanted = np.array([_name(t) for t in rows["tile"]] if "tile" in rows else [""] * n, dtype=object)
+    free = ~np.isin(wanted, names) & (not survey.config.pixel_columns or len(names) == 1)
     for k, name in enumerate(names):
+        allowed = free | (wanted == name)
         if not survey._usable(band, name):
+            hidden[allowed & _may_lie_in(survey, band, name, rows)] = survey._broken[band, name]
             continue
         grid = survey.tile(band, name).grid
         if survey.config.pixel_columns:
-            x[k], y[k] = _from_pixels(survey, band, name, rows, wanted)
+            x[k], y[k] = _from_pixels(survey, band, name, rows)
         else:
             x[k], y[k] = grid.to_pixel(rows["ra"], rows["dec"])
-        inside[k] = grid.edge_distance(x[k], y[k])
-        if wanted is not None:
-            inside[k] = np.where(wanted == name, inside[k], -np.inf)
-    return Places(names, x, y, inside)
+        inside[k] = np.where(allowed, grid.edge_distance(x[k], y[k]), -np.inf)
+    return Places(names, x, y, inside, hidden)
+
+
+def _may_lie_in(survey, band: str, name: str, rows) -> np.ndarray:
+    """(n,) bool: positions inside a tile that cannot be used, or that could be, where not even its WCS can be read."""
+    first, second = ("x", "y") if survey.config.pixel_columns else ("ra", "dec")
+    known = np.isfinite(np.asarray(rows[first], float)) & np.isfinite(np.asarray(rows[second], float))
+    grid = None if survey.config.pixel_columns else survey.sky_grid(band, name)
+    return (
+        known if grid is None else known & (grid.edge_distance(*grid.to_pixel(rows["ra"], rows["dec"])) > 0)
+    )
 
 
 def _name(value) -> str:
     return "" if value is None else str(value)
 
 
-def _from_pixels(survey, band: str, name: str, rows, wanted):
+def _from_pixels(survey, band: str, name: str, rows):
     """x and y are pixels of the finest band: over the sky to other bands, or by the ratio of scales without
     a WCS."""
     x, y = np.asarray(rows["x"], float), np.asarray(rows["y"], float)

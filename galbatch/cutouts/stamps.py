@@ -111,7 +111,8 @@ def _cut_band(survey, band: str, rows, size: int) -> _Cut:
             score[members[better]] = good[better]
             for j in members[~part.ok]:
                 why[j] = part.error
-    _note_broken(survey, band, places, rows, score, raw, why)
+    for i in np.nonzero((score < -0.9) & (places.hidden != ""))[0]:
+        raw.ok[i], why[i] = False, places.hidden[i]
     return _Cut(raw, places.pick(chosen, np.arange(n)), first, why, size)
 
 
@@ -121,17 +122,6 @@ def _read(survey, band, name, origin, side) -> RawStamps:
     except GalbatchError as error:
         return unreadable(len(origin), side, side, str(error))
     return survey.tile(band, name).read(origin[:, 0], origin[:, 1], side, side, np.reshape(scale, (-1, 1, 1)))
-
-
-def _note_broken(survey, band, places, rows, score, raw, why) -> None:
-    """A source without pixels, while a tile of the band cannot be opened: it may lie there, so it is a read
-    error."""
-    broken = [survey._broken[band, t] for t in places.names if not survey._usable(band, t)]
-    for i in np.nonzero(score < -0.9)[0] if broken else []:
-        wanted = str(rows["tile"][i]) if "tile" in rows else None
-        if wanted in places.names and survey._usable(band, wanted):
-            continue
-        raw.ok[i], why[i] = False, broken[0]
 
 
 def _empty(n: int, side: int) -> RawStamps:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from galbatch.cutouts.config import SurveyConfig, load_survey
+from galbatch.cutouts.grid import Grid, grid_of
 from galbatch.cutouts.images import ImagePool
 from galbatch.cutouts.layout import PLANES
 from galbatch.cutouts.noise import band_acf, local_scale, measure_survey, measure_tile
@@ -172,6 +173,15 @@ class Survey:
                 self._broken[key] = str(error)
         return not self._broken[key]
 
+    def sky_grid(self, band: str, name: str) -> Grid | None:
+        """The grid of a tile from its science image alone; None if not even that can be read."""
+        spec = next(t for t in self._band(band).tiles if t.name == name)
+        try:
+            sci = self._pool.open(spec.sci)
+            return grid_of(sci.header, sci.shape, sci.path, spec.pixel_scale_arcsec)
+        except InputError:
+            return None
+
     def finest(self) -> str:
         """The first band with the smallest pixels: positions are stated in its pixels."""
         return min(self.geometry(), key=lambda b: self.geometry()[b].scale_arcsec)
@@ -191,14 +201,24 @@ class Survey:
         """Tile, pixel and pre-screen flags of (n,) sources: ra and dec in deg, or x and y in pixels of tile
         ``tile``.
 
-        OFF_IMAGE where no tile of the finest band holds the position (or it is not a position at all).
+        They refer to the finest band, or to the next that covers the source. OFF_IMAGE where no
+        tile of any band holds the position (or it is not a position at all).
         """
         rows = {
             k: np.asarray(v)
             for k, v in {"ra": ra, "dec": dec, "tile": tile, "x": x, "y": y}.items()
             if v is not None
         }
-        best = place(self, self.finest(), rows).first()
+        geometry = self.geometry()
+        order = sorted(geometry, key=lambda b: (b != self.finest(), geometry[b].scale_arcsec))
+        best = place(self, order[0], rows).first()
+        for band in order[1:]:
+            left = np.nonzero(best.inside <= 0)[0]
+            if not len(left):
+                break
+            found = place(self, band, {k: v[left] for k, v in rows.items()}).first()
+            for name in ("tile", "x", "y", "inside"):
+                getattr(best, name)[left] = getattr(found, name)
         flags = np.where(best.inside > 0, 0, int(Flag.OFF_IMAGE)).astype(np.int64)
         return Located(best.tile, best.x, best.y, flags)
 
