@@ -3,6 +3,7 @@ failing."""
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from contextlib import suppress
@@ -124,7 +125,13 @@ def _on_gpus(settings: ExecutionSettings, gpus: int, dashboard: str) -> Cluster:
 def _on_cpu(settings: ExecutionSettings, n_batches: int, dashboard: str, why: str) -> Cluster:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     n = settings.workers or max(1, min(cores // settings.threads, n_batches))
-    cluster = LocalCluster(n_workers=n, threads_per_worker=1, processes=True, dashboard_address=dashboard)
+    cluster = LocalCluster(
+        n_workers=n,
+        silence_logs=logging.ERROR,
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address=dashboard,
+    )
     text = f"cluster: local, {n} CPU processes with {settings.threads} compute threads each ({why})"
     return Cluster(Client(cluster), cluster, text)
 
