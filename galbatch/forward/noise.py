@@ -14,7 +14,7 @@ from scipy.fft import next_fast_len
 
 POWER_FLOOR = 1e-3  # of the mean noise power: an autocorrelation cut at a few lags may have a negative spectrum
 SOLVE_ITERATIONS = 12
-SOLVE_TOLERANCE = 1e-3
+SOLVE_TOLERANCE = 3e-3
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,16 @@ class CorrelatedNoise:
         p, rz = z, (r * z).sum((-1, -2), keepdim=True)
         start = rz.clamp_min(1e-30)
         for _ in range(SOLVE_ITERATIONS):
+            active = rz > SOLVE_TOLERANCE**2 * start
+            if not active.any():
+                break
             q = self._filter(p, self.power) * valid
-            a = torch.where(rz > SOLVE_TOLERANCE**2 * start, rz / (p * q).sum((-1, -2), keepdim=True).clamp_min(1e-30), 0.0)
+            a = torch.where(active, rz / (p * q).sum((-1, -2), keepdim=True).clamp_min(1e-30), 0.0)
             x = x + a * p
             r = r - a * q
             z = self._filter(r, inverse) * valid
             new = (r * z).sum((-1, -2), keepdim=True)
-            p, rz = z + (new / rz.clamp_min(1e-30)) * p, new
+            p, rz = z + (new / rz.clamp_min(1e-30)) * p, torch.where(active, new, rz)
         return x * self._isigma
 
     def quick_precision(self, u: torch.Tensor) -> torch.Tensor:
