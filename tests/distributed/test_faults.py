@@ -79,7 +79,7 @@ def test_kill_9_and_resume_give_the_same_bytes(serial, survey, tmp_path):
     same(serial, out)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_signal_ends_a_serial_run_with_code_4(serial, survey, tmp_path, number):
     out = tmp_path / "s.run"
     child = start(survey, out, slow=0.05)

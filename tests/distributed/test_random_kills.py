@@ -21,7 +21,7 @@ def test_random_kills(serial, survey, tmp_path, kills):
     while done < kills:
         call = "resume" if (out / "manifest.json").exists() else "process"
         child = start(survey, out, slow=0.1, call=call)
-        wait = rng.uniform(0.5, 12.0)
+        wait = rng.uniform(2.0, 12.0)
         time.sleep(wait)
         if child.poll() is not None:
             text, _ = child.communicate()
