@@ -14,7 +14,7 @@ from galbatch.sampler.guidance import PosteriorDenoiser
 from galbatch.sampler.integrate import sde_dpmpp_2m
 from galbatch.sampler.prior import CountedDenoiser, prior_field
 from galbatch.sampler.random import Normals
-from galbatch.sampler.schedule import MODES, Mode, levels_of
+from galbatch.sampler.schedule import MODES, Mode, levels_of, noise_level
 from galbatch.sampler.solve import Solver
 from galbatch.sampler.spectra import Spectra, card_spectra, measure_spectra
 from galbatch.types import Flag, Observation, Posterior
@@ -141,8 +141,7 @@ def _sample(prior, obs, draws, mode, oversample, seed, ids, spectra_of) -> dict[
     data, model = forward_model(obs, oversample, int(prior_field(prior, "margin_pix")), int(prior_field(prior, "multiple_of")),
                                 float(prior_field(prior, "target_fwhm_pix")), scale, device)
     spectra = spectra_of(model.fine)
-    start = Normals(0, ["power iteration"], range(1), device).draw(c, *model.fine)
-    rho = (0.9 / Solver(model).largest_eigenvalue(start.expand(b, -1, -1, -1, -1)).clamp_min(1e-12)).sqrt()
+    rho = noise_level(spectra, model.circulant_precision())
     steps = np.array([mode.guided(float(r), spectra.max_sd) for r in rho])
     if len(set(steps)) > 1:  # one schedule at a time, so that a source's schedule does not depend on the others
         return _by_steps(prior, obs, draws, mode, oversample, seed, ids, spectra_of, steps)

@@ -1,6 +1,8 @@
 """How many evaluations are spent at which noise levels, per mode and source.
 
-``rho`` = sqrt(0.9 / largest eigenvalue of A^T N^-1 A): the noise level of the data as seen from the image. Guided levels run
+``rho``, the noise level of the data as seen from the image: twice the largest sigma at which tilting the input of the denoiser is
+right to first order, V Q <= 0.22 with V = sigma^2 J the covariance of x0 given x_sigma (``TILT_FACTOR`` times its mean spectrum, at
+most sigma^2) and Q = A^T N^-1 A. Modes that the prior excludes do not count, however well they are measured. Guided levels run
 log-uniformly from the prior's largest standard deviation to rho / 2, tail levels from there to rho / 20. The number of guided
 levels follows from the ratio of two of them: a faint source needs fewer than a bright one. Ratios and tails are the cheapest with
 which the spread of Gaussian modes, of any width between the last level and the prior's, is right to about 5, 2 and 1%.
@@ -14,6 +16,10 @@ from dataclasses import dataclass
 import torch
 
 from galbatch.sampler.integrate import log_levels
+from galbatch.sampler.spectra import Spectra
+
+TILT_LIMIT = 0.22
+TILT_FACTOR = 5.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,17 @@ MODES = {
     "accurate": Mode(ratio=1.6, fewest=8, most=20, tail=6, rerun=True),
     "rerun": Mode(ratio=1.5, fewest=12, most=24, tail=8, products=3, iterations=100),
 }
+
+
+def noise_level(spectra: Spectra, precision: torch.Tensor) -> torch.Tensor:
+    """``rho`` (b,) for the stationary part ``precision`` (b, 1, c, H, W // 2 + 1) of A^T N^-1 A."""
+    low, high = spectra.sigma[:1], torch.full_like(spectra.sigma[:1], spectra.max_sd)
+    sigma = log_levels(torch.minimum(low, high / 8), high / 2, 96)[:, 0]
+    wide = sigma[:, None, None, None]
+    covariance = torch.minimum(TILT_FACTOR * spectra.residual_at(sigma)[:, 0], wide**2)
+    strength = torch.stack([(covariance * q).amax((-1, -2, -3)) for q in precision[:, 0]])
+    allowed = (strength <= TILT_LIMIT).cumprod(1).sum(1).clamp_min(1)
+    return 2 * sigma[allowed - 1]
 
 
 def levels_of(mode: Mode, guided: int, rho: torch.Tensor, max_sd: float, sigma_min: float) -> torch.Tensor:

@@ -84,11 +84,3 @@ class Solver:
     def remainder(self, v: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
         """The image r - Q c = c / v: what Q has not explained of r, (b, k, c, H, W)."""
         return torch.fft.irfft2(self.solve(v, r)[1], s=self.model.fine)
-
-    def largest_eigenvalue(self, normal: torch.Tensor, steps: int = 30) -> torch.Tensor:
-        """(b,) upper estimate of the largest eigenvalue of Q by power iteration from ``normal`` (b, 1, c, H, W)."""
-        v = normal
-        for _ in range(steps):
-            v = v / v.square().sum((-1, -2, -3), keepdim=True).sqrt().clamp_min(1e-30)
-            v = self.model.normal(v)
-        return 1.03 * v.square().sum((-1, -2, -3)).sqrt()[:, 0]
