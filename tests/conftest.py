@@ -15,3 +15,16 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"no real data at {path}: set GALBATCH_TEST_DATA")
     return path
+
+
+OPT_IN = ("slow", "science", "gpu")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Plain ``pytest`` leaves the opt-in tests out; ``pytest -m slow`` (or any ``-m``) chooses for itself."""
+    if config.option.markexpr:
+        return
+    left_out = [item for item in items if any(item.get_closest_marker(name) for name in OPT_IN)]
+    if left_out and len(left_out) < len(items):  # a test that is named alone is meant
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
