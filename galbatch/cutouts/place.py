@@ -75,7 +75,7 @@ def place(survey, band: str, rows: dict[str, np.ndarray]) -> Places:
 
 
 def _may_lie_in(survey, band: str, name: str, rows) -> np.ndarray:
-    """(n,) bool: positions inside a tile that cannot be used, or that could be, where not even its WCS can be read."""
+    """(n,) bool: positions inside a tile that cannot be used, or that could be, where its WCS cannot be read."""
     first, second = ("x", "y") if survey.config.pixel_columns else ("ra", "dec")
     known = np.isfinite(np.asarray(rows[first], float)) & np.isfinite(np.asarray(rows[second], float))
     grid = None if survey.config.pixel_columns else survey.sky_grid(band, name)
