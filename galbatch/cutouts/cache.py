@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import os
 import tempfile
+import time
 import warnings
 import zlib
 from collections.abc import Callable
@@ -94,7 +95,9 @@ def _cached(path: str, stamp: FileStamp, part: str, unpack: Callable[[Path], Non
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if target.exists():
-            os.utime(target)
+            # The access time alone: a modification time that moves would look like a changed file to other
+            # processes.
+            os.utime(target, ns=(time.time_ns(), target.stat().st_mtime_ns))
             return str(target)
         handle, name = tempfile.mkstemp(prefix=f"{key}.", suffix=".tmp", dir=folder)
         os.close(handle)
@@ -120,7 +123,7 @@ def _evict(folder: Path, keep: Path, limit: int) -> None:
     for file in folder.glob("*.fits"):
         with contextlib.suppress(OSError):
             info = file.stat()
-            files.append((info.st_mtime_ns, info.st_size, file))
+            files.append((info.st_atime_ns, info.st_size, file))
     total = sum(size for _, size, _ in files)
     for _, size, file in sorted(files):
         if total <= limit:

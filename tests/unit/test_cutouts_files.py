@@ -214,6 +214,17 @@ def test_the_cache_is_bounded(tmp_path):
         gunzipped(str(tmp_path / "0.gz"), LocalBytes(str(tmp_path / "0.gz")).stamp, limit=100)
 
 
+def test_a_second_process_that_opens_an_unpacked_file_does_not_make_it_look_changed(tmp_path):
+    from galbatch.cutouts.cache import gunzipped
+
+    packed = tmp_path / "a.gz"
+    packed.write_bytes(gzip.compress(bytes(100)))
+    stamp = LocalBytes(str(packed)).stamp
+    first = LocalBytes(gunzipped(str(packed), stamp))
+    gunzipped(str(packed), stamp)
+    first.check()
+
+
 class _Ranges(http.server.SimpleHTTPRequestHandler):
     log: list
 
