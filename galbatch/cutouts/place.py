@@ -52,7 +52,7 @@ class Places:
 def place(survey, band: str, rows: dict[str, np.ndarray]) -> Places:
     """Positions of the sources of ``rows`` (ra, dec, or x, y; tile) in the tiles of ``band``.
 
-    A row that names a tile of the band is looked for there alone; with pixel columns and several tiles it must.
+    A row that names a tile is looked for there alone; with pixel columns and several tiles it must name one.
     """
     names = tuple(t.name for t in survey._band(band).tiles)
     n = len(next(iter(rows.values())))
@@ -75,7 +75,7 @@ def place(survey, band: str, rows: dict[str, np.ndarray]) -> Places:
 
 
 def _may_lie_in(survey, band: str, name: str, rows) -> np.ndarray:
-    """(n,) bool: positions inside a tile that cannot be used, or that could be, where its WCS cannot be read."""
+    """(n,) bool: positions inside an unusable tile; everywhere where not even its WCS can be read."""
     first, second = ("x", "y") if survey.config.pixel_columns else ("ra", "dec")
     known = np.isfinite(np.asarray(rows[first], float)) & np.isfinite(np.asarray(rows[second], float))
     grid = None if survey.config.pixel_columns else survey.sky_grid(band, name)
