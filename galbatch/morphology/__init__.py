@@ -1,6 +1,12 @@
 """Batched statistics of galaxy images, their flags, and their summaries over posterior draws."""
 
-from galbatch.morphology.flags import MORPH_FLAG_DESCRIPTIONS, MorphFlag, flag_names, sersic_severity, severity
+from galbatch.morphology.flags import (
+    MORPH_FLAG_DESCRIPTIONS,
+    MorphFlag,
+    flag_names,
+    sersic_severity,
+    severity,
+)
 from galbatch.morphology.measure import measure
 from galbatch.morphology.plugins import Statistic, StatisticInput, all_quantities
 from galbatch.morphology.posterior import measure_posterior

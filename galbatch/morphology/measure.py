@@ -40,7 +40,7 @@ def measure(images, pixel_scale_arcsec: float, segmap=None, sky_sigma=None, cent
 
     Raises ``InputError`` when shapes or settings cannot be used; a bad image never raises.
     """
-    from galbatch.morphology.kernels.engine import N_QUANTITIES, measure_range
+    from galbatch.morphology.kernels.engine import measure_range
 
     images = _images(images)
     n, shape = len(images), images.shape[1:]
@@ -63,7 +63,7 @@ def measure(images, pixel_scale_arcsec: float, segmap=None, sky_sigma=None, cent
         except ValueError as error:
             raise InputError(f"measure: centre has shape {np.shape(centre)} for {n} images: "
                              "give (x, y) or one pair an image.") from error
-    out, flags = np.full((n, N_QUANTITIES), np.nan), np.zeros(n, dtype=np.int64)
+    out, flags = np.full((n, len(QUANTITIES)), np.nan), np.zeros(n, dtype=np.int64)
     arguments = (images, seg, seg_of, bad, bad_of, noise, noise_of, fixed, centres, float(outlier_sigma),
                  float(psf_fwhm_pix) / 2.3548200450309493, _group_bits(groups), int(find))
     _run(lambda first, last: measure_range(*arguments, first, last, out, flags), n, threads)
@@ -121,13 +121,13 @@ def find_segments(images, mask) -> np.ndarray:
 
     ``mask`` (n, H, W), True excludes. Empty where an image has no finite pixel.
     """
-    from galbatch.morphology.kernels.engine import N_QUANTITIES, measure_range
+    from galbatch.morphology.kernels.engine import measure_range
 
     images = _images(images)
     n = len(images)
     seg, own, zero = np.zeros(images.shape, np.int32), np.arange(n), np.zeros(n, np.int64)
     measure_range(images, seg, own, _owned(mask, np.bool_), own, np.zeros((1, *images.shape[1:])), zero,
-                  np.zeros((n, 2)), np.zeros((n, 2)), 0.0, 0.0, 0, 2, 0, n, np.zeros((n, N_QUANTITIES)), zero)
+                  np.zeros((n, 2)), np.zeros((n, 2)), 0.0, 0.0, 0, 2, 0, n, np.zeros((n, len(QUANTITIES))), zero)
     return seg
 
 

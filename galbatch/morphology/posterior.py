@@ -28,9 +28,9 @@ def measure_posterior(samples, observed, sigma, mask=None, seg=None, psf=None, p
 
     ``samples`` (b, k, H, W) nJy per fine pixel; ``observed``, ``sigma`` (b, h, w) nJy per detector pixel;
     ``mask`` (b, h, w), True excludes; ``seg`` (b, h, w): 1 the source, larger its neighbours; ``psf`` (b, p, p),
-    sampled at ``psf_scale_arcsec`` (the detector's where None), used in the Sersic fit of ``obs``; ``target_fwhm_pix`` of the Gaussian PSF of the draws, in
-    fine pixels; ``mean`` (b, H, W), the posterior mean, else the mean of the draws. Radii are in arcsec; positions of
-    both are in detector pixels.
+    sampled at ``psf_scale_arcsec`` (the detector's where None), used in the Sersic fit of ``obs``;
+    ``target_fwhm_pix`` of the Gaussian PSF of the draws, in fine pixels; ``mean`` (b, H, W), the posterior mean, else
+    the mean of the draws. Radii are in arcsec; positions of both are in detector pixels.
 
     Raises ``InputError`` when shapes do not fit together.
     """

@@ -21,7 +21,8 @@ CLASSES: dict[str, Quantity] = {
     "p_merger": Quantity("", "stat.probability", "share of draws above the Gini-M20 merger line (Lotz et al. 2008)"),
     "p_bulge": Quantity("", "stat.probability", "share of draws on the bulge side of the Gini-M20 plane"),
     "p_asymmetric": Quantity("", "stat.probability", "share of draws with A > 0.35 and A > S (Conselice 2003)"),
-    "p_disturbed_outskirts": Quantity("", "stat.probability", "share of draws with shape asymmetry > 0.2 (Pawlik 2016)"),
+    "p_disturbed_outskirts": Quantity("", "stat.probability",
+                                      "share of draws with shape asymmetry > 0.2 (Pawlik et al. 2016)"),
     "p_multimodal": Quantity("", "stat.probability", "share of draws with M > 0.1 (Freeman et al. 2013)"),
     "p_disc": Quantity("", "stat.probability", "share of draws with a Sersic index below 2.5"),
 }

@@ -15,12 +15,12 @@ import math
 
 import numpy as np
 
-from galbatch.morphology.kernels.jit import kernel, sum_kernel
 from galbatch.morphology.kernels.geometry import metric, overlap
+from galbatch.morphology.kernels.jit import kernel, sum_kernel
 
 OUTSIDE = 100.0  # what the search sees where no asymmetry exists
 LEFT_STAMP, NO_FLUX = 1, 2
-_CENTRE_TOLERANCE = 1e-4
+_CENTRE_TOLERANCE = 1e-3
 _VALUE_TOLERANCE = 1e-4
 _MAX_EVALUATIONS = 400
 

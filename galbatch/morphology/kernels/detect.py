@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from galbatch.morphology.kernels.jit import kernel
 from galbatch.morphology.kernels.filters import boxcar
+from galbatch.morphology.kernels.jit import kernel
 from galbatch.morphology.kernels.segments import grow
 from galbatch.morphology.kernels.sky import clipped_statistics
 

@@ -94,6 +94,12 @@ def overlap(dx, dy, a, dxx, dxy, dyy):
         return 1.0
     if a <= 0.0 or rho - q >= a:
         return 0.0
+    return edge_overlap(dx, dy, rho, q, a, dxx, dxy, dyy)
+
+
+@kernel
+def edge_overlap(dx, dy, rho, q, a, dxx, dxy, dyy):
+    """``overlap`` of a pixel that the ellipse may cut: |rho - a| < q, the ``reach`` of a pixel, and a > 0."""
     minor = a / math.sqrt(dxx + dyy - 1.0)  # the elongation squared is the trace of the metric less one
     if minor >= _FINE:
         return _curved(dx, dy, rho, a, dxx, dxy, dyy)

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from galbatch.morphology.kernels.jit import kernel
 from galbatch.morphology.kernels.filters import gaussian
 from galbatch.morphology.kernels.geometry import ellipse_sum, metric
+from galbatch.morphology.kernels.jit import kernel
 from galbatch.morphology.kernels.moments import centroid, second_moments
 from galbatch.morphology.kernels.profile import ANNULUS
 from galbatch.morphology.kernels.segments import brightest, count_set, grow

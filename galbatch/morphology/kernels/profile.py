@@ -15,15 +15,15 @@ import math
 
 import numpy as np
 
+from galbatch.morphology.kernels.geometry import edge_overlap, metric, reach
 from galbatch.morphology.kernels.jit import kernel
-from galbatch.morphology.kernels.geometry import metric, overlap, reach
 
 _STEP = 0.5
 _MAX_BINS = 4096
 ETA = 0.2
 ANNULUS = 1.0
 _N_SCAN = 100
-_TOLERANCE = 1e-5
+_TOLERANCE = 1e-4
 
 PETRO_OK, PETRO_ZERO, PETRO_SMALL, PETRO_LARGE = 0, 1, 2, 4
 
@@ -89,7 +89,7 @@ def inside(rings, shape, a):
             total += flux[j]
             area += ok[j]
         elif r - q < a:
-            w = overlap(px[j], py[j], a, dxx, dxy, dyy)
+            w = edge_overlap(px[j], py[j], r, q, a, dxx, dxy, dyy)
             total += w * flux[j]
             area += w * ok[j]
     return total, area
@@ -121,7 +121,7 @@ def _root(rings, shape, low, f_low, high, f_high, total, fraction):
             value = _excess(rings, shape, a, total, fraction)
         else:
             value, _zero = _petrosian(rings, shape, a)
-        if abs(value) < 1e-9:
+        if abs(value) < 1e-7:
             return a
         if value * f_low > 0.0:
             low, f_low = a, value

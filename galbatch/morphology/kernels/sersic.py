@@ -11,9 +11,9 @@ import math
 
 import numpy as np
 
-from galbatch.morphology.kernels.jit import kernel, sum_kernel
-from galbatch.morphology.kernels.filters import blur_columns, blur_rows, gaussian_weights
 from galbatch.morphology.flags import MorphFlag
+from galbatch.morphology.kernels.filters import blur_columns, blur_rows, gaussian_weights
+from galbatch.morphology.kernels.jit import kernel, sum_kernel
 from galbatch.morphology.kernels.sersic_model import N_HIGH, N_LOW, N_PARAMETERS, model_images
 
 N_RESULTS = 10
@@ -185,6 +185,24 @@ def _evaluate(p, psf_sigma, images):
 
 
 @kernel
+def _scale_to(images, data, weight):
+    """Multiply a model of unit amplitude, with its derivatives, by the amplitude that fits best; returns it."""
+    product = square = 0.0
+    for y in range(data.shape[0]):
+        for x in range(data.shape[1]):
+            m, w2 = images[y, 0, x], weight[y, x] * weight[y, x]
+            product += w2 * m * data[y, x]
+            square += w2 * m * m
+    amplitude = product / square if square > 0.0 and product != 0.0 else 1.0
+    for y in range(images.shape[0]):
+        for m in range(images.shape[1]):
+            if m != 1:
+                for x in range(images.shape[2]):
+                    images[y, m, x] *= amplitude
+    return amplitude
+
+
+@kernel
 def fit(image, good, sigma, psf_sigma, x, y, r_half, ellipticity, theta, concentration, out):
     """Fit one image and fill ``out`` (see ``report``); returns flag bits."""
     ny, nx = image.shape
@@ -199,12 +217,9 @@ def fit(image, good, sigma, psf_sigma, x, y, r_half, ellipticity, theta, concent
     normal, gradient = np.empty((7, 7)), np.empty(7)
     normal2, gradient2 = np.empty((7, 7)), np.empty(7)
     _evaluate(p, psf_sigma, images)
-    normal_equations(images, image, weight, normal, gradient)
-    p[0] = 1.0 + gradient[0] / normal[0, 0] if normal[0, 0] > 0.0 else 1.0  # linear: the best one for this shape
-    if not p[0] > 0.0:
+    p[0] = _scale_to(images, image, weight)
+    if p[0] < 0.0:
         flags |= F_START
-        p[0] = abs(p[0]) + 1e-30
-    _evaluate(p, psf_sigma, images)
     chi2 = normal_equations(images, image, weight, normal, gradient)
     damping, converged, hits = 1e-3, False, 0
     for _ in range(MAX_STEPS):

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from galbatch.morphology.kernels.jit import kernel
 from galbatch.morphology.kernels.filters import boxcar
 from galbatch.morphology.kernels.geometry import metric
+from galbatch.morphology.kernels.jit import kernel
 from galbatch.morphology.kernels.segments import brightest, grow
 from galbatch.morphology.kernels.sky import BOX, clipped_statistics
 

@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 
-from galbatch.morphology.kernels.jit import kernel
 from galbatch.morphology.kernels.filters import boxcar
+from galbatch.morphology.kernels.jit import kernel
 
 BOX = 32
 

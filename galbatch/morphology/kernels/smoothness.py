@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from galbatch.morphology.kernels.jit import kernel
 from galbatch.morphology.kernels.filters import boxcar
 from galbatch.morphology.kernels.geometry import overlap
+from galbatch.morphology.kernels.jit import kernel
 
 
 @kernel

@@ -1,0 +1,81 @@
+"""Pieces with an independent answer: apertures against photutils, the Sersic profile against astropy, the disk cache."""
+
+import numpy as np
+import pytest
+from astropy.modeling.models import Sersic2D
+
+from galbatch.morphology.kernels import jit
+from galbatch.morphology.kernels.geometry import ellipse_sum, metric
+from galbatch.morphology.kernels.sersic_steps import propose_models
+
+N = 40
+
+
+@pytest.mark.parametrize("elongation", [1.0, 1.7, 4.0])
+@pytest.mark.parametrize("a", [0.8, 2.5, 6.0, 17.0])
+def test_aperture_sums_are_exact_to_a_thousandth(a, elongation):
+    aperture = pytest.importorskip("photutils.aperture")
+    rng = np.random.default_rng(0)
+    image = rng.uniform(0.5, 1.5, (N, N))
+    for _ in range(5):
+        x, y, theta = *rng.uniform(12, 28, 2), rng.uniform(-2, 2)
+        exact = aperture.EllipticalAperture((x, y), a, a / elongation, theta=theta).do_photometry(image)[0][0]
+        assert ellipse_sum(image, x, y, a, *metric(elongation, theta)) == pytest.approx(exact, rel=4e-3 if a < 1 else 1e-3)
+
+
+def test_aperture_over_the_edge():
+    aperture = pytest.importorskip("photutils.aperture")
+    image = np.ones((N, N))
+    exact = aperture.CircularAperture((1.0, 38.0), 9.0).do_photometry(image)[0][0]
+    assert ellipse_sum(image, 1.0, 38.0, 9.0, *metric(1.0, 0.0)) == pytest.approx(exact, rel=1e-3)
+
+
+def pack(amplitude, r_e, n, x, y, e, theta):
+    return np.array([amplitude, np.log(r_e * np.sqrt(1 - e)), np.log(n), x, y, e * np.cos(2 * theta), e * np.sin(2 * theta)])
+
+
+def models(p):
+    """The model and its seven derivatives, (8, N, N), without averaging inside 2.5 pixels of the centre."""
+    p = np.ascontiguousarray(p)[None]
+    images = np.empty((1, N, 8, N))
+    propose_models(np.zeros(1, np.int64), p, p.copy(), np.zeros((1, 7, 7)), np.zeros((1, 7)), np.full(1, np.nan), images)
+    return images[0].transpose(1, 0, 2)
+
+
+Y, X = np.mgrid[:N, :N].astype(float)
+PARAMETERS = [(2.0, 6.0, 1.0, 19.3, 20.6, 0.3, 0.7), (1.0, 4.0, 4.0, 18.0, 22.0, 0.0, 0.0), (3.0, 9.0, 0.4, 21.0, 19.0, 0.8, 2.5)]
+
+
+@pytest.mark.parametrize("values", PARAMETERS)
+def test_sersic_profile_is_that_of_astropy(values):
+    amplitude, r_e, n, x, y, e, theta = values
+    away = np.hypot(X - x, Y - y) > 5
+    np.testing.assert_allclose(models(pack(*values))[0][away], Sersic2D(amplitude, r_e, n, x, y, e, theta)(X, Y)[away],
+                               rtol=1e-6)
+
+
+@pytest.mark.parametrize("values", PARAMETERS[::2])
+@pytest.mark.parametrize("k", range(7))
+def test_sersic_derivatives(values, k):
+    p, h = pack(*values), 1e-5
+    up, down = p.copy(), p.copy()
+    up[k] += h
+    down[k] -= h
+    numeric = (models(up)[0] - models(down)[0]) / (2 * h)
+    np.testing.assert_allclose(models(p)[k + 1], numeric, atol=1e-6 * np.abs(numeric).max())
+
+
+def test_cache_stamp_follows_every_kernel_file(tmp_path, monkeypatch):
+    for name in ("jit.py", "one.py", "two.py"):
+        (tmp_path / name).write_text(f"# {name}\n")
+    monkeypatch.setattr(jit, "__file__", str(tmp_path / "jit.py"))
+    before = jit._content_stamp()
+    assert jit._content_stamp() == before
+    (tmp_path / "two.py").write_text("# 2\n")
+    assert jit._content_stamp() != before
+
+
+def test_private_detail_of_numba_that_the_cache_relies_on():
+    from galbatch.morphology.kernels.engine import measure_range
+
+    assert measure_range._cache._cache_file._source_stamp == jit._STAMP
