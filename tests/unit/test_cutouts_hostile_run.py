@@ -1,0 +1,128 @@
+"""A run on a catalogue with every fault: healthy sources as if alone, all others in the ledger with cause."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from cutouts_field import SCALE, add_galaxy, gaussian_psf, noise_field, wcs_of, write_image
+
+from galbatch.errors import InputError
+from galbatch.run import process, verify
+from galbatch.types import Flag
+
+
+class Prior:
+    """The exact denoiser of a Gaussian field with a red spectrum: cheap."""
+
+    channels, target_fwhm_pix, sigma_min, sha256 = 1, 2.0, 0.01, "toy"
+
+    def denoise(self, x, sigma):
+        k = torch.fft.fftfreq(x.shape[-2])[:, None] ** 2 + torch.fft.rfftfreq(x.shape[-1])[None] ** 2
+        power = 100.0 / (1.0 + (k / 0.01) ** 1.5)
+        gain = power / (power + sigma[:, None, None, None] ** 2)
+        return torch.fft.irfft2(torch.fft.rfft2(x) * gain, s=x.shape[-2:])
+
+
+HEALTHY = {1: (60, 60), 2: (60, 150), 3: (90, 230)}
+FAULTS = {  # id: (x, y, flag or code, whether it fails)
+    11: (4, 100, Flag.EDGE, False),
+    12: (-100, 100, "OFF_IMAGE", True),
+    13: (120, 60, Flag.NONFINITE, False),
+    14: (30, 250, "ALL_MASKED", True),
+    15: (120, 100, Flag.ZERO_WEIGHT, False),
+    16: (120, 140, Flag.SATURATED, False),
+    17: (np.nan, 0, "BAD_POSITION", True),
+    18: (60, 105, Flag.DUPLICATE_POSITION, False),
+    19: (60.5, 105.5, Flag.DUPLICATE_POSITION, False),
+    20: (100, 190, "PSF_BAD", True),
+    21: (100, 170, "PSF_BAD", True),
+    22: (230, 100, "READ_ERROR", True),
+    23: (140, 180, Flag.BAND_MISSING, False),
+}
+
+
+@pytest.fixture(scope="module")
+def survey(tmp_path_factory):
+    """Bands a (tiles w and e, the latter cut short) and z (left half only)."""
+    folder = tmp_path_factory.mktemp("hostile")
+    image, err, mask = noise_field(3), np.full((300, 260), 0.5, "f4"), np.zeros((300, 260), np.int16)
+    for x, y in [*HEALTHY.values(), *[f[:2] for i, f in FAULTS.items() if i not in (12, 14, 17)]]:
+        add_galaxy(image, y, x, 300)
+    image[64, 122], image[65, 122] = np.nan, np.inf
+    err[95:98, 125] = 0
+    image[139:142, 119:122] = np.nan
+    mask[230:270, 10:50] = 4
+    full = wcs_of()
+    for name, x0, x1 in (("w", 0, 170), ("e", 150, 260), ("z", 0, 130)):
+        wcs = full.deepcopy()
+        wcs.wcs.crpix[0] -= x0
+        for plane, data in (("sci", image), ("err", err), ("mask", mask)):
+            write_image(folder / f"{name}_{plane}.fits", data[:, x0:x1].copy(), wcs, BUNIT="nJy")
+    bad = gaussian_psf()
+    bad[0, 0] = np.nan
+    write_image(folder / "psf.fits", np.stack([gaussian_psf(), bad]), PIXSCALE=SCALE)
+    plane = (
+        'sci = "{}_sci.fits"\nerr = "{}_err.fits"\nmask = "{}_mask.fits"\nmask_bits = [2]\npsf = "psf.fits"\n'
+    )
+    text = "stamp_pix = 24\n[bands.z]\n" + plane.replace("{}", "z")
+    for tile in "we":
+        text += f'[[bands.a.tiles]]\nname = "{tile}"\n' + plane.replace("{}", tile)
+    (folder / "s.toml").write_text(text)
+    (folder / "e_err.fits").write_bytes((folder / "e_err.fits").read_bytes()[:20_000])
+    return folder
+
+
+def catalogue(folder, name, rows):
+    x, y = (np.array([r[k] for r in rows.values()], float) for k in (0, 1))
+    ra, dec = np.full(len(x), np.nan), np.zeros(len(x))
+    good = np.isfinite(x)
+    ra[good], dec[good] = wcs_of().all_pix2world(x[good], y[good], 0)
+    ids = np.array(list(rows)) + 2**60
+    index = np.where(ids == 2**60 + 20, 1, np.where(ids == 2**60 + 21, 7, 0))
+    pq.write_table(
+        pa.table({"source_id": ids, "ra": ra, "dec": dec, "psf_index": index}), folder / f"{name}.parquet"
+    )
+    return folder / f"{name}.parquet"
+
+
+def run_on(folder, name, rows):
+    options = dict(prior=Prior(), cluster="none", draws=2, mode="fast", batch=8)
+    return process(catalogue(folder, name, rows), folder / "s.toml", folder / f"{name}.run", **options)
+
+
+def test_a_run_with_a_broken_tile_is_refused_before_it_starts(survey):
+    with pytest.raises(InputError, match=r"e_err\.fits is truncated"):
+        run_on(survey, "refused", HEALTHY)
+    assert not (survey / "refused.run").exists()
+
+
+def test_every_fault_is_in_the_ledger_and_the_healthy_are_as_if_alone(survey, monkeypatch):
+    # A file that is cut short during a run was whole for its preflight.
+    monkeypatch.setattr("galbatch.run.prepare.refuse_errors", lambda inputs: None)
+    check = "galbatch.cutouts.survey.check_survey"
+    monkeypatch.setattr(check, lambda survey, columns=None: [])
+    mixed = dict(sorted({**HEALTHY, **FAULTS}.items(), key=lambda item: item[0] % 7))
+    run = run_on(survey, "mixed", mixed)
+    alone = run_on(survey, "alone", HEALTHY)
+    rows = {int(r["source_id"]) - 2**60: r for r in run.catalog}
+    assert set(rows) == set(mixed) and verify(run.paths.root) == []
+    counts = run.summary
+    assert counts["ok"] + counts["flagged"] + counts["failed"] == counts["planned"] == len(mixed)
+    failures = pq.read_table(run.paths.root / "failures.parquet").to_pylist()
+    codes = {int(f["source_id"]) - 2**60: f["code"] for f in failures}
+    for source, (*_, cause, fails) in FAULTS.items():
+        assert (rows[source]["status"] == "failed") == fails, source
+        if fails:
+            assert codes[source] == cause
+        else:
+            assert int(rows[source]["flags"]) & cause, source
+    assert set(codes) == {s for s, f in FAULTS.items() if f[3]}
+    assert all(f["message"] for f in failures)
+    for row in alone.catalog:
+        source = int(row["source_id"])
+        twin = rows[source - 2**60]
+        assert twin["status"] == row["status"] != "failed" and twin["flags"] == row["flags"]
+        np.testing.assert_array_equal(run.observed(source), alone.observed(source))
+        difference = np.abs(np.asarray(run.samples(source)) - np.asarray(alone.samples(source)))
+        assert np.nanmax(difference) < 2e-3 * np.nanmax(np.abs(np.asarray(alone.samples(source))))
