@@ -86,7 +86,7 @@ def test_backends_agree_at_every_size(folder, backend):
         torch.testing.assert_close(other.denoise(x, sigma), eager.denoise(x, sigma), atol=2e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["torchscript", "pt2"])
+@pytest.mark.parametrize("kind", ["torchscript", pytest.param("pt2", marks=pytest.mark.slow)])
 def test_exports_run_without_the_package(folder, tmp_path, kind):
     model = load_prior(folder, device="cpu", backend="eager").model
     path = tmp_path / ("m.ts" if kind == "torchscript" else "m.pt2")
