@@ -29,10 +29,16 @@ def test_notebook_runs(path, folder):
     assert len(settings) == 1
     settings[0].source = settings[0].source.replace(SETTINGS, 'LIMIT, DRAWS, MODE = 3, 3, "fast"')
     # Any exception in a cell raises here.
-    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3",
-                            resources={"metadata": {"path": str(folder)}}).execute()  # fmt: skip
-    pictures = [out for cell in notebook.cells if cell.cell_type == "code" for out in cell.outputs
-                if "image/png" in out.get("data", {})]  # fmt: skip
+    nbclient.NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+    ).execute()
+    pictures = [
+        out
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for out in cell.outputs
+        if "image/png" in out.get("data", {})
+    ]
     assert pictures, "the notebook shows no picture"
 
 
