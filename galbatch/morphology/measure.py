@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from galbatch.errors import InputError
+from galbatch.morphology.flags import MorphFlag
 from galbatch.morphology.plugins import StatisticInput, evaluate, installed_statistics
 from galbatch.morphology.quantities import GROUPS, QUANTITIES
 
@@ -69,6 +70,7 @@ def measure(images, pixel_scale_arcsec: float, segmap=None, sky_sigma=None, cent
     _run(lambda first, last: measure_range(*arguments, first, last, out, flags), n, threads)
     if psf is not None and "sersic" in groups:
         _refit(out, flags, images, (seg, seg_of, bad, bad_of, noise, noise_of), psf, map_of)
+    _beyond_stamp(out, flags, shape)
     result = _result(out, flags, pixel_scale_arcsec)
     return _with_plugins(result, images, (seg, seg_of, bad, bad_of, noise, noise_of), pixel_scale_arcsec)
 
@@ -93,8 +95,8 @@ def _maps(name, value, n, shape, dtype, fill, map_of):
     value = _owned(value, dtype)
     if value.shape == shape:
         return value[None], np.zeros(n, dtype=np.int64)
-    rows = n if map_of is None else int(map_of.max(initial=-1)) + 1
-    if value.ndim != 3 or value.shape[1:] != shape or len(value) < rows:
+    fits = len(value) == n if map_of is None else len(value) > map_of.max(initial=-1)
+    if value.ndim != 3 or value.shape[1:] != shape or not fits:
         raise InputError(f"measure: {name} has shape {value.shape}, the images {(n, *shape)}: "
                          f"give one map of shape {shape} for all, or one an image.")
     return value, np.arange(n) if map_of is None else map_of
@@ -156,6 +158,17 @@ def _run(work, n, threads):
         for done in [pool.submit(work, a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]:
             done.result()
     return None
+
+
+def _beyond_stamp(out, flags, shape):
+    """A Petrosian radius that was reached only because the annulus ran off the stamp is none."""
+    names = list(QUANTITIES)
+    x, y = out[:, names.index("xc_asymmetry")], out[:, names.index("yc_asymmetry")]
+    corner = np.hypot(np.maximum(x, shape[1] - 1 - x) + 0.5, np.maximum(y, shape[0] - 1 - y) + 0.5)
+    petro = names.index("r_petro")
+    beyond = out[:, petro] > corner - 1.5
+    out[beyond, petro:petro + 2] = np.nan
+    flags[beyond] |= int(MorphFlag.PETRO_LARGE)
 
 
 def _with_plugins(result, images, maps, pixel_scale_arcsec):

@@ -44,7 +44,7 @@ def test_radii_are_in_arcsec_and_the_rest_does_not_depend_on_the_scale(disc):
 
 def test_exponential_disc_has_its_own_numbers(disc):
     row = measure(disc, 1.0, **NOISE_FREE)[0]
-    assert row["xc_centroid"] == pytest.approx(31.5, abs=0.02) and row["yc_centroid"] == pytest.approx(32.0, abs=0.02)
+    assert row["xc_centroid"] == pytest.approx(31.5, abs=0.02) and row["yc_centroid"] == pytest.approx(32.0, abs=0.05)
     assert row["r50"] == pytest.approx(6.0, rel=0.03)
     assert row["flux_njy"] == pytest.approx(1000, rel=0.02)
     assert row["mag_ab"] == pytest.approx(31.4 - 2.5 * np.log10(row["flux_njy"]))
