@@ -1,0 +1,72 @@
+"""The statistics that judge calibration are themselves tested: they pass what is right and fail what is wrong."""
+
+import numpy as np
+import pytest
+
+from galbatch.validate.ranks import LEVELS, coverage, rank_histogram_p, ranks, tarp
+from galbatch.validate.study import Study
+from galbatch.validate.verdict import verdict
+
+
+def draws_and_truth(width=1.0, shift=0.0, n=2000, k=15, d=4, seed=0):
+    rng = np.random.default_rng(seed)
+    centre = rng.standard_normal((n, d))
+    truth = centre + rng.standard_normal((n, d))
+    return centre[:, None] + shift + width * rng.standard_normal((n, k, d)), truth, rng
+
+
+@pytest.mark.parametrize("k", [3, 15])
+def test_coverage_of_exact_draws_is_nominal_at_any_number_of_draws(k):
+    draws, truth, rng = draws_and_truth(k=k)
+    value, error, n = coverage(ranks(draws, truth, rng))
+    assert n == 2000
+    np.testing.assert_array_less(np.abs(value - LEVELS), 4 * error)
+    assert (error < 0.02).all()
+
+
+@pytest.mark.parametrize(("width", "sign"), [(0.7, -1), (1.4, 1)])
+def test_coverage_sees_a_wrong_width(width, sign):
+    draws, truth, rng = draws_and_truth(width)
+    value, error, _ = coverage(ranks(draws, truth, rng))
+    assert (sign * (value - LEVELS) > 4 * error).all()
+
+
+def test_errors_come_from_galaxies_not_pixels():
+    """A thousand copies of one pixel know no more than one."""
+    draws, truth, rng = draws_and_truth(n=200, d=1)
+    u = ranks(draws, truth, rng)
+    _, single, _ = coverage(u)
+    _, copied, _ = coverage(np.repeat(u, 1000, axis=1))
+    np.testing.assert_allclose(copied, single, rtol=0.5)
+
+
+def test_ties_and_missing_values():
+    rng = np.random.default_rng(0)
+    u = ranks(np.zeros((5000, 9, 1)), np.zeros((5000, 1)), rng)
+    assert rank_histogram_p(u[:, 0]) > 1e-3
+    u = ranks(np.full((3, 4, 1), np.nan), np.zeros((3, 1)), rng)
+    assert np.isnan(u).all()
+    assert np.isnan(coverage(u)[0]).all()
+
+
+def test_rank_histogram_and_tarp_see_bias_and_pass_the_truth():
+    draws, truth, rng = draws_and_truth()
+    assert rank_histogram_p(ranks(draws, truth, rng)[:, 0]) > 1e-3
+    levels, expected = tarp(draws, truth, np.roll(truth, 1, 0), rng)
+    assert np.abs(expected - levels).max() < 0.05
+    biased, truth, rng = draws_and_truth(shift=0.5)
+    assert rank_histogram_p(ranks(biased, truth, rng)[:, 0]) < 1e-6
+    wide, truth, rng = draws_and_truth(width=2.0)
+    levels, expected = tarp(wide, truth, np.roll(truth, 1, 0), rng)
+    assert np.abs(expected - levels).max() > 0.1
+
+
+def test_verdict_fails_what_misses_its_target():
+    study = Study(numbers={"tarp_a": 0.05, "galaxies": 400, "flux_mean_z": 0.02, "flux_mean_z_error": 0.05, "evaluations": 30.0})
+    good = {"what": "pixels", "bin": "all", "n": 400, "coverage": [0.51, 0.67, 0.91, 0.95], "error": [0.01] * 4}
+    study.rows = [good]
+    assert all(c["passed"] for c in verdict(study))
+    study.rows = [{**good, "coverage": [0.51, 0.60, 0.91, 0.95]}]
+    assert [c["name"] for c in verdict(study) if not c["passed"]] == ["pixels [all] 68%"]
+    study.rows, study.numbers = [good], {**study.numbers, "tarp_a": 0.4, "flux_mean_z": 0.5, "evaluations": 60.0}
+    assert len([c for c in verdict(study) if not c["passed"]]) == 3
