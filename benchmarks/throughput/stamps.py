@@ -54,24 +54,47 @@ def segments(images, sigma):
 
 def real(folder: Path, npix: int = 100):
     """[(name, image, segment, sigma)] of real JWST and HST galaxies in ``folder``; empty if it is not there."""
-    from astropy.io import fits
-
-    found = []
-    for path in sorted((folder / "jwst_ceers").glob("*/f???w.fits")):
-        found.append((f"ceers {path.parent.name} {path.stem}", fits.getdata(path)))
-    archive = folder / "hst_galaxies" / "hst_candels_201x3_192px_0.06arcsec.npz"
-    if archive.exists():
-        cube = np.load(archive, allow_pickle=False)["images"][::8, 1]
-        found += [(f"hst {i}", image) for i, image in enumerate(cube)]
     stamps = []
-    for name, image in found:
+    for name, image, sigma in [*_ceers(folder), *_cosmos(folder), *_hst(folder)]:
         image = np.asarray(image, dtype=np.float32)
         cut = [max(0, (size - npix) // 2) for size in image.shape]
         image = image[cut[0]:cut[0] + npix, cut[1]:cut[1] + npix]
         edge = np.concatenate([image[:8].ravel(), image[-8:].ravel()])
         edge = edge[np.isfinite(edge)]
+        if not edge.size:
+            continue
         image = image - np.median(edge)
-        sigma = 1.4826 * np.median(np.abs(edge - np.median(edge)))
-        if np.isfinite(sigma) and sigma > 0:
-            stamps.append((name, image, segments(image[None], [sigma])[0], float(sigma)))
+        sigma = sigma or 1.4826 * np.median(np.abs(edge - np.median(edge)))
+        stamps.append((name, image, segments(image[None], [sigma])[0], float(sigma)))
     return stamps
+
+
+def _ceers(folder):
+    from astropy.io import fits
+
+    for path in sorted((folder / "jwst_ceers").glob("*/f???w.fits")):
+        yield f"ceers {path.parent.name} {path.stem}", fits.getdata(path), None
+
+
+def _cosmos(folder):
+    from astropy.io import fits
+    from astropy.table import Table
+    from astropy.wcs import WCS
+
+    path = folder / "jwst_cosmosweb" / "f444w_sci.fits"
+    if not path.exists():
+        return
+    mosaic, header = fits.getdata(path, header=True)
+    table = Table.read(path.with_name("f444w_catalog.parquet"))
+    xs, ys = WCS(header).all_world2pix(table["ra"], table["dec"], 0)
+    for row, x, y in zip(table, np.rint(xs).astype(int), np.rint(ys).astype(int), strict=True):
+        stamp = mosaic[max(0, y - 32):y + 32, max(0, x - 32):x + 32]
+        if stamp.shape == (64, 64):
+            yield f"cosmos-web {row['source_id']}", stamp, float(row["mad_sigma"])
+
+
+def _hst(folder):
+    path = folder / "hst_galaxies" / "hst_candels_201x3_192px_0.06arcsec.npz"
+    if path.exists():
+        for i, image in enumerate(np.load(path, allow_pickle=False)["images"][::8, 1]):
+            yield f"hst {8 * i}", image, float(np.percentile(image[image > 0], 20))  # its sky was set to exactly 0
