@@ -38,6 +38,10 @@ def test_random_kills(serial, survey, tmp_path, kills):
             committed = now
     if (out / "manifest.json").exists():
         resume(out, prior=toys.GaussianPrior(), cluster="none")
+    else:  # every kill came before the run had begun
+        child = start(survey, out)
+        text, _ = child.communicate()
+        assert child.returncode == 0, text
     assert toys.product(out) == toys.product(serial) and verify(out) == []
 
 

@@ -189,9 +189,10 @@ def test_galfit_start_file_and_images(run, tmp_path, monkeypatch):
     starts = export_galfit(run, [1001], tmp_path)
     assert [p.name for p in starts] == ["1001_f200w.galfit", "1001_f444w.galfit"]
     text = starts[0].read_text()
-    values = dict(
-        line.split(")", 1) for line in text.splitlines() if ")" in line and not line.startswith("#")
-    )
+    values = {}  # the first of a number is the Sersic component, a later one the sky
+    for line in text.splitlines():
+        if ")" in line and not line.startswith("#"):
+            values.setdefault(*line.split(")", 1))
     for letter in "ACDF":
         assert (tmp_path / values[letter].strip()).exists()
     assert values["H"].split() == ["1", "16", "1", "16"] and values["J"].strip() == "31.4"
