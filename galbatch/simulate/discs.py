@@ -55,8 +55,8 @@ def _arms(rng: np.random.Generator, p: _Plane, pitch: float, inner: float) -> tu
     if number % 2 == 0 and rng.random() < 0.3:  # every second arm weaker
         weak = 1.0 - rng.uniform(0.3, 0.8) * (0.5 + 0.5 * np.cos(0.5 * phase))
         arms = arms * weak
-    elif rng.random() < 0.35:  # one side stronger
-        arms = arms * (1.0 - rng.uniform(0.2, 0.6) * (0.5 + 0.5 * np.cos(p.phi - rng.uniform(0, 6.28))))
+    elif rng.random() < 0.2:  # one side stronger
+        arms = arms * (1.0 - rng.uniform(0.1, 0.5) * (0.5 + 0.5 * np.cos(p.phi - rng.uniform(0, 6.28))))
     onset = 1.0 / (1.0 + np.exp(-(p.r - inner) / 0.12))
     end = 1.0 / (1.0 + np.exp((p.r - rng.uniform(2.6, 5.0)) / 0.4))
     return arms * onset * end, lanes * onset * end
@@ -109,7 +109,7 @@ def _assemble(
 
 
 def _optical_depth(rng: np.random.Generator) -> float:
-    return float(min(math.exp(rng.normal(math.log(0.55), 0.9)), 5.0))
+    return float(min(math.exp(rng.normal(math.log(0.45), 0.9)), 5.0))
 
 
 @dataclass
@@ -146,22 +146,25 @@ def spiral_disc(rng: np.random.Generator, scale_pix: float, kind: str) -> Disc:
     if rng.random() < 0.35:  # a break in the outer disc
         edge = 1.0 / (1.0 + np.exp((p.r - rng.uniform(2.2, 4.0)) / 0.25))
         layers.old, layers.young, tau = layers.old * edge, layers.young * edge, tau * edge
-    thick = rng.uniform(0.10, 0.3) if kind == "clumpy" else rng.uniform(0.06, 0.22)
+    thick = rng.uniform(0.12, 0.36) if kind == "clumpy" else rng.uniform(0.07, 0.28)
     return _assemble(p, scale_pix, layers.old, layers.young, tau, young_share, thick)
 
 
 def _smooth_layers(rng: np.random.Generator, p: _Plane, inner: float) -> _Layers:
-    """Exponential layers; young stars and dust are depleted inside ``inner``."""
+    """Nearly exponential layers, cored; young stars and dust are depleted inside ``inner``."""
+    core = rng.uniform(0.0, 0.7)
+    steep = rng.uniform(0.9, 1.35)
+    old = np.exp(-(np.hypot(p.r, core) ** steep))
     young = np.exp(-p.r / rng.uniform(0.9, 1.5))
-    hole = 1.0 - rng.uniform(0.0, 0.95) * np.exp(-((p.r / inner) ** 2))
-    return _Layers(np.exp(-p.r), young * hole, np.exp(-p.r / rng.uniform(0.9, 1.6)) * hole)
+    hole = 1.0 - rng.uniform(0.0, 0.8) * np.exp(-((p.r / inner) ** 2))
+    return _Layers(old, young * hole, np.exp(-p.r / rng.uniform(0.9, 1.6)) * hole)
 
 
 def _add_arms(
     rng: np.random.Generator, p: _Plane, layers: _Layers, kind: str, pitch: float, inner: float
 ) -> None:
     """Spiral arms: strong in young stars, weaker in old ones, dust along their inner edges."""
-    strength = rng.uniform(0.1, 0.3) if kind == "clumpy" else rng.uniform(0.5, 0.97)
+    strength = rng.uniform(0.1, 0.3) if kind == "clumpy" else rng.uniform(0.25, 0.95)
     if kind == "flocculent":
         strength *= 0.35
     arms, lanes = _arms(rng, p, pitch, inner)
@@ -172,34 +175,37 @@ def _add_arms(
 
 def _roughen(rng: np.random.Generator, p: _Plane, layers: _Layers, kind: str, pitch: float) -> None:
     """Sheared patches, dust filaments, lopsidedness and clumps; young stars then sum to 1."""
-    rough = {"flocculent": rng.uniform(0.7, 1.3), "clumpy": rng.uniform(0.5, 1.1)}.get(
-        kind, rng.uniform(0.2, 0.8)
+    rough = {"flocculent": rng.uniform(0.4, 1.1), "clumpy": rng.uniform(0.3, 0.9)}.get(
+        kind, 0.05 + 0.75 * rng.beta(1.2, 2.2)
     )
     if kind == "lenticular":
         rough = 0.1
     young = layers.young * np.exp(rough * sheared_field(rng, p.log_r, p.phi, pitch, 2.6))
     filaments = sheared_field(rng, p.log_r, p.phi, pitch, 2.4)
-    layers.dust = layers.dust * np.exp(0.8 * filaments - 0.3)
-    lopsided = 1.0 + np.tanh(abs(rng.normal(0.0, 0.22)) * p.r * np.cos(p.phi - rng.uniform(0, 6.28)))
+    layers.dust = layers.dust * np.exp(rng.uniform(0.2, 0.9) * filaments - 0.3)
+    tilt = abs(rng.normal(0.0, 0.2 if rng.random() < 0.2 else 0.06))
+    lopsided = 1.0 + np.tanh(tilt * p.r * np.cos(p.phi - rng.uniform(0, 6.28)))
     layers.old = np.clip(layers.old, 0, None) * lopsided
     layers.young = _add_clumps(rng, p, _unit_sum(np.clip(young, 0, None) * lopsided), kind)
 
 
 def _young_share(rng: np.random.Generator, kind: str) -> float:
     """Share of the red light that young stars give."""
-    by_kind = {"lenticular": rng.uniform(0.0, 0.06), "disc": rng.uniform(0.02, 0.4)}
-    share = by_kind.get(kind, rng.uniform(0.12, 0.7))
-    return rng.uniform(0.35, 0.9) if kind == "clumpy" else share
+    by_kind = {"lenticular": rng.uniform(0.0, 0.06), "disc": rng.uniform(0.02, 0.35)}
+    share = by_kind.get(kind, rng.uniform(0.08, 0.6))
+    return rng.uniform(0.3, 0.8) if kind == "clumpy" else share
 
 
 def _add_clumps(rng: np.random.Generator, p: _Plane, young: np.ndarray, kind: str) -> np.ndarray:
     if kind == "lenticular":
         return young
     if kind in ("clumpy", "irregular"):
-        count, share, size = int(rng.integers(4, 40)), rng.uniform(0.2, 0.8), rng.uniform(0.08, 0.22)
+        count, share = int(rng.integers(6, 60)), 0.08 + 0.6 * rng.beta(1.3, 2.0)
+        size = rng.uniform(0.06, 0.18)
     else:
-        count, share, size = int(rng.integers(20, 250)), rng.uniform(0.03, 0.5), rng.uniform(0.03, 0.09)
-    clumps = clump_map(rng, young, count, rng.uniform(1.5, 2.1), size * p.unit_pix)
+        count, share = int(rng.integers(30, 300)), 0.45 * rng.beta(1.0, 3.0)
+        size = rng.uniform(0.03, 0.09)
+    clumps = clump_map(rng, young, count, rng.uniform(1.6, 2.2), size * p.unit_pix)
     return np.asarray((1.0 - share) * young + share * clumps)
 
 
@@ -208,20 +214,20 @@ def irregular_disc(rng: np.random.Generator, scale_pix: float) -> Disc:
     p = _Plane(scale_pix, min(5.0, 88.0 / scale_pix))
     patch = random_field(rng, MAP_SIZE, rng.uniform(2.8, 3.8), k_low=rng.uniform(3.0, 7.0))
     other = random_field(rng, MAP_SIZE, 3.0, k_low=4.0)
-    dx, dy = rng.normal(0.0, 0.35, 2)
+    dx, dy = rng.normal(0.0, 0.3 if rng.random() < 0.3 else 0.12, 2)
     q = rng.uniform(0.4, 1.0)
     steep = rng.uniform(1.0, 1.8)
     r_old = np.hypot(p.x, p.y / max(q, 0.55))
     r_young = np.hypot(p.x - dx, (p.y - dy) / q)
-    old = np.exp(-(r_old**steep) / 1.2 + rng.uniform(0.0, 0.5) * other)
-    young = np.exp(-(r_young**steep) / 1.2 + rng.uniform(0.4, 1.2) * patch)
-    if rng.random() < 0.35:  # a single bent arm, tadpole or comma
+    old = np.exp(-(r_old**steep) / 1.2 + rng.uniform(0.0, 0.35) * other)
+    young = np.exp(-(r_young**steep) / 1.2 + rng.uniform(0.2, 0.9) * patch)
+    if rng.random() < 0.25:  # a single bent arm, tadpole or comma
         arm, _ = _arms(rng, p, math.radians(rng.uniform(15, 45)), 0.3)
         young = young * (0.3 + 2.5 * arm)
         old = old * (0.7 + 0.8 * arm)
     young = _add_clumps(rng, p, _unit_sum(young), "irregular")
-    tau = _optical_depth(rng) * np.exp(-p.r / 1.3 + 0.9 * random_field(rng, MAP_SIZE, 3.0, k_low=6.0) - 0.4)
-    return _assemble(p, scale_pix, old, young, tau, rng.uniform(0.3, 0.95), rng.uniform(0.2, 0.5))
+    tau = _optical_depth(rng) * np.exp(-p.r / 1.3 + 0.6 * random_field(rng, MAP_SIZE, 3.0, k_low=6.0) - 0.3)
+    return _assemble(p, scale_pix, old, young, tau, rng.uniform(0.2, 0.9), rng.uniform(0.2, 0.5))
 
 
 def disc_geometry(rng: np.random.Generator, disc: Disc, x_pix: float, y_pix: float) -> DiscGeometry:

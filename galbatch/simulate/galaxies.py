@@ -16,17 +16,17 @@ from .projection import DiscGeometry, front_fraction, project_disc
 from .spheroids import Spheroid, paint_point, paint_shells, paint_spheroid
 
 KINDS = {
-    "spiral": 0.12,
-    "barred": 0.11,
-    "flocculent": 0.09,
-    "clumpy": 0.11,
+    "spiral": 0.14,
+    "barred": 0.12,
+    "flocculent": 0.10,
+    "clumpy": 0.08,
     "ring": 0.04,
-    "disc": 0.09,
-    "lenticular": 0.06,
-    "irregular": 0.11,
-    "merger": 0.13,
+    "disc": 0.13,
+    "lenticular": 0.08,
+    "irregular": 0.09,
+    "merger": 0.09,
     "elliptical": 0.10,
-    "shell": 0.04,
+    "shell": 0.03,
 }
 """Kinds of galaxy and their share: roughly what JWST sees at redshifts 0.5 to 4."""
 
@@ -130,7 +130,7 @@ def _disc_galaxy(
     red = (1.0 - share) * planes[0] + share * planes[1]
     blue = (1.0 - share) * old_blue * planes[2] + share * young_blue * planes[3]
     top = {"lenticular": 0.7, "irregular": 0.08, "clumpy": 0.25}.get(kind, 0.45)
-    bulge_share = top * rng.beta(1.3, 1.8)
+    bulge_share = top * rng.beta(0.9, 2.4)
     if bulge_share > 0.02:
         bulge = _bulge(rng, geometry, scale, npix) * np.float32(bulge_share / (1.0 - bulge_share))
         front = front_fraction(geometry, npix)
@@ -153,9 +153,9 @@ def _flattening(q0: float, geometry: DiscGeometry) -> float:
 
 
 def _bulge(rng: np.random.Generator, geometry: DiscGeometry, scale: float, npix: int) -> np.ndarray:
-    """A bulge of flux 1: Sersic index about 2, a third of the disc's scale length."""
+    """A bulge of flux 1: Sersic index about 1.6, a third of the disc's scale length."""
     q = _flattening(rng.uniform(0.5, 0.95), geometry)
-    n = float(np.clip(rng.lognormal(math.log(2.0), 0.5), 0.7, 5.0))
+    n = float(np.clip(rng.lognormal(math.log(1.6), 0.5), 0.6, 5.0))
     r_eff = max(float(np.clip(rng.lognormal(math.log(0.35), 0.45), 0.08, 1.0)) * scale, 0.5)
     return paint_spheroid(
         Spheroid(geometry.x_pix, geometry.y_pix, r_eff, n, q, geometry.position_angle), npix
@@ -176,7 +176,7 @@ def _spheroidal(
     rng: np.random.Generator, npix: int, kind: str, unit: float, x: float, y: float
 ) -> np.ndarray:
     r_eff = _scale(rng, unit, 4.5, 14.0)
-    n = float(np.clip(rng.lognormal(math.log(3.2), 0.4), 1.0, 6.5))
+    n = float(np.clip(rng.lognormal(math.log(2.3), 0.45), 0.8, 6.5))
     q, angle = rng.uniform(0.45, 1.0), rng.uniform(0.0, 2.0 * math.pi)
     boxy = float(np.clip(rng.normal(2.0, 0.12), 1.7, 2.5)) if rng.random() < 0.5 else 2.0
     body = Spheroid(x, y, r_eff * (3.0 / (n + 2.0)) ** 0.5, n, q, angle, boxy, rng.normal(0.0, 0.15))

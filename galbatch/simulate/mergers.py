@@ -13,7 +13,7 @@ from .texture import random_field
 
 
 def _draw_orbit(rng: np.random.Generator) -> Orbit:
-    late = rng.random() < 0.35  # coalescing: double nuclei, plumes
+    late = rng.random() < 0.45  # coalescing: double nuclei, plumes
     return Orbit(
         mass_ratio=math.exp(rng.uniform(math.log(0.12), 0.0)),
         pericentre=rng.uniform(0.8, 3.0) if late else rng.uniform(1.5, 6.0),
@@ -37,7 +37,7 @@ def _sheet_weights(rng: np.random.Generator) -> np.ndarray:
     texture = random_field(rng, N_AZIMUTH, 3.4, k_low=4.0)[: N_RADIUS - 1]
     old = (mass * np.exp(-middle))[:, None] * np.ones(N_AZIMUTH)
     young = (mass * np.exp(-middle / rng.uniform(1.0, 1.6)))[:, None] * np.exp(
-        rng.uniform(0.4, 1.3) * texture
+        rng.uniform(0.2, 0.9) * texture
     )
     dust = (mass * np.exp(-middle / 1.2))[:, None] * np.exp(0.6 * texture)
     return np.stack([old / old.sum(), young / young.sum(), dust / dust.sum()])
@@ -109,7 +109,7 @@ def _colour(
 ) -> np.ndarray:
     """Stars and a patchy dust mixed with them, in two bands: a slab attenuates by (1 - exp(-tau)) / tau."""
     npix = bulges.shape[0]
-    share = rng.uniform(0.15, 0.8)
+    share = rng.uniform(0.1, 0.7)
     old, young, dust = planes
     patches = np.exp(0.6 * random_field(rng, npix, 4.0, k_low=5.0) - 0.2)
     tau = rng.lognormal(math.log(1.2), 0.8) * dust / max(float(np.percentile(dust, 99.7)), 1e-12) * patches
