@@ -7,6 +7,7 @@ file.
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from galbatch.errors import InputError
 from galbatch.store.paths import replacing
 
 PASS = "cat:"
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.]+")
 _ROW_GROUP = 65_536
 
 
@@ -34,7 +36,13 @@ class PlanBatch:
 
     @property
     def name(self) -> str:
-        return f"galbatch-batch-{self.batch:06d}"
+        """Number of the batch and, where the plan knows it, the tile of its first source (``+2``: two more
+        tiles)."""
+        tiles = dict.fromkeys(str(tile) for tile in self.columns.get("tile", ()) if tile)
+        if not tiles:
+            return f"galbatch-batch-{self.batch:06d}"
+        first = _UNSAFE.sub("_", next(iter(tiles)))[:40]
+        return f"galbatch-batch-{self.batch:06d}-tile-{first}" + (f"+{len(tiles) - 1}" if len(tiles) > 1 else "")
 
     def __len__(self) -> int:
         return len(self.columns["source_id"])

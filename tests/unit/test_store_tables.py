@@ -87,9 +87,9 @@ def test_plan_is_sorted_by_tile_then_row_and_streams(tmp_path, spill):
     assert table["slot"].to_pylist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
     batches = list(iter_plan(paths.plan))
     assert [b.name for b in batches] == [
-        "galbatch-batch-000000",
-        "galbatch-batch-000001",
-        "galbatch-batch-000002",
+        "galbatch-batch-000000-tile-a",
+        "galbatch-batch-000001-tile-a+1",
+        "galbatch-batch-000002-tile-b",
     ]
     assert batches[0].columns["source_id"].tolist() == [2**60 + r for r in (1, 3, 5, 7)]
     assert plan_rows(paths.plan) == 10 and not list(tmp_path.glob(".plan-*"))
