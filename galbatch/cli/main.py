@@ -38,6 +38,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
     "Models and mocks": {
         "simulate": "Make mock galaxies and mock survey fields with known truth.",
+        "fetch-tng": "Fetch simulated galaxy images of IllustrisTNG with your own key.",
         "train": "Train a prior from galaxy images.",
         "model": "Describe, convert or evaluate a model folder.",
     },
@@ -61,7 +62,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        return import_module(f"galbatch.cli.{cmd_name}").command
+        return import_module(f"galbatch.cli.{cmd_name.replace('-', '_')}").command
 
     def resolve_command(self, ctx: click.Context, args: list[str]):
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):

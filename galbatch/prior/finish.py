@@ -10,7 +10,7 @@ import torch
 
 from galbatch.prior.checkpoint import load_state
 from galbatch.prior.evaluate import fit_sigma_map, response_table
-from galbatch.prior.fit import LIBRARIES, FitConfig
+from galbatch.prior.fit import LIBRARIES, FitConfig, starting_model
 from galbatch.prior.library import Library
 from galbatch.prior.model import save_model
 from galbatch.prior.network import Denoiser, NetworkConfig
@@ -114,7 +114,11 @@ def describe_training(config: FitConfig, meta: dict, width: float) -> dict:
     device = (
         f"{torch.cuda.get_device_name()}" if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"
     )
-    return {
+    before = {}
+    if t.start:
+        folder, card = starting_model(config)
+        before = {"started_from": {"name": card.name, "sha256": card.sha256, "training": card.training}}
+    return before | {
         "steps": meta["step"],
         "hours": round(meta["elapsed_s"] / 3600, 3),
         "batch": t.batch,

@@ -18,8 +18,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from galbatch.errors import ConfigError
+from galbatch.errors import ConfigError, ModelError
+from galbatch.prior.card import Card
 from galbatch.prior.library import Library
+from galbatch.prior.model import CARD, SHIPPED, load_weights
 from galbatch.prior.network import NetworkConfig
 from galbatch.prior.sources import DataConfig, build_libraries
 from galbatch.prior.stamps import StampConfig, StampSource
@@ -119,6 +121,8 @@ def fit(
     )
     if (folder / "checkpoint.safetensors").is_file():
         trainer.load()
+    elif config.training.start:
+        trainer.start_from(load_weights(*starting_model(config)))
     validation = Validation(StampSource(held, config.stamps).draw(96, 72, (99,)))
     saved, begun = time.monotonic(), trainer.step
     while trainer.progress() < 1 and (stop_after is None or trainer.step - begun < stop_after):
@@ -135,6 +139,20 @@ def fit(
     if rank == 0:
         trainer.save()
     return trainer
+
+
+def starting_model(config: FitConfig) -> tuple[Path, Card]:
+    """Folder and card of the model that training starts from. Raises ``ModelError`` when its network is another."""
+    start = config.training.start
+    folder = SHIPPED if start == "shipped" else config.base / Path(str(start)).expanduser()
+    card = Card.load(folder / CARD)
+    wanted = json.loads(json.dumps(config.network.to_dict()))
+    if card.network != wanted:
+        raise ModelError(
+            f"{folder}: network {card.network}, the configuration asks for {wanted}: training can only start "
+            "from weights of the same network; change [network] or remove training.start."
+        )
+    return folder, card
 
 
 def validate(trainer: Trainer, validation: Validation) -> dict[str, float]:

@@ -34,7 +34,8 @@ class TrainConfig:
 
     The learning rate warms up over ``warmup`` steps, stays, and falls to zero over the last ``decay`` of the
     training, which ends after ``steps`` or, if given, ``hours`` of work, whichever is first. Noise levels are
-    log-uniform within ``sigma_core`` with share ``core_fraction`` and within ``sigma_wide`` else.
+    log-uniform within ``sigma_core`` with share ``core_fraction`` and within ``sigma_wide`` else. ``start``: a
+    model folder of the same network whose weights training begins with ("shipped": the package's own).
     """
 
     steps: int = 12000
@@ -55,6 +56,7 @@ class TrainConfig:
     seed: int = 1
     checkpoint_every_s: float = 120.0
     validate_every: int = 500
+    start: str | None = None
 
     def __post_init__(self):
         for name in ("sizes", "size_shares", "betas", "sigma_core", "sigma_wide", "ema"):
@@ -229,6 +231,13 @@ class Trainer:
             tensors,
             {"step": self.step, "elapsed_s": self.elapsed_s, "network": self.network_config.to_dict()},
         )
+
+    @torch.no_grad()
+    def start_from(self, model: Denoiser):
+        """Begin with the weights of ``model``, a network of the same configuration."""
+        for i, (p, value) in enumerate(zip(self.params, model.parameters(), strict=True)):
+            for target in (p, *(average[i] for average in self.ema.values())):
+                target.copy_(value)
 
     def load(self, path=None):
         """Continue from a checkpoint. Raises ``ModelError`` when it belongs to another network."""

@@ -8,9 +8,10 @@ import torch
 from click.testing import CliRunner
 
 from galbatch.errors import ConfigError, ModelError
+from galbatch.prior.finish import describe_training
 from galbatch.prior.fit import fit, load_config
 from galbatch.prior.library import Library, SourceImage
-from galbatch.prior.network import NetworkConfig
+from galbatch.prior.network import Denoiser, NetworkConfig
 from galbatch.prior.optimiser import orthogonalise
 from galbatch.prior.stamps import StampSource
 from galbatch.prior.training import TrainConfig, Trainer, draw_sigma, ema_exponent, sigma_bin
@@ -41,6 +42,28 @@ def test_killed_and_resumed_training_has_the_same_curve(tmp_path, source):
     assert curve == straight
     for a, b in zip(whole.ema["0.05"], second.ema["0.05"], strict=True):
         assert torch.equal(a, b)
+
+
+def test_training_starts_from_the_weights_of_a_model_folder(tmp_path, config):
+    from galbatch.prior.model import save_model
+
+    first = Denoiser(NETWORK)
+    with torch.no_grad():
+        for p in first.parameters():
+            p.add_(0.01)
+    spectra = {"spectrum": {"k": [0.0], "power": [1.0]},
+               "residual_spectrum": {"k": [0.0], "sigma": [1.0], "power": [[1.0]]}}  # fmt: skip
+    card = save_model(tmp_path / "first", first, {"name": "first", "network": NETWORK.to_dict(), "max_sd": 1.0,
+                      "target_fwhm_pix": 2.0, "sigma_data": 0.2, **spectra})  # fmt: skip
+    config.write_text(config.read_text().replace("[training]", 'sigma_data = 0.2\n[training]\nstart = "first"\nlearning_rate = 0.0'))
+    settings = load_config(config)
+    trainer = fit(settings, tmp_path / "out", stop_after=2)
+    for p, q in zip(trainer.params, first.parameters(), strict=True):
+        assert torch.equal(p, q)
+    assert describe_training(settings, {"step": 2, "elapsed_s": 1.0}, 0.05)["started_from"]["sha256"] == card.sha256
+    config.write_text(config.read_text().replace("widths = [8, 12, 16]", "widths = [8, 12, 20]"))
+    with pytest.raises(ModelError, match="same network"):
+        fit(load_config(config), tmp_path / "other", stop_after=1)
 
 
 def test_checkpoint_of_another_network_is_refused(tmp_path, source):

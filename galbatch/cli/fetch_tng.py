@@ -1,0 +1,73 @@
+"""``galbatch fetch-tng``: simulated galaxy images of the IllustrisTNG project, with the user's own key."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command(name="fetch-tng")
+@click.argument("kind", type=click.Choice(["hsc-idealized", "hsc-realistic", "jwst", "sdss"]))
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("tng"), show_default=True,
+              help="Folder to fill; galbatch train reads it.")  # fmt: skip
+@click.option("--sim", default="TNG50-1", show_default=True, help="Simulation.")
+@click.option("--snapshot", type=int, help="72 to 91 for HSC, 95 or 99 for SDSS; without it, the latest.")
+@click.option("--view", type=click.Choice(["v0", "v1", "v2", "v3"]), default="v0", show_default=True,
+              help="Camera of the HSC images.")  # fmt: skip
+@click.option("--band", type=click.Choice(["f200w", "f356w"]), default="f200w", show_default=True,
+              help="Band of the JWST images.")  # fmt: skip
+@click.option("--redshift", type=click.IntRange(3, 6), default=3, show_default=True,
+              help="Redshift of the JWST images.")  # fmt: skip
+@click.option("--subhalo", "subhalos", type=click.IntRange(0), multiple=True,
+              help="Only this galaxy (hsc-realistic; may be repeated).")  # fmt: skip
+@click.option("--limit", type=click.IntRange(1), help="At most this many files.")
+@click.option("--list", "list_only", is_flag=True, help="Print the addresses and fetch nothing.")
+@click.option("--key", envvar="TNG_API_KEY", show_envvar=True, help="Your API key; better in the environment.")
+@click.option("--key-file", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="File that holds your API key.")  # fmt: skip
+@click.option("--retries", type=click.IntRange(0), default=5, show_default=True,
+              help="Further attempts when the server is busy or the connection breaks.")  # fmt: skip
+@click.option("--api", default="https://www.tng-project.org/api/", show_default=True, help="Root of the API.")
+def command(kind: str, out: Path, sim: str, snapshot: int | None, view: str, band: str, redshift: int,
+            subhalos: tuple[int, ...], limit: int | None, list_only: bool, key: str | None, key_file: Path | None,
+            retries: int, api: str) -> None:  # fmt: skip
+    """Fetch noise-free TNG/SKIRT galaxy images for galbatch train.
+
+    KIND is the survey that the images imitate. A stopped download goes on where it stopped: repeat the command.
+    Archives are unpacked. The key is sent to the TNG project's servers only and is neither printed nor stored.
+    """
+    from galbatch.prior.download import Client
+    from galbatch.prior.tng import Request, fetch, list_files
+
+    request = Request(kind, sim, snapshot, view, band, redshift, subhalos)
+    secret = key_file.read_text().strip() if key_file else key or ""
+    client = Client(api.rstrip("/") + "/", secret, retries)
+    if list_only:
+        for url in list_files(client, request, limit):
+            click.echo(url)
+        return
+    progress = _Progress()
+    counts = fetch(client, request, out, limit, progress)
+    progress.end()
+    click.echo(f"{counts['fetched']} files fetched, {counts['there']} were there: {out}")
+
+
+class _Progress:
+    """The file at hand and its bytes on a terminal; nothing elsewhere."""
+
+    def __init__(self):
+        self.live, self.name, self.bytes = sys.stderr.isatty(), "", 0
+
+    def __call__(self, name: str, n: int) -> None:
+        if name != self.name:
+            self.end()
+            self.name, self.bytes = name, 0
+        self.bytes += n
+        if self.live:
+            click.echo(f"\r{name}: {self.bytes / 1e6:.1f} MB", nl=False, err=True)
+
+    def end(self) -> None:
+        if self.live and self.name:
+            click.echo("", err=True)
