@@ -28,6 +28,34 @@ def _dot(a, b):
     return (a * b).sum((-1, -2, -3), keepdim=True)
 
 
+def jacobian_product(denoise, x, sigma, d, u):
+    """J u for the Jacobian J of the denoiser at x (where it is d), by a finite difference: one evaluation."""
+    step = DIFFERENCE_STEP * _wide(sigma) / u.square().mean((-1, -2, -3), keepdim=True).sqrt().clamp_min(1e-30)
+    return (denoise(x + step * u, sigma) - d) / step
+
+
+def conjugate_residuals(r, covariance, q, precondition, products: int):
+    """V w and what is left, r - (I + Q V) w, after ``products`` steps of generalised conjugate residuals on (I + Q V) w = r.
+
+    From w = 0, minimising the preconditioned residual: a V far from the preconditioner slows it and cannot make it diverge.
+    """
+    residual = precondition(r)
+    vw = torch.zeros_like(r)
+    done: list[tuple] = []
+    for _ in range(products):
+        u = residual
+        vu = covariance(u)
+        qu = u + q(vu)
+        pu = precondition(qu)
+        for u2, vu2, qu2, pu2 in done:
+            beta = _dot(pu, pu2) / _dot(pu2, pu2).clamp_min(1e-30)
+            u, vu, qu, pu = u - beta * u2, vu - beta * vu2, qu - beta * qu2, pu - beta * pu2
+        a = _dot(residual, pu) / _dot(pu, pu).clamp_min(1e-30)
+        vw, r, residual = vw + a * vu, r - a * qu, residual - a * pu
+        done.append((u, vu, qu, pu))
+    return vw, r
+
+
 @dataclass
 class PosteriorDenoiser:
     """Call it as D(x, sigma). The first ``guided`` calls use moment matching, later ones the tilt of the input.
@@ -59,29 +87,12 @@ class PosteriorDenoiser:
         return self.denoise(x + _wide(sigma) ** 2 * self._score(self.previous), sigma)
 
     def _matched(self, x, sigma):
-        d = self.denoise(x, sigma)
-        s = _wide(sigma)
+        d, s = self.denoise(x, sigma), _wide(sigma)
         v = torch.minimum(SPECTRUM_FACTOR * self.spectra.residual_at(sigma), s**2)
         q, remainder = self.model.normal, self.solver.remainder
 
         def covariance(u):
-            step = DIFFERENCE_STEP * s / u.square().mean((-1, -2, -3), keepdim=True).sqrt().clamp_min(1e-30)
-            return s**2 * (self.denoise(x + step * u, sigma) - d) / step
+            return s**2 * jacobian_product(self.denoise, x, sigma, d, u)
 
-        # generalised conjugate residuals from w = 0: a V far from its mean spectrum slows them, it cannot make them diverge
-        r = self._score(d)
-        residual = remainder(v, r)
-        vw = torch.zeros_like(x)
-        done: list[tuple] = []
-        for _ in range(self.products):
-            u = residual
-            vu = covariance(u)
-            qu = u + q(vu)
-            pu = remainder(v, qu)
-            for u2, vu2, qu2, pu2 in done:
-                beta = _dot(pu, pu2) / _dot(pu2, pu2).clamp_min(1e-30)
-                u, vu, qu, pu = u - beta * u2, vu - beta * vu2, qu - beta * qu2, pu - beta * pu2
-            a = _dot(residual, pu) / _dot(pu, pu).clamp_min(1e-30)
-            vw, r, residual = vw + a * vu, r - a * qu, residual - a * pu
-            done.append((u, vu, qu, pu))
+        vw, r = conjugate_residuals(self._score(d), covariance, q, lambda r: remainder(v, r), self.products)
         return d + vw + self.solver.correction(v, r)

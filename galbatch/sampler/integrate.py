@@ -20,11 +20,12 @@ def log_levels(high: torch.Tensor, low: torch.Tensor, n: int) -> torch.Tensor:
     return torch.exp((1 - w) * torch.log(high) + w * torch.log(low))
 
 
-def sde_dpmpp_2m(denoise: Denoiser, x: torch.Tensor, levels: torch.Tensor, noise: Callable[[], torch.Tensor]):
+def sde_dpmpp_2m(denoise: Denoiser, x: torch.Tensor, levels: torch.Tensor, noise: Callable[[], torch.Tensor],
+                 extrapolation: float = EXTRAPOLATION):
     """SDE-DPM-Solver++(2M) (Lu et al. 2022), data prediction, ending with a half step to the denoised image.
 
     ``x`` (b, k, c, H, W) at ``levels[0]``. The last step returns (x + D) / 2, whose variance is right to fourth order in
-    the last level (D alone is too narrow by sigma^2, x too wide by as much).
+    the last level (D alone is too narrow by sigma^2, x too wide by as much). ``extrapolation`` 0 makes it first order (DDPM).
     """
     previous, h_previous = None, None
     for i, sigma in enumerate(levels):
@@ -33,7 +34,7 @@ def sde_dpmpp_2m(denoise: Denoiser, x: torch.Tensor, levels: torch.Tensor, noise
             return 0.5 * (x + d)
         q = (levels[i + 1] / sigma)[:, None, None, None, None]
         h = -torch.log(q)
-        extrapolated = d if previous is None else d + EXTRAPOLATION * (d - previous) * (h / (2 * h_previous))
+        extrapolated = d if previous is None else d + extrapolation * (d - previous) * (h / (2 * h_previous))
         spread = levels[i + 1][:, None, None, None, None] * torch.sqrt(1 - q**2)
         x = q**2 * x + (1 - q**2) * extrapolated + spread * noise()
         previous, h_previous = d, h

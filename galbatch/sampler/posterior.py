@@ -9,9 +9,10 @@ import torch
 
 from galbatch.errors import ConfigError, InputError
 from galbatch.forward import ForwardModel, forward_model, psf_peak_scale
+from galbatch.sampler.baselines import DiffPir, Dps, Mmps
 from galbatch.sampler.diagnostics import chi2_of_draws, chi2_p_value, prior_driven_map
 from galbatch.sampler.guidance import PosteriorDenoiser
-from galbatch.sampler.integrate import sde_dpmpp_2m
+from galbatch.sampler.integrate import EXTRAPOLATION, sde_dpmpp_2m
 from galbatch.sampler.prior import CountedDenoiser, prior_field
 from galbatch.sampler.random import Normals
 from galbatch.sampler.schedule import MODES, Mode, levels_of, noise_level
@@ -25,21 +26,24 @@ GATE = 6.0  # standard deviations of chi2 beyond which a draw is run again
 RERUN_STAGE = 1 << 20  # first random stage of a second attempt
 
 
-def sample_posterior(prior, obs: Observation, draws: int = 16, mode: str = "default", oversample: int = 1, seed: int = 0,
+def sample_posterior(prior, obs: Observation, draws: int = 16, mode: str | Mode = "default", oversample: int = 1, seed: int = 0,
                      source_ids=None, batch: int | None = None) -> Posterior:
     """Draws from p(x | data) for a batch of sources.
 
     ``prior``: any object with ``denoise(x, sigma)``; x and the result (b, c, H, W) float32 tensors, sigma (b,),
     E[x0 | x0 + sigma e], and optionally the fields of a model card (``sampler/prior.py``). A prior of one channel is applied to
-    each band by itself. ``mode``: 'fast', 'default' or 'accurate'. ``source_ids`` (b,) integers or strings key the random
-    numbers with ``seed``: a source's draws depend on nothing else. ``batch``: sources at once (one on a CPU).
+    each band by itself. ``mode``: 'fast', 'default' or 'accurate', a baseline ('dps', 'diffpir', 'mmps') or a ``Mode``.
+    ``source_ids`` (b,) integers or strings key the random numbers with ``seed``: a source's draws depend on nothing else.
+    ``batch``: sources at once (one on a CPU).
 
     Returns a ``Posterior`` with H = oversample * h; its ``info`` has ``model`` (b, c, h, w), the mean as the telescope would see
-    it, and ``solver_residual`` (b, k), the largest error of a linear solve in standard deviations. Raises ``ConfigError`` for an unknown mode, ``InputError`` for a PSF that
-    cannot be used or a number of bands that does not fit the prior.
+    it, and ``solver_residual`` (b, k), the largest error of a linear solve in standard deviations. Raises
+    ``ConfigError`` for an unknown mode, ``InputError`` for a PSF that cannot be used or a number of bands that does not fit.
     """
-    if mode not in MODES or mode == "rerun":
-        raise ConfigError(f"mode is {mode!r}: it must be 'fast', 'default' or 'accurate'.")
+    if not isinstance(mode, Mode) and (mode not in MODES or mode == "rerun"):
+        raise ConfigError(f"mode is {mode!r}: it must be 'fast', 'default' or 'accurate' (or, to compare with, 'dps', 'diffpir' "
+                          "or 'mmps').")
+    mode = mode if isinstance(mode, Mode) else MODES[mode]
     if draws < 1 or oversample < 1:
         raise ConfigError(f"draws is {draws} and oversample is {oversample}: both must be at least 1.")
     b, c = obs.data.shape[:2]
@@ -58,7 +62,7 @@ def sample_posterior(prior, obs: Observation, draws: int = 16, mode: str = "defa
         for band in range(c) if separate else (slice(None),):
             part = _subset(obs, chosen, band)
             salt = f"{seed}:{band}" if separate and band else seed
-            parts.append(_sample(prior, part, draws, MODES[mode], oversample, _salted(salt), ids[chosen], spectra_of))
+            parts.append(_sample(prior, part, draws, mode, oversample, _salted(salt), ids[chosen], spectra_of))
     n_bands = c if separate else 1
     rows = [_join(parts[i : i + n_bands], axis=1) for i in range(0, len(parts), n_bands)]
     return _posterior(_join(rows, axis=0), float(prior_field(prior, "target_fwhm_pix")))
@@ -111,11 +115,28 @@ class _Problem:
         denoise = CountedDenoiser(self.prior)
         guided = mode.guided(float(self.rho.min()), self.spectra.max_sd)
         levels = levels_of(mode, guided, self.rho, self.spectra.max_sd, self.sigma_min)
-        posterior = PosteriorDenoiser(denoise, self.model, self.data, self.spectra, solver, guided, mode.products)
         shape = (self.data.shape[2], *self.model.fine)
-        x = self._warm_start(solver, normals) + levels[0][:, None, None, None, None] * normals.draw(*shape)
-        x = sde_dpmpp_2m(posterior, x, levels, lambda: normals.draw(*shape))
-        return x, denoise.evaluations, solver.worst
+        if mode.method == "hybrid":
+            posterior = PosteriorDenoiser(denoise, self.model, self.data, self.spectra, solver, guided, mode.products)
+            x = sde_dpmpp_2m(posterior, self._warm_start(solver, normals) + self._first(levels, normals), levels,
+                             lambda: normals.draw(*shape))
+        else:
+            posterior, extrapolation = self._baseline(mode, denoise, solver, levels)
+            x = sde_dpmpp_2m(posterior, self.spectra.mean + self._first(levels, normals), levels,
+                             lambda: normals.draw(*shape), extrapolation)
+        worst = torch.zeros(x.shape[:2], device=x.device) if solver.worst is None else solver.worst
+        return x, denoise.evaluations, worst
+
+    def _first(self, levels, normals):
+        return levels[0][:, None, None, None, None] * normals.draw(self.data.shape[2], *self.model.fine)
+
+    def _baseline(self, mode, denoise, solver, levels):
+        """A conditioned denoiser of ``baselines.py`` and the order it is integrated with, as published."""
+        if mode.method == "dps":
+            return Dps(denoise, self.model, self.data, float(1 - (levels[1, 0] / levels[0, 0]) ** 2)), 0.0
+        if mode.method == "diffpir":
+            return DiffPir(denoise, self.model, self.data, solver), 0.0
+        return Mmps(denoise, self.model, self.data, mode.products), EXTRAPOLATION
 
     def _warm_start(self, solver: Solver, normals: Normals):
         """Exact draws of the posterior under a Gaussian prior with the mean and spectrum of ours (Matheron's rule)."""
@@ -188,7 +209,6 @@ def _summary(x, problem, chi2, n_valid, scale, usable, spent, residual):
     crop = problem.model.crop
     wide = unit[:, :, None, None]
     return {
-        "model": problem.model.apply(mean[:, None])[:, 0].cpu().numpy() * wide,
         "samples": crop(x).cpu().numpy() * unit[:, None, :, None, None], "mean": crop(mean).cpu().numpy() * wide,
         "std": crop(std).cpu().numpy() * wide, "prior_driven": crop(driven).cpu().numpy(),
         "prior_driven_frac": fraction.cpu().numpy(), "chi2": chi2_mean.cpu().numpy(), "chi2_p": p, "flags": flags,

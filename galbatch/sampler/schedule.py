@@ -25,7 +25,8 @@ TILT_FACTOR = 5.0
 @dataclass(frozen=True)
 class Mode:
     """Guided steps, of 1 + ``products`` evaluations, at levels at most ``ratio`` apart (between ``fewest`` and ``most`` of
-    them), and ``tail`` steps of one evaluation; ``rerun``: repeat the draws that the chi2 gate flags."""
+    them), and ``tail`` steps of one evaluation; ``rerun``: repeat the draws that the chi2 gate flags. ``method``: 'hybrid' (ours), or
+    one of ``baselines.py``, which take ``most`` steps from noise."""
 
     ratio: float
     fewest: int
@@ -34,6 +35,7 @@ class Mode:
     products: int = 2
     iterations: int = 60
     rerun: bool = False
+    method: str = "hybrid"
 
     def guided(self, rho: float, max_sd: float) -> int:
         """Number of guided steps for a source of noise level ``rho``."""
@@ -45,6 +47,9 @@ MODES = {
     "fast": Mode(ratio=3.0, fewest=3, most=7, tail=3),
     "default": Mode(ratio=2.0, fewest=4, most=14, tail=5),
     "accurate": Mode(ratio=1.6, fewest=8, most=20, tail=6, rerun=True),
+    "dps": Mode(ratio=1.1, fewest=50, most=50, tail=1, method="dps"),
+    "diffpir": Mode(ratio=1.1, fewest=50, most=50, tail=1, method="diffpir"),
+    "mmps": Mode(ratio=1.1, fewest=25, most=25, tail=1, products=3, method="mmps"),
     "rerun": Mode(ratio=1.5, fewest=12, most=24, tail=8, products=3, iterations=100),
 }
 
@@ -63,6 +68,8 @@ def noise_level(spectra: Spectra, precision: torch.Tensor) -> torch.Tensor:
 def levels_of(mode: Mode, guided: int, rho: torch.Tensor, max_sd: float, sigma_min: float) -> torch.Tensor:
     """(guided + tail, b) noise levels for sources with noise levels ``rho`` (b,)."""
     high = torch.full_like(rho, max_sd)
+    if mode.method != "hybrid":
+        return log_levels(high, torch.clamp(0.05 * rho, min=sigma_min), guided)
     switch = torch.minimum(0.5 * rho, high / 4)
     low = torch.minimum(torch.clamp(0.05 * rho, min=sigma_min), switch / 2)
     return torch.cat([log_levels(high, switch, guided + 1)[:-1], log_levels(switch, low, mode.tail)])
