@@ -3,7 +3,7 @@
 ``rho``, the noise level of the data as seen from the image: twice the largest sigma at which tilting the input of the denoiser is
 right to first order, V Q <= 0.22 with V = sigma^2 J the covariance of x0 given x_sigma (``TILT_FACTOR`` times its mean spectrum, at
 most sigma^2) and Q = A^T N^-1 A. Modes that the prior excludes do not count, however well they are measured. Guided levels run
-log-uniformly from the prior's largest standard deviation to rho / 2, tail levels from there to rho / 20. The number of guided
+log-uniformly from the prior's largest standard deviation to rho / 2, tail levels from there to ``LAST_LEVEL`` rho. The number of guided
 levels follows from the ratio of two of them: a faint source needs fewer than a bright one. Ratios and tails are the cheapest with
 which the spread of Gaussian modes, of any width between the last level and the prior's, is right to about 5, 2 and 1%.
 """
@@ -20,6 +20,7 @@ from galbatch.sampler.spectra import Spectra
 
 TILT_LIMIT = 0.22
 TILT_FACTOR = 5.0
+LAST_LEVEL = 0.03
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def levels_of(mode: Mode, guided: int, rho: torch.Tensor, max_sd: float, sigma_m
     """(guided + tail, b) noise levels for sources with noise levels ``rho`` (b,)."""
     high = torch.full_like(rho, max_sd)
     if mode.method != "hybrid":
-        return log_levels(high, torch.clamp(0.05 * rho, min=sigma_min), guided)
+        return log_levels(high, torch.clamp(LAST_LEVEL * rho, min=sigma_min), guided)
     switch = torch.minimum(0.5 * rho, high / 4)
-    low = torch.minimum(torch.clamp(0.05 * rho, min=sigma_min), switch / 2)
+    low = torch.minimum(torch.clamp(LAST_LEVEL * rho, min=sigma_min), switch / 2)
     return torch.cat([log_levels(high, switch, guided + 1)[:-1], log_levels(switch, low, mode.tail)])
