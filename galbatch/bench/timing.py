@@ -13,7 +13,8 @@ import numpy as np
 
 
 def repeat(work: Callable[[], object], least_s: float = 0.5, fewest: int = 3, device="cpu") -> dict[str, float]:
-    """Median, minimum and maximum wall seconds of ``work()`` after one warm-up, and CPU seconds per wall second."""
+    """Median, minimum and maximum wall seconds of ``work()`` after one warm-up, its CPU seconds, and CPU seconds per wall
+    second. On a machine that others use too, ``min_s`` and ``cpu_s`` are what the work itself takes."""
     work()
     _wait(device)
     times, start, cpu = [], time.perf_counter(), time.process_time()
@@ -22,8 +23,16 @@ def repeat(work: Callable[[], object], least_s: float = 0.5, fewest: int = 3, de
         work()
         _wait(device)
         times.append(time.perf_counter() - begin)
-    busy = (time.process_time() - cpu) / (time.perf_counter() - start)
-    return {"median_s": float(np.median(times)), "min_s": min(times), "max_s": max(times), "cores_used": busy}
+    used, took = time.process_time() - cpu, time.perf_counter() - start
+    return {"median_s": float(np.median(times)), "min_s": min(times), "max_s": max(times), "cpu_s": used / len(times),
+            "cores_used": used / took}
+
+
+def row(kernel: str, unit: str, count: float, timing: dict[str, float], correct, **more) -> dict:
+    """One line of a table: ``count`` units a call; ``rate`` a second by the median call, ``best`` by the fastest, ``per_core`` a second
+    of CPU time, which other people's work on the machine does not change."""
+    rates = {"rate": count / timing["median_s"], "best": count / timing["min_s"], "per_core": count / max(timing["cpu_s"], 1e-9)}
+    return {"kernel": kernel, "unit": unit, **rates, "correct": bool(correct), **timing, **more}
 
 
 def _wait(device) -> None:
@@ -34,7 +43,7 @@ def _wait(device) -> None:
 
 
 def environment(device="cpu") -> dict:
-    """Versions, device, threads and commit: what a figure must be read with."""
+    """Versions, device, threads, load and commit: what a figure must be read with."""
     import torch
 
     import galbatch
@@ -49,7 +58,8 @@ def environment(device="cpu") -> dict:
         except (OSError, StopIteration):
             pass
     return {"galbatch": galbatch.__version__, "commit": _commit(), "torch": torch.__version__, "device": str(device),
-            "name": name, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+            "name": name, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "load": round(os.getloadavg()[0], 2),
+            "date": time.strftime("%Y-%m-%d")}
 
 
 def _commit() -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from distributed import Future, KilledWorker, performance_report
@@ -41,12 +42,27 @@ def run_on_cluster(
     try:
         reporter.message(cluster.line)
         reporter.dashboard(cluster.dashboard)
-        with performance_report(str(spec.paths.dask_report)) if settings.report else nullcontext():
+        with _report(spec.paths.dask_report, settings.report):
             cluster.client.register_plugin(GalbatchWorker(spec))
             Farm(cluster, spec, settings, reporter, stop).run(batches)
     finally:
         cluster.close()
         stop.interrupting = True
+
+
+@contextmanager
+def _report(path: Path, wanted: bool) -> Iterator[None]:
+    """Dask's performance report of what is done inside, if wanted."""
+    if not wanted:
+        yield
+        return
+    report = performance_report(str(path))
+    report.__enter__()
+    try:
+        yield
+    finally:
+        with suppress(Exception):  # the scheduler that it asks may be gone: no reason to fail a run
+            report.__exit__(None, None, None)
 
 
 @dataclass
@@ -87,6 +103,8 @@ class Farm:
         except Stopped:
             self._drain()
             raise
+        except OSError as err:  # the connection to the scheduler, at any moment
+            raise self._scheduler_gone(err) from err
 
     def _fill(self, waiting: Iterator[PlanBatch]) -> None:
         """Keep two batches for every computing thread on their way: one at work, one ready."""
@@ -118,10 +136,13 @@ class Farm:
                 return self._ended.get(timeout=_POLL_S)
             except queue.Empty:
                 if self.client.status not in ("running", "connecting"):
-                    raise Stopped(
-                        f"The Dask scheduler is gone ({self.client.status}). Every committed batch is kept: "
-                        f"start one, then `galbatch resume {self.spec.root}`."
-                    ) from None
+                    raise self._scheduler_gone(self.client.status) from None
+
+    def _scheduler_gone(self, why) -> Stopped:
+        return Stopped(
+            f"The Dask scheduler is gone ({why}). Every committed batch is kept: start one, then `galbatch "
+            f"resume {self.spec.root}`."
+        )
 
     def _land(self, future: Future, flights: dict[Future, _Flight]) -> None:
         flight = flights.pop(future)
@@ -211,4 +232,6 @@ class Farm:
                 continue
             if self._flights.pop(future, None) is not None and future.status == "finished":
                 self.reporter.batch(future.result())
-        self.client.cancel(list(self._flights), force=True)
+        if self.client.status == "running":
+            with suppress(OSError):  # it went just now: there is nothing left to call back
+                self.client.cancel(list(self._flights), force=True)

@@ -1,7 +1,8 @@
 """The posterior store: a Zarr v3 group laid out whole before any worker starts, then filled shard by shard.
 
 One batch is one shard of every array, written once and whole: two processes that write parts of one shard
-lose data without an error. Chunk = one source with all its draws, the unit in which it is read.
+lose data without an error. Chunk = one source with all its draws, the unit in which it is read; single
+images share a chunk of at most ``CHUNK_BYTES``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from galbatch.errors import RunError
 from galbatch.store.layout import WCS_PARAMETERS, ArraySpec, StoreLayout
 
 KEEP_BITS = 10
+CHUNK_BYTES = 1 << 18
 
 
 def create_store(path: Path, layout: StoreLayout) -> None:
@@ -52,13 +54,19 @@ def _create_array(group: zarr.Group, spec: ArraySpec, batch: int, sizes: dict[st
     group.create_array(
         spec.name,
         shape=shape,
-        chunks=(1, *shape[1:]) if spec.is_image else block,
+        chunks=(_chunk_sources(spec, batch, sizes), *shape[1:]) if spec.is_image else block,
         dtype=str if spec.dtype == "str" else spec.dtype,
         fill_value=spec.fill,
         dimension_names=spec.dims,
         attributes={"description": spec.description} | ({"keep_bits": KEEP_BITS} if spec.rounded else {}),
         **options,
     )
+
+
+def _chunk_sources(spec: ArraySpec, batch: int, sizes: dict[str, int]) -> int:
+    """Sources a chunk: one with all its draws; of single images as many as make a chunk worth its overhead."""
+    bytes_each = np.dtype(spec.dtype).itemsize * int(np.prod(spec.shape(sizes)[1:]))
+    return max(n for n in range(1, batch + 1) if batch % n == 0 and (n == 1 or n * bytes_each <= CHUNK_BYTES))
 
 
 def open_store(path: Path) -> zarr.Group:
@@ -126,8 +134,13 @@ def round_mantissa(values: np.ndarray, keep: int = KEEP_BITS) -> np.ndarray:
     """Float32 rounded to ``keep`` explicit mantissa bits, ties to even; non-finite values stay."""
     bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
     drop = 23 - keep
-    half = np.uint32((1 << (drop - 1)) - 1)
-    rounded = bits + half + ((bits >> np.uint32(drop)) & np.uint32(1))
+    rounded = bits >> np.uint32(drop)  # in place from here on: memory traffic is what this costs
+    rounded &= np.uint32(1)
+    rounded += bits
+    rounded += np.uint32((1 << (drop - 1)) - 1)
     rounded &= np.uint32(0xFFFFFFFF << drop & 0xFFFFFFFF)
     finite = np.isfinite(values)
-    return np.where(finite, rounded.view(np.float32), values)
+    result = rounded.view(np.float32)
+    if not finite.all():
+        np.copyto(result, values, where=~finite)
+    return result

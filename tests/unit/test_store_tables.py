@@ -165,7 +165,7 @@ def test_verify_names_what_is_wrong(tmp_path):
     (paths.parts / ".x.tmp").write_text("")
     problems = "\n".join(verify_store(paths))
     assert "array mean has CRC" in problems and "is ok but its posterior mean is not finite" in problems
-    assert "batch-000002: not committed" in problems and "left behind" in problems
+    assert "batch-000002-tile-b: not committed" in problems and "left behind" in problems
     pq.write_table(pa.table({"source_id": [1]}), paths.part(77))
     assert any("plan does not know" in p for p in verify_store(paths))
 

@@ -1,0 +1,72 @@
+"""What a survey costs: rates measured in a finished run, turned into core-hours and terabytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from galbatch.errors import RunError
+from galbatch.run import status
+from galbatch.store import RunPaths, StoreLayout, read_manifest
+
+GALAXIES = (10_000, 1_000_000, 100_000_000)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Of one band of one source, with ``draws`` draws at ``stamp_pix``: worker seconds by stage, bytes on disk of the store with and
+    without the draws, bytes of the catalogue a source. ``device``: 'cpu' or the name of a GPU."""
+
+    seconds: dict[str, float]
+    store_bytes: float
+    store_bytes_without_draws: float
+    catalogue_bytes: float
+    draws: int
+    stamp_pix: int
+    device: str = "cpu"
+
+    @property
+    def total_s(self) -> float:
+        return sum(self.seconds.values())
+
+
+def rates_of_run(run: str | Path, device: str = "cpu") -> Rates:
+    """Rates of a finished run that nobody resumed. Raises ``RunError`` for any other."""
+    found, paths = status(run), RunPaths(Path(run))
+    summary = found["summary"] or {}
+    if found["state"] != "finished" or not summary or summary["resumed_from"]:
+        raise RunError(f"{run}: is {found['state']}, or was resumed: rates come from a run that went through in one piece.")
+    layout = StoreLayout.from_attributes(read_manifest(paths)["layout"])
+    images = summary["draws"] / layout.draws  # bands of sources that were sampled: failed ones cost nothing
+    size = {p.name: _bytes_of(p) for p in paths.posterior.iterdir() if p.is_dir()}
+    sources = found["planned"]
+    seconds = {k: v / images for k, v in summary["stage_seconds"].items() if k != "merge"}
+    seconds["merge"] = summary["stage_seconds"].get("merge", 0.0) / images
+    kept = sum(size.values())
+    per_band = 1 / (sources * len(layout.bands))
+    return Rates(seconds, kept * per_band, (kept - size.get("samples", 0)) * per_band, paths.catalogue.stat().st_size / sources,
+                 layout.draws, layout.stamp_pix, device)
+
+
+def cost_table(rates: Rates, bands: int = 1, galaxies=GALAXIES) -> Iterator[dict]:
+    """One row a number of galaxies: core-hours (device-hours on a GPU), terabytes of the store and of the catalogue.
+
+    Rates are multiplied, nothing else: no queueing, no idle workers, no growth of the plan's share.
+    """
+    hours = "core_hours" if rates.device == "cpu" else "device_hours"
+    for n in galaxies:
+        yield {
+            "galaxies": n,
+            "bands": bands,
+            "draws": rates.draws,
+            hours: n * bands * rates.total_s / 3600,
+            "days_on_1000": n * bands * rates.total_s / 3600 / 1000 / 24,
+            "store_tb": n * bands * rates.store_bytes * 1e-12,
+            "store_without_draws_tb": n * bands * rates.store_bytes_without_draws * 1e-12,
+            "catalogue_gb": n * rates.catalogue_bytes * 1e-9,
+        }
+
+
+def _bytes_of(folder: Path) -> int:
+    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
