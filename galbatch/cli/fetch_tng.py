@@ -10,8 +10,8 @@ import click
 
 @click.command(name="fetch-tng")
 @click.argument("kind", type=click.Choice(["hsc-idealized", "hsc-realistic", "jwst", "sdss"]))
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("tng"), show_default=True,
-              help="Folder to fill; galbatch train reads it.")  # fmt: skip
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("tng"),
+              show_default=True, help="Folder to fill; galbatch train reads it.")  # fmt: skip
 @click.option("--sim", default="TNG50-1", show_default=True, help="Simulation.")
 @click.option("--snapshot", type=int, help="72 to 91 for HSC, 95 or 99 for SDSS; without it, the latest.")
 @click.option("--view", type=click.Choice(["v0", "v1", "v2", "v3"]), default="v0", show_default=True,
@@ -24,19 +24,22 @@ import click
               help="Only this galaxy (hsc-realistic; may be repeated).")  # fmt: skip
 @click.option("--limit", type=click.IntRange(1), help="At most this many files.")
 @click.option("--list", "list_only", is_flag=True, help="Print the addresses and fetch nothing.")
-@click.option("--key", envvar="TNG_API_KEY", show_envvar=True, help="Your API key; better in the environment.")
+@click.option(
+    "--key", envvar="TNG_API_KEY", show_envvar=True, help="Your API key; better in the environment."
+)
 @click.option("--key-file", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="File that holds your API key.")  # fmt: skip
 @click.option("--retries", type=click.IntRange(0), default=5, show_default=True,
               help="Further attempts when the server is busy or the connection breaks.")  # fmt: skip
 @click.option("--api", default="https://www.tng-project.org/api/", show_default=True, help="Root of the API.")
 def command(kind: str, out: Path, sim: str, snapshot: int | None, view: str, band: str, redshift: int,
-            subhalos: tuple[int, ...], limit: int | None, list_only: bool, key: str | None, key_file: Path | None,
-            retries: int, api: str) -> None:  # fmt: skip
+            subhalos: tuple[int, ...], limit: int | None, list_only: bool, key: str | None,
+            key_file: Path | None, retries: int, api: str) -> None:  # fmt: skip
     """Fetch noise-free TNG/SKIRT galaxy images for galbatch train.
 
-    KIND is the survey that the images imitate. A stopped download goes on where it stopped: repeat the command.
-    Archives are unpacked. The key is sent to the TNG project's servers only and is neither printed nor stored.
+    KIND is the survey that the images imitate. A stopped download goes on where it stopped: repeat the
+    command. Archives are unpacked. The key is sent to the TNG project's servers only and is neither printed
+    nor stored.
     """
     from galbatch.prior.download import Client
     from galbatch.prior.tng import Request, fetch, list_files

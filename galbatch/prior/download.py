@@ -1,8 +1,8 @@
 """Files over HTTP: resumed where they stopped, compared with the server's checksum, retried, written whole.
 
-A file is collected in ``.NAME.part`` and renamed when it is complete; ``.NAME.part.json`` keeps the entity tag
-that a resumed download must still match. The key of the user goes into one header, to the host it was given for
-and its subdomains only, and appears in no message, file or log.
+A file is collected in ``.NAME.part`` and renamed when it is complete; ``.NAME.part.json`` keeps the entity
+tag that a resumed download must still match. The key of the user goes into one header, to the host it was
+given for and its subdomains only, and appears in no message, file or log.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ BLOCK = 1 << 18
 
 @dataclass
 class Client:
-    """GET with a key. ``base``: the root of the API; ``retries``: attempts after the first; ``wait_s``: before the
-    first retry, doubled each time."""
+    """GET with a key. ``base``: the root of the API; ``retries``: attempts after the first; ``wait_s``:
+    before the first retry, doubled each time."""
 
     base: str
     key: str = field(repr=False)
@@ -47,8 +47,8 @@ class Client:
         self.pool = urllib3.PoolManager(timeout=urllib3.Timeout(self.timeout_s), retries=False)
 
     def get(self, url: str, headers: dict[str, str] | None = None) -> urllib3.BaseHTTPResponse:
-        """One response, redirects followed, its body not yet read. Raises ``InputError`` on a final refusal, and
-        ``Passing`` on what another attempt may cure."""
+        """One response, redirects followed, its body not yet read. Raises ``InputError`` on a final
+        refusal, and ``Passing`` on what another attempt may cure."""
         first = url = urljoin(self.base, url)
         for _ in range(6):
             sent = {**(headers or {}), **({"API-Key": self.key} if self._trusted(url) else {})}
@@ -70,8 +70,8 @@ class Client:
             except Passing as err:
                 if not left:
                     raise InputError(
-                        f"{err}; gave up after {self.retries + 1} attempts: what has arrived is kept, repeat the "
-                        "command to go on."
+                        f"{err}; gave up after {self.retries + 1} attempts: what has arrived is kept, "
+                        "repeat the command to go on."
                     ) from err
                 self.sleep(err.after_s or self.wait_s * 2 ** (self.retries - left))
 
@@ -93,7 +93,8 @@ class Client:
         return self.attempt(once)
 
     def _trusted(self, url):
-        """Whether the key may go there: the API's own host, or a subdomain of its domain, never downgraded."""
+        """Whether the key may go there: the API's own host, or a subdomain of its domain, never
+        downgraded."""
         home, there = urlsplit(self.base), urlsplit(url)
         if home.scheme == "https" and there.scheme != "https":
             return False
@@ -144,8 +145,8 @@ def download(client: Client, url: str, target: Path, report: Callable[[int], Non
         note.unlink(missing_ok=True)
     except OSError as err:
         raise InputError(
-            f"{target}: cannot be written ({err.strerror or err}): free space or choose another folder; what has "
-            "arrived is kept, repeat the command to go on."
+            f"{target}: cannot be written ({err.strerror or err}): free space or choose another folder; "
+            "what has arrived is kept, repeat the command to go on."
         ) from err
     return True
 
@@ -198,8 +199,8 @@ def _compare(reply, url, part, total):
 
 
 def checksums(headers) -> list[tuple[str, bytes]]:
-    """(algorithm, digest) of the whole file that the headers state: Repr-Digest (RFC 9530), Digest (RFC 3230) and, of a
-    complete answer, Content-MD5 (RFC 1864)."""
+    """(algorithm, digest) of the whole file that the headers state: Repr-Digest (RFC 9530), Digest (RFC
+    3230) and, of a complete answer, Content-MD5 (RFC 1864)."""
     found = []
     stated = f"{headers.get('Repr-Digest', '')},{headers.get('Digest', '')}"
     if "Content-Range" not in headers and headers.get("Content-MD5"):

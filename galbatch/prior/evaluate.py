@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from galbatch.errors import InputError
 from galbatch.prior.library import Library
+from galbatch.prior.lookalikes import look_alikes, without
+from galbatch.prior.pictures import contact_sheet
 from galbatch.prior.spectra import residuals
 from galbatch.prior.stamps import StampConfig, StampSource
+from galbatch.prior.two_sample import morphology_two_sample, pixel_two_sample
 
 SIGMAS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -32,14 +34,28 @@ def evaluate_prior(
     """All checks; writes ``evaluation.json`` and pictures to ``out`` and returns the numbers.
 
     ``measure(images, pixel_scale_arcsec)`` is the morphology to compare samples with; None leaves that out.
+    With ``train_library``, held-out images that look like a training image are left out first.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    source = StampSource(Library.load(library), StampConfig(target_fwhm_pix=prior.target_fwhm_pix))
+    held, result = Library.load(library), {}
+    if train_library is not None:
+        distance, alike = look_alikes(held, Library.load(train_library))
+        nearest = {"least": float(distance.min()), "median": float(np.median(distance))}
+        result["look_alikes"] = {"left_out": int(alike.sum()), "of": len(held), **nearest}
+        if alike.all():
+            raise InputError(
+                f"{library}: all {len(held)} images look like training images of {train_library}: nothing "
+                "is held out; give the library of galaxies that were not trained on."
+            )
+        held = without(held, alike)
+    source = StampSource(held, StampConfig(target_fwhm_pix=prior.target_fwhm_pix))
     stamps = source.draw(n_stamps, 72, (1001,))
-    result = {
+    result |= {
         "denoising": denoising_table(prior, stamps),
+        "by_origin": by_origin(prior, held, source.config),
         "bias": bias_table(prior.denoise, stamps),
+        "bias_by_brightness": brightness_bias(prior.denoise, stamps),
         "response": response_table(prior.denoise, stamps),
     }
     if n_samples:
@@ -47,9 +63,9 @@ def evaluate_prior(
         contact_sheet(samples, out / "samples.png")
         contact_sheet(stamps[:n_samples], out / "held_out.png")
         if measure is not None:
-            result["morphology"] = morphology_distance(
-                samples, source.draw(max(n_samples, 64), 72, (1003,)), measure
-            )
+            galaxies = source.draw(max(n_samples, 64), 72, (1003,))
+            result["morphology"] = morphology_distance(samples, galaxies, measure)
+            result["two_sample"] = two_sample_table(samples, galaxies, source, measure)
         if train_library is not None:
             train = StampSource(Library.load(train_library), source.config)
             result["nearest_neighbour"] = nearest_neighbour(
@@ -134,6 +150,52 @@ def bias_table(denoise, stamps: Tensor, sigmas=SIGMAS) -> list[dict[str, float]]
             }
         )
     return rows
+
+
+def by_origin(prior, held: Library, config: StampConfig, n: int = 48, sigmas=(0.02, 0.1, 0.5)) -> dict:
+    """Origin -> mean square error in units of sigma^2 at each sigma, ``n`` stamps of its held-out images
+    alone."""
+    rows = {}
+    for origin in sorted(set(held.origins)):
+        stamps = StampSource(without(held, np.array(held.origins) != origin), config).draw(n, 72, (1002,))
+        rows[origin] = {
+            str(s): float(residuals(prior.denoise, stamps, s, 50 + i).square().mean()) / s**2
+            for i, s in enumerate(sigmas)
+        }
+    return rows
+
+
+def brightness_bias(denoise, stamps: Tensor, sigmas=(0.02, 0.1, 0.5)) -> list[dict[str, float]]:
+    """By sigma and by bins of D: mean of x0 - D over the pixels of a bin, in units of sigma, and the rms
+    there.
+
+    An exact denoiser has mean 0 in every bin of its own output, as E[x0 | D] = D.
+    """
+    rows = []
+    for i, sigma in enumerate(sigmas):
+        error = residuals(denoise, stamps, sigma, 70 + i)
+        d = (stamps - error).flatten()
+        edges = torch.tensor([-np.inf, 0.1, 0.3, 1.0, 3.0, 10.0, np.inf]) * sigma
+        for low, high in itertools.pairwise(edges.tolist()):
+            mine = error.flatten()[(d > low) & (d <= high)]
+            if len(mine) >= 100:
+                rows.append({"sigma": sigma, "above_in_sigma": max(low / sigma, -1e3), "pixels": len(mine),
+                             "mean_in_sigma": float(mine.mean()) / sigma,
+                             "rms_in_sigma": float(mine.square().mean().sqrt()) / sigma})  # fmt: skip
+    return rows
+
+
+def two_sample_table(samples: Tensor, galaxies: Tensor, source: StampSource, measure) -> dict:
+    """AUC and its standard error of two classifiers told samples from held-out galaxies; as a control,
+    galaxies from other galaxies of the same source, which is 0.5 but for chance."""
+    others = source.draw(len(galaxies), samples.shape[-1], (1005,))
+    return {
+        "morphology": morphology_two_sample(samples, galaxies, measure),
+        "pixels": pixel_two_sample(samples, galaxies),
+        "morphology_control": morphology_two_sample(others, galaxies, measure),
+        "pixels_control": pixel_two_sample(others, galaxies),
+        "n": [len(samples), len(galaxies)],
+    }
 
 
 def _slope(x, y):
@@ -239,27 +301,3 @@ def nearest_neighbour(
         "least_held_out": float(near[1].min()),
         "n_train": n_train,
     }
-
-
-def contact_sheet(images: Tensor, path, columns: int = 12) -> None:
-    """Grey PNG of (n, 1, H, W) images, each scaled to its peak, asinh stretch."""
-    columns = min(columns, len(images))
-    n = len(images) // columns * columns
-    tiles = images[:n, 0].numpy()
-    tiles = np.arcsinh(tiles / tiles.max(axis=(1, 2), keepdims=True) / 0.02) / np.arcsinh(50)
-    size = tiles.shape[-1]
-    sheet = tiles.reshape(n // columns, columns, size, size).transpose(0, 2, 1, 3).reshape(-1, columns * size)
-    Path(path).write_bytes(grey_png((255 * np.clip(0.05 + 0.95 * sheet, 0, 1)).astype(np.uint8)))
-
-
-def grey_png(pixels: np.ndarray) -> bytes:
-    """(H, W) uint8 as a PNG file (ISO/IEC 15948), first row on top."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    height, width = pixels.shape
-    rows = np.concatenate([np.zeros((height, 1), np.uint8), pixels], axis=1).tobytes()
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + body

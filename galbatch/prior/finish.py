@@ -116,7 +116,7 @@ def describe_training(config: FitConfig, meta: dict, width: float) -> dict:
     )
     before = {}
     if t.start:
-        folder, card = starting_model(config)
+        _, card = starting_model(config)
         before = {"started_from": {"name": card.name, "sha256": card.sha256, "training": card.training}}
     return before | {
         "steps": meta["step"],

@@ -142,7 +142,8 @@ def fit(
 
 
 def starting_model(config: FitConfig) -> tuple[Path, Card]:
-    """Folder and card of the model that training starts from. Raises ``ModelError`` when its network is another."""
+    """Folder and card of the model that training starts from. Raises ``ModelError`` when its network is
+    another."""
     start = config.training.start
     folder = SHIPPED if start == "shipped" else config.base / Path(str(start)).expanduser()
     card = Card.load(folder / CARD)

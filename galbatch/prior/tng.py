@@ -1,7 +1,7 @@
 """What of the IllustrisTNG synthetic images to fetch, and fetching it: folders that ``galbatch train`` reads.
 
-The addresses are those of the web API of the TNG project: lists of files per simulation, and single images of one
-subhalo. A user's own key is needed (https://www.tng-project.org/users/register/).
+The addresses are those of the web API of the TNG project: lists of files per simulation, and single images
+of one subhalo. A user's own key is needed (https://www.tng-project.org/users/register/).
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ ARCHIVES = (".tar", ".tar.gz", ".tgz")
 
 @dataclass(frozen=True)
 class Request:
-    """What to fetch. ``snapshot`` and ``view`` are for HSC (72 to 91, v0 to v3), ``snapshot`` 95 or 99 for SDSS,
-    ``band`` (f200w, f356w) and ``redshift`` (3 to 6) for JWST. ``subhalos``: single galaxies, HSC realistic only."""
+    """What to fetch. ``snapshot`` and ``view`` are for HSC (72 to 91, v0 to v3), ``snapshot`` 95 or 99 for
+    SDSS, ``band`` (f200w, f356w) and ``redshift`` (3 to 6) for JWST. ``subhalos``: single galaxies, HSC
+    realistic only."""
 
     kind: str
     sim: str = "TNG50-1"
@@ -44,10 +45,13 @@ class Request:
             raise ConfigError(f"simulation '{self.sim}': a name such as TNG50-1 is expected.")
         if self.kind in allowed and self.number not in allowed[self.kind]:
             raise ConfigError(
-                f"snapshot {self.number}: {self.kind} images exist for {_spell(allowed[self.kind])}; use --snapshot."
+                f"snapshot {self.number}: {self.kind} images exist for {_spell(allowed[self.kind])}; "
+                "use --snapshot."
             )
         if self.subhalos and self.kind != "hsc-realistic":
-            raise ConfigError(f"--subhalo: single galaxies are served for hsc-realistic only, not {self.kind}.")
+            raise ConfigError(
+                f"--subhalo: single galaxies are served for hsc-realistic only, not {self.kind}."
+            )
 
     @property
     def number(self) -> int:
@@ -60,7 +64,8 @@ def _spell(numbers) -> str:
 
 
 def list_files(client: Client, request: Request, limit: int | None = None) -> list[str]:
-    """Addresses of the files of a request, ``limit`` of them at most. Asks the server where it keeps lists."""
+    """Addresses of the files of a request, ``limit`` of them at most. Asks the server where it keeps
+    lists."""
     r = request
     if r.subhalos:
         paths = [
@@ -76,7 +81,9 @@ def list_files(client: Client, request: Request, limit: int | None = None) -> li
     listing = client.json(url)
     files = listing.get("files") if isinstance(listing, dict) else None
     if not isinstance(files, list) or not all(isinstance(f, str) for f in files):
-        raise InputError(f"{url}: no list of files in the answer: this API is not the one known; update galbatch.")
+        raise InputError(
+            f"{url}: no list of files in the answer: this API is not the one known; update galbatch."
+        )
     return files[:limit]
 
 
@@ -100,8 +107,9 @@ def fetch(
 ) -> dict[str, int]:
     """Fetch everything of a request into ``out``; archives are unpacked into a folder of their name.
 
-    ``report(file name, bytes)`` is called as data arrive. Returns how many files were ``fetched`` and how many
-    were ``there``. Raises ``InputError`` at the first file that cannot be had; repeating goes on from there.
+    ``report(file name, bytes)`` is called as data arrive. Returns how many files were ``fetched`` and how
+    many were ``there``. Raises ``InputError`` at the first file that cannot be had; repeating goes on from
+    there.
     """
     counts = {"fetched": 0, "there": 0}
     for url in list_files(client, request, limit):
@@ -129,7 +137,8 @@ def unpacked(target: Path) -> Path | None:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """FITS files of a tar archive into ``folder``, which appears when all are there; the archive then goes."""
+    """FITS files of a tar archive into ``folder``, which appears when all are there; the archive then
+    goes."""
     partial = folder.with_name(f".{folder.name}.unpacking")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -142,7 +151,8 @@ def unpack(archive: Path, folder: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         if isinstance(err, OSError) and err.errno is not None:
             raise InputError(
-                f"{folder}: cannot be unpacked ({err.strerror}): free space; {archive.name} is kept, repeat the command."
+                f"{folder}: cannot be unpacked ({err.strerror}): free space; {archive.name} is kept, "
+                "repeat the command."
             ) from err
         raise InputError(
             f"{archive}: not a whole tar archive ({err}): delete it and repeat the command."
@@ -155,10 +165,13 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 def check_fits(path: Path) -> None:
-    """Raise ``InputError``, and remove the file, when it does not begin as FITS: a page that says no, for instance."""
+    """Raise ``InputError``, and remove the file, when it does not begin as FITS: a page that says no, for
+    instance."""
     with path.open("rb") as file:
         begin = file.read(9)
     if begin[:2] == b"\x1f\x8b" or begin == b"SIMPLE  =":
         return
     path.unlink()
-    raise InputError(f"{path}: what the server sent is not FITS (it begins with {begin!r}): check the request.")
+    raise InputError(
+        f"{path}: what the server sent is not FITS (it begins with {begin!r}): check the request."
+    )

@@ -32,10 +32,11 @@ SIGMA_RANGE = (0.002, 80.0)
 class TrainConfig:
     """``batch`` stamps of 72 px a step over all processes (fewer when larger); ``sizes`` and their shares.
 
-    The learning rate warms up over ``warmup`` steps, stays, and falls to zero over the last ``decay`` of the
-    training, which ends after ``steps`` or, if given, ``hours`` of work, whichever is first. Noise levels are
-    log-uniform within ``sigma_core`` with share ``core_fraction`` and within ``sigma_wide`` else. ``start``: a
-    model folder of the same network whose weights training begins with ("shipped": the package's own).
+    The learning rate warms up over ``warmup`` steps, stays, and falls to zero over the last ``decay`` of
+    the training, which ends after ``steps`` or, if given, ``hours`` of work, whichever is first. Noise
+    levels are log-uniform within ``sigma_core`` with share ``core_fraction`` and within ``sigma_wide``
+    else. ``start``: a model folder of the same network whose weights training begins with ("shipped": the
+    package's own).
     """
 
     steps: int = 12000

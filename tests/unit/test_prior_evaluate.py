@@ -9,12 +9,14 @@ import torch
 from matplotlib.image import imread
 
 import galbatch.prior
+from galbatch.errors import InputError
 from galbatch.prior.card import Card
-from galbatch.prior.evaluate import contact_sheet, evaluate_prior, nearest_neighbour, sample_prior
+from galbatch.prior.evaluate import brightness_bias, evaluate_prior, nearest_neighbour, sample_prior
 from galbatch.prior.fit import load_config
 from galbatch.prior.library import Library, SourceImage
 from galbatch.prior.model import Prior
 from galbatch.prior.network import Denoiser, NetworkConfig
+from galbatch.prior.pictures import contact_sheet
 from galbatch.prior.stamps import StampSource
 
 NETWORK = NetworkConfig(widths=(8, 12), blocks=(1, 1), embedding=16, sigma_data=0.2)
@@ -39,7 +41,11 @@ def test_everything_is_measured_and_written(tmp_path, library):
         residual_spectrum={"k": [0.0], "sigma": [1.0], "power": [[1.0]]},
     )  # fmt: skip
     prior = Prior(Denoiser(NETWORK), card, backend="eager")
-    result = evaluate_prior(prior, tmp_path / "held.npz", tmp_path / "out", tmp_path / "held.npz", 8, 4)
+    y, x = np.indices((64, 64)) - 32
+    half = (x > 0) * np.exp(-np.hypot(x, y) / 4)
+    other = (np.exp(-((x / a) ** 2) - (y / 4) ** 2) + half for a in (3, 9))
+    Library((SourceImage(image, "o", "t") for image in other), npix=64).save(tmp_path / "train.npz")
+    result = evaluate_prior(prior, tmp_path / "held.npz", tmp_path / "out", tmp_path / "train.npz", 8, 4)
     assert result == json.loads((tmp_path / "out" / "evaluation.json").read_text())
     rows = {row["sigma"]: row for row in result["denoising"]}
     for sigma, row in rows.items():
@@ -47,6 +53,9 @@ def test_everything_is_measured_and_written(tmp_path, library):
         assert row["network"] >= 0.9 * (1 - shrink) ** 2
     assert rows[0.5]["wiener"] < rows[0.5]["network"]
     assert {"denoising", "bias", "response", "nearest_neighbour"} <= set(result)
+    assert result["look_alikes"]["left_out"] == 0 and set(result["by_origin"]) == {"t"}
+    with pytest.raises(InputError, match="nothing is held out"):
+        evaluate_prior(prior, tmp_path / "held.npz", tmp_path / "out", tmp_path / "held.npz", 8, 0)
     assert imread(tmp_path / "out" / "samples.png").shape == (72, 4 * 72)
 
 
@@ -62,6 +71,16 @@ def test_unconditional_samples_have_the_law_of_the_prior():
     samples = sample_prior(Gaussian(), 16, 32, seed=1)
     assert float(samples.mean()) == pytest.approx(0.5, abs=0.01)
     assert float(samples.std()) == pytest.approx(0.3, rel=0.04)
+
+
+def test_an_exact_denoiser_is_unbiased_at_every_brightness():
+    stamps = 0.5 + 0.3 * torch.randn(64, 1, 16, 16, generator=torch.Generator().manual_seed(3))
+    rows = brightness_bias(Gaussian().denoise, stamps, sigmas=(0.2,))
+    assert len(rows) >= 3
+    for row in rows:
+        assert abs(row["mean_in_sigma"]) < 4 * row["rms_in_sigma"] / row["pixels"] ** 0.5
+    halved = brightness_bias(lambda x, s: 0.5 * Gaussian().denoise(x, s), stamps, sigmas=(0.2,))
+    assert max(abs(row["mean_in_sigma"]) for row in halved) > 0.5
 
 
 def test_copies_of_training_images_are_noticed(library):

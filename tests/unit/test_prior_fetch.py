@@ -1,4 +1,5 @@
-"""``galbatch fetch-tng`` against a local server that speaks the TNG API: lists, resumes, checks, retries; keeps the key."""
+"""``galbatch fetch-tng`` against a local server that speaks the TNG API: lists, resumes, checks, retries;
+keeps the key."""
 
 import base64
 import errno
@@ -136,7 +137,9 @@ def test_a_broken_connection_resumes_where_it_stopped(server, client, tmp_path):
     assert server.seen[1][1]["Range"] == f"bytes={len(body) // 2}-"
 
 
-def test_a_stopped_command_resumes_in_another_process_and_a_changed_file_starts_over(server, client, tmp_path):
+def test_a_stopped_command_resumes_in_another_process_and_a_changed_file_starts_over(
+    server, client, tmp_path
+):
     name, body = next(iter(server.files.items()))
     once = Client(client.base, KEY, retries=0)
     server.faults = ["cut"]
@@ -172,7 +175,10 @@ def test_a_busy_server_is_given_the_time_it_asks_for(server, client, waits, tmp_
 def test_one_subhalo_and_an_archive(server, client, tmp_path):
     path = "/api/TNG50-1/snapshots/72/subhalos/8/skirt/skirt_images_hsc_realistic_v2.fits"
     server.files[path] = fits_bytes(5)
-    assert fetch(client, Request("hsc-realistic", snapshot=72, view="v2", subhalos=(8,)), tmp_path)["fetched"] == 1
+    assert (
+        fetch(client, Request("hsc-realistic", snapshot=72, view="v2", subhalos=(8,)), tmp_path)["fetched"]
+        == 1
+    )
     assert (tmp_path / "shalo_072-8_v2_HSC_GRIZY.fits").read_bytes() == fits_bytes(5)
     server.files["/api/TNG50-1/files/skirt_images_jwst_f200w_z3.tar.gz"] = tar_bytes()
     assert fetch(client, Request("jwst"), tmp_path) == {"fetched": 1, "there": 0}
@@ -196,7 +202,9 @@ def test_the_key_follows_no_redirect_to_another_host(server, client, tmp_path):
     assert "API-Key" in server.seen[0][1] and "API-Key" not in server.seen[1][1]
     assert KEY not in repr(client)
     secure = Client("https://www.tng-project.org/api/", KEY)
-    assert secure._trusted("https://data.tng-project.org/x") and not secure._trusted("http://www.tng-project.org/x")
+    assert secure._trusted("https://data.tng-project.org/x") and not secure._trusted(
+        "http://www.tng-project.org/x"
+    )
     assert not secure._trusted("https://tng-project.org.example.com/x")
 
 
@@ -228,7 +236,7 @@ def test_a_page_instead_of_an_image_and_a_full_disk(server, client, tmp_path, mo
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("galbatch.prior.download.os.replace", full)
-    with pytest.raises(InputError, match="No space left on device.*repeat the command"):
+    with pytest.raises(InputError, match=r"No space left on device.*repeat the command"):
         download(client, server.url + name, tmp_path / "b.fits")
 
 

@@ -51,16 +51,29 @@ def test_training_starts_from_the_weights_of_a_model_folder(tmp_path, config):
     with torch.no_grad():
         for p in first.parameters():
             p.add_(0.01)
-    spectra = {"spectrum": {"k": [0.0], "power": [1.0]},
-               "residual_spectrum": {"k": [0.0], "sigma": [1.0], "power": [[1.0]]}}  # fmt: skip
-    card = save_model(tmp_path / "first", first, {"name": "first", "network": NETWORK.to_dict(), "max_sd": 1.0,
-                      "target_fwhm_pix": 2.0, "sigma_data": 0.2, **spectra})  # fmt: skip
-    config.write_text(config.read_text().replace("[training]", 'sigma_data = 0.2\n[training]\nstart = "first"\nlearning_rate = 0.0'))
+    values = {
+        "name": "first",
+        "network": NETWORK.to_dict(),
+        "max_sd": 1.0,
+        "target_fwhm_pix": 2.0,
+        "sigma_data": 0.2,
+        "spectrum": {"k": [0.0], "power": [1.0]},
+        "residual_spectrum": {"k": [0.0], "sigma": [1.0], "power": [[1.0]]},
+    }
+    card = save_model(tmp_path / "first", first, values)
+    config.write_text(
+        config.read_text().replace(
+            "[training]", 'sigma_data = 0.2\n[training]\nstart = "first"\nlearning_rate = 0.0'
+        )
+    )
     settings = load_config(config)
     trainer = fit(settings, tmp_path / "out", stop_after=2)
     for p, q in zip(trainer.params, first.parameters(), strict=True):
         assert torch.equal(p, q)
-    assert describe_training(settings, {"step": 2, "elapsed_s": 1.0}, 0.05)["started_from"]["sha256"] == card.sha256
+    assert (
+        describe_training(settings, {"step": 2, "elapsed_s": 1.0}, 0.05)["started_from"]["sha256"]
+        == card.sha256
+    )
     config.write_text(config.read_text().replace("widths = [8, 12, 16]", "widths = [8, 12, 20]"))
     with pytest.raises(ModelError, match="same network"):
         fit(load_config(config), tmp_path / "other", stop_after=1)
