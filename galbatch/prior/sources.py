@@ -68,16 +68,19 @@ def find_files(config: DataConfig, base: Path) -> list[Path]:
 
 
 def read_sources(config: DataConfig, base: Path) -> Iterator[SourceImage]:
-    """Every band of every galaxy of a table as its own source image."""
+    """Every band of every galaxy of a table as its own source image.
+
+    An image with a PSF of its own is never shown with that PSF wider than one stamp pixel.
+    """
     for path in find_files(config, base):
-        for flux, group in _planes(path, config):
+        for flux, group, psf_fwhm_pix in _planes(path, config):
             if group in config.exclude:
                 continue
             yield SourceImage(
                 block_average(flux, config.average),
                 f"{config.origin}:{group}",
                 config.origin,
-                config.min_zoom,
+                max(config.min_zoom, psf_fwhm_pix / config.average),
             )
 
 
@@ -90,7 +93,7 @@ def _planes(path, config):
         for galaxy in read_images(path):
             for i, flux in enumerate(galaxy.flux):
                 if config.bands is None or i in config.bands:
-                    yield flux, galaxy.group
+                    yield flux, galaxy.group, galaxy.psf_fwhm_pix
 
 
 def _read_npy(path, config):
@@ -106,7 +109,7 @@ def _read_npy(path, config):
     for i, galaxy in enumerate(images):
         for band, flux in enumerate(galaxy):
             if config.bands is None or band in config.bands:
-                yield np.asarray(flux), f"{path.stem}-{i}"
+                yield np.asarray(flux), f"{path.stem}-{i}", 0.0
 
 
 def _decode(path, n):
@@ -134,7 +137,7 @@ def _decode(path, n):
                 border = np.concatenate(
                     [plane[:4].ravel(), plane[-4:].ravel(), plane[:, :4].ravel(), plane[:, -4:].ravel()]
                 )
-                yield np.maximum(plane - np.median(border), 0), f"decoder-{i + j}"
+                yield np.maximum(plane - np.median(border), 0), f"decoder-{i + j}", 0.0
 
 
 def block_average(image: np.ndarray, n: int) -> np.ndarray:

@@ -7,6 +7,7 @@ from astropy.io import fits
 
 from galbatch.errors import InputError
 from galbatch.prior.readers import kpc_per_arcsec, read_images
+from galbatch.prior.sources import DataConfig, read_sources
 
 N = 24
 
@@ -78,6 +79,44 @@ def test_realistic_hsc(tmp_path):
     assert galaxy.bands == ("G", "R") and galaxy.layout == "realistic"
     np.testing.assert_allclose(galaxy.flux[1], blob() * 3.631e-6, rtol=1e-6)
     assert galaxy.psf_fwhm_pix == pytest.approx(1.5 * 2.3548, rel=0.02)
+    (source, *_) = read_sources(DataConfig("hsc", ("*GRIZY.fits",), average=2), tmp_path)
+    assert source.min_zoom == pytest.approx(1.5 * 2.3548 / 2, rel=0.02), (
+        "its PSF stays within one stamp pixel"
+    )
+    assert source.image.shape == (N // 2, N // 2)
+
+
+def test_pan_starrs_cube(tmp_path):
+    """SKIRT cube in counts/s/pixel, one card a band: the layout of the SDSS files with other filters."""
+    bands = [f"panstarrs/panstarrs_{b}" for b in "grizy"]
+    header = fits.Header({"BUNIT": "counts/s/pixel", "CTYPE1": "linear", "CDELT1": 500.0, "CUNIT1": "pc",
+                          "PIXSCALE": 0.25, "USE_Z": 0.0485, "FILENAME": "broadband"})  # fmt: skip
+    for i, band in enumerate(bands):
+        header[f"FILTER{i}"] = band
+    cube = np.stack([blob(i + 1) for i in range(5)])
+    fits.writeto(tmp_path / "broadband_31.fits", cube, header)
+    (galaxy,) = read_images(tmp_path / "broadband_31.fits")
+    assert galaxy.layout == "counts" and galaxy.bands == tuple(bands) and galaxy.group.endswith("-31")
+    np.testing.assert_array_equal(galaxy.flux, cube)
+    assert (galaxy.pixel_kpc, galaxy.pixel_arcsec, galaxy.redshift) == (0.5, 0.25, 0.0485)
+
+
+@pytest.mark.parametrize("empty", [99.0, 120.0, np.inf])
+def test_empty_magnitudes_are_zero_flux(tmp_path, empty):
+    magnitudes = np.where(blob() < 1e-3, empty, 20.0)
+    (galaxy,) = read_images(idealised(tmp_path / "shalo_091-7_v1_photo.fits", magnitudes=magnitudes))
+    area = (0.1 / kpc_per_arcsec(0.1)) ** 2
+    np.testing.assert_allclose(
+        galaxy.flux[0], np.where(blob() < 1e-3, 0, 10 ** (-0.4 * 11.1) * area), rtol=1e-5
+    )
+
+
+def test_idealised_size_on_the_sky_follows_the_cosmology(tmp_path):
+    """Planck 2015 (H0 = 67.74, Om = 0.3089, flat) integrated here, radiation left out."""
+    (galaxy,) = read_images(idealised(tmp_path / "shalo_091-7_v1_photo.fits"))
+    z = np.linspace(0, 0.1, 2001)
+    mpc = 299792.458 / 67.74 * np.trapezoid((0.3089 * (1 + z) ** 3 + 0.6911) ** -0.5, z) / 1.1
+    assert galaxy.pixel_arcsec == pytest.approx(0.1 / (mpc * 1e3 * np.pi / 648000), rel=1e-3)
 
 
 def test_plain_fits_and_npz(tmp_path):
