@@ -1,16 +1,14 @@
 """How a run scales beyond this machine, measured with stubs: planning, scheduler load, commits, final merge.
 
-    python benchmarks/throughput/scale.py [--rows 1000000] [--tasks 16000] [--stubs 1000] [--out
-    RESULTS.jsonl]
+    python benchmarks/throughput/scale.py [--rows 1000000] [--stubs 1000] [--out RESULTS.jsonl]
 
-- plan: 10^6 rows over 100 tiles through the real plan writer and reader; seconds and peak memory;
-- scheduler: ``--tasks`` no-op batches with the real window and result records on one scheduler whose
-``--stubs`` workers
-  are in-process threads: CPU seconds a task, hence how many workers one scheduler feeds;
-- parts and merge: real part files of ``--parts`` batches at the real number of columns, merged by the real
-merge.
+- plan: ``--rows`` rows over 100 tiles through the real plan writer and reader, in a process of its own: seconds and peak memory;
+- scheduler: every batch of that plan through the real ``Farm`` (window, records, retries) to ``--stubs`` workers that answer at
+  once, on one real scheduler process: CPU seconds a batch of scheduler and client, peak memory of both, batches a second;
+- merge: one real part file a batch at the real number of columns (all batches have the same source ids, so that one file serves
+  for all), merged by the real merge in a process of its own.
 
-Prints one table and appends one JSON line. Numbers for 10^8 sources are these, multiplied, and say so.
+Prints one table and appends one JSON line. What follows for 10^8 sources is in docs/guide/scale.md.
 """
 
 from __future__ import annotations
@@ -19,189 +17,173 @@ import argparse
 import asyncio
 import json
 import logging
-import platform
+import os
 import resource
 import subprocess
+import sys
 import tempfile
 import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
-from galbatch.measurement import empty_columns
+from galbatch.bench import environment
+from galbatch.bench.storage import part_columns
+from galbatch.config import ExecutionSettings
+from galbatch.run.cluster import open_cluster
+from galbatch.run.events import Reporter
+from galbatch.run.farm import Farm
+from galbatch.run.stop import StopRequest
 from galbatch.store import PlanBatch, PlanWriter, RunPaths, iter_plan, merge_catalogue
 from galbatch.store.parts import write_part
 
-BATCH = 64
+BATCH, TILES, SECONDS = 64, 100, 2.0
+
+
+def alone(work, *arguments):
+    """Result of ``work`` in a fresh process, and that process's peak memory and CPU time."""
+    with get_context("spawn").Pool(1) as pool:
+        return pool.apply(_measured, (work, arguments))
+
+
+def _measured(work, arguments):
+    start, cpu, before = time.perf_counter(), time.process_time(), peak_mb()
+    found = work(*arguments)
+    return found, {"s": time.perf_counter() - start, "cpu_s": time.process_time() - cpu, "start_mb": before, "peak_mb": peak_mb()}
 
 
 def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def plan(folder: Path, rows: int) -> dict[str, float]:
-    """Write and read a plan of ``rows`` rows."""
-    rng, start, cpu = np.random.default_rng(0), time.perf_counter(), time.process_time()
-    with PlanWriter(folder / "plan.parquet", BATCH) as writer:
+def write_plan(path: Path, rows: int, same_ids: bool = False) -> int:
+    """A plan of ``rows`` rows over 100 tiles with ten columns that pass through."""
+    rng = np.random.default_rng(0)
+    with PlanWriter(path, BATCH) as writer:
         for first in range(0, rows, 65_536):
             n = min(65_536, rows - first)
-            tile = np.char.add("tile-", rng.integers(0, 100, n).astype(str))
-            writer.add(
-                {
-                    "source_id": np.arange(first, first + n),
-                    "ra": rng.uniform(0, 360, n),
-                    "dec": rng.uniform(-90, 90, n),
-                    "tile": tile,
-                    "x": rng.uniform(0, 1e4, n),
-                    "y": rng.uniform(0, 1e4, n),
-                    "prescreen_flags": np.zeros(n, np.int64),
-                    "_healpix_29": np.zeros(n, np.int64),
-                },
-                {f"column_{i}": rng.normal(size=n) for i in range(10)},
-            )
-    written = time.perf_counter() - start
-    start = time.perf_counter()
-    count = sum(len(b) for b in iter_plan(folder / "plan.parquet"))
-    assert count == rows
-    return {
-        "plan_write_s": written,
-        "plan_read_s": time.perf_counter() - start,
-        "plan_cpu_s": time.process_time() - cpu,
-        "plan_mb": (folder / "plan.parquet").stat().st_size / 1e6,
-        "plan_peak_mb": peak_mb(),
-    }
+            row = np.arange(first, first + n)
+            tile = np.full(n, "0") if same_ids else np.char.add("tile-", rng.integers(0, TILES, n).astype(str))
+            core = {"source_id": row % BATCH if same_ids else row, "ra": rng.uniform(0, 360, n), "dec": rng.uniform(-90, 90, n),
+                    "tile": tile, "x": rng.uniform(0, 1e4, n), "y": rng.uniform(0, 1e4, n),
+                    "prescreen_flags": np.zeros(n, np.int64), "_healpix_29": np.zeros(n, np.int64)}
+            writer.add(core, {f"column_{i}": rng.normal(size=n) for i in range(10)})
+    return sum(len(batch) for batch in iter_plan(path))
 
 
-async def scheduler(tasks: int, stubs: int) -> dict[str, float]:
-    """Feed ``tasks`` no-op batches to ``stubs`` in-process workers in a sliding window of two a worker."""
-    from distributed import Client, Scheduler, Worker
-
-    logging.getLogger("distributed").setLevel(logging.ERROR)
-    columns = {
-        "source_id": np.arange(BATCH),
-        "ra": np.zeros(BATCH),
-        "dec": np.zeros(BATCH),
-        "x": np.zeros(BATCH),
-        "y": np.zeros(BATCH),
-        "prescreen_flags": np.zeros(BATCH, np.int64),
-    }
-    async with Scheduler(port=0, dashboard=False) as head:
-        workers = [Worker(head.address, nthreads=1, dashboard=False, memory_limit=0) for _ in range(stubs)]
-        await asyncio.gather(*(w.start() for w in workers))
-        async with Client(head.address, asynchronous=True) as client:
-            cpu, start, flying, sent = time.process_time(), time.perf_counter(), set(), 0
-            while flying or sent < tasks:
-                while sent < tasks and len(flying) < 2 * stubs:
-                    flying.add(
-                        client.submit(
-                            stub, PlanBatch(sent, columns), key=f"galbatch-batch-{sent:06d}", pure=False
-                        )
-                    )
-                    sent += 1
-                done = {f for f in flying if f.done()}
-                for future in done:
-                    future.release()
-                flying -= done
-                await asyncio.sleep(0.002)
-            used = time.process_time() - cpu, time.perf_counter() - start
-        await asyncio.gather(*(w.close() for w in workers))
-    return {
-        "tasks": tasks,
-        "stub_workers": stubs,
-        "cpu_ms_a_task": 1e3 * used[0] / tasks,
-        "wall_ms_a_task": 1e3 * used[1] / tasks,
-    }
+def stub(rows: PlanBatch, exclude: dict, attempt: int) -> dict:
+    """A batch that answers at once with the record that a batch returns."""
+    return {"batch": rows.batch, "sources": len(rows), "ok": len(rows), "flagged": 0, "failed": 0, "attempt": attempt, "host": "stub",
+            "pid": 1, "time": 0.0, "seconds": {"cut": 0.1, "sample": 1.0, "measure": 0.1, "store": 0.1},
+            "counters": {"draws": 1024, "evaluations": 3e4}, "tile": "0", "worker": "stub"}
 
 
-def stub(rows: PlanBatch) -> dict:
-    """The record that a batch returns."""
-    return {
-        "batch": rows.batch,
-        "sources": len(rows),
-        "ok": len(rows),
-        "flagged": 0,
-        "failed": 0,
-        "attempt": 1,
-        "host": "stub",
-        "pid": 1,
-        "time": 0.0,
-        "seconds": {"cut": 0.1, "sample": 1.0},
-        "counters": {"draws": 1024},
-    }
+async def host_stubs(scheduler_file: str, n: int) -> None:
+    """``n`` workers in this process, until the scheduler goes."""
+    from distributed import Worker
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    quiet = {"nthreads": 1, "dashboard": False, "memory_limit": 0}
+    workers = [Worker(scheduler_file=scheduler_file, name=f"stub-{os.getpid()}-{i}", **quiet) for i in range(n)]
+    for first in range(0, n, 50):
+        await asyncio.gather(*(w.start() for w in workers[first : first + 50]))
+    await asyncio.gather(*(w.finished() for w in workers))
 
 
-def merge(folder: Path, parts: int) -> dict[str, float]:
-    """Write and merge ``parts`` part files."""
+def cpu_seconds(pid: int) -> float:
+    """CPU seconds of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def peak_of(pid: int) -> float:
+    """Peak memory of a process in MB."""
+    line = next(li for li in Path(f"/proc/{pid}/status").read_text().splitlines() if li.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
+def scheduler(folder: Path, plan: Path, stubs: int) -> dict[str, float]:
+    """Every batch of ``plan`` through the real farm to ``stubs`` workers; on another machine each would be a GPU."""
+    file = folder / "scheduler.json"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    head = subprocess.Popen([sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)], **quiet)
+    while not file.exists():
+        time.sleep(0.1)
+    hosts = [subprocess.Popen([sys.executable, __file__, "--host-stubs", str(file), str(stubs // 4)], **quiet) for _ in range(4)]
+    settings = ExecutionSettings(scheduler_file=str(file), workers=4 * (stubs // 4), report=False)
+    try:
+        start, reporter = time.perf_counter(), Reporter()
+        cluster = open_cluster(settings, 1)
+        ready = time.perf_counter() - start
+        before, mine, start = cpu_seconds(head.pid), time.process_time(), time.perf_counter()
+        Farm(cluster, None, settings, reporter, StopRequest(), stub).run(iter_plan(plan))
+        wall, used, client = time.perf_counter() - start, cpu_seconds(head.pid) - before, time.process_time() - mine
+        found = {"scheduler_peak_mb": peak_of(head.pid), "client_peak_mb": peak_mb(), "stub_host_peak_mb": peak_of(hosts[0].pid)}
+        cluster.close()
+    finally:
+        for child in [*hosts, head]:
+            child.kill()
+            child.wait()
+    n = -(-reporter.progress.done // BATCH)
+    return {"batches": n, "stub_workers": settings.workers, "workers_join_s": ready, "scheduler_cpu_ms_a_batch": 1e3 * used / n,
+            "client_cpu_ms_a_batch": 1e3 * client / n, "wall_ms_a_batch": 1e3 * wall / n, **found,
+            f"scheduler_load_of_1000_workers_at_{SECONDS:g}_s": 1000 / SECONDS * used / n,
+            f"workers_of_one_scheduler_at_{SECONDS:g}_s": round(SECONDS * n / max(used, client))}
+
+
+def lay_parts(folder: Path, rows: int) -> RunPaths:
+    """A run folder whose every batch is committed, by one file under many names."""
     paths = RunPaths(folder / "merge.run")
     paths.parts.mkdir(parents=True)
-    n, rng = parts * BATCH, np.random.default_rng(1)
-    with PlanWriter(paths.plan, BATCH) as writer:
-        writer.add(
-            {
-                "source_id": np.arange(n),
-                "ra": rng.uniform(0, 360, n),
-                "dec": rng.uniform(-90, 90, n),
-                "tile": np.full(n, "0"),
-                "prescreen_flags": np.zeros(n, np.int64),
-            },
-            {},
-        )
-    start = time.perf_counter()
-    for batch in iter_plan(paths.plan):
-        columns = {
-            k: rng.normal(size=len(batch)).astype(v.dtype)
-            for k, v in empty_columns(("f200w",), len(batch)).items()
-        }
-        columns |= {
-            "source_id": batch.columns["source_id"],
-            "status": np.full(len(batch), "ok", object),
-            "flags": np.zeros(len(batch), np.int64),
-        }
-        columns |= {f"failure_{k}": np.full(len(batch), "", object) for k in ("stage", "code", "message")}
-        write_part(paths, batch.batch, columns, {})
-    written, start = time.perf_counter() - start, time.perf_counter()
+    write_plan(paths.plan, rows, same_ids=True)
+    write_part(paths, 0, part_columns(np.arange(BATCH), np.random.default_rng(1)), {})
+    paths.attempt(0).write_text('{"columns": "the same"}')
+    for batch in range(1, rows // BATCH):
+        os.link(paths.part(0), paths.part(batch))
+        os.link(paths.attempt(0), paths.attempt(batch))
+    return paths
+
+
+def merge(paths: RunPaths) -> int:
     merge_catalogue(paths, {})
-    took = time.perf_counter() - start
-    return {
-        "parts": parts,
-        "part_write_ms": 1e3 * written / parts,
-        "merge_rows_per_s": n / took,
-        "merge_peak_mb": peak_mb(),
-        "columns": len(columns),
-        "catalogue_mb": paths.catalogue.stat().st_size / 1e6,
-    }
+    return paths.catalogue.stat().st_size
+
+
+def measure(options) -> dict:
+    found = {"benchmark": "scale", "rows": options.rows, **environment("cpu")}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        count, cost = alone(write_plan, folder / "plan.parquet", options.rows)
+        assert count == options.rows
+        found |= {f"plan_{k}": v for k, v in cost.items()} | {"plan_file_mb": (folder / "plan.parquet").stat().st_size / 1e6}
+        if options.stubs:
+            found |= scheduler(folder, folder / "plan.parquet", options.stubs)
+        if options.merge:
+            paths = lay_parts(folder, options.rows // BATCH * BATCH)
+            size, cost = alone(merge, paths)
+            found |= {f"merge_{k}": v for k, v in cost.items()} | {"catalogue_mb": size / 1e6}
+            found["merge_rows_a_cpu_s"] = options.rows / cost["cpu_s"]
+    return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--tasks", type=int, default=16_000)
-    parser.add_argument("--stubs", type=int, default=1_000)
-    parser.add_argument("--parts", type=int, default=500)
+    parser.add_argument("--stubs", type=int, default=1_000, help="0 leaves the scheduler out")
+    parser.add_argument("--merge", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--host-stubs", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-    ).stdout.strip()
-    result = {
-        "benchmark": "scale",
-        "commit": commit,
-        "machine": platform.processor() or platform.machine(),
-        "date": time.strftime("%Y-%m-%d"),
-        "rows": options.rows,
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        result |= plan(Path(folder), options.rows) | merge(Path(folder), options.parts)
-    if options.tasks:
-        result |= asyncio.run(scheduler(options.tasks, options.stubs))
-        result["workers_fed_by_one_scheduler_at_2_s_a_batch"] = round(2e3 / result["cpu_ms_a_task"])
-    for key, value in result.items():
+    if options.host_stubs:
+        asyncio.run(host_stubs(options.host_stubs[0], int(options.host_stubs[1])))
+        return
+    found = measure(options)
+    for key, value in found.items():
         print(f"{key:>45}  {value:.4g}" if isinstance(value, float) else f"{key:>45}  {value}")
     if options.out:
         with open(options.out, "a", encoding="utf-8") as file:
-            file.write(json.dumps(result) + "\n")
+            file.write(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":

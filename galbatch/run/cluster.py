@@ -4,8 +4,10 @@ failing."""
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +31,7 @@ DASK_SETTINGS = {
 
 
 CONNECT_TIMEOUT = "60s"
+COUNT_S = 2.0
 GPU_THREADS = (
     3  # batches of a GPU process: one reads ahead, one is on the device, one is measured and written
 )
@@ -42,6 +45,7 @@ class Cluster:
     client: Client
     cluster: Any
     line: str
+    _counted: tuple[float, int] = (-math.inf, 0)
 
     @property
     def dashboard(self) -> str:
@@ -49,8 +53,12 @@ class Cluster:
 
     @property
     def n_workers(self) -> int:
-        """Computing threads now connected; at least 1."""
-        return max(1, sum(self.client.nthreads().values()))
+        """Computing threads connected some seconds ago at most (asking a thousand workers' scheduler before every
+        batch would load it more than the batches do); at least 1."""
+        now = time.monotonic()
+        if now - self._counted[0] > COUNT_S:
+            self._counted = now, max(1, sum(self.client.nthreads().values()))
+        return self._counted[1]
 
     def close(self) -> None:
         """Disconnect; end the cluster if it is ours."""

@@ -55,14 +55,16 @@ def merge_catalogue(
         pq.ParquetWriter(failed_tmp, _FAILURE_SCHEMA) as failed,
     ):
         held: list[pa.Table] = []
+        nbytes = rows = 0
         for table, failures in _joined(paths, schema):
             counts.update(table["status"].to_pylist())
             if failures.num_rows:
                 failed.write_table(failures)
             held.append(table)
-            if sum(t.nbytes for t in held) > _GROUP_BYTES or sum(t.num_rows for t in held) > _GROUP_ROWS:
+            nbytes, rows = nbytes + table.nbytes, rows + table.num_rows
+            if nbytes > _GROUP_BYTES or rows > _GROUP_ROWS:
                 out.write_table(pa.concat_tables(held).combine_chunks())
-                held = []
+                held, nbytes, rows = [], 0, 0
         if held:
             out.write_table(pa.concat_tables(held).combine_chunks())
     return counts
@@ -91,9 +93,13 @@ def _schema(paths: RunPaths, template: dict[str, np.ndarray]) -> pa.Schema:
     fields = [plan.field(name) for name in _HEAD]
     fields += [plan.field(n).with_name(n.removeprefix(PASS)) for n in plan.names if n.startswith(PASS)]
     found: dict[str, pa.DataType] = {}
+    seen: set = set()
     for batch in sorted(paths.committed()):
-        for field in pq.read_schema(paths.part(batch)):
-            found.setdefault(field.name, field.type)
+        kind = read_attempt(paths, batch).get("columns")  # parts with the same columns are looked at once
+        if kind is None or kind not in seen:
+            seen.add(kind)
+            for field in pq.read_schema(paths.part(batch)):
+                found.setdefault(field.name, field.type)
     if not found:
         found = {
             n: pa.string() if v.dtype == object else pa.from_numpy_dtype(v.dtype) for n, v in template.items()
@@ -148,21 +154,24 @@ def _join(paths: RunPaths, batch: int, plan: pa.Table, schema: pa.Schema) -> tup
             f"{paths.part(batch)}: its source ids are not those of batch {batch} in plan.parquet. "
             "The file belongs to another plan: delete it and resume."
         )
+    in_plan = dict(zip(plan.column_names, plan.columns, strict=True))
+    in_part = dict(zip(part.column_names, part.columns, strict=True))
     columns = []
     for field in schema:
-        columns.append(_pick(field, plan, part).cast(field.type))
+        column = _pick(field, plan, in_plan, in_part)
+        columns.append(column if column.type == field.type else column.cast(field.type))
     return pa.table(columns, schema=schema), _failures(paths, batch, part)
 
 
-def _pick(field: pa.Field, plan: pa.Table, part: pa.Table):
+def _pick(field: pa.Field, plan: pa.Table, in_plan: dict, in_part: dict):
     name = field.name
     if name in _HEAD:
-        return plan[name]
-    if name in part.column_names:
-        return part[name]
+        return in_plan[name]
+    if name in in_part:
+        return in_part[name]
     for passing in (PASS + name, PASS + name.removeprefix("input_")):
-        if passing in plan.column_names:
-            return plan[passing]
+        if passing in in_plan:
+            return in_plan[passing]
     if name == "_healpix_29":
         return pa.array(healpix_nested(plan["ra"].to_numpy(), plan["dec"].to_numpy()))
     if pa.types.is_floating(field.type):

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import time
+import zlib
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -55,6 +56,7 @@ def commit_batch(paths: RunPaths, layout: StoreLayout, result: BatchResult, atte
         "time": time.time(),
         "seconds": {k: round(v, 6) for k, v in seconds.items()},
         "counters": result.counters,
+        "columns": _columns_hash(result.columns),
     }
     write_atomic(paths.attempt(result.batch), json.dumps(record).encode())
     write_part(paths, result.batch, result.columns, sums)
@@ -71,6 +73,12 @@ def write_part(paths: RunPaths, batch: int, columns: dict[str, np.ndarray], sums
         )
 
 
+def _columns_hash(columns: dict[str, np.ndarray]) -> str:
+    """The same for parts that have the same columns in the same order."""
+    kinds = [(n, "str" if v.dtype.kind in "OUST" else v.dtype.str) for n, v in columns.items()]
+    return f"{zlib.crc32(repr(kinds).encode()):08x}"
+
+
 def _column(values: np.ndarray) -> pa.Array:
     values = np.asarray(values)
     return pa.array(values.astype(str).astype(object) if values.dtype.kind in "US" else values)
@@ -80,7 +88,8 @@ def read_part(paths: RunPaths, batch: int) -> pa.Table:
     """A committed part. Raises ``RunError`` naming the file when it cannot be read."""
     path = paths.part(batch)
     try:
-        return pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            return file.read(use_threads=False)  # hundreds of tiny columns: threads cost more than they bring
     except (OSError, pa.ArrowInvalid) as err:
         raise RunError(
             f"{path}: cannot be read ({err}). Delete this file and resume: its batch is made again."
