@@ -3,6 +3,6 @@
 from galbatch.forward.noise import noise_model
 from galbatch.forward.operator import ForwardModel, forward_model
 from galbatch.forward.psf import TransferCache, psf_offset
-from galbatch.forward.scale import psf_peak_scale
+from galbatch.forward.scale import smoothed_peak_scale
 
-__all__ = ["ForwardModel", "TransferCache", "forward_model", "noise_model", "psf_offset", "psf_peak_scale"]
+__all__ = ["ForwardModel", "TransferCache", "forward_model", "noise_model", "psf_offset", "smoothed_peak_scale"]

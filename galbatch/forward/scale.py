@@ -1,8 +1,9 @@
-"""The flux scale of a source: the convention 'psf_peak' that the prior was trained with.
+"""The flux scale of a source: the convention 'smoothed_peak' that the prior was trained with.
 
-S = max over the central half of the stamp of (h . (w y)) / (h . w), with h the PSF of unit sum, w = 1 / sigma^2 (zero
-where masked) and '.' a correlation: the peak of the PSF-weighted mean surface brightness. It is floored at
-``FLOOR`` times its own noise, sqrt(h^2 . w) / (h . w), so that an empty stamp has a scale too.
+S = max over the central half of the stamp of the image smoothed until a point source has a total FWHM of ``SCALE_FWHM_PIX``
+fine pixels, masked pixels left out of the mean. A point source has the same S whatever the PSF (a PSF too broad for that is
+smoothed with ``LEAST_FWHM_PIX``), so the law of x / S is that of the galaxies and not of the telescope. S is floored at
+``FLOOR`` times its own noise, so that an empty stamp has a scale too.
 """
 
 from __future__ import annotations
@@ -10,37 +11,62 @@ from __future__ import annotations
 import numpy as np
 from scipy.fft import irfft2, next_fast_len, rfft2
 
-from galbatch.forward.psf import transfer
+from galbatch.forward.psf import FWHM_TO_SIGMA, target_transfer, transfer
 from galbatch.types import Observation
 
+SCALE_FWHM_PIX = 6.0
+LEAST_FWHM_PIX = 2.0
 FLOOR = 3.0
+HALVINGS = 20
 
 
-def psf_peak_scale(obs: Observation, oversample: int = 1) -> np.ndarray:
+def smoothed_peak_scale(obs: Observation, oversample: int = 1) -> np.ndarray:
     """Flux scale (b, c) per fine pixel, in the unit of the data; NaN where no central pixel is valid."""
     b, c, h, w = obs.data.shape
     valid = obs.valid
-    weight = np.where(valid, 1 / np.where(valid, obs.sigma, 1).astype(np.float64) ** 2, 0)
-    weighted = weight * np.where(valid, obs.data, 0)
+    variance = np.where(valid, obs.sigma, 0).astype(np.float64) ** 2
+    grid = tuple(next_fast_len(n + 16, real=True) for n in (h, w))
     step = obs.psf_scale_arcsec or obs.pixel_scale_arcsec
-    grid = tuple(next_fast_len(2 * n, real=True) for n in (h, w))
-    otf = transfer(obs.psf.reshape(b * c, *obs.psf.shape[2:]).astype(np.float64), step, obs.pixel_scale_arcsec, grid)
-    otf = otf.reshape(b, c, *otf.shape[1:])
-    kernel = irfft2(otf / otf[..., :1, :1].real, s=grid).clip(min=0)
-    kernel /= kernel.sum((-1, -2), keepdims=True)
+    psf = obs.psf.reshape(b * c, *obs.psf.shape[2:]).astype(np.float64)
+    otf = transfer(psf, step, obs.pixel_scale_arcsec, grid)
+    smoothing = _smoothing(otf / otf[:, :1, :1].real, oversample, grid).reshape(b, c, grid[0], -1)
+    kernel = irfft2(smoothing, s=grid)
 
-    def correlate(u, k):
-        return irfft2(rfft2(u, s=grid) * np.conj(rfft2(k)), s=grid)[..., :h, :w]
+    def smooth(u, spectrum):
+        return irfft2(rfft2(u, s=grid) * spectrum, s=grid)[..., :h, :w]
 
-    total = correlate(weight, kernel)
-    usable = total > 1e-6 * weight.max((-1, -2), keepdims=True).clip(min=1e-300)
+    total = smooth(valid.astype(np.float64), smoothing)
+    usable = total > 0.05
     total = np.where(usable, total, 1)
-    signal = np.where(usable, correlate(weighted, kernel) / total, -np.inf)
-    noise = np.sqrt(correlate(weight, kernel**2).clip(min=0)) / total
+    signal = np.where(usable, smooth(np.where(valid, obs.data, 0), smoothing) / total, -np.inf)
+    noise = np.sqrt(smooth(variance, rfft2(kernel**2)).clip(min=0)) / total
     centre = (..., slice(h // 4, h - h // 4), slice(w // 4, w - w // 4))
     signal, noise = signal[centre].reshape(b, c, -1), noise[centre].reshape(b, c, -1)
     best = signal.argmax(-1)[..., None]
     peak = np.take_along_axis(signal, best, -1)[..., 0]
-    floor = FLOOR * np.take_along_axis(noise, best, -1)[..., 0]
-    scale = np.maximum(peak, floor)
+    scale = np.maximum(peak, FLOOR * np.take_along_axis(noise, best, -1)[..., 0])
     return np.where(np.isfinite(peak) & (scale > 0), scale, np.nan) / oversample**2
+
+
+def _smoothing(otf, oversample, grid):
+    """Transfer functions (n, M, L // 2 + 1) of the Gaussians that bring the peak of each PSF to that of a Gaussian of
+    ``SCALE_FWHM_PIX``: by bisection of their FWHM."""
+    wanted = target_transfer(SCALE_FWHM_PIX / oversample, grid)
+    weight = np.full(wanted.shape[1], 2.0)
+    weight[0] = 1
+    if grid[1] % 2 == 0:
+        weight[-1] = 1
+    fy, fx = np.fft.fftfreq(grid[0]), np.fft.rfftfreq(grid[1])
+    k2 = fy[:, None] ** 2 + fx[None, :] ** 2
+    goal = (wanted * weight).sum()
+    low = np.full(len(otf), LEAST_FWHM_PIX / oversample)
+    high = np.full(len(otf), SCALE_FWHM_PIX / oversample)
+
+    def gaussian(fwhm):
+        return np.exp(-2 * np.pi**2 * (fwhm * FWHM_TO_SIGMA)[:, None, None] ** 2 * k2)
+
+    for _ in range(HALVINGS):
+        middle = 0.5 * (low + high)
+        sharp = (np.abs(otf) * gaussian(middle) * weight).sum((1, 2)) > goal
+        low, high = np.where(sharp, middle, low), np.where(sharp, high, middle)
+    return gaussian(high)

@@ -16,7 +16,7 @@ import numpy as np
 from galbatch.errors import ModelError
 
 FORMAT = 1
-FLUX_CONVENTIONS = ("psf_peak",)
+FLUX_CONVENTIONS = ("smoothed_peak",)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Card:
     max_sd: float
     sha256: str
     channels: int = 1
-    flux_convention: str = "psf_peak"
+    flux_convention: str = "smoothed_peak"
     sigma_min: float = 0.002
     sigma_max: float = 80.0
     margin_pix: int = 4

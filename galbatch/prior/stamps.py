@@ -5,11 +5,11 @@ One stamp is a library image at a random rotation, reflection, size, sub-pixel p
 convolved with the Gaussian target PSF and sampled, sometimes with companions or a point source, divided by
 its flux scale.
 
-The flux scale is ``psf_peak``: on real data the peak of the PSF-weighted surface brightness, so here the
-stamp is blurred to a total FWHM f, smoothed again with a Gaussian of FWHM f, and the maximum over the
-central half taken; f is log-uniform in ``StampConfig.blur_fwhm_pix``. It is multiplied by exp(scatter),
-scatter ~ N(0, s^2) and s ~ |N(0, scatter^2)|: the scale of noisy data scatters, and the prior must not know
-it better than the sampler does.
+The flux scale is ``smoothed_peak``: on real data the peak of the image smoothed until a point source has a
+given FWHM, whatever the PSF, so here the stamp is smoothed to a total FWHM within ``StampConfig.scale_fwhm_pix``
+(the upper end for PSFs that are themselves broader) and the maximum over the central half taken. It is multiplied
+by exp(scatter), scatter ~ N(0, s^2) and s ~ |N(0, scatter^2)|: the scale of noisy data scatters, and the prior
+must not know it better than the sampler does.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ class StampConfig:
     companion_fraction: float = 0.25
     point_fraction: float = 0.02
     nucleus_fraction: float = 0.04
-    blur_fwhm_pix: tuple[float, float] = (2.2, 8.0)
+    scale_fwhm_pix: tuple[float, float] = (6.0, 6.5)
     scatter: float = 0.25
 
     def __post_init__(self):
         object.__setattr__(self, "radius_pix", tuple(self.radius_pix))
-        object.__setattr__(self, "blur_fwhm_pix", tuple(self.blur_fwhm_pix))
+        object.__setattr__(self, "scale_fwhm_pix", tuple(self.scale_fwhm_pix))
 
 
 class StampSource:
@@ -162,22 +162,21 @@ class StampSource:
     def _scale(self, image, generator):
         n = len(image)
         c = self.config
-        low, high = c.blur_fwhm_pix
+        low, high = c.scale_fwhm_pix
         fwhm = low * (high / low) ** torch.rand(n, generator=generator)
-        peak = blurred_peak(image, fwhm, c)
+        peak = smoothed_peak(image, fwhm, c)
         s = torch.randn(n, generator=generator).abs() * c.scatter
         return peak * torch.exp(s * torch.randn(n, generator=generator))[:, None, None, None]
 
 
-def blurred_peak(image: Tensor, fwhm_pix: Tensor, config: StampConfig) -> Tensor:
-    """(n, 1, 1, 1) noise-free ``psf_peak`` of stamps (n, 1, H, W) at the target PSF, seen with a PSF of
+def smoothed_peak(image: Tensor, fwhm_pix: Tensor, config: StampConfig) -> Tensor:
+    """(n, 1, 1, 1) noise-free peak of stamps (n, 1, H, W) at the target PSF, smoothed to a total FWHM of
     ``fwhm_pix`` (n,).
 
-    One Gaussian does both blurs: FWHM^2 = (f^2 - target^2) + f^2. The maximum is over the central half of
-    the stamp proper, without its margin.
+    The maximum is over the central half of the stamp proper, without its margin.
     """
     size = image.shape[-1]
-    sd = torch.sqrt(2 * fwhm_pix**2 - config.target_fwhm_pix**2) * FWHM_TO_SD
+    sd = torch.sqrt(fwhm_pix**2 - config.target_fwhm_pix**2) * FWHM_TO_SD
     pad = size + 24
     ky, kx = torch.fft.fftfreq(pad), torch.fft.rfftfreq(pad)
     gauss = (

@@ -4,9 +4,10 @@
 over data and draws. The p-value is two-sided, of the mean over draws, over the whole stamp and over the source's footprint (where
 the model exceeds the noise), the smaller of the two times two.
 
-**Prior-driven**: in a band of scales s, let n(x) be the variance a data-only estimate of the band's coefficient would have and
-v(x) its posterior variance. For a Gaussian prior of variance p, v / n = p / (p + n): the weight of the data in the posterior mean,
-so 1 - v / n is the prior's. The map is the mean of that weight over bands, by the energy of the posterior mean in each.
+**Prior-driven**: in a band of scales, let n(x) be the variance that a data-only estimate of the band would have, v(x) its posterior
+variance and e(x) the energy of the posterior mean in it, as local means. A structure is owed to the prior when the posterior is much
+narrower than the data alone allow *and* the structure would drown in that noise: min(1 - v/n, n / (e + n)). For a Gaussian prior of
+variance p the first is n / (p + n), and so is the second, where e is p. The map is the mean over bands by the amplitude, sqrt(e), in each.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from scipy.stats import chi2 as chi2_distribution
 
-SCALES_PIX = (0.0, 0.7, 1.4, 2.8, 5.6)  # sigmas of Gaussians in fine pixels: bands are their differences
+SCALES_PIX = (0.0, 0.7, 1.4, 2.8)  # sigmas of Gaussians in fine pixels: bands are their differences
 FOOTPRINT_SN = 1.0
 
 
@@ -79,25 +80,30 @@ def prior_driven_map(model, x, mean):
     full = torch.zeros_like(mean)
     model.crop(full).copy_(local)
     draws = x.shape[1]
-    weights, energies = [], []
-    for band, smoothing in zip(_bands(shape, x.device), (*SCALES_PIX[1:], SCALES_PIX[-1]), strict=True):
-        blur = _blur(shape, smoothing, x.device)
-
-        def local_mean(image, blur=blur):
-            return torch.fft.irfft2(torch.fft.rfft2(image) * blur, s=shape)
-
-        variance = torch.fft.irfft2(deviation * band, s=shape).square().sum(1) / (draws - 1)
+    coverage = _filtered(full, _blur(shape, SCALES_PIX[-1], x.device)).clamp_min(1e-6)
+    weights, amplitudes = [], []
+    for band, scale in zip(_bands(shape, x.device), (*SCALES_PIX[1:], None), strict=True):
+        nearby = _blur(shape, scale or SCALES_PIX[-1], x.device)
+        variance = _filtered(torch.fft.irfft2(deviation * band, s=shape).square().sum(1) / (draws - 1), nearby)
+        energy = torch.fft.irfft2(centre * band, s=shape).square()
+        if scale is not None:  # a band oscillates; the smooth light that is left is local as it is
+            energy = _filtered(energy, nearby).clamp_min(0)
         power = band.square()
         precision = (information * power).sum((-1, -2), keepdim=True) / power.sum().clamp_min(1e-30)
         half_plane = 2 * power.sum() / (shape[0] * shape[1])
-        data_variance = half_plane / (precision * local_mean(full).clamp_min(1e-6)).clamp_min(1e-30)
-        weights.append((1 - local_mean(variance) / data_variance).clamp(0, 1))
-        energies.append(local_mean(torch.fft.irfft2(centre * band, s=shape).square()).clamp_min(0))
-    total = sum(energies).clamp_min(1e-30)
-    driven = sum(w * e for w, e in zip(weights, energies, strict=True)) / total
+        data_variance = half_plane / (precision * coverage).clamp_min(1e-30)
+        narrow = (1 - variance / data_variance).clamp(0, 1)
+        weights.append(torch.minimum(narrow, data_variance / (energy + data_variance)))
+        amplitudes.append(energy.sqrt())
+    total = sum(amplitudes).clamp_min(1e-30)
+    driven = sum(w * a for w, a in zip(weights, amplitudes, strict=True)) / total
     flux = model.crop(mean).clamp_min(0)
     share = (flux * (model.crop(driven) > 0.5)).sum((-1, -2)) / flux.sum((-1, -2)).clamp_min(1e-30)
     return driven, share
+
+
+def _filtered(image, transfer):
+    return torch.fft.irfft2(torch.fft.rfft2(image) * transfer, s=image.shape[-2:])
 
 
 def _blur(shape, sigma, device):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from galbatch.errors import ConfigError, InputError
-from galbatch.forward import ForwardModel, forward_model, psf_peak_scale
+from galbatch.forward import ForwardModel, forward_model, smoothed_peak_scale
 from galbatch.sampler.baselines import DiffPir, Dps, Mmps
 from galbatch.sampler.diagnostics import chi2_of_draws, chi2_p_value, prior_driven_map
 from galbatch.sampler.guidance import PosteriorDenoiser
@@ -155,8 +155,8 @@ def _sample(prior, obs, draws, mode, oversample, seed, ids, spectra_of) -> dict[
     device = prior_field(prior, "device")
     usable = obs.valid.any((-1, -2)).all(1)
     scale = np.ones((b, c))
-    if prior_field(prior, "flux_convention") == "psf_peak":
-        scale = psf_peak_scale(obs, oversample)
+    if prior_field(prior, "flux_convention") == "smoothed_peak":
+        scale = smoothed_peak_scale(obs, oversample)
         usable &= np.isfinite(scale).all(1)
         scale = np.where(usable[:, None], scale, 1.0)
     data, model = forward_model(obs, oversample, int(prior_field(prior, "margin_pix")), int(prior_field(prior, "multiple_of")),

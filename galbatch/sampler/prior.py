@@ -14,7 +14,7 @@ import torch
 _DEFAULTS: dict[str, Any] = {
     "channels": None,  # None: any number of bands, seen together
     "target_fwhm_pix": 0.0,
-    "flux_convention": "data",  # the unit of the data; "psf_peak": divided by the scale of forward/scale.py
+    "flux_convention": "data",  # the unit of the data; "smoothed_peak": divided by the scale of forward/scale.py
     "sigma_min": 0.002,
     "sigma_max": 80.0,
     "margin_pix": 0,

@@ -45,9 +45,9 @@ class Mode:
 
 
 MODES = {
-    "fast": Mode(ratio=3.0, fewest=3, most=7, tail=3),
-    "default": Mode(ratio=2.0, fewest=4, most=14, tail=5),
-    "accurate": Mode(ratio=1.6, fewest=8, most=20, tail=6, rerun=True),
+    "fast": Mode(ratio=3.0, fewest=3, most=7, tail=4),
+    "default": Mode(ratio=2.0, fewest=4, most=14, tail=6),
+    "accurate": Mode(ratio=1.6, fewest=8, most=20, tail=7, rerun=True),
     "dps": Mode(ratio=1.1, fewest=50, most=50, tail=1, method="dps"),
     "diffpir": Mode(ratio=1.1, fewest=50, most=50, tail=1, method="diffpir"),
     "mmps": Mode(ratio=1.1, fewest=25, most=25, tail=1, products=3, method="mmps"),

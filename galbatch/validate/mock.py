@@ -49,7 +49,7 @@ def mock_psf(fwhm_pix: float, size: int = 41) -> np.ndarray:
 
 
 def make_mocks(prior, n: int, seed: int = SEED, correlated: bool = False, sn_range=SN_RANGE) -> MockSet:
-    """``n`` mock observations for a prior with the convention 'psf_peak' and one channel."""
+    """``n`` mock observations for a prior with the convention 'smoothed_peak' and one channel."""
     rng = np.random.default_rng([seed, 77])
     margin, target = int(prior_field(prior, "margin_pix")), float(prior_field(prior, "target_fwhm_pix"))
     size = -(-(STAMP + 2 * margin) // 8) * 8

@@ -6,8 +6,8 @@ import scipy.signal
 import torch
 
 from galbatch.errors import InputError
-from galbatch.forward import forward_model, noise_model, psf_offset, psf_peak_scale
-from galbatch.forward.psf import TransferCache, divide_by_target, target_transfer, transfer
+from galbatch.forward import forward_model, noise_model, psf_offset, smoothed_peak_scale
+from galbatch.forward.psf import FWHM_TO_SIGMA, TransferCache, divide_by_target, target_transfer, transfer
 from galbatch.types import Observation
 
 
@@ -152,20 +152,31 @@ def test_transfer_cache_counts_hits_and_forgets_the_oldest():
     assert cache.misses == 4
 
 
-def test_scale_is_the_psf_weighted_peak_and_ignores_masked_pixels():
+def test_a_point_source_has_one_scale_whatever_the_psf_and_the_grid():
+    """The peak of a unit point source smoothed to 6 fine pixels FWHM, for narrow, broader, elliptical and winged PSFs."""
+    y, x = np.mgrid[:49, :49] - 24
+    moffat = (1 + (y**2 + (1.2 * x) ** 2) / 2.5**2) ** -2.2
+    psfs = np.stack([gaussian_psf(49, 2.2), gaussian_psf(49, 4.5), moffat / moffat.sum()])[:, None]
+    data = 7.0 * np.roll(psfs, (2, -3), axis=(2, 3))
+    obs = Observation(data, np.full_like(data, 1e-4), psfs)
+    expected = 7.0 / (2 * np.pi * (6.0 * FWHM_TO_SIGMA) ** 2)
+    np.testing.assert_allclose(smoothed_peak_scale(obs)[:, 0], expected, rtol=0.01)
+    # fine pixels half as large: 3 pixels FWHM, and a quarter of the flux in each
+    narrow = Observation(data[:1], obs.sigma[:1], psfs[:1])
+    np.testing.assert_allclose(smoothed_peak_scale(narrow, 2)[:, 0], 7.0 / (2 * np.pi * (3.0 * FWHM_TO_SIGMA) ** 2) / 4, rtol=0.01)
+
+
+def test_scale_ignores_masked_pixels_and_has_a_floor():
     psf = gaussian_psf(15, 3.0)[None]
     y, x = np.mgrid[:32, :32] - 16
     data = np.exp(-0.5 * (y**2 + x**2) / 3.0**2)[None, None]
     sigma = np.full_like(data, 0.01)
-    obs = Observation(data, sigma, psf)
-    k = gaussian_psf(15, 3.0)
-    expected = scipy.signal.convolve(data[0, 0], k, mode="same").max()
-    assert psf_peak_scale(obs)[0, 0] == pytest.approx(expected, rel=1e-3)
-    assert psf_peak_scale(obs, 2)[0, 0] == pytest.approx(expected / 4, rel=1e-3)
+    expected = smoothed_peak_scale(Observation(data, sigma, psf))[0, 0]
     bad, mask = data.copy(), np.zeros(data.shape, bool)
     bad[..., 10, 10], mask[..., 10, 10] = 1e6, True
-    assert psf_peak_scale(Observation(bad, sigma, psf, mask))[0, 0] == pytest.approx(expected, rel=1e-2)
-    empty = Observation(np.zeros_like(data), sigma, psf)
-    noise = 0.01 * np.sqrt((k**2).sum())
-    assert psf_peak_scale(empty)[0, 0] == pytest.approx(3 * noise, rel=1e-2)
-    assert np.isnan(psf_peak_scale(Observation(data, sigma, psf, np.ones(data.shape, bool)))[0, 0])
+    assert smoothed_peak_scale(Observation(bad, sigma, psf, mask))[0, 0] == pytest.approx(expected, rel=1e-2)
+    empty = smoothed_peak_scale(Observation(np.zeros_like(data), sigma, psf))[0, 0]
+    s = np.sqrt(6.0**2 - 3.0**2 * 1.2) * FWHM_TO_SIGMA  # noise of a mean under a Gaussian of sigma s: sigma / (2 sqrt(pi) s)
+    assert empty == pytest.approx(3 * 0.01 / (2 * np.sqrt(np.pi) * s), rel=0.03)
+    assert np.isnan(smoothed_peak_scale(Observation(data, sigma, psf, np.ones(data.shape, bool)))[0, 0])
+

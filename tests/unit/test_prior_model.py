@@ -48,7 +48,7 @@ def test_round_trip_and_card_fields(folder, noisy):
     x, sigma = noisy
     expected = network().eval()(x[:, 1:], sigma).detach()
     torch.testing.assert_close(prior.denoise(x, sigma)[:, 1:], expected, atol=1e-5, rtol=1e-5)
-    assert prior.target_fwhm_pix == 2.0 and prior.flux_convention == "psf_peak" and prior.channels == 1
+    assert prior.target_fwhm_pix == 2.0 and prior.flux_convention == "smoothed_peak" and prior.channels == 1
     assert prior.card.sha256 and prior.multiple_of == 4
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = prior.nonsense

@@ -6,7 +6,7 @@ import torch
 
 from galbatch.errors import InputError
 from galbatch.prior.library import Library, SourceImage, half_light_radius, is_held_out, prepare_image
-from galbatch.prior.stamps import FWHM_TO_SD, StampConfig, StampSource, blurred_peak
+from galbatch.prior.stamps import FWHM_TO_SD, StampConfig, StampSource, smoothed_peak
 
 PLAIN = StampConfig(
     offset_pix=0.0,
@@ -64,15 +64,14 @@ def test_point_sources_have_the_target_psf(library):
     assert fitted_sd(image.numpy())[1] == pytest.approx(2.0 * FWHM_TO_SD, rel=0.01)
 
 
-def test_flux_scale_is_the_peak_of_the_twice_blurred_image():
-    """A point source at the target PSF, seen with FWHM f and smoothed with f: the peak of a Gaussian of
-    FWHM sqrt(2) f."""
+def test_flux_scale_is_the_peak_of_the_smoothed_image():
+    """A point source at the target PSF, smoothed to a total FWHM: the peak of that Gaussian."""
     grid = torch.arange(72.0) - 36
     sd = 2.0 * FWHM_TO_SD
     image = torch.exp(-0.5 * (grid[:, None] ** 2 + grid[None] ** 2) / sd**2) / (2 * np.pi * sd**2)
     fwhm = torch.tensor([3.0, 6.0])
-    peak = blurred_peak(image.expand(2, 1, 72, 72), fwhm, StampConfig()).flatten()
-    expected = 1 / (2 * np.pi * 2 * (fwhm * FWHM_TO_SD) ** 2)
+    peak = smoothed_peak(image.expand(2, 1, 72, 72), fwhm, StampConfig()).flatten()
+    expected = 1 / (2 * np.pi * (fwhm * FWHM_TO_SD) ** 2)
     np.testing.assert_allclose(peak, expected, rtol=1e-3)
 
 
@@ -83,10 +82,10 @@ def test_draws_depend_on_the_seed_alone(library):
     assert a.shape == (6, 1, 72, 72) and torch.isfinite(a).all()
 
 
-def test_scale_without_scatter_makes_blurred_peaks_one(library):
-    config = StampConfig(**{**PLAIN.__dict__, "blur_fwhm_pix": (4.0, 4.0)})
+def test_scale_without_scatter_makes_smoothed_peaks_one(library):
+    config = StampConfig(**{**PLAIN.__dict__, "scale_fwhm_pix": (4.0, 4.0)})
     stamps = StampSource(library, config).draw(8, 72, (5,))
-    peak = blurred_peak(stamps, torch.full((8,), 4.0), config)
+    peak = smoothed_peak(stamps, torch.full((8,), 4.0), config)
     np.testing.assert_allclose(peak.flatten(), 1.0, rtol=1e-4)
 
 
