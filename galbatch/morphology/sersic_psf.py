@@ -134,5 +134,5 @@ def _unpack(p, chi2, n_pixels, known):
     from galbatch.morphology.kernels.sersic import information_criteria
 
     for i in np.flatnonzero(known):
-        out[i, 7], out[i, 8], out[i, 9] = information_criteria(chi2[i], int(n_pixels[i]))
+        out[i, 7], out[i, 8], out[i, 9] = information_criteria.py_func(chi2[i], int(n_pixels[i]))
     return out

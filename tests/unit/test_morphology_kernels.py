@@ -1,5 +1,10 @@
 """Pieces with an independent answer: apertures against photutils, the Sersic profile against astropy, the disk cache."""
 
+import os
+import subprocess
+import sys
+
+import numba
 import numpy as np
 import pytest
 from astropy.modeling.models import Sersic2D
@@ -11,6 +16,11 @@ from galbatch.morphology.kernels.sersic_steps import propose_models
 N = 40
 
 
+@numba.njit(error_model="numpy")
+def aperture_sum(image, x, y, a, elongation, theta):
+    return ellipse_sum(image, x, y, a, *metric(elongation, theta))
+
+
 @pytest.mark.parametrize("elongation", [1.0, 1.7, 4.0])
 @pytest.mark.parametrize("a", [0.8, 2.5, 6.0, 17.0])
 def test_aperture_sums_are_exact_to_a_thousandth(a, elongation):
@@ -20,14 +30,14 @@ def test_aperture_sums_are_exact_to_a_thousandth(a, elongation):
     for _ in range(5):
         x, y, theta = *rng.uniform(12, 28, 2), rng.uniform(-2, 2)
         exact = aperture.EllipticalAperture((x, y), a, a / elongation, theta=theta).do_photometry(image)[0][0]
-        assert ellipse_sum(image, x, y, a, *metric(elongation, theta)) == pytest.approx(exact, rel=4e-3 if a < 1 else 1e-3)
+        assert aperture_sum(image, x, y, a, elongation, theta) == pytest.approx(exact, rel=4e-3 if a < 1 else 1e-3)
 
 
 def test_aperture_over_the_edge():
     aperture = pytest.importorskip("photutils.aperture")
     image = np.ones((N, N))
     exact = aperture.CircularAperture((1.0, 38.0), 9.0).do_photometry(image)[0][0]
-    assert ellipse_sum(image, 1.0, 38.0, 9.0, *metric(1.0, 0.0)) == pytest.approx(exact, rel=1e-3)
+    assert aperture_sum(image, 1.0, 38.0, 9.0, 1.0, 0.0) == pytest.approx(exact, rel=1e-3)
 
 
 def pack(amplitude, r_e, n, x, y, e, theta):
@@ -79,3 +89,27 @@ def test_private_detail_of_numba_that_the_cache_relies_on():
     from galbatch.morphology.kernels.engine import measure_range
 
     assert measure_range._cache._cache_file._source_stamp == jit._STAMP
+
+
+def test_a_kernel_called_from_python_says_so():
+    aperture_sum(np.ones((N, N)), 20.0, 20.0, 3.0, 1.0, 0.0)
+    with pytest.raises(TypeError, match="kernel metric was called from Python"):
+        metric(1.0, 0.0)
+
+
+def test_the_second_of_two_processes_waits_for_the_first_and_compiles_nothing(tmp_path):
+    """Both start at once on an empty cache; one of them compiles, the other loads."""
+    (tmp_path / "slow_entry.py").write_text(
+        "import time\nfrom galbatch.morphology.kernels.jit import entry, kernel\n"
+        "@kernel\ndef one(x):\n    return x + 1.0\n"
+        "@entry\ndef two(x):\n    return one(x) * 2.0\n")
+    program = ("import time, slow_entry as m\n"
+               "from numba.core.compiler import Compiler\n"
+               "real = Compiler.compile_extra\n"
+               "def slow(self, f):\n    time.sleep(2.0)\n    return real(self, f)\n"
+               "Compiler.compile_extra = slow\n"
+               "assert m.two(1.0) == 4.0\nprint(sum(m.two.stats.cache_misses.values()))\n")
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(tmp_path)}
+    both = [subprocess.Popen([sys.executable, "-c", program], env=environment, cwd=tmp_path, stdout=subprocess.PIPE)
+            for _ in range(2)]
+    assert sorted(int(p.communicate(timeout=120)[0]) for p in both) == [0, 1]

@@ -29,10 +29,11 @@ _MAX_EVALUATIONS = 400
 def reversed_padded(image, fill):
     """``image`` turned by 180 degrees about its middle, with a border one pixel wide of ``fill``."""
     ny, nx = image.shape
-    out = np.full((ny + 2, nx + 2), fill)
-    for y in range(ny):
-        for x in range(nx):
-            out[ny - y, nx - x] = image[y, x]
+    out = np.empty((ny + 2, nx + 2))
+    for y in range(ny + 2):
+        for x in range(nx + 2):
+            edge = y == 0 or y == ny + 1 or x == 0 or x == nx + 1
+            out[y, x] = fill if edge else image[ny - y, nx - x]
     return out
 
 
@@ -91,7 +92,7 @@ def asymmetry_sums(image, turned, good, good_turned, xc, yc, a_in, a_out, elonga
     dxx, dxy, dyy = metric(elongation, theta)
     sy, wy = _shift(yc, ny)
     sx, wx = _shift(xc, nx)
-    near = (int(math.floor(ny - 2.0 * yc + 0.5)), int(math.floor(nx - 2.0 * xc + 0.5)))
+    near = (math.floor(ny - 2.0 * yc + 0.5), math.floor(nx - 2.0 * xc + 0.5))
     sums = np.zeros(5)
     for y in range(ny):
         for x in range(nx):
@@ -116,18 +117,18 @@ def _disc(image, turned, good, good_turned, masked, xc, yc, r):
     sy, wy = _shift(yc, ny)
     sx, wx = _shift(xc, nx)
     shift = (sy, sx, wy, wx)
-    near = (int(math.floor(ny - 2.0 * yc + 0.5)), int(math.floor(nx - 2.0 * xc + 0.5)))
+    near = (math.floor(ny - 2.0 * yc + 0.5), math.floor(nx - 2.0 * xc + 0.5))
     area = s_abs = s_diff = 0.0
-    for y in range(max(0, int(math.ceil(yc - r - 0.5))), min(ny, int(math.floor(yc + r + 0.5)) + 1)):
+    for y in range(max(0, math.ceil(yc - r - 0.5)), min(ny, math.floor(yc + r + 0.5) + 1)):
         dy = abs(y - yc)
         outer = r * r - max(dy - 0.5, 0.0) ** 2
         half = math.sqrt(max(outer, 0.0)) + 0.5
-        first, last = max(0, int(math.ceil(xc - half))), min(nx, int(math.floor(xc + half)) + 1)
+        first, last = max(0, math.ceil(xc - half)), min(nx, math.floor(xc + half) + 1)
         inner = r * r - (dy + 0.5) ** 2
         x0 = x1 = first
         if inner > 0.0 and math.sqrt(inner) > 0.5:
             half = math.sqrt(inner) - 0.5
-            x0, x1 = max(0, int(math.ceil(xc - half))), min(nx, int(math.floor(xc + half)) + 1)
+            x0, x1 = max(0, math.ceil(xc - half)), min(nx, math.floor(xc + half) + 1)
             x1 = max(x0, x1)
         j = y + sy
         fast0, fast1 = x0, x0
@@ -180,9 +181,9 @@ def _sort3(px, py, f):
 @kernel
 def minimise_asymmetry(image, turned, good, good_turned, masked, x_start, y_start, r, sky):
     """(x, y, status bits): the local minimum of the asymmetry that Nelder-Mead finds from the start."""
-    px = np.array([x_start, x_start * 1.05 if x_start != 0.0 else 0.00025, x_start])
-    py = np.array([y_start, y_start, y_start * 1.05 if y_start != 0.0 else 0.00025])
-    f = np.empty(3)
+    px, py, f = np.empty(3), np.empty(3), np.empty(3)
+    px[0], px[1], px[2] = x_start, x_start * 1.05 if x_start != 0.0 else 0.00025, x_start
+    py[0], py[1], py[2] = y_start, y_start, y_start * 1.05 if y_start != 0.0 else 0.00025
     status = 0
     for k in range(3):
         f[k], s = asymmetry_at(image, turned, good, good_turned, masked, px[k], py[k], r, sky)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from galbatch.morphology.kernels.filters import boxcar
 from galbatch.morphology.kernels.jit import kernel
+from galbatch.morphology.kernels.ordering import sorted_part
 from galbatch.morphology.kernels.segments import grow
 from galbatch.morphology.kernels.sky import clipped_statistics
 
@@ -22,13 +25,13 @@ def detect(raw, bad, seg):
     n = 0
     for y in range(ny):
         for x in range(nx):
-            if np.isfinite(raw[y, x]) and not bad[y, x]:
+            if math.isfinite(raw[y, x]) and not bad[y, x]:
                 image[y, x] = raw[y, x]
                 values[n] = raw[y, x]
                 n += 1
     if n == 0:
         return
-    mode, std = clipped_statistics(np.sort(values[:n]))
+    mode, std = clipped_statistics(sorted_part(values, n))
     smooth = boxcar(image, 3)
     above = np.empty((ny, nx), np.bool_)
     best, y0, x0 = -np.inf, 0, 0

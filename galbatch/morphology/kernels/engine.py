@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 
 from galbatch.morphology.kernels import asymmetry as asym
 from galbatch.morphology.kernels import profile, sersic, sky
@@ -38,6 +37,7 @@ from galbatch.morphology.kernels.stages import (
     MID,
     SERSIC,
     any_masked,
+    as_double,
     asymmetries,
     asymmetry_centre,
     detection,
@@ -110,11 +110,11 @@ def measure_image(raw, seg, bad, sigma, fixed, centre, n_outlier, psf_sigma, gro
         size = int(0.25 * r)
         if box[2] > 0:
             y0, x0, n = box
-            level = sky.box_smoothness(np.ascontiguousarray(image[y0:y0 + n, x0:x0 + n]), size)
+            level = sky.box_smoothness(sky.copy_box(image, y0, x0, n, n), size)
         else:
             level = sky.white_noise_smoothness(sky_sigma, size)
         out[I_S] = smoothness(image, x, y, r, level)
-        flags |= 0 if np.isfinite(out[I_S]) else F_SMOOTHNESS
+        flags |= 0 if math.isfinite(out[I_S]) else F_SMOOTHNESS
     flags |= asymmetries(image, turned, good, good_turned, x, y, 1.5 * r_first, a_half, a_max, r_max,
                           elongation, theta, region, sky_asymmetry, sky_sigma, groups, out)
     if groups & SERSIC:
@@ -131,7 +131,7 @@ def measure_range(images, seg, seg_of, bad, bad_of, sigma, sigma_of, fixed, cent
     ``find``: 0 use ``seg``, 1 make it from the image first (``seg_of`` must not repeat), 2 make it and do no more.
     """
     for i in range(first, last):
-        raw = images[i].astype(np.float64)
+        raw = as_double(images[i])
         if find > 0:
             detect(raw, bad[bad_of[i]], seg[seg_of[i]])
         if find < 2:

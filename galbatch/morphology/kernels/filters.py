@@ -21,6 +21,15 @@ def _reflect(i, n):
 
 
 @kernel
+def _copy(image):
+    out = np.empty(image.shape)
+    for y in range(image.shape[0]):
+        for x in range(image.shape[1]):
+            out[y, x] = image[y, x]
+    return out
+
+
+@kernel
 def _add_scaled(out, values, factor):
     for i in range(out.size):
         out[i] += factor * values[i]
@@ -65,7 +74,8 @@ def blur_rows(image, weight, reflect):
     r = weight.size - 1 if reflect else min(weight.size, nx) - 1
     padded = np.zeros(nx + 2 * r)
     for y in range(ny):
-        padded[r:r + nx] = image[y]
+        for x in range(nx):
+            padded[r + x] = image[y, x]
         if reflect:
             for k in range(1, r + 1):
                 padded[r - k] = image[y, _reflect(-k, nx)]
@@ -79,7 +89,7 @@ def blur_rows(image, weight, reflect):
 def gaussian(image, sigma, reflect):
     """Gaussian filter cut at 4 sigma, ``reflect`` False for zeros outside."""
     if sigma <= 0.0:
-        return image.copy()
+        return _copy(image)
     weight = gaussian_weights(sigma)
     return blur_rows(blur_columns(image, weight, reflect), weight, reflect)
 
@@ -89,7 +99,7 @@ def boxcar(image, size):
     """Mean over size x size pixels, border reflected; an even box reaches one pixel further to the left."""
     ny, nx = image.shape
     if size <= 1:
-        return image.copy()
+        return _copy(image)
     left = size // 2
     middle = np.empty((ny, nx))
     for y in range(ny):

@@ -103,7 +103,7 @@ def edge_overlap(dx, dy, rho, q, a, dxx, dxy, dyy):
     minor = a / math.sqrt(dxx + dyy - 1.0)  # the elongation squared is the trace of the metric less one
     if minor >= _FINE:
         return _curved(dx, dy, rho, a, dxx, dxy, dyy)
-    m = min(int(math.ceil(_FINE / minor)), _MAX_DIVISION)
+    m = min(math.ceil(_FINE / minor), _MAX_DIVISION)
     total = 0.0
     for i in range(m):
         for j in range(m):  # in units of a sub-pixel the same problem has a larger ellipse
@@ -129,9 +129,9 @@ def ellipse_sum(image, xc, yc, a, dxx, dxy, dyy):
     det = dxx * dyy - dxy * dxy
     hx, hy = a * math.sqrt(dyy / det) + 0.5, a * math.sqrt(dxx / det) + 0.5
     total = 0.0
-    for y in range(max(0, int(math.ceil(yc - hy))), min(ny, int(math.floor(yc + hy)) + 1)):
+    for y in range(max(0, math.ceil(yc - hy)), min(ny, math.floor(yc + hy) + 1)):
         dy = y - yc
-        for x in range(max(0, int(math.ceil(xc - hx))), min(nx, int(math.floor(xc + hx)) + 1)):
+        for x in range(max(0, math.ceil(xc - hx)), min(nx, math.floor(xc + hx) + 1)):
             dx = x - xc
             rho2 = dxx * dx * dx + 2.0 * dxy * dx * dy + dyy * dy * dy
             if a > q and rho2 <= (a - q) * (a - q):

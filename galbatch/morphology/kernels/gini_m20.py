@@ -10,6 +10,7 @@ from galbatch.morphology.kernels.filters import gaussian
 from galbatch.morphology.kernels.geometry import ellipse_sum, metric
 from galbatch.morphology.kernels.jit import kernel
 from galbatch.morphology.kernels.moments import centroid, second_moments
+from galbatch.morphology.kernels.ordering import sorted_part
 from galbatch.morphology.kernels.profile import ANNULUS
 from galbatch.morphology.kernels.segments import brightest, count_set, grow
 
@@ -48,7 +49,10 @@ def gini(values):
     n = values.size
     if n <= 1:
         return np.nan
-    v = np.sort(np.abs(values))
+    v = np.empty(n)
+    for i in range(n):
+        v[i] = abs(values[i])
+    v = sorted_part(v, n)
     total = weighted = 0.0
     for i in range(n):
         total += v[i]
@@ -68,7 +72,7 @@ def m20(image, region, values):
     if not flux > 0.0:
         return np.nan
     _m, xx, _xy, yy = second_moments(image, region, xc, yc)
-    v = np.sort(values)
+    v = sorted_part(values, values.size)
     threshold, running, found = 0.0, 0.0, False
     for i in range(v.size):
         running += v[i]

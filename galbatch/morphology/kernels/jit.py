@@ -1,16 +1,21 @@
 """The one place where numba is configured: compiled without the GIL, cached on disk, reproducible.
 
 ``entry`` is for functions called from Python: only these are cached, with all that they call. ``kernel`` is for
-functions called from other kernels (and from tests).
+functions called from other kernels only.
 
 numba's disk cache looks at the file of a function only, not at the files of what it calls. Here the stamp of an
 entry is the content of every file of this folder and the order of columns and bits, so that an edit of one renews them.
+
+How an entry is compiled, and by whom, is in ``build``.
 """
 
 from __future__ import annotations
 
+import getpass
+import tempfile
 import zlib
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numba
@@ -19,6 +24,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from galbatch.morphology.flags import MorphFlag
+from galbatch.morphology.kernels.build import ENTRY_OPTIONS, KERNEL_OPTIONS, compile_once
 from galbatch.morphology.quantities import GROUPS, QUANTITIES
 
 
@@ -32,10 +38,21 @@ _STAMP = _content_stamp()
 
 
 def kernel(function=None, **options):
-    """``numba.njit`` without the GIL, with numpy's rules for division by zero."""
+    """``numba.njit`` without the GIL, with numpy's rules for division by zero; not callable from Python."""
     if function is None:
         return lambda f: kernel(f, **options)
-    return numba.njit(nogil=True, error_model="numpy", **options)(function)
+    dispatcher = numba.njit(nogil=True, error_model="numpy", **KERNEL_OPTIONS, **options)(function)
+    template = dispatcher.get_call_template  # without the next line: once more for each constant it is called with
+    dispatcher.get_call_template = lambda args, named: template(tuple(map(types.unliteral, args)), named)
+    if KERNEL_OPTIONS:  # it has no address of its own that Python could call
+        dispatcher._insert = dispatcher._compile_for_args = partial(_refuse, function.__name__)
+    return dispatcher
+
+
+def _refuse(name, *_args, **_options):
+    if _args and isinstance(_args[0], list):  # numba registers a compiled kernel
+        return
+    raise TypeError(f"kernel {name} was called from Python: only entries can be; use {name}.py_func or an entry.")
 
 
 def sum_kernel(function):
@@ -45,10 +62,20 @@ def sum_kernel(function):
 
 def entry(function):
     """``kernel`` with a disk cache that renews when any file of the kernels changes."""
-    dispatcher = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+    dispatcher = _cached(function)
     with suppress(AttributeError):  # a private detail of numba: without it the plain per-file stamp holds
         dispatcher._cache._cache_file._source_stamp = _STAMP
+        compile_once(dispatcher, dispatcher._cache.cache_path)
     return dispatcher
+
+
+def _cached(function):
+    jit = numba.njit(nogil=True, cache=True, error_model="numpy", **ENTRY_OPTIONS)
+    try:
+        return jit(function)
+    except RuntimeError:  # neither the package's folder nor the home directory can be written
+        numba.config.CACHE_DIR = str(Path(tempfile.gettempdir(), f"galbatch-kernels-{getpass.getuser()}"))
+        return jit(function)
 
 
 @intrinsic

@@ -14,6 +14,7 @@ import numpy as np
 from galbatch.morphology.kernels.filters import boxcar, gaussian
 from galbatch.morphology.kernels.jit import kernel
 from galbatch.morphology.kernels.moments import centroid
+from galbatch.morphology.kernels.ordering import sort_with, sorted_part
 from galbatch.morphology.kernels.profile import ETA
 from galbatch.morphology.kernels.segments import brightest, count_set, grow
 
@@ -98,9 +99,14 @@ def mid_segment(image, values, y0, x0, fallback):
         return fallback, status | UNDEFINED
     q = _level_root(image, values, y0, x0, f_first)
     clump = grow(_above(image, values[int(q * (values.size - 1))]), y0, x0)
-    smooth = boxcar(clump.astype(np.float64), 3)
-    region = np.empty(image.shape, np.bool_)
     ny, nx = image.shape
+    light = np.zeros((ny, nx))
+    for y in range(ny):
+        for x in range(nx):
+            if clump[y, x]:
+                light[y, x] = 1.0
+    smooth = boxcar(light, 3)
+    region = np.empty((ny, nx), np.bool_)
     for y in range(ny):
         for x in range(nx):
             region[y, x] = smooth[y, x] > 0.5
@@ -147,17 +153,17 @@ def _two_largest(image, region, n_levels):
     """(gain, ratio), each (n_levels,): A2^2/A1 and A2/A1 at the i-th of the sorted pixels of the segment as the
     threshold; those of ``region`` are the brightest of them, the others are below every threshold."""
     ny, nx = image.shape
-    pixels = np.empty(ny * nx, np.int64)
+    pixels, minus = np.empty(ny * nx, np.int64), np.empty(ny * nx)
     n = 0
     for y in range(ny):
         for x in range(nx):
             if region[y, x] and image[y, x] > 0.0:
-                pixels[n] = y * nx + x
+                pixels[n], minus[n] = y * nx + x, -image[y, x]
                 n += 1
-    pixels = pixels[:n]
-    flat = image.ravel()
-    pixels = pixels[np.argsort(-flat[pixels])]
-    parent = np.full(ny * nx, -1, np.int64)
+    sort_with(minus[:n], pixels[:n], 1)
+    parent = np.empty(ny * nx, np.int64)
+    for p in range(ny * nx):
+        parent[p] = -1
     size = np.zeros(ny * nx, np.int64)
     count = np.zeros(n + 2, np.int64)  # regions by size
     gain, ratio = np.zeros(n_levels), np.zeros(n_levels)
@@ -174,7 +180,7 @@ def _two_largest(image, region, n_levels):
         while start > 0 and (count[start] == 0 or (start == first and count[start] < 2)):
             start -= 1
         second = start
-        if k == n - 1 or flat[pixels[k + 1]] < flat[pixels[k]]:
+        if k == n - 1 or minus[k + 1] > minus[k]:
             for level in range(n_levels - 1 - k, n_levels - waiting):  # equal pixels share a threshold
                 gain[level], ratio[level] = second * second / first, second / first
             waiting = k + 1
@@ -193,7 +199,7 @@ def multimode(image, region, n_levels):
     step = _GRID
     while True:
         best, q = 0.0, 0.0
-        for k in range(int(math.ceil(1.0 / step - 1e-9))):
+        for k in range(math.ceil(1.0 / step - 1e-9)):
             value = gain[int(k * step * last)]
             if value > best:
                 best, q = value, k * step
@@ -213,10 +219,11 @@ def multimode(image, region, n_levels):
 def _uphill(smooth):
     """For each pixel the flat index of its highest neighbour, itself at a local maximum, -1 where smooth is 0."""
     ny, nx = smooth.shape
-    link = np.full(ny * nx, -1, np.int64)
+    link = np.empty(ny * nx, np.int64)
     for y in range(ny):
         for x in range(nx):
             if smooth[y, x] <= 0.0:
+                link[y * nx + x] = -1
                 continue
             best, where = smooth[y, x], y * nx + x
             for j in range(max(y - 1, 0), min(y + 2, ny)):
@@ -294,4 +301,4 @@ def source_values(image, where):
                 values[k] = out[y, x]
                 k += 1
     y0, x0 = brightest(out)
-    return out, np.sort(values), y0, x0
+    return out, sorted_part(values, k), y0, x0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 
 from galbatch.morphology.kernels.jit import kernel
 
@@ -53,7 +52,7 @@ def shape_of(image, where, xc, yc):
     m, xx, xy, yy = second_moments(image, where, xc, yc)
     x2, y2, c = xx / m, yy / m, xy / m
     valid = x2 > 0.0 and y2 > 0.0
-    if not (np.isfinite(x2) and np.isfinite(y2) and np.isfinite(c)):
+    if not (math.isfinite(x2) and math.isfinite(y2) and math.isfinite(c)):
         return 0.0, 1.0, 0.0, False
     for _ in range(100):
         if abs(x2 * y2 - c * c) >= _RHO * _RHO:

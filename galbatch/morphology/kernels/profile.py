@@ -53,7 +53,9 @@ def build_rings(image, good, xc, yc, elongation, theta):
         start[bin_all[i] + 1] += 1
     for k in range(top + 1):
         start[k + 1] += start[k]
-    place = start.copy()
+    place = np.empty(top + 2, np.int64)
+    for k in range(top + 2):
+        place[k] = start[k]
     px, py, rho_s, flux, ok = np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n)
     for y in range(ny):
         for x in range(nx):

@@ -35,9 +35,10 @@ def grow(above, y0, x0):
 def count_set(region):
     """Number of True pixels."""
     total = 0
-    for v in region.flat:
-        if v:
-            total += 1
+    for y in range(region.shape[0]):
+        for x in range(region.shape[1]):
+            if region[y, x]:
+                total += 1
     return total
 
 

@@ -37,8 +37,10 @@ def _product(one, two):
 @kernel
 def normal_equations(images, data, weight, normal, gradient):
     """Fill the lower triangle of ``normal`` (7, 7) and ``gradient`` (7,); returns chi2. Overwrites ``images``."""
-    normal[:] = 0.0
-    gradient[:] = 0.0
+    for a in range(7):
+        gradient[a] = 0.0
+        for b in range(7):
+            normal[a, b] = 0.0
     chi2 = 0.0
     for y in range(data.shape[0]):
         rows, w = images[y], weight[y]
@@ -124,9 +126,10 @@ def propose(p, normal, gradient, damping, trial):
 @kernel
 def noise_is_known(sigma):
     """Whether any pixel of the noise map is finite."""
-    for v in sigma.flat:
-        if np.isfinite(v):
-            return True
+    for y in range(sigma.shape[0]):
+        for x in range(sigma.shape[1]):
+            if math.isfinite(sigma[y, x]):
+                return True
     return False
 
 
@@ -138,7 +141,7 @@ def weights(image, good, sigma, weight):
     for y in range(image.shape[0]):
         for x in range(image.shape[1]):
             s = abs(sigma[y, x]) if known else 1.0
-            use = good[y, x] > 0.0 and image[y, x] != 0.0 and np.isfinite(s) and s > 0.0
+            use = good[y, x] > 0.0 and image[y, x] != 0.0 and math.isfinite(s) and s > 0.0
             weight[y, x] = 1.0 / s if use else 0.0
             n += 1 if use else 0
     return n
@@ -148,7 +151,7 @@ def weights(image, good, sigma, weight):
 def start_point(x, y, r_half, ellipticity, theta, concentration, p):
     """First guess from the non-parametric statistics, as statmorph's; the amplitude is left at one."""
     e = min(max(ellipticity, 0.0), 0.95)
-    n = 10.0 ** (-1.5) * concentration**3.5 if np.isfinite(concentration) else 1.0
+    n = 10.0 ** (-1.5) * concentration**3.5 if math.isfinite(concentration) else 1.0
     p[0], p[1] = 1.0, math.log(max(r_half, 0.5) * math.sqrt(1.0 - e))
     p[2], p[3], p[4] = math.log(min(max(n, 1.0), 3.5)), x, y
     p[5], p[6] = e * math.cos(2.0 * theta), e * math.sin(2.0 * theta)
@@ -181,7 +184,11 @@ def _evaluate(p, psf_sigma, images):
         ny, m, nx = images.shape
         weight = gaussian_weights(psf_sigma)
         blurred = blur_columns(images.reshape(ny, m * nx), weight, False)
-        images[:] = blur_rows(blurred.reshape(ny * m, nx), weight, False).reshape(ny, m, nx)
+        blurred = blur_rows(blurred.reshape(ny * m, nx), weight, False)
+        for y in range(ny):
+            for k in range(m):
+                for x in range(nx):
+                    images[y, k, x] = blurred[y * m + k, x]
 
 
 @kernel
@@ -231,7 +238,8 @@ def fit(image, good, sigma, psf_sigma, x, y, r_half, ellipticity, theta, concent
         chi2_trial = normal_equations(images, image, weight, normal2, gradient2)
         if chi2_trial <= chi2:
             gain = (chi2 - chi2_trial) / max(chi2, 1e-300)
-            p[:], hits, chi2 = trial, hit, chi2_trial
+            hits, chi2 = hit, chi2_trial
+            p, trial = trial, p
             normal, normal2, gradient, gradient2 = normal2, normal, gradient2, gradient
             damping = max(0.1 * damping, 1e-9)
             if gain < TOLERANCE:

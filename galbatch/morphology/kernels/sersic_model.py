@@ -138,9 +138,10 @@ def model_images(p, images, divide):
     if divide <= 1:
         return
     fine = np.empty((8, divide))
-    for y in range(max(0, int(math.ceil(p[4] - 2.5))), min(ny, int(math.floor(p[4] + 2.5)) + 1)):
-        for x in range(max(0, int(math.ceil(p[3] - 2.5))), min(nx, int(math.floor(p[3] + 2.5)) + 1)):
-            images[y, :, x] = 0.0
+    for y in range(max(0, math.ceil(p[4] - 2.5)), min(ny, math.floor(p[4] + 2.5) + 1)):
+        for x in range(max(0, math.ceil(p[3] - 2.5)), min(nx, math.floor(p[3] + 2.5) + 1)):
+            for m in range(8):
+                images[y, m, x] = 0.0
             for j in range(divide):
                 dy = y - 0.5 + (j + 0.5) / divide - p[4]
                 _row(p, const, dy, x - 0.5 + 0.5 / divide, 1.0 / divide, fine)

@@ -6,11 +6,27 @@ accepts or rejects. ``status`` of a source: 0 searching, 1 converged. Sources ne
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from galbatch.morphology.kernels import sersic
-from galbatch.morphology.kernels.jit import entry
+from galbatch.morphology.kernels.jit import entry, kernel
 from galbatch.morphology.kernels.sersic_model import model_images
+
+
+@kernel
+def _assign(to, values):
+    for k in range(to.size):
+        to[k] = values[k]
+
+
+@kernel
+def _keep(normal, gradient, p, matrix, vector, trial):
+    _assign(gradient, vector)
+    _assign(p, trial)
+    for k in range(7):
+        _assign(normal[k], matrix[k])
 
 
 @entry
@@ -18,14 +34,14 @@ def propose_models(which, p, trial, normal, gradient, damping, images):
     """For each source of ``which`` (m,): set ``trial`` from ``p`` and fill its ``images`` (m, H, 8, W)."""
     for j in range(which.size):
         i = which[j]
-        if np.isfinite(damping[i]):  # not finite: the first time, p as it is
+        if math.isfinite(damping[i]):  # not finite: the first time, p as it is
             for _ in range(20):
                 if sersic.propose(p[i], normal[i], gradient[i], damping[i], trial[i]):
                     break
                 damping[i] *= 10.0
-                trial[i] = p[i]
+                _assign(trial[i], p[i])
         else:
-            trial[i] = p[i]
+            _assign(trial[i], p[i])
         sersic.limit(trial[i], images.shape[1], images.shape[3])
         model_images(trial[i], images[j], sersic.DIVIDE)
 
@@ -37,13 +53,13 @@ def assess_models(which, images, data, weight, p, trial, normal, gradient, chi2,
     for j in range(which.size):
         i = which[j]
         new = sersic.normal_equations(images[j], data[i], weight[i], matrix, vector)
-        if not np.isfinite(damping[i]):
-            normal[i], gradient[i], chi2[i], damping[i] = matrix, vector, new, 1e-3
-            p[i] = trial[i]
+        if not math.isfinite(damping[i]):
+            _keep(normal[i], gradient[i], p[i], matrix, vector, trial[i])
+            chi2[i], damping[i] = new, 1e-3
         elif new <= chi2[i]:
             status[i] = 1 if chi2[i] - new < sersic.TOLERANCE * chi2[i] else 0
-            normal[i], gradient[i], chi2[i] = matrix, vector, new
-            p[i] = trial[i]
+            _keep(normal[i], gradient[i], p[i], matrix, vector, trial[i])
+            chi2[i] = new
             hits[i] = sersic.limit(trial[i], data.shape[1], data.shape[2])
             damping[i] = max(0.1 * damping[i], 1e-9)
         else:
@@ -59,6 +75,6 @@ def fit_weights(images, seg, seg_of, bad, bad_of, sigma, sigma_of, weight):
         for y in range(images.shape[1]):
             for x in range(images.shape[2]):
                 s = seg[seg_of[i], y, x]
-                if np.isfinite(images[i, y, x]) and not bad[bad_of[i], y, x] and (s == 0 or s == 1):
+                if math.isfinite(images[i, y, x]) and not bad[bad_of[i], y, x] and (s == 0 or s == 1):
                     good[y, x] = 1.0
         sersic.weights(images[i], good, sigma[sigma_of[i]], weight[i])

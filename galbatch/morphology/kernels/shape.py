@@ -9,6 +9,7 @@ import numpy as np
 from galbatch.morphology.kernels.filters import boxcar
 from galbatch.morphology.kernels.geometry import metric
 from galbatch.morphology.kernels.jit import kernel
+from galbatch.morphology.kernels.ordering import sorted_part
 from galbatch.morphology.kernels.segments import brightest, grow
 from galbatch.morphology.kernels.sky import BOX, clipped_statistics
 
@@ -38,7 +39,7 @@ def background_threshold(image, good, xc, yc, r_petro_ellip, box):
                 n += 1
         if n == 0:
             return np.nan
-    mode, std = clipped_statistics(np.sort(values[:n]))
+    mode, std = clipped_statistics(sorted_part(values, n))
     return mode + std
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from galbatch.morphology.kernels.filters import boxcar
 from galbatch.morphology.kernels.jit import kernel
+from galbatch.morphology.kernels.ordering import sorted_part
 
 BOX = 32
 
@@ -38,20 +39,33 @@ def find_box(taken):
 
 
 @kernel
+def copy_box(image, y0, x0, ny, nx):
+    """The pixels from (y0, x0) on, (ny, nx), as an image of their own."""
+    out = np.empty((ny, nx))
+    for y in range(ny):
+        for x in range(nx):
+            out[y, x] = image[y0 + y, x0 + x]
+    return out
+
+
+@kernel
 def box_statistics(box):
     """(mean, median, standard deviation, asymmetry per pixel) of the pixels of a sky box."""
     ny, nx = box.shape
     n = ny * nx
     mean = 0.0
-    for v in box.flat:
-        mean += v
+    values = np.empty(n)
+    for y in range(ny):
+        for x in range(nx):
+            mean += box[y, x]
+            values[y * nx + x] = box[y, x]
     mean /= n
     variance = asymmetry = 0.0
     for y in range(ny):
         for x in range(nx):
             variance += (box[y, x] - mean) ** 2
             asymmetry += abs(box[ny - 1 - y, nx - 1 - x] - box[y, x])
-    values = np.sort(box.copy().ravel())
+    values = sorted_part(values, n)
     median = 0.5 * (values[(n - 1) // 2] + values[n // 2])
     return mean, median, math.sqrt(variance / n), asymmetry / n
 

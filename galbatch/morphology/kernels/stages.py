@@ -56,7 +56,7 @@ def prepare(raw, seg, bad, n_outlier):
     n_good = 0
     for y in range(ny):
         for x in range(nx):
-            if np.isfinite(raw[y, x]):
+            if math.isfinite(raw[y, x]):
                 image[y, x] = raw[y, x]
                 good[y, x] = 1.0
                 n_good += 1
@@ -77,7 +77,7 @@ def prepare(raw, seg, bad, n_outlier):
 @kernel
 def sky_terms(image, seg, bad, fixed, out):
     """(asymmetry per pixel, sigma, box (y, x, size), sigma is known, flag bits)."""
-    if np.isfinite(fixed[0]):
+    if math.isfinite(fixed[0]):
         return 2.0 * fixed[0] / math.sqrt(math.pi), fixed[0], (0, 0, 0), True, 0
     taken = np.empty(image.shape, np.bool_)
     for y in range(image.shape[0]):
@@ -86,7 +86,7 @@ def sky_terms(image, seg, bad, fixed, out):
     y0, x0, size = sky.find_box(taken)
     if size == 0:
         return 0.0, 0.0, (0, 0, 0), False, F_NO_BOX
-    mean, median, sigma, asymmetry = sky.box_statistics(np.ascontiguousarray(image[y0:y0 + size, x0:x0 + size]))
+    mean, median, sigma, asymmetry = sky.box_statistics(sky.copy_box(image, y0, x0, size, size))
     out[I_SKY], out[I_SKY + 1], out[I_SKY + 2] = mean, median, sigma
     return asymmetry, sigma, (y0, x0, size), True, (F_SKY if abs(mean) > sigma else 0)
 
@@ -118,10 +118,22 @@ def _brightest_in(image, source):
 
 @kernel
 def any_masked(good):
-    for value in good.flat:
-        if value == 0.0:
-            return True
+    for y in range(good.shape[0]):
+        for x in range(good.shape[1]):
+            if good[y, x] == 0.0:
+                return True
     return False
+
+
+@kernel
+def as_double(image):
+    """A copy of any real image in double precision."""
+    ny, nx = image.shape
+    out = np.empty((ny, nx))
+    for y in range(ny):
+        for x in range(nx):
+            out[y, x] = image[y, x]
+    return out
 
 
 @kernel
@@ -191,12 +203,12 @@ def gini_group(image, good, sigma, xc, yc, a, elongation, theta, out):
     g, m = gm.gini(values), gm.m20(image, region, values)
     out[I_GINI], out[I_GINI + 1] = g, m
     out[I_GINI + 2], out[I_GINI + 3] = -0.693 * m + 4.95 * g - 3.96, 0.139 * m + 0.990 * g - 0.327
-    if np.isnan(g):
+    if math.isnan(g):
         flags |= F_GINI
-    if np.isnan(m):
+    if math.isnan(m):
         flags |= F_M20
     out[I_SN] = gm.sn_per_pixel(image, region, good, sigma)
-    if np.isnan(out[I_SN]) and noise_is_known(sigma):
+    if math.isnan(out[I_SN]) and noise_is_known(sigma):
         flags |= F_SN
     return region, flags
 
@@ -227,10 +239,10 @@ def mid_group(image, source, gini_region, out):
 def detection(image, good, source, x, y, a, elongation, theta, box, threshold, out):
     """Detection mask with its largest radii. Returns (mask, r_max, r_max_ellip, flag bits)."""
     flags = 0
-    if np.isnan(threshold):
+    if math.isnan(threshold):
         threshold = shape.background_threshold(image, good, x, y, a, box)
-    if np.isnan(threshold):
-        region, flags = source.copy(), F_SHAPE
+    if math.isnan(threshold):
+        region, flags = source, F_SHAPE
     else:
         region, status = shape.shape_segment(image, threshold)
         if status:
@@ -283,7 +295,7 @@ def asymmetries(image, turned, good, good_turned, x, y, r, a_half, a_max, r_max,
         else:
             flags |= F_ASYMMETRY
         if r_max > 0.0:
-            binary = region.astype(np.float64)
+            binary = as_double(region)
             s = asym.asymmetry_sums(binary, asym.reversed_padded(binary, 0.0), good, good_turned,
                                     x, y, 0.0, r_max, 1.0, 0.0)
             flags |= _ratio(out, I_RMS + 2, s[2], s[1])

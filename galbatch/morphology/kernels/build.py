@@ -1,0 +1,122 @@
+"""How the kernels are compiled fast: what an entry calls is optimised once, with the entry, not again at every level.
+
+numba optimises and assembles each function with everything below it, so that a function four calls deep is
+optimised five times. Here the functions called by an entry are only translated while it is compiled (``_Draft`` in
+place of the code generator); all of them are linked into the entry and optimised there, which is also what runs.
+The results are the same; the compilation costs a third.
+
+The details used are private to numba: where one is missing, it compiles in its own way.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from numba.core import registry
+from numba.core.compiler import Compiler
+
+
+class _NoPass:
+    """A pass manager of LLVM that does nothing."""
+
+    def run(self, *_args):
+        return None
+
+
+class _NoEngine:
+    """An execution engine that has nothing to run."""
+
+    def is_symbol_defined(self, _name):
+        return False
+
+    def finalize_object(self):
+        return None
+
+
+class _Draft:
+    """A code generator whose libraries are linked elsewhere: neither optimised nor turned into machine code."""
+
+    def __init__(self, real):
+        self._real = real
+        self._engine = _NoEngine()
+
+    def __getattr__(self, name):
+        return getattr(self._real, name)
+
+    def create_library(self, name, **options):
+        return self._real._library_class(self, name, **options)
+
+    def _module_pass_manager(self, **options):
+        return _NoPass(), self._real._pass_builder()
+
+    def _add_module(self, _module):
+        return None
+
+    def _scan_and_fix_unresolved_refs(self, _module):
+        return None
+
+    def set_env(self, _name, _env):
+        return None
+
+
+@contextmanager
+def _drafting(contexts):
+    real = [context._internal_codegen for context in contexts]
+    try:
+        for context, codegen in zip(contexts, real, strict=True):
+            context._internal_codegen = _Draft(codegen)
+        yield
+    finally:
+        for context, codegen in zip(contexts, real, strict=True):
+            context._internal_codegen = codegen
+
+
+class EntryCompiler(Compiler):
+    """Compiles one function for real and, meanwhile, what it calls as drafts. numba's own lock is held."""
+
+    def compile_extra(self, func):
+        state, base = self.state, registry.cpu_target.target_context
+        state.library = state.targetctx.codegen().create_library(func.__qualname__)
+        state.library.enable_object_caching()
+        with _drafting((base, state.targetctx)):
+            return super().compile_extra(func)
+
+
+def compile_once(dispatcher, cache_path):
+    """Let one process at a time compile ``dispatcher``: the next finds the result in the cache under ``cache_path``."""
+    compile_now = dispatcher.compile
+
+    def compile_in_turn(signature):
+        with _turn(Path(cache_path)):
+            return compile_now(signature)
+
+    dispatcher.compile = compile_in_turn
+
+
+@contextmanager
+def _turn(folder):
+    """Hold the lock of a cache folder; without it, on file systems or platforms that have none, go ahead."""
+    file = None
+    with suppress(OSError, ImportError):
+        import fcntl
+
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / "galbatch-kernels.lock", "a")
+        fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if file is not None:
+            file.close()
+
+
+def _options():
+    kernel, entry = {}, {}
+    if hasattr(registry.cpu_target.target_context, "_internal_codegen"):
+        kernel = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+        entry = {"no_cfunc_wrapper": True, "pipeline_class": EntryCompiler}
+    return kernel, entry
+
+
+KERNEL_OPTIONS, ENTRY_OPTIONS = _options()
