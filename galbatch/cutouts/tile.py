@@ -17,7 +17,7 @@ from galbatch.cutouts.images import ImagePool, OpenImage
 from galbatch.cutouts.layout import PLANES
 from galbatch.cutouts.psf import PsfProvider
 from galbatch.cutouts.units import njy_per_unit, states_flux_unit
-from galbatch.cutouts.variance import exposure_boxes, gain_of, poisson, variance
+from galbatch.cutouts.variance import exposure_boxes, gain_of, poisson, scale_sky, variance
 from galbatch.errors import ConfigError, InputError
 
 
@@ -97,7 +97,11 @@ class Tile:
             sci, ok = self.images["sci"].boxes(y0, x0, h, w)
             noise, good = self.images[self.noise].boxes(y0, x0, h, w)
             ok &= good
-            var = variance(self.noise, noise, err_scale)
+            if self.config.err_scale == "measure" and self.noise in ("err", "var") and not raw_var:
+                with np.errstate(invalid="ignore"):
+                    var = scale_sky(variance(self.noise, noise), sci, err_scale)
+            else:
+                var = variance(self.noise, noise, err_scale)
             if self.poisson == "exposure" and "exp" in self.images and not raw_var:
                 exposure, good = exposure_boxes(self.images["exp"], y0, x0, h, w, self.gain.sample)
                 ok &= good

@@ -13,6 +13,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
+
+MIN_FAINT, BRIGHT_SIGMA, SLACK = 25, 5.0, 1.5
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,40 @@ def variance(kind: str, noise: np.ndarray, err_scale: float = 1.0) -> np.ndarray
             "exp": lambda: 1.0 / noise,
         }[kind]() * err_scale**2
         return np.where(np.isfinite(noise) & (noise > 0) & np.isfinite(out), out, np.inf)
+
+
+def scale_sky(var: np.ndarray, sci: np.ndarray, scale) -> np.ndarray:
+    """(n, h, w) ``var`` with its sky part times ``scale``^2 and its photon part as it is: ``scale`` was measured on
+    blank sky, and says nothing about the photon noise of sources that an error map holds too.
+
+    The sky part of a pixel is at most ``v0``, the median variance of the stamp's faint pixels (its lowest tenth
+    where fewer than ``MIN_FAINT`` are faint). What exceeds ``v0`` is photons as far as the light can account for it,
+    at the variance per light that the bright pixels have; the rest is shallower sky, and scaled as well.
+    """
+    light = np.nan_to_num(sci.astype(np.float64))
+    factor = np.broadcast_to(np.reshape(scale, (-1, 1, 1)), (len(var), 1, 1)) ** 2
+    out = var.copy()
+    for i in np.nonzero(np.isfinite(var).any(axis=(1, 2)))[0]:
+        photons = _photons(var[i], light[i])
+        out[i] = factor[i] * (var[i] - photons) + photons
+    return out
+
+
+def _photons(var, light) -> np.ndarray:
+    """The part of ``var`` (h, w) that is photon noise of ``light`` (h, w)."""
+    known = np.isfinite(var)
+    faint = known
+    for _ in range(3):
+        if faint.sum() < MIN_FAINT:
+            v0 = np.quantile(var[known], 0.1)
+            break
+        v0 = np.median(var[faint])
+        faint = known & (light <= np.sqrt(v0))
+    excess = np.where(known, np.maximum(var - v0, 0.0), 0.0)
+    bright = known & (light > BRIGHT_SIGMA * np.sqrt(v0))
+    per_light = np.median(excess[bright] / light[bright]) if bright.any() else 0.0
+    smooth = np.maximum(light, ndimage.uniform_filter(light, 3))
+    return np.minimum(excess, SLACK * per_light * np.maximum(smooth, 0.0))
 
 
 def poisson(sci: np.ndarray, exposure: np.ndarray, gain: Gain) -> np.ndarray:

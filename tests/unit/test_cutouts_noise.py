@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from galbatch.cutouts import open_survey
 from galbatch.cutouts.noise import _spectrum, autocorrelation, positive_definite
+from galbatch.cutouts.variance import scale_sky
 from galbatch.errors import InputError
 
 MEASURE = 'err_scale = "measure"\nnoise_acf = "measure"'
@@ -95,3 +96,41 @@ def test_positive_definite():
     np.testing.assert_allclose(fixed, fixed[::-1, ::-1])
     _, possible = correlated()
     np.testing.assert_allclose(positive_definite(possible), possible, atol=2e-3)
+
+
+def test_a_measured_scale_leaves_the_photon_noise_of_the_source_as_it_is():
+    """By hand: sky variance 4, a square of light 100 with gain 5, so 4 + 20 there; measured scale 1/2."""
+    sci = np.zeros((1, 20, 20), np.float32)
+    sci[0, 8:12, 8:12] = 100.0
+    var = 4.0 + sci / 5.0
+    expected = np.full((20, 20), 1.0)
+    expected[8:12, 8:12] = 0.25 * 4.0 + 20.0
+    np.testing.assert_allclose(scale_sky(var, sci, 0.5)[0], expected, rtol=1e-12)
+    expected[8:12, 8:12] = 9.0 * 4.0 + 20.0
+    expected[expected == 1.0] = 36.0
+    np.testing.assert_allclose(scale_sky(var, sci, np.full((1, 1, 1), 3.0))[0], expected, rtol=1e-12)
+
+
+def test_shallower_sky_is_scaled_and_unknown_variance_stays_unknown():
+    sci, var = np.zeros((2, 20, 20)), np.full((2, 20, 20), 4.0)
+    var[0, :5], var[0, 19] = 16.0, np.inf
+    var[1] = np.inf
+    out = scale_sky(var, sci, 0.5)
+    np.testing.assert_allclose(out[0, :5], 4.0)
+    np.testing.assert_allclose(out[0, 5:19], 1.0)
+    assert np.isinf(out[0, 19]).all() and np.isinf(out[1]).all()
+
+
+def test_measured_scale_on_a_mosaic_with_photon_noise(tmp_path):
+    """The map overstates the sky by two and holds the photon noise of one bright galaxy: chi of core and sky is 1."""
+    rng = np.random.default_rng(3)
+    truth = np.zeros((500, 500), np.float32)
+    add_galaxy(truth, 250, 250, flux=20000.0, fwhm=8.0)
+    true_var = 1.0 + truth / 2.0
+    image = (truth + rng.normal(0, np.sqrt(true_var))).astype("f4")
+    err = np.sqrt(4.0 + truth / 2.0).astype("f4")
+    survey = open_survey(simple_survey(tmp_path, image, err, 'err_scale = "measure"\nnoise_acf = "none"'))
+    stamp = survey.cut(sources([250], [250], wcs_of(500, 500)), 48).bands[0]
+    ratio = stamp.sigma[0] ** 2 / true_var[250 - 24 : 274, 250 - 24 : 274]
+    assert ratio.min() > 0.8 and ratio.max() < 1.35
+    assert ratio[24, 24] == pytest.approx(1.0, abs=0.03)
