@@ -20,6 +20,7 @@ from galbatch.sampler.solve import Solver
 from galbatch.sampler.spectra import Spectra, card_spectra, measure_spectra
 from galbatch.types import Flag, Observation, Posterior
 
+CONVENTIONS = ("smoothed_peak", "data", "none")  # the last two: x is in the unit of the data
 CHI2_FLAG_P = 1e-4
 SOLVER_FLAG = 0.1
 GATE = 6.0  # standard deviations of chi2 beyond which a draw is run again
@@ -155,7 +156,10 @@ def _sample(prior, obs, draws, mode, oversample, seed, ids, spectra_of) -> dict[
     device = prior_field(prior, "device")
     usable = obs.valid.any((-1, -2)).all(1)
     scale = np.ones((b, c))
-    if prior_field(prior, "flux_convention") == "smoothed_peak":
+    convention = prior_field(prior, "flux_convention")
+    if convention not in CONVENTIONS:
+        raise ConfigError(f"the prior's flux_convention is {convention!r}: this version knows {', '.join(CONVENTIONS)}.")
+    if convention == "smoothed_peak":
         scale = smoothed_peak_scale(obs, oversample)
         usable &= np.isfinite(scale).all(1)
         scale = np.where(usable[:, None], scale, 1.0)

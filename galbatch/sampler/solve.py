@@ -28,7 +28,7 @@ class Solver:
 
     model: ForwardModel
     iterations: int = 60
-    tolerance: float = 1e-2
+    tolerance: float = 3e-2
     worst: torch.Tensor | None = None
     iterations_done: int = 0
     _circulant: torch.Tensor = field(init=False)

@@ -197,6 +197,9 @@ def test_bad_calls():
     prior.channels = 3
     with pytest.raises(InputError, match="bands"):
         galbatch.sample_posterior(prior, obs)
+    prior.channels, prior.flux_convention = None, "per_mille"
+    with pytest.raises(ConfigError, match="flux_convention"):
+        galbatch.sample_posterior(prior, obs)
 
 
 def test_baselines_run_behind_the_same_interface_and_are_no_better():
