@@ -44,7 +44,9 @@ def exact(problem: Problem, prior: GaussianPrior):
     a = problem.forward(basis).T.double()
     p = torch.fft.irfft2(torch.fft.rfft2(basis) * prior.power, s=(n, n)).reshape(n * n, n * n).double()
     pa = p @ a.T
-    solved = torch.linalg.solve(a @ pa + torch.eye(len(a), dtype=torch.float64), torch.cat([problem.y[:, None].double(), pa.T], 1))
+    solved = torch.linalg.solve(
+        a @ pa + torch.eye(len(a), dtype=torch.float64), torch.cat([problem.y[:, None].double(), pa.T], 1)
+    )
     mean, cov = pa @ solved[:, 0], p - pa @ solved[:, 1:]
     crop = lambda v: problem.images(v.reshape(1, 1, n, n).float())[0]  # noqa: E731
     return crop(mean), crop(cov.diagonal().clamp_min(0).sqrt())
@@ -61,7 +63,11 @@ def observation(prior: GaussianPrior) -> Observation:
     mask = blank.astype(bool)
     mask[0, 0, 3, 4] = mask[0, 0, 9, 9] = True
     obs = Observation(blank, sigma, psf[None, None] / psf.sum(), mask)
-    seen = Problem.of(prior, obs).model.apply(torch.from_numpy(field.astype(np.float32))[None, None, None])[0, 0, 0].numpy()
+    seen = (
+        Problem.of(prior, obs)
+        .model.apply(torch.from_numpy(field.astype(np.float32))[None, None, None])[0, 0, 0]
+        .numpy()
+    )
     return Observation(seen + sigma[0, 0] * rng.standard_normal(seen.shape) + blank, sigma, obs.psf, mask)
 
 
@@ -77,8 +83,13 @@ def check() -> None:
         draws = problem.images(sample(problem, 64 * 18 if name in EXACT else 128, knob, DRAWS, 1))
         error = float(np.sqrt(np.mean(((draws.mean(0) - truth) / deviation) ** 2)))
         spread = float(np.sqrt(np.mean(draws.var(0, ddof=1) / deviation**2)))
-        print(f"Gaussian check, {name}: mean off by {error:.2f} standard deviations, spread {spread:.2f} of the exact one", flush=True)
-        assert name not in EXACT or (error < TOLERANCE and abs(spread - 1) < TOLERANCE), f"{name}: wrong posterior"
+        print(
+            f"Gaussian check, {name}: mean off by {error:.2f} standard deviations, spread {spread:.2f} of the exact one",
+            flush=True,
+        )
+        assert name not in EXACT or (error < TOLERANCE and abs(spread - 1) < TOLERANCE), (
+            f"{name}: wrong posterior"
+        )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from galbatch.forward import ForwardModel, forward_model, psf_peak_scale
+from galbatch.forward import ForwardModel, forward_model, smoothed_peak_scale
 from galbatch.sampler.prior import prior_field
 from galbatch.types import Observation
 
@@ -79,13 +79,22 @@ class Problem:
     def of(cls, prior, obs: Observation) -> Problem:
         """From one source in one band with white noise."""
         field = lambda name: prior_field(prior, name)  # noqa: E731
-        scale = psf_peak_scale(obs) if field("flux_convention") == "psf_peak" else np.ones((1, 1))
+        scale = smoothed_peak_scale(obs) if field("flux_convention") == "smoothed_peak" else np.ones((1, 1))
         sizes = int(field("margin_pix")), int(field("multiple_of")), float(field("target_fwhm_pix"))
         data, model = forward_model(obs, 1, *sizes, scale)
         weight = model.noise.weight[0, 0].sqrt()
         gain = float(weight[weight > 0].mean())
         low, high = max(0.1 / gain, float(field("sigma_min"))), START * float(field("max_sd"))
-        return cls(Network(prior), model, weight, (data[0, 0] * weight).flatten(), gain, float(scale[0, 0]), high, low)
+        return cls(
+            Network(prior),
+            model,
+            weight,
+            (data[0, 0] * weight).flatten(),
+            gain,
+            float(scale[0, 0]),
+            high,
+            low,
+        )
 
     @property
     def grid(self):
@@ -105,6 +114,7 @@ class Problem:
 
 
 # ---- azula -------------------------------------------------------------------------------------------------------------------
+
 
 def _azula(problem: Problem):
     from azula.denoise import Denoiser, DiracPosterior
@@ -129,7 +139,9 @@ def azula_dps(problem, budget, knob, draws, seed):
     from azula.guidance.dps import DPSSampler
 
     scaled = lambda x: problem.forward(x) / problem.gain  # noqa: E731
-    sampler = DPSSampler(_azula(problem), problem.y / problem.gain, scaled, zeta=knob, steps=max(2, budget // 2), silent=True)
+    sampler = DPSSampler(
+        _azula(problem), problem.y / problem.gain, scaled, zeta=knob, steps=max(2, budget // 2), silent=True
+    )
     return _azula_start(sampler, problem, draws, seed)
 
 
@@ -150,7 +162,9 @@ def azula_mmps(problem, budget, knob, draws, seed):
     from azula.linalg.covariance import IsotropicCovariance
     from azula.sample import DDPMSampler
 
-    guided = MMPSDenoiser(_azula(problem), problem.y, problem.forward, IsotropicCovariance(1.0), "gmres", int(knob))
+    guided = MMPSDenoiser(
+        _azula(problem), problem.y, problem.forward, IsotropicCovariance(1.0), "gmres", int(knob)
+    )
     sampler = DDPMSampler(guided, steps=max(2, budget // (2 + int(knob))), silent=True)
     return _azula_start(sampler, problem, draws, seed)
 
@@ -177,6 +191,7 @@ class _Flat(torch.nn.Module):
 
 
 # ---- deepinv -----------------------------------------------------------------------------------------------------------------
+
 
 def _deepinv():
     """deepinv; torchvision, which it imports, is built for CUDA on PyPI: beside a CPU torch its operators are declared, unused."""
@@ -215,8 +230,12 @@ def _physics(problem: Problem, draws: int, gain: float = 1.0):
 
 def _deepinv_sample(problem, fidelity, steps, draws, seed, gain=1.0):
     dinv = _deepinv()
-    sde = dinv.sampling.VarianceExplodingDiffusion(sigma_min=problem.sigma_min, sigma_max=problem.sigma_max, alpha=1.0)
-    solver = dinv.sampling.DDPMSolver(timesteps=torch.linspace(1, 0, steps + 1, dtype=torch.float64), rng=torch.Generator())
+    sde = dinv.sampling.VarianceExplodingDiffusion(
+        sigma_min=problem.sigma_min, sigma_max=problem.sigma_max, alpha=1.0
+    )
+    solver = dinv.sampling.DDPMSolver(
+        timesteps=torch.linspace(1, 0, steps + 1, dtype=torch.float64), rng=torch.Generator()
+    )
     model = dinv.sampling.PosteriorDiffusion(fidelity, problem.network, sde, solver, minus_one_one=False)
     physics, y = _physics(problem, draws, gain)
     return model(y, physics, x_init=(draws, 1, *problem.grid), seed=seed, denoise_output=False)
@@ -245,15 +264,24 @@ def deepinv_diffpir(problem, budget, knob, draws, seed):
     physics, y = _physics(problem, draws, problem.gain)
     half = physics.A(torch.full((1, 1, *problem.grid), 0.5))
     physics.noise_model = dinv.physics.GaussianNoise(1 / (problem.gain * 2 * reach))
-    sampler = dinv.sampling.DiffPIR(denoise, dinv.optim.data_fidelity.L2(), sigma=1 / (problem.gain * 2 * reach),
-                                    max_iter=budget, lambda_=knob)
+    sampler = dinv.sampling.DiffPIR(
+        denoise,
+        dinv.optim.data_fidelity.L2(),
+        sigma=1 / (problem.gain * 2 * reach),
+        max_iter=budget,
+        lambda_=knob,
+    )
     torch.manual_seed(seed)
-    return (sampler(y / (2 * reach) + half, physics, x_init=torch.full((draws, 1, *problem.grid), 0.5)) - 0.5) * 2 * reach
+    return (
+        (sampler(y / (2 * reach) + half, physics, x_init=torch.full((draws, 1, *problem.grid), 0.5)) - 0.5)
+        * 2
+        * reach
+    )
 
 
 PEERS = {
-    "azula DPS": ((0.3, 1.0, 3.0, 10.0), azula_dps),
-    "azula DiffPIR": ((0.3, 1.0, 3.0, 10.0), azula_diffpir),
+    "azula DPS": ((3.0, 10.0, 30.0, 100.0), azula_dps),
+    "azula DiffPIR": ((0.3, 1.0, 3.0), azula_diffpir),
     "azula MMPS": ((1, 2, 4), azula_mmps),
     "deepinv DPS": ((0.3, 1.0, 3.0, 10.0), deepinv_dps),
     "deepinv DiffPIR": ((1.0, 3.0, 7.0, 20.0), deepinv_diffpir),

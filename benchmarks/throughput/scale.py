@@ -50,7 +50,12 @@ def alone(work, *arguments):
 def _measured(work, arguments):
     start, cpu, before = time.perf_counter(), time.process_time(), peak_mb()
     found = work(*arguments)
-    return found, {"s": time.perf_counter() - start, "cpu_s": time.process_time() - cpu, "start_mb": before, "peak_mb": peak_mb()}
+    return found, {
+        "s": time.perf_counter() - start,
+        "cpu_s": time.process_time() - cpu,
+        "start_mb": before,
+        "peak_mb": peak_mb(),
+    }
 
 
 def peak_mb() -> float:
@@ -64,19 +69,40 @@ def write_plan(path: Path, rows: int, same_ids: bool = False) -> int:
         for first in range(0, rows, 65_536):
             n = min(65_536, rows - first)
             row = np.arange(first, first + n)
-            tile = np.full(n, "0") if same_ids else np.char.add("tile-", rng.integers(0, TILES, n).astype(str))
-            core = {"source_id": row % BATCH if same_ids else row, "ra": rng.uniform(0, 360, n), "dec": rng.uniform(-90, 90, n),
-                    "tile": tile, "x": rng.uniform(0, 1e4, n), "y": rng.uniform(0, 1e4, n),
-                    "prescreen_flags": np.zeros(n, np.int64), "_healpix_29": np.zeros(n, np.int64)}
+            tile = (
+                np.full(n, "0") if same_ids else np.char.add("tile-", rng.integers(0, TILES, n).astype(str))
+            )
+            core = {
+                "source_id": row % BATCH if same_ids else row,
+                "ra": rng.uniform(0, 360, n),
+                "dec": rng.uniform(-90, 90, n),
+                "tile": tile,
+                "x": rng.uniform(0, 1e4, n),
+                "y": rng.uniform(0, 1e4, n),
+                "prescreen_flags": np.zeros(n, np.int64),
+                "_healpix_29": np.zeros(n, np.int64),
+            }
             writer.add(core, {f"column_{i}": rng.normal(size=n) for i in range(10)})
     return sum(len(batch) for batch in iter_plan(path))
 
 
 def stub(rows: PlanBatch, exclude: dict, attempt: int) -> dict:
     """A batch that answers at once with the record that a batch returns."""
-    return {"batch": rows.batch, "sources": len(rows), "ok": len(rows), "flagged": 0, "failed": 0, "attempt": attempt, "host": "stub",
-            "pid": 1, "time": 0.0, "seconds": {"cut": 0.1, "sample": 1.0, "measure": 0.1, "store": 0.1},
-            "counters": {"draws": 1024, "evaluations": 3e4}, "tile": "0", "worker": "stub"}
+    return {
+        "batch": rows.batch,
+        "sources": len(rows),
+        "ok": len(rows),
+        "flagged": 0,
+        "failed": 0,
+        "attempt": attempt,
+        "host": "stub",
+        "pid": 1,
+        "time": 0.0,
+        "seconds": {"cut": 0.1, "sample": 1.0, "measure": 0.1, "store": 0.1},
+        "counters": {"draws": 1024, "evaluations": 3e4},
+        "tile": "0",
+        "worker": "stub",
+    }
 
 
 async def host_stubs(scheduler_file: str, n: int) -> None:
@@ -85,7 +111,9 @@ async def host_stubs(scheduler_file: str, n: int) -> None:
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     quiet = {"nthreads": 1, "dashboard": False, "memory_limit": 0}
-    workers = [Worker(scheduler_file=scheduler_file, name=f"stub-{os.getpid()}-{i}", **quiet) for i in range(n)]
+    workers = [
+        Worker(scheduler_file=scheduler_file, name=f"stub-{os.getpid()}-{i}", **quiet) for i in range(n)
+    ]
     for first in range(0, n, 50):
         await asyncio.gather(*(w.start() for w in workers[first : first + 50]))
     await asyncio.gather(*(w.finished() for w in workers))
@@ -107,10 +135,25 @@ def scheduler(folder: Path, plan: Path, stubs: int) -> dict[str, float]:
     """Every batch of ``plan`` through the real farm to ``stubs`` workers; on another machine each would be a GPU."""
     file = folder / "scheduler.json"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    head = subprocess.Popen([sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)], **quiet)
+    head = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "distributed.cli.dask_scheduler",
+            "--port",
+            "0",
+            "--no-dashboard",
+            "--scheduler-file",
+            str(file),
+        ],
+        **quiet,
+    )
     while not file.exists():
         time.sleep(0.1)
-    hosts = [subprocess.Popen([sys.executable, __file__, "--host-stubs", str(file), str(stubs // 4)], **quiet) for _ in range(4)]
+    hosts = [
+        subprocess.Popen([sys.executable, __file__, "--host-stubs", str(file), str(stubs // 4)], **quiet)
+        for _ in range(4)
+    ]
     settings = ExecutionSettings(scheduler_file=str(file), workers=4 * (stubs // 4), report=False)
     try:
         start, reporter = time.perf_counter(), Reporter()
@@ -118,18 +161,33 @@ def scheduler(folder: Path, plan: Path, stubs: int) -> dict[str, float]:
         ready = time.perf_counter() - start
         before, mine, start = cpu_seconds(head.pid), time.process_time(), time.perf_counter()
         Farm(cluster, None, settings, reporter, StopRequest(), stub).run(iter_plan(plan))
-        wall, used, client = time.perf_counter() - start, cpu_seconds(head.pid) - before, time.process_time() - mine
-        found = {"scheduler_peak_mb": peak_of(head.pid), "client_peak_mb": peak_mb(), "stub_host_peak_mb": peak_of(hosts[0].pid)}
+        wall, used, client = (
+            time.perf_counter() - start,
+            cpu_seconds(head.pid) - before,
+            time.process_time() - mine,
+        )
+        found = {
+            "scheduler_peak_mb": peak_of(head.pid),
+            "client_peak_mb": peak_mb(),
+            "stub_host_peak_mb": peak_of(hosts[0].pid),
+        }
         cluster.close()
     finally:
         for child in [*hosts, head]:
             child.kill()
             child.wait()
     n = -(-reporter.progress.done // BATCH)
-    return {"batches": n, "stub_workers": settings.workers, "workers_join_s": ready, "scheduler_cpu_ms_a_batch": 1e3 * used / n,
-            "client_cpu_ms_a_batch": 1e3 * client / n, "wall_ms_a_batch": 1e3 * wall / n, **found,
-            f"scheduler_load_of_1000_workers_at_{SECONDS:g}_s": 1000 / SECONDS * used / n,
-            f"workers_of_one_scheduler_at_{SECONDS:g}_s": round(SECONDS * n / max(used, client))}
+    return {
+        "batches": n,
+        "stub_workers": settings.workers,
+        "workers_join_s": ready,
+        "scheduler_cpu_ms_a_batch": 1e3 * used / n,
+        "client_cpu_ms_a_batch": 1e3 * client / n,
+        "wall_ms_a_batch": 1e3 * wall / n,
+        **found,
+        f"scheduler_load_of_1000_workers_at_{SECONDS:g}_s": 1000 / SECONDS * used / n,
+        f"workers_of_one_scheduler_at_{SECONDS:g}_s": round(SECONDS * n / max(used, client)),
+    }
 
 
 def lay_parts(folder: Path, rows: int) -> RunPaths:
@@ -156,7 +214,9 @@ def measure(options) -> dict:
         folder = Path(name)
         count, cost = alone(write_plan, folder / "plan.parquet", options.rows)
         assert count == options.rows
-        found |= {f"plan_{k}": v for k, v in cost.items()} | {"plan_file_mb": (folder / "plan.parquet").stat().st_size / 1e6}
+        found |= {f"plan_{k}": v for k, v in cost.items()} | {
+            "plan_file_mb": (folder / "plan.parquet").stat().st_size / 1e6
+        }
         if options.stubs:
             found |= scheduler(folder, folder / "plan.parquet", options.stubs)
         if options.merge:
@@ -168,7 +228,9 @@ def measure(options) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--stubs", type=int, default=1_000, help="0 leaves the scheduler out")
     parser.add_argument("--merge", action=argparse.BooleanOptionalAction, default=True)

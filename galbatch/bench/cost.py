@@ -36,7 +36,9 @@ def rates_of_run(run: str | Path, device: str = "cpu") -> Rates:
     found, paths = status(run), RunPaths(Path(run))
     summary = found["summary"] or {}
     if found["state"] != "finished" or not summary or summary["resumed_from"]:
-        raise RunError(f"{run}: is {found['state']}, or was resumed: rates come from a run that went through in one piece.")
+        raise RunError(
+            f"{run}: is {found['state']}, or was resumed: rates come from a run that went through in one piece."
+        )
     layout = StoreLayout.from_attributes(read_manifest(paths)["layout"])
     images = summary["draws"] / layout.draws  # bands of sources that were sampled: failed ones cost nothing
     size = {p.name: _bytes_of(p) for p in paths.posterior.iterdir() if p.is_dir()}
@@ -45,8 +47,15 @@ def rates_of_run(run: str | Path, device: str = "cpu") -> Rates:
     seconds["merge"] = summary["stage_seconds"].get("merge", 0.0) / images
     kept = sum(size.values())
     per_band = 1 / (sources * len(layout.bands))
-    return Rates(seconds, kept * per_band, (kept - size.get("samples", 0)) * per_band, paths.catalogue.stat().st_size / sources,
-                 layout.draws, layout.stamp_pix, device)
+    return Rates(
+        seconds,
+        kept * per_band,
+        (kept - size.get("samples", 0)) * per_band,
+        paths.catalogue.stat().st_size / sources,
+        layout.draws,
+        layout.stamp_pix,
+        device,
+    )
 
 
 def cost_table(rates: Rates, bands: int = 1, galaxies=GALAXIES) -> Iterator[dict]:

@@ -78,8 +78,15 @@ def _draw(prior, obs, mode, noise, seconds) -> dict:
     timing = repeat(work, seconds, 2, prior.device)
     share = timed.seconds / (time.perf_counter() - start)
     fits = 0.8 < post.chi2[0, 0] < 1.2
-    return row(f"posterior draw, {mode}, {noise} noise", "draw", DRAWS, timing, fits,
-               evaluations=float(post.n_evaluations[0]), network_share=share)
+    return row(
+        f"posterior draw, {mode}, {noise} noise",
+        "draw",
+        DRAWS,
+        timing,
+        fits,
+        evaluations=float(post.n_evaluations[0]),
+        network_share=share,
+    )
 
 
 def _morphology(seconds):

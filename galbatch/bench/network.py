@@ -40,7 +40,9 @@ class _Traffic(TorchDispatchMode):
         out = function(*args, **(kwargs or {}))
         if not function.is_view:
             tensors = [a for a in (*args, out) if isinstance(a, torch.Tensor)]
-            tensors += [t for a in args if isinstance(a, list | tuple) for t in a if isinstance(t, torch.Tensor)]
+            tensors += [
+                t for a in args if isinstance(a, list | tuple) for t in a if isinstance(t, torch.Tensor)
+            ]
             size = sum(t.nbytes for t in tensors)
             self.all += size
             self.products += size * any(name in str(function) for name in _PRODUCTS)
@@ -71,8 +73,12 @@ def network_table(prior, roof: Roof, backends=BACKENDS, seconds: float = 0.5) ->
         for batch in BATCHES:
             yield _variant(prior, roof, work, seconds, prior.backend, f"network, batch {batch}", batch=batch)
         if device.type == "cpu":
-            yield _variant(prior, roof, work, seconds, prior.backend, "network, bfloat16", dtype=torch.bfloat16)
-            yield _variant(prior, roof, work, seconds, prior.backend, "network, weights not channels-last", plain=True)
+            yield _variant(
+                prior, roof, work, seconds, prior.backend, "network, bfloat16", dtype=torch.bfloat16
+            )
+            yield _variant(
+                prior, roof, work, seconds, prior.backend, "network, weights not channels-last", plain=True
+            )
         else:
             yield _variant(prior, roof, work, seconds, prior.backend, "network, batch 256", batch=256)
 
@@ -100,10 +106,23 @@ def _variant(prior, roof, work, seconds, backend, label, batch=BATCH, dtype=None
         _, forward = compile_denoiser(model if dtype is None else _Low(model, dtype), prior.device, backend)
         error = float((forward(x, sigma) - expected).norm() / expected.norm())
     except Exception as err:  # a backend that is not available here is a result too
-        return {"kernel": label, "unit": "image", "rate": 0.0, "best": 0.0, "per_core": 0.0, "correct": False, "note": str(err).splitlines()[0][:120]}
+        return {
+            "kernel": label,
+            "unit": "image",
+            "rate": 0.0,
+            "best": 0.0,
+            "per_core": 0.0,
+            "correct": False,
+            "note": str(err).splitlines()[0][:120],
+        }
     timing = repeat(lambda: forward(x, sigma), seconds, device=prior.device)
     found = row(label, "image", batch, timing, error < (0.05 if low else 1e-4), error=error)
     least, fast = roof.seconds(work.flops, work.nbytes), found[speed(prior.device)]
-    return {**found, "gflop_per_image": 1e-9 * work.flops, "mb_per_image": 1e-6 * work.nbytes,
-            "mb_per_image_unfused": 1e-6 * work.nbytes_unfused, "gflops": fast * work.flops * 1e-9,
-            "roofline": least * fast}
+    return {
+        **found,
+        "gflop_per_image": 1e-9 * work.flops,
+        "mb_per_image": 1e-6 * work.nbytes,
+        "mb_per_image_unfused": 1e-6 * work.nbytes_unfused,
+        "gflops": fast * work.flops * 1e-9,
+        "roofline": least * fast,
+    }

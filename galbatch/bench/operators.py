@@ -26,7 +26,9 @@ def example(rng, correlated: bool = False) -> Observation:
     data = image + sigma * rng.standard_normal(image.shape)
     mask = rng.random(image.shape) < 0.01
     acf = ACF[None] if correlated else None
-    return Observation(*(a[None, None] for a in (data, sigma)), psf[None] / psf.sum(), mask[None, None], noise_acf=acf)
+    return Observation(
+        *(a[None, None] for a in (data, sigma)), psf[None] / psf.sum(), mask[None, None], noise_acf=acf
+    )
 
 
 def operator_table(prior, seconds: float) -> Iterator[dict]:
@@ -34,15 +36,32 @@ def operator_table(prior, seconds: float) -> Iterator[dict]:
     device = prior.device
     for noise in ("white", "correlated"):
         obs = example(np.random.default_rng(0), noise == "correlated")
-        _, model = forward_model(obs, 1, prior.margin_pix, prior.multiple_of, prior.target_fwhm_pix, device=device)
+        _, model = forward_model(
+            obs, 1, prior.margin_pix, prior.multiple_of, prior.target_fwhm_pix, device=device
+        )
         gen = torch.Generator().manual_seed(0)
         x = torch.randn(1, DRAWS, 1, *model.fine, generator=gen).to(device)
         u = torch.randn(1, DRAWS, 1, *model.stamp, generator=gen).to(device)
-        left, right = (model.apply(x) * u).sum(dtype=torch.float64), (x * model.adjoint(u)).sum(dtype=torch.float64)
+        left, right = (
+            (model.apply(x) * u).sum(dtype=torch.float64),
+            (x * model.adjoint(u)).sum(dtype=torch.float64),
+        )
         adjoint = abs(left - right) < 1e-5 * x.norm() * u.norm()
         if noise == "white":
-            yield row("A", "image", DRAWS, repeat(lambda x=x, m=model: m.apply(x), seconds, device=device), _direct(obs, model, x))
-            yield row("A^T", "image", DRAWS, repeat(lambda u=u, m=model: m.adjoint(u), seconds, device=device), adjoint)
+            yield row(
+                "A",
+                "image",
+                DRAWS,
+                repeat(lambda x=x, m=model: m.apply(x), seconds, device=device),
+                _direct(obs, model, x),
+            )
+            yield row(
+                "A^T",
+                "image",
+                DRAWS,
+                repeat(lambda u=u, m=model: m.adjoint(u), seconds, device=device),
+                adjoint,
+            )
         work = repeat(lambda x=x, m=model: m.normal(x), seconds, device=device)
         yield row(f"A^T N^-1 A, {noise} noise", "image", DRAWS, work, adjoint)
         yield _solve(model, x, noise, seconds, device)
@@ -55,7 +74,9 @@ def _direct(obs, model, x) -> bool:
     _, plain = forward_model(obs, 1, 0, 1, 0.0, device=x.device)
     image = x[:, :1, :, : plain.fine[0], : plain.fine[1]]
     seen = plain.apply(image)[0, 0, 0].cpu().numpy()
-    return bool(np.allclose(seen, convolve2d(image[0, 0, 0].cpu().numpy(), obs.psf[0, 0], mode="same"), atol=1e-3))
+    return bool(
+        np.allclose(seen, convolve2d(image[0, 0, 0].cpu().numpy(), obs.psf[0, 0], mode="same"), atol=1e-3)
+    )
 
 
 def _solve(model, x, noise, seconds, device) -> dict:

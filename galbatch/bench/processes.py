@@ -28,14 +28,23 @@ print(done / (time.perf_counter() - start), time.process_time(), flush=True)
 def process_table(model=None, cores: int = 2, seconds: float = 5.0) -> Iterator[dict]:
     """Images a second of ``p`` processes of ``t`` threads each, for every p * t = ``cores``, all at work at the same time; and
     of one process with one thread. ``model``: model folder, the shipped one when None."""
-    splits = [(1, 1), *((p, cores // p) for p in range(1, cores + 1) if cores % p == 0 and (p, cores // p) != (1, 1))]
+    splits = [
+        (1, 1),
+        *((p, cores // p) for p in range(1, cores + 1) if cores % p == 0 and (p, cores // p) != (1, 1)),
+    ]
     alone = 0.0
     for processes, threads in splits:
         rates = _measure(processes, threads, str(model or ""), seconds)
         alone = alone or sum(rates)
-        yield {"kernel": f"network, {processes} processes x {threads} threads", "unit": "image", "rate": sum(rates),
-               "best": sum(rates), "correct": all(r > 0 for r in rates), "median_s": processes / sum(rates),
-               "times_one": sum(rates) / alone}
+        yield {
+            "kernel": f"network, {processes} processes x {threads} threads",
+            "unit": "image",
+            "rate": sum(rates),
+            "best": sum(rates),
+            "correct": all(r > 0 for r in rates),
+            "median_s": processes / sum(rates),
+            "times_one": sum(rates) / alone,
+        }
 
 
 def _measure(processes: int, threads: int, model: str, seconds: float) -> list[float]:

@@ -59,7 +59,9 @@ def _tables(folder: Path, seconds: float) -> Iterator[dict]:
             write_part(paths, number, columns, {})
 
     timing = repeat(write, seconds)
-    yield row("Parquet, parts written", "row", n, timing, len(paths.committed()) == PARTS, columns=len(parts[0][1]))
+    yield row(
+        "Parquet, parts written", "row", n, timing, len(paths.committed()) == PARTS, columns=len(parts[0][1])
+    )
     counts: dict = {}
 
     def merge():
@@ -71,6 +73,12 @@ def _tables(folder: Path, seconds: float) -> Iterator[dict]:
 
 def part_columns(ids: np.ndarray, rng, bands=("f200w",)) -> dict[str, np.ndarray]:
     """Columns of a part of a run of ``bands``, filled with noise."""
-    columns = {k: rng.normal(size=len(ids)).astype(v.dtype) for k, v in empty_columns(bands, len(ids)).items()}
-    columns |= {"source_id": ids, "status": np.full(len(ids), "ok", object), "flags": np.zeros(len(ids), np.int64)}
+    columns = {
+        k: rng.normal(size=len(ids)).astype(v.dtype) for k, v in empty_columns(bands, len(ids)).items()
+    }
+    columns |= {
+        "source_id": ids,
+        "status": np.full(len(ids), "ok", object),
+        "flags": np.zeros(len(ids), np.int64),
+    }
     return columns | {f"failure_{k}": np.full(len(ids), "", object) for k in ("stage", "code", "message")}

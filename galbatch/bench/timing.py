@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 
 
-def repeat(work: Callable[[], object], least_s: float = 0.5, fewest: int = 3, device="cpu") -> dict[str, float]:
+def repeat(
+    work: Callable[[], object], least_s: float = 0.5, fewest: int = 3, device="cpu"
+) -> dict[str, float]:
     """Median, minimum and maximum wall seconds of ``work()`` after one warm-up, its CPU seconds, and CPU seconds per wall
     second. On a machine that others use too, ``min_s`` and ``cpu_s`` are what the work itself takes."""
     work()
@@ -24,14 +26,23 @@ def repeat(work: Callable[[], object], least_s: float = 0.5, fewest: int = 3, de
         _wait(device)
         times.append(time.perf_counter() - begin)
     used, took = time.process_time() - cpu, time.perf_counter() - start
-    return {"median_s": float(np.median(times)), "min_s": min(times), "max_s": max(times), "cpu_s": used / len(times),
-            "cores_used": used / took}
+    return {
+        "median_s": float(np.median(times)),
+        "min_s": min(times),
+        "max_s": max(times),
+        "cpu_s": used / len(times),
+        "cores_used": used / took,
+    }
 
 
 def row(kernel: str, unit: str, count: float, timing: dict[str, float], correct, **more) -> dict:
     """One line of a table: ``count`` units a call; ``rate`` a second by the median call, ``best`` by the fastest, ``per_core`` a second
     of CPU time, which other people's work on the machine does not change."""
-    rates = {"rate": count / timing["median_s"], "best": count / timing["min_s"], "per_core": count / max(timing["cpu_s"], 1e-9)}
+    rates = {
+        "rate": count / timing["median_s"],
+        "best": count / timing["min_s"],
+        "per_core": count / max(timing["cpu_s"], 1e-9),
+    }
     return {"kernel": kernel, "unit": unit, **rates, "correct": bool(correct), **timing, **more}
 
 
@@ -57,15 +68,29 @@ def environment(device="cpu") -> dict:
             name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
         except (OSError, StopIteration):
             pass
-    return {"galbatch": galbatch.__version__, "commit": _commit(), "torch": torch.__version__, "device": str(device),
-            "name": name, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "load": round(os.getloadavg()[0], 2),
-            "date": time.strftime("%Y-%m-%d")}
+    return {
+        "galbatch": galbatch.__version__,
+        "commit": _commit(),
+        "torch": torch.__version__,
+        "device": str(device),
+        "name": name,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 2),
+        "date": time.strftime("%Y-%m-%d"),
+    }
 
 
 def _commit() -> str:
     try:
-        done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True,
-                              cwd=Path(__file__).parent, timeout=10)
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=Path(__file__).parent,
+            timeout=10,
+        )
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return done.stdout.strip()

@@ -8,16 +8,30 @@ import click
 
 
 @click.command()
-@click.option("--model", type=click.Path(path_type=Path), help="Model folder; the shipped prior when left out.")
+@click.option(
+    "--model", type=click.Path(path_type=Path), help="Model folder; the shipped prior when left out."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--backend", "backends", multiple=True, help="Backends of the network to compare; all when left out.")
-@click.option("--only", "groups", multiple=True,
-              type=click.Choice(["network", "operators", "draws", "morphology", "storage", "processes"]),
-              help="Only these rows (several times for several); all but processes when left out.")
+@click.option(
+    "--backend", "backends", multiple=True, help="Backends of the network to compare; all when left out."
+)
+@click.option(
+    "--only",
+    "groups",
+    multiple=True,
+    type=click.Choice(["network", "operators", "draws", "morphology", "storage", "processes"]),
+    help="Only these rows (several times for several); all but processes when left out.",
+)
 @click.option("--seconds", default=0.5, show_default=True, help="Least time spent on each row.")
-@click.option("--cost", "run", type=click.Path(exists=True, file_okay=False, path_type=Path),
-              help="Measure nothing: the cost of surveys at the rates of this finished run.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON line a row, with commit, device and versions.")
+@click.option(
+    "--cost",
+    "run",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Measure nothing: the cost of surveys at the rates of this finished run.",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="One JSON line a row, with commit, device and versions."
+)
 def command(model, device, backends, groups, seconds, run, as_json):
     """Measure the throughput of this machine.
 
@@ -52,7 +66,14 @@ def _print(rows, place) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("kernel", "rate", "per second", "ms each", "notes", title=f"{place['name']}, {place['threads']} threads")
+    table = Table(
+        "kernel",
+        "rate",
+        "per second",
+        "ms each",
+        "notes",
+        title=f"{place['name']}, {place['threads']} threads",
+    )
     for row in rows:
         each = f"{1e3 / row['rate']:.3g}" if row["rate"] else "-"
         table.add_row(row["kernel"], f"{row['rate']:.4g}", row["unit"], each, _notes(row))
@@ -62,9 +83,13 @@ def _print(rows, place) -> None:
 def _notes(row) -> str:
     out = [] if row["correct"] else [row.get("note", "WRONG RESULT")]
     if "roofline" in row:
-        out.append(f"{row['gflop_per_image']:.2f} GFLOP, {row['mb_per_image']:.1f} MB, {100 * row['roofline']:.0f}% of the roofline")
+        out.append(
+            f"{row['gflop_per_image']:.2f} GFLOP, {row['mb_per_image']:.1f} MB, {100 * row['roofline']:.0f}% of the roofline"
+        )
     if "network_share" in row:
-        out.append(f"{row['evaluations']:.0f} evaluations, network {100 * row['network_share']:.0f}% of the time")
+        out.append(
+            f"{row['evaluations']:.0f} evaluations, network {100 * row['network_share']:.0f}% of the time"
+        )
     if "times_one" in row:
         out.append(f"{row['times_one']:.2f} times one core")
     return "; ".join(out)
@@ -84,8 +109,15 @@ def _cost(run, as_json: bool) -> None:
         for row in rows:
             click.echo(json.dumps(row))
         return
-    table = Table("galaxies", "core-hours", "days on 1000 cores", "store, TB", "without draws, TB", "catalogue, GB",
-                  title=f"One band, {rates.draws} draws, {rates.stamp_pix} px: {rates.total_s:.2f} core-seconds a galaxy. GPU: not measured")
+    table = Table(
+        "galaxies",
+        "core-hours",
+        "days on 1000 cores",
+        "store, TB",
+        "without draws, TB",
+        "catalogue, GB",
+        title=f"One band, {rates.draws} draws, {rates.stamp_pix} px: {rates.total_s:.2f} core-seconds a galaxy. GPU: not measured",
+    )
     for row in rows:
         names = ("core_hours", "days_on_1000", "store_tb", "store_without_draws_tb", "catalogue_gb")
         table.add_row(f"{row['galaxies']:,}", *(f"{row[name]:.3g}" for name in names))

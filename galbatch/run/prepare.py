@@ -8,13 +8,14 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from galbatch.catalog import open_catalog, validate
 from galbatch.config import ExecutionSettings, RunSettings, default_batch, survey_beside
-from galbatch.cutouts import load_survey, open_survey
+from galbatch.cutouts import check_footprint, load_survey, open_survey
 from galbatch.errors import ConfigError, InputError, RunError
 from galbatch.run.context import ContextSpec, load_model
 from galbatch.run.plan import write_plan
@@ -60,9 +61,19 @@ def open_inputs(settings: RunSettings, prior: Any = None, measured: dict | None 
     checked = validate(catalog, survey.config.pixel_columns)
     findings = [*survey.check(catalog.columns), *checked.findings]
     n_rows = min(catalog.n_rows, settings.limit) if settings.limit else catalog.n_rows
+    if not any(f.level == "error" and f.code in ("band", "grid") for f in findings):
+        findings += check_footprint(survey, _first(catalog, n_rows))
     errors = [f for f in findings if f.level == "error"]
     stamp_pix = 0 if errors else settings.stamp_pix or survey.stamp_pix(settings.stamp_arcsec or None)
     return Inputs(settings, survey, catalog, prior, findings, checked.flags, n_rows, stamp_pix)
+
+
+def _first(catalog: Any, n_rows: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The batches of a catalogue up to ``n_rows`` rows."""
+    for start, rows in catalog.batches():
+        if start >= n_rows:
+            return
+        yield start, {name: column[: n_rows - start] for name, column in rows.items()}
 
 
 def refuse_errors(inputs: Inputs) -> None:

@@ -42,7 +42,9 @@ class PlanBatch:
         if not tiles:
             return f"galbatch-batch-{self.batch:06d}"
         first = _UNSAFE.sub("_", next(iter(tiles)))[:40]
-        return f"galbatch-batch-{self.batch:06d}-tile-{first}" + (f"+{len(tiles) - 1}" if len(tiles) > 1 else "")
+        return f"galbatch-batch-{self.batch:06d}-tile-{first}" + (
+            f"+{len(tiles) - 1}" if len(tiles) > 1 else ""
+        )
 
     def __len__(self) -> int:
         return len(self.columns["source_id"])

@@ -5,6 +5,7 @@ import os
 import re
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -93,6 +94,13 @@ def test_sbatch_runs_scheduler_workers_and_run_and_returns_its_code(cluster, cod
     )
 
 
+def test_array_jobs_take_a_piece_each(cluster):
+    log, env = cluster
+    recipe = ["bash", JOBS / "slurm/scheduler-file.sbatch", "piece-%a.parquet", "--out", "x.run"]
+    subprocess.run(recipe, env=env | {"SLURM_ARRAY_TASK_ID": "42"}, timeout=30, check=True)
+    assert "galbatch process piece-42.parquet --scheduler-file" in log.read_text()
+
+
 def test_sbatch_is_requeued_when_the_walltime_ends(cluster):
     log, env = cluster
     child = subprocess.Popen(
@@ -139,3 +147,85 @@ def test_manifests_hang_together():
     images = {c["image"] for p in (*pods, cluster["spec"]["scheduler"]["spec"]) for c in p["containers"]}
     assert len(images) == 1
     assert job["spec"]["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [1]
+
+
+def test_manifests_fit_the_schemas_of_kubernetes():
+    """Every object that Kubernetes itself knows, and the pods and the service inside the operator's DaskCluster."""
+    validate = pytest.importorskip("kubernetes_validate").validate
+    objects = [d for m in MANIFESTS for d in yaml.safe_load_all(m.read_text())]
+    pods = []
+    for found in objects:
+        if found["kind"] != "DaskCluster":
+            validate(found, "1.30", strict=True)
+            continue
+        assert found["apiVersion"] == "kubernetes.dask.org/v1" and set(found["spec"]) <= {
+            "idleTimeout",
+            "worker",
+            "scheduler",
+        }
+        worker, scheduler = found["spec"]["worker"], found["spec"]["scheduler"]
+        assert set(worker) <= {"name", "replicas", "annotations", "labels", "spec"}
+        assert set(scheduler) <= {"annotations", "labels", "spec", "service"}
+        service = {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "s"},
+            "spec": scheduler["service"],
+        }
+        validate(service, "1.30", strict=True)
+        pods += [worker["spec"], scheduler["spec"]]
+    for pod in pods:
+        validate(
+            {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": pod}, "1.30", strict=True
+        )
+    assert len(pods) == 2
+
+
+def test_jobqueue_recipe_brings_real_workers_through_sbatch(tmp_path):
+    """The real dask-jobqueue, an ``sbatch`` that runs what it is given, and a ``galbatch`` that waits for the worker."""
+    pytest.importorskip("dask_jobqueue")
+    log = tmp_path / "log"
+    fake(
+        tmp_path,
+        "sbatch",
+        f'cp "$1" {tmp_path}/job.sh\nsetsid bash {tmp_path}/job.sh > {tmp_path}/job.log 2>&1 &\necho "Submitted batch job $!"\n',
+    )
+    fake(tmp_path, "scancel", f'echo "scancel $*" >> {log}\nkill -- -"$1" 2> /dev/null || true\n')
+    fake(tmp_path, "squeue", "true\n")
+    wait = "import sys, distributed as d; c = d.Client(scheduler_file=sys.argv[1]); c.wait_for_workers(1, timeout=200); "
+    wait += "print(c.submit(sum, [1, 2]).result())"
+    fake(
+        tmp_path,
+        "galbatch",
+        f'echo "galbatch $*" >> {log}\n{sys.executable} -c "{wait}" "$4" >> {log}\nexit 3\n',
+    )
+    env = {
+        **os.environ,
+        "PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "GALBATCH_SHARED": str(tmp_path),
+    }
+    env |= {
+        "GALBATCH_JOBS": "1",
+        "GALBATCH_GPUS": "0",
+        "GALBATCH_PARTITION": "long",
+        "GALBATCH_WALLTIME": "01:00:00",
+    }
+    done = subprocess.run(
+        ["bash", JOBS / "slurm/jobqueue.sh", "cat.parquet", "--draws", "8"],
+        env=env,
+        timeout=400,
+        cwd=tmp_path,
+    )
+    lines = log.read_text().splitlines()
+    assert done.returncode == 3  # the run's own code
+    assert re.match(
+        r"galbatch process cat.parquet --scheduler-file \S+ --workers 1 --resume --json --draws 8", lines[0]
+    )
+    assert lines[1] == "3" and any(line.startswith("scancel") for line in lines)
+    job = (tmp_path / "job.sh").read_text()
+    assert (
+        "#SBATCH -p long" in job
+        and "#SBATCH -t 01:00:00" in job
+        and "#SBATCH --requeue" in job
+        and "--lifetime 55m" in job
+    )

@@ -1,0 +1,96 @@
+"""The picture of Dask's dashboard in docs/guide/running.md: taken in a real browser while a run of the demo goes on.
+
+    python docs/dashboard_figure.py [docs/images/dashboard.png]
+
+Needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver), selenium and pillow.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from galbatch.run import process
+
+ROOT = Path(__file__).resolve().parents[1]
+WIDTH, COLOURS = 1500, 64
+PAGES = (("workers", 620), ("individual-task-stream", 330))
+
+
+def open_browser():
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for word in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        f"--window-size={WIDTH},900",
+    ):
+        options.add_argument(word)
+    return webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+
+
+def take(browser, head: str) -> list:
+    """Pictures of the pages, each once it has drawn something."""
+    from PIL import Image
+
+    pictures = []
+    for page, height in PAGES:
+        browser.set_window_size(WIDTH, height + 140)
+        browser.get(f"{head}/{page}")
+        time.sleep(12)
+        picture = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
+        pictures.append(picture.crop((0, 0, picture.width, min(picture.height, height))))
+    return pictures
+
+
+def save(pictures: list, path: Path) -> None:
+    """One below the other, in few colours."""
+    from PIL import Image
+
+    sheet = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white")
+    top = 0
+    for picture in pictures:
+        sheet.paste(picture, (0, top))
+        top += picture.height
+    sheet.quantize(COLOURS).save(path, optimize=True)
+
+
+def main() -> None:
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "images" / "dashboard.png"
+    browser, pictures = open_browser(), []
+
+    def look(progress):
+        if progress.done >= 8 and not pictures:
+            pictures.extend(take(browser, progress.dashboard.removesuffix("/status")))
+
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            process(
+                ROOT / "catalogs" / "demo.parquet",
+                out=Path(folder) / "demo.run",
+                cluster="local",
+                workers=2,
+                batch=2,
+                limit=24,
+                draws=8,
+                mode="fast",
+                on_progress=look,
+                on_message=print,
+            )
+    finally:
+        browser.quit()
+    save(pictures, path)
+    print(f"{path}: {path.stat().st_size / 1e3:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()
