@@ -18,7 +18,6 @@ from galbatch.forward import ForwardModel, forward_model, smoothed_peak_scale
 from galbatch.sampler.prior import prior_field
 from galbatch.types import Observation
 
-
 START = 4.0  # first noise level, in units of the prior's largest standard deviation
 
 
@@ -50,7 +49,7 @@ class Network(torch.nn.Module):
         """x (k, 1, H, W), sigma () or (k,) -> E[x0 | x], same shape."""
         self.counts["forward"] += 1
         sigma = torch.as_tensor(sigma, dtype=torch.float32).reshape(-1).expand(len(x))
-        if torch.is_grad_enabled() and x.requires_grad or torch._C._functorch.is_gradtrackingtensor(x):
+        if (torch.is_grad_enabled() and x.requires_grad) or torch._C._functorch.is_gradtrackingtensor(x):
             return _CountBackward.apply(self.prior.model(x, self.prior._mapped(sigma)), self.counts)
         return self.prior.denoise(x, sigma).clone()
 
