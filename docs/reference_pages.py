@@ -130,4 +130,4 @@ PARTS: dict[str, Callable[[], str]] = {
 
 def on_page_markdown(markdown: str, **_: object) -> str:
     """mkdocs calls this with every page."""
-    return re.sub(r"\[\[([a-z ]+)\]\]", lambda found: PARTS[found.group(1)](), markdown)
+    return re.sub(r"\[\[(?!data\])([a-z ]+)\]\]", lambda found: PARTS[found.group(1)](), markdown)

@@ -36,7 +36,7 @@ def test_command_has_help_and_is_in_the_readme(name, capsys):
 
 def test_every_command_module_is_listed():
     modules = {
-        path.stem
+        path.stem.replace("_", "-")
         for path in (ROOT / "galbatch" / "cli").glob("*.py")
         if re.search(r"^(def command\(|command = )", path.read_text(), re.MULTILINE)
     }
