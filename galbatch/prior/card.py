@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from galbatch.errors import ModelError
+from galbatch.prior.checkpoint import writing
 
 FORMAT = 1
 FLUX_CONVENTIONS = ("smoothed_peak",)
@@ -89,8 +90,9 @@ class Card:
             )
 
     def save(self, path) -> None:
-        """Write as JSON."""
-        Path(path).write_text(json.dumps(asdict(self), indent=1) + "\n")
+        """Write as JSON, whole or not at all."""
+        with writing(path) as partial:
+            partial.write_text(json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
     def load(cls, path) -> Card:

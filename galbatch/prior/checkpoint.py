@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
@@ -12,30 +14,40 @@ from torch import Tensor
 from galbatch.errors import ModelError
 
 
+@contextmanager
+def writing(path) -> Iterator[Path]:
+    """A name to write ``path`` under; it is renamed when all went well. Raises ``ModelError`` when the disk
+    refuses."""
+    from safetensors import SafetensorError
+
+    path = Path(path)
+    partial = path.with_name(f".partial.{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        with open(partial, "rb") as f:
+            os.fsync(f.fileno())
+        partial.chmod(0o644)
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as err:
+        partial.unlink(missing_ok=True)
+        raise ModelError(
+            f"{path}: cannot be written ({getattr(err, 'strerror', None) or err}): free space or choose "
+            "another folder; what was there before is untouched."
+        ) from err
+
+
 def save_state(path, tensors: dict[str, Tensor], meta: dict) -> None:
     """Write ``tensors`` and ``meta`` to ``path`` by atomic rename. Raises ``ModelError`` when the disk
     refuses."""
     from safetensors.torch import save_file
 
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path) as partial:
         save_file(
             {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
             partial,
             metadata={"meta": json.dumps(meta)},
         )
-        with open(partial, "rb") as f:
-            os.fsync(f.fileno())
-        partial.chmod(0o644)
-        os.replace(partial, path)
-    except OSError as err:
-        partial.unlink(missing_ok=True)
-        raise ModelError(
-            f"{path}: cannot be written ({err.strerror or err}): free space or choose another folder; "
-            "what was there before is untouched."
-        ) from err
 
 
 def load_state(path) -> tuple[dict[str, Tensor], dict]:

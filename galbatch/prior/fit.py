@@ -8,7 +8,6 @@ folder.
 from __future__ import annotations
 
 import json
-import os
 import time
 import tomllib
 from collections.abc import Callable
@@ -20,6 +19,7 @@ import torch.distributed as dist
 
 from galbatch.errors import ConfigError, ModelError
 from galbatch.prior.card import Card
+from galbatch.prior.checkpoint import writing
 from galbatch.prior.library import Library
 from galbatch.prior.model import CARD, SHIPPED, load_weights
 from galbatch.prior.network import NetworkConfig
@@ -95,11 +95,9 @@ def prepare_libraries(
     """(training, held-out) libraries, made once by the first process and read by all."""
     paths = [folder / name for name in LIBRARIES]
     if rank == 0 and not all(p.is_file() for p in paths):
-        folder.mkdir(parents=True, exist_ok=True)
         for library, path in zip(build_libraries(list(config.data), config.base), paths, strict=True):
-            partial = path.with_suffix(".partial.npz")
-            library.save(partial)
-            os.replace(partial, path)
+            with writing(path) as partial:
+                library.save(partial)
     if world > 1:
         dist.barrier()
     return Library.load(paths[0]), Library.load(paths[1])

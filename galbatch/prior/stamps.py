@@ -6,10 +6,10 @@ convolved with the Gaussian target PSF and sampled, sometimes with companions or
 its flux scale.
 
 The flux scale is ``smoothed_peak``: on real data the peak of the image smoothed until a point source has a
-given FWHM, whatever the PSF, so here the stamp is smoothed to a total FWHM within ``StampConfig.scale_fwhm_pix``
-(the upper end for PSFs that are themselves broader) and the maximum over the central half taken. It is multiplied
-by exp(scatter), scatter ~ N(0, s^2) and s ~ |N(0, scatter^2)|: the scale of noisy data scatters, and the prior
-must not know it better than the sampler does.
+given FWHM, whatever the PSF, so here the stamp is smoothed to a total FWHM within
+``StampConfig.scale_fwhm_pix`` (the upper end for PSFs that are themselves broader) and the maximum over the
+central half taken. It is multiplied by exp(scatter), scatter ~ N(0, s^2) and s ~ |N(0, scatter^2)|: the
+scale of noisy data scatters, and the prior must not know it better than the sampler does.
 """
 
 from __future__ import annotations

@@ -67,8 +67,15 @@ def write_skirt(
         _describe(hdu.header, name, pivot, redshift, fov_kpc, npix, cdelt)
         hdus.append(hdu)
     part = path.with_name(f".{path.name}.part")
-    hdus.writeto(part, overwrite=True)
-    os.replace(part, path)
+    try:
+        hdus.writeto(part, overwrite=True)
+        os.replace(part, path)
+    except OSError as err:
+        part.unlink(missing_ok=True)
+        raise InputError(
+            f"{path}: cannot be written ({err.strerror or err}): free space or choose another folder; "
+            "repeat the command to go on."
+        ) from err
     return path
 
 
