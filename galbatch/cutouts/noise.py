@@ -17,25 +17,27 @@ from scipy import fft, ndimage
 
 from galbatch.cutouts.fitsfile import read_image, scan_images
 from galbatch.cutouts.source import open_bytes
+from galbatch.cutouts.variance import photon_noise
 from galbatch.errors import InputError
 
 LAGS = 7
 BOX_PIX, MAX_BOXES = 512, 16
 SMOOTH_PIX, DETECT_SIGMA, GROW_PIX, BACKGROUND_PIX = 2.0, 3.0, 6, 48
 MIN_BLANK = 2000
+MIN_PHOTON = 9
 LOCAL_BOX_PIX, LOCAL_SPREAD, LOCAL_PRIOR = 128, 0.06, 500
 _FLOOR = 1e-3
 
 
 def measure_tile(tile) -> dict:
-    """{"err_scale", "noise_acf" (7, 7) list, "n_blank", "blank_frac", "local_spread", "local"} of an open
-    tile.
+    """{"err_scale", "photon" (variance per light of bright pixels, nJy), "noise_acf" (7, 7) list, "n_blank",
+    "blank_frac", "local_spread", "local"} of an open tile.
 
     Raises ``InputError`` when fewer than ``MIN_BLANK`` pixels are blank.
     """
     ny, nx = tile.shape
     h, w = min(ny, BOX_PIX), min(nx, BOX_PIX)
-    clean, count, total = [], 0, 0
+    clean, photon, count, total = [], [], 0, 0
     for y0, x0 in _boxes(ny, nx, h, w):
         raw = tile.read([y0], [x0], h, w, raw_var=True)
         if not raw.ok[0]:
@@ -47,6 +49,8 @@ def measure_tile(tile) -> dict:
             continue
         z, blank = blank_pixels(z, bad)
         clean.append((z, blank))
+        if blank.any():
+            photon.append(photon_noise(raw.var[0], raw.data[0], ~bad, float(np.median(raw.var[0][blank]))))
         count, total = count + int(blank.sum()), total + int((~bad).sum())
     if count < MIN_BLANK:
         raise InputError(
@@ -55,11 +59,13 @@ def measure_tile(tile) -> dict:
             "file."
         )
     values = np.concatenate([z[blank] for z, blank in clean])
+    photons = np.concatenate(photon) if photon else np.zeros(0)
     scale = robust_scatter(values)
     spread = _spread(clean)
     acf = positive_definite(autocorrelation([(z / scale, blank) for z, blank in clean]))
     return {
         "err_scale": scale,
+        "photon": float(np.median(photons)) if len(photons) >= MIN_PHOTON else 0.0,
         "noise_acf": np.round(acf, 6).tolist(),
         "n_blank": count,
         "blank_frac": round(count / max(total, 1), 4),

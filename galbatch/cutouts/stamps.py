@@ -121,7 +121,10 @@ def _read(survey, band, name, origin, side) -> RawStamps:
         scale = survey.err_scale(band, name, origin[:, 1] + side // 2, origin[:, 0] + side // 2, side)
     except GalbatchError as error:
         return unreadable(len(origin), side, side, str(error))
-    return survey.tile(band, name).read(origin[:, 0], origin[:, 1], side, side, np.reshape(scale, (-1, 1, 1)))
+    photon = survey.photon_noise(band, name)
+    return survey.tile(band, name).read(
+        origin[:, 0], origin[:, 1], side, side, np.reshape(scale, (-1, 1, 1)), photon=photon
+    )
 
 
 def _empty(n: int, side: int) -> RawStamps:

@@ -245,6 +245,10 @@ class Survey:
         scale = float(entry["err_scale"])
         return local_scale(opened, x, y, size, scale) if entry.get("local") and x is not None else scale
 
+    def photon_noise(self, band: str, tile: str) -> float:
+        """Variance per light of a tile whose noise was measured, nJy; 0 where its map holds none."""
+        return float(self.measured.get(band, {}).get(tile, {}).get("photon", 0.0))
+
     def _measured_tile(self, band: str, tile: str) -> dict:
         if tile not in self.measured.get(band, {}):
             self.measured.setdefault(band, {})[tile] = measure_tile(self.tile(band, tile))

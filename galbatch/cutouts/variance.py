@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-MIN_FAINT, BRIGHT_SIGMA, SLACK = 25, 5.0, 1.5
+MIN_FAINT, N_BRIGHTEST, BRIGHT_SIGMA, SLACK, MIN_EXCESS = 25, 9, 5.0, 1.5, 0.5
 
 
 @dataclass(frozen=True)
@@ -58,25 +58,31 @@ def variance(kind: str, noise: np.ndarray, err_scale: float = 1.0) -> np.ndarray
         return np.where(np.isfinite(noise) & (noise > 0) & np.isfinite(out), out, np.inf)
 
 
-def scale_sky(var: np.ndarray, sci: np.ndarray, scale) -> np.ndarray:
+def scale_sky(var: np.ndarray, sci: np.ndarray, scale, photon: float = 0.0) -> np.ndarray:
     """(n, h, w) ``var`` with its sky part times ``scale``^2 and its photon part as it is: ``scale`` was measured on
     blank sky, and says nothing about the photon noise of sources that an error map holds too.
 
     The sky part of a pixel is at most ``v0``, the median variance of the stamp's faint pixels (its lowest tenth
     where fewer than ``MIN_FAINT`` are faint). What exceeds ``v0`` is photons as far as the light can account for it,
-    at the variance per light that the bright pixels have; the rest is shallower sky, and scaled as well.
+    at the variance per light of the ``N_BRIGHTEST`` brightest pixels (``photon``, the tile's, where they have none);
+    the rest is shallower sky, and scaled as well. A map that is cut off at a floor hides photon noise below ``v0``
+    (seen where light asks for 0.3 to 1 of it): where the scale is below one, a pixel keeps what its light asks for, up
+    to what the map says.
     """
     light = np.nan_to_num(sci.astype(np.float64))
     factor = np.broadcast_to(np.reshape(scale, (-1, 1, 1)), (len(var), 1, 1)) ** 2
     out = var.copy()
     for i in np.nonzero(np.isfinite(var).any(axis=(1, 2)))[0]:
-        photons = _photons(var[i], light[i])
+        v0, photons, hidden = _photons(var[i], light[i], photon)
         out[i] = factor[i] * (var[i] - photons) + photons
+        if factor[i] < 1:
+            out[i] = np.maximum(out[i], np.minimum(var[i], factor[i] * v0 + hidden))
     return out
 
 
-def _photons(var, light) -> np.ndarray:
-    """The part of ``var`` (h, w) that is photon noise of ``light`` (h, w)."""
+def _photons(var, light, fallback):
+    """The sky variance of a stamp (h, w), and the photon noise of its light: as seen in ``var``, and as its light asks
+    for."""
     known = np.isfinite(var)
     faint = known
     for _ in range(3):
@@ -86,10 +92,23 @@ def _photons(var, light) -> np.ndarray:
         v0 = np.median(var[faint])
         faint = known & (light <= np.sqrt(v0))
     excess = np.where(known, np.maximum(var - v0, 0.0), 0.0)
-    bright = known & (light > BRIGHT_SIGMA * np.sqrt(v0))
-    per_light = np.median(excess[bright] / light[bright]) if bright.any() else 0.0
-    smooth = np.maximum(light, ndimage.uniform_filter(light, 3))
-    return np.minimum(excess, SLACK * per_light * np.maximum(smooth, 0.0))
+    brightest = np.argsort(np.where(known, light, -np.inf), axis=None)[-N_BRIGHTEST:]
+    bright = brightest[light.flat[brightest] > BRIGHT_SIGMA * np.sqrt(v0)]
+    per_light = np.median(excess.flat[bright] / light.flat[bright]) if len(bright) else 0.0
+    if per_light * light.max() < MIN_EXCESS * v0:
+        per_light = max(per_light, fallback)
+    mean = ndimage.uniform_filter(light, 3).clip(min=0)
+    seen = np.minimum(excess, SLACK * per_light * np.maximum(light, mean))
+    asked = per_light * np.clip(light, 0, mean)
+    middle = known & (asked > 0.3 * v0) & (asked < v0)
+    cut_off = excess[middle].sum() < 0.5 * asked[middle].sum()
+    return v0, seen, asked if cut_off else np.zeros_like(asked)
+
+
+def photon_noise(var: np.ndarray, light: np.ndarray, usable: np.ndarray, v0: float) -> np.ndarray:
+    """Variance per light at the bright pixels whose variance is mostly photons, above the sky variance ``v0``."""
+    bright = usable & (light > BRIGHT_SIGMA * np.sqrt(v0)) & (var > 3 * v0)
+    return (var[bright] - v0) / light[bright]
 
 
 def poisson(sci: np.ndarray, exposure: np.ndarray, gain: Gain) -> np.ndarray:
