@@ -22,7 +22,6 @@ from galbatch.types import BandStamps, Flag
 Table = dict[str, np.ndarray]
 
 LOW_SNR = 2.5
-BACKGROUND_SIGMA = 0.5  # median of the sky box, in units of its scatter
 
 _FIT = {
     "chi2": ColumnInfo("", "stat.fit.chi2", "residual chi2 per valid pixel, mean over draws"),
@@ -110,7 +109,6 @@ def band_flags(found: Table, stamp_arcsec: float, target_fwhm_arcsec: float) -> 
             (Flag.LOW_SNR, found["sn_per_pixel_obs"] < LOW_SNR),
             (Flag.UNRESOLVED, found["r20_p50"] < target_fwhm_arcsec / 2),
             (Flag.STAMP_TOO_SMALL, large | (found["r_petro_p50"] > stamp_arcsec / 2)),
-            (Flag.BACKGROUND, np.abs(found["sky_median_obs"]) > BACKGROUND_SIGMA * found["sky_sigma_obs"]),
         ]
     flags = np.zeros(len(bits), np.int64)
     for flag, where in pairs:

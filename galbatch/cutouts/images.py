@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from galbatch.cutouts.boxes import read_boxes
 from galbatch.cutouts.cache import gunzipped, untiled
 from galbatch.cutouts.config import Plane
-from galbatch.cutouts.fitsfile import ImageHDU, choose, read_boxes, read_image, scan_images
+from galbatch.cutouts.fitsfile import ImageHDU, choose, read_image, scan_images
 from galbatch.cutouts.source import FileStamp, LocalBytes, RemoteBytes, open_bytes
 from galbatch.errors import InputError
 

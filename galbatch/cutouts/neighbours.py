@@ -22,7 +22,7 @@ DEBLEND_LEVELS, DEBLEND_CONTRAST = 32, 0.005
 SEARCH_PIX = 4
 NEIGHBOUR_LIMIT = 0.2
 _SEP_LOCK = threading.Lock()  # the C library keeps state between calls
-SKY_LIMIT_SIGMA, SKY_SHARE = 0.5, 0.25
+SKY_LIMIT_SIGMA, SKY_SHARE, MIN_SKY_PIX, GROW_PIX, WING_EXCESS = 0.5, 0.25, 25, 3, 0.3
 
 
 @dataclass
@@ -144,16 +144,23 @@ def _contamination(data, bad, seg) -> tuple[float, int]:
 
 
 def _sky(data, sigma, bad, seg, acf_sum) -> tuple[float, float, float, float]:
-    """Sigma-clipped median of pixels away from all segments, its error (correlated noise included), the
-    noise, and which share of the stamp is sky. The wings of a source that fills its stamp are not told from
-    sky."""
-    blank = ~ndimage.binary_dilation(seg > 0, np.ones((3, 3), bool), iterations=3) & ~bad
-    count = int(blank.sum())
-    if count < 25:
+    """Sky level, its error (correlated noise included), the noise, and which share of the stamp is sky.
+
+    The level is the clipped median of the half of the blank pixels that is farthest from all segments. Wings of a
+    source that fills its stamp fall off outwards, a sky level does not: where the nearer half is brighter by more
+    than ``WING_EXCESS`` of the level, the level is light of the source, and the share is given as 0.
+    """
+    distance = ndimage.distance_transform_edt(seg == 0) if seg.any() else np.full(seg.shape, np.inf)
+    blank = (distance > GROW_PIX) & ~bad
+    if int(blank.sum()) < MIN_SKY_PIX:
         return np.nan, np.nan, np.nan, 0.0
+    far = blank & (distance >= np.median(distance[blank]))
+    near = blank & ~far
     noise = float(np.median(sigma[blank]))
-    error = 1.253 * noise * np.sqrt(max(acf_sum, 1.0) / count)
-    return _clipped_median(data[blank]), float(error), noise, count / blank.size
+    error = 1.253 * noise * np.sqrt(max(acf_sum, 1.0) / far.sum())
+    level = _clipped_median(data[far])
+    wings = near.sum() >= MIN_SKY_PIX and level > 0 and _clipped_median(data[near]) > (1 + WING_EXCESS) * level
+    return level, float(error), noise, 0.0 if wings else blank.sum() / blank.size
 
 
 def _clipped_median(values: np.ndarray) -> float:

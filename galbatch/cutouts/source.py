@@ -104,6 +104,13 @@ class LocalBytes:
         _read_rows(self.fd, np.ascontiguousarray(starts, np.int64), width, out, ok)
         return out, ok
 
+    def read_stamps(self, starts: np.ndarray, stride: int, out: np.ndarray, which: np.ndarray) -> np.ndarray:
+        """Fill ``out[which]`` ((n, h, w) float32) with big-endian numbers whose first bytes are ``starts``,
+        rows ``stride`` bytes apart; returns which could be read."""
+        ok = np.ones(len(starts), bool)
+        _read_stamps(self.fd, np.ascontiguousarray(starts, np.int64), stride, out.view(np.uint32), which, ok)
+        return ok
+
     def close(self) -> None:
         if self.fd >= 0:
             os.close(self.fd)
@@ -205,3 +212,28 @@ def _read_rows(fd, starts, width, out, ok):
                 ok[i] = False
                 break
             done += n
+
+
+@njit(cache=True, nogil=True)
+def _read_stamps(fd, starts, stride, out, which, ok):
+    h, w = out.shape[1], out.shape[2]
+    base = out.ctypes.data
+    for i in range(len(starts)):
+        first = base + which[i] * h * w * 4
+        for y in range(h):
+            done = 0
+            while done < 4 * w:
+                n = _pread(fd, first + y * w * 4 + done, 4 * w - done, starts[i] + y * stride + done)
+                if n <= 0:
+                    ok[i] = False
+                    break
+                done += n
+        for y in range(h):
+            for x in range(w):
+                v = out[which[i], y, x]
+                out[which[i], y, x] = (
+                    (v >> np.uint32(24))
+                    | ((v >> np.uint32(8)) & np.uint32(0xFF00))
+                    | ((v << np.uint32(8)) & np.uint32(0xFF0000))
+                    | (v << np.uint32(24))
+                )

@@ -1,5 +1,6 @@
 """Batched statistics of galaxy images, their flags, and their summaries over posterior draws."""
 
+from galbatch.morphology.ahead import compile_kernels
 from galbatch.morphology.flags import (
     MORPH_FLAG_DESCRIPTIONS,
     MorphFlag,
@@ -22,6 +23,7 @@ __all__ = [
     "StatisticInput",
     "all_quantities",
     "column_description",
+    "compile_kernels",
     "flag_names",
     "measure",
     "measure_posterior",

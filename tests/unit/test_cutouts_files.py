@@ -10,8 +10,9 @@ import pytest
 from astropy.io import fits
 from cutouts_field import noise_field, wcs_of, write_image
 
+from galbatch.cutouts.boxes import read_boxes
 from galbatch.cutouts.config import Plane
-from galbatch.cutouts.fitsfile import read_boxes, scan_images
+from galbatch.cutouts.fitsfile import scan_images
 from galbatch.cutouts.images import ImagePool
 from galbatch.cutouts.source import LocalBytes, open_bytes
 from galbatch.errors import InputError

@@ -5,6 +5,7 @@ import pytest
 from cutouts_field import add_galaxy, noise_field, simple_survey, sources, wcs_of, write_image
 
 from galbatch.cutouts import open_survey
+from galbatch.cutouts.neighbours import find_neighbours
 from galbatch.types import Flag
 
 
@@ -76,3 +77,29 @@ def test_a_crowded_stamp_does_not_overflow_the_deblender(tmp_path):
     image = np.random.default_rng(0).exponential(50, (300, 260)).astype("f4")
     stamps, _ = cut(tmp_path, image, size=64)
     assert stamps.columns["n_neighbours"][0] > 0
+
+
+def exponential(scale, flux=1.0, side=64):
+    y, x = np.mgrid[:side, :side] - (side // 2)
+    return flux * np.exp(-np.hypot(y, x) / scale)
+
+
+@pytest.mark.parametrize("scale", [4.0, 8.0, 12.0])
+def test_wings_that_fill_the_stamp_are_not_called_sky(scale):
+    noise = np.random.default_rng(1).normal(0, 1, (1, 64, 64))
+    found = find_neighbours(
+        (noise + exponential(scale, 200.0)).astype("f4"), np.ones((1, 64, 64), "f4"), np.zeros((1, 64, 64), bool)
+    )
+    assert not found.flags[0] & Flag.BACKGROUND
+
+
+@pytest.mark.parametrize("level", [-1.0, 1.0])
+def test_a_sky_level_under_a_galaxy_is_found(level):
+    noise = np.random.default_rng(2).normal(0, 1, (1, 64, 64))
+    found = find_neighbours(
+        (noise + level + exponential(3.0, 200.0)).astype("f4"),
+        np.ones((1, 64, 64), "f4"),
+        np.zeros((1, 64, 64), bool),
+    )
+    assert found.flags[0] & Flag.BACKGROUND
+    assert found.columns["background_njy"][0] == pytest.approx(level, abs=0.2)

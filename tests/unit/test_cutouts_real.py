@@ -45,7 +45,8 @@ def test_cosmosweb(shared_data, tmp_path, band, n, scale, err_scale, lag):
     assert len(set(stamps.psf_id)) == n and stamps.pixel_scale_arcsec == pytest.approx(scale)
     sigma = np.array([np.median(s[np.isfinite(s)]) for s in stamps.sigma])
     ratio = sigma / (rows["mad_sigma"] * survey.tile(band, "0").njy)
-    assert 0.5 < ratio.min() and ratio.max() < 1.1 and 0.8 < np.median(ratio) < 1.05
+    # above 1 where a galaxy, whose photon noise is kept, covers half of the stamp
+    assert 0.5 < ratio.min() and ratio.max() < 1.2 and 0.8 < np.median(ratio) < 1.05
     entry = survey.measured[band]["0"]
     assert entry["err_scale"] == pytest.approx(err_scale, rel=0.12) and entry["local"] == (band == "f444w")
     acf = np.array(entry["noise_acf"])

@@ -201,12 +201,10 @@ def test_every_column_is_described_and_every_flag_has_a_threshold():
         "sn_per_pixel_obs": np.array([9.0, 1.0, np.nan]),
         "r20_p50": np.array([0.3, 0.3, 0.01]),
         "r_petro_p50": np.array([0.5, 0.5, 0.5]),
-        "sky_median_obs": np.array([0.0, 0.0, 2.0]),
-        "sky_sigma_obs": np.array([1.0, 1.0, 1.0]),
     }
     flags = [Flag(int(f)) for f in measurement.band_flags(found, 1.92, 0.06)]
     assert flags == [
         Flag(0),
         Flag.STAMP_TOO_SMALL | Flag.LOW_SNR,
-        Flag.SERSIC_BOUND | Flag.UNRESOLVED | Flag.BACKGROUND,
+        Flag.SERSIC_BOUND | Flag.UNRESOLVED,
     ]
