@@ -15,7 +15,12 @@ import matplotlib.pyplot as plt
 
 N, OUT = 64, Path(__file__).parent / "images" / "morphology.png"
 SEEING, TARGET = 1.8, 2.0 / 2.3548
-PANELS = {"asymmetry": "asymmetry", "gini": "Gini", "concentration": "concentration", "r_half": "r_half [arcsec]"}
+PANELS = {
+    "asymmetry": "asymmetry",
+    "gini": "Gini",
+    "concentration": "concentration",
+    "r_half": "r_half [arcsec]",
+}
 
 
 def galaxy():
@@ -35,10 +40,19 @@ def main():
     data = seen + sigma[:, None, None] * rng.normal(size=(len(sn), N, N))
     segment = (gaussian_filter(seen, 1) > 0.04).astype(np.int32)
     noise = np.broadcast_to(sigma[:, None, None], data.shape)
-    draws, observed = measure_posterior(np.repeat(truth[None, None], len(sn), 0), data, noise, None,
-                                        np.repeat(segment[None], len(sn), 0), None, 0.03)
+    draws, observed = measure_posterior(
+        np.repeat(truth[None, None], len(sn), 0),
+        data,
+        noise,
+        None,
+        np.repeat(segment[None], len(sn), 0),
+        None,
+        0.03,
+    )
     figure, axes = plt.subplots(2, 4, figsize=(13, 6), layout="constrained")
-    for row, (image, title) in enumerate(((data[8], f"observed, peak S/N {sn[8]:.0f}"), (truth, "noise-free, target PSF"))):
+    for row, (image, title) in enumerate(
+        ((data[8], f"observed, peak S/N {sn[8]:.0f}"), (truth, "noise-free, target PSF"))
+    ):
         axes[row, 0].imshow(np.arcsinh(8 * image), origin="lower", cmap="magma")
         axes[row, 0].contour(segment, [0.5], colors="white", linewidths=0.8)
         axes[row, 0].set(title=title, xticks=[], yticks=[])

@@ -1,10 +1,12 @@
 """Morphology against statmorph: first that the numbers agree, then how long they take, on the same stamps.
 
-    python benchmarks/throughput/morphology_vs_statmorph.py [--galaxies 30] [--npix 64 128] [--out results.jsonl]
+    python benchmarks/throughput/morphology_vs_statmorph.py [--galaxies 30] [--npix 64 128] [--out
+    results.jsonl]
 
 Times are CPU seconds of one thread. statmorph gets the whole stamp (a large ``cutout_extent``), the same
-segmentation map and the same noise. "observed" is what the classical columns cost, "draw" what one posterior draw
-costs: sky terms fixed, Sersic model convolved with the target PSF. The exit code is 1 where the numbers do not agree.
+segmentation map and the same noise. "observed" is what the classical columns cost, "draw" what one posterior
+draw costs: sky terms fixed, Sersic model convolved with the target PSF. The exit code is 1 where the numbers
+do not agree.
 """
 
 from __future__ import annotations
@@ -49,7 +51,8 @@ AGREEMENT = {
     "sersic_n": ("sersic_n", 0.03, True),
     "sersic_r_e": ("sersic_rhalf", 0.02, True),
 }
-GROUPS = {"positions, fluxes, radii": (), "+ Gini, M20": ("gini",), "+ C, A, S": ("cas",), "+ MID": ("gini", "mid"),
+GROUPS = {"positions, fluxes, radii": (), "+ Gini, M20": ("gini",), "+ C, A, S": ("cas",),
+          "+ MID": ("gini", "mid"),
           "+ outer, shape asymmetry": ("shape",), "+ Sersic": ("sersic",),
           "everything": ("gini", "cas", "mid", "shape", "sersic")}  # fmt: skip
 MIN_SHARE = 0.95
@@ -63,7 +66,8 @@ def reference(image, segment, sigma):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            found = statmorph.source_morphology(image.astype(float), segment, weightmap=np.full(image.shape, sigma),
+            found = statmorph.source_morphology(image.astype(float), segment,
+                                                weightmap=np.full(image.shape, sigma),
                                                 cutout_extent=50.0)  # fmt: skip
         except Exception:
             return None, time.process_time() - start
@@ -72,7 +76,8 @@ def reference(image, segment, sigma):
 
 
 def compare(ours, theirs):
-    """{column: (agreeing, compared, largest difference)} where both call the measurement good, and of the flags."""
+    """{column: (agreeing, compared, largest difference)} where both call the measurement good, and of the
+    flags."""
     from galbatch.morphology import sersic_severity, severity
 
     table = {name: [0, 0, 0.0] for name in AGREEMENT}
@@ -142,8 +147,10 @@ def run(npix, n, repeat):
     for label, (observed, draw) in rows.items():
         print(f"{label:<28}{observed:>10.2f}{draw:>10.2f}")
     everything = rows["everything"]
-    print(f"{'statmorph, everything':<28}{theirs:>10.1f}   ratio {theirs / everything[0]:.0f} observed, "
-          f"{theirs / everything[1]:.0f} a draw")
+    print(
+        f"{'statmorph, everything':<28}{theirs:>10.1f}   ratio {theirs / everything[0]:.0f} observed, "
+        f"{theirs / everything[1]:.0f} a draw"
+    )
     shares = {name: good / compared for name, (good, compared, _) in table.items() if compared}
     return {"npix": npix, "galaxies": len(known), "agreement": shares, "ms": rows, "statmorph_ms": theirs}
 
@@ -157,19 +164,27 @@ def main(arguments=None) -> int:
     options = parser.parse_args(arguments)
     import numba
 
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
     record = {"benchmark": "morphology_vs_statmorph", "date": time.strftime("%Y-%m-%d"),
               "commit": commit.stdout.strip(), "machine": platform.processor() or platform.machine(),
-              "python": platform.python_version(), "numpy": np.__version__, "numba": numba.__version__}  # fmt: skip
+              "python": platform.python_version(), "numpy": np.__version__,
+              "numba": numba.__version__}  # fmt: skip
     print(", ".join(f"{k} {v}" for k, v in record.items()))
     record["sizes"] = [run(npix, options.galaxies, options.repeat) for npix in options.npix]
     if options.out:
         with options.out.open("a") as file:
             file.write(json.dumps(record) + "\n")
-    required = ("r_petro", "r_half", "r20", "r50", "r80", "gini", "m20", "concentration", "asymmetry", "smoothness",
+    required = ("r_petro", "r_half", "r20", "r50", "r80", "gini", "m20", "concentration", "asymmetry",
+                "smoothness",
                 "sersic_n", "sersic_r_e", "flags")  # fmt: skip
-    short = [f"{name} at {size['npix']} px: {size['agreement'][name]:.0%}" for size in record["sizes"]
-             for name in required if size["agreement"].get(name, 1.0) < MIN_SHARE]
+    short = [
+        f"{name} at {size['npix']} px: {size['agreement'][name]:.0%}"
+        for size in record["sizes"]
+        for name in required
+        if size["agreement"].get(name, 1.0) < MIN_SHARE
+    ]
     if short:
         print("agreement below 95%: " + ", ".join(short), file=sys.stderr)
     return 1 if short else 0

@@ -9,13 +9,19 @@ from scipy import ndimage
 
 
 def simulated(n: int, npix: int, seed: int = 0):
-    """(images (n, npix, npix), segments, sigma (n,)): PSF-smoothed Sersic profiles with clumps, white noise."""
+    """(images (n, npix, npix), segments, sigma (n,)): PSF-smoothed Sersic profiles with clumps, white
+    noise."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:npix, :npix].astype(float)
     images, sigma = np.empty((n, npix, npix)), np.empty(n)
     for i in range(n):
         x0, y0 = npix / 2 - 0.5 + rng.uniform(-2, 2, 2)
-        r_e, index, ellip, theta = rng.uniform(0.04, 0.13) * npix, rng.uniform(0.5, 4), rng.uniform(0, 0.7), rng.uniform(0, 3.1)
+        r_e, index, ellip, theta = (
+            rng.uniform(0.04, 0.13) * npix,
+            rng.uniform(0.5, 4),
+            rng.uniform(0, 0.7),
+            rng.uniform(0, 3.1),
+        )
         image = sersic(x, y, r_e, index, x0, y0, ellip, theta)
         for _ in range(rng.integers(0, 7)):
             cx, cy = x0 + rng.normal(0, r_e), y0 + rng.normal(0, r_e)
@@ -37,7 +43,8 @@ def sersic(x, y, r_e, n, x0, y0, ellip, theta):
 
 
 def segments(images, sigma):
-    """1 where the 3 x 3 mean is above 1.5 sigma, connected to its maximum near the middle; 2 the other regions."""
+    """1 where the 3 x 3 mean is above 1.5 sigma, connected to its maximum near the middle; 2 the other
+    regions."""
     out = np.zeros(images.shape, dtype=np.int32)
     for i, image in enumerate(images):
         smooth = ndimage.uniform_filter(np.nan_to_num(np.asarray(image, float)), 3)
@@ -53,12 +60,13 @@ def segments(images, sigma):
 
 
 def real(folder: Path, npix: int = 100):
-    """[(name, image, segment, sigma)] of real JWST and HST galaxies in ``folder``; empty if it is not there."""
+    """[(name, image, segment, sigma)] of real JWST and HST galaxies in ``folder``; empty if it is not
+    there."""
     stamps = []
     for name, image, sigma in [*_ceers(folder), *_cosmos(folder), *_hst(folder)]:
         image = np.asarray(image, dtype=np.float32)
         cut = [max(0, (size - npix) // 2) for size in image.shape]
-        image = image[cut[0]:cut[0] + npix, cut[1]:cut[1] + npix]
+        image = image[cut[0] : cut[0] + npix, cut[1] : cut[1] + npix]
         edge = np.concatenate([image[:8].ravel(), image[-8:].ravel()])
         edge = edge[np.isfinite(edge)]
         if not edge.size:
@@ -88,7 +96,7 @@ def _cosmos(folder):
     table = Table.read(path.with_name("f444w_catalog.parquet"))
     xs, ys = WCS(header).all_world2pix(table["ra"], table["dec"], 0)
     for row, x, y in zip(table, np.rint(xs).astype(int), np.rint(ys).astype(int), strict=True):
-        stamp = mosaic[max(0, y - 32):y + 32, max(0, x - 32):x + 32]
+        stamp = mosaic[max(0, y - 32) : y + 32, max(0, x - 32) : x + 32]
         if stamp.shape == (64, 64):
             yield f"cosmos-web {row['source_id']}", stamp, float(row["mad_sigma"])
 
@@ -97,4 +105,8 @@ def _hst(folder):
     path = folder / "hst_galaxies" / "hst_candels_201x3_192px_0.06arcsec.npz"
     if path.exists():
         for i, image in enumerate(np.load(path, allow_pickle=False)["images"][::8, 1]):
-            yield f"hst {8 * i}", image, float(np.percentile(image[image > 0], 20))  # its sky was set to exactly 0
+            yield (
+                f"hst {8 * i}",
+                image,
+                float(np.percentile(image[image > 0], 20)),
+            )  # its sky was set to exactly 0

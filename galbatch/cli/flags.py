@@ -28,30 +28,39 @@ def command(number, morphology, as_json) -> int:
         click.echo(json.dumps(tables, indent=1))
         return 0
     for name, rows in tables.items():
-        click.echo(f"{name}:" if value is None else f"{name} = {value}: {len(rows) or 'no'} bit{'s' * (len(rows) != 1)}")
+        click.echo(
+            f"{name}:"
+            if value is None
+            else f"{name} = {value}: {len(rows) or 'no'} bit{'s' * (len(rows) != 1)}"
+        )
         for row in rows:
             severity = f" [{row['severity']}]" if "severity" in row else ""
-            click.echo(f"  {row['bit']:>2}  {row['value']:>12}  {row['name']:<22} {row['description']}{severity}")
+            click.echo(
+                f"  {row['bit']:>2}  {row['value']:>12}  {row['name']:<22} {row['description']}{severity}"
+            )
     return 0
 
 
 def parse(number: str) -> int:
-    """The flag value that a user typed: decimal, 0x hexadecimal, 0b binary, or a float column's ``2048.0``."""
+    """The flag value that a user typed: decimal, 0x hexadecimal, 0b binary, or a float column's
+    ``2048.0``."""
     from galbatch.errors import InputError
 
     text = number.strip().replace("_", "")
     try:
         value = int(text[:-2] if text.endswith(".0") else text, 0)
     except ValueError as error:
-        raise InputError(f"flags: '{number}' is not a flag value: give a whole number such as 163840 or "
-                         "0x28000.") from error
+        raise InputError(
+            f"flags: '{number}' is not a flag value: give a whole number such as 163840 or 0x28000."
+        ) from error
     if value < 0:
         raise InputError(f"flags: {value} is negative: flag values are sums of powers of two.")
     return value
 
 
 def registry(morphology: bool) -> list[dict]:
-    """Every bit: its number, value, name and description; of morphology also what it says of the measurement."""
+    """Every bit: its number, value, name and description; of morphology also what it says of the
+    measurement."""
     if not morphology:
         from galbatch.types import FLAG_DESCRIPTIONS
 
@@ -69,9 +78,19 @@ def registry(morphology: bool) -> list[dict]:
 def decode(value: int, rows: list[dict]) -> list[dict]:
     """The rows of the bits set in ``value``, lowest first; bits that no release has defined are named so."""
     known = {row["bit"]: row for row in rows}
-    return [known.get(bit, {"bit": bit, "value": 1 << bit, "name": f"UNKNOWN_{bit}",
-                            "description": "not defined in this release"})
-            for bit in range(value.bit_length()) if value >> bit & 1]
+    return [
+        known.get(
+            bit,
+            {
+                "bit": bit,
+                "value": 1 << bit,
+                "name": f"UNKNOWN_{bit}",
+                "description": "not defined in this release",
+            },
+        )
+        for bit in range(value.bit_length())
+        if value >> bit & 1
+    ]
 
 
 def _row(flag, text) -> dict:

@@ -1,4 +1,5 @@
-"""Stamps out of an image of a FITS file, read by position: neighbouring rows as one span, others row by row."""
+"""Stamps out of an image of a FITS file, read by position: neighbouring rows as one span, others row by
+row."""
 
 from __future__ import annotations
 

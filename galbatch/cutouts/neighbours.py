@@ -146,9 +146,10 @@ def _contamination(data, bad, seg) -> tuple[float, int]:
 def _sky(data, sigma, bad, seg, acf_sum) -> tuple[float, float, float, float]:
     """Sky level, its error (correlated noise included), the noise, and which share of the stamp is sky.
 
-    The level is the clipped median of the half of the blank pixels that is farthest from all segments. Wings of a
-    source that fills its stamp fall off outwards, a sky level does not: where the nearer half is brighter by more
-    than ``WING_EXCESS`` of the level, the level is light of the source, and the share is given as 0.
+    The level is the clipped median of the half of the blank pixels that is farthest from all segments. Wings
+    of a source that fills its stamp fall off outwards, a sky level does not: where the nearer half is
+    brighter by more than ``WING_EXCESS`` of the level, the level is light of the source, and the share is
+    given as 0.
     """
     distance = ndimage.distance_transform_edt(seg == 0) if seg.any() else np.full(seg.shape, np.inf)
     blank = (distance > GROW_PIX) & ~bad
@@ -159,7 +160,9 @@ def _sky(data, sigma, bad, seg, acf_sum) -> tuple[float, float, float, float]:
     noise = float(np.median(sigma[blank]))
     error = 1.253 * noise * np.sqrt(max(acf_sum, 1.0) / far.sum())
     level = _clipped_median(data[far])
-    wings = near.sum() >= MIN_SKY_PIX and level > 0 and _clipped_median(data[near]) > (1 + WING_EXCESS) * level
+    wings = (
+        near.sum() >= MIN_SKY_PIX and level > 0 and _clipped_median(data[near]) > (1 + WING_EXCESS) * level
+    )
     return level, float(error), noise, 0.0 if wings else blank.sum() / blank.size
 
 

@@ -87,10 +87,11 @@ class Tile:
         exp, sci = self.images["exp"], self.images["sci"]
         return gain_of(exp.header, sci.header, exp.shape, sci.shape)
 
-    def read(self, y0, x0, h: int, w: int, err_scale: float = 1.0, raw_var: bool = False,
-             photon: float = 0.0) -> RawStamps:
-        """Boxes with first pixels (y0, x0) (n,) int, also outside. ``err_scale`` multiplies sigma of the sky; ``photon``:
-        variance per light of the tile, nJy."""
+    def read(
+        self, y0, x0, h: int, w: int, err_scale: float = 1.0, raw_var: bool = False, photon: float = 0.0
+    ) -> RawStamps:
+        """Boxes with first pixels (y0, x0) (n,) int, also outside. ``err_scale`` multiplies sigma of the sky;
+        ``photon``: variance per light of the tile, nJy."""
         y0, x0 = np.asarray(y0, np.int64), np.asarray(x0, np.int64)
         n, (ny, nx) = len(y0), self.shape
         rows, cols = y0[:, None] + np.arange(h), x0[:, None] + np.arange(w)

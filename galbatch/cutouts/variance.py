@@ -59,15 +59,15 @@ def variance(kind: str, noise: np.ndarray, err_scale: float = 1.0) -> np.ndarray
 
 
 def scale_sky(var: np.ndarray, sci: np.ndarray, scale, photon: float = 0.0) -> np.ndarray:
-    """(n, h, w) ``var`` with its sky part times ``scale``^2 and its photon part as it is: ``scale`` was measured on
-    blank sky, and says nothing about the photon noise of sources that an error map holds too.
+    """(n, h, w) ``var`` with its sky part times ``scale``^2 and its photon part as it is: ``scale`` was
+    measured on blank sky, and says nothing about the photon noise of sources that an error map holds too.
 
-    The sky part of a pixel is at most ``v0``, the median variance of the stamp's faint pixels (its lowest tenth
-    where fewer than ``MIN_FAINT`` are faint). What exceeds ``v0`` is photons as far as the light can account for it,
-    at the variance per light of the ``N_BRIGHTEST`` brightest pixels (``photon``, the tile's, where they have none);
-    the rest is shallower sky, and scaled as well. A map that is cut off at a floor hides photon noise below ``v0``
-    (seen where light asks for 0.3 to 1 of it): where the scale is below one, a pixel keeps what its light asks for, up
-    to what the map says.
+    The sky part of a pixel is at most ``v0``, the median variance of the stamp's faint pixels (its lowest
+    tenth where fewer than ``MIN_FAINT`` are faint). What exceeds ``v0`` is photons as far as the light can
+    account for it, at the variance per light of the ``N_BRIGHTEST`` brightest pixels (``photon``, the tile's,
+    where they have none); the rest is shallower sky, and scaled as well. A map that is cut off at a floor
+    hides photon noise below ``v0`` (seen where light asks for 0.3 to 1 of it): where the scale is below one,
+    a pixel keeps what its light asks for, up to what the map says.
     """
     light = np.nan_to_num(sci.astype(np.float64))
     factor = np.broadcast_to(np.reshape(scale, (-1, 1, 1)), (len(var), 1, 1)) ** 2
@@ -81,8 +81,8 @@ def scale_sky(var: np.ndarray, sci: np.ndarray, scale, photon: float = 0.0) -> n
 
 
 def _photons(var, light, fallback):
-    """The sky variance of a stamp (h, w), and the photon noise of its light: as seen in ``var``, and as its light asks
-    for."""
+    """The sky variance of a stamp (h, w), and the photon noise of its light: as seen in ``var``, and as its
+    light asks for."""
     known = np.isfinite(var)
     faint = known
     for _ in range(3):
@@ -106,7 +106,8 @@ def _photons(var, light, fallback):
 
 
 def photon_noise(var: np.ndarray, light: np.ndarray, usable: np.ndarray, v0: float) -> np.ndarray:
-    """Variance per light at the bright pixels whose variance is mostly photons, above the sky variance ``v0``."""
+    """Variance per light at the bright pixels whose variance is mostly photons, above the sky variance
+    ``v0``."""
     bright = usable & (light > BRIGHT_SIGMA * np.sqrt(v0)) & (var > 3 * v0)
     return (var[bright] - v0) / light[bright]
 

@@ -71,7 +71,7 @@ MORPH_FLAG_DESCRIPTIONS: dict[MorphFlag, str] = {
     MorphFlag.SN_FAILED: "no pixel with a known noise for S/N per pixel",
     MorphFlag.NO_SKY_BOX: "no empty patch of sky in the stamp: no sky terms",
     MorphFlag.SKY_NOT_SUBTRACTED: "the sky level exceeds the sky scatter",
-    MorphFlag.CENTRE_DRIFT: "the asymmetry centre drifted from the centroid, search repeated from the brightest pixel",
+    MorphFlag.CENTRE_DRIFT: "the asymmetry centre drifted: sought again from the brightest pixel",
     MorphFlag.CENTRE_IS_CENTROID: "no asymmetry centre nearby: the centroid was used",
     MorphFlag.CENTRE_MASKED: "the pixel at the asymmetry centre is masked or zero",
     MorphFlag.CENTRE_SEARCH_EDGE: "the search for the asymmetry centre touched the edge or a masked area",
@@ -104,7 +104,8 @@ _BAD = _ALL & ~(_NOTES | _SUSPECT | _NOTHING | _SERSIC_SUSPECT | _SERSIC_BAD)
 
 
 def severity(flags) -> np.ndarray:
-    """0 good, 1 suspect, 2 bad, 4 nothing measured, of all but the Sersic fit; ``flags`` any integer array."""
+    """0 good, 1 suspect, 2 bad, 4 nothing measured, of all but the Sersic fit; ``flags`` any integer
+    array."""
     flags = np.asarray(flags, dtype=np.int64)
     out = np.where(flags & int(_SUSPECT), 1, 0)
     out = np.where(flags & int(_BAD), 2, out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 
@@ -17,27 +18,42 @@ RESULT_DTYPE = np.dtype([(name, np.float64) for name in QUANTITIES] + [("flags",
 OUTLIER_SIGMA = 10.0  # Lotz et al. (2004)
 
 
-def measure(images, pixel_scale_arcsec: float, segmap=None, sky_sigma=None, centre=None, mask=None, *,
-            sigma=None, detection_threshold=None, outlier_sigma: float = OUTLIER_SIGMA,
-            psf_fwhm_pix: float = 0.0, psf=None, groups: Iterable[str] = tuple(GROUPS), threads: int | None = None,
-            map_of=None) -> np.ndarray:
-    """Morphology of ``images`` (n, H, W), nJy per pixel, one row an image; pixels are taken in single precision.
+def measure(
+    images,
+    pixel_scale_arcsec: float,
+    segmap=None,
+    sky_sigma=None,
+    centre=None,
+    mask=None,
+    *,
+    sigma=None,
+    detection_threshold=None,
+    outlier_sigma: float = OUTLIER_SIGMA,
+    psf_fwhm_pix: float = 0.0,
+    psf=None,
+    groups: Iterable[str] = tuple(GROUPS),
+    threads: int | None = None,
+    map_of=None,
+) -> np.ndarray:
+    """Morphology of ``images`` (n, H, W), nJy per pixel, one row an image; pixels are taken in single
+    precision.
 
     ``segmap`` (H, W) or (n, H, W): 1 or True the source, 0 sky, larger the neighbours (excluded); made from
-    each image where None. ``mask``, True excludes; ``sigma``, noise per pixel, for S/N and the Sersic fit's weights:
-    same shapes. ``sky_sigma``, scalar or (n,): white noise of the sky whose part in asymmetry and smoothness is
-    taken off (0: none, for noise-free images); measured in an empty box of the image where None, as is the classical
-    way. ``detection_threshold``, scalar or (n,): surface brightness of the mask behind r_max and shape asymmetry;
-    ``sky_sigma`` or, without it, one sigma above the sky of the image where None. ``centre``, (2,) or (n, 2): x, y
-    to be taken as the asymmetry centre instead of searching it. ``outlier_sigma``: single-pixel outliers beyond
-    it are masked, 0 keeps them. ``psf_fwhm_pix``: Gaussian PSF of the Sersic model, or ``psf`` (p, p) or (n, p, p), as
-    sampled as the images, centred. ``groups``: what to compute
-    beside positions, fluxes and radii. ``map_of`` (n,): row of segmap, mask and sigma that belongs to an image, where
-    several images share them. ``threads``: at most the number of CPUs; results do not depend on it.
+    each image where None. ``mask``, True excludes; ``sigma``, noise per pixel, for S/N and the Sersic fit's
+    weights: same shapes. ``sky_sigma``, scalar or (n,): white noise of the sky whose part in asymmetry and
+    smoothness is taken off (0: none, for noise-free images); measured in an empty box of the image where
+    None, as is the classical way. ``detection_threshold``, scalar or (n,): surface brightness of the mask
+    behind r_max and shape asymmetry; ``sky_sigma`` or, without it, one sigma above the sky of the image where
+    None. ``centre``, (2,) or (n, 2): x, y to be taken as the asymmetry centre instead of searching it.
+    ``outlier_sigma``: single-pixel outliers beyond it are masked, 0 keeps them. ``psf_fwhm_pix``: Gaussian
+    PSF of the Sersic model, or ``psf`` (p, p) or (n, p, p), as sampled as the images, centred. ``groups``:
+    what to compute beside positions, fluxes and radii. ``map_of`` (n,): row of segmap, mask and sigma that
+    belongs to an image, where several images share them. ``threads``: at most the number of CPUs; results do
+    not depend on it.
 
-    Returns a structured array (n,) with the fields of ``QUANTITIES`` (radii in arcsec, positions in pixels from 0 at
-    the centre of the first) and ``flags`` (``MorphFlag``); NaN where not measurable. Definitions: Lotz et al.
-    (2004), Rodriguez-Gomez et al. (2019), as in statmorph 0.7. Inputs are never changed.
+    Returns a structured array (n,) with the fields of ``QUANTITIES`` (radii in arcsec, positions in pixels
+    from 0 at the centre of the first) and ``flags`` (``MorphFlag``); NaN where not measurable. Definitions:
+    Lotz et al. (2004), Rodriguez-Gomez et al. (2019), as in statmorph 0.7. Inputs are never changed.
 
     Raises ``InputError`` when shapes or settings cannot be used; a bad image never raises.
     """
@@ -46,7 +62,9 @@ def measure(images, pixel_scale_arcsec: float, segmap=None, sky_sigma=None, cent
     images = _images(images)
     n, shape = len(images), images.shape[1:]
     if not pixel_scale_arcsec > 0:
-        raise InputError(f"measure: pixel_scale_arcsec is {pixel_scale_arcsec}: give the positive size of a pixel.")
+        raise InputError(
+            f"measure: pixel_scale_arcsec is {pixel_scale_arcsec}: give the positive size of a pixel."
+        )
     map_of = None if map_of is None else _owned(map_of, np.int64)
     bad, bad_of = _maps("mask", mask, n, shape, np.bool_, False, map_of)
     noise, noise_of = _maps("sigma", sigma, n, shape, np.float64, np.nan, map_of)
@@ -55,18 +73,36 @@ def measure(images, pixel_scale_arcsec: float, segmap=None, sky_sigma=None, cent
     seg, seg_of = _maps("segmap", segmap, n, shape, np.int32, 0, None if find else map_of)
     fixed = np.empty((n, 2))
     fixed[:, 0] = _per_image("sky_sigma", sky_sigma, n)
-    fixed[:, 1] = fixed[:, 0] if detection_threshold is None else _per_image(
-        "detection_threshold", detection_threshold, n)
+    fixed[:, 1] = (
+        fixed[:, 0]
+        if detection_threshold is None
+        else _per_image("detection_threshold", detection_threshold, n)
+    )
     centres = np.full((n, 2), np.nan)
     if centre is not None:
         try:
             centres[:] = np.asarray(centre, dtype=np.float64)
         except ValueError as error:
-            raise InputError(f"measure: centre has shape {np.shape(centre)} for {n} images: "
-                             "give (x, y) or one pair an image.") from error
+            raise InputError(
+                f"measure: centre has shape {np.shape(centre)} for {n} images: "
+                "give (x, y) or one pair an image."
+            ) from error
     out, flags = np.full((n, len(QUANTITIES)), np.nan), np.zeros(n, dtype=np.int64)
-    arguments = (images, seg, seg_of, bad, bad_of, noise, noise_of, fixed, centres, float(outlier_sigma),
-                 float(psf_fwhm_pix) / 2.3548200450309493, _group_bits(groups), int(find))
+    arguments = (
+        images,
+        seg,
+        seg_of,
+        bad,
+        bad_of,
+        noise,
+        noise_of,
+        fixed,
+        centres,
+        float(outlier_sigma),
+        float(psf_fwhm_pix) / 2.3548200450309493,
+        _group_bits(groups),
+        int(find),
+    )
     _run(lambda first, last: measure_range(*arguments, first, last, out, flags), n, threads)
     if psf is not None and "sersic" in groups:
         _refit(out, flags, images, (seg, seg_of, bad, bad_of, noise, noise_of), psf, map_of)
@@ -84,7 +120,8 @@ def _images(images) -> np.ndarray:
 
 
 def _owned(array, dtype):
-    """``array`` in C order and writeable, copied only where it is not: kernels are compiled for one kind of array."""
+    """``array`` in C order and writeable, copied only where it is not: kernels are compiled for one kind of
+    array."""
     return np.require(array, dtype=dtype, requirements=["C", "W"])
 
 
@@ -97,8 +134,10 @@ def _maps(name, value, n, shape, dtype, fill, map_of):
         return value[None], np.zeros(n, dtype=np.int64)
     fits = len(value) == n if map_of is None else len(value) > map_of.max(initial=-1)
     if value.ndim != 3 or value.shape[1:] != shape or not fits:
-        raise InputError(f"measure: {name} has shape {value.shape}, the images {(n, *shape)}: "
-                         f"give one map of shape {shape} for all, or one an image.")
+        raise InputError(
+            f"measure: {name} has shape {value.shape}, the images {(n, *shape)}: "
+            f"give one map of shape {shape} for all, or one an image."
+        )
     return value, np.arange(n) if map_of is None else map_of
 
 
@@ -107,7 +146,9 @@ def _per_image(name, value, n):
         return np.full(n, np.nan)
     value = np.asarray(value, dtype=np.float64)
     if value.shape not in ((), (n,)):
-        raise InputError(f"measure: {name} has shape {value.shape} for {n} images: give a number or one an image.")
+        raise InputError(
+            f"measure: {name} has shape {value.shape} for {n} images: give a number or one an image."
+        )
     return np.broadcast_to(value, (n,))
 
 
@@ -128,8 +169,25 @@ def find_segments(images, mask) -> np.ndarray:
     images = _images(images)
     n = len(images)
     seg, own, zero = np.zeros(images.shape, np.int32), np.arange(n), np.zeros(n, np.int64)
-    measure_range(images, seg, own, _owned(mask, np.bool_), own, np.zeros((1, *images.shape[1:])), zero,
-                  np.zeros((n, 2)), np.zeros((n, 2)), 0.0, 0.0, 0, 2, 0, n, np.zeros((n, len(QUANTITIES))), zero)
+    measure_range(
+        images,
+        seg,
+        own,
+        _owned(mask, np.bool_),
+        own,
+        np.zeros((1, *images.shape[1:])),
+        zero,
+        np.zeros((n, 2)),
+        np.zeros((n, 2)),
+        0.0,
+        0.0,
+        0,
+        2,
+        0,
+        n,
+        np.zeros((n, len(QUANTITIES))),
+        zero,
+    )
     return seg
 
 
@@ -144,18 +202,19 @@ def _refit(out, flags, images, maps, psf, map_of):
     elif map_of is not None:
         psf = psf[map_of]
     column = list(QUANTITIES).index("sersic_n")
-    refit(out[:, column:column + 10], flags, images, maps, psf)
+    refit(out[:, column : column + 10], flags, images, maps, psf)
 
 
 def _run(work, n, threads):
-    """Call ``work(first, last)`` over pieces of ``range(n)``; the kernels hold no lock, so threads run at once."""
+    """Call ``work(first, last)`` over pieces of ``range(n)``; the kernels hold no lock, so threads run at
+    once."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = max(1, min(threads or cpus, cpus, n))
     if threads == 1 or n < 2 * threads:
         return work(0, n)
     edges = np.linspace(0, n, 4 * threads + 1).astype(int)
     with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(work, a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]:
+        for done in [pool.submit(work, a, b) for a, b in pairwise(edges)]:
             done.result()
     return None
 
@@ -167,7 +226,7 @@ def _beyond_stamp(out, flags, shape):
     corner = np.hypot(np.maximum(x, shape[1] - 1 - x) + 0.5, np.maximum(y, shape[0] - 1 - y) + 0.5)
     petro = names.index("r_petro")
     beyond = out[:, petro] > corner - 1.5
-    out[beyond, petro:petro + 2] = np.nan
+    out[beyond, petro : petro + 2] = np.nan
     flags[beyond] |= int(MorphFlag.PETRO_LARGE)
 
 
@@ -192,7 +251,9 @@ def _with_plugins(result, images, maps, pixel_scale_arcsec):
 def _result(out, flags, pixel_scale_arcsec):
     result = np.empty(len(out), dtype=RESULT_DTYPE)
     for i, (name, quantity) in enumerate(QUANTITIES.items()):
-        factor = {"arcsec": pixel_scale_arcsec, "nJy arcsec-2": pixel_scale_arcsec**-2}.get(quantity.unit, 1.0)
+        factor = {"arcsec": pixel_scale_arcsec, "nJy arcsec-2": pixel_scale_arcsec**-2}.get(
+            quantity.unit, 1.0
+        )
         result[name] = out[:, i] * factor
     result["flags"] = flags
     return result

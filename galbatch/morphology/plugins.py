@@ -6,9 +6,11 @@ A package that is installed beside galbatch offers a ``Statistic`` under the ent
     [project.entry-points."galbatch.statistics"]
     peak = "my_package:peak"
 
-    peak = Statistic("peak", "nJy", "phot.flux.density;stat.max", "brightest pixel", lambda s: s.images.max((1, 2)))
+    peak = Statistic("peak", "nJy", "phot.flux.density;stat.max", "brightest pixel", lambda s:
+    s.images.max((1, 2)))
 
-and the catalogue has its columns ``peak_p16_f200w`` ... ``peak_obs_f200w``, like those of the built-in quantities.
+and the catalogue has its columns ``peak_p16_f200w`` ... ``peak_obs_f200w``, like those of the built-in
+quantities.
 """
 
 from __future__ import annotations
@@ -29,9 +31,10 @@ GROUP = "galbatch.statistics"
 
 @dataclass(frozen=True)
 class StatisticInput:
-    """What a statistic gets: ``images`` (n, H, W) as given to ``measure``, the ``segmap`` (n, H, W; 1 the source) and
-    ``mask`` (n, H, W; True excludes) of each, the noise ``sigma`` (n, H, W; NaN unknown), ``pixel_scale_arcsec``, and
-    the structured array (n,) of the built-in ``quantities``. All are read-only views."""
+    """What a statistic gets: ``images`` (n, H, W) as given to ``measure``, the ``segmap`` (n, H, W; 1 the
+    source) and ``mask`` (n, H, W; True excludes) of each, the noise ``sigma`` (n, H, W; NaN unknown),
+    ``pixel_scale_arcsec``, and the structured array (n,) of the built-in ``quantities``. All are read-only
+    views."""
 
     images: np.ndarray
     segmap: np.ndarray
@@ -43,7 +46,8 @@ class StatisticInput:
 
 @dataclass(frozen=True)
 class Statistic:
-    """A batched statistic: ``function(StatisticInput) -> (n,)`` floats, NaN where not measurable, and its column."""
+    """A batched statistic: ``function(StatisticInput) -> (n,)`` floats, NaN where not measurable, and its
+    column."""
 
     name: str
     unit: str
@@ -53,8 +57,10 @@ class Statistic:
 
     def __post_init__(self):
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name) or self.name in QUANTITIES or self.name == "flags":
-            raise ConfigError(f"statistic '{self.name}' cannot be a column: use lower case letters, digits and _, "
-                              "and no name of a built-in quantity.")
+            raise ConfigError(
+                f"statistic '{self.name}' cannot be a column: use lower case letters, digits and _, "
+                "and no name of a built-in quantity."
+            )
 
 
 @cache
@@ -68,13 +74,19 @@ def installed_statistics() -> tuple[Statistic, ...]:
         try:
             statistic = point.load()
         except Exception as error:
-            raise ConfigError(f"the statistic '{point.name}' ({point.value}) of group {GROUP} does not load: {error}. "
-                              "Repair or uninstall that package.") from error
+            raise ConfigError(
+                f"the statistic '{point.name}' ({point.value}) of group {GROUP} does not load: {error}. "
+                "Repair or uninstall that package."
+            ) from error
         if not isinstance(statistic, Statistic):
-            raise ConfigError(f"the entry point '{point.name}' ({point.value}) of group {GROUP} is a "
-                              f"{type(statistic).__name__}: it must be a galbatch.morphology.Statistic.")
+            raise ConfigError(
+                f"the entry point '{point.name}' ({point.value}) of group {GROUP} is a "
+                f"{type(statistic).__name__}: it must be a galbatch.morphology.Statistic."
+            )
         if statistic.name in found:
-            raise ConfigError(f"two installed statistics are named '{statistic.name}': uninstall one of them.")
+            raise ConfigError(
+                f"two installed statistics are named '{statistic.name}': uninstall one of them."
+            )
         found[statistic.name] = statistic
     return tuple(found.values())
 
@@ -88,15 +100,20 @@ def all_quantities() -> dict[str, Quantity]:
 def evaluate(statistic: Statistic, inputs: StatisticInput) -> np.ndarray:
     """(n,) values of one statistic.
 
-    Raises ``ConfigError`` where the function fails or returns another shape, so that a run stops before it is long.
+    Raises ``ConfigError`` where the function fails or returns another shape, so that a run stops before it is
+    long.
     """
     n = len(inputs.images)
     try:
         values = np.asarray(statistic.function(inputs), dtype=np.float64)
     except Exception as error:
-        raise ConfigError(f"the statistic '{statistic.name}' failed on {n} images of shape "
-                          f"{inputs.images.shape[1:]}: {error!r}. Repair or uninstall its package.") from error
+        raise ConfigError(
+            f"the statistic '{statistic.name}' failed on {n} images of shape "
+            f"{inputs.images.shape[1:]}: {error!r}. Repair or uninstall its package."
+        ) from error
     if values.shape != (n,):
-        raise ConfigError(f"the statistic '{statistic.name}' returned shape {values.shape} for {n} images: "
-                          "it must return one number an image.")
+        raise ConfigError(
+            f"the statistic '{statistic.name}' returned shape {values.shape} for {n} images: "
+            "it must return one number an image."
+        )
     return values

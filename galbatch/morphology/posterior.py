@@ -5,7 +5,8 @@ measured on a draw but set once per source:
 
 - the segment: the given one on the fine grid, or, where the source has none, made from the posterior mean;
   segments of neighbours are excluded as they are on the observed stamp;
-- the detection limit behind r_max, r_half and shape asymmetry: the scatter of the observed sky per fine pixel;
+- the detection limit behind r_max, r_half and shape asymmetry: the scatter of the observed sky per fine
+  pixel;
 - the noise for S/N per pixel and for the weights of the Sersic fit: the observed sigma per fine pixel;
 - no sky is subtracted from asymmetry and smoothness, because a draw has no sky noise.
 """
@@ -21,16 +22,29 @@ from galbatch.morphology.sersic_psf import psf_on_grid
 _POSITIONS = ("xc_centroid", "yc_centroid", "xc_asymmetry", "yc_asymmetry", "sersic_xc", "sersic_yc")
 
 
-def measure_posterior(samples, observed, sigma, mask=None, seg=None, psf=None, pixel_scale_arcsec: float = 0.03,
-                      oversample: int = 1, target_fwhm_pix: float = 2.0, *, mean=None, psf_scale_arcsec=None,
-                      groups=None, threads: int | None = None):
+def measure_posterior(
+    samples,
+    observed,
+    sigma,
+    mask=None,
+    seg=None,
+    psf=None,
+    pixel_scale_arcsec: float = 0.03,
+    oversample: int = 1,
+    target_fwhm_pix: float = 2.0,
+    *,
+    mean=None,
+    psf_scale_arcsec=None,
+    groups=None,
+    threads: int | None = None,
+):
     """(draws (b, k), obs (b,)): structured arrays as of ``measure``.
 
     ``samples`` (b, k, H, W) nJy per fine pixel; ``observed``, ``sigma`` (b, h, w) nJy per detector pixel;
-    ``mask`` (b, h, w), True excludes; ``seg`` (b, h, w): 1 the source, larger its neighbours; ``psf`` (b, p, p),
-    sampled at ``psf_scale_arcsec`` (the detector's where None), used in the Sersic fit of ``obs``;
-    ``target_fwhm_pix`` of the Gaussian PSF of the draws, in fine pixels; ``mean`` (b, H, W), the posterior mean, else
-    the mean of the draws. Radii are in arcsec; positions of both are in detector pixels.
+    ``mask`` (b, h, w), True excludes; ``seg`` (b, h, w): 1 the source, larger its neighbours; ``psf`` (b, p,
+    p), sampled at ``psf_scale_arcsec`` (the detector's where None), used in the Sersic fit of ``obs``;
+    ``target_fwhm_pix`` of the Gaussian PSF of the draws, in fine pixels; ``mean`` (b, H, W), the posterior
+    mean, else the mean of the draws. Radii are in arcsec; positions of both are in detector pixels.
 
     Raises ``InputError`` when shapes do not fit together.
     """
@@ -43,16 +57,32 @@ def measure_posterior(samples, observed, sigma, mask=None, seg=None, psf=None, p
     _fill_segments(fine_seg, samples.mean(axis=1) if mean is None else mean, seg, oversample)
     choice = {} if groups is None else {"groups": groups}
     if psf is not None:
-        psf = psf_on_grid(np.asarray(psf, np.float64), psf_scale_arcsec or pixel_scale_arcsec, pixel_scale_arcsec)
-    obs = measure(observed, pixel_scale_arcsec, segmap=seg, mask=mask, sigma=noise, psf=psf, threads=threads, **choice)
-    sky = np.nanmedian(np.where(np.isfinite(noise), noise, np.nan).reshape(b, -1), axis=1) if b else np.empty(0)
+        psf = psf_on_grid(
+            np.asarray(psf, np.float64), psf_scale_arcsec or pixel_scale_arcsec, pixel_scale_arcsec
+        )
+    obs = measure(
+        observed, pixel_scale_arcsec, segmap=seg, mask=mask, sigma=noise, psf=psf, threads=threads, **choice
+    )
+    sky = (
+        np.nanmedian(np.where(np.isfinite(noise), noise, np.nan).reshape(b, -1), axis=1) if b else np.empty(0)
+    )
     sky = np.where(np.isfinite(obs["sky_sigma"]) & (obs["sky_sigma"] > 0), obs["sky_sigma"], sky)
     area = oversample**2
     of = np.repeat(np.arange(b), k)
     fine_noise = np.repeat(np.repeat(_filled(noise), oversample, axis=1), oversample, axis=2) / area
-    draws = measure(samples.reshape(b * k, *shape), pixel_scale_arcsec / oversample, segmap=fine_seg,
-                    sky_sigma=0.0, sigma=fine_noise, detection_threshold=np.repeat(sky / area, k), outlier_sigma=0.0,
-                    psf_fwhm_pix=target_fwhm_pix, threads=threads, map_of=of, **choice)
+    draws = measure(
+        samples.reshape(b * k, *shape),
+        pixel_scale_arcsec / oversample,
+        segmap=fine_seg,
+        sky_sigma=0.0,
+        sigma=fine_noise,
+        detection_threshold=np.repeat(sky / area, k),
+        outlier_sigma=0.0,
+        psf_fwhm_pix=target_fwhm_pix,
+        threads=threads,
+        map_of=of,
+        **choice,
+    )
     for name in _POSITIONS:
         draws[name] = (draws[name] + 0.5) / oversample - 0.5
     return draws.reshape(b, k), obs
@@ -60,27 +90,34 @@ def measure_posterior(samples, observed, sigma, mask=None, seg=None, psf=None, p
 
 def _check(samples, observed, sigma, oversample):
     if samples.ndim != 4 or observed.ndim != 3 or len(samples) != len(observed):
-        raise InputError(f"measure_posterior: samples have shape {samples.shape}, observed {observed.shape}: "
-                         "they must be (b, k, H, W) and (b, h, w).")
+        raise InputError(
+            f"measure_posterior: samples have shape {samples.shape}, observed {observed.shape}: "
+            "they must be (b, k, H, W) and (b, h, w)."
+        )
     if np.shape(sigma) != observed.shape:
-        raise InputError(f"measure_posterior: sigma has shape {np.shape(sigma)}, observed {observed.shape}: "
-                         "give one sigma a pixel.")
+        raise InputError(
+            f"measure_posterior: sigma has shape {np.shape(sigma)}, observed {observed.shape}: "
+            "give one sigma a pixel."
+        )
     b, k, *shape = samples.shape
     if tuple(shape) != tuple(oversample * n for n in observed.shape[1:]):
-        raise InputError(f"measure_posterior: draws of shape {tuple(shape)} are not {oversample} x the observed "
-                         f"stamps {observed.shape[1:]}: check oversample.")
+        raise InputError(
+            f"measure_posterior: draws of shape {tuple(shape)} are not {oversample} x the observed "
+            f"stamps {observed.shape[1:]}: check oversample."
+        )
     return b, k, tuple(shape)
 
 
 def _fill_segments(fine_seg, mean, seg, oversample):
-    """Where a source has no segment, take one from the posterior mean, on both grids, outside its neighbours."""
+    """Where a source has no segment, take one from the posterior mean, on both grids, outside its
+    neighbours."""
     empty = np.flatnonzero(~(seg == 1).any(axis=(1, 2)))
     if not empty.size:
         return
     found = find_segments(np.asarray(mean)[empty], fine_seg[empty] > 1)
     for i, b in enumerate(empty):
         fine_seg[b][found[i] == 1] = 1
-        seg[b][found[i][oversample // 2::oversample, oversample // 2::oversample] == 1] = 1
+        seg[b][found[i][oversample // 2 :: oversample, oversample // 2 :: oversample] == 1] = 1
 
 
 def _filled(noise):

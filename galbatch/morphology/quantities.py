@@ -1,7 +1,7 @@
 """The statistics and their order: name -> (unit, UCD, description). The one place where a column is defined.
 
-Position angles are counter-clockwise from the x axis of the image; pixel coordinates count from 0 at the centre of
-the first pixel.
+Position angles are counter-clockwise from the x axis of the image; pixel coordinates count from 0 at the
+centre of the first pixel.
 """
 
 from __future__ import annotations
@@ -57,13 +57,17 @@ QUANTITIES: dict[str, Quantity] = {
     "intensity": Quantity("", _MORPH, "intensity statistic I, Freeman et al. 2013, Peth et al. 2016"),
     "deviation": Quantity("", _MORPH, "deviation statistic D, Freeman et al. 2013, Peth et al. 2016"),
     "rms_asymmetry2": Quantity("", _MORPH, "square of the RMS asymmetry, Sazonova et al. 2024 eq. 27"),
-    "outer_asymmetry": Quantity("", _MORPH, "asymmetry between r_half_ellip and r_max_ellip, Wen et al. 2014"),
+    "outer_asymmetry": Quantity(
+        "", _MORPH, "asymmetry between r_half_ellip and r_max_ellip, Wen et al. 2014"
+    ),
     "shape_asymmetry": Quantity("", _MORPH, "asymmetry of the detection mask, Pawlik et al. 2016"),
     "sersic_n": Quantity("", _MORPH, "Sersic index"),
     "sersic_r_e": Quantity("arcsec", _SIZE, "semi-major axis of the half-light ellipse of the Sersic fit"),
     "sersic_ellipticity": Quantity("", "src.ellipticity", "1 - b/a of the Sersic fit"),
     "sersic_orientation": Quantity("rad", "pos.posAng", "position angle of the Sersic fit, 0 to pi"),
-    "sersic_amplitude": Quantity("nJy arcsec-2", "phot.flux.sb", "surface brightness of the Sersic fit at r_e"),
+    "sersic_amplitude": Quantity(
+        "nJy arcsec-2", "phot.flux.sb", "surface brightness of the Sersic fit at r_e"
+    ),
     "sersic_xc": Quantity("pix", "pos.cartesian.x;instr.det", "x of the centre of the Sersic fit"),
     "sersic_yc": Quantity("pix", "pos.cartesian.y;instr.det", "y of the centre of the Sersic fit"),
     "sersic_chi2_dof": Quantity("", "stat.fit.chi2", "reduced chi2 of the Sersic fit"),

@@ -16,22 +16,35 @@ from scipy.ndimage import map_coordinates
 from galbatch.morphology.flags import MorphFlag
 
 _PIECE = 16
-_NAMES = ("sersic_n", "sersic_r_e", "sersic_ellipticity", "sersic_orientation", "sersic_amplitude", "sersic_xc",
-          "sersic_yc", "sersic_chi2_dof", "sersic_aic", "sersic_bic")
+_NAMES = (
+    "sersic_n",
+    "sersic_r_e",
+    "sersic_ellipticity",
+    "sersic_orientation",
+    "sersic_amplitude",
+    "sersic_xc",
+    "sersic_yc",
+    "sersic_chi2_dof",
+    "sersic_aic",
+    "sersic_bic",
+)
 
 
 def refit(first, flags, images, maps, psf):
-    """Replace the Sersic columns of ``first`` (n, 10) (pixels, order of the registry) and their bits in ``flags``.
+    """Replace the Sersic columns of ``first`` (n, 10) (pixels, order of the registry) and their bits in
+    ``flags``.
 
-    ``images`` (n, H, W); ``maps`` = (seg, seg_of, bad, bad_of, sigma, sigma_of); ``psf`` (n, p, p), any norm, its
-    centre at (p - 1) / 2. Sources whose fit without PSF did not begin are left alone.
+    ``images`` (n, H, W); ``maps`` = (seg, seg_of, bad, bad_of, sigma, sigma_of); ``psf`` (n, p, p), any norm,
+    its centre at (p - 1) / 2. Sources whose fit without PSF did not begin are left alone.
     """
     from galbatch.morphology.kernels.sersic_steps import fit_weights
 
-    fitted = np.flatnonzero(np.isfinite(first[:, 0]) & np.isfinite(psf).all(axis=(1, 2)) & (psf.sum(axis=(1, 2)) > 0))
+    fitted = np.flatnonzero(
+        np.isfinite(first[:, 0]) & np.isfinite(psf).all(axis=(1, 2)) & (psf.sum(axis=(1, 2)) > 0)
+    )
     seg, seg_of, bad, bad_of, sigma, sigma_of = maps
     for k in range(0, fitted.size, _PIECE):
-        part = fitted[k:k + _PIECE]
+        part = fitted[k : k + _PIECE]
         data = np.ascontiguousarray(images[part], dtype=np.float64)
         weight = np.zeros(data.shape)
         fit_weights(data, seg, seg_of[part], bad, bad_of[part], sigma, sigma_of[part], weight)
@@ -43,7 +56,8 @@ def refit(first, flags, images, maps, psf):
 def psf_on_grid(psf, psf_scale_arcsec, pixel_scale_arcsec):
     """``psf`` (n, p, p), centre at (p - 1) / 2, summed into pixels of ``pixel_scale_arcsec``.
 
-    Where the scales have no whole ratio it is first interpolated (cubic) to the next finer scale that has one.
+    Where the scales have no whole ratio it is first interpolated (cubic) to the next finer scale that has
+    one.
     """
     ratio = pixel_scale_arcsec / psf_scale_arcsec
     r = max(math.ceil(ratio - 0.01), 1)
@@ -100,7 +114,9 @@ def _fit_piece(first, data, weight, psf, known):
     out = _unpack(p, chi2, (weight > 0).sum(axis=(1, 2)), known)
     even = 1 - psf.shape[-1] % 2
     out[:, 5:7] += 0.5 * even  # the convolution centres an even PSF half a pixel low
-    bits = np.where(status == 1, 0, _bits("SERSIC_NOT_CONVERGED")) | np.where(hits > 0, _bits("SERSIC_BOUND"), 0)
+    bits = np.where(status == 1, 0, _bits("SERSIC_NOT_CONVERGED")) | np.where(
+        hits > 0, _bits("SERSIC_BOUND"), 0
+    )
     return out, bits
 
 
@@ -113,7 +129,7 @@ def _convolver(psf, ny, nx):
     def convolve(images, which):
         stacked = np.ascontiguousarray(images.transpose(0, 2, 1, 3))
         blurred = fft.irfft2(fft.rfft2(stacked, shape) * kernel[which, None], shape)
-        return np.ascontiguousarray(blurred[:, :, low:low + ny, low:low + nx].transpose(0, 2, 1, 3))
+        return np.ascontiguousarray(blurred[:, :, low : low + ny, low : low + nx].transpose(0, 2, 1, 3))
 
     return convolve
 
@@ -121,8 +137,20 @@ def _convolver(psf, ny, nx):
 def _pack(first):
     n, r_e, e, theta, amplitude, x, y = first[:, :7].T
     e = np.clip(e, 0.0, 0.95)
-    return np.ascontiguousarray(np.stack([amplitude, np.log(r_e * np.sqrt(1 - e)), np.log(n), x, y,
-                                          e * np.cos(2 * theta), e * np.sin(2 * theta)], axis=1))
+    return np.ascontiguousarray(
+        np.stack(
+            [
+                amplitude,
+                np.log(r_e * np.sqrt(1 - e)),
+                np.log(n),
+                x,
+                y,
+                e * np.cos(2 * theta),
+                e * np.sin(2 * theta),
+            ],
+            axis=1,
+        )
+    )
 
 
 def _unpack(p, chi2, n_pixels, known):

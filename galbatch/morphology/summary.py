@@ -1,8 +1,8 @@
 """From statistics of draws to columns of the catalogue.
 
-Percentiles, mean and standard deviation are over the draws in which a quantity could be measured, and NaN where
-that is fewer than half of them. Position angles are axial: they are unwrapped about their mean direction first, so
-that p16 < p50 < p84 and p84 may exceed the usual range by up to pi/2.
+Percentiles, mean and standard deviation are over the draws in which a quantity could be measured, and NaN
+where that is fewer than half of them. Position angles are axial: they are unwrapped about their mean
+direction first, so that p16 < p50 < p84 and p84 may exceed the usual range by up to pi/2.
 """
 
 from __future__ import annotations
@@ -18,11 +18,16 @@ STATISTICS = ("p16", "p50", "p84", "mean", "std", "obs")
 _PERCENTILES = (15.865525393145708, 50.0, 84.13447460685429)
 
 CLASSES: dict[str, Quantity] = {
-    "p_merger": Quantity("", "stat.probability", "share of draws above the Gini-M20 merger line (Lotz et al. 2008)"),
+    "p_merger": Quantity(
+        "", "stat.probability", "share of draws above the Gini-M20 merger line (Lotz et al. 2008)"
+    ),
     "p_bulge": Quantity("", "stat.probability", "share of draws on the bulge side of the Gini-M20 plane"),
-    "p_asymmetric": Quantity("", "stat.probability", "share of draws with A > 0.35 and A > S (Conselice 2003)"),
-    "p_disturbed_outskirts": Quantity("", "stat.probability",
-                                      "share of draws with shape asymmetry > 0.2 (Pawlik et al. 2016)"),
+    "p_asymmetric": Quantity(
+        "", "stat.probability", "share of draws with A > 0.35 and A > S (Conselice 2003)"
+    ),
+    "p_disturbed_outskirts": Quantity(
+        "", "stat.probability", "share of draws with shape asymmetry > 0.2 (Pawlik et al. 2016)"
+    ),
     "p_multimodal": Quantity("", "stat.probability", "share of draws with M > 0.1 (Freeman et al. 2013)"),
     "p_disc": Quantity("", "stat.probability", "share of draws with a Sersic index below 2.5"),
 }
@@ -56,14 +61,21 @@ def summarise(draws: np.ndarray, obs: np.ndarray | None = None) -> dict[str, np.
 
 
 def column_description(column: str, registry: dict[str, Quantity]) -> Quantity:
-    """Unit, UCD and description of a column stem of ``summarise``; ``registry`` as QUANTITIES, or with plug-ins."""
+    """Unit, UCD and description of a column stem of ``summarise``; ``registry`` as QUANTITIES, or with
+    plug-ins."""
     known = {**CLASSES, **COUNTS}
     if column in known:
         return known[column]
     name, _, statistic = column.rpartition("_")
     unit, ucd, text = registry[name]
-    words = {"p16": "15.87th percentile of draws", "p50": "median of draws", "p84": "84.13th percentile of draws",
-             "mean": "mean of draws", "std": "standard deviation of draws", "obs": "on the observed stamp"}
+    words = {
+        "p16": "15.87th percentile of draws",
+        "p50": "median of draws",
+        "p84": "84.13th percentile of draws",
+        "mean": "mean of draws",
+        "std": "standard deviation of draws",
+        "obs": "on the observed stamp",
+    }
     modifier = {"p50": ";stat.median", "mean": ";stat.mean", "std": ";stat.stdev"}.get(statistic, "")
     return Quantity(unit, ucd + modifier, f"{text}; {words[statistic]}")
 
@@ -98,7 +110,9 @@ def _statistics(name, values):
         kept = values[enough]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
-            for statistic, column in zip(STATISTICS, np.nanpercentile(kept, _PERCENTILES, axis=1), strict=False):
+            for statistic, column in zip(
+                STATISTICS, np.nanpercentile(kept, _PERCENTILES, axis=1), strict=False
+            ):
                 out[f"{name}_{statistic}"][enough] = column
         out[f"{name}_mean"][enough] = np.nanmean(kept, axis=1)
         out[f"{name}_std"][enough] = np.nanstd(kept, axis=1)

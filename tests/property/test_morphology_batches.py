@@ -42,7 +42,10 @@ def test_company_changes_no_bit_of_the_fit_with_a_psf(order):
     y, x = np.mgrid[-6:7, -6:7]
     psf = np.exp(-(x**2 + y**2) / 4.0)
     extra = {"segmap": SEGMENT, "sigma": np.full((N, N), 0.3), "groups": ("sersic",), "psf": psf}
-    same(measure(IMAGES[order], 1.0, **extra), np.concatenate([measure(IMAGES[i:i + 1], 1.0, **extra) for i in order]))
+    same(
+        measure(IMAGES[order], 1.0, **extra),
+        np.concatenate([measure(IMAGES[i : i + 1], 1.0, **extra) for i in order]),
+    )
 
 
 def test_own_maps_and_shared_maps_are_the_same():
@@ -56,29 +59,62 @@ def test_own_maps_and_shared_maps_are_the_same():
 @settings(max_examples=6, deadline=None)
 def test_flux_unit_scales_fluxes_only(exponent):
     scale = 10.0**exponent
-    table = measure(IMAGES[:2] * scale, 1.0, segmap=SEGMENT, sigma=np.full((N, N), 0.3 * scale), psf_fwhm_pix=2.0)
+    table = measure(
+        IMAGES[:2] * scale, 1.0, segmap=SEGMENT, sigma=np.full((N, N), 0.3 * scale), psf_fwhm_pix=2.0
+    )
     for name, about in QUANTITIES.items():
         factor = scale if about.unit.startswith("nJy") else 1.0
         if name == "mag_ab" or name in ("sersic_aic", "sersic_bic"):
             continue
-        np.testing.assert_allclose(table[name], ALONE[name][:2] * factor, rtol=2e-3, atol=1e-3 * factor, err_msg=name)
+        np.testing.assert_allclose(
+            table[name], ALONE[name][:2] * factor, rtol=2e-3, atol=1e-3 * factor, err_msg=name
+        )
     np.testing.assert_allclose(table["mag_ab"], ALONE["mag_ab"][:2] - 2.5 * exponent, atol=1e-3)
 
 
-INVARIANT = ("flux_njy", "r_petro", "r_petro_ellip", "r_half", "r20", "r50", "r80", "gini", "m20", "concentration",
-             "asymmetry", "smoothness", "intensity", "deviation", "multimode", "rms_asymmetry2", "sersic_n",
-             "sersic_r_e", "ellipticity")
+INVARIANT = (
+    "flux_njy",
+    "r_petro",
+    "r_petro_ellip",
+    "r_half",
+    "r20",
+    "r50",
+    "r80",
+    "gini",
+    "m20",
+    "concentration",
+    "asymmetry",
+    "smoothness",
+    "intensity",
+    "deviation",
+    "multimode",
+    "rms_asymmetry2",
+    "sersic_n",
+    "sersic_r_e",
+    "ellipticity",
+)
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
 def test_quarter_turns_change_no_shape(turns):
-    fixed = {"sky_sigma": 0.0, "detection_threshold": 0.3, "outlier_sigma": 0.0, "sigma": np.full((N, N), 0.3)}
+    fixed = {
+        "sky_sigma": 0.0,
+        "detection_threshold": 0.3,
+        "outlier_sigma": 0.0,
+        "sigma": np.full((N, N), 0.3),
+    }
     centre = np.array([19.4, 19.6])
     one = measure(IMAGES, 1.0, segmap=SEGMENT, centre=centre, **fixed)
     turned = centre - 19.5
     for _ in range(turns):  # rot90 takes (x, y) from the middle to (y, -x)
         turned = np.array([turned[1], -turned[0]])
-    two = measure(np.rot90(IMAGES, turns, axes=(1, 2)), 1.0, segmap=np.rot90(SEGMENT, turns), centre=turned + 19.5, **fixed)
+    two = measure(
+        np.rot90(IMAGES, turns, axes=(1, 2)),
+        1.0,
+        segmap=np.rot90(SEGMENT, turns),
+        centre=turned + 19.5,
+        **fixed,
+    )
     for name in INVARIANT:
         if name == "smoothness":  # an even boxcar has no middle
             continue
@@ -91,8 +127,8 @@ def test_whole_pixel_shift_moves_positions_only():
     big = np.zeros((2, N + 16, N + 16))
     seg = np.zeros(big.shape, int)
     for k, (dy, dx) in enumerate([(3, 9), (11, 5)]):
-        big[k, dy:dy + N, dx:dx + N] = np.where(SEGMENT == 1, IMAGES[0], 0)
-        seg[k, dy:dy + N, dx:dx + N] = SEGMENT
+        big[k, dy : dy + N, dx : dx + N] = np.where(SEGMENT == 1, IMAGES[0], 0)
+        seg[k, dy : dy + N, dx : dx + N] = SEGMENT
     table = measure(big, 1.0, segmap=seg, sky_sigma=0.0, detection_threshold=0.3, outlier_sigma=0.0)
     assert table["xc_centroid"][1] - table["xc_centroid"][0] == pytest.approx(-4)
     assert table["yc_centroid"][1] - table["yc_centroid"][0] == pytest.approx(8)

@@ -111,7 +111,9 @@ def test_duplicates():
     assert duplicates(np.array([3, 1, 3, 2, 1])).tolist() == [True, True, True, False, True]
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory of a process: read from /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="peak memory of a process: read from /proc"
+)
 def test_a_million_rows_in_seconds_and_little_memory(tmp_path):
     """In a process of its own, so that its peak memory is that of the check."""
     import subprocess
@@ -123,7 +125,8 @@ def test_a_million_rows_in_seconds_and_little_memory(tmp_path):
         tmp_path / "c.parquet",
     )
     code = (
-        "import pathlib, re, time; from galbatch.catalog import open_catalog, validate; t = time.process_time();"
+        "import pathlib, re, time; from galbatch.catalog import open_catalog, validate; "
+        "t = time.process_time();"
         f"v = validate(open_catalog({str(tmp_path / 'c.parquet')!r})); assert len(v.flags) == 10**6;"
         # Not getrusage: its peak is inherited from the process that started this one.
         "peak = re.search(r'VmHWM:\\s+(\\d+)', pathlib.Path('/proc/self/status').read_text())[1];"

@@ -88,7 +88,9 @@ def exponential(scale, flux=1.0, side=64):
 def test_wings_that_fill_the_stamp_are_not_called_sky(scale):
     noise = np.random.default_rng(1).normal(0, 1, (1, 64, 64))
     found = find_neighbours(
-        (noise + exponential(scale, 200.0)).astype("f4"), np.ones((1, 64, 64), "f4"), np.zeros((1, 64, 64), bool)
+        (noise + exponential(scale, 200.0)).astype("f4"),
+        np.ones((1, 64, 64), "f4"),
+        np.zeros((1, 64, 64), bool),
     )
     assert not found.flags[0] & Flag.BACKGROUND
 

@@ -112,15 +112,20 @@ def test_a_measured_scale_leaves_the_photon_noise_of_the_source_as_it_is():
 
 
 def test_a_map_cut_off_at_a_floor_still_has_the_photon_noise_that_its_light_asks_for():
-    """True variance 1 + light / 5, the map is max(16, that): measured scale 1/4, and 16 hides the photons of light below 75."""
+    """True variance 1 + light / 5, the map is max(16, that): measured scale 1/4, and 16 hides the photons of
+    light below 75."""
     light = np.zeros((20, 20), np.float32)
     light[2:12, 2:12], light[5:9, 5:9] = 30.0, 400.0
     true = 1.0 + light / 5.0
     out = scale_sky(np.maximum(16.0, true)[None].astype(float), light[None], 0.25)[0]
     assert out[0, 0] == 1.0
-    np.testing.assert_allclose(out[3, 3], true[3, 3], rtol=0.25)  # the brightest pixels say 65 / 400 a unit of light
+    np.testing.assert_allclose(
+        out[3, 3], true[3, 3], rtol=0.25
+    )  # the brightest pixels say 65 / 400 a unit of light
     np.testing.assert_allclose(out[6, 6], true[6, 6], rtol=0.2)
-    faint = np.where(light > 0, 40.0, 0.0)[None].astype(np.float32)  # nothing above the floor: the tile's value is used
+    faint = np.where(light > 0, 40.0, 0.0)[None].astype(
+        np.float32
+    )  # nothing above the floor: the tile's value is used
     faint_map = np.full(faint.shape, 16.0)
     assert scale_sky(faint_map, faint, 0.25)[0][6, 6] == 1.0
     assert scale_sky(faint_map, faint, 0.25, photon=0.2)[0][6, 6] == pytest.approx(9.0)
@@ -137,7 +142,8 @@ def test_shallower_sky_is_scaled_and_unknown_variance_stays_unknown():
 
 
 def test_measured_scale_on_a_mosaic_with_photon_noise(tmp_path):
-    """The map overstates the sky by two and holds the photon noise of one bright galaxy: chi of core and sky is 1."""
+    """The map overstates the sky by two and holds the photon noise of one bright galaxy: chi of core and sky
+    is 1."""
     rng = np.random.default_rng(3)
     truth = np.zeros((500, 500), np.float32)
     add_galaxy(truth, 250, 250, flux=20000.0, fwhm=8.0)

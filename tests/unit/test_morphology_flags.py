@@ -30,8 +30,14 @@ def test_bits_never_change():
 
 
 def test_severity_is_the_worst_cause():
-    flags = [0, MorphFlag.APERTURE_CUT, MorphFlag.CENTRE_DRIFT, MorphFlag.CENTRE_DRIFT | MorphFlag.M20_FAILED,
-             MorphFlag.NO_SEGMENT | MorphFlag.M20_FAILED, MorphFlag.SERSIC_NOT_CONVERGED]
+    flags = [
+        0,
+        MorphFlag.APERTURE_CUT,
+        MorphFlag.CENTRE_DRIFT,
+        MorphFlag.CENTRE_DRIFT | MorphFlag.M20_FAILED,
+        MorphFlag.NO_SEGMENT | MorphFlag.M20_FAILED,
+        MorphFlag.SERSIC_NOT_CONVERGED,
+    ]
     assert severity([int(f) for f in flags]).tolist() == [0, 0, 1, 2, 4, 0]
     assert sersic_severity([int(MorphFlag.SERSIC_BOUND), int(flags[-1]), 0]).tolist() == [1, 2, 0]
 

@@ -1,4 +1,5 @@
-"""Pieces with an independent answer: apertures against photutils, the Sersic profile against astropy, the disk cache."""
+"""Pieces with an independent answer: apertures against photutils, the Sersic profile against astropy, the
+disk cache."""
 
 import os
 import subprocess
@@ -30,7 +31,9 @@ def test_aperture_sums_are_exact_to_a_thousandth(a, elongation):
     for _ in range(5):
         x, y, theta = *rng.uniform(12, 28, 2), rng.uniform(-2, 2)
         exact = aperture.EllipticalAperture((x, y), a, a / elongation, theta=theta).do_photometry(image)[0][0]
-        assert aperture_sum(image, x, y, a, elongation, theta) == pytest.approx(exact, rel=4e-3 if a < 1 else 1e-3)
+        assert aperture_sum(image, x, y, a, elongation, theta) == pytest.approx(
+            exact, rel=4e-3 if a < 1 else 1e-3
+        )
 
 
 def test_aperture_over_the_edge():
@@ -41,27 +44,44 @@ def test_aperture_over_the_edge():
 
 
 def pack(amplitude, r_e, n, x, y, e, theta):
-    return np.array([amplitude, np.log(r_e * np.sqrt(1 - e)), np.log(n), x, y, e * np.cos(2 * theta), e * np.sin(2 * theta)])
+    return np.array(
+        [
+            amplitude,
+            np.log(r_e * np.sqrt(1 - e)),
+            np.log(n),
+            x,
+            y,
+            e * np.cos(2 * theta),
+            e * np.sin(2 * theta),
+        ]
+    )
 
 
 def models(p):
     """The model and its seven derivatives, (8, N, N), without averaging inside 2.5 pixels of the centre."""
     p = np.ascontiguousarray(p)[None]
     images = np.empty((1, N, 8, N))
-    propose_models(np.zeros(1, np.int64), p, p.copy(), np.zeros((1, 7, 7)), np.zeros((1, 7)), np.full(1, np.nan), images)
+    propose_models(
+        np.zeros(1, np.int64), p, p.copy(), np.zeros((1, 7, 7)), np.zeros((1, 7)), np.full(1, np.nan), images
+    )
     return images[0].transpose(1, 0, 2)
 
 
 Y, X = np.mgrid[:N, :N].astype(float)
-PARAMETERS = [(2.0, 6.0, 1.0, 19.3, 20.6, 0.3, 0.7), (1.0, 4.0, 4.0, 18.0, 22.0, 0.0, 0.0), (3.0, 9.0, 0.4, 21.0, 19.0, 0.8, 2.5)]
+PARAMETERS = [
+    (2.0, 6.0, 1.0, 19.3, 20.6, 0.3, 0.7),
+    (1.0, 4.0, 4.0, 18.0, 22.0, 0.0, 0.0),
+    (3.0, 9.0, 0.4, 21.0, 19.0, 0.8, 2.5),
+]
 
 
 @pytest.mark.parametrize("values", PARAMETERS)
 def test_sersic_profile_is_that_of_astropy(values):
     amplitude, r_e, n, x, y, e, theta = values
     away = np.hypot(X - x, Y - y) > 5
-    np.testing.assert_allclose(models(pack(*values))[0][away], Sersic2D(amplitude, r_e, n, x, y, e, theta)(X, Y)[away],
-                               rtol=1e-6)
+    np.testing.assert_allclose(
+        models(pack(*values))[0][away], Sersic2D(amplitude, r_e, n, x, y, e, theta)(X, Y)[away], rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("values", PARAMETERS[::2])
@@ -102,14 +122,21 @@ def test_the_second_of_two_processes_waits_for_the_first_and_compiles_nothing(tm
     (tmp_path / "slow_entry.py").write_text(
         "import time\nfrom galbatch.morphology.kernels.jit import entry, kernel\n"
         "@kernel\ndef one(x):\n    return x + 1.0\n"
-        "@entry\ndef two(x):\n    return one(x) * 2.0\n")
-    program = ("import time, slow_entry as m\n"
-               "from numba.core.compiler import Compiler\n"
-               "real = Compiler.compile_extra\n"
-               "def slow(self, f):\n    time.sleep(2.0)\n    return real(self, f)\n"
-               "Compiler.compile_extra = slow\n"
-               "assert m.two(1.0) == 4.0\nprint(sum(m.two.stats.cache_misses.values()))\n")
+        "@entry\ndef two(x):\n    return one(x) * 2.0\n"
+    )
+    program = (
+        "import time, slow_entry as m\n"
+        "from numba.core.compiler import Compiler\n"
+        "real = Compiler.compile_extra\n"
+        "def slow(self, f):\n    time.sleep(2.0)\n    return real(self, f)\n"
+        "Compiler.compile_extra = slow\n"
+        "assert m.two(1.0) == 4.0\nprint(sum(m.two.stats.cache_misses.values()))\n"
+    )
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(tmp_path)}
-    both = [subprocess.Popen([sys.executable, "-c", program], env=environment, cwd=tmp_path, stdout=subprocess.PIPE)
-            for _ in range(2)]
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", program], env=environment, cwd=tmp_path, stdout=subprocess.PIPE
+        )
+        for _ in range(2)
+    ]
     assert sorted(int(p.communicate(timeout=120)[0]) for p in both) == [0, 1]

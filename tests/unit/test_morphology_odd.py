@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from galbatch.morphology import MorphFlag, flag_names, measure, severity, sersic_severity
+from galbatch.morphology import MorphFlag, flag_names, measure, sersic_severity, severity
 
 N = 48
 rng = np.random.default_rng(0)
@@ -40,7 +40,8 @@ CASES = {
     "huge": (1e30 * GALAXY, SEGMENT),
     "tiny": (1e-30 * GALAXY, SEGMENT),
     "line": (np.where(Y == 24, 10.0, 0.0) + rng.normal(0, 0.01, (N, N)), (Y == 24).astype(int)),
-    "at the edge": (np.roll(GALAXY, (-22, -21), (0, 1)) * (X < 24) * (Y < 24), np.roll(SEGMENT, (-22, -21), (0, 1)) * (X < 24) * (Y < 24)),
+    "at the edge": (np.roll(GALAXY, (-22, -21), (0, 1)) * (X < 24) * (Y < 24),
+                    np.roll(SEGMENT, (-22, -21), (0, 1)) * (X < 24) * (Y < 24)),
     "barely positive": (np.where(SEGMENT == 1, rng.normal(0, 1, (N, N)), 0) - 0.05, SEGMENT),
 }  # fmt: skip
 EXPECTED = {
@@ -58,7 +59,11 @@ EXPECTED = {
 def test_odd_image(name, draw):
     image, segment = CASES[name]
     before = image.copy()
-    settings = {"sky_sigma": 0.0, "detection_threshold": 0.5, "outlier_sigma": 0.0, "psf_fwhm_pix": 2.0} if draw else {}
+    settings = (
+        {"sky_sigma": 0.0, "detection_threshold": 0.5, "outlier_sigma": 0.0, "psf_fwhm_pix": 2.0}
+        if draw
+        else {}
+    )
     start = time.perf_counter()
     row = measure(image[None], 1.0, segmap=segment, sigma=np.ones(image.shape), **settings)[0]
     assert time.perf_counter() - start < 60

@@ -6,15 +6,29 @@ import numpy as np
 import pytest
 
 from galbatch.errors import ConfigError
-from galbatch.morphology import Statistic, all_quantities, column_description, measure, measure_posterior, summarise
-from galbatch.morphology import plugins
+from galbatch.morphology import (
+    Statistic,
+    all_quantities,
+    column_description,
+    measure,
+    measure_posterior,
+    plugins,
+    summarise,
+)
 
 IMAGES = np.random.default_rng(0).normal(1, 1, (3, 16, 16)).astype(np.float32)
 
-peak = Statistic("peak", "nJy", "phot.flux.density;stat.max", "brightest pixel", lambda s: s.images.max(axis=(1, 2)))
+peak = Statistic(
+    "peak", "nJy", "phot.flux.density;stat.max", "brightest pixel", lambda s: s.images.max(axis=(1, 2))
+)
 seen = []
-spy = Statistic("spy", "", "src.morph.param", "looks at everything",
-                lambda s: seen.append(s) or s.quantities["gini"] * s.pixel_scale_arcsec)
+spy = Statistic(
+    "spy",
+    "",
+    "src.morph.param",
+    "looks at everything",
+    lambda s: seen.append(s) or s.quantities["gini"] * s.pixel_scale_arcsec,
+)
 broken = Statistic("broken", "", "src.morph.param", "divides by zero", lambda s: 1 / 0)
 crooked = Statistic("crooked", "", "src.morph.param", "one number for all", lambda s: 1.0)
 not_one = 3

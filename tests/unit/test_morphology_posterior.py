@@ -1,4 +1,5 @@
-"""Draws: what is fixed once per source, positions and radii on both grids, and how draws relate to the observation."""
+"""Draws: what is fixed once per source, positions and radii on both grids, and how draws relate to the
+observation."""
 
 import numpy as np
 import pytest
@@ -52,8 +53,12 @@ def test_flux_follows_the_draws(measured):
     draws, _ = measured
     columns = summarise(draws)
     factors = FACTORS[..., 0, 0]
-    np.testing.assert_allclose(draws["flux_njy"] / draws["flux_njy"][:, 2:3], factors / factors[:, 2:3], rtol=1e-4)
-    np.testing.assert_allclose(columns["flux_njy_std"] / columns["flux_njy_mean"], factors.std(1) / factors.mean(1), rtol=1e-3)
+    np.testing.assert_allclose(
+        draws["flux_njy"] / draws["flux_njy"][:, 2:3], factors / factors[:, 2:3], rtol=1e-4
+    )
+    np.testing.assert_allclose(
+        columns["flux_njy_std"] / columns["flux_njy_mean"], factors.std(1) / factors.mean(1), rtol=1e-3
+    )
     assert (columns["gini_std"] < 1e-3).all()
 
 
@@ -63,13 +68,19 @@ def test_oversampled_draws_have_the_same_numbers():
         truth = gaussian_filter(scene(oversample), 0.85 * oversample)
         data, sigma = observe(scene(oversample), oversample)
         seg = (observe(scene(), 1, seed=5)[0] > 1.5).astype(np.int32)
-        draws, obs = measure_posterior(truth[None, None].repeat(2, 0), data, sigma, None, seg, None, 0.05, oversample,
-                                       2.0 * oversample)
+        draws, obs = measure_posterior(
+            truth[None, None].repeat(2, 0), data, sigma, None, seg, None, 0.05, oversample, 2.0 * oversample
+        )
         results.append((draws[0, 0], obs[0]))
     one, two = results[0][0], results[1][0]
     for name in ("flux_njy", "r_half", "r_petro", "r20", "r80", "sersic_r_e"):
         assert two[name] == pytest.approx(one[name], rel=0.06), name
-    for name, value in (("xc_centroid", 22.0), ("yc_centroid", 24.5), ("sersic_xc", 22.0), ("sersic_yc", 24.5)):
+    for name, value in (
+        ("xc_centroid", 22.0),
+        ("yc_centroid", 24.5),
+        ("sersic_xc", 22.0),
+        ("sersic_yc", 24.5),
+    ):
         assert one[name] == pytest.approx(value, abs=0.06) and two[name] == pytest.approx(value, abs=0.06)
     assert two["concentration"] == pytest.approx(one["concentration"], abs=0.08)
     assert two["sersic_amplitude"] == pytest.approx(one["sersic_amplitude"], rel=0.05)
@@ -95,7 +106,9 @@ def test_masked_detector_pixels_hide_nothing_from_draws():
     seg = (truth > 0.3).astype(np.int32)[None].repeat(2, 0)
     draws, obs = measure_posterior(truth[None, None].repeat(2, 0), data, sigma, mask, seg, None, 0.05)
     assert draws["gini"][0, 0] == draws["gini"][1, 0]
-    assert int(obs["flags"][1]) & int(MorphFlag.CENTROID_MASKED) and not int(obs["flags"][0]) & int(MorphFlag.CENTROID_MASKED)
+    assert int(obs["flags"][1]) & int(MorphFlag.CENTROID_MASKED) and not int(obs["flags"][0]) & int(
+        MorphFlag.CENTROID_MASKED
+    )
 
 
 def test_neighbours_are_excluded_from_draws_too():

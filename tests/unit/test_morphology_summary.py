@@ -20,8 +20,12 @@ def draws():
 
 def test_every_column_once(draws):
     columns = summarise(draws, draws[:, 0])
-    expected = {f"{q}_{s}" for q in QUANTITIES for s in ("p16", "p50", "p84", "mean", "std", "obs")
-                if q not in OBSERVED_ONLY or s == "obs"}
+    expected = {
+        f"{q}_{s}"
+        for q in QUANTITIES
+        for s in ("p16", "p50", "p84", "mean", "std", "obs")
+        if q not in OBSERVED_ONLY or s == "obs"
+    }
     assert set(columns) == expected | set(CLASSES) | set(COUNTS)
     assert all(v.shape == (3,) for v in columns.values())
 
@@ -31,7 +35,9 @@ def test_percentiles_are_those_of_one_sigma(draws):
     np.testing.assert_allclose(columns["gini_p50"], np.median(draws["gini"], axis=1))
     np.testing.assert_allclose(columns["gini_mean"], draws["gini"].mean(axis=1))
     np.testing.assert_allclose(columns["gini_std"], draws["gini"].std(axis=1))
-    assert (columns["gini_p16"] < columns["gini_p50"]).all() and (columns["gini_p50"] < columns["gini_p84"]).all()
+    assert (columns["gini_p16"] < columns["gini_p50"]).all() and (
+        columns["gini_p50"] < columns["gini_p84"]
+    ).all()
 
 
 def test_unmeasured_draws_are_left_out_and_too_few_are_nothing(draws):
@@ -48,7 +54,9 @@ def test_all_nan_is_nan_without_a_warning(draws):
     draws["flags"] = int(MorphFlag.NO_PIXELS)
     columns = summarise(draws, draws[:, 0])
     assert np.isnan(columns["flux_njy_p50"]).all() and np.isnan(columns["p_merger"]).all()
-    assert (columns["n_draws_measured"] == 0).all() and (columns["morph_flags"] == int(MorphFlag.NO_PIXELS)).all()
+    assert (columns["n_draws_measured"] == 0).all() and (
+        columns["morph_flags"] == int(MorphFlag.NO_PIXELS)
+    ).all()
 
 
 def test_angles_near_the_wrap(draws):

@@ -39,7 +39,8 @@ def reversed_padded(image, fill):
 
 @sum_kernel
 def _plain_row(row, turned0, turned1, wy, wx):
-    """Sums of |I| and |I180 - I| over a piece of a row; ``turned0/1`` one pixel longer, from the two source rows."""
+    """Sums of |I| and |I180 - I| over a piece of a row; ``turned0/1`` one pixel longer, from the two source
+    rows."""
     s_abs = 0.0
     s_diff = 0.0
     for x in range(row.size):
@@ -157,7 +158,8 @@ def _disc(image, turned, good, good_turned, masked, xc, yc, r):
 
 @kernel
 def asymmetry_at(image, turned, good, good_turned, masked, xc, yc, r, sky):
-    """(asymmetry, status bits) about (xc, yc) inside radius ``r``, ``sky`` the asymmetry of a pixel of sky."""
+    """(asymmetry, status bits) about (xc, yc) inside radius ``r``, ``sky`` the asymmetry of a pixel of
+    sky."""
     ny, nx = image.shape
     if xc < 0.0 or xc >= nx or yc < 0.0 or yc >= ny:
         return OUTSIDE, LEFT_STAMP

@@ -1,9 +1,10 @@
-"""How the kernels are compiled fast: what an entry calls is optimised once, with the entry, not again at every level.
+"""How the kernels are compiled fast: what an entry calls is optimised once, with the entry, not again at
+every level.
 
 numba optimises and assembles each function with everything below it, so that a function four calls deep is
-optimised five times. Here the functions called by an entry are only translated while it is compiled (``_Draft`` in
-place of the code generator); all of them are linked into the entry and optimised there, which is also what runs.
-The results are the same; the compilation costs a third.
+optimised five times. Here the functions called by an entry are only translated while it is compiled
+(``_Draft`` in place of the code generator); all of them are linked into the entry and optimised there, which
+is also what runs. The results are the same; the compilation costs a third.
 
 The details used are private to numba: where one is missing, it compiles in its own way.
 """
@@ -35,7 +36,8 @@ class _NoEngine:
 
 
 class _Draft:
-    """A code generator whose libraries are linked elsewhere: neither optimised nor turned into machine code."""
+    """A code generator whose libraries are linked elsewhere: neither optimised nor turned into machine
+    code."""
 
     def __init__(self, real):
         self._real = real
@@ -84,7 +86,8 @@ class EntryCompiler(Compiler):
 
 
 def compile_once(dispatcher, cache_path):
-    """Let one process at a time compile ``dispatcher``: the next finds the result in the cache under ``cache_path``."""
+    """Let one process at a time compile ``dispatcher``: the next finds the result in the cache under
+    ``cache_path``."""
     compile_now = dispatcher.compile
 
     def compile_in_turn(signature):

@@ -1,14 +1,14 @@
 """All statistics of one image, in the order in which they depend on each other, and the loop over a batch.
 
-Everything here is in pixels and in the unit of the image; ``measure`` turns it into the units of ``QUANTITIES``.
-``out`` is the row of a result in that order. ``fixed`` holds (sky sigma for the noise terms, surface brightness of
-the detection mask); NaN means: measure it on this image. ``GROUPS`` are bits of what to compute.
+Everything here is in pixels and in the unit of the image; ``measure`` turns it into the units of
+``QUANTITIES``. ``out`` is the row of a result in that order. ``fixed`` holds (sky sigma for the noise terms,
+surface brightness of the detection mask); NaN means: measure it on this image. ``GROUPS`` are bits of what to
+compute.
 """
 
 from __future__ import annotations
 
 import math
-
 
 from galbatch.morphology.kernels import asymmetry as asym
 from galbatch.morphology.kernels import profile, sersic, sky
@@ -96,7 +96,8 @@ def measure_image(raw, seg, bad, sigma, fixed, centre, n_outlier, psf_sigma, gro
     flags |= more
     if 1.5 * r > min(min(x, nx - 1 - x), min(y, ny - 1 - y)) + 0.5:
         flags |= F_CUT
-    region, r_max, a_max, more = detection(image, good, source, x, y, a, elongation, theta, box, fixed[1], out)
+    region, r_max, a_max, more = detection(image, good, source, x, y, a, elongation, theta, box, fixed[1],
+                                           out)
     flags |= more
     _r_half, a_half, more = half_light(rings, rings_shape, ellipses, ellipses_shape, r_max, a_max, out)
     flags |= more
@@ -124,16 +125,20 @@ def measure_image(raw, seg, bad, sigma, fixed, centre, n_outlier, psf_sigma, gro
 
 
 @entry
-def measure_range(images, seg, seg_of, bad, bad_of, sigma, sigma_of, fixed, centre, n_outlier, psf_sigma, groups,
+def measure_range(images, seg, seg_of, bad, bad_of, sigma, sigma_of, fixed, centre, n_outlier, psf_sigma,
+                  groups,
                   find, first, last, out, flags):
-    """Measure images ``first`` to ``last - 1``; ``*_of`` (n,) give the row of the maps that belongs to an image.
+    """Measure images ``first`` to ``last - 1``; ``*_of`` (n,) give the row of the maps that belongs to an
+    image.
 
-    ``find``: 0 use ``seg``, 1 make it from the image first (``seg_of`` must not repeat), 2 make it and do no more.
+    ``find``: 0 use ``seg``, 1 make it from the image first (``seg_of`` must not repeat), 2 make it and do no
+    more.
     """
     for i in range(first, last):
         raw = as_double(images[i])
         if find > 0:
             detect(raw, bad[bad_of[i]], seg[seg_of[i]])
         if find < 2:
-            flags[i] = measure_image(raw, seg[seg_of[i]], bad[bad_of[i]], sigma[sigma_of[i]], fixed[i], centre[i],
+            flags[i] = measure_image(raw, seg[seg_of[i]], bad[bad_of[i]], sigma[sigma_of[i]], fixed[i],
+                                     centre[i],
                                      n_outlier, psf_sigma, groups, out[i])

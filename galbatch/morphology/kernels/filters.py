@@ -1,7 +1,7 @@
 """Smoothing on a stamp: Gaussian, boxcar, and the outlier test of Lotz et al. (2004).
 
-Conventions at the border follow scipy.ndimage: 'constant' counts what is outside as zero, 'reflect' repeats the
-border pixel (d c b a | a b c d).
+Conventions at the border follow scipy.ndimage: 'constant' counts what is outside as zero, 'reflect' repeats
+the border pixel (d c b a | a b c d).
 """
 
 from __future__ import annotations
@@ -128,7 +128,8 @@ def boxcar(image, size):
 
 @kernel
 def mask_outliers(image, good, n_sigma):
-    """Clear ``good`` where a pixel differs from its 8 neighbours' mean by more than ``n_sigma`` of their scatter.
+    """Clear ``good`` where a pixel differs from its 8 neighbours' mean by more than ``n_sigma`` of their
+    scatter.
 
     ``image`` as given, with non-finite values already replaced by zero. Returns how many were cleared.
     """

@@ -1,8 +1,8 @@
 """How much of a pixel lies inside an ellipse.
 
 An ellipse about (xc, yc) is given by its semi-major axis ``a`` and a metric (dxx, dxy, dyy):
-``rho(x, y) = sqrt(dxx dx^2 + 2 dxy dx dy + dyy dy^2)`` is the semi-major axis of the concentric ellipse through
-a point, so the inside is ``rho < a``. A pixel is a unit square about integer coordinates.
+``rho(x, y) = sqrt(dxx dx^2 + 2 dxy dx dy + dyy dy^2)`` is the semi-major axis of the concentric ellipse
+through a point, so the inside is ``rho < a``. A pixel is a unit square about integer coordinates.
 
 Overlaps are exact for a straight edge and corrected to second order for its curvature; where the minor
 axis is below ``_FINE`` pixels the pixel is divided. Areas agree with exact circles to about 1e-4 pixel.
@@ -20,7 +20,8 @@ _MAX_DIVISION = 8
 
 @kernel
 def metric(elongation, theta):
-    """(dxx, dxy, dyy) of ellipses with axis ratio ``elongation`` >= 1 and position angle ``theta`` (rad, from x)."""
+    """(dxx, dxy, dyy) of ellipses with axis ratio ``elongation`` >= 1 and position angle ``theta`` (rad, from
+    x)."""
     c, s, e2 = math.cos(theta), math.sin(theta), elongation * elongation
     return c * c + e2 * s * s, c * s * (1.0 - e2), s * s + e2 * c * c
 
@@ -52,7 +53,8 @@ def _half_plane(s, nx, ny):
 
 @kernel
 def _chord(s, nx, ny):
-    """End points, along the line (nx, ny) . x = s, of its part inside the unit square; (0, 0) if there is none."""
+    """End points, along the line (nx, ny) . x = s, of its part inside the unit square; (0, 0) if there is
+    none."""
     low, high = -2.0, 2.0
     if abs(ny) > 1e-12:
         p, q = (s * nx - 0.5) / ny, (s * nx + 0.5) / ny

@@ -1,4 +1,5 @@
-"""The Gini segmentation map, the Gini coefficient and M20 (Lotz et al. 2004), and signal-to-noise per pixel."""
+"""The Gini segmentation map, the Gini coefficient and M20 (Lotz et al. 2004), and signal-to-noise per
+pixel."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ def gini_segment(image, xc, yc, r_petro_ellip, elongation, theta):
 
 @kernel
 def gini(values):
-    """Gini coefficient of the absolute values (Lotz et al. 2004 eq. 6); NaN for fewer than two or all zero."""
+    """Gini coefficient of the absolute values (Lotz et al. 2004 eq. 6); NaN for fewer than two or all
+    zero."""
     n = values.size
     if n <= 1:
         return np.nan

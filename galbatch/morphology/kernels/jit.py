@@ -1,10 +1,11 @@
 """The one place where numba is configured: compiled without the GIL, cached on disk, reproducible.
 
-``entry`` is for functions called from Python: only these are cached, with all that they call. ``kernel`` is for
-functions called from other kernels only.
+``entry`` is for functions called from Python: only these are cached, with all that they call. ``kernel`` is
+for functions called from other kernels only.
 
-numba's disk cache looks at the file of a function only, not at the files of what it calls. Here the stamp of an
-entry is the content of every file of this folder and the order of columns and bits, so that an edit of one renews them.
+numba's disk cache looks at the file of a function only, not at the files of what it calls. Here the stamp of
+an entry is the content of every file of this folder and the order of columns and bits, so that an edit of one
+renews them.
 
 How an entry is compiled, and by whom, is in ``build``.
 """
@@ -42,7 +43,7 @@ def kernel(function=None, **options):
     if function is None:
         return lambda f: kernel(f, **options)
     dispatcher = numba.njit(nogil=True, error_model="numpy", **KERNEL_OPTIONS, **options)(function)
-    template = dispatcher.get_call_template  # without the next line: once more for each constant it is called with
+    template = dispatcher.get_call_template  # or it would be compiled again for each constant argument
     dispatcher.get_call_template = lambda args, named: template(tuple(map(types.unliteral, args)), named)
     if KERNEL_OPTIONS:  # it has no address of its own that Python could call
         dispatcher._insert = dispatcher._compile_for_args = partial(_refuse, function.__name__)
@@ -52,11 +53,12 @@ def kernel(function=None, **options):
 def _refuse(name, *_args, **_options):
     if _args and isinstance(_args[0], list):  # numba registers a compiled kernel
         return
-    raise TypeError(f"kernel {name} was called from Python: only entries can be; use {name}.py_func or an entry.")
+    raise TypeError(f"kernel {name} was called from Python: only an entry can be; use {name}.py_func.")
 
 
 def sum_kernel(function):
-    """``kernel`` for loops that only add up: sums may be reordered into vector lanes (fixed at compile time)."""
+    """``kernel`` for loops that only add up: sums may be reordered into vector lanes (fixed at compile
+    time)."""
     return kernel(function, fastmath={"reassoc", "contract", "nsz"})
 
 

@@ -1,8 +1,8 @@
 """Multimode, intensity and deviation statistics (Freeman et al. 2013; Peth et al. 2016).
 
 ``image`` is the source alone: zero outside its segment and where it is negative.
-Multimode is the ratio A2/A1 of the two largest regions above the threshold that maximises (A2/A1) A2. The areas at
-all thresholds come from one sweep from the brightest pixel down that joins regions as it goes.
+Multimode is the ratio A2/A1 of the two largest regions above the threshold that maximises (A2/A1) A2. The
+areas at all thresholds come from one sweep from the brightest pixel down that joins regions as it goes.
 """
 
 from __future__ import annotations
@@ -150,8 +150,8 @@ def _join_pixel(parent, size, count, p, nx, ny):
 
 @kernel
 def _two_largest(image, region, n_levels):
-    """(gain, ratio), each (n_levels,): A2^2/A1 and A2/A1 at the i-th of the sorted pixels of the segment as the
-    threshold; those of ``region`` are the brightest of them, the others are below every threshold."""
+    """(gain, ratio), each (n_levels,): A2^2/A1 and A2/A1 at the i-th of the sorted pixels of the segment as
+    the threshold; those of ``region`` are the brightest of them, the others are below every threshold."""
     ny, nx = image.shape
     pixels, minus = np.empty(ny * nx, np.int64), np.empty(ny * nx)
     n = 0
@@ -191,8 +191,9 @@ def _two_largest(image, region, n_levels):
 def multimode(image, region, n_levels):
     """A2/A1 at the threshold that maximises A2^2/A1; zero if there is never more than one region.
 
-    ``n_levels``: pixels of the segment. Thresholds are tried at quantiles 0.02 apart (finer where that finds no
-    second region), then every one within 0.05 of the best: the highest of all would often be two bright pixels.
+    ``n_levels``: pixels of the segment. Thresholds are tried at quantiles 0.02 apart (finer where that finds
+    no second region), then every one within 0.05 of the best: the highest of all would often be two bright
+    pixels.
     """
     gain, ratio = _two_largest(image, region, n_levels)
     last = n_levels - 1
@@ -217,7 +218,8 @@ def multimode(image, region, n_levels):
 
 @kernel
 def _uphill(smooth):
-    """For each pixel the flat index of its highest neighbour, itself at a local maximum, -1 where smooth is 0."""
+    """For each pixel the flat index of its highest neighbour, itself at a local maximum, -1 where smooth is
+    0."""
     ny, nx = smooth.shape
     link = np.empty(ny * nx, np.int64)
     for y in range(ny):
@@ -238,8 +240,8 @@ def _uphill(smooth):
 def intensity_deviation(image, region):
     """(intensity, deviation, status bits) of the pixels of ``image`` in ``region``.
 
-    Each pixel of the image, smoothed by a Gaussian of one pixel, belongs to the local maximum that it climbs to;
-    intensity is the ratio of the second largest sum to the largest, deviation the distance of the peak
+    Each pixel of the image, smoothed by a Gaussian of one pixel, belongs to the local maximum that it climbs
+    to; intensity is the ratio of the second largest sum to the largest, deviation the distance of the peak
     of the largest from the centroid in units of the radius of a circle with the area of the region.
     """
     ny, nx = image.shape

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-
 from galbatch.morphology.kernels.jit import kernel
 
 _RHO = 1.0 / 12.0  # variance of a pixel-wide top hat

@@ -24,7 +24,8 @@ def _insert(v, tag, tagged, low, high):
 
 @kernel
 def sort_with(v, tag, tagged):
-    """Sort ``v`` (n,) ascending; with ``tagged`` 1 the entries of ``tag`` (n,) move along, with 0 it is (1,), unused."""
+    """Sort ``v`` (n,) ascending; with ``tagged`` 1 the entries of ``tag`` (n,) move along, with 0 it is (1,),
+    unused."""
     stack = np.empty(128, np.int64)
     stack[0], stack[1] = 0, v.size - 1
     depth = 2

@@ -2,7 +2,8 @@
 
 ``Rings`` are the pixels sorted into bins of elliptical radius ``rho`` (see ``geometry``) with running sums of
 flux and area, so that one aperture costs its edge pixels only. A tuple of arrays:
-(start, flux_below, area_below, dx, dy, rho, flux, good), and the geometry (dxx, dxy, dyy, reach, elongation, step).
+(start, flux_below, area_below, dx, dy, rho, flux, good), and the geometry (dxx, dxy, dyy, reach, elongation,
+step).
 
 Petrosian radius: where the mean flux in an annulus one pixel wide is 0.2 of the mean inside
 (Petrosian 1976; Lotz et al. 2004 eq. 4). The coarse scan of 100 radii followed by root finding, the absolute
@@ -30,7 +31,8 @@ PETRO_OK, PETRO_ZERO, PETRO_SMALL, PETRO_LARGE = 0, 1, 2, 4
 
 @kernel
 def build_rings(image, good, xc, yc, elongation, theta):
-    """Sort the pixels of ``image`` (masked pixels zero; ``good`` 1 or 0 a pixel) into rings about the centre."""
+    """Sort the pixels of ``image`` (masked pixels zero; ``good`` 1 or 0 a pixel) into rings about the
+    centre."""
     ny, nx = image.shape
     dxx, dxy, dyy = metric(elongation, theta)
     n = nx * ny
@@ -140,7 +142,8 @@ def _root(rings, shape, low, f_low, high, f_high, total, fraction):
 
 @kernel
 def petrosian_radius(rings, shape, diagonal):
-    """(semi-major axis, status bits) of the Petrosian ellipse; ``diagonal`` of the stamp bounds the search."""
+    """(semi-major axis, status bits) of the Petrosian ellipse; ``diagonal`` of the stamp bounds the
+    search."""
     first, last = ANNULUS, diagonal * shape[4]
     step = (last - first) / (_N_SCAN - 1)
     status = PETRO_OK
@@ -182,7 +185,8 @@ def _first_crossing(rings, shape, a_total, flux):
 
 @kernel
 def fraction_radius(rings, shape, a_total, fraction):
-    """(semi-major axis that holds ``fraction`` of the flux inside ``a_total``, False if that flux is <= 0)."""
+    """(semi-major axis that holds ``fraction`` of the flux inside ``a_total``, False if that flux is <=
+    0)."""
     total, _ = inside(rings, shape, a_total)
     if total == 0.0:
         return a_total, False

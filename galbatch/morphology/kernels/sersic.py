@@ -1,7 +1,7 @@
 """Bounded least squares fit of a Sersic profile (Levenberg-Marquardt, analytic derivatives).
 
-The model of draws is convolved with the Gaussian target PSF, so that the parameters are those of the galaxy before
-any PSF; without a PSF the model is sampled at pixel centres, as by statmorph. Bounds: 0.01 < n < 20,
+The model of draws is convolved with the Gaussian target PSF, so that the parameters are those of the galaxy
+before any PSF; without a PSF the model is sampled at pixel centres, as by statmorph. Bounds: 0.01 < n < 20,
 0.05 pixel < r_c < 4 stamps, e < 0.98, centre inside the stamp.
 """
 
@@ -36,7 +36,8 @@ def _product(one, two):
 
 @kernel
 def normal_equations(images, data, weight, normal, gradient):
-    """Fill the lower triangle of ``normal`` (7, 7) and ``gradient`` (7,); returns chi2. Overwrites ``images``."""
+    """Fill the lower triangle of ``normal`` (7, 7) and ``gradient`` (7,); returns chi2. Overwrites
+    ``images``."""
     for a in range(7):
         gradient[a] = 0.0
         for b in range(7):
@@ -135,7 +136,8 @@ def noise_is_known(sigma):
 
 @kernel
 def weights(image, good, sigma, weight):
-    """1 / sigma on the pixels that enter the fit (1 where the noise is not known at all); returns their number."""
+    """1 / sigma on the pixels that enter the fit (1 where the noise is not known at all); returns their
+    number."""
     n = 0
     known = noise_is_known(sigma)
     for y in range(image.shape[0]):
@@ -159,7 +161,8 @@ def start_point(x, y, r_half, ellipticity, theta, concentration, p):
 
 @kernel
 def information_criteria(chi2, n_pixels):
-    """(chi2 per degree of freedom, Akaike, Bayesian) of a fit, as astropy.stats has them for least squares."""
+    """(chi2 per degree of freedom, Akaike, Bayesian) of a fit, as astropy.stats has them for least
+    squares."""
     m, n = N_PARAMETERS, n_pixels
     level = n * math.log(max(chi2, 1e-300) / n)
     small = 2.0 * m * (m + 1.0) / (n - m - 1.0) if n / m < 40.0 and n > m + 1 else 0.0
@@ -168,7 +171,8 @@ def information_criteria(chi2, n_pixels):
 
 @kernel
 def report(p, chi2, n_pixels, known, out):
-    """Fill ``out`` with n, r_e, ellipticity, orientation, amplitude, x, y, chi2 per degree of freedom, AIC, BIC."""
+    """Fill ``out`` with n, r_e, ellipticity, orientation, amplitude, x, y, chi2 per degree of freedom, AIC,
+    BIC."""
     e = math.hypot(p[5], p[6])
     out[0], out[1], out[2] = math.exp(p[2]), math.exp(p[1]) / math.sqrt(1.0 - e), e
     out[3] = (0.5 * math.atan2(p[6], p[5])) % math.pi
@@ -193,7 +197,8 @@ def _evaluate(p, psf_sigma, images):
 
 @kernel
 def _scale_to(images, data, weight):
-    """Multiply a model of unit amplitude, with its derivatives, by the amplitude that fits best; returns it."""
+    """Multiply a model of unit amplitude, with its derivatives, by the amplitude that fits best; returns
+    it."""
     product = square = 0.0
     for y in range(data.shape[0]):
         for x in range(data.shape[1]):

@@ -1,7 +1,8 @@
 """Sersic profile and its derivatives on a pixel grid, written so that the compiler uses vector instructions.
 
-``I = A exp(-b (z^(1/n) - 1))`` with ``z`` the elliptical radius in units of the effective semi-major axis and b(n)
-such that half of the light is inside z = 1 (Sersic 1968; Ciotti & Bertin 1999). Sampled at pixel centres.
+``I = A exp(-b (z^(1/n) - 1))`` with ``z`` the elliptical radius in units of the effective semi-major axis and
+b(n) such that half of the light is inside z = 1 (Sersic 1968; Ciotti & Bertin 1999). Sampled at pixel
+centres.
 
 Parameters ``p``: A, ln r_c, ln n, x, y, e1, e2. r_c is the circularised radius r_e sqrt(q), and
 (e1, e2) = e (cos 2 theta, sin 2 theta) with e = 1 - q the ellipticity: smooth also for round galaxies.
@@ -99,7 +100,8 @@ def _constants(p):
 
 @kernel(fastmath={"contract"})
 def _row(p, const, dy, x_first, x_step, images):
-    """Model and its seven derivatives at the points (x_first + i x_step - x, dy): ``images`` (8, m), C order, is overwritten."""
+    """Model and its seven derivatives at the points (x_first + i x_step - x, dy): ``images`` (8, m), C order,
+    is overwritten."""
     n, b, db, c2, s2, c, k, dc, dk = const
     amplitude, e1, e2 = p[0], p[5], p[6]
     xc, inv_n = p[3], 1.0 / n
@@ -129,8 +131,8 @@ def _row(p, const, dy, x_first, x_step, images):
 
 @kernel
 def model_images(p, images, divide):
-    """Fill ``images`` (H, 8, W) with the rows of the model and its derivatives; pixels within 2.5 of the centre are
-    averaged over ``divide`` x ``divide`` points (1: pixel centres only)."""
+    """Fill ``images`` (H, 8, W) with the rows of the model and its derivatives; pixels within 2.5 of the
+    centre are averaged over ``divide`` x ``divide`` points (1: pixel centres only)."""
     ny, _, nx = images.shape
     const = _constants(p)
     for y in range(ny):

@@ -1,7 +1,8 @@
-"""The Sersic fit in two halves, for models that are convolved with a PSF in between, many sources side by side.
+"""The Sersic fit in two halves, for models that are convolved with a PSF in between, many sources side by
+side.
 
-A step proposes parameters and draws the model with its derivatives; the caller convolves these; the other half
-accepts or rejects. ``status`` of a source: 0 searching, 1 converged. Sources never see each other.
+A step proposes parameters and draws the model with its derivatives; the caller convolves these; the other
+half accepts or rejects. ``status`` of a source: 0 searching, 1 converged. Sources never see each other.
 """
 
 from __future__ import annotations

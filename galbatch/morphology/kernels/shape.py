@@ -62,7 +62,8 @@ def shape_segment(image, threshold):
 
 @kernel
 def largest_radius(region, xc, yc, elongation, theta):
-    """Semi-major axis of the smallest concentric ellipse with every pixel centre of ``region``; 0 if it is empty."""
+    """Semi-major axis of the smallest concentric ellipse with every pixel centre of ``region``; 0 if it is
+    empty."""
     dxx, dxy, dyy = metric(elongation, theta)
     ny, nx = region.shape
     best = 0.0

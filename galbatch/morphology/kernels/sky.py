@@ -123,9 +123,11 @@ def _narrow(v, low, high, centre, width):
 
 @kernel
 def clipped_statistics(v):
-    """(mode, standard deviation) of sorted values after 3-sigma clipping about the mode until nothing changes.
+    """(mode, standard deviation) of sorted values after 3-sigma clipping about the mode until nothing
+    changes.
 
-    The mode is 2.5 median - 1.5 mean (Bertin & Arnouts 1996), itself of values clipped ten times about their median.
+    The mode is 2.5 median - 1.5 mean (Bertin & Arnouts 1996), itself of values clipped ten times about their
+    median.
     """
     low, high, sums = 0, v.size, _running_sums(v)
     while True:

@@ -13,7 +13,8 @@ from galbatch.morphology.kernels.jit import kernel
 
 @kernel
 def smoothness(image, xc, yc, r_petro, sky_smoothness):
-    """Positive part of image - boxcar average in the annulus 0.25-1.5 ``r_petro``, less the sky's, per flux."""
+    """Positive part of image - boxcar average in the annulus 0.25-1.5 ``r_petro``, less the sky's, per
+    flux."""
     r_in, r_out = 0.25 * r_petro, 1.5 * r_petro
     smooth = boxcar(image, int(r_in))
     ny, nx = image.shape

@@ -1,6 +1,6 @@
 """The steps of ``engine.measure_image``: each fills its columns of ``out`` and returns flag bits.
 
-``image`` has masked pixels set to zero, ``good`` is 1 or 0 a pixel, ``source`` the unmasked pixels of the segment.
+``image``: masked pixels are zero; ``good``: 1 or 0 a pixel; ``source``: unmasked pixels of the segment.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ GINI, CAS, MID, SHAPE, SERSIC = (GROUPS[k] for k in ("gini", "cas", "mid", "shap
 I_FLUX, I_FLUX_ELLIP, I_FLUX_SEG = _INDEX["flux_njy"], _INDEX["flux_ellip_njy"], _INDEX["flux_seg_njy"]
 I_XC, I_XA = _INDEX["xc_centroid"], _INDEX["xc_asymmetry"]
 I_R_PETRO, I_R_MAX, I_R_HALF, I_R20 = (_INDEX[k] for k in ("r_petro", "r_max", "r_half", "r20"))
-I_GINI, I_C, I_A, I_S, I_M = (_INDEX[k] for k in ("gini", "concentration", "asymmetry", "smoothness", "multimode"))
-I_RMS, I_SN, I_SERSIC, I_SKY = (_INDEX[k] for k in ("rms_asymmetry2", "sn_per_pixel", "sersic_n", "sky_mean"))
+I_GINI, I_C, I_A, I_S = (_INDEX[k] for k in ("gini", "concentration", "asymmetry", "smoothness"))
+I_M, I_RMS, I_SN = (_INDEX[k] for k in ("multimode", "rms_asymmetry2", "sn_per_pixel"))
+I_SERSIC, I_SKY = _INDEX["sersic_n"], _INDEX["sky_mean"]
 
 F_FLUX, F_PIXELS, F_SEGMENT = _BIT["FLUX_NOT_POSITIVE"], _BIT["NO_PIXELS"], _BIT["NO_SEGMENT"]
 F_CENTROID_MASKED, F_CENTROID_OUT = _BIT["CENTROID_MASKED"], _BIT["CENTROID_OUTSIDE"]
