@@ -16,7 +16,7 @@ GALAXIES = (10_000, 1_000_000, 100_000_000)
 @dataclass(frozen=True)
 class Rates:
     """Of one band of one source, with ``draws`` draws at ``stamp_pix``: worker seconds by stage, bytes on disk of the store with and
-    without the draws, bytes of the catalogue a source. ``device``: 'cpu' or the name of a GPU."""
+    without the draws, bytes of the catalogue a source. ``device``: 'cpu', or the name of the one GPU of the run."""
 
     seconds: dict[str, float]
     store_bytes: float
@@ -43,8 +43,10 @@ def rates_of_run(run: str | Path, device: str = "cpu") -> Rates:
     images = summary["draws"] / layout.draws  # bands of sources that were sampled: failed ones cost nothing
     size = {p.name: _bytes_of(p) for p in paths.posterior.iterdir() if p.is_dir()}
     sources = found["planned"]
-    seconds = {k: v / images for k, v in summary["stage_seconds"].items() if k != "merge"}
-    seconds["merge"] = summary["stage_seconds"].get("merge", 0.0) / images
+    if device == "cpu":
+        seconds = {k: v / images for k, v in summary["stage_seconds"].items()}
+    else:  # beside a device the stages of several batches overlap: what counts is the wall clock of the run
+        seconds = {"run": summary["elapsed_s"] / images}
     kept = sum(size.values())
     per_band = 1 / (sources * len(layout.bands))
     return Rates(

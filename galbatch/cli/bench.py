@@ -40,7 +40,7 @@ def command(model, device, backends, groups, seconds, run, as_json):
     import json
 
     if run is not None:
-        _cost(run, as_json)
+        _cost(run, device, as_json)
         return
     from galbatch.bench import GROUPS, environment, kernel_table, process_table
     from galbatch.prior import load_prior
@@ -95,7 +95,7 @@ def _notes(row) -> str:
     return "; ".join(out)
 
 
-def _cost(run, as_json: bool) -> None:
+def _cost(run, device: str, as_json: bool) -> None:
     import json
 
     from rich.console import Console
@@ -103,22 +103,18 @@ def _cost(run, as_json: bool) -> None:
 
     from galbatch.bench import cost_table, rates_of_run
 
-    rates = rates_of_run(run)
+    rates = rates_of_run(run, "cpu" if device == "auto" else device)
     rows = list(cost_table(rates))
     if as_json:
         for row in rows:
             click.echo(json.dumps(row))
         return
-    table = Table(
-        "galaxies",
-        "core-hours",
-        "days on 1000 cores",
-        "store, TB",
-        "without draws, TB",
-        "catalogue, GB",
-        title=f"One band, {rates.draws} draws, {rates.stamp_pix} px: {rates.total_s:.2f} core-seconds a galaxy. GPU: not measured",
-    )
+    cpu = rates.device == "cpu"
+    hours, where = ("core", "GPU: not measured") if cpu else ("device", f"On {rates.device}, one device")
+    title = f"One band, {rates.draws} draws, {rates.stamp_pix} px: {rates.total_s:.3g} {hours}-seconds a galaxy. {where}"
+    heads = (f"{hours}-hours", f"days on 1000 {hours}s", "store, TB", "without draws, TB", "catalogue, GB")
+    table = Table("galaxies", *heads, title=title)
     for row in rows:
-        names = ("core_hours", "days_on_1000", "store_tb", "store_without_draws_tb", "catalogue_gb")
+        names = (f"{hours}_hours", "days_on_1000", "store_tb", "store_without_draws_tb", "catalogue_gb")
         table.add_row(f"{row['galaxies']:,}", *(f"{row[name]:.3g}" for name in names))
     Console().print(table)

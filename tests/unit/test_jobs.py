@@ -16,7 +16,7 @@ from galbatch.cli.main import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 JOBS = ROOT / "jobs"
-SCRIPTS = sorted([*JOBS.rglob("*.sh"), *JOBS.rglob("*.sbatch")])
+SCRIPTS = sorted([*JOBS.rglob("*.sh"), *JOBS.rglob("*.sbatch"), ROOT / "benchmarks" / "gpu.sh"])
 MANIFESTS = sorted((JOBS / "kubernetes").glob("*.yaml"))
 
 
@@ -36,7 +36,7 @@ def test_every_option_that_a_recipe_gives_exists(file):
         " ",
         "\n".join(li for li in file.read_text().splitlines() if not li.lstrip().startswith("#")),
     )
-    for name, rest in re.findall(r"galbatch (process|check|resume)\b([^\n&]*)", text):
+    for name, rest in re.findall(r"galbatch (process|check|resume|bench|validate)\b([^\n&|]*)", text):
         command = cli.get_command(click.Context(cli), name)
         known = {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
         assert set(re.findall(r"(--[a-z-]+)", rest)) <= known, (file.name, name, rest)

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Everything that RESULTS.md says about a GPU, in one command on a machine that has one:
+#
+#   benchmarks/gpu.sh [results folder]
+#
+# 1. kernels, roofline, draws a second (bfloat16 inside the network, every backend);
+# 2. calibration of the default mode with the network in bfloat16, and on the CPU in float32, on the same mocks;
+# 3. a run of 2,016 sources end to end, how busy the device was, and the run's cost table;
+# 4. where the time of a draw goes (torch profiler).
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")/.." && pwd)
+out=${1:-gpu-results}
+mkdir -p "$out"
+nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv | tee "$out/device.csv"
+
+galbatch bench --device cuda --seconds 2 --json | tee "$out/kernels.jsonl"
+
+galbatch validate --galaxies 256 --out "$out/validation-bfloat16"
+CUDA_VISIBLE_DEVICES='' galbatch validate --galaxies 64 --out "$out/validation-float32"
+
+python - "$here/catalogs/demo.parquet" "$out/many.parquet" <<'PYTHON'
+import sys
+import numpy as np, pyarrow as pa, pyarrow.parquet as pq
+table = pq.read_table(sys.argv[1])
+rows = pa.concat_tables([table] * 42)  # the demo's 48 sources under 2,016 ids: other draws, the same work
+ids = pa.array(np.arange(rows.num_rows) + 1)
+pq.write_table(rows.set_column(rows.column_names.index("source_id"), "source_id", ids), sys.argv[2])
+PYTHON
+nvidia-smi --query-gpu=utilization.gpu,memory.used --format=csv,noheader,nounits -lms 500 > "$out/busy.csv" &
+watch=$!
+trap 'kill $watch 2>/dev/null || true' EXIT
+galbatch process "$out/many.parquet" --survey "$here/catalogs/demo.toml" --cluster cuda --batch 64 --overwrite --out "$out/many.run" || [ $? -eq 3 ]
+kill $watch
+awk -F, '{busy += ($1 > 0); use += $1; n++} END {printf "device at work in %.0f%% of the samples, mean use %.0f%%\n", 100 * busy / n, use / n}' "$out/busy.csv" | tee "$out/busy.txt"
+galbatch bench --cost "$out/many.run" --device cuda | tee "$out/cost.txt"
+
+python "$here/benchmarks/throughput/profile_draw.py" --device cuda | tee "$out/profile.txt"
