@@ -3,6 +3,7 @@ dashboard."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from typing import Any
@@ -11,6 +12,7 @@ from distributed import WorkerPlugin, get_worker
 from prometheus_client import Counter as PrometheusCounter
 from prometheus_client import Histogram
 
+from galbatch.morphology import compile_kernels
 from galbatch.run.context import ContextSpec, models_loaded, open_context
 from galbatch.run.task import probe_batch, run_batch
 from galbatch.store import PlanBatch
@@ -39,6 +41,8 @@ class GalbatchWorker(WorkerPlugin):
     def setup(self, worker) -> None:
         """Load what batches need before the first one is taken. Raises what makes this worker unusable."""
         open_context(self.spec)
+        # the statistics compile (once an installation) while the first batch is sampled
+        threading.Thread(target=compile_kernels, name="compile", daemon=True).start()
         worker.galbatch_started = time.monotonic()
         for name in COLUMNS:
             worker.metrics[f"galbatch_{name}"] = _column(name)
