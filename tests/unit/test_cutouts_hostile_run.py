@@ -5,7 +5,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from cutouts_field import SCALE, add_galaxy, gaussian_psf, noise_field, wcs_of, write_image
+from cutouts_field import (
+    SCALE,
+    add_galaxy,
+    gaussian_psf,
+    noise_field,
+    simple_survey,
+    wcs_of,
+    write_image,
+)
 
 from galbatch.errors import InputError
 from galbatch.run import process, verify
@@ -126,3 +134,21 @@ def test_every_fault_is_in_the_ledger_and_the_healthy_are_as_if_alone(survey, mo
         np.testing.assert_array_equal(run.observed(source), alone.observed(source))
         difference = np.abs(np.asarray(run.samples(source)) - np.asarray(alone.samples(source)))
         assert np.nanmax(difference) < 2e-3 * np.nanmax(np.abs(np.asarray(alone.samples(source))))
+
+
+def test_a_catalogue_off_the_images_stops_the_run_before_it_starts(tmp_path):
+    """ra and dec swapped: refused, with that remedy, and no folder. With ``limit`` the first rows decide."""
+    simple_survey(tmp_path)
+    ra, dec = wcs_of().all_pix2world([60.0, 80.0, 100.0], [60.0, 90.0, 120.0], 0)
+    ra[1:], dec[1:] = dec[1:].copy(), ra[1:].copy()
+    options = dict(prior=Prior(), cluster="none", draws=2, mode="fast")
+    for name, rows in (("swapped", slice(1, 3)), ("limited", slice(0, 3))):
+        table = pa.table({"source_id": np.arange(3)[rows], "ra": ra[rows], "dec": dec[rows]})
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    with pytest.raises(InputError, match=r"0 of 2 sources lie on the images ra and dec look swapped"):
+        process(tmp_path / "swapped.parquet", tmp_path / "survey.toml", tmp_path / "a.run", **options)
+    assert not (tmp_path / "a.run").exists()
+    run = process(
+        tmp_path / "limited.parquet", tmp_path / "survey.toml", tmp_path / "b.run", limit=1, **options
+    )
+    assert run.summary["planned"] == 1 and run.summary["failed"] == 0
