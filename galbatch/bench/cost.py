@@ -43,8 +43,11 @@ def rates_of_run(run: str | Path, device: str = "cpu") -> Rates:
     images = summary["draws"] / layout.draws  # bands of sources that were sampled: failed ones cost nothing
     size = {p.name: _bytes_of(p) for p in paths.posterior.iterdir() if p.is_dir()}
     sources = found["planned"]
-    if device == "cpu":
-        seconds = {k: v / images for k, v in summary["stage_seconds"].items()}
+    if device == "cpu":  # the batches' CPU time, split as their wall time is: a busy machine stretches only the latter
+        stages = summary["stage_seconds"]
+        worked = sum(v for k, v in stages.items() if k != "merge")
+        share = summary.get("cpu_s", worked) / max(worked, 1e-9)
+        seconds = {k: v * share / images for k, v in stages.items()}
     else:  # beside a device the stages of several batches overlap: what counts is the wall clock of the run
         seconds = {"run": summary["elapsed_s"] / images}
     kept = sum(size.values())
@@ -53,7 +56,7 @@ def rates_of_run(run: str | Path, device: str = "cpu") -> Rates:
         seconds,
         kept * per_band,
         (kept - size.get("samples", 0)) * per_band,
-        paths.catalogue.stat().st_size / sources,
+        _without_footer(paths.catalogue) / sources,
         layout.draws,
         layout.stamp_pix,
         device,
@@ -77,6 +80,12 @@ def cost_table(rates: Rates, bands: int = 1, galaxies=GALAXIES) -> Iterator[dict
             "store_without_draws_tb": n * bands * rates.store_bytes_without_draws * 1e-12,
             "catalogue_gb": n * rates.catalogue_bytes * 1e-9,
         }
+
+
+def _without_footer(path: Path) -> int:
+    """Bytes of a Parquet file but for its metadata, which do not grow with its rows."""
+    data = path.read_bytes()
+    return len(data) - int.from_bytes(data[-8:-4], "little")
 
 
 def _bytes_of(folder: Path) -> int:

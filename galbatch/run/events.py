@@ -21,6 +21,7 @@ class Progress:
     failed: int = 0
     draws: int = 0
     evaluations: float = 0.0
+    cpu_s: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
     dashboard: str = ""
@@ -46,6 +47,7 @@ class Progress:
         self.failed += record["failed"]
         self.draws += int(record["counters"].get("draws", 0))
         self.evaluations += record["counters"].get("evaluations", 0.0)
+        self.cpu_s += record.get("cpu_s", 0.0)
         for stage, seconds in record["seconds"].items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 

@@ -232,6 +232,7 @@ def _finish(paths: RunPaths, spec: ContextSpec, reporter: Reporter, manifest: di
             "draws_per_s": round(now.draws_per_s, 3),
             "evaluations": now.evaluations,
             "stage_seconds": {k: round(v, 3) for k, v in now.seconds.items()},
+            "cpu_s": round(now.cpu_s, 3),
             "resumed_from": now.before,
             "finished": time.time(),
             "versions": versions(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 
 import numpy as np
 
@@ -20,9 +21,12 @@ def run_batch(
     """Process a batch and commit it. Returns a small record; raises only for what no single source can
     cause."""
     context = open_context(spec)
+    start = time.process_time()
     result = process_isolating(context, rows, exclude or {})
     record = commit_batch(spec.paths, spec.layout, result, attempt)
-    return record | {"models_loaded": models_loaded(), "tile": str(rows.columns["tile"][0])}
+    used = time.process_time() - start  # of all threads: with several batches at once, of theirs too
+    more = {"cpu_s": round(used, 6), "models_loaded": models_loaded(), "tile": str(rows.columns["tile"][0])}
+    return record | more
 
 
 def probe_batch(spec: ContextSpec, rows: PlanBatch) -> int:
