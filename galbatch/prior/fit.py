@@ -134,6 +134,7 @@ def fit(
             if time.monotonic() - saved > config.training.checkpoint_every_s:
                 trainer.save()
                 saved = time.monotonic()
+    trainer.next_batch.close()
     if rank == 0:
         trainer.save()
     return trainer

@@ -23,6 +23,7 @@ from galbatch.errors import ModelError
 from galbatch.prior.checkpoint import load_state, save_state
 from galbatch.prior.network import Denoiser, NetworkConfig
 from galbatch.prior.optimiser import MuonAdam
+from galbatch.prior.prefetch import Prefetch
 
 N_SIGMA_BINS = 24
 SIGMA_RANGE = (0.002, 80.0)
@@ -36,7 +37,7 @@ class TrainConfig:
     the training, which ends after ``steps`` or, if given, ``hours`` of work, whichever is first. Noise
     levels are log-uniform within ``sigma_core`` with share ``core_fraction`` and within ``sigma_wide``
     else. ``start``: a model folder of the same network whose weights training begins with ("shipped": the
-    package's own).
+    package's own). ``workers``: threads that draw stamps ahead of time, for GPUs.
     """
 
     steps: int = 12000
@@ -58,6 +59,7 @@ class TrainConfig:
     checkpoint_every_s: float = 120.0
     validate_every: int = 500
     start: str | None = None
+    workers: int = 0
 
     def __post_init__(self):
         for name in ("sizes", "size_shares", "betas", "sigma_core", "sigma_wide", "ema"):
@@ -113,6 +115,7 @@ class Trainer:
         self.ema = {str(w): [p.detach().clone() for p in self.params] for w in config.ema}
         self.bin_loss = torch.ones(N_SIGMA_BINS)
         self.step, self.elapsed_s, self._last_s = 0, 0.0, 0.0
+        self.next_batch = Prefetch(self.batch, config.workers)
 
     # ---- one step ----
 
@@ -127,10 +130,10 @@ class Trainer:
         fall = min(1.0, (1 - self.progress()) / max(c.decay, 1e-9))
         return c.learning_rate * min(1.0, (self.step + 1) / c.warmup) * fall
 
-    def batch(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Clean stamps, noise levels and unit noise of this step and process."""
-        c, seed = self.config, (self.config.seed, self.step, self.rank)
-        rng = np.random.default_rng((c.seed, self.step, 7))
+    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Clean stamps, noise levels and unit noise of a step and this process."""
+        c, seed = self.config, (self.config.seed, step, self.rank)
+        rng = np.random.default_rng((c.seed, step, 7))
         size = int(rng.choice(c.sizes, p=np.array(c.size_shares) / sum(c.size_shares)))
         n = max(1, round(c.batch / self.world * (72 / size) ** 2))
         clean = self.source.draw(n, size, (*seed, 1))
@@ -149,7 +152,7 @@ class Trainer:
     def train_step(self) -> dict:
         """Draw, differentiate, average over processes, update. Returns what is logged."""
         start = time.perf_counter()
-        clean, sigma, noise = self.batch()
+        clean, sigma, noise = self.next_batch(self.step)
         drawn = time.perf_counter()
         clean, sigma, noise = (t.to(self.device) for t in (clean, sigma, noise))
         loss, error = self.loss(clean.contiguous(memory_format=torch.channels_last), sigma, noise)

@@ -42,7 +42,7 @@ def work(rank, folder):
     store = dist.FileStore(str(folder / "store"), WORLD)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=WORLD)
     straight = trainer(folder, rank)
-    first = straight.batch()[0].clone()
+    first = straight.batch(0)[0].clone()
     straight.train_step()
     after_one = [p.detach().clone() for p in straight.params]
     for _ in range(5):
@@ -72,7 +72,7 @@ def test_two_processes_hold_the_same_weights_average_their_gradients_and_resume(
         assert torch.equal(p, q)
     whole, halves = trainer(tmp_path, 0), [trainer(tmp_path, r) for r in range(WORLD)]
     for part in halves:
-        clean, sigma, noise = part.batch()
+        clean, sigma, noise = part.batch(0)
         part.loss(clean, sigma, noise)[0].backward()
     for p, *parts in zip(whole.params, *(h.params for h in halves), strict=True):
         p.grad = sum(part.grad for part in parts) / WORLD

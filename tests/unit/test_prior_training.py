@@ -1,6 +1,7 @@
 """Training: resumable to the bit, learning something, and refusing bad configurations."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -42,6 +43,14 @@ def test_killed_and_resumed_training_has_the_same_curve(tmp_path, source):
     assert curve == straight
     for a, b in zip(whole.ema["0.05"], second.ema["0.05"], strict=True):
         assert torch.equal(a, b)
+
+
+def test_batches_drawn_ahead_give_the_same_curve(tmp_path, source):
+    plain = Trainer(NETWORK, SHORT, source, tmp_path)
+    ahead = Trainer(NETWORK, replace(SHORT, workers=2), source, tmp_path)
+    assert [plain.train_step()["loss"] for _ in range(3)] == [ahead.train_step()["loss"] for _ in range(3)]
+    assert torch.equal(ahead.next_batch(20)[0], plain.batch(20)[0]) and max(ahead.next_batch.begun) == 23
+    ahead.next_batch.close()
 
 
 def test_training_starts_from_the_weights_of_a_model_folder(tmp_path, config):
