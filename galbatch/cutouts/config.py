@@ -55,6 +55,7 @@ class TileConfig:
     psf_norm: str = "keep"
     psf_centre: str = "check"
     saturation: float | None = None
+    psf_error: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -198,6 +199,7 @@ def _tile(path: Path, band: str, tile: str, table: dict, layout: Layout) -> Tile
         mask_bits=_mask_bits(path, where, table, layout),
         err_scale=_err_scale(path, where, table.get("err_scale", 1.0)),
         noise_acf=acf,
+        psf_error=_psf_error(path, where, table.get("psf_error", 0.0)),
         **numbers,
         **words,
     )
@@ -269,6 +271,12 @@ def _err_scale(path, where, value) -> float | str:
     if isinstance(value, str):
         raise ConfigError(f'{path}: {where}: err_scale = {value!r}: give a positive number or "measure".')
     return positive(path, f"{where}: err_scale", value)
+
+
+def _psf_error(path, where, value) -> float:
+    if not 0 <= finite(path, f"{where}: psf_error", value) < 1:
+        raise ConfigError(f"{path}: {where}: psf_error = {value}: a fraction of the light, from 0 to below 1.")
+    return float(value)
 
 
 def _plain(value):

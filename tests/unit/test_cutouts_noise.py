@@ -10,7 +10,7 @@ from scipy import ndimage
 from galbatch.cutouts import open_survey
 from galbatch.cutouts.noise import _spectrum, autocorrelation, positive_definite
 from galbatch.cutouts.variance import scale_sky
-from galbatch.errors import InputError
+from galbatch.errors import ConfigError, InputError
 
 MEASURE = 'err_scale = "measure"\nnoise_acf = "measure"'
 
@@ -155,3 +155,20 @@ def test_measured_scale_on_a_mosaic_with_photon_noise(tmp_path):
     ratio = stamp.sigma[0] ** 2 / true_var[250 - 24 : 274, 250 - 24 : 274]
     assert ratio.min() > 0.8 and ratio.max() < 1.35
     assert ratio[24, 24] == pytest.approx(1.0, abs=0.03)
+
+
+def test_psf_error_adds_a_fraction_of_the_light(tmp_path):
+    image = np.zeros((100, 100), np.float32)
+    image[40:60, 40:60] = 50.0
+    text = 'noise_acf = "none"\npsf_error = 0.1'
+    stamp = open_survey(simple_survey(tmp_path, image, np.full(image.shape, 2.0, "f4"), text)).cut(
+        sources([50], [50], wcs_of(100, 100)), 32
+    ).bands[0]
+    assert stamp.sigma[0, 16, 16] == pytest.approx(np.sqrt(4.0 + 25.0), rel=1e-6)
+    assert stamp.sigma[0, 2, 2] == pytest.approx(2.0, rel=1e-6)
+
+
+def test_a_psf_error_must_be_a_fraction(tmp_path):
+    path = simple_survey(tmp_path, np.zeros((100, 100), "f4"), np.ones((100, 100), "f4"), "psf_error = 2.0")
+    with pytest.raises(ConfigError, match="psf_error"):
+        open_survey(path)
