@@ -103,7 +103,8 @@ def _product(catalog, survey, bands, out, model, draws, source) -> list:
     settings = RunSettings(str(catalog), survey.config.path, bands, draws=draws, model=model or "")
     try:
         prior = prepare.open_model(settings, None)
-        inputs = prepare.Inputs(settings, survey, source, prior, [], None, source.n_rows, survey.stamp_pix())
+        size = prepare.stamp_size(survey, source)
+        inputs = prepare.Inputs(settings, survey, source, prior, [], None, source.n_rows, size)
         layout = prepare.layout_of(inputs)
         root = Path(out) if out else Path(catalog).with_suffix(".run")
         room = prepare.check_space(RunPaths(root), layout)

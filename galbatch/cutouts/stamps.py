@@ -162,7 +162,7 @@ def _finish(survey, band: str, rows, cut: _Cut) -> tuple[BandStamps, np.ndarray]
     flags |= Flag.GRID_MISMATCH if survey.turned(band) else 0
     psf, ids, psf_flags, psf_scale = _psfs(survey, band, rows, cut.place, step, cut.why)
     unusable = (psf_flags & Flag.PSF_BAD) != 0
-    bad = bad | unusable[:, None, None]
+    bad = bad | unusable[:, None, None] | _beyond(rows.get("stamp_arcsec"), geometry, data.shape)
     with np.errstate(invalid="ignore"):
         sigma = np.sqrt(np.where(bad, np.inf, var)).astype(np.float32)
     acf = survey.noise_acf(band)
@@ -178,6 +178,17 @@ def _finish(survey, band: str, rows, cut: _Cut) -> tuple[BandStamps, np.ndarray]
         band, data, sigma, mask, found.seg, psf, ids, delivered, psf_scale, wcs, acf, geometry.ratio, columns
     )
     return stamps, flags | found.flags | psf_flags | _approximate(survey, band, cut.place)
+
+
+def _beyond(stamp_arcsec, geometry, shape) -> np.ndarray:
+    """(n or 1, h, w): pixels outside the square of side ``stamp_arcsec`` (n,) that a row asks for, if any."""
+    h, w = shape[1:]
+    if stamp_arcsec is None:
+        return np.zeros((1, h, w), bool)
+    side = np.asarray(stamp_arcsec, float) / geometry.delivered_scale_arcsec
+    half = np.where(np.isfinite(side) & (side > 0), np.maximum(side / 2, 1.0), np.inf)[:, None, None]
+    y, x = np.abs(np.arange(h) - h // 2)[:, None], np.abs(np.arange(w) - w // 2)[None]
+    return np.maximum(y, x)[None] > half
 
 
 def _pixel_flags(raw: RawStamps, at: Place) -> np.ndarray:

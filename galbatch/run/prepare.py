@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from galbatch.catalog import open_catalog, validate
 from galbatch.config import ExecutionSettings, RunSettings, default_batch, survey_beside
 from galbatch.cutouts import check_footprint, load_survey, open_survey
@@ -34,6 +36,8 @@ from galbatch.store import (
     write_manifest,
 )
 from galbatch.types import Finding
+
+LARGEST_STAMP_PIX = 512
 
 
 @dataclass
@@ -64,8 +68,25 @@ def open_inputs(settings: RunSettings, prior: Any = None, measured: dict | None 
     if not any(f.level == "error" and f.code in ("band", "grid") for f in findings):
         findings += check_footprint(survey, _first(catalog, n_rows))
     errors = [f for f in findings if f.level == "error"]
-    stamp_pix = 0 if errors else settings.stamp_pix or survey.stamp_pix(settings.stamp_arcsec or None)
+    stamp_pix = 0 if errors else settings.stamp_pix or stamp_size(survey, catalog, settings.stamp_arcsec)
     return Inputs(settings, survey, catalog, prior, findings, checked.flags, n_rows, stamp_pix)
+
+
+def stamp_size(survey: Any, catalog: Any, stamp_arcsec: float = 0.0) -> int:
+    """Side of the stamps of a run in pixels of the finest band: that of ``stamp_arcsec``, else of the
+    largest ``stamp_arcsec`` in the catalogue (all stamps have one size; a row's pixels outside its own are
+    masked), else the survey's. Raises ``InputError`` where the largest is beyond ``LARGEST_STAMP_PIX``."""
+    if not stamp_arcsec and "stamp_arcsec" in catalog.columns:
+        for _, rows in catalog.batches(["stamp_arcsec"]):
+            wanted = rows["stamp_arcsec"]
+            stamp_arcsec = max(stamp_arcsec, float(wanted[np.isfinite(wanted)].max(initial=0.0)))
+        size = survey.stamp_pix(stamp_arcsec or None)
+        if size > LARGEST_STAMP_PIX:
+            raise InputError(
+                f"{catalog.path}: the largest stamp_arcsec is {stamp_arcsec:g}, {size} pixels; more than "
+                f"{LARGEST_STAMP_PIX} must be asked for. Correct that row, or give --stamp-arcsec."
+            )
+    return survey.stamp_pix(stamp_arcsec or None)
 
 
 def _first(catalog: Any, n_rows: int) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -15,8 +15,11 @@ from cutouts_field import (
     write_image,
 )
 
+from galbatch.catalog import open_catalog
+from galbatch.cutouts import open_survey
 from galbatch.errors import InputError
 from galbatch.run import process, verify
+from galbatch.run.prepare import stamp_size
 from galbatch.types import Flag
 
 
@@ -152,3 +155,16 @@ def test_a_catalogue_off_the_images_stops_the_run_before_it_starts(tmp_path):
         tmp_path / "limited.parquet", tmp_path / "survey.toml", tmp_path / "b.run", limit=1, **options
     )
     assert run.summary["planned"] == 1 and run.summary["failed"] == 0
+
+
+def test_the_largest_stamp_of_the_catalogue_is_that_of_the_run(tmp_path):
+    survey = open_survey(simple_survey(tmp_path))
+    table = {"source_id": [1, 2, 3], "ra": [150.0] * 3, "dec": [2.0] * 3}
+    for name, sizes in (("good", [0.5, 1.9, None]), ("wrong", [0.5, 1.9, 3600.0])):
+        pq.write_table(
+            pa.table({**table, "stamp_arcsec": pa.array(sizes, pa.float64())}), tmp_path / f"{name}.parquet"
+        )
+    good, wrong = (open_catalog(tmp_path / f"{name}.parquet") for name in ("good", "wrong"))
+    assert stamp_size(survey, good) == 48 and stamp_size(survey, good, 0.8) == 20
+    with pytest.raises(InputError, match="largest stamp_arcsec is 3600"):
+        stamp_size(survey, wrong)

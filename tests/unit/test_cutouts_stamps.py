@@ -396,3 +396,14 @@ def test_footprint_guesses(tmp_path):
 def test_empty_batch(tmp_path):
     batch = open_survey(simple_survey(tmp_path)).cut(sources([], []), 24)
     assert batch.flags.shape == (0,) and batch.bands[0].data.shape == (0, 24, 24)
+
+
+def test_a_row_may_ask_for_a_smaller_stamp_than_the_others(tmp_path):
+    """11 pixels of 0.04 arcsec: a square of five to each side of the centre; NaN and zero ask for nothing."""
+    survey = open_survey(simple_survey(tmp_path, head='neighbours = "keep"'))
+    rows = sources([100, 100, 100], [100, 100, 100], stamp_arcsec=np.array([0.44, np.nan, 0.0]))
+    mask = survey.cut(rows, 32).bands[0].mask
+    inner = np.zeros((32, 32), bool)
+    inner[11:22, 11:22] = True
+    np.testing.assert_array_equal(mask[0], ~inner)
+    assert not mask[1:].any()
