@@ -2,13 +2,16 @@
 overlap.
 
 A target pixel gathers the flux of the pixels that it overlaps (drizzling with pixfrac 1, Fruchter & Hook
-2002): flux is conserved, the variance is ``sum w^2 var``, a target pixel is bad when any of it comes from a
-bad pixel.
+2002): flux is conserved, the variance is ``sum w^2 var`` and what the correlation of the input adds, a target
+pixel is bad when any of it comes from a bad pixel. Output pixels share input pixels: their noise is
+correlated, also where that of the input is not.
 """
 
 from __future__ import annotations
 
 import numpy as np
+
+from galbatch.cutouts.noise import positive_definite
 
 
 def overlap(n_out: int, n_in: int, step: float) -> np.ndarray:
@@ -37,6 +40,26 @@ def resample_stamps(data, var, bad, h: int, w: int, step: float):
     out = apply(np.where(bad, 0.0, data).astype(np.float64), wy, wx)
     spread = apply(np.where(bad, 0.0, var), wy**2, wx**2)
     return (np.where(touched, np.nan, out).astype(np.float32), np.where(touched, np.inf, spread), touched)
+
+
+def resample_acf(acf: np.ndarray | None, step: float, lags: int = 7) -> tuple[np.ndarray, float]:
+    """Of noise with autocorrelation ``acf`` (r, r) in input pixels (None: white) after ``resample_stamps``:
+    its autocorrelation (lags, lags) in output pixels, the mean over their positions, and the factor by which
+    its variance exceeds ``sum w^2 var``."""
+    r = np.ones((1, 1)) if acf is None else np.asarray(acf, np.float64)
+    reach, half = r.shape[0] // 2, lags // 2
+    n = 40 + 2 * half
+    weight = overlap(n, input_size(n, step), step)
+    middle = weight[half : n - half]
+    pairs = np.zeros((lags, 2 * reach + 1))  # mean over i of sum_j w(i, j) w(i + m, j + l)
+    for m in range(lags):
+        shifted = weight[m : m + len(middle)]
+        for k in range(-reach, reach + 1):
+            pairs[m, k + reach] = np.mean(np.sum(middle * np.roll(shifted, -k, axis=1), axis=1))
+    covariance = pairs @ r @ pairs.T
+    variance = covariance[half, half]
+    white = pairs[half, reach] ** 2
+    return positive_definite(covariance / variance), float(variance / white)
 
 
 def resample_labels(labels: np.ndarray, h: int, w: int, step: float) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 
 from galbatch.cutouts.neighbours import find_neighbours
 from galbatch.cutouts.place import Place, place
-from galbatch.cutouts.resample import input_size, resample_labels, resample_psf, resample_stamps
+from galbatch.cutouts.resample import input_size, resample_acf, resample_labels, resample_psf, resample_stamps
 from galbatch.cutouts.tile import RawStamps, unreadable
 from galbatch.errors import ConfigError, GalbatchError
 from galbatch.types import BandStamps, Failure, Flag, StampBatch
@@ -153,10 +153,12 @@ def _finish(survey, band: str, rows, cut: _Cut) -> tuple[BandStamps, np.ndarray]
     geometry, raw = survey.geometry()[band], cut.raw
     flags = _pixel_flags(raw, cut.place)
     data, var, bad, segmap = raw.data, raw.var, raw.bad | ~np.isfinite(raw.var), raw.segmap
-    step = geometry.step
+    step, acf = geometry.step, survey.noise_acf(band)
     if step != 1.0:
         size = cut.size
         data, var, bad = resample_stamps(data, var, bad, size, size, step)
+        acf, correlated = resample_acf(acf, step)
+        var, acf = var * correlated, acf.astype(np.float32)
         segmap = None if segmap is None else resample_labels(segmap, size, size, step)
         flags |= Flag.RESAMPLED
     flags |= Flag.GRID_MISMATCH if survey.turned(band) else 0
@@ -165,7 +167,6 @@ def _finish(survey, band: str, rows, cut: _Cut) -> tuple[BandStamps, np.ndarray]
     bad = bad | unusable[:, None, None] | _beyond(rows.get("stamp_arcsec"), geometry, data.shape)
     with np.errstate(invalid="ignore"):
         sigma = np.sqrt(np.where(bad, np.inf, var)).astype(np.float32)
-    acf = survey.noise_acf(band)
     found = find_neighbours(
         data, sigma, bad, segmap, rows.get("segmap_id"), 1.0 if acf is None else float(acf.sum())
     )

@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from galbatch.cutouts import open_survey
 from galbatch.cutouts.noise import _spectrum, autocorrelation, positive_definite
+from galbatch.cutouts.resample import input_size, resample_acf, resample_stamps
 from galbatch.cutouts.variance import scale_sky
 from galbatch.errors import ConfigError, InputError
 
@@ -172,3 +173,21 @@ def test_a_psf_error_must_be_a_fraction(tmp_path):
     path = simple_survey(tmp_path, np.zeros((100, 100), "f4"), np.ones((100, 100), "f4"), "psf_error = 2.0")
     with pytest.raises(ConfigError, match="psf_error"):
         open_survey(path)
+
+
+@pytest.mark.parametrize("width", [None, 0.6])
+def test_noise_of_a_resampled_band(width):
+    """Scatter and correlation of resampled noise, white or correlated, are as predicted."""
+    if width is None:
+        noise, acf = np.random.default_rng(1).normal(size=(500, 500)), None
+    else:
+        noise, acf = correlated(7, 500, 500, width)
+    step, n = 1.3, 340
+    side = input_size(n, step)
+    block = noise[None, :side, :side]
+    out, var, bad = resample_stamps(block, np.ones_like(block), np.zeros(block.shape, bool), n, n, step)
+    expected, factor = resample_acf(acf, step)
+    assert (factor == pytest.approx(1)) == (width is None)
+    assert np.mean(out**2) / np.mean(var) == pytest.approx(factor, rel=0.03)
+    np.testing.assert_allclose(autocorrelation([(out[0] / out.std(), ~bad[0])]), expected, atol=0.02)
+    assert expected[3, 4] > (0.1 if width is None else 0.3)
