@@ -28,7 +28,7 @@ def main(*logs: str, figure: str) -> None:
     for sigma, points in curves.items():
         axis.semilogy(*zip(*points, strict=True), label=f"{float(sigma):g}", marker=".", lw=1)
     axis.set(xlabel="thousand stamps seen", ylabel="held-out error / $\\sigma^2$")
-    axis.legend(title="$\\sigma$", ncol=2, fontsize=8)
+    axis.legend(title="$\\sigma$", fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     axis.grid(alpha=0.3)
     plot.savefig(figure, dpi=110)
 
