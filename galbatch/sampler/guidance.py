@@ -3,11 +3,13 @@
 ``V = sigma^2 J`` is the covariance of x0 given x_sigma (Tweedie; J the Jacobian of the denoiser), ``Q = A^T N^-1 A``. With a
 Gaussian p(x0 | x_sigma) of that covariance, E[x0 | x_sigma, y] = D + V w, (I + Q V) w = A^T N^-1 (y - A D): moment matching
 (Rozet et al. 2024). Solved with two products by V (finite differences of plain evaluations), preconditioned by the same solve
-with the mean spectrum of V, which needs no network. Below the noise level a first-order tilt of the input is enough.
+with the mean spectrum of V, which needs no network. Below the noise level a first-order tilt of the input is enough. For a
+bright source there is no level below it, and the last call draws from the Gaussian p(x0 | x_sigma, y) with the mean spectrum of V.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -56,11 +58,21 @@ def conjugate_residuals(r, covariance, q, precondition, products: int):
     return vw, r
 
 
+def gaussian_draw(model: ForwardModel, data, solver: Solver, mean, spectrum, normal: Callable):
+    """Exact draws (b, k, c, H, W) given the data of an image with a Gaussian law of ``mean`` and power ``spectrum``, by Matheron's
+    rule: a draw of the law, its data with noise, and the correction by the misfit."""
+    grid = model.fine
+    z = mean + torch.fft.irfft2(torch.fft.rfft2(normal(data.shape[2], *grid)) * spectrum.sqrt(), s=grid)
+    y = model.apply(z) + model.noise.sample(normal(data.shape[2], *getattr(model.noise, "grid", model.stamp)))
+    return z + solver.correction(spectrum, model.adjoint(model.noise.precision(data - y)), exact=True)
+
+
 @dataclass
 class PosteriorDenoiser:
-    """Call it as D(x, sigma). The first ``guided`` calls use moment matching, later ones the tilt of the input.
+    """Call it as D(x, sigma). The first ``guided`` calls use moment matching, later ones the tilt of the input or, with ``normal``
+    given, the draw that ends a bright source.
 
-    ``data`` (b, 1, c, h, w); ``products``: Jacobian products a guided call takes.
+    ``data`` (b, 1, c, h, w); ``products``: Jacobian products a guided call takes; ``normal``: draws (b, k, ...) of a shape.
     """
 
     denoise: object
@@ -70,12 +82,14 @@ class PosteriorDenoiser:
     solver: Solver
     guided: int
     products: int = 2
+    normal: Callable | None = None
     calls: int = 0
     previous: torch.Tensor | None = None
 
     def __call__(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         self.calls += 1
-        step = self._matched if self.calls <= self.guided else self._tilted
+        late = self._tilted if self.normal is None else self._drawn
+        step = self._matched if self.calls <= self.guided else late
         self.previous = step(x, sigma)
         return self.previous
 
@@ -85,6 +99,10 @@ class PosteriorDenoiser:
 
     def _tilted(self, x, sigma):
         return self.denoise(x + _wide(sigma) ** 2 * self._score(self.previous), sigma)
+
+    def _drawn(self, x, sigma):
+        v = torch.minimum(self.spectra.residual_at(sigma), _wide(sigma) ** 2)
+        return gaussian_draw(self.model, self.data, self.solver, self.denoise(x, sigma), v, self.normal)
 
     def _matched(self, x, sigma):
         d, s = self.denoise(x, sigma), _wide(sigma)

@@ -22,10 +22,10 @@ def log_levels(high: torch.Tensor, low: torch.Tensor, n: int) -> torch.Tensor:
 
 
 def sde_dpmpp_2m(denoise: Denoiser, x: torch.Tensor, levels: torch.Tensor, noise: Callable[[], torch.Tensor],
-                 extrapolation: float = EXTRAPOLATION):
+                 extrapolation: float = EXTRAPOLATION, last: float = LAST_DENOISING):
     """SDE-DPM-Solver++(2M) (Lu et al. 2022), data prediction.
 
-    ``x`` (b, k, c, H, W) at ``levels[0]``. The last step goes ``LAST_DENOISING`` of the way to the denoised image: half the way has
+    ``x`` (b, k, c, H, W) at ``levels[0]``. The last step goes ``last`` of the way to the denoised image: half the way has
     the variance of wide modes right to fourth order in the last level, but leaves half of its noise where the prior allows none (blank
     sky, which aperture statistics add up); all of the way leaves none and is too narrow by second order.
     ``extrapolation`` 0 makes it first order (DDPM).
@@ -34,7 +34,7 @@ def sde_dpmpp_2m(denoise: Denoiser, x: torch.Tensor, levels: torch.Tensor, noise
     for i, sigma in enumerate(levels):
         d = denoise(x, sigma)
         if i == len(levels) - 1:
-            return x + LAST_DENOISING * (d - x)
+            return x + last * (d - x)
         q = (levels[i + 1] / sigma)[:, None, None, None, None]
         h = -torch.log(q)
         extrapolated = d if previous is None else d + extrapolation * (d - previous) * (h / (2 * h_previous))

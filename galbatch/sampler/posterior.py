@@ -11,8 +11,8 @@ from galbatch.errors import ConfigError, InputError
 from galbatch.forward import ForwardModel, forward_model, smoothed_peak_scale
 from galbatch.sampler.baselines import DiffPir, Dps, Mmps
 from galbatch.sampler.diagnostics import chi2_of_draws, chi2_p_value, prior_driven_map
-from galbatch.sampler.guidance import PosteriorDenoiser
-from galbatch.sampler.integrate import EXTRAPOLATION, sde_dpmpp_2m
+from galbatch.sampler.guidance import PosteriorDenoiser, gaussian_draw
+from galbatch.sampler.integrate import EXTRAPOLATION, LAST_DENOISING, sde_dpmpp_2m
 from galbatch.sampler.prior import CountedDenoiser, prior_field
 from galbatch.sampler.random import Normals
 from galbatch.sampler.schedule import MODES, Mode, levels_of, noise_level
@@ -101,13 +101,14 @@ class _SpectraOnce:
 
 @dataclass
 class _Problem:
-    """One batch made ready: data and operator in the units of the prior."""
+    """One batch made ready: data and operator in the units of the prior. Sources are all bright, or none is."""
 
     prior: object
     data: torch.Tensor
     model: ForwardModel
     spectra: Spectra
     rho: torch.Tensor
+    bright: torch.Tensor
     sigma_min: float
 
     def run(self, mode: Mode, normals: Normals):
@@ -115,12 +116,16 @@ class _Problem:
         solver = Solver(self.model, mode.iterations)
         denoise = CountedDenoiser(self.prior)
         guided = mode.guided(float(self.rho.min()), self.spectra.max_sd)
-        levels = levels_of(mode, guided, self.rho, self.spectra.max_sd, self.sigma_min)
+        bright = bool(self.bright[0])
+        levels = levels_of(mode, guided, self.rho, self.spectra.max_sd, self.sigma_min, bright)
         shape = (self.data.shape[2], *self.model.fine)
         if mode.method == "hybrid":
-            posterior = PosteriorDenoiser(denoise, self.model, self.data, self.spectra, solver, guided, mode.products)
-            x = sde_dpmpp_2m(posterior, self._warm_start(solver, normals) + self._first(levels, normals), levels,
-                             lambda: normals.draw(*shape))
+            posterior = PosteriorDenoiser(denoise, self.model, self.data, self.spectra, solver, guided, mode.products,
+                                          normals.draw if bright else None)
+            warm = gaussian_draw(self.model, self.data, solver, self.spectra.mean, self.spectra.prior[None, None], normals.draw)
+            solver.worst = None  # later levels put right what the start leaves
+            x = sde_dpmpp_2m(posterior, warm + self._first(levels, normals), levels, lambda: normals.draw(*shape),
+                             last=1.0 if bright else LAST_DENOISING)
         else:
             posterior, extrapolation = self._baseline(mode, denoise, solver, levels)
             x = sde_dpmpp_2m(posterior, self.spectra.mean + self._first(levels, normals), levels,
@@ -139,16 +144,6 @@ class _Problem:
             return DiffPir(denoise, self.model, self.data, solver), 0.0
         return Mmps(denoise, self.model, self.data, mode.products), EXTRAPOLATION
 
-    def _warm_start(self, solver: Solver, normals: Normals):
-        """Exact draws of the posterior under a Gaussian prior with the mean and spectrum of ours (Matheron's rule)."""
-        p, grid = self.spectra.prior[None, None], self.model.fine
-        c = self.data.shape[2]
-        z = self.spectra.mean + torch.fft.irfft2(torch.fft.rfft2(normals.draw(c, *grid)) * p.sqrt(), s=grid)
-        noise = self.model.noise.sample(normals.draw(c, *getattr(self.model.noise, "grid", self.model.stamp)))
-        y = self.model.apply(z) + noise
-        correction = self.model.adjoint(self.model.noise.precision(self.data - y))
-        return z + solver.correction(p, correction, exact=True)
-
 
 @torch.no_grad()
 def _sample(prior, obs, draws, mode, oversample, seed, ids, spectra_of) -> dict[str, np.ndarray]:
@@ -166,11 +161,11 @@ def _sample(prior, obs, draws, mode, oversample, seed, ids, spectra_of) -> dict[
     data, model = forward_model(obs, oversample, int(prior_field(prior, "margin_pix")), int(prior_field(prior, "multiple_of")),
                                 float(prior_field(prior, "target_fwhm_pix")), scale, device)
     spectra = spectra_of(model.fine)
-    rho = noise_level(spectra, model.circulant_precision())
-    steps = np.array([mode.guided(float(r), spectra.max_sd) for r in rho])
+    rho, bright = noise_level(spectra, model.circulant_precision())
+    steps = np.array([2 * mode.guided(float(r), spectra.max_sd) + bool(b) for r, b in zip(rho, bright, strict=True)])
     if len(set(steps)) > 1:  # one schedule at a time, so that a source's schedule does not depend on the others
         return _by_steps(prior, obs, draws, mode, oversample, seed, ids, spectra_of, steps)
-    problem = _Problem(prior, data, model, spectra, rho, float(prior_field(prior, "sigma_min")))
+    problem = _Problem(prior, data, model, spectra, rho, bright, float(prior_field(prior, "sigma_min")))
     x, evaluations, residual = problem.run(mode, Normals(seed, ids, range(draws), device))
     spent = np.full(b, float(evaluations))
     chi2, n_valid = chi2_of_draws(model, data, x)

@@ -6,6 +6,9 @@ most sigma^2) and Q = A^T N^-1 A. Modes that the prior excludes do not count, ho
 log-uniformly from the prior's largest standard deviation to rho / 2, tail levels from there to ``LAST_LEVEL`` rho. The number of guided
 levels follows from the ratio of two of them: a faint source needs fewer than a bright one. Ratios and tails are the cheapest with
 which the spread of Gaussian modes, of any width between the last level and the prior's, is right to about 5, 2 and 1%.
+
+A bright source, whose noise lies below every level that the denoiser knows, has no tail: its guided levels end at the lowest one, with
+a draw from the Gaussian that is left there (``guidance.py``).
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ class Mode:
     most: int
     tail: int
     products: int = 2
-    iterations: int = 60
+    iterations: int = 250
     rerun: bool = False
     method: str = "hybrid"
 
@@ -51,26 +54,29 @@ MODES = {
     "dps": Mode(ratio=1.1, fewest=50, most=50, tail=1, method="dps"),
     "diffpir": Mode(ratio=1.1, fewest=50, most=50, tail=1, method="diffpir"),
     "mmps": Mode(ratio=1.1, fewest=25, most=25, tail=1, products=3, method="mmps"),
-    "rerun": Mode(ratio=1.5, fewest=12, most=24, tail=8, products=3, iterations=100),
+    "rerun": Mode(ratio=1.5, fewest=12, most=24, tail=8, products=3),
 }
 
 
-def noise_level(spectra: Spectra, precision: torch.Tensor) -> torch.Tensor:
-    """``rho`` (b,) for the stationary part ``precision`` (b, 1, c, H, W // 2 + 1) of A^T N^-1 A."""
+def noise_level(spectra: Spectra, precision: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """``rho`` (b,) for the stationary part ``precision`` (b, 1, c, H, W // 2 + 1) of A^T N^-1 A, and whether the source is bright:
+    no level is low enough."""
     low, high = spectra.sigma[:1], torch.full_like(spectra.sigma[:1], spectra.max_sd)
     sigma = log_levels(torch.minimum(low, high / 8), high / 2, 96)[:, 0]
     wide = sigma[:, None, None, None]
     covariance = torch.minimum(TILT_FACTOR * spectra.residual_at(sigma)[:, 0], wide**2)
     strength = torch.stack([(covariance * q).amax((-1, -2, -3)) for q in precision[:, 0]])
-    allowed = (strength <= TILT_LIMIT).cumprod(1).sum(1).clamp_min(1)
-    return 2 * sigma[allowed - 1]
+    allowed = (strength <= TILT_LIMIT).cumprod(1).sum(1)
+    return 2 * sigma[allowed.clamp_min(1) - 1], allowed == 0
 
 
-def levels_of(mode: Mode, guided: int, rho: torch.Tensor, max_sd: float, sigma_min: float) -> torch.Tensor:
-    """(guided + tail, b) noise levels for sources with noise levels ``rho`` (b,)."""
+def levels_of(mode: Mode, guided: int, rho: torch.Tensor, max_sd: float, sigma_min: float, bright: bool = False) -> torch.Tensor:
+    """(guided + tail, b) noise levels for sources with noise levels ``rho`` (b,); (guided + 1, b) for bright ones."""
     high = torch.full_like(rho, max_sd)
     if mode.method != "hybrid":
         return log_levels(high, torch.clamp(LAST_LEVEL * rho, min=sigma_min), guided)
     switch = torch.minimum(0.5 * rho, high / 4)
+    if bright:
+        return log_levels(high, switch, guided + 1)
     low = torch.minimum(torch.clamp(LAST_LEVEL * rho, min=sigma_min), switch / 2)
     return torch.cat([log_levels(high, switch, guided + 1)[:-1], log_levels(switch, low, mode.tail)])

@@ -221,3 +221,18 @@ def test_baselines_run_behind_the_same_interface_and_are_no_better():
     for name in ("dps", "diffpir"):
         bias, spread, _ = error(name)
         assert bias > 0.05 and 0.6 < spread < 1.4, f"{name}: works, and is biased as is known"
+
+
+def test_a_source_far_brighter_than_the_lowest_level_of_the_denoiser_ends_at_the_exact_posterior():
+    """S/N 3000, while the denoiser is only asked down to a noise level thirty times the data's."""
+    prior, k = GaussianField(12), 60
+    prior.residual_spectrum = None
+    obs, _ = simulate(prior, 1, np.random.default_rng(9), sources=1, snr=3000.0)
+    prior.sigma_min = 0.01
+    post = galbatch.sample_posterior(prior, obs, draws=k, mode="default", seed=2)
+    mean, covariance = exact_posterior(prior, obs, 0, 1)
+    draws = post.samples[0, :, 0].reshape(k, -1)
+    spread = np.sqrt((draws.var(0, ddof=1) / np.diag(covariance)).mean())
+    assert post.chi2[0, 0] == pytest.approx(1, abs=0.5) and not post.flags[0] & Flag.SAMPLER_NONFINITE
+    assert spread == pytest.approx(1, abs=0.08)
+    assert ((draws.mean(0) - mean) ** 2 / np.diag(covariance)).mean() < 0.15
