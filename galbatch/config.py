@@ -21,6 +21,7 @@ class RunSettings:
     ``catalog``, ``survey``, ``model``: paths (``model`` '' for the shipped one); ``bands`` () for all;
     ``stamp_pix``: detector pixels of the finest band (0: from ``stamp_arcsec`` or the survey file);
     ``batch``: sources a batch (0: by the size of the catalogue); ``limit``: first rows only (0: all).
+    ``draw_columns``: list columns with the statistics of every draw.
     """
 
     catalog: str
@@ -36,6 +37,7 @@ class RunSettings:
     limit: int = 0
     batch: int = 0
     samples: bool = True
+    draw_columns: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "bands", tuple(self.bands))

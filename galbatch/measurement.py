@@ -36,14 +36,19 @@ def column_stems() -> list[str]:
     return [*stems, *CLASSES, *COUNTS, *_FIT]
 
 
-def column_info(bands: tuple[str, ...]) -> dict[str, ColumnInfo]:
-    """Unit, UCD and description of every measured column."""
+def column_info(bands: tuple[str, ...], draw_columns: bool = False) -> dict[str, ColumnInfo]:
+    """Unit, UCD and description of every measured column; ``draw_columns``: of single draws' too."""
     info, quantities = {}, all_quantities()
     for stem in column_stems():
         about = _FIT.get(stem) or ColumnInfo(*column_description(stem, quantities))
         info |= {
             f"{stem}_{b}": ColumnInfo(about.unit, about.ucd, f"{about.description} (band {b})") for b in bands
         }
+    for name, about in quantities.items() if draw_columns else ():
+        if name not in OBSERVED_ONLY:
+            text = f"{about.description}; of each draw"
+            for b in bands:
+                info[f"{name}_draws_{b}"] = ColumnInfo(about.unit, about.ucd, f"{text} (band {b})")
     info["n_evaluations"] = ColumnInfo(
         "", "meta.number", "network evaluations of a draw, products and re-runs counted"
     )
@@ -72,9 +77,10 @@ def measure_band(
     oversample: int,
     target_fwhm_pix: float,
     threads: int = 1,
+    draw_columns: bool = False,
 ) -> np.ndarray:
     """Measure the draws (n, k, H, W) of the sources ``done`` in one band into ``columns``; returns flags
-    (n,)."""
+    (n,). ``draw_columns``: into columns (n, k) ``{quantity}_draws_{band}`` too."""
     draws, observed = measure_posterior(
         samples,
         band.data[done],
@@ -88,6 +94,11 @@ def measure_band(
         threads=threads,
     )
     found = summarise(draws, observed)
+    shape = (len(columns["n_draws_ok"]), draws.shape[1])
+    for name in draws.dtype.names if draw_columns else ():
+        if name != "flags" and name not in OBSERVED_ONLY:
+            columns.setdefault(f"{name}_draws_{band.band}", np.full(shape, np.nan, np.float32))
+            columns[f"{name}_draws_{band.band}"][done] = draws[name]
     for stem, values in found.items():
         columns[f"{stem}_{band.band}"][done] = values
     return band_flags(

@@ -267,6 +267,7 @@ def _store_posterior(
             context.layout.oversample * band.ratio,
             posterior.target_fwhm_pix,
             context.measure_threads,
+            context.layout.draw_columns,
         )
     return flags
 
@@ -296,7 +297,9 @@ def _spread(
     """The result of some rows of a batch, at their places in the whole batch; the others are failed rows."""
     n = len(rows)
     arrays, columns = _empty_arrays(layout, n), empty_columns(layout.bands, n)
-    columns |= {k: np.full(n, np.nan, v.dtype) for k, v in part.columns.items() if v.dtype.kind == "f"}
+    columns |= {
+        k: np.full((n, *v.shape[1:]), np.nan, v.dtype) for k, v in part.columns.items() if v.dtype.kind == "f"
+    }
     names = [k for k in part.columns if k in columns]
     for target, source, keys in ((arrays, part.arrays, list(arrays)), (columns, part.columns, names)):
         for key in keys:

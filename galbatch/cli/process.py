@@ -91,6 +91,7 @@ def execution_options(function):
     "--batch", type=int, metavar="N", help="Sources a batch, one file each  [default: 1 to 64 by size]."
 )
 @click.option("--no-samples", is_flag=True, help="Store mean and spread only, not the draws.")
+@click.option("--draw-columns", is_flag=True, help="The statistics of every draw in list columns too.")
 @click.option("--resume", "resuming", is_flag=True, help="Go on with the run in the folder, if there is one.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in the folder.")
 @click.option("--force", is_flag=True, help="Resume although settings or inputs changed.")

@@ -128,6 +128,7 @@ def layout_of(inputs: Inputs) -> StoreLayout:
         pixel_ratio=ratios,
         pixel_scale_arcsec=tuple(float(geometry[b].delivered_scale_arcsec) for b in survey.band_names),
         target_fwhm_pix=float(prior_field(inputs.prior, "target_fwhm_pix")),
+        draw_columns=settings.draw_columns,
     )
 
 

@@ -218,7 +218,8 @@ def _finish(paths: RunPaths, spec: ContextSpec, reporter: Reporter, manifest: di
         "flags": np.zeros(0, np.int64),
         "status": np.zeros(0, object),
     }
-    counts = merge_catalogue(paths, passing | column_info(spec.layout.bands), template)
+    info = passing | column_info(spec.layout.bands, spec.layout.draw_columns)
+    counts = merge_catalogue(paths, info, template)
     totals = check_accounting(paths, counts)
     reporter.progress.seconds["merge"] = time.monotonic() - start
     now = reporter.progress

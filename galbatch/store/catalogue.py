@@ -176,6 +176,9 @@ def _pick(field: pa.Field, plan: pa.Table, in_plan: dict, in_part: dict):
         return pa.array(healpix_nested(plan["ra"].to_numpy(), plan["dec"].to_numpy()))
     if pa.types.is_floating(field.type):
         return pa.array(np.full(plan.num_rows, np.nan))
+    if pa.types.is_fixed_size_list(field.type):
+        empty = pa.array(np.full(plan.num_rows * field.type.list_size, np.nan), field.type.value_type)
+        return pa.FixedSizeListArray.from_arrays(empty, field.type.list_size)
     return pa.nulls(plan.num_rows, field.type)
 
 
@@ -194,6 +197,8 @@ def _failures(paths: RunPaths, batch: int, part: pa.Table) -> pa.Table:
 
 
 def _dtype(kind: pa.DataType) -> str:
+    if pa.types.is_fixed_size_list(kind):
+        return f"({kind.list_size},){_dtype(kind.value_type)}"
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return "str"
     try:

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 from astropy.io.votable.tree import Field, Resource, TableElement, VOTableFile
 from astropy.table import Table
 from astropy.table.meta import get_yaml_from_table
@@ -55,13 +56,14 @@ def table_metadata(
 ) -> dict[str, str]:
     """Key-value metadata of a Parquet footer: astropy's ``table_meta_yaml`` and VOParquet 1.0.
 
-    ``dtypes``: numpy type string by column, 'str' for text; ``lengths``: longest text by text column.
+    ``dtypes``: numpy type string by column ('(16,)float32' for lists), 'str' for text;
+    ``lengths``: longest text by text column.
     """
     table = Table()
     for name in names:
         about = info.get(name, ColumnInfo())
         kind = f"U{max(1, lengths.get(name, 1))}" if dtypes[name] == "str" else dtypes[name]
-        table[name] = Table({"v": []}, dtype=[kind])["v"]
+        table[name] = np.zeros(0, kind)
         table[name].unit = about.unit or None
         table[name].description = about.description or None
         if about.ucd:
@@ -98,7 +100,8 @@ def _votable(names, dtypes, info) -> str:
     resource.tables.append(element)
     for number, name in enumerate(names):
         about = info.get(name, ColumnInfo())
-        kind = _VO_TYPES.get(dtypes[name], "unicodeChar")
+        size, _, base = dtypes[name].rpartition(",)")
+        kind = _VO_TYPES.get(base, "unicodeChar")
         field = Field(
             document,
             name=name,
@@ -106,7 +109,7 @@ def _votable(names, dtypes, info) -> str:
             datatype=kind,
             ucd=about.ucd or None,
             unit=about.unit or None,
-            arraysize="*" if kind == "unicodeChar" else None,
+            arraysize="*" if kind == "unicodeChar" else size.lstrip("(") or None,
         )
         field.description = about.description or None
         element.fields.append(field)

@@ -23,7 +23,7 @@ class StoreLayout:
     ``n_sources`` rows of the plan, ``batch`` sources a shard, ``stamp_pix`` detector pixels of the finest
     band along a side, ``oversample`` fine pixels a detector pixel of that band, ``pixel_ratio`` finest-band
     pixels along a side of each band's own pixel, ``pixel_scale_arcsec`` of each band, ``target_fwhm_pix`` in
-    fine pixels.
+    fine pixels. ``draw_columns``: the statistics of every draw are in the catalogue too.
     """
 
     n_sources: int
@@ -37,6 +37,7 @@ class StoreLayout:
     pixel_ratio: tuple[int, ...] = ()
     pixel_scale_arcsec: tuple[float, ...] = ()
     target_fwhm_pix: float = 2.0
+    draw_columns: bool = False
 
     @property
     def n_batches(self) -> int:

@@ -81,6 +81,8 @@ def _columns_hash(columns: dict[str, np.ndarray]) -> str:
 
 def _column(values: np.ndarray) -> pa.Array:
     values = np.asarray(values)
+    if values.ndim == 2:
+        return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
     return pa.array(values.astype(str).astype(object) if values.dtype.kind in "US" else values)
 
 
