@@ -224,11 +224,15 @@ def test_baselines_run_behind_the_same_interface_and_are_no_better():
 
 
 def test_a_source_far_brighter_than_the_lowest_level_of_the_denoiser_ends_at_the_exact_posterior():
-    """S/N 3000, while the denoiser is only asked down to a noise level thirty times the data's."""
+    """S/N 1000, while the spectra of the denoiser's residuals end at a level ten times the data's noise."""
     prior, k = GaussianField(12), 60
-    prior.residual_spectrum = None
-    obs, _ = simulate(prior, 1, np.random.default_rng(9), sources=1, snr=3000.0)
-    prior.sigma_min = 0.01
+    radius = np.hypot(np.fft.fftfreq(12)[:, None], np.fft.rfftfreq(12)[None, :]).ravel()
+    order = np.argsort(radius)
+    power, sigma = prior.power.numpy().ravel()[order].astype(float), np.geomspace(0.01, 20, 20)
+    prior.spectrum = {"k": radius[order], "power": power}
+    rows = [power * s**2 / (power + s**2) for s in sigma]
+    prior.residual_spectrum = {"k": radius[order], "sigma": sigma, "power": rows}
+    obs, _ = simulate(prior, 1, np.random.default_rng(9), sources=1, snr=1000.0)
     post = galbatch.sample_posterior(prior, obs, draws=k, mode="default", seed=2)
     mean, covariance = exact_posterior(prior, obs, 0, 1)
     draws = post.samples[0, :, 0].reshape(k, -1)
