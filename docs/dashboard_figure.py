@@ -18,7 +18,7 @@ from galbatch.run import process
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH, COLOURS = 1500, 64
-PAGES = (("workers", 620), ("individual-task-stream", 330))
+PAGES = (("workers", 720), ("individual-task-stream", 330))
 
 
 def open_browser():
@@ -69,8 +69,9 @@ def main() -> None:
     browser, pictures = open_browser(), []
 
     def look(progress):
-        if progress.done >= 8 and not pictures:
+        if progress.done >= 4 and not pictures:
             pictures.extend(take(browser, progress.dashboard.removesuffix("/status")))
+            save(pictures, path)
 
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -80,15 +81,15 @@ def main() -> None:
                 cluster="local",
                 workers=2,
                 batch=2,
-                limit=24,
-                draws=8,
+                limit=12,
+                draws=4,
+                bands=("f200w",),
                 mode="fast",
                 on_progress=look,
                 on_message=print,
             )
     finally:
         browser.quit()
-    save(pictures, path)
     print(f"{path}: {path.stat().st_size / 1e3:.0f} kB")
 
 
