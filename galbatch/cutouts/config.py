@@ -275,7 +275,7 @@ def _err_scale(path, where, value) -> float | str:
 
 def _psf_error(path, where, value) -> float:
     if not 0 <= finite(path, f"{where}: psf_error", value) < 1:
-        raise ConfigError(f"{path}: {where}: psf_error = {value}: a fraction of the light, from 0 to below 1.")
+        raise ConfigError(f"{path}: {where}: psf_error = {value}: a fraction of the light, 0 to below 1.")
     return float(value)
 
 

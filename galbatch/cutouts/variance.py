@@ -113,7 +113,8 @@ def photon_noise(var: np.ndarray, light: np.ndarray, usable: np.ndarray, v0: flo
 
 
 def psf_variance(sci: np.ndarray, psf_error: float) -> np.ndarray:
-    """(n, h, w) variance of a model whose PSF is wrong by ``psf_error`` of the light of a pixel, the mean of 3 x 3."""
+    """(n, h, w) variance of a model whose PSF is wrong by ``psf_error`` of the light of a pixel, the mean of
+    3 x 3."""
     light = ndimage.uniform_filter(np.nan_to_num(sci.astype(np.float64)), (0, 3, 3))
     return (psf_error * np.maximum(light, 0.0)) ** 2
 
