@@ -249,7 +249,10 @@ def deepinv_dps(problem, budget, knob, draws, seed):
 def deepinv_moments(problem, budget, knob, draws, seed):
     """Moment matching; ``knob``: conjugate-gradient iterations."""
     fidelity = _deepinv().sampling.MomentMatchingDataFidelity(cg_max_iter=int(knob))
-    return _deepinv_sample(problem, fidelity, max(2, budget // (2 + int(knob))), draws, seed)
+    steps = max(2, budget // (2 + int(knob)))
+    x = _deepinv_sample(problem, fidelity, steps, draws, seed)
+    problem.network.counts["vjp"] = steps * (1 + int(knob))  # functorch's products pass the counter by
+    return x
 
 
 def deepinv_diffpir(problem, budget, knob, draws, seed):
