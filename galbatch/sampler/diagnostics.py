@@ -57,9 +57,7 @@ def _footprint_inflation(noise) -> float:
 
 
 def _bands(shape, device):
-    fy, fx = np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1])
-    k2 = torch.as_tensor(fy[:, None] ** 2 + fx[None, :] ** 2, dtype=torch.float32, device=device)
-    smooth = [torch.exp(-2 * np.pi**2 * s**2 * k2) for s in SCALES_PIX]
+    smooth = [_blur(shape, s, device) for s in SCALES_PIX]
     return [fine - coarse for fine, coarse in zip(smooth, smooth[1:], strict=False)] + [smooth[-1]]
 
 
@@ -107,6 +105,9 @@ def _filtered(image, transfer):
 
 
 def _blur(shape, sigma, device):
-    fy, fx = np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1])
-    k2 = torch.as_tensor(fy[:, None] ** 2 + fx[None, :] ** 2, dtype=torch.float32, device=device)
-    return torch.exp(-2 * np.pi**2 * sigma**2 * k2)
+    """Half spectrum of a Gaussian sampled in pixels: one cut off at the Nyquist frequency would ring along rows and columns."""
+    if sigma == 0:
+        return torch.ones(shape[0], shape[1] // 2 + 1, device=device)
+    kernels = [np.exp(-0.5 * (np.fft.fftfreq(n) * n / sigma) ** 2) for n in shape]
+    y, x = (np.fft.fft(k / k.sum()).real for k in kernels)
+    return torch.as_tensor(y[:, None] * x[None, : shape[1] // 2 + 1], dtype=torch.float32, device=device)
