@@ -96,8 +96,8 @@ def fix_threads(threads: int) -> None:
 def keep_freed_memory() -> None:
     """Let glibc keep what the network frees between two layers instead of giving it back to the system.
 
-    Dask starts its workers with MALLOC_TRIM_THRESHOLD_ = 64 kB, with which every activation is mapped and zeroed
-    anew: evaluations on a CPU took twice as long. Elsewhere than on glibc this does nothing.
+    Dask starts its workers with MALLOC_TRIM_THRESHOLD_ = 64 kB, with which every activation is mapped and
+    zeroed anew: evaluations on a CPU took twice as long. Elsewhere than on glibc this does nothing.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
