@@ -232,7 +232,7 @@ def _numbers(axis: Axes, view: SourceView) -> None:
     axis.set_axis_off()
     axis.set(xlim=(0, 1), ylim=(0, 1))
     with_truth = any(np.isfinite(n.truth) for n in view.numbers)
-    at = {"value": 0.6, "obs": 0.85 if with_truth else 1.0, "truth": 1.0}
+    at = {"value": 0.545, "obs": 0.845 if with_truth else 1.0, "truth": 1.0}
     y = 0.995
     for name, x in (("posterior", at["value"]), ("pixels", at["obs"]), ("truth", at["truth"])):
         if name != "truth" or with_truth:
@@ -250,12 +250,13 @@ def _numbers(axis: Axes, view: SourceView) -> None:
             axis.text(
                 at["truth"], y, plain(number.truth, error), ha="right", va="top", color=QUIET, fontsize=7.5
             )
-    y -= 0.08
+    y -= 0.1
     for name, text in view.facts.items():
         lines = _wrapped(text, 30)
-        axis.text(0.05, y, name, va="top", color=QUIET, fontsize=7.5)
-        axis.text(0.4, y, "\n".join(lines), va="top", fontsize=7.5, linespacing=1.25)
-        y -= 0.045 * len(lines)
+        axis.text(0.05, y, name, va="baseline", color=QUIET, fontsize=7.5)
+        for line in lines:
+            axis.text(0.4, y, line, va="baseline", fontsize=7.5)
+            y -= 0.045
 
 
 def _wrapped(text: str, width: int) -> list[str]:

@@ -139,10 +139,10 @@ class Run:
         wcs.wcs.cd = np.reshape(rest[2:], (2, 2)) / fine
         return wcs
 
-    def show(self, source_id, png: str | Path | None = None):
-        """Figure of one source. The plotting lives above the store, in ``galbatch.report``, and is found by
-        name."""
-        return import_module("galbatch.report").show(self, source_id, png)
+    def show(self, source_id, png: str | Path | None = None, band: str | None = None):
+        """Figure of one source in one band (the first by default). The plotting lives above the store, in
+        ``galbatch.report``, and is found by name."""
+        return import_module("galbatch.report").show(self, source_id, png, band)
 
     def index(self, source_id) -> int:
         """Position of a source on the source axis of the store. Raises ``InputError`` for an unknown id."""

@@ -13,6 +13,7 @@ from galbatch.report.figure import figure_source
 from galbatch.report.numbers import plain, with_error
 from galbatch.report.stretch import Stretch, shared_stretch
 from galbatch.report.terminal import print_source
+from galbatch.report.view import Number
 
 
 def panels_of(fig):
@@ -80,6 +81,24 @@ def test_png_can_be_read_and_is_not_blank(tmp_path):
     image = imread(tmp_path / "source.png")
     assert image.shape[0] > 500 and image.shape[1] > 1000
     assert image[..., :3].std() > 0.1
+
+
+@pytest.mark.parametrize("truth", [True, False])
+def test_no_two_numbers_of_the_figure_overlap(truth):
+    """The widest that there are: errors of four decimals on every number."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    at = 22.4341 if truth else np.nan
+    wide = [Number(name, 22.3675, 22.3721, 22.3773, 22.4342, at) for name in ("mag_ab", "r_petro", "sersic_n")]
+    fig = figure_source(dataclasses.replace(fake_view(truth=truth), numbers=tuple(wide)))
+    FigureCanvasAgg(fig).draw()
+    panel = next(a for a in fig.axes if any(t.get_text() == "posterior" for t in a.texts))
+    boxes = [(t.get_text(), t.get_window_extent()) for t in panel.texts if t.get_text()]
+    for k, (text, box) in enumerate(boxes):
+        for other, second in boxes[k + 1 :]:
+            wide = min(box.x1, second.x1) - max(box.x0, second.x0)
+            high = min(box.y1, second.y1) - max(box.y0, second.y0)
+            assert wide <= 0 or high < 2, f"{text} lies on {other}"
 
 
 def test_figure_leaves_matplotlib_as_it_was():
