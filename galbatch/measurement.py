@@ -29,6 +29,15 @@ _FIT = {
     "prior_driven_frac": ColumnInfo("", "stat.value", "share of the flux in regions owed to the prior"),
 }
 
+_STAMP = {
+    "neighbour_frac": ColumnInfo("", "", "share of the light of all segments in the stamp that is neighbours'"),
+    "n_neighbours": ColumnInfo("", "meta.number", "neighbours in the stamp"),
+    "background_njy": ColumnInfo("nJy", "instr.background", "sky level of the stamp, not taken off; per pixel"),
+    "background_err_njy": ColumnInfo("nJy", "stat.error;instr.background", "error of the sky level"),
+    "error_floor": ColumnInfo("", "stat.error", "noise in proportion to the light, as a fraction of it"),
+    "valid_frac": ColumnInfo("", "", "share of the stamp's pixels that were used"),
+}
+
 
 def column_stems() -> list[str]:
     """Stems of the measured columns of a band, in the order of the catalogue."""
@@ -39,8 +48,8 @@ def column_stems() -> list[str]:
 def column_info(bands: tuple[str, ...], draw_columns: bool = False) -> dict[str, ColumnInfo]:
     """Unit, UCD and description of every measured column; ``draw_columns``: of single draws' too."""
     info, quantities = {}, all_quantities()
-    for stem in column_stems():
-        about = _FIT.get(stem) or ColumnInfo(*column_description(stem, quantities))
+    for stem in [*column_stems(), *_STAMP]:
+        about = (_FIT | _STAMP).get(stem) or ColumnInfo(*column_description(stem, quantities))
         info |= {
             f"{stem}_{b}": ColumnInfo(about.unit, about.ucd, f"{about.description} (band {b})") for b in bands
         }

@@ -33,7 +33,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Look at a run": {
         "show": "Show one source: data, posterior, residual, draws, numbers.",
         "report": "Make one self-contained HTML page of a run.",
-        "export": "Write sources of a run as FITS, HATS or GALFIT input.",
+        "export": "Write a run for DS9, GALFIT, LSDB or TOPCAT.",
         "flags": "Explain the flag bits.",
     },
     "Models and mocks": {

@@ -66,6 +66,7 @@ def _band(run: Run, source_id, band: str) -> list:
     planes = []
     for name, image, wcs, unit, text in contents:
         plane = fits.ImageHDU(np.ascontiguousarray(image), wcs.to_header(), name=f"{band}_{name}".upper())
+        plane.header["OBJECT"] = str(source_id)
         if unit:
             plane.header["BUNIT"] = (unit, "per pixel")
         plane.header["COMMENT"] = text

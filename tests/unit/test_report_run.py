@@ -152,13 +152,6 @@ def test_hats_partitions_split_and_lose_nothing(paths, tmp_path):
     assert count == len(info) >= 2 and sum(int(line.split(",")[3]) for line in info) == 6
 
 
-def test_hats_export_opens_in_hats(paths, tmp_path):
-    hats = pytest.importorskip("hats", reason="hats is not installed: pip install hats")
-    main(["export", str(paths.root), "--to", "hats", "--out", str(tmp_path / "cat")])
-    catalogue = hats.read_hats(tmp_path / "cat")
-    assert catalogue.catalog_info.total_rows == 6 and catalogue.schema.names[0] == "source_id"
-
-
 def test_hats_refuses_ids_and_foreign_folders(paths, tmp_path, capsys):
     assert main(["export", str(paths.root), "--to", "hats", "--ids", "1000"]) == 1
     assert "--ids" in capsys.readouterr().err

@@ -89,8 +89,9 @@ def test_no_two_numbers_of_the_figure_overlap(truth):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     at = 22.4341 if truth else np.nan
-    wide = [Number(name, 22.3675, 22.3721, 22.3773, 22.4342, at) for name in ("mag_ab", "r_petro", "sersic_n")]
-    fig = figure_source(dataclasses.replace(fake_view(truth=truth), numbers=tuple(wide)))
+    names = ("mag_ab", "r_petro", "sersic_n")
+    numbers = tuple(Number(name, 22.3675, 22.3721, 22.3773, 22.4342, at) for name in names)
+    fig = figure_source(dataclasses.replace(fake_view(truth=truth), numbers=numbers))
     FigureCanvasAgg(fig).draw()
     panel = next(a for a in fig.axes if any(t.get_text() == "posterior" for t in a.texts))
     boxes = [(t.get_text(), t.get_window_extent()) for t in panel.texts if t.get_text()]
