@@ -14,7 +14,7 @@ from galbatch.store import PlanWriter, RunPaths, StoreLayout, create_store, iter
 from galbatch.store.parts import write_part
 from galbatch.store.posterior import read_sums, write_shards
 
-BATCH, DRAWS, STAMP, PARTS = 64, 16, 64, 40
+BATCH, DRAWS, STAMP, PARTS = 64, 16, 64, 200
 
 
 def storage_table(seconds: float, folder: Path | None = None) -> Iterator[dict]:
@@ -56,6 +56,7 @@ def _tables(folder: Path, seconds: float) -> Iterator[dict]:
 
     def write():
         for number, columns in parts:
+            paths.attempt(number).write_text('{"columns": "the same"}')
             write_part(paths, number, columns, {})
 
     timing = repeat(write, seconds)

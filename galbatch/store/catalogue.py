@@ -14,7 +14,7 @@ from galbatch.errors import RunError
 from galbatch.store.columns import FIXED, ColumnInfo, table_metadata
 from galbatch.store.healpix import healpix_nested
 from galbatch.store.layout import STATUS
-from galbatch.store.parts import FAILURE_COLUMNS, read_attempt, read_part
+from galbatch.store.parts import FAILURE_COLUMNS, Part, read_attempt, read_part, unpacked
 from galbatch.store.paths import RunPaths, replacing
 from galbatch.store.plan import PASS
 
@@ -98,7 +98,7 @@ def _schema(paths: RunPaths, template: dict[str, np.ndarray]) -> pa.Schema:
         kind = read_attempt(paths, batch).get("columns")  # parts with the same columns are looked at once
         if kind is None or kind not in seen:
             seen.add(kind)
-            for field in pq.read_schema(paths.part(batch)):
+            for field in read_part(paths, batch).schema:
                 found.setdefault(field.name, field.type)
     if not found:
         found = {
@@ -134,41 +134,62 @@ def _writer(path, schema: pa.Schema) -> pq.ParquetWriter:
 
 
 def _joined(paths: RunPaths, schema: pa.Schema) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Tables of the catalogue in order, each of many batches with the same columns, and their failures."""
+    committed = paths.committed()
     with pq.ParquetFile(paths.plan) as plan:
         for group in range(plan.num_row_groups):
             rows = plan.read_row_group(group)
             batches = rows["batch"].to_numpy()
+            held: list[Part] = []
+            failed, start, nbytes = [_FAILURE_SCHEMA.empty_table()], 0, 0
             for batch in np.unique(batches):
-                start, stop = np.searchsorted(batches, [batch, batch + 1])
-                yield _join(paths, int(batch), rows.slice(start, stop - start), schema)
+                first, stop = np.searchsorted(batches, [batch, batch + 1])
+                if batch not in committed:
+                    raise RunError(
+                        f"{paths.part(batch)}: missing, so the run is not finished. "
+                        f"Run `galbatch resume {paths.root}`."
+                    )
+                part = _checked(paths, int(batch), rows["source_id"].slice(first, stop - first))
+                if held and (nbytes > _GROUP_BYTES // 3 or part.schema is not held[0].schema):
+                    yield _join(held, rows.slice(start, first - start), schema), pa.concat_tables(failed)
+                    held, failed, start, nbytes = [], failed[:1], first, 0
+                held.append(part)
+                nbytes += part.numbers.nbytes
+                if "failed" in part["status"].to_pylist():
+                    failed.append(_failures(paths, int(batch), part.table))
+            if held:
+                yield _join(held, rows.slice(start), schema), pa.concat_tables(failed)
 
 
-def _join(paths: RunPaths, batch: int, plan: pa.Table, schema: pa.Schema) -> tuple[pa.Table, pa.Table]:
-    if not paths.part(batch).exists():
-        raise RunError(
-            f"{paths.part(batch)}: missing, so the run is not finished. Run `galbatch resume {paths.root}`."
-        )
+def _checked(paths: RunPaths, batch: int, ids: pa.ChunkedArray) -> Part:
     part = read_part(paths, batch)
-    if not part["source_id"].to_pylist() == plan["source_id"].to_pylist():
+    if part["source_id"].to_pylist() != ids.to_pylist():
         raise RunError(
             f"{paths.part(batch)}: its source ids are not those of batch {batch} in plan.parquet. "
             "The file belongs to another plan: delete it and resume."
         )
+    return part
+
+
+def _join(parts: list[Part], plan: pa.Table, schema: pa.Schema) -> pa.Table:
+    numbers = np.frombuffer(b"".join(part.numbers.tobytes() for part in parts), parts[0].numbers.dtype)
+    text = pa.concat_tables([part.table for part in parts])
     in_plan = dict(zip(plan.column_names, plan.columns, strict=True))
-    in_part = dict(zip(part.column_names, part.columns, strict=True))
+    in_parts = dict(zip(text.column_names, text.columns, strict=True))
+    in_parts |= {name: unpacked(numbers[name]) for name in numbers.dtype.names}
     columns = []
     for field in schema:
-        column = _pick(field, plan, in_plan, in_part)
+        column = _pick(field, plan, in_plan, in_parts)
         columns.append(column if column.type == field.type else column.cast(field.type))
-    return pa.table(columns, schema=schema), _failures(paths, batch, part)
+    return pa.table(columns, schema=schema)
 
 
-def _pick(field: pa.Field, plan: pa.Table, in_plan: dict, in_part: dict):
+def _pick(field: pa.Field, plan: pa.Table, in_plan: dict, in_parts: dict):
     name = field.name
     if name in _HEAD:
         return in_plan[name]
-    if name in in_part:
-        return in_part[name]
+    if name in in_parts:
+        return in_parts[name]
     for passing in (PASS + name, PASS + name.removeprefix("input_")):
         if passing in in_plan:
             return in_plan[passing]
@@ -184,7 +205,7 @@ def _pick(field: pa.Field, plan: pa.Table, in_plan: dict, in_part: dict):
 
 def _failures(paths: RunPaths, batch: int, part: pa.Table) -> pa.Table:
     lost = part.filter(pc.equal(part["status"], "failed"))
-    n, note = lost.num_rows, read_attempt(paths, batch) if lost.num_rows else {}
+    n, note = lost.num_rows, read_attempt(paths, batch)
     worker = f"{note.get('host', '')}:{note.get('pid', '')}"
     columns = [
         lost["source_id"].cast(pa.string()),

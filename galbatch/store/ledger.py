@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from galbatch.errors import RunError
 from galbatch.store.layout import STATUS, StoreLayout
-from galbatch.store.parts import part_sums, read_attempt, read_part
+from galbatch.store.parts import read_attempt, read_part
 from galbatch.store.paths import RunPaths, write_atomic
 from galbatch.store.plan import iter_plan, plan_rows
 from galbatch.store.posterior import open_store, read_sums
@@ -97,7 +97,7 @@ def _verify_batch(paths: RunPaths, layout: StoreLayout, group, plan, totals: Cou
         problems.append(f"{plan.name}: the store's source ids are not the part's")
     if [STATUS[s] for s in group["status"][rows]] != status:
         problems.append(f"{plan.name}: the store's status differs from the part's")
-    written, found = part_sums(part), read_sums(paths.posterior, layout, plan.batch)
+    written, found = part.sums, read_sums(paths.posterior, layout, plan.batch)
     problems += [
         f"{plan.name}: array {name} has CRC {found[name]:08x}, committed was {crc:08x}"
         for name, crc in written.items()
