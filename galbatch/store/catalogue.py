@@ -176,7 +176,7 @@ def _join(parts: list[Part], plan: pa.Table, schema: pa.Schema) -> pa.Table:
     text = pa.concat_tables([part.table for part in parts])
     in_plan = dict(zip(plan.column_names, plan.columns, strict=True))
     in_parts = dict(zip(text.column_names, text.columns, strict=True))
-    in_parts |= {name: unpacked(numbers[name]) for name in numbers.dtype.names}
+    in_parts |= {name: unpacked(numbers[name]) for name in numbers.dtype.names or ()}
     columns = []
     for field in schema:
         column = _pick(field, plan, in_plan, in_parts)

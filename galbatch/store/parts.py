@@ -75,7 +75,7 @@ def write_part(paths: RunPaths, batch: int, columns: dict[str, np.ndarray], sums
     table = {n: _column(v) for n, v in columns.items() if n in _PLAIN or v.dtype.kind in "OUST"}
     kind = np.dtype([(n, v.dtype.str, v.shape[1:]) for n, v in columns.items() if n not in table])
     record = np.empty(len(columns["source_id"]), kind)
-    for name in kind.names:
+    for name in kind.names or ():
         record[name] = columns[name]
     table[NUMBERS] = pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(kind.itemsize), len(record), [None, pa.py_buffer(record)]
@@ -110,8 +110,8 @@ def _column(values: np.ndarray) -> pa.Array:
 
 @dataclass(frozen=True)
 class Part:
-    """A committed part: ``table`` of its text, ids and status, ``numbers`` (n,) a structured array of all
-    else, ``schema`` of all of it in the order of the batch, ``sums`` the CRC-32 of its shards at the commit."""
+    """A committed part: ``table`` of its text, ids and status, ``numbers`` (n,) a structured array of the
+    rest, ``schema`` of all in the order of the batch, ``sums`` the CRC-32 of its shards at the commit."""
 
     table: pa.Table
     numbers: np.ndarray

@@ -21,6 +21,7 @@ from galbatch.store.layout import WCS_PARAMETERS, ArraySpec, StoreLayout
 
 KEEP_BITS = 10
 CHUNK_BYTES = 1 << 18
+_IN_CACHE = 1 << 15
 
 
 def create_store(path: Path, layout: StoreLayout) -> None:
@@ -92,9 +93,11 @@ def write_shards(
     for spec in layout.arrays().values():
         block = _whole_block(spec, arrays.get(spec.name), (layout.batch, *spec.shape(sizes)[1:]))
         _remove_shard(Path(path), spec, batch)
-        group[spec.name][rows] = block
+        # zarr would compare every chunk with the fill value, which takes longer than to compress it
+        array = group[spec.name].with_config({"write_empty_chunks": True})
+        array[rows] = block
         sums[spec.name] = checksum(block)
-        found = checksum(np.asarray(group[spec.name][rows]))
+        found = checksum(np.asarray(array[rows]))
         if found != sums[spec.name]:
             raise RunError(
                 f"{path}/{spec.name}, batch {batch}: wrote CRC {sums[spec.name]:08x}, read back "
@@ -110,9 +113,13 @@ def _remove_shard(path: Path, spec: ArraySpec, batch: int) -> None:
 
 
 def _whole_block(spec: ArraySpec, values: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
-    block = np.full(shape, spec.fill, dtype=object if spec.dtype == "str" else spec.dtype)
-    if values is not None:
-        block[: len(values)] = values
+    kind = np.dtype(object if spec.dtype == "str" else spec.dtype)
+    if values is not None and values.shape == shape and values.dtype == kind:
+        block = values
+    else:
+        block = np.full(shape, spec.fill, kind)
+        if values is not None:
+            block[: len(values)] = values
     return round_mantissa(block) if spec.rounded else block
 
 
@@ -132,15 +139,22 @@ def checksum(block: np.ndarray) -> int:
 
 def round_mantissa(values: np.ndarray, keep: int = KEEP_BITS) -> np.ndarray:
     """Float32 rounded to ``keep`` explicit mantissa bits, ties to even; non-finite values stay."""
-    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
-    drop = 23 - keep
-    rounded = bits >> np.uint32(drop)  # in place from here on: memory traffic is what this costs
+    values = np.ascontiguousarray(values, dtype=np.float32)
+    result = np.empty_like(values)
+    flat, out = values.reshape(-1), result.reshape(-1)
+    for start in range(0, flat.size, _IN_CACHE):  # memory traffic is what this costs
+        piece = slice(start, start + _IN_CACHE)
+        _round(flat[piece], out[piece], 23 - keep)
+    return result
+
+
+def _round(values: np.ndarray, out: np.ndarray, drop: int) -> None:
+    bits, rounded = values.view(np.uint32), out.view(np.uint32)
+    np.right_shift(bits, np.uint32(drop), out=rounded)
     rounded &= np.uint32(1)
     rounded += bits
     rounded += np.uint32((1 << (drop - 1)) - 1)
     rounded &= np.uint32(0xFFFFFFFF << drop & 0xFFFFFFFF)
     finite = np.isfinite(values)
-    result = rounded.view(np.float32)
     if not finite.all():
-        np.copyto(result, values, where=~finite)
-    return result
+        np.copyto(out, values, where=~finite)
