@@ -185,6 +185,7 @@ def _sample(context: Context, stamps: StampBatch, bands, members: np.ndarray) ->
         first.pixel_scale_arcsec,
         first.psf_scale_arcsec,
         acf,
+        None if first.sigma_white is None else take("sigma_white"),
     )
     return sample_posterior(
         context.prior,

@@ -98,6 +98,7 @@ class Observation:
     not finite and positive are masked too.
     ``psf_scale_arcsec``: pixel scale of the PSF; the detector's when None.
     ``noise_acf`` (c, r, r), r odd: noise autocorrelation by lag in detector pixels, centre 1; None is white.
+    ``sigma_white`` (b, c, h, w): the part of ``sigma`` that is independent from pixel to pixel all the same; None is zero.
 
     Raises ``InputError`` when shapes disagree.
     """
@@ -109,9 +110,10 @@ class Observation:
     pixel_scale_arcsec: float = 0.03
     psf_scale_arcsec: float | None = None
     noise_acf: np.ndarray | None = None
+    sigma_white: np.ndarray | None = None
 
     def __post_init__(self):
-        for name in ("data", "sigma", "psf", "mask", "noise_acf"):
+        for name in ("data", "sigma", "psf", "mask", "noise_acf", "sigma_white"):
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, _to_numpy(value, bool if name == "mask" else np.float32))
@@ -123,6 +125,9 @@ class Observation:
         if self.mask is not None and self.mask.shape != self.data.shape:
             raise InputError(f"Observation.mask has shape {self.mask.shape}, data {self.data.shape}: "
                              "give one mask value per pixel (True = bad), or None.")
+        if self.sigma_white is not None and self.sigma_white.shape != self.data.shape:
+            raise InputError(f"Observation.sigma_white has shape {self.sigma_white.shape}, data {self.data.shape}: "
+                             "give one value per pixel, or None.")
         b, c = self.data.shape[:2]
         if self.psf.ndim == 3:
             object.__setattr__(self, "psf", np.broadcast_to(self.psf, (b, *self.psf.shape)))
@@ -186,7 +191,8 @@ class BandStamps:
     and ``data`` is NaN only if the pixel itself was bad. ``seg`` (b, h, w) int32: 0 sky, 1 the source, 2 and more its
     neighbours. ``psf`` (b, p, p); ``psf_id`` (b,) str. ``wcs`` (b, 8) float64: crpix1 crpix2 crval1 crval2 cd11 cd12
     cd21 cd22 of the stamp (FITS convention, 1-based crpix). ``ratio``: detector pixels of this band per
-    detector pixel of the finest band of the run, along a side. ``columns``: per-source numbers for the
+    detector pixel of the finest band of the run, along a side. ``noise_acf`` (r, r) and ``sigma_white`` (b, h, w): see
+    ``Observation``. ``columns``: per-source numbers for the
     catalogue by column stem, e.g. ``neighbour_frac``.
     """
 
@@ -203,6 +209,7 @@ class BandStamps:
     noise_acf: np.ndarray | None = None
     ratio: int = 1
     columns: dict[str, np.ndarray] = field(default_factory=dict)
+    sigma_white: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

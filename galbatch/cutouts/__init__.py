@@ -2,6 +2,15 @@
 
 from galbatch.cutouts.config import SurveyConfig, load_survey
 from galbatch.cutouts.footprint import check_footprint
+from galbatch.cutouts.preflight import unreadable
 from galbatch.cutouts.survey import Located, Survey, open_survey
 
-__all__ = ["Located", "Survey", "SurveyConfig", "check_footprint", "load_survey", "open_survey"]
+__all__ = [
+    "Located",
+    "Survey",
+    "SurveyConfig",
+    "check_footprint",
+    "load_survey",
+    "open_survey",
+    "unreadable",
+]

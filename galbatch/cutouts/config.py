@@ -55,7 +55,7 @@ class TileConfig:
     psf_norm: str = "keep"
     psf_centre: str = "check"
     saturation: float | None = None
-    psf_error: float = 0.0
+    error_floor: float | str = 0.0
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ def _tile(path: Path, band: str, tile: str, table: dict, layout: Layout) -> Tile
         mask_bits=_mask_bits(path, where, table, layout),
         err_scale=_err_scale(path, where, table.get("err_scale", 1.0)),
         noise_acf=acf,
-        psf_error=_psf_error(path, where, table.get("psf_error", 0.0)),
+        error_floor=_error_floor(path, where, table.get("error_floor", 0.0)),
         **numbers,
         **words,
     )
@@ -273,9 +273,13 @@ def _err_scale(path, where, value) -> float | str:
     return positive(path, f"{where}: err_scale", value)
 
 
-def _psf_error(path, where, value) -> float:
-    if not 0 <= finite(path, f"{where}: psf_error", value) < 1:
-        raise ConfigError(f"{path}: {where}: psf_error = {value}: a fraction of the light, 0 to below 1.")
+def _error_floor(path, where, value) -> float | str:
+    if value == "measure":
+        return value
+    if isinstance(value, str) or not 0 <= finite(path, f"{where}: error_floor", value) < 1:
+        raise ConfigError(
+            f'{path}: {where}: error_floor = {value!r}: give a fraction of the light, 0 to below 1, or "measure".'
+        )
     return float(value)
 
 

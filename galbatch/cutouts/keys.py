@@ -38,7 +38,7 @@ TILE_KEYS = {
     "psf_norm": str,
     "psf_centre": str,
     "saturation": _NUMBER,
-    "psf_error": _NUMBER,
+    "error_floor": (int, float, str),
     "optional": list,
 }
 BAND_KEYS = {**TILE_KEYS, "tiles": list}

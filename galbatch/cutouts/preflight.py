@@ -206,6 +206,22 @@ def _rotations(survey, finest: str) -> list[Finding]:
     ]
 
 
+def unreadable(survey) -> list[str]:
+    """Files of an opened survey, and its PSFs, that this machine cannot read, one line each; they are opened
+    and closed."""
+    known, out = survey.pins, []
+    for entry in survey.inputs():
+        path = entry["path"]
+        if "://" in path or not (path in known or entry["role"] == "psf"):
+            continue
+        try:
+            with open(path, "rb"):
+                pass
+        except OSError as error:
+            out.append(f"{path}: {error.strerror or error}")
+    return list(dict.fromkeys(out))
+
+
 def verify_checksums(survey) -> list[Finding]:
     """Read every local file through and compare it with the DATASUM and CHECKSUM cards that it has."""
     out = []

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from galbatch.cutouts.error_floor import floor_variance
 from galbatch.cutouts.neighbours import find_neighbours
 from galbatch.cutouts.place import Place, place
 from galbatch.cutouts.resample import input_size, resample_acf, resample_labels, resample_psf, resample_stamps
@@ -165,20 +166,48 @@ def _finish(survey, band: str, rows, cut: _Cut) -> tuple[BandStamps, np.ndarray]
     psf, ids, psf_flags, psf_scale = _psfs(survey, band, rows, cut.place, step, cut.why)
     unusable = (psf_flags & Flag.PSF_BAD) != 0
     bad = bad | unusable[:, None, None] | _beyond(rows.get("stamp_arcsec"), geometry, data.shape)
+    delivered = geometry.delivered_scale_arcsec
+    white, floor = _floors(survey, band, cut.place.tile, (data, var, bad, psf), psf_scale / delivered)
     with np.errstate(invalid="ignore"):
-        sigma = np.sqrt(np.where(bad, np.inf, var)).astype(np.float32)
+        sigma = np.sqrt(np.where(bad, np.inf, var + white)).astype(np.float32)
     found = find_neighbours(
         data, sigma, bad, segmap, rows.get("segmap_id"), 1.0 if acf is None else float(acf.sum())
     )
     mask = bad | found.near if survey.config.neighbours == "mask" else bad
     sigma[mask] = np.inf
     wcs = _wcs(survey, band, rows, cut, data.shape[1:], step)
-    columns = {**found.columns, "valid_frac": (~mask).mean(axis=(1, 2)).astype(np.float32)}
-    delivered = geometry.delivered_scale_arcsec
+    columns = {
+        **found.columns,
+        "valid_frac": (~mask).mean(axis=(1, 2)).astype(np.float32),
+        "error_floor": floor.astype(np.float32),
+    }
     stamps = BandStamps(
-        band, data, sigma, mask, found.seg, psf, ids, delivered, psf_scale, wcs, acf, geometry.ratio, columns
+        band,
+        data,
+        sigma,
+        mask,
+        found.seg,
+        psf,
+        ids,
+        delivered,
+        psf_scale,
+        wcs,
+        acf,
+        geometry.ratio,
+        columns,
+        np.sqrt(white).astype(np.float32),
     )
     return stamps, flags | found.flags | psf_flags | _approximate(survey, band, cut.place)
+
+
+def _floors(survey, band: str, tiles, stamps: tuple, psf_step: float) -> tuple[np.ndarray, np.ndarray]:
+    """Variance (n, h, w) and size (n,) of the error floor, as each source's tile has it."""
+    white, floor = np.zeros(stamps[0].shape), np.zeros(len(tiles))
+    for name in sorted(set(tiles) - {""}):
+        m = np.nonzero(tiles == name)[0]
+        setting = survey.tile(band, name).config.error_floor
+        white[m], floor[m] = floor_variance(setting, *(a[m] for a in stamps), psf_step)
+    return white, floor
 
 
 def _beyond(stamp_arcsec, geometry, shape) -> np.ndarray:

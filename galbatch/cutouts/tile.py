@@ -17,7 +17,7 @@ from galbatch.cutouts.images import ImagePool, OpenImage
 from galbatch.cutouts.layout import PLANES
 from galbatch.cutouts.psf import PsfProvider
 from galbatch.cutouts.units import njy_per_unit, states_flux_unit
-from galbatch.cutouts.variance import exposure_boxes, gain_of, poisson, psf_variance, scale_sky, variance
+from galbatch.cutouts.variance import exposure_boxes, gain_of, poisson, scale_sky, variance
 from galbatch.errors import ConfigError, InputError
 
 
@@ -109,8 +109,6 @@ class Tile:
                 exposure, good = exposure_boxes(self.images["exp"], y0, x0, h, w, self.gain.sample)
                 ok &= good
                 var = var + poisson(sci, exposure, self.gain)
-            if self.config.psf_error and not raw_var:
-                var = var + psf_variance(sci, self.config.psf_error)
             masked, saturated, good = self._masks(sci, y0, x0)
             ok &= good
             weight, segmap = ~np.isfinite(var), None

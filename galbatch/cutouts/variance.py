@@ -112,13 +112,6 @@ def photon_noise(var: np.ndarray, light: np.ndarray, usable: np.ndarray, v0: flo
     return (var[bright] - v0) / light[bright]
 
 
-def psf_variance(sci: np.ndarray, psf_error: float) -> np.ndarray:
-    """(n, h, w) variance of a model whose PSF is wrong by ``psf_error`` of the light of a pixel, the mean of
-    3 x 3."""
-    light = ndimage.uniform_filter(np.nan_to_num(sci.astype(np.float64)), (0, 3, 3))
-    return (psf_error * np.maximum(light, 0.0)) ** 2
-
-
 def poisson(sci: np.ndarray, exposure: np.ndarray, gain: Gain) -> np.ndarray:
     """(n, h, w) variance of the source's photons; inf where the exposure is not positive."""
     effective = gain.phot_scale * exposure.astype(np.float64)

@@ -1,11 +1,13 @@
 """Inverse noise covariance: white with a sigma map, or stationary correlation modulated by the sigma map.
 
-``N = S C S`` restricted to valid pixels, S = diag(sigma), C a Toeplitz matrix of the autocorrelation ``noise_acf``.
+``N = S (F C F + 1 - F^2) S`` restricted to valid pixels, S = diag(sigma), C a Toeplitz matrix of the autocorrelation ``noise_acf``,
+F = diag(the fraction of sigma that is correlated).
 Masked pixels are left out of N, which is not the same as leaving them out of its inverse (that would be over-confident).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,22 +32,24 @@ class WhiteNoise:
     quick_precision = precision
 
     @property
-    def mean_precision(self) -> torch.Tensor:
-        """(b, 1, c, 1, 1) mean over all pixels of the stamp, masked ones counting zero."""
-        return self.weight.mean((-1, -2), keepdim=True)
+    def precisions(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The correlated and the white part of ``weight``."""
+        return torch.zeros_like(self.weight), self.weight
 
-    def sample(self, normal: torch.Tensor) -> torch.Tensor:
-        """Noise of this covariance from standard normals (b, k, c, h, w); zero where masked."""
-        return normal * torch.where(self.weight > 0, self.weight, torch.inf).rsqrt()
+    def sample(self, normal: Callable) -> torch.Tensor:
+        """Noise (b, k, c, h, w) of this covariance, zero where masked; ``normal(c, h, w)`` draws standard normals."""
+        return normal(*self.weight.shape[2:]) * torch.where(self.weight > 0, self.weight, torch.inf).rsqrt()
 
 
 @dataclass(frozen=True)
 class CorrelatedNoise:
-    """Stationary correlation under a sigma map. ``power`` (1, 1, c, P, Q): DFT of the autocorrelation on a padded grid."""
+    """Stationary correlation under a sigma map. ``power`` (1, 1, c, P, Q): DFT of the autocorrelation on a padded ``grid``;
+    ``fraction`` (b, 1, c, h, w) or one: F, the fraction of sigma that is correlated."""
 
     weight: torch.Tensor
     power: torch.Tensor
     grid: tuple[int, int]
+    fraction: torch.Tensor
 
     @property
     def _isigma(self):
@@ -53,7 +57,8 @@ class CorrelatedNoise:
 
     def _filter(self, u, spectrum):
         h, w = u.shape[-2:]
-        return torch.fft.irfft2(torch.fft.rfft2(u, s=self.grid) * spectrum, s=self.grid)[..., :h, :w]
+        filtered = torch.fft.irfft2(torch.fft.rfft2(u * self.fraction, s=self.grid) * spectrum, s=self.grid)[..., :h, :w]
+        return self.fraction * filtered + (1 - self.fraction**2) * u
 
     def precision(self, u: torch.Tensor) -> torch.Tensor:
         """N^-1 u by conjugate gradients in the whitened variable, preconditioned by the inverse noise power."""
@@ -78,19 +83,22 @@ class CorrelatedNoise:
         return x * self._isigma
 
     def quick_precision(self, u: torch.Tensor) -> torch.Tensor:
-        """N^-1 u as if no pixel were masked and no edge near: S^-1 C^-1 S^-1 u."""
+        """N^-1 u as if no pixel were masked and no edge near: S^-1 (F C^-1 F + 1 - F^2) S^-1 u."""
         return self._filter(u * self._isigma, 1 / self.power) * self._isigma
 
     @property
-    def mean_precision(self) -> torch.Tensor:
-        """(b, 1, c, 1, 1): of the white part; the frequency dependence is in ``power``."""
-        return self.weight.mean((-1, -2), keepdim=True)
+    def precisions(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The correlated and the white part of ``weight``."""
+        return self.weight * self.fraction**2, self.weight * (1 - self.fraction**2)
 
-    def sample(self, normal: torch.Tensor) -> torch.Tensor:
-        """Noise of this covariance from standard normals on the padded grid (b, k, c, P, Q'), cropped to the stamp."""
-        h, w = self.weight.shape[-2:]
-        coloured = torch.fft.irfft2(torch.fft.rfft2(normal) * self.power.sqrt(), s=normal.shape[-2:])[..., :h, :w]
-        return coloured * torch.where(self.weight > 0, self.weight, torch.inf).rsqrt()
+    def sample(self, normal: Callable) -> torch.Tensor:
+        """Noise (b, k, c, h, w) of this covariance, zero where masked; ``normal(c, h, w)`` draws standard normals."""
+        c, h, w = self.weight.shape[2:]
+        spectrum = torch.fft.rfft2(normal(c, *self.grid)) * self.power.sqrt()
+        noise = self.fraction * torch.fft.irfft2(spectrum, s=self.grid)[..., :h, :w]
+        if self.fraction.ndim:
+            noise = noise + (1 - self.fraction**2).sqrt() * normal(c, h, w)
+        return noise * torch.where(self.weight > 0, self.weight, torch.inf).rsqrt()
 
 
 def acf_power(acf: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
@@ -103,11 +111,12 @@ def acf_power(acf: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     return np.maximum(power, POWER_FLOOR * acf[:, r, r][:, None, None])
 
 
-def noise_model(weight: torch.Tensor, noise_acf: np.ndarray | None = None):
-    """The noise of stamps with ``weight`` (b, 1, c, h, w) = 1 / sigma^2 (zero where masked) and autocorrelation (c, r, r)."""
+def noise_model(weight: torch.Tensor, noise_acf: np.ndarray | None = None, fraction: torch.Tensor | None = None):
+    """The noise of stamps with ``weight`` (b, 1, c, h, w) = 1 / sigma^2 (zero where masked) and autocorrelation (c, r, r), of which
+    ``fraction`` of sigma (like ``weight``; None: all) is correlated."""
     if noise_acf is None:
         return WhiteNoise(weight)
     r = noise_acf.shape[-1] // 2
     grid = tuple(next_fast_len(n + r, real=True) for n in weight.shape[-2:])
     power = torch.from_numpy(acf_power(noise_acf.astype(np.float64), grid)).to(weight.device, weight.dtype)
-    return CorrelatedNoise(weight, power[None, None], grid)
+    return CorrelatedNoise(weight, power[None, None], grid, weight.new_ones(()) if fraction is None else fraction)

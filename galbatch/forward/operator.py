@@ -47,7 +47,8 @@ class ForwardModel:
         z = z[..., m : m + n * h, m : m + n * w]
         return z if n == 1 else z.unflatten(-2, (h, n)).unflatten(-1, (w, n)).sum((-1, -3))
 
-    def _from_detector(self, u, grid):
+    def from_detector(self, u: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """Each detector pixel's value (..., h, w) in its fine pixels, on a grid that begins with the margin; zero outside."""
         n, m = self.oversample, self.margin
         h, w = self.stamp
         if n > 1:
@@ -58,7 +59,7 @@ class ForwardModel:
 
     def adjoint(self, u: torch.Tensor) -> torch.Tensor:
         """A^T u."""
-        z = self._from_detector(u, self.grid)
+        z = self.from_detector(u, self.grid)
         z = torch.fft.irfft2(torch.fft.rfft2(z) * self.otf.conj(), s=self.grid)
         return z[..., : self.fine[0], : self.fine[1]]
 
@@ -76,28 +77,39 @@ class ForwardModel:
         return x[..., m : m + n * self.stamp[0], m : m + n * self.stamp[1]]
 
     def circulant_precision(self) -> torch.Tensor:
-        """(b, 1, c, H, W // 2 + 1): spectrum on the fine grid of the stationary part of A^T N^-1 A.
+        """(b, 1, c, H, W // 2 + 1): spectrum on the fine grid of the stationary part of A^T N^-1 A, as if every pixel had the mean
+        precision of the stamp (masked pixels count zero)."""
+        return self.stationary_precision(*(part.mean((-1, -2), keepdim=True) for part in self.noise.precisions))
 
-        Used to precondition: |h|^2 with the pixel sum, times the mean precision (and the inverse noise power).
-        """
+    def stationary_precision(self, correlated: torch.Tensor, white: torch.Tensor) -> torch.Tensor:
+        """The spectrum of A^T N^-1 A if every pixel had these precisions (b, 1, c, 1, 1): |h|^2 with the pixel sum, times the
+        precision, of the correlated part over the noise power."""
         power = self.otf_fine.abs() ** 2
         n = self.oversample
         fy, fx = np.fft.fftfreq(self.fine[0]), np.fft.rfftfreq(self.fine[1])
         if n > 1:
             box = (_dirichlet(fy, n)[:, None] * _dirichlet(fx, n)[None, :]) ** 2
             power = power * torch.as_tensor(box, dtype=power.dtype, device=power.device)
-        mean = self.noise.mean_precision * n**2  # D^T D averages n^4 squared sums over n^2 phases
         spectrum = getattr(self.noise, "power", None)
         if spectrum is not None:
             iy = np.rint(np.abs((fy * n + 0.5) % 1 - 0.5) * self.noise.grid[0]).astype(int) % self.noise.grid[0]
             ix = np.rint(np.abs((fx * n + 0.5) % 1 - 0.5) * self.noise.grid[1]).astype(int)
-            mean = mean / spectrum[..., iy, :][..., np.minimum(ix, spectrum.shape[-1] - 1)]
-        return power * mean
+            correlated = correlated / spectrum[..., iy, :][..., np.minimum(ix, spectrum.shape[-1] - 1)]
+        return power * (correlated + white) * n**2  # D^T D averages n^4 squared sums over n^2 phases
 
 
 def _dirichlet(f: np.ndarray, n: int) -> np.ndarray:
     """Transfer of the mean over n fine pixels at frequency f (cycles per fine pixel)."""
     return np.sinc(n * f) / np.sinc(f)
+
+
+def _correlated(obs: Observation, device) -> torch.Tensor | None:
+    """(b, 1, c, h, w) fraction of sigma that is correlated from pixel to pixel; None where all of it is."""
+    if obs.sigma_white is None:
+        return None
+    with np.errstate(invalid="ignore"):
+        white = np.where(obs.valid, obs.sigma_white / obs.sigma, 0).clip(0, 1)
+    return torch.from_numpy(np.sqrt(1 - white**2)[:, None]).to(device)
 
 
 def forward_model(obs: Observation, oversample: int = 1, margin: int = 0, multiple_of: int = 1,
@@ -123,6 +135,6 @@ def forward_model(obs: Observation, oversample: int = 1, margin: int = 0, multip
     otf, otf_fine = (
         (cache or _CACHE).get(psf, psf_scale, fine_scale, g, target_fwhm_pix, device).unflatten(0, (b, 1, c))
         for g in (grid, fine))
-    noise = noise_model(torch.from_numpy(weight).to(device), obs.noise_acf)
+    noise = noise_model(torch.from_numpy(weight).to(device), obs.noise_acf, _correlated(obs, device))
     model = ForwardModel(otf, otf_fine, noise, oversample, margin, fine, (h, w), grid)
     return torch.from_numpy(data).to(device), model

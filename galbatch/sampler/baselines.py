@@ -33,7 +33,7 @@ class Dps:
         residual = self.data - self.model.apply(d)
         weighted = self.model.noise.precision(residual)
         length = (residual * weighted).sum((-1, -2, -3), keepdim=True).sqrt().clamp_min(1e-30)
-        sky = self.model.noise.mean_precision.mean(2, keepdim=True).clamp_min(1e-30).rsqrt()
+        sky = sum(self.model.noise.precisions).mean((-1, -2, -3), keepdim=True).clamp_min(1e-30).rsqrt()
         gradient = jacobian_product(self.denoise, x, sigma, d, self.model.adjoint(weighted))
         return d + self.strength / self.step_share * sky * gradient / length
 

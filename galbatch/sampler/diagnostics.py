@@ -18,6 +18,8 @@ from scipy.stats import chi2 as chi2_distribution
 
 SCALES_PIX = (0.0, 0.7, 1.4, 2.8)  # sigmas of Gaussians in fine pixels: bands are their differences
 FOOTPRINT_SN = 1.0
+FLAG_P = 1e-4
+TOLERANCE = 0.05  # no error map is known better: a smaller deviation is not flagged, however significant
 
 
 def chi2_of_draws(model, data, x):
@@ -27,24 +29,28 @@ def chi2_of_draws(model, data, x):
     return (residual * model.noise.precision(residual)).sum((-1, -2)) / n.clamp_min(1), n
 
 
-def chi2_p_value(model, data, x, chi2_mean, n_valid) -> np.ndarray:
-    """(b, c) two-sided p-value of the residuals, whole stamp and footprint."""
-    def two_sided(total, n):
-        upper, lower = chi2_distribution.sf(total, n), chi2_distribution.cdf(total, n)
-        return np.minimum(1, 2 * np.minimum(upper, lower))
-
-    n = n_valid.cpu().numpy()
-    whole = two_sided(chi2_mean.cpu().numpy() * n, np.maximum(n, 1))
+def chi2_misfit(model, data, x, chi2_mean, n_valid) -> tuple[np.ndarray, np.ndarray]:
+    """(b, c) two-sided p-value of the residuals, whole stamp and footprint, and whether either deviates from one by more than chance
+    and more than ``TOLERANCE``."""
     weight = model.noise.weight
     image = model.apply(x)
     footprint = (image.nanmean(1, keepdim=True) ** 2 * weight > FOOTPRINT_SN**2).float()
-    residual = data - image
-    white = (residual.square() * weight * footprint).nansum((-1, -2)).mean(1).cpu().numpy()
+    white = ((data - image).square() * weight * footprint).nansum((-1, -2)).mean(1).cpu().numpy()
     count = footprint.sum((-1, -2))[:, 0].cpu().numpy()
     inflation = _footprint_inflation(model.noise)
-    core = two_sided(white / inflation, np.maximum(count / inflation, 1))
+    n = n_valid.cpu().numpy()
+    whole = _two_sided(chi2_mean.cpu().numpy(), n)
+    core = np.where(count >= 8, _two_sided(white / np.maximum(count, 1), count / inflation), 1)
+    off = [(p < FLAG_P) & (np.abs(c - 1) > TOLERANCE) for p, c in
+           ((whole, chi2_mean.cpu().numpy()), (core, white / np.maximum(count, 1)))]
     p = np.where(count >= 8, np.minimum(1, 2 * np.minimum(whole, core)), whole)
-    return np.where(n > 0, p, np.nan)
+    return np.where(n > 0, p, np.nan), (n > 0) & (off[0] | off[1])
+
+
+def _two_sided(chi2, n):
+    """p-value of a chi2 per degree of freedom."""
+    n = np.maximum(n, 1)
+    return np.minimum(1, 2 * np.minimum(chi2_distribution.sf(chi2 * n, n), chi2_distribution.cdf(chi2 * n, n)))
 
 
 def _footprint_inflation(noise) -> float:
@@ -72,11 +78,7 @@ def prior_driven_map(model, x, mean):
     information = model.circulant_precision()[:, 0]
     weight = model.noise.weight[:, 0]
     local = weight / weight.mean((-1, -2), keepdim=True).clamp_min(1e-30)
-    n = model.oversample
-    if n > 1:
-        local = local.repeat_interleave(n, -1).repeat_interleave(n, -2)
-    full = torch.zeros_like(mean)
-    model.crop(full).copy_(local)
+    full = model.from_detector(local, shape)
     draws = x.shape[1]
     coverage = _filtered(full, _blur(shape, SCALES_PIX[-1], x.device)).clamp_min(1e-6)
     weights, amplitudes = [], []

@@ -63,7 +63,7 @@ def gaussian_draw(model: ForwardModel, data, solver: Solver, mean, spectrum, nor
     rule: a draw of the law, its data with noise, and the correction by the misfit."""
     grid = model.fine
     z = mean + torch.fft.irfft2(torch.fft.rfft2(normal(data.shape[2], *grid)) * spectrum.sqrt(), s=grid)
-    y = model.apply(z) + model.noise.sample(normal(data.shape[2], *getattr(model.noise, "grid", model.stamp)))
+    y = model.apply(z) + model.noise.sample(normal)
     return z + solver.correction(spectrum, model.adjoint(model.noise.precision(data - y)), exact=True)
 
 
@@ -105,6 +105,7 @@ class PosteriorDenoiser:
         return gaussian_draw(self.model, self.data, self.solver, self.denoise(x, sigma), v, self.normal)
 
     def _matched(self, x, sigma):
+        self.solver.worst = None  # each level puts right what the one before left: the last one counts
         d, s = self.denoise(x, sigma), _wide(sigma)
         v = torch.minimum(SPECTRUM_FACTOR * self.spectra.residual_at(sigma), s**2)
         q, remainder = self.model.normal, self.solver.remainder

@@ -10,9 +10,10 @@ import torch
 from galbatch.errors import ConfigError, InputError
 from galbatch.forward import ForwardModel, forward_model, smoothed_peak_scale
 from galbatch.sampler.baselines import DiffPir, Dps, Mmps
-from galbatch.sampler.diagnostics import chi2_of_draws, chi2_p_value, prior_driven_map
+from galbatch.sampler.diagnostics import chi2_misfit, chi2_of_draws, prior_driven_map
 from galbatch.sampler.guidance import PosteriorDenoiser, gaussian_draw
 from galbatch.sampler.integrate import EXTRAPOLATION, LAST_DENOISING, sde_dpmpp_2m
+from galbatch.sampler.precondition import count_levels, local_precision
 from galbatch.sampler.prior import CountedDenoiser, prior_field
 from galbatch.sampler.random import Normals
 from galbatch.sampler.schedule import MODES, Mode, levels_of, noise_level
@@ -21,7 +22,6 @@ from galbatch.sampler.spectra import Spectra, card_spectra, measure_spectra
 from galbatch.types import Flag, Observation, Posterior
 
 CONVENTIONS = ("smoothed_peak", "data", "none")  # the last two: x is in the unit of the data
-CHI2_FLAG_P = 1e-4
 SOLVER_FLAG = 0.1
 GATE = 6.0  # standard deviations of chi2 beyond which a draw is run again
 RERUN_STAGE = 1 << 20  # first random stage of a second attempt
@@ -81,7 +81,8 @@ def _subset(obs: Observation, rows, band) -> Observation:
     bands = slice(band, band + 1) if isinstance(band, int) else band
     return Observation(obs.data[rows, bands], obs.sigma[rows, bands], obs.psf[rows, bands],
                        None if obs.mask is None else obs.mask[rows, bands], obs.pixel_scale_arcsec, obs.psf_scale_arcsec,
-                       None if obs.noise_acf is None else obs.noise_acf[bands])
+                       None if obs.noise_acf is None else obs.noise_acf[bands],
+                       None if obs.sigma_white is None else obs.sigma_white[rows, bands])
 
 
 class _SpectraOnce:
@@ -109,11 +110,12 @@ class _Problem:
     spectra: Spectra
     rho: torch.Tensor
     bright: torch.Tensor
+    levels: int
     sigma_min: float
 
     def run(self, mode: Mode, normals: Normals):
         """(draws, evaluations of a draw, solver residual (b, k))."""
-        solver = Solver(self.model, mode.iterations)
+        solver = Solver(self.model, mode.iterations, self.levels)
         denoise = CountedDenoiser(self.prior)
         guided = mode.guided(float(self.rho.min()), self.spectra.max_sd)
         bright = bool(self.bright[0])
@@ -123,7 +125,6 @@ class _Problem:
             posterior = PosteriorDenoiser(denoise, self.model, self.data, self.spectra, solver, guided, mode.products,
                                           normals.draw if bright else None)
             warm = gaussian_draw(self.model, self.data, solver, self.spectra.mean, self.spectra.prior[None, None], normals.draw)
-            solver.worst = None  # later levels put right what the start leaves
             x = sde_dpmpp_2m(posterior, warm + self._first(levels, normals), levels, lambda: normals.draw(*shape),
                              last=1.0 if bright else LAST_DENOISING)
         else:
@@ -162,10 +163,11 @@ def _sample(prior, obs, draws, mode, oversample, seed, ids, spectra_of) -> dict[
                                 float(prior_field(prior, "target_fwhm_pix")), scale, device)
     spectra = spectra_of(model.fine)
     rho, bright = noise_level(spectra, model.circulant_precision())
-    steps = np.array([2 * mode.guided(float(r), spectra.max_sd) + bool(b) for r, b in zip(rho, bright, strict=True)])
-    if len(set(steps)) > 1:  # one schedule at a time, so that a source's schedule does not depend on the others
-        return _by_steps(prior, obs, draws, mode, oversample, seed, ids, spectra_of, steps)
-    problem = _Problem(prior, data, model, spectra, rho, bright, float(prior_field(prior, "sigma_min")))
+    levels = count_levels(local_precision(model)).tolist()
+    kinds = [(mode.guided(float(r), spectra.max_sd), bool(b), n) for r, b, n in zip(rho, bright, levels, strict=True)]
+    if len(set(kinds)) > 1:  # one schedule and one preconditioner at a time, so that a source's do not depend on the others
+        return _by_kind(prior, obs, draws, mode, oversample, seed, ids, spectra_of, kinds)
+    problem = _Problem(prior, data, model, spectra, rho, bright, levels[0], float(prior_field(prior, "sigma_min")))
     x, evaluations, residual = problem.run(mode, Normals(seed, ids, range(draws), device))
     spent = np.full(b, float(evaluations))
     chi2, n_valid = chi2_of_draws(model, data, x)
@@ -181,14 +183,11 @@ def _sample(prior, obs, draws, mode, oversample, seed, ids, spectra_of) -> dict[
     return _summary(x, problem, chi2, n_valid, scale, usable, spent, residual)
 
 
-def _by_steps(prior, obs, draws, mode, oversample, seed, ids, spectra_of, steps):
-    order = np.argsort(steps, kind="stable")
-    parts = []
-    for value in sorted(set(steps)):
-        rows = np.flatnonzero(steps == value)
-        chosen = [ids[i] for i in rows]
-        parts.append(_sample(prior, _subset(obs, rows, slice(None)), draws, mode, oversample, seed, chosen, spectra_of))
-    back = np.argsort(order)
+def _by_kind(prior, obs, draws, mode, oversample, seed, ids, spectra_of, kinds):
+    groups = [[i for i, own in enumerate(kinds) if own == kind] for kind in sorted(set(kinds))]
+    parts = [_sample(prior, _subset(obs, rows, slice(None)), draws, mode, oversample, seed, [ids[i] for i in rows], spectra_of)
+             for rows in groups]
+    back = np.argsort(sum(groups, []))
     return {name: values[back] for name, values in _join(parts, axis=0).items()}
 
 
@@ -198,10 +197,10 @@ def _summary(x, problem, chi2, n_valid, scale, usable, spent, residual):
     mean, std = x.nanmean(1), _nanstd(x)
     driven, fraction = prior_driven_map(problem.model, x, mean)
     chi2_mean = torch.where(finite[..., None], chi2, torch.nan).nanmean(1)
-    p = chi2_p_value(problem.model, problem.data, x, chi2_mean, n_valid[:, 0])
+    p, misfit = chi2_misfit(problem.model, problem.data, x, chi2_mean, n_valid[:, 0])
     flags = np.zeros(len(usable), np.int64)
     flags |= np.where(~finite.all(1).cpu().numpy(), int(Flag.SAMPLER_NONFINITE), 0)
-    flags |= np.where(np.nan_to_num(p, nan=1).min(1) < CHI2_FLAG_P, int(Flag.SAMPLER_CHI2), 0)
+    flags |= np.where(misfit.any(1), int(Flag.SAMPLER_CHI2), 0)
     flags |= np.where(residual.amax(1).cpu().numpy() > SOLVER_FLAG, int(Flag.SOLVER), 0)
     flags |= np.where(np.nan_to_num(fraction.cpu().numpy()).max(1) > 0.5, int(Flag.PRIOR_DRIVEN), 0)
     unit = np.asarray(scale, np.float32)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 
 from galbatch.forward import ForwardModel
-
+from galbatch.sampler.precondition import Preconditioner
 
 FLOAT_FLOOR = 1e-4  # of the first residual: what float32 can still gain
 
@@ -23,24 +23,25 @@ class Solver:
     """Solves for one observation.
 
     An error e of a solution is measured against the spread that the solve itself implies, sqrt(e^T (1/v + Q) e / n), n the number
-    of unknowns: ``tolerance`` is where iterations end, ``worst`` (b, k) the largest that was left.
+    of unknowns: ``tolerance`` is where iterations end, ``worst`` (b, k) the largest that was left. ``levels``: of the preconditioner.
     """
 
     model: ForwardModel
     iterations: int = 60
+    levels: int = 1
     tolerance: float = 3e-2
     worst: torch.Tensor | None = None
     iterations_done: int = 0
-    _circulant: torch.Tensor = field(init=False)
+    _precondition: Preconditioner = field(init=False)
 
     def __post_init__(self):
-        self._circulant = self.model.circulant_precision()
+        self._precondition = Preconditioner(self.model, self.levels)
         w = self.model.fine[1]
-        twice = torch.full((w // 2 + 1,), 2.0, device=self._circulant.device)
+        twice = torch.full((w // 2 + 1,), 2.0, device=self.model.otf_fine.device)
         twice[0] = 1
         if w % 2 == 0:
             twice[-1] = 1
-        self._unknowns = self._circulant.shape[2] * self.model.fine[0] * w
+        self._unknowns = self.model.otf_fine.shape[2] * self.model.fine[0] * w
         self._parseval = twice / (self.model.fine[0] * w)
 
     def _dot(self, a, b):
@@ -54,10 +55,9 @@ class Solver:
         """
         normal = self.model.normal if exact else self.model.quick_normal
         inverse = 1 / v
-        precondition = 1 / (inverse + self._circulant)
         r = torch.fft.rfft2(r)
         c = torch.zeros_like(r)
-        z = precondition * r
+        z = self._precondition(inverse, r)
         p, rz = z, self._dot(r, z)
         start = rz.clamp_min(1e-30)
         limit = (FLOAT_FLOOR**2 * start).clamp_min(self.tolerance**2 * self._unknowns)
@@ -69,7 +69,7 @@ class Solver:
             a = torch.where(active, rz / self._dot(p, kp).clamp_min(1e-30), 0.0)
             c = torch.addcmul(c, a, p)
             r = torch.addcmul(r, -a, kp)
-            z = precondition * r
+            z = self._precondition(inverse, r)
             new = self._dot(r, z)
             p, rz = torch.addcmul(z, new / rz.clamp_min(1e-30), p), torch.where(active, new, rz)
             self.iterations_done += 1

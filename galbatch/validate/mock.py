@@ -74,11 +74,9 @@ def make_mocks(prior, n: int, seed: int = SEED, correlated: bool = False, sn_ran
     clean, truth = clean * unit[:, None, None, None], stamps * unit[:, None, None, None, None]
     sigma = np.sqrt(ramp**2 + clean.clip(min=0) * rng.uniform(0, 0.1, (n, 1, 1, 1)))
     acf = ACF[None] if correlated else None
-    noisy = Observation(blank, sigma, psf, mask, noise_acf=acf)
-    noise = forward_model(noisy, 1)[1].noise
-    shape = getattr(noise, "grid", (STAMP, STAMP))
-    data = clean + noise.sample(torch.from_numpy(rng.standard_normal((n, 1, 1, *shape)).astype(np.float32)))[:, 0].numpy()
-    data = np.where(mask, np.nan, data)
+    noise = forward_model(Observation(blank, sigma, psf, mask, noise_acf=acf), 1)[1].noise
+    added = noise.sample(lambda *shape: torch.from_numpy(rng.standard_normal((n, 1, *shape)).astype(np.float32)))
+    data = np.where(mask, np.nan, clean + added[:, 0].numpy())
     image = truth[:, 0, 0, margin : margin + STAMP, margin : margin + STAMP].astype(np.float32)
     return MockSet(Observation(data, sigma, psf, mask, noise_acf=acf), image, sn, fwhm, _half_light(image))
 

@@ -158,20 +158,40 @@ def test_measured_scale_on_a_mosaic_with_photon_noise(tmp_path):
     assert ratio[24, 24] == pytest.approx(1.0, abs=0.03)
 
 
-def test_psf_error_adds_a_fraction_of_the_light(tmp_path):
+def floor_of(tmp_path, image, setting, sigma=1.0):
+    """The central stamp of an image cut with ``error_floor = setting``."""
+    text = f'noise_acf = "none"\nerror_floor = {setting}'
+    survey = open_survey(simple_survey(tmp_path, image, np.full(image.shape, sigma, "f4"), text))
+    return survey.cut(sources([50], [50], wcs_of(100, 100)), 64).bands[0]
+
+
+def test_an_error_floor_adds_a_white_fraction_of_the_light(tmp_path):
     image = np.zeros((100, 100), np.float32)
     image[40:60, 40:60] = 50.0
-    text = 'noise_acf = "none"\npsf_error = 0.1'
-    stamp = open_survey(simple_survey(tmp_path, image, np.full(image.shape, 2.0, "f4"), text)).cut(
-        sources([50], [50], wcs_of(100, 100)), 32
-    ).bands[0]
-    assert stamp.sigma[0, 16, 16] == pytest.approx(np.sqrt(4.0 + 25.0), rel=1e-6)
-    assert stamp.sigma[0, 2, 2] == pytest.approx(2.0, rel=1e-6)
+    stamp = floor_of(tmp_path, image, 0.1, sigma=2.0)
+    assert stamp.sigma[0, 32, 32] == pytest.approx(np.sqrt(4.0 + 25.0), rel=1e-6)
+    assert stamp.sigma_white[0, 32, 32] == pytest.approx(5.0, rel=1e-6)
+    assert stamp.sigma[0, 2, 2] == pytest.approx(2.0, rel=1e-6) and stamp.sigma_white[0, 2, 2] == 0
+    assert stamp.columns["error_floor"][0] == pytest.approx(0.1)
 
 
-def test_a_psf_error_must_be_a_fraction(tmp_path):
-    path = simple_survey(tmp_path, np.zeros((100, 100), "f4"), np.ones((100, 100), "f4"), "psf_error = 2.0")
-    with pytest.raises(ConfigError, match="psf_error"):
+@pytest.mark.parametrize("error", [0.0, 0.02, 0.05])
+def test_an_error_floor_is_measured_where_no_light_of_the_source_can_be(tmp_path, error):
+    """Galaxies of S/N 300 blurred by the PSF, with errors in proportion to their light."""
+    floors = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        truth = np.zeros((100, 100), np.float64)
+        add_galaxy(truth, 50, 50, flux=30000.0 * (1 + seed), fwhm=6.0 + seed)
+        image = truth * (1 + error * rng.standard_normal(truth.shape)) + rng.standard_normal(truth.shape)
+        floors.append(float(floor_of(tmp_path, image.astype("f4"), '"measure"').columns["error_floor"][0]))
+    assert np.mean(floors) == pytest.approx(error, rel=0.15, abs=0.002), floors
+
+
+@pytest.mark.parametrize("value", ["2.0", '"much"'])
+def test_an_error_floor_must_be_a_fraction(tmp_path, value):
+    path = simple_survey(tmp_path, np.zeros((100, 100), "f4"), np.ones((100, 100), "f4"), f"error_floor = {value}")
+    with pytest.raises(ConfigError, match="error_floor"):
         open_survey(path)
 
 

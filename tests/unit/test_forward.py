@@ -63,27 +63,48 @@ def acf(c=1, lag=0.5):
     return np.repeat(k[None] / k.max(), c, 0)
 
 
-def test_correlated_precision_is_the_inverse_of_the_valid_block():
-    h = w = 8
-    rng = np.random.default_rng(2)
+def mixed_noise(rng, h, w, mixed):
+    """sigma and mask (h, w), covariance (h w, h w), and the noise model of it; ``mixed``: pixels are white to various degrees."""
     sigma = np.exp(0.3 * rng.standard_normal((h, w)))
     mask = rng.random((h, w)) < 0.2
+    fraction = rng.choice([0.1, 0.6, 1.0], (h, w)) if mixed else np.ones((h, w))
     a = acf()[0]
     r = a.shape[0] // 2
-    cov = np.zeros((h * w, h * w))
+    cov = np.diag(((1 - fraction**2) * sigma**2).ravel())
     for i in range(h * w):
         for j in range(h * w):
             dy, dx = j // w - i // w, j % w - i % w
             if abs(dy) <= r and abs(dx) <= r:
-                cov[i, j] = a[r + dy, r + dx] * sigma.flat[i] * sigma.flat[j]
+                cov[i, j] += a[r + dy, r + dx] * (sigma * fraction).flat[i] * (sigma * fraction).flat[j]
+    wide = lambda u: torch.from_numpy(u[None, None, None].astype(np.float32))  # noqa: E731
+    return mask, cov, noise_model(wide(np.where(mask, 0, sigma**-2)), acf(), wide(fraction) if mixed else None)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_correlated_precision_is_the_inverse_of_the_valid_block(mixed):
+    h = w = 8
+    rng = np.random.default_rng(2)
+    mask, cov, noise = mixed_noise(rng, h, w, mixed)
     v = ~mask.ravel()
     exact = np.linalg.inv(cov[np.ix_(v, v)])
-    weight = torch.from_numpy(np.where(mask, 0, sigma**-2)[None, None, None].astype(np.float32))
     u = rng.standard_normal((1, 1, 1, h, w)).astype(np.float32)
-    got = noise_model(weight, acf()).precision(torch.from_numpy(u)).numpy().ravel()
+    got = noise.precision(torch.from_numpy(u)).numpy().ravel()
     assert (got[~v] == 0).all()
     expected = exact @ u.ravel()[v]
     assert np.linalg.norm(got[v] - expected) < 0.03 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_noise_is_drawn_with_its_covariance(mixed):
+    rng, n = np.random.default_rng(3), 40_000
+    mask, cov, noise = mixed_noise(rng, 5, 6, mixed)
+    drawn = noise.sample(lambda *shape: torch.from_numpy(rng.standard_normal((1, n, *shape)).astype(np.float32)))
+    drawn = drawn.numpy().reshape(n, -1)
+    v = ~mask.ravel()
+    assert (drawn[:, ~v] == 0).all()
+    got, cov = np.cov(drawn[:, v].T), cov[np.ix_(v, v)]
+    error = np.sqrt((np.outer(np.diag(cov), np.diag(cov)) + cov**2) / n)
+    assert (np.abs(got - cov) < 5 * error).all()
 
 
 def test_flux_is_conserved_and_nothing_wraps():

@@ -49,8 +49,8 @@ def simulate(prior, oversample, rng, acf=None, sources=2, snr=10.0):
     blank = Observation(np.zeros(sigma.shape), sigma, psf[None], mask, 0.03, 0.03 / oversample, acf)
     model = forward_model(blank, oversample)[1]
     clean = model.apply(torch.from_numpy(truth.reshape(sources, 1, 1, n, n).astype(np.float32)))[:, 0].numpy()
-    size = getattr(model.noise, "grid", (h, h))
-    noise = model.noise.sample(torch.from_numpy(rng.standard_normal((sources, 1, 1, *size)).astype(np.float32)))[:, 0].numpy()
+    normal = lambda *shape: torch.from_numpy(rng.standard_normal((sources, 1, *shape)).astype(np.float32))  # noqa: E731
+    noise = model.noise.sample(normal)[:, 0].numpy()
     data = np.where(mask, np.nan, clean + noise)  # a masked pixel holds no number that could leak
     return Observation(data, sigma, psf[None], mask, 0.03, 0.03 / oversample, acf), truth
 
