@@ -116,7 +116,9 @@ def default_batch(n_rows: int) -> int:
 
 
 def survey_beside(catalog: str | Path) -> Path:
-    """``<catalogue stem>.toml`` beside the catalogue. Raises ``ConfigError`` when it is not there."""
+    """``<catalogue stem>.toml`` beside the catalogue. Raises ``ConfigError`` when either is not there."""
+    if not Path(catalog).exists():
+        raise ConfigError(f"Catalogue {Path(catalog).absolute()} does not exist. Check the path.")
     path = Path(catalog).absolute().with_suffix(".toml")
     if not path.exists():
         raise ConfigError(

@@ -26,13 +26,10 @@ def check_types(path: str, schema: pa.Schema, pixel_columns: bool = False) -> No
     missing = [c for c in needed if c not in names]
     if missing:
         close = {m: [n for n in names if n.lower() in _ALIASES.get(m, (m,))] for m in missing}
-        hint = "; ".join(f"{m} may be your {v[0]!r}" for m, v in close.items() if v)
+        advice = [f"rename {v[0]!r} to {m}" if v else f"add {m}" for m, v in close.items()]
         raise InputError(
             f"{path} has no column {', '.join(missing)}. It has: {', '.join(names[:30]) or '(none)'}. "
-            f"Rename {hint}."
-            if hint
-            else f"{path} has no column {', '.join(missing)}. It has: "
-            f"{', '.join(names[:30]) or '(none)'}. Add {'it' if len(missing) == 1 else 'them'}."
+            f"To do: {', '.join(advice)}."
         )
     doubles = sorted({n for n in names if names.count(n) > 1})
     if doubles:
@@ -49,8 +46,8 @@ def check_types(path: str, schema: pa.Schema, pixel_columns: bool = False) -> No
 
 _ALIASES = {
     "source_id": ("id", "source_id", "sourceid", "objid", "object_id", "number"),
-    "ra": ("ra", "alpha_j2000", "raj2000", "ra_deg", "alphawin_j2000"),
-    "dec": ("dec", "delta_j2000", "dej2000", "dec_deg", "deltawin_j2000"),
+    "ra": ("ra", "alpha_j2000", "raj2000", "ra_j2000", "ra_deg", "alphawin_j2000", "right_ascension"),
+    "dec": ("dec", "delta_j2000", "dej2000", "dec_j2000", "dec_deg", "deltawin_j2000", "declination"),
 }
 
 

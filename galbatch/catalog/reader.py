@@ -37,7 +37,7 @@ def open_catalog(path: str | Path, pixel_columns: bool = False) -> Catalog:
     """
     path = Path(path).absolute()
     if not path.exists():
-        raise InputError(f"Catalogue {path} does not exist.")
+        raise InputError(f"Catalogue {path} does not exist. Check the path.")
     if not (path.is_file() or path.is_dir()):
         raise InputError(f"Catalogue {path} is not a regular file.")
     suffix = path.suffix.lower() if path.suffix.lower() != ".gz" else Path(path.stem).suffix.lower()
@@ -51,13 +51,17 @@ def open_catalog(path: str | Path, pixel_columns: bool = False) -> Catalog:
         else:
             raise InputError(
                 f"Catalogue {path}: the ending {path.suffix!r} is not known. Use .parquet, .fits, .ecsv, "
-                ".vot or .xml."
+                ".vot or .xml; from CSV: pandas.read_csv(...).to_parquet(...)."
             )
         check_types(str(path), catalog.schema, pixel_columns)
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"Catalogue {path} cannot be read: {type(error).__name__}: {error}.") from error
+        text = f"{type(error).__name__}: {error}".rstrip(".")
+        raise InputError(
+            f"Catalogue {path} cannot be read as a table: {text}. Give a table of sources, in the format "
+            "that its ending says."
+        ) from error
     return catalog
 
 

@@ -144,7 +144,7 @@ def show(findings) -> None:
     console.print(table)
     counts = {level: sum(f.level == level for f in findings) for level in styles}
     verdict = "A run would be pointless." if counts["error"] else "A run can start."
-    console.print(f"{counts['error']} errors, {counts['warn']} warnings. {verdict}")
+    console.print(f"Errors: {counts['error']}, warnings: {counts['warn']}. {verdict}")
 
 
 def _plain(text: str) -> str:

@@ -152,6 +152,9 @@ def _report(error: BaseException, with_traceback: bool) -> int:
     if isinstance(error, GalbatchError):
         _complain(str(error))
         return error.exit_code
+    if isinstance(error, OSError) and error.filename:
+        _complain(f"{error.filename}: {error.strerror}. Check the path, and that you may use it.")
+        return BAD_INPUT
     _complain(f"unexpected {type(error).__name__}: {error}")
     if not with_traceback:
         click.echo(

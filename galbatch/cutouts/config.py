@@ -107,7 +107,7 @@ def load_survey(path: str | Path, bands: list[str] | tuple[str, ...] | None = No
             "under the catalogue's name with the ending .toml."
         ) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"Survey file {path} cannot be read: {error}.") from error
+        raise ConfigError(f"Survey file {path} cannot be read as TOML: {error}.") from error
     check_keys(path, "the survey file", table, SURVEY_KEYS)
     layout = load_layout(table.get("layout", "generic"), path.parent)
     if not table.get("bands"):

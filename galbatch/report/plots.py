@@ -30,10 +30,10 @@ LABELS = {
 # Lines that the literature draws: (quantity planes) -> [(x0, y0, x1, y1, what)].
 LINES = {
     "Gini-M20": [
-        (0.0, 0.33, -3.0, 0.75, "mergers above (Lotz et al. 2008)"),
-        (-1.68, 0.565, -3.0, 0.38, "early types above right"),
+        (0.0, 0.33, -3.0, 0.75, "mergers (Lotz+ 2008)"),
+        (-1.68, 0.565, -3.0, 0.38, "early types right"),
     ],
-    "Concentration-asymmetry": [(1.0, 0.35, 6.0, 0.35, "mergers above (Conselice 2003)")],
+    "Concentration-asymmetry": [(1.0, 0.35, 6.0, 0.35, "mergers (Conselice 2003)")],
 }
 
 
@@ -225,7 +225,15 @@ def _legend_below(fig: figure) -> figure:
     fig.center.remove(legend)
     fig.add_layout(legend, "below")
     legend.update(
-        click_policy="hide", orientation="horizontal", ncols=2, border_line_alpha=0, padding=2, margin=0
+        click_policy="hide",
+        orientation="horizontal",
+        ncols=2,
+        border_line_alpha=0,
+        padding=2,
+        margin=0,
+        spacing=6,
+        label_standoff=2,
+        label_text_font_size="11px",
     )
     return fig
 

@@ -185,7 +185,7 @@ class RunReader:
             return open_survey(
                 SurveyConfig.from_resolved(described), measured=self.run.manifest.get("measured")
             )
-        except (GalbatchError, OSError):
+        except (GalbatchError, OSError, TypeError):  # files gone; or keys of another version of galbatch
             return None
 
 

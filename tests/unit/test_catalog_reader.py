@@ -91,7 +91,7 @@ def test_ids_keep_their_values(tmp_path, ids, values):
         ({"source_id": [1.0, 2.0, 3.0]}, "type double: integers above 2\\^53 lose"),
         ({"source_id": [True, False, True]}, "no identifier"),
         ({"source_id": None}, "no column source_id"),
-        ({"dec": None, "DEJ2000": [1.0, 2.0, 3.0]}, "no column dec.*dec may be your 'DEJ2000'"),
+        ({"dec": None, "DEJ2000": [1.0, 2.0, 3.0]}, "no column dec.*rename 'DEJ2000' to dec"),
         ({"ra": ["10:00:01", "10:00:02", "10:00:03"]}, "ra is of type string.*not sexagesimal"),
         ({"psf_index": ["a", "b", "c"]}, "psf_index is of type string"),
     ],
@@ -170,7 +170,7 @@ def test_damaged_and_unknown_files(tmp_path):
         ("f.parquet", good[:-20] + b"\0" * 20),
     ):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(InputError, match=f"{name} cannot be read"):
+        with pytest.raises(InputError, match=f"{name} cannot be read as a table"):
             open_catalog(tmp_path / name)
     (tmp_path / "g.csv").write_text("source_id,ra,dec\n")
     with pytest.raises(InputError, match=r"'.csv' is not known. Use .parquet"):

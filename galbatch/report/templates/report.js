@@ -14,7 +14,7 @@ window.galbatch = (() => {
     if (low === null || high === null) return text(mid, 4);
     const error = Math.max(high - mid, mid - low);
     const digits = error > 0 ? Math.min(4, Math.max(0, 1 - Math.floor(Math.log10(error)))) : 3;
-    return `${mid.toFixed(digits)} <sup>+${(high - mid).toFixed(digits)}</sup> <sub>-${(mid - low).toFixed(digits)}</sub>`;
+    return `${mid.toFixed(digits)}<span class="pm"><span>+${(high - mid).toFixed(digits)}</span><span>−${(mid - low).toFixed(digits)}</span></span>`;
   }
 
   function escaped(value) {
