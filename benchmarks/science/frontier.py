@@ -5,13 +5,14 @@
 
 Every method gets the same data, PSF, noise and (but the classical ones) network. A peer's budget is the number of evaluations that
 galbatch's default mode took, times 1, 4, ...; an evaluation is a forward pass or a vector-Jacobian product. Each peer's knob is the
-best of a grid on other galaxies, against their truth; galbatch has no knob; Richardson-Lucy and Wiener are stopped by an oracle, at
-the least error against the truth itself. Correctness first: on a Gaussian problem moment matching must find the exact mean.
+best of a grid on other galaxies, against their truth; galbatch has no knob; the classical methods (``classical.py``) are stopped by an
+oracle, at the least error against the truth itself. Correctness first: on a Gaussian problem moment matching must find the exact mean.
 
 One JSON line a method and budget: ``ratio``, the median over galaxies of its error over that of galbatch's default mode on the same
 galaxy, with its bootstrap error; ``nmse`` |mean - truth|^2 / |truth|^2 (median and its bootstrap error), both with the scatter of a
 mean of few draws taken off (the unbiased error of the mean of infinitely many), ``chi2`` of single draws a valid pixel, ``z_rms`` of (truth - mean) / spread where the truth exceeds half the sky noise (1: honest error bars; median over
-galaxies), ``flux_error`` of the mean. Seconds are of the process's CPU time.
+galaxies), ``flux_error`` of the mean; of the mean image in an asinh stretch ``psnr`` (dB) and ``ssim``; ``crps`` over the bright pixels in
+units of the sky noise; ``bias_*`` of the statistics, mean over draws minus truth. Medians over galaxies. Seconds are CPU time.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from classical import at_oracle
 from gaussian_check import check
 from peer_samplers import PEERS, Problem
-from scipy import ndimage
+from skimage.metrics import structural_similarity
 
 from galbatch.bench import environment
+from galbatch.morphology import measure
 from galbatch.prior import load_prior
 from galbatch.sampler import sample_posterior
 from galbatch.types import Observation
@@ -98,7 +101,38 @@ def score(mocks, samples) -> dict:
         "chi2": float(np.nanmedian(chi2(mocks, samples))),
         "z_rms": float(np.sqrt(np.median(z2))) if k > 1 else None,
         "flux_error": float(np.median(flux)),
+        **pictures(truth, mean, sky),
+        "crps": float(np.median([crps(d[:, b], t[b]) / s[0, 0] for d, t, b, s in zip(samples, truth, bright, sky, strict=True)])),
+        **biases(truth, samples),
     }
+
+
+def pictures(truth, mean, sky) -> dict:
+    """PSNR and SSIM of the mean images (n, h, w), both stretched by asinh(x / sky noise), against the range of the truth's."""
+    a, b = np.arcsinh(truth / sky), np.arcsinh(np.nan_to_num(mean) / sky)
+    span = np.ptp(a, axis=(1, 2))
+    psnr = 10 * np.log10(span**2 / ((a - b) ** 2).mean((1, 2)))
+    ssim = [structural_similarity(x, y, data_range=r) for x, y, r in zip(a, b, span, strict=True)]
+    return {"psnr": float(np.median(psnr)), "ssim": float(np.median(ssim))}
+
+
+def crps(draws, truth) -> float:
+    """Continuous ranked probability score of draws (k, n), mean over n; |x - truth| for one draw."""
+    k = len(draws)
+    rank = np.arange(1, k + 1)[:, None]
+    spread = (np.sort(draws, 0) * (2 * rank - k - 1)).sum(0) / max(k * (k - 1), 1)  # E |x - x'| / 2, unbiased
+    return float(np.mean(np.abs(draws - truth).mean(0) - spread))
+
+
+def biases(truth, samples) -> dict:
+    """Median over galaxies of the mean over draws (n, k, h, w) of a statistic minus the truth's."""
+    found = {}
+    exact = measure(truth, 1.0, sky_sigma=0.0, groups=("gini", "cas"))
+    drawn = measure(samples.reshape(-1, *truth.shape[1:]), 1.0, sky_sigma=0.0, groups=("gini", "cas"))
+    for name in ("gini", "m20", "concentration", "asymmetry"):
+        own = np.nanmean(drawn[name].reshape(samples.shape[:2]), 1)
+        found[f"bias_{name}"] = float(np.nanmedian(own - exact[name]))
+    return found
 
 
 def ratio(each, reference) -> dict:
@@ -135,48 +169,6 @@ def to_target(psf, fwhm: float = 2.0, inverse: bool = False):
     return np.fft.rfft2(np.roll(wide, (-half, -half), (0, 1))) / target
 
 
-def classical(mocks):
-    """Richardson-Lucy and Wiener of scikit-image, each at its own oracle's best: [(name, images (n, 1, h, w), seconds an image)]."""
-    found = []
-    for name, restore, strengths in (
-        ("Richardson-Lucy (oracle)", lucy, (2, 4, 8, 16, 32, 64, 128)),
-        ("Wiener (oracle)", wiener, np.logspace(-3, 3, 13)),
-    ):
-        images, start = [], time.process_time()
-        for i, truth in enumerate(mocks.image):
-            obs = one(mocks.obs, i)
-            tries = [restore(obs, strength) for strength in strengths]
-            images.append(min(tries, key=lambda image, truth=truth: ((image - truth) ** 2).sum())[None])
-        found.append((name, np.stack(images), (time.process_time() - start) / (len(images) * len(strengths))))
-    return found
-
-
-def filled(obs: Observation) -> np.ndarray:
-    """The stamp with a median of its surroundings where it is masked."""
-    data = np.nan_to_num(obs.data[0, 0]).astype(float)
-    return np.where(obs.valid[0, 0], data, ndimage.median_filter(data, 5))
-
-
-def to_target_fwhm(image):
-    return ndimage.gaussian_filter(image, 2.0 / 2.3548)
-
-
-def lucy(obs: Observation, iterations: int):
-    from skimage.restoration import richardson_lucy
-
-    lift = 5 * float(np.median(obs.sigma))  # it wants positive data: a pedestal, taken off again
-    psf = obs.psf[0, 0].astype(float)
-    return to_target_fwhm(
-        richardson_lucy((filled(obs) + lift).clip(1e-3), psf, iterations, clip=False) - lift
-    )
-
-
-def wiener(obs: Observation, balance: float):
-    from skimage.restoration import wiener
-
-    return to_target_fwhm(wiener(filled(obs), obs.psf[0, 0].astype(float), balance, clip=False))
-
-
 def rows(options):
     prior = load_prior(options.model, device="cpu")
     mocks = make_mocks(prior, options.galaxies, sn_range=(5.0, 100.0))
@@ -199,7 +191,7 @@ def rows(options):
         }
         default = evaluations if mode == "default" else default
         yield found
-    for name, images, seconds in classical(mocks):
+    for name, images, seconds in at_oracle(mocks):
         yield {"method": name, "evaluations": 0, "seconds": seconds, **score(mocks, images), **common}
     for factor in options.budgets:
         budget = round(factor * default)  # of galbatch's default mode, which came first
