@@ -46,7 +46,7 @@ def merge_catalogue(
     schema = _schema(paths, template or {})
     dtypes = {f.name: _dtype(f.type) for f in schema}
     schema = schema.with_metadata(
-        table_metadata(schema.names, dtypes, FIXED | info, _text_lengths(paths, schema))
+        table_metadata(schema.names, dtypes, info | FIXED, _text_lengths(paths, schema))
     )
     with (
         replacing(paths.catalogue) as tmp,
