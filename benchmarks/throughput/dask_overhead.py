@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from stubs import Sleep
 
 from galbatch.config import ExecutionSettings
 from galbatch.run.cluster import open_cluster
@@ -24,30 +25,6 @@ from galbatch.run.events import Reporter
 from galbatch.run.farm import Farm
 from galbatch.run.stop import StopRequest
 from galbatch.store import PlanBatch
-
-
-class Sleep:
-    """A batch that takes ``seconds`` and returns what a batch returns."""
-
-    def __init__(self, seconds: float):
-        self.seconds = seconds
-
-    def __call__(self, rows: PlanBatch, exclude: dict, attempt: int) -> dict:
-        start = time.perf_counter()
-        time.sleep(self.seconds)
-        took = time.perf_counter() - start
-        return {
-            "batch": rows.batch,
-            "sources": len(rows),
-            "ok": len(rows),
-            "flagged": 0,
-            "failed": 0,
-            "attempt": attempt,
-            "host": "stub",
-            "pid": os.getpid(),
-            "seconds": {"sample": took},
-            "counters": {"draws": 1024},
-        }
 
 
 def measure(workers: int, batches: int, seconds: float) -> dict[str, float]:

@@ -1,12 +1,14 @@
 """How a run scales beyond this machine, measured with stubs: planning, scheduler load, commits, final merge.
 
-    python benchmarks/throughput/scale.py [--rows 1000000] [--stubs 1000] [--out RESULTS.jsonl]
+    python benchmarks/throughput/scale.py [--rows 1000000] [--batch 64] [--stubs 1000] [--out RESULTS.jsonl]
 
-- plan: ``--rows`` rows over 100 tiles through the real plan writer and reader, in a process of its own: seconds and peak memory;
-- scheduler: every batch of that plan through the real ``Farm`` (window, records, retries) to ``--stubs`` workers that answer at
-  once, on one real scheduler process: CPU seconds a batch of scheduler and client, peak memory of both, batches a second;
-- merge: one real part file a batch at the real number of columns (all batches have the same source ids, so that one file serves
-  for all), merged by the real merge in a process of its own.
+- plan: ``--rows`` rows over 100 tiles through the real plan writer and reader, in a process of its own:
+  seconds and peak memory;
+- scheduler: every batch of that plan through the real ``Farm`` (window, records, retries) to ``--stubs``
+  workers that answer at once, on one real scheduler process: CPU seconds a batch of scheduler and client, peak
+  memory of both, batches a second. On another machine each of them would be a GPU;
+- merge: one real part file a batch at the real number of columns (all batches have the same source ids, so
+  that one file serves for all), merged by the real merge in a process of its own.
 
 Prints one table and appends one JSON line. What follows for 10^8 sources is in docs/guide/scale.md.
 """
@@ -14,19 +16,17 @@ Prints one table and appends one JSON line. What follows for 10^8 sources is in 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
-import logging
 import os
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
+from stubs import answer, outside_cluster
 
 from galbatch.bench import environment
 from galbatch.bench.storage import part_columns
@@ -35,10 +35,10 @@ from galbatch.run.cluster import open_cluster
 from galbatch.run.events import Reporter
 from galbatch.run.farm import Farm
 from galbatch.run.stop import StopRequest
-from galbatch.store import PlanBatch, PlanWriter, RunPaths, iter_plan, merge_catalogue
+from galbatch.store import PlanWriter, RunPaths, iter_plan, merge_catalogue
 from galbatch.store.parts import write_part
 
-BATCH, TILES, SECONDS = 64, 100, 2.0
+TILES = 100
 
 
 def alone(work, *arguments):
@@ -62,10 +62,10 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def write_plan(path: Path, rows: int, same_ids: bool = False) -> int:
+def write_plan(path: Path, rows: int, batch: int, same_ids: bool = False) -> int:
     """A plan of ``rows`` rows over 100 tiles with ten columns that pass through."""
     rng = np.random.default_rng(0)
-    with PlanWriter(path, BATCH) as writer:
+    with PlanWriter(path, batch) as writer:
         for first in range(0, rows, 65_536):
             n = min(65_536, rows - first)
             row = np.arange(first, first + n)
@@ -73,7 +73,7 @@ def write_plan(path: Path, rows: int, same_ids: bool = False) -> int:
                 np.full(n, "0") if same_ids else np.char.add("tile-", rng.integers(0, TILES, n).astype(str))
             )
             core = {
-                "source_id": row % BATCH if same_ids else row,
+                "source_id": row % batch if same_ids else row,
                 "ra": rng.uniform(0, 360, n),
                 "dec": rng.uniform(-90, 90, n),
                 "tile": tile,
@@ -83,40 +83,7 @@ def write_plan(path: Path, rows: int, same_ids: bool = False) -> int:
                 "_healpix_29": np.zeros(n, np.int64),
             }
             writer.add(core, {f"column_{i}": rng.normal(size=n) for i in range(10)})
-    return sum(len(batch) for batch in iter_plan(path))
-
-
-def stub(rows: PlanBatch, exclude: dict, attempt: int) -> dict:
-    """A batch that answers at once with the record that a batch returns."""
-    return {
-        "batch": rows.batch,
-        "sources": len(rows),
-        "ok": len(rows),
-        "flagged": 0,
-        "failed": 0,
-        "attempt": attempt,
-        "host": "stub",
-        "pid": 1,
-        "time": 0.0,
-        "seconds": {"cut": 0.1, "sample": 1.0, "measure": 0.1, "store": 0.1},
-        "counters": {"draws": 1024, "evaluations": 3e4},
-        "tile": "0",
-        "worker": "stub",
-    }
-
-
-async def host_stubs(scheduler_file: str, n: int) -> None:
-    """``n`` workers in this process, until the scheduler goes."""
-    from distributed import Worker
-
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    quiet = {"nthreads": 1, "dashboard": False, "memory_limit": 0}
-    workers = [
-        Worker(scheduler_file=scheduler_file, name=f"stub-{os.getpid()}-{i}", **quiet) for i in range(n)
-    ]
-    for first in range(0, n, 50):
-        await asyncio.gather(*(w.start() for w in workers[first : first + 50]))
-    await asyncio.gather(*(w.finished() for w in workers))
+    return sum(map(len, iter_plan(path)))
 
 
 def cpu_seconds(pid: int) -> float:
@@ -131,75 +98,47 @@ def peak_of(pid: int) -> float:
     return int(line.split()[1]) / 1024
 
 
-def scheduler(folder: Path, plan: Path, stubs: int) -> dict[str, float]:
-    """Every batch of ``plan`` through the real farm to ``stubs`` workers; on another machine each would be a GPU."""
-    file = folder / "scheduler.json"
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    head = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "distributed.cli.dask_scheduler",
-            "--port",
-            "0",
-            "--no-dashboard",
-            "--scheduler-file",
-            str(file),
-        ],
-        **quiet,
-    )
-    while not file.exists():
-        time.sleep(0.1)
-    hosts = [
-        subprocess.Popen([sys.executable, __file__, "--host-stubs", str(file), str(stubs // 4)], **quiet)
-        for _ in range(4)
-    ]
-    settings = ExecutionSettings(scheduler_file=str(file), workers=4 * (stubs // 4), report=False)
-    try:
+def scheduler(folder: Path, plan: Path, workers: int) -> dict[str, float]:
+    """Every batch of ``plan`` through the real farm to stub workers."""
+    with outside_cluster(folder, workers) as (file, (head, stubs, *_)):
+        settings = ExecutionSettings(scheduler_file=str(file), workers=workers, report=False)
         start, reporter = time.perf_counter(), Reporter()
         cluster = open_cluster(settings, 1)
         ready = time.perf_counter() - start
         before, mine, start = cpu_seconds(head.pid), time.process_time(), time.perf_counter()
-        Farm(cluster, None, settings, reporter, StopRequest(), stub).run(iter_plan(plan))
-        wall, used, client = (
-            time.perf_counter() - start,
-            cpu_seconds(head.pid) - before,
-            time.process_time() - mine,
-        )
-        found = {
+        Farm(cluster, None, settings, reporter, StopRequest(), answer).run(iter_plan(plan))
+        wall, client = time.perf_counter() - start, time.process_time() - mine
+        used = cpu_seconds(head.pid) - before
+        peaks = {
             "scheduler_peak_mb": peak_of(head.pid),
             "client_peak_mb": peak_mb(),
-            "stub_host_peak_mb": peak_of(hosts[0].pid),
+            "stub_host_peak_mb": peak_of(stubs.pid),
         }
         cluster.close()
-    finally:
-        for child in [*hosts, head]:
-            child.kill()
-            child.wait()
-    n = -(-reporter.progress.done // BATCH)
+    n = max(rows.batch for rows in iter_plan(plan)) + 1
+    assert reporter.progress.done == pq.read_metadata(plan).num_rows
     return {
         "batches": n,
-        "stub_workers": settings.workers,
+        "stub_workers": workers,
         "workers_join_s": ready,
         "scheduler_cpu_ms_a_batch": 1e3 * used / n,
         "client_cpu_ms_a_batch": 1e3 * client / n,
         "wall_ms_a_batch": 1e3 * wall / n,
-        **found,
-        f"scheduler_load_of_1000_workers_at_{SECONDS:g}_s": 1000 / SECONDS * used / n,
-        f"workers_of_one_scheduler_at_{SECONDS:g}_s": round(SECONDS * n / max(used, client)),
+        **peaks,
+        "shortest_batch_of_1000_workers_s": 1000 * max(used, client) / n,
     }
 
 
-def lay_parts(folder: Path, rows: int) -> RunPaths:
+def lay_parts(folder: Path, rows: int, batch: int) -> RunPaths:
     """A run folder whose every batch is committed, by one file under many names."""
     paths = RunPaths(folder / "merge.run")
     paths.parts.mkdir(parents=True)
-    write_plan(paths.plan, rows, same_ids=True)
-    write_part(paths, 0, part_columns(np.arange(BATCH), np.random.default_rng(1)), {})
+    write_plan(paths.plan, rows, batch, same_ids=True)
+    write_part(paths, 0, part_columns(np.arange(batch), np.random.default_rng(1)), {})
     paths.attempt(0).write_text('{"columns": "the same"}')
-    for batch in range(1, rows // BATCH):
-        os.link(paths.part(0), paths.part(batch))
-        os.link(paths.attempt(0), paths.attempt(batch))
+    for number in range(1, rows // batch):
+        os.link(paths.part(0), paths.part(number))
+        os.link(paths.attempt(0), paths.attempt(number))
     return paths
 
 
@@ -209,10 +148,10 @@ def merge(paths: RunPaths) -> int:
 
 
 def measure(options) -> dict:
-    found = {"benchmark": "scale", "rows": options.rows, **environment("cpu")}
+    found = {"benchmark": "scale", "rows": options.rows, "batch": options.batch, **environment("cpu")}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        count, cost = alone(write_plan, folder / "plan.parquet", options.rows)
+        count, cost = alone(write_plan, folder / "plan.parquet", options.rows, options.batch)
         assert count == options.rows
         found |= {f"plan_{k}": v for k, v in cost.items()} | {
             "plan_file_mb": (folder / "plan.parquet").stat().st_size / 1e6
@@ -220,7 +159,7 @@ def measure(options) -> dict:
         if options.stubs:
             found |= scheduler(folder, folder / "plan.parquet", options.stubs)
         if options.merge:
-            paths = lay_parts(folder, options.rows // BATCH * BATCH)
+            paths = lay_parts(folder, options.rows // options.batch * options.batch, options.batch)
             size, cost = alone(merge, paths)
             found |= {f"merge_{k}": v for k, v in cost.items()} | {"catalogue_mb": size / 1e6}
             found["merge_rows_a_cpu_s"] = options.rows / cost["cpu_s"]
@@ -232,14 +171,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--batch", type=int, default=64, help="sources a batch")
     parser.add_argument("--stubs", type=int, default=1_000, help="0 leaves the scheduler out")
     parser.add_argument("--merge", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--host-stubs", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.host_stubs:
-        asyncio.run(host_stubs(options.host_stubs[0], int(options.host_stubs[1])))
-        return
     found = measure(options)
     for key, value in found.items():
         print(f"{key:>45}  {value:.4g}" if isinstance(value, float) else f"{key:>45}  {value}")

@@ -184,7 +184,8 @@ class Survey:
 
     def finest(self) -> str:
         """The first band with the smallest pixels: positions are stated in its pixels."""
-        return min(self.geometry(), key=lambda b: self.geometry()[b].scale_arcsec)
+        scales = {band: g.scale_arcsec for band, g in self.geometry().items()}
+        return next(b for b, s in scales.items() if s <= min(scales.values()) * (1 + RATIO_TOLERANCE))
 
     def stamp_pix(self, stamp_arcsec: float | None = None) -> int:
         """Side of a stamp in pixels of the finest band: at least ``stamp_arcsec`` (else the survey's), and

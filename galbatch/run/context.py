@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+import socket
 import sys
 import threading
 from dataclasses import dataclass
 from typing import Any
 
+from galbatch import __version__
+from galbatch.cutouts import unreadable
+from galbatch.errors import RunError
 from galbatch.pipeline import Context
 from galbatch.store import RunPaths, StoreLayout
 
@@ -25,7 +29,7 @@ class ContextSpec:
 
     ``survey``: picklable description of the survey with ``cut(...)``; ``model``: path of a model folder (''
     for the shipped one) or a prior object; ``run_id``: the same for the same run; ``threads``: compute
-    threads.
+    threads; ``model_sha256`` and ``version``: what a process must find on its own machine.
     """
 
     run_id: str
@@ -37,6 +41,8 @@ class ContextSpec:
     seed: int
     threads: int = 1
     device: str = "auto"
+    model_sha256: str = ""
+    version: str = __version__
 
     @property
     def paths(self) -> RunPaths:
@@ -55,6 +61,7 @@ def _open(spec: ContextSpec) -> Context:
         fix_threads(spec.threads)
         keep_freed_memory()
         prior = load_model(spec.model, spec.device)
+        refuse_this_machine(spec, prior)
         _COUNTS["models_loaded"] += 1
         warm_up(prior, spec.layout)
         context = Context(
@@ -69,6 +76,25 @@ def _open(spec: ContextSpec) -> Context:
     return _LOADED[spec.run_id]
 
 
+def refuse_this_machine(spec: ContextSpec, prior: Any) -> None:
+    """Raise ``RunError`` where this process lacks what the run began with: version, model, files."""
+    here = f"Worker {socket.gethostname()}, process {os.getpid()}"
+    if __version__ != spec.version:
+        raise RunError(f"{here} has galbatch {__version__}, the run {spec.version}. Install the same one.")
+    found = str(prior_field_or(prior, "sha256", ""))
+    if found != spec.model_sha256:
+        raise RunError(
+            f"{here}: model {spec.model or 'shipped'} has sha256 {found[:12]}, that of the run is "
+            f"{spec.model_sha256[:12]}. Put the same model there."
+        )
+    lost = unreadable(spec.survey)
+    if lost:
+        raise RunError(
+            f"{here} cannot read {len(lost)} files of the survey: {'; '.join(lost[:3])}. Every worker needs "
+            "them at the same path, on a file system that all of them see."
+        )
+
+
 def models_loaded() -> int:
     """How many times this process has loaded a model."""
     return _COUNTS["models_loaded"]
@@ -81,6 +107,14 @@ def load_model(model: Any, device: str = "auto") -> Any:
     from galbatch.prior import load_prior
 
     return load_prior(model or None, device=device)
+
+
+def prior_field_or(prior: Any, name: str, otherwise: Any) -> Any:
+    """A field of a prior or of its card."""
+    for place in (prior, getattr(prior, "card", None)):
+        if (value := getattr(place, name, None)) is not None:
+            return value
+    return otherwise
 
 
 def fix_threads(threads: int) -> None:

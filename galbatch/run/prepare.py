@@ -19,7 +19,7 @@ from galbatch.catalog import open_catalog, validate
 from galbatch.config import ExecutionSettings, RunSettings, default_batch, survey_beside
 from galbatch.cutouts import check_footprint, load_survey, open_survey
 from galbatch.errors import ConfigError, InputError, RunError
-from galbatch.run.context import ContextSpec, load_model
+from galbatch.run.context import ContextSpec, load_model, prior_field_or
 from galbatch.run.plan import write_plan
 from galbatch.sampler.prior import prior_field
 from galbatch.store import (
@@ -172,14 +172,6 @@ def model_identity(prior: Any, path: str) -> dict[str, Any]:
     }
 
 
-def prior_field_or(prior: Any, name: str, otherwise: Any) -> Any:
-    """A field of a prior or of its card."""
-    for place in (prior, getattr(prior, "card", None)):
-        if (value := getattr(place, name, None)) is not None:
-            return value
-    return otherwise
-
-
 def new_folder(paths: RunPaths, overwrite: bool) -> None:
     """Make an empty run folder. Raises ``RunError`` when there is something that must not be lost."""
     if paths.root.exists() and not paths.root.is_dir():
@@ -280,6 +272,7 @@ def make_spec(
         inputs.settings.seed,
         execution.threads,
         "cpu" if execution.cluster == "local" else "auto",
+        manifest["model"]["sha256"],
     )
 
 
