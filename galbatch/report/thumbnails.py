@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -72,12 +73,10 @@ def encode_strip(view: SourceView, plan: StripPlan) -> str:
 
 def _square(image: np.ndarray, colours: str, side: int) -> np.ndarray:
     """(side, side, 3) uint8, north of the array up; masked pixels in their own colour."""
-    import matplotlib
     from PIL import Image
 
-    table = (matplotlib.colormaps[colours](np.linspace(0, 1, 256))[:, :3] * 255 + 0.5).astype(np.uint8)
     bad = ~np.isfinite(image)
-    rgb = table[(np.where(bad, 0, image) * 255 + 0.5).astype(np.uint8)]
+    rgb = _table(colours)[(np.where(bad, 0, image) * 255 + 0.5).astype(np.uint8)]
     rgb[bad] = MASKED_RGB
     picture = Image.fromarray(rgb[::-1])
     if picture.size == (side, side):
@@ -86,3 +85,11 @@ def _square(image: np.ndarray, colours: str, side: int) -> np.ndarray:
     return np.asarray(
         picture.resize((side, side), Image.Resampling.BOX if smaller else Image.Resampling.NEAREST)
     )
+
+
+@cache
+def _table(colours: str) -> np.ndarray:
+    """(256, 3) uint8 of a colour map."""
+    import matplotlib
+
+    return (matplotlib.colormaps[colours](np.linspace(0, 1, 256))[:, :3] * 255 + 0.5).astype(np.uint8)

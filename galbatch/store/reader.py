@@ -33,6 +33,7 @@ class Run:
         self.manifest = read_manifest(paths)
         self._group = open_store(paths.posterior)
         self.layout = StoreLayout.from_attributes(dict(self._group.attrs))
+        self._kept: dict[str, tuple[int, np.ndarray]] = {}
 
     def __repr__(self) -> str:
         bands = ", ".join(self.bands)
@@ -57,7 +58,7 @@ class Run:
     @cached_property
     def ids(self) -> np.ndarray:
         """(n,) source ids by position in the store; rows of batches not done yet hold 0 or ''."""
-        return self._group["source_id"][: self.layout.n_sources]
+        return self._arrays["source_id"][: self.layout.n_sources]
 
     @cached_property
     def catalog(self) -> QTable:
@@ -85,7 +86,7 @@ class Run:
                 f"{self.paths.root}: made with --no-samples. Mean and std are there; "
                 "for draws run again without it."
             )
-        values = self._group["samples"][self.index(source_id)]
+        values = self._entry("samples", source_id)
         return values if band is None else values[:, self._band(band)]
 
     def mean(self, source_id, band: str | None = None) -> np.ndarray:
@@ -120,16 +121,16 @@ class Run:
 
     def status(self, source_id) -> str:
         """pending, ok, flagged or failed."""
-        return STATUS[int(self._group["status"][self.index(source_id)])]
+        return STATUS[int(self._entry("status", source_id))]
 
     def flags(self, source_id) -> int:
         """Flag bits (``galbatch.Flag``)."""
-        return int(self._group["flags"][self.index(source_id)])
+        return int(self._entry("flags", source_id))
 
     def wcs(self, source_id, band: str | None = None) -> WCS:
         """WCS of the fine grid: of the pixels of ``samples``, ``mean`` and ``std``."""
         number = self._band(band or self.bands[0])
-        crpix1, crpix2, *rest = self._group["wcs"][self.index(source_id), number].tolist()
+        crpix1, crpix2, *rest = self._entry("wcs", source_id)[number].tolist()
         fine = self.layout.oversample * (self.layout.pixel_ratio[number] if self.layout.pixel_ratio else 1)
         wcs = WCS(naxis=2)
         wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
@@ -154,13 +155,26 @@ class Run:
             raise self._unknown(source_id) from None
 
     @cached_property
+    def _arrays(self) -> dict[str, Any]:
+        """The arrays, opened once: opening one costs as much as reading a stamp."""
+        return dict(self._group.arrays())
+
+    @cached_property
     def _positions(self) -> dict[str, int]:
-        done = self._group["status"][: self.layout.n_sources]
+        done = self._arrays["status"][: self.layout.n_sources]
         return {str(i): n for n, i in enumerate(self.ids.tolist()) if done[n]}
 
     def _read(self, array: str, source_id, band: str | None) -> np.ndarray:
-        values = self._group[array][self.index(source_id)]
+        values = self._entry(array, source_id)
         return values if band is None else values[self._band(band)]
+
+    def _entry(self, array: str, source_id) -> np.ndarray:
+        """A source's entry. The chunk that holds it is kept: its neighbours are often read next."""
+        values, index = self._arrays[array], self.index(source_id)
+        first = index // values.chunks[0] * values.chunks[0]
+        if self._kept.get(array, (-1,))[0] != first:
+            self._kept[array] = (first, values[first : first + values.chunks[0]])
+        return np.copy(self._kept[array][1][index - first])
 
     def _band(self, band: str) -> int:
         if band not in self.bands:
