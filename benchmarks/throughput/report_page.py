@@ -131,7 +131,9 @@ def open_browser():
         "--window-size=1400,1000",
     ):
         options.add_argument(word)
-    return webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    browser = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    browser.set_script_timeout(120)
+    return browser
 
 
 def load(browser, page: Path) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 from galbatch.errors import RunError
 from galbatch.report.read import RunReader
 from galbatch.report.summary import QUANTITIES, STATUSES, RunSummary
-from galbatch.report.thumbnails import MAX_STRIPS, StripPlan, encode_strip, plan_strips
+from galbatch.report.thumbnails import MAX_NUMBERS, MAX_STRIPS, StripPlan, encode_strip, plan_strips
 from galbatch.store import Run
 
 MAX_FAILURES = 100
@@ -28,7 +28,7 @@ def gather(run: Run, on_source: Callable[[], None] | None = None) -> RunSummary:
     reader = RunReader(run)
     if not reader.columns:
         run.catalog  # noqa: B018  raises, and says how to finish the run
-    rows, note = _choose(reader.columns)
+    rows, note = _choose(len(reader.columns["source_id"]), len(run.bands))
     columns = {name: values[rows] for name, values in reader.columns.items()}
     bands, band_note = _bands_shown(run.bands, len(rows))
     plan = plan_strips(len(rows) * len(bands))
@@ -56,13 +56,13 @@ def gather(run: Run, on_source: Callable[[], None] | None = None) -> RunSummary:
     )
 
 
-def _choose(columns: dict[str, np.ndarray]) -> tuple[np.ndarray, str]:
+def _choose(n: int, bands: int) -> tuple[np.ndarray, str]:
     """Rows shown: all, or for a large run a fixed random choice; and what to say about it."""
-    n = len(columns["source_id"])
-    if n <= MAX_STRIPS:
+    most = min(MAX_STRIPS, MAX_NUMBERS // bands)
+    if n <= most:
         return np.arange(n), ""
-    rows = np.sort(np.random.default_rng(0).choice(n, MAX_STRIPS, replace=False))
-    return rows, f"Plots and gallery show {MAX_STRIPS:,} sources chosen at random out of {n:,}."
+    rows = np.sort(np.random.default_rng(0).choice(n, most, replace=False))
+    return rows, f"Plots and gallery show {most:,} sources chosen at random out of {n:,}."
 
 
 def _bands_shown(bands: tuple[str, ...], n: int) -> tuple[tuple[str, ...], str]:

@@ -17,6 +17,7 @@ from galbatch.report.figure import BRIGHTNESS_MAP, RESIDUAL_LIMIT, RESIDUAL_MAP
 from galbatch.report.view import SourceView
 
 MAX_STRIPS = 10_000
+MAX_NUMBERS = 20_000  # sources times bands whose numbers the page holds
 MASKED_RGB = (157, 180, 192)
 
 
@@ -42,7 +43,7 @@ def plan_strips(count: int) -> StripPlan:
         return StripPlan(64, 3, 65)
     if count <= 4000:
         return StripPlan(48, 2, 60)
-    return StripPlan(32, 1, 55)
+    return StripPlan(32, 1, 40)
 
 
 def encode_strip(view: SourceView, plan: StripPlan) -> str:

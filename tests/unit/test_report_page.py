@@ -12,6 +12,7 @@ import pytest
 from report_fakes import fake_summary, fake_view
 
 from galbatch.errors import InputError
+from galbatch.report.gather import _choose
 from galbatch.report.page import fill_template, page_data, render_page
 from galbatch.report.thumbnails import MAX_STRIPS, encode_strip, plan_strips
 
@@ -97,16 +98,22 @@ def test_strip_decodes_to_its_panels(count):
     assert mean > spread, "the galaxy must be brighter than its uncertainty"
 
 
-def test_ten_thousand_sources_stay_under_20_mb(page):
+@pytest.mark.parametrize("bands", [("f200w",), ("f200w", "f444w")])
+def test_ten_thousand_sources_stay_under_20_mb(page, bands):
     plan = plan_strips(MAX_STRIPS)
     strips = [encode_strip(fake_view(size=64, truth=False, seed=k), plan) for k in range(6)]
-    summary = fake_summary(n=MAX_STRIPS, bands=("f200w",), strip_pool=1)
+    summary = fake_summary(n=MAX_STRIPS, bands=bands, strip_pool=1)
     summary = dataclasses.replace(summary, strips={"f200w": [strips[i % 6] for i in range(MAX_STRIPS)]})
     plots = len(page) - len(without_plots(fake_summary()))
-    per_source = (
-        3 * (1 + 3 * 6) * 4 * 4 / 3
-    )  # base64 of three planes' float32 columns, were each to have its own
-    assert len(without_plots(summary)) + plots + MAX_STRIPS * per_source < 20e6
+    three_planes = 3 * 6 * 4 * 4 / 3 + 3 * 6  # columns of float32 as base64, and which points are flagged
+    assert len(without_plots(summary)) + plots + MAX_STRIPS * len(bands) * three_planes < 20e6
+
+
+@pytest.mark.parametrize("n, bands, shown", [(10_000, 2, 10_000), (10_000, 6, 3333), (3000, 6, 3000)])
+def test_larger_runs_are_shown_in_part_and_say_so(n, bands, shown):
+    rows, note = _choose(n, bands)
+    assert len(rows) == shown and len(set(rows.tolist())) == shown
+    assert (f"{shown:,} sources chosen at random out of {n:,}" in note) == (shown < n)
 
 
 # ---- in a browser ----
