@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import toys
 
-from galbatch.errors import Stopped
+from galbatch.errors import RunError, Stopped
 from galbatch.run import process, resume, status
 
 HERE = Path(__file__).parent
@@ -26,17 +26,18 @@ class Outside:
         self.file, self.children = folder / "scheduler.json", []
         self.start("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(self.file))
 
-    def start(self, kind: str, *options: str) -> subprocess.Popen:
+    def start(self, kind: str, *options: str, before: tuple[str, ...] = ()) -> subprocess.Popen:
         environment = {**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parents[1]}", "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", "--no-dashboard", *options]
+        command = [*before, sys.executable, "-m", f"distributed.cli.dask_{kind}", "--no-dashboard", *options]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         self.children.append(subprocess.Popen(command, env=environment, start_new_session=True, **quiet))
         return self.children[-1]
 
-    def worker(self, *options: str) -> subprocess.Popen:
+    def worker(self, *options: str, before: tuple[str, ...] = ()) -> subprocess.Popen:
         while not self.file.exists():
             time.sleep(0.05)
-        return self.start("worker", "--scheduler-file", str(self.file), "--nthreads", "1", *options)
+        where = ("--scheduler-file", str(self.file), "--nthreads", "1")
+        return self.start("worker", *where, *options, before=before)
 
     def close(self) -> None:
         for child in self.children:
@@ -91,6 +92,24 @@ def test_workers_that_leave_at_their_walltime_cost_nothing_but_time(outside, sur
     process(survey, out=one, prior=toys.GaussianPrior(), cluster="none", **options)
     assert toys.product(out) == toys.product(one)
     assert len({json.loads(p.read_text())["pid"] for p in out.glob("parts/*.json")}) > 2  # workers came again
+
+
+def test_a_worker_that_does_not_see_the_files_stops_the_run_before_its_first_batch(outside, tmp_path):
+    """Its host has another file system at that path: named are host, process and file. Needs root."""
+    catalog, out = toys.write_survey(tmp_path / "survey"), tmp_path / "f.run"
+    elsewhere = f'mount -t tmpfs tmpfs {catalog.parent} && exec "$@"'
+    hidden = ("unshare", "-m", "sh", "-c", elsewhere, "sh")
+    if shutil.which("unshare") is None or subprocess.run([*hidden, "true"], capture_output=True).returncode:
+        pytest.skip("another file system for one process needs root and unshare")
+    outside.worker(before=hidden)
+    where = dict(scheduler_file=str(outside.file), workers=1, report=False)
+    with pytest.raises(
+        RunError, match=r"Worker \S+, process \d+ cannot read 3 files.*sci\.fits: No such file"
+    ):
+        process(catalog, out=out, prior=toys.GaussianPrior(), **where, **OPTIONS)
+    assert status(out)["batches_committed"] == 0 and not (out / "run.lock").exists()
+    resume(out, prior=toys.GaussianPrior(), cluster="none")
+    assert status(out)["state"] == "finished"
 
 
 @pytest.fixture
