@@ -8,8 +8,9 @@ import threading
 import numpy as np
 import pytest
 from astropy.io import fits
-from cutouts_field import noise_field, wcs_of, write_image
+from cutouts_field import add_galaxy, noise_field, sources, wcs_of, write_image, write_psf
 
+from galbatch.cutouts import open_survey
 from galbatch.cutouts.boxes import read_boxes
 from galbatch.cutouts.config import Plane
 from galbatch.cutouts.fitsfile import scan_images
@@ -188,6 +189,32 @@ def test_every_packing_gives_the_same_bytes(tmp_path, monkeypatch):
     before = {p: p.stat().st_ino for p in (tmp_path / "cache").iterdir()}
     ImagePool().open(Plane(str(tmp_path / "a.fits.gz")))
     assert {p: p.stat().st_ino for p in (tmp_path / "cache").iterdir()} == before
+
+
+def test_the_same_galaxy_through_every_packing_and_http(tmp_path):
+    """A whole cut (pixels, variance, mask, segments, sky, PSF, WCS) of survey files that name the same planes
+    plain, .gz, .fz, both, and at a server."""
+    pytest.importorskip("aiohttp")
+    image, err = noise_field(), np.full((300, 260), 0.5, np.float32)
+    add_galaxy(image, 120, 100)
+    image[118, 95], err[122, 104] = np.nan, 0
+    (tmp_path / "err").mkdir()
+    sci_files, err_files = pack(tmp_path, image), pack(tmp_path / "err", err)
+    write_psf(tmp_path / "psf.fits")
+    rows, cuts = sources([100.0, 3.0], [120.0, 200.0]), []
+    with served(tmp_path) as (url, _):
+        pairs = [(str(a), str(b)) for a, b in zip(sci_files, err_files, strict=True)]
+        pairs += [(f"{url}/{n}", f"{url}/err/{n}") for n in ("a.fits", "a.fits.gz")]
+        for sci, noise in pairs:
+            text = f'[bands.b]\nsci = "{sci}"\nerr = "{noise}"\npsf = "psf.fits"\nunit = "nJy"\n'
+            (tmp_path / "s.toml").write_text(text)
+            batch = open_survey(tmp_path / "s.toml").cut(rows, 32)
+            stamps = batch.bands[0]
+            found = [getattr(stamps, n).tobytes() for n in ("data", "sigma", "mask", "seg", "psf", "wcs")]
+            found += [v.tobytes() for v in stamps.columns.values()]
+            assert not batch.failures and stamps.mask[0].any() and not stamps.mask[0].all()
+            cuts.append((found, batch.flags.tolist()))
+    assert len(cuts) == 6 and all(c == cuts[0] for c in cuts)
 
 
 def test_a_truncated_gzip_is_named_and_leaves_nothing(tmp_path):
