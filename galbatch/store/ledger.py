@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from galbatch.errors import RunError
@@ -64,6 +65,8 @@ def verify_store(paths: RunPaths, on_batch=None) -> list[str]:
     problems = [f"{path}: left behind by a killed process" for path in paths.orphans()]
     group = open_store(paths.posterior)
     layout = StoreLayout.from_attributes(dict(group.attrs))
+    templates = [paths.posterior / name / "zarr.json" for name in layout.arrays()]
+    problems += [f"{path}: missing, its array cannot be opened" for path in templates if not path.exists()]
     totals: Counter = Counter()
     unknown = paths.committed()
     for plan in iter_plan(paths.plan):
@@ -78,12 +81,26 @@ def verify_store(paths: RunPaths, on_batch=None) -> list[str]:
         if on_batch is not None:
             on_batch(plan.batch)
     problems += [f"{paths.part(b)}: a part that the plan does not know" for b in sorted(unknown)]
-    if paths.catalogue.exists():
-        try:
-            check_accounting(paths, totals)
-        except RunError as err:
-            problems.append(str(err))
-    return problems
+    return problems + _verify_catalogue(paths, totals)
+
+
+def _verify_catalogue(paths: RunPaths, totals: Counter) -> list[str]:
+    """The catalogue read through: its ids are the plan's, and the accounts balance."""
+    if not paths.catalogue.exists():
+        return [f"{paths.catalogue}: not written yet. `galbatch resume {paths.root}` does it."]
+    try:
+        with pq.ParquetFile(paths.plan) as plan, pq.ParquetFile(paths.catalogue) as catalogue:
+            planned, found = plan.read(["source_id"])["source_id"], []
+            for group in range(catalogue.num_row_groups):
+                found += catalogue.read_row_group(group)["source_id"].chunks
+        if found and not planned.equals(pa.chunked_array(found)):
+            return [f"{paths.catalogue}: its source ids are not the plan's. Delete it and resume."]
+        check_accounting(paths, totals)
+    except RunError as err:
+        return [str(err)]
+    except (OSError, pa.ArrowException) as err:
+        return [f"{paths.catalogue}: cannot be read ({err}). Delete it and resume."]
+    return []
 
 
 def _verify_batch(paths: RunPaths, layout: StoreLayout, group, plan, totals: Counter) -> list[str]:

@@ -11,6 +11,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from galbatch.errors import InputError
+from galbatch.errors import InputError, RunError
 from galbatch.store.paths import replacing
 
 PASS = "cat:"
@@ -180,7 +181,7 @@ def _regroup(pieces: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:
 def iter_plan(path: Path) -> Iterator[PlanBatch]:
     """The batches of a plan in order, read row group by row group; pass-through columns are left in the
     file."""
-    with pq.ParquetFile(path) as file:
+    with _opened(path) as file:
         names = [n for n in file.schema_arrow.names if not n.startswith(PASS)]
         for group in range(file.num_row_groups):
             table = file.read_row_group(group, columns=names)
@@ -194,8 +195,20 @@ def iter_plan(path: Path) -> Iterator[PlanBatch]:
 
 def plan_rows(path: Path) -> int:
     """Number of rows, from the footer."""
-    with pq.ParquetFile(path) as file:
+    with _opened(path) as file:
         return file.metadata.num_rows
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """The plan, for reading. Raises ``RunError`` when it is damaged."""
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (OSError, pa.ArrowException) as err:
+        raise RunError(
+            f"{path}: cannot be read ({err}). A run cannot go on without its plan: start again with --overwrite."
+        ) from err
 
 
 def _numpy(column: pa.ChunkedArray) -> np.ndarray:

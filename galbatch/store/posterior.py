@@ -71,9 +71,13 @@ def _chunk_sources(spec: ArraySpec, batch: int, sizes: dict[str, int]) -> int:
 
 
 def open_store(path: Path) -> zarr.Group:
-    """The store, for reading. Raises ``RunError`` when it is not there."""
+    """The store, for reading. Raises ``RunError`` when it is not there or its template is damaged."""
     try:
         return zarr.open_group(path, mode="r")
+    except ValueError as err:
+        raise RunError(
+            f"{path}/zarr.json: cannot be read ({err}). Restore it, or start again with --overwrite."
+        ) from err
     except (FileNotFoundError, KeyError) as err:
         raise RunError(
             f"{path}: no posterior store. The run never started, or the folder is not a run."
