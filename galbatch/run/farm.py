@@ -131,7 +131,7 @@ class Farm:
     def _next(self) -> Future:
         while True:
             if self.stop.requested:
-                raise self.stop.error()
+                raise self.stop.error(self.spec.paths)
             try:
                 return self._ended.get(timeout=_POLL_S)
             except queue.Empty:
@@ -209,7 +209,7 @@ class Farm:
         try:
             while not probe.done():
                 if self.stop.requested:
-                    raise self.stop.error()
+                    raise self.stop.error(self.spec.paths)
                 time.sleep(0.05)
             probe.result()
         except KilledWorker:

@@ -131,7 +131,7 @@ def execute(
         try:
             return _execute(settings, execution, paths, reporter, prior, resuming, overwrite, force, stop)
         except Interrupted:
-            raise stop.error() from None
+            raise stop.error(paths) from None
 
 
 def _execute(

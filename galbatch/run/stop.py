@@ -7,6 +7,7 @@ import threading
 from types import FrameType
 
 from galbatch.errors import Stopped
+from galbatch.store import RunPaths
 
 
 class Interrupted(KeyboardInterrupt):
@@ -42,9 +43,11 @@ class StopRequest:
         if again or self.interrupting:
             raise Interrupted(self.requested)
 
-    def error(self) -> Stopped:
+    def error(self, paths: RunPaths) -> Stopped:
         """What to raise once everything is put away."""
+        if not paths.manifest.exists():
+            return Stopped(f"Stopped by {self.requested} before the run began: nothing was written.")
         return Stopped(
-            f"Stopped by {self.requested}. Every committed batch is kept: go on with `galbatch "
-            "resume`, or with the same command and --resume."
+            f"Stopped by {self.requested}. Every committed batch is kept: go on with "
+            f"`galbatch resume {paths.root}`, or with the same command and --resume."
         )

@@ -6,7 +6,8 @@ import pytest
 from astropy.io import fits
 
 from galbatch.errors import InputError
-from galbatch.prior.readers import kpc_per_arcsec, read_images
+from galbatch.prior.layouts import kpc_per_arcsec
+from galbatch.prior.readers import read_images
 from galbatch.prior.sources import DataConfig, read_sources
 
 N = 24

@@ -1,0 +1,205 @@
+"""How each published layout of TNG/SKIRT images becomes a galaxy; ``readers`` says what the layouts are.
+
+Every reader takes the HDUs of a file as (name, header, data) and its path, and raises ``InputError``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from galbatch.errors import InputError
+
+EMPTY_MAG = 99.0
+_JY_PER_NANOMAGGY = 3.631e-6
+
+
+@dataclass(frozen=True)
+class GalaxyImages:
+    """One galaxy in some bands. ``flux`` (bands, N, N) float32 per pixel in ``unit``; no PSF unless
+    ``psf_fwhm_pix``.
+
+    ``group``: what must not be split between training and test (the same object in another band, view or
+    file). ``pixel_kpc`` is the pixel size at the galaxy, ``pixel_arcsec`` on the sky; None where the file
+    does not say.
+    """
+
+    flux: np.ndarray
+    bands: tuple[str, ...]
+    unit: str
+    layout: str
+    group: str
+    source: str
+    redshift: float | None = None
+    pixel_kpc: float | None = None
+    pixel_arcsec: float | None = None
+    psf_fwhm_pix: float = 0.0
+
+
+def kpc_per_arcsec(redshift: float) -> float:
+    """Proper kpc per arcsec, Planck 2015 cosmology as in the TNG headers (COSMO = 'Planck15')."""
+    from astropy.cosmology import Planck15
+
+    return float(Planck15.kpc_proper_per_arcmin(redshift).value) / 60.0
+
+
+def _read_idealised(hdus, path):
+    first = next(header for _, header, data in hdus if data is not None)
+    to_kpc = {"kpc": 1.0, "pc": 1e-3}.get(_card(first, "CTYPE1", path, str).strip())
+    if to_kpc is None:
+        raise InputError(f"{path}: CTYPE1 is '{first['CTYPE1']}': expected kpc (SKIRT 9) or pc (SKIRT 8).")
+    redshift, pixel_kpc = _card(first, "REDSHIFT", path), _card(first, "CDELT1", path) * to_kpc
+    pixel_arcsec = pixel_kpc / kpc_per_arcsec(redshift)
+    planes, bands = [], []
+    for name, header, data in hdus:
+        if data is None:
+            continue
+        mag = np.asarray(data, dtype=np.float64)
+        if np.isnan(mag).any():
+            raise InputError(
+                f"{path}[{name}]: {int(np.isnan(mag).sum())} NaN magnitudes: empty pixels must be 99."
+            )
+        empty = mag >= EMPTY_MAG
+        planes.append(np.where(empty, 0.0, 10 ** (-0.4 * (np.where(empty, 0, mag) - 8.9)) * pixel_arcsec**2))
+        bands.append(str(header.get("FILTER", name)).strip())
+    return GalaxyImages(
+        clean(np.stack(planes), path),
+        tuple(bands),
+        "Jy",
+        "idealised",
+        _group(first, path),
+        str(path),
+        redshift,
+        pixel_kpc,
+        pixel_arcsec,
+    )
+
+
+def _read_realistic(hdus, path):
+    kinds = (" MASK", " VARIANCE", " PSF")
+    bands = [(n, h, d) for n, h, d in hdus if d is not None and not n.endswith(kinds)]
+    psf = {n.removesuffix(" PSF"): d for n, _, d in hdus if d is not None and n.endswith(" PSF")}
+    flux = clean(np.stack([d for _, _, d in bands]) * _JY_PER_NANOMAGGY, path)
+    width = max((_moment_fwhm(psf[n]) for n, _, _ in bands if n in psf), default=0.0)
+    header = bands[0][1]
+    return GalaxyImages(
+        flux,
+        tuple(n for n, _, _ in bands),
+        "Jy",
+        "realistic",
+        _group(header, path),
+        str(path),
+        header.get("REDSHIFT"),
+        None,
+        0.168,
+        width,
+    )
+
+
+def _moment_fwhm(psf):
+    """FWHM of the Gaussian with the PSF's peak-to-sum ratio (robust against wings)."""
+    return float(2.3548 * np.sqrt(psf.sum() / psf.max() / (2 * np.pi)))
+
+
+def _read_counts(hdus, path):
+    _, header, data = next(h for h in hdus if h[2] is not None)
+    bands = tuple(_card(header, f"FILTER{i}", path, str) for i in range(len(data)))
+    return GalaxyImages(
+        clean(data, path),
+        bands,
+        "counts/s",
+        "counts",
+        _group(header, path),
+        str(path),
+        _card(header, "USE_Z", path),
+        _card(header, "CDELT1", path) * 1e-3,
+        _card(header, "PIXSCALE", path),
+    )
+
+
+def _read_jwst(hdus, path):
+    _, header, data = next(h for h in hdus if h[2] is not None)
+    bands = tuple(_card(header, f"EXT{i + 1}", path, str).strip() for i in range(len(data)))
+    redshift = _card(header, "REDSHIFT", path)
+    pixel_arcsec = abs(_card(header, "CDELT1", path)) * 3600
+    jy = data * 1e6 * np.deg2rad(pixel_arcsec / 3600) ** 2
+    return GalaxyImages(
+        clean(jy, path),
+        bands,
+        "Jy",
+        "jwst",
+        _group(header, path),
+        str(path),
+        redshift,
+        pixel_arcsec * kpc_per_arcsec(redshift),
+        pixel_arcsec,
+    )
+
+
+def _read_plain(hdus, path):
+    name, header, data = next(h for h in hdus if h[2] is not None)
+    data = np.atleast_3d(data) if data.ndim > 3 else data.reshape(-1, *data.shape[-2:])
+    bands = tuple(
+        str(header.get("FILTER", name or "image")) + (f"_{i}" if len(data) > 1 else "")
+        for i in range(len(data))
+    )
+    return GalaxyImages(
+        clean(data, path),
+        bands,
+        str(header.get("BUNIT", "flux")),
+        "plain",
+        _group(header, path),
+        str(path),
+        header.get("REDSHIFT"),
+    )
+
+
+def _card(header, name, path, kind=float):
+    try:
+        return kind(header[name])
+    except KeyError:
+        raise InputError(
+            f"{path}: card {name} is missing from the header: the file does not follow its layout; "
+            "add the card or use a plain image."
+        ) from None
+    except (TypeError, ValueError):
+        raise InputError(
+            f"{path}: card {name} is {header[name]!r}, not a {kind.__name__}: correct the header."
+        ) from None
+
+
+def clean(flux, path):
+    flux = np.ascontiguousarray(flux, dtype=np.float32)
+    bad = int(np.count_nonzero(~np.isfinite(flux)))
+    if bad:
+        raise InputError(
+            f"{path}: {bad} of {flux.size} pixels are NaN or infinite: a noise-free image has none; "
+            "replace them by zero or leave the file out."
+        )
+    if flux.shape[-1] < 16 or flux.shape[-2] < 16:
+        raise InputError(f"{path}: image of {flux.shape[-2:]} pixels: at least 16 by 16 are needed.")
+    if not (flux.sum(axis=(-2, -1)) > 0).any():
+        raise InputError(f"{path}: no flux in any band: the image is empty; leave the file out.")
+    return flux
+
+
+def _group(header, path):
+    """Simulation and subhalo: views, bands and files of one subhalo stay together."""
+    number = next((str(header[k]) for k in ("SUBHALO", "TARGET", "SUBTAG") if k in header), None)
+    if number is None:
+        match = re.search(r"shalo_\d+-(\d+)|broadband_(\d+)", path.name)
+        number = next(g for g in match.groups() if g) if match else path.stem
+    sim = str(header.get("SIMTAG", path.parent.name))
+    snap = header.get("SNAPNUM", header.get("REDSHIFT", ""))
+    return f"{sim}-{snap}-{number}".replace(" ", "")
+
+
+READERS = {
+    "idealised": _read_idealised,
+    "realistic": _read_realistic,
+    "counts": _read_counts,
+    "jwst": _read_jwst,
+    "plain": _read_plain,
+}
