@@ -24,7 +24,7 @@ from galbatch.run.worker import GalbatchWorker, batch_task, probe_task
 from galbatch.store import PlanBatch
 from galbatch.types import Failure
 
-MAX_ATTEMPTS = 4
+MAX_ATTEMPTS, SET_UP_ATTEMPTS = 4, 3
 _POLL_S = 0.5
 
 
@@ -43,11 +43,26 @@ def run_on_cluster(
         reporter.message(cluster.line)
         reporter.dashboard(cluster.dashboard)
         with _report(spec.paths.dask_report, settings.report):
-            cluster.client.register_plugin(GalbatchWorker(spec))
+            _set_up_workers(cluster, spec)
             Farm(cluster, spec, settings, reporter, stop).run(batches)
     finally:
         cluster.close()
         stop.interrupting = True
+
+
+def _set_up_workers(cluster: Cluster, spec: ContextSpec) -> None:
+    """The plugin on every worker, also on those that come later. Raises what makes a worker unusable, and
+    ``Stopped`` when the scheduler, or one worker after another, is lost meanwhile."""
+    for _ in range(SET_UP_ATTEMPTS):
+        try:
+            cluster.client.register_plugin(GalbatchWorker(spec))
+            return
+        except OSError as err:  # the connection to a worker, or to the scheduler
+            lost = err
+    raise Stopped(
+        f"The scheduler, or a worker, was lost while the workers were set up ({lost}). Nothing is lost: "
+        f"`galbatch resume {spec.root}`."
+    ) from lost
 
 
 @contextmanager

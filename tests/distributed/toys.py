@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -102,6 +104,13 @@ psf_scale_arcsec = 0.03
 unit = "nJy"
 """)
     return folder / "cat.parquet"
+
+
+def start_s() -> float:
+    """Seconds that a new process needs, on this machine and now, to import what a worker does."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import galbatch.run.worker, torch, numba"], check=True)
+    return time.monotonic() - began
 
 
 def product(run: Path) -> dict[str, bytes]:
