@@ -109,3 +109,62 @@ def test_blank_sky_noise(shared_data, tmp_path):
         assert 0.012 < entry["err_scale"] < 0.022
         lags[name] = np.array(entry["noise_acf"])[3, 4]
     assert 0.65 < lags["elgordo_f200w_20mas"] < 0.9 and 0.3 < lags["elgordo_f444w_40mas"] < 0.48
+
+
+@pytest.mark.parametrize("layout", ["generic", "jwst-i2d", "ceers"])
+def test_variance_of_real_ceers_pixels_by_hand(shared_data, tmp_path, layout):
+    """The files as they are, and their pixels in the extensions that the two layouts document."""
+    folder = shared_data / "jwst_ceers/10735"
+    sci, err = (fits.getdata(folder / f"f200w{name}.fits").astype("f4") for name in ("", "_err"))
+    planes = f'sci = "{folder}/f200w.fits"\nerr = "{folder}/f200w_err.fits"\n'
+    if layout != "generic":
+        header = fits.Header({"BUNIT": "MJy/sr"})
+        names = {"SCI": sci * 0 if layout == "ceers" else sci, "ERR": err, "SCI_BKSUB": sci, "WHT": err}
+        hdus = [fits.ImageHDU(data, header, name=name) for name, data in names.items()]
+        fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(tmp_path / "m.fits")
+        planes = 'sci = "m.fits"\n'
+    (tmp_path / "s.toml").write_text(
+        f'layout = "{layout}"\npixel_columns = true\nneighbours = "keep"\n[bands.b]\n{planes}'
+        f'psf = "{folder}/psf/f200w_psf.fits"\npixel_scale_arcsec = 0.02\nunit = "MJy/sr"\n'
+    )
+    stamps = (
+        open_survey(tmp_path / "s.toml")
+        .cut({"source_id": np.array([1]), "x": np.array([100.0]), "y": np.array([100.0])}, 128)
+        .bands[0]
+    )
+    njy = 1e15 * (0.02 * np.pi / 648000) ** 2
+    box, good = np.s_[36:164, 36:164], ~stamps.mask[0]
+    assert good.mean() > 0.9
+    np.testing.assert_allclose(stamps.data[0][good], sci[box][good] * njy, rtol=1e-6)
+    by_hand = (err[box][good].astype(float) * njy) ** 2
+    np.testing.assert_allclose(stamps.sigma[0][good].astype(float) ** 2, by_hand, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["elgordo_f200w_20mas", "elgordo_f444w_40mas"])
+def test_variance_of_real_grizli_mosaics_by_hand(shared_data, tmp_path, name):
+    """The gain cards of the real headers; weight and exposure maps made for the real pixels."""
+    image, header = fits.getdata(shared_data / f"jwst_sky/{name}.fits", header=True)
+    image, rng = image.astype("f4"), np.random.default_rng(0)
+    weight = rng.uniform(500, 2000, image.shape).astype("f4")
+    exposure = np.full((100, 100), header["EXPTIME"], "f4") * rng.uniform(0.5, 1, (100, 100)).astype("f4")
+    cards = {k: header[k] for k in ("PHOTMJSR", "PHOTSCAL", "PHOTFNU", "OPHOTFNU")}
+    fits.writeto(tmp_path / "m_sci.fits", image, header)
+    fits.writeto(tmp_path / "m_wht.fits", weight)
+    fits.writeto(tmp_path / "m_exp.fits", exposure, fits.Header({**cards, "SAMPLE": 4}))
+    psf = np.zeros((5, 5), "f4")
+    psf[2, 2] = 1
+    fits.writeto(tmp_path / "psf.fits", psf)
+    (tmp_path / "s.toml").write_text(
+        'layout = "dja"\npixel_columns = true\nneighbours = "keep"\n[bands.b]\nsci = "m_sci.fits"\n'
+        'psf = "psf.fits"\npsf_scale_arcsec = 0.02\n'
+    )
+    batch = open_survey(tmp_path / "s.toml").cut(
+        {"source_id": np.array([1]), "x": np.array([150.0]), "y": np.array([200.0])}, 64
+    )
+    stamps, rows, columns = batch.bands[0], np.arange(168, 232), np.arange(118, 182)
+    box, good = np.ix_(rows, columns), ~stamps.mask[0]
+    gain = exposure[np.ix_(rows // 4, columns // 4)].astype(float)
+    gain *= cards["PHOTFNU"] / cards["OPHOTFNU"] / cards["PHOTMJSR"] / cards["PHOTSCAL"]
+    by_hand = 100 * (1 / weight[box].astype(float) + np.maximum(image[box], 0) / gain)
+    assert good.mean() > 0.5 and not batch.flags[0] & Flag.VARIANCE_APPROX
+    np.testing.assert_allclose(stamps.sigma[0][good].astype(float) ** 2, by_hand[good], rtol=1e-6)
