@@ -1,6 +1,7 @@
 """Damaged survey files, FITS files and catalogues: only errors of ours, no hang, nothing else opened."""
 
 import builtins
+import gzip
 import io
 import os
 
@@ -50,12 +51,29 @@ def folder(tmp_path_factory):
     psf = np.zeros((5, 5), "f4")
     psf[2, 2] = 1
     fits.PrimaryHDU(psf, fits.Header({"PIXSCALE": 0.036})).writeto(path / "psf.fits")
+    grid = {"NXPSFS": 2, "NYPSFS": 1, "IPSFX01": 1, "IPSFX02": 40, "JPSFY01": 24, "PIXSCALE": 0.036}
+    fits.PrimaryHDU(np.stack([psf, psf]), fits.Header(grid)).writeto(path / "stdpsf.fits")
+    basis = np.stack([psf, psf * 0, psf * 0])
+    column = fits.Column("PSF_MASK", f"{basis.size}E", dim="(5,5,3)", array=basis[None])
+    table = fits.BinTableHDU.from_columns([column], name="PSF_DATA")
+    model = {"POLNAXIS": 2, "POLNAME1": "X_IMAGE", "POLNAME2": "Y_IMAGE", "POLZERO1": 20.0, "POLZERO2": 24.0}
+    model |= {"POLSCAL1": 40.0, "POLSCAL2": 48.0, "POLGRP1": 1, "POLGRP2": 1, "POLNGRP": 1, "POLDEG1": 1}
+    table.header.update(model | {"PSF_SAMP": 1.0, "PSFNAXIS": 3, "PSF_FWHM": 2.0})
+    table.writeto(path / "psfex.fits")
+    (path / "sci.fits.gz").write_bytes(gzip.compress((path / "sci.fits").read_bytes(), mtime=0))
+    tiled = fits.CompImageHDU(noise, header, compression_type="RICE_1", quantize_level=16.0)
+    fits.HDUList([fits.PrimaryHDU(), tiled]).writeto(path / "sci.fits.fz")
     (path / "s.toml").write_text(SURVEY)
     pq.write_table(
         pa.table({"source_id": [1, 2], "ra": [150.0, 150.001], "dec": [2.0, 2.0], "name": ["a", "b"]}),
         path / "c.parquet",
     )
     return path
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("GALBATCH_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 def use(folder, name="s.toml"):
@@ -77,8 +95,21 @@ def use(folder, name="s.toml"):
     return None
 
 
-def test_the_sound_survey_works(folder):
-    assert use(folder) is None
+FILES = ["sci.fits", "err.fits", "psf.fits", "stdpsf.fits", "psfex.fits", "sci.fits.gz", "sci.fits.fz"]
+
+
+def survey_with(which: str, name: str) -> str:
+    """The survey file in which the plane that ``which`` stands for is ``name``."""
+    plane = "psf.fits" if "psf" in which else which[:3] + ".fits"
+    return SURVEY.replace(plane, name) + (
+        "psf_frame = 'mosaic'\n" if which[:3] == "std" or "ex" in which else ""
+    )
+
+
+@pytest.mark.parametrize("which", FILES)
+def test_the_sound_survey_works(folder, which):
+    (folder / "sound.toml").write_text(survey_with(which, which))
+    assert use(folder, "sound.toml") is None
 
 
 KEYS = st.sampled_from(
@@ -204,6 +235,22 @@ CARDS = st.tuples(
             "ZIMAGE",
             "END",
             "SATURATE",
+            "NXPSFS",
+            "IPSFX02",
+            "JPSFY01",
+            "POLDEG1",
+            "POLNAXIS",
+            "POLNAME1",
+            "POLSCAL1",
+            "PSF_SAMP",
+            "TFORM1",
+            "TDIM1",
+            "TTYPE1",
+            "TFIELDS",
+            "ZNAXIS1",
+            "ZBITPIX",
+            "ZTILE1",
+            "ZCMPTYPE",
             "A_ORDER",
             "PV1_1",
             "PIXSCALE",
@@ -259,15 +306,15 @@ def damaged(content: bytes, cards, flips, cut) -> bytes:
 
 @QUICK
 @given(
-    st.sampled_from(["sci", "err", "psf"]),
+    st.sampled_from(FILES),
     st.lists(CARDS, max_size=4),
     st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), max_size=6),
     st.sampled_from([0, 0, 0, 1, 80, 2880, 9000]),
 )
 def test_any_damage_to_a_fits_file(folder, which, cards, flips, cut):
-    content = (folder / f"{which}.fits").read_bytes()
-    (folder / "fuzz.fits").write_bytes(damaged(content, cards, flips, cut))
-    (folder / "fuzz.toml").write_text(SURVEY.replace(f"{which}.fits", "fuzz.fits"))
+    name = which.replace(which.split(".")[0], "fuzz")
+    (folder / name).write_bytes(damaged((folder / which).read_bytes(), cards, flips, cut))
+    (folder / "fuzz.toml").write_text(survey_with(which, name))
     use(folder, "fuzz.toml")
 
 
