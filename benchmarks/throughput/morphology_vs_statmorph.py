@@ -2,6 +2,7 @@
 
     python benchmarks/throughput/morphology_vs_statmorph.py [--galaxies 30] [--npix 64 128] [--out
     results.jsonl]
+    python benchmarks/throughput/morphology_vs_statmorph.py --real ../shared/data --npix 100
 
 Times are CPU seconds of one thread. statmorph gets the whole stamp (a large ``cutout_extent``), the same
 segmentation map and the same noise. "observed" is what the classical columns cost, "draw" what one posterior
@@ -75,26 +76,31 @@ def reference(image, segment, sigma):
     return own, time.process_time() - start
 
 
-def compare(ours, theirs):
-    """{column: (agreeing, compared, largest difference)} where both call the measurement good, and of the
-    flags."""
+def differences(row, reference):
+    """{column: (ours, statmorph's, difference, within its tolerance)} of one stamp: columns that both call
+    good, and the flags as severities."""
     from galbatch.morphology import sersic_severity, severity
 
-    table = {name: [0, 0, 0.0] for name in AGREEMENT}
-    same = [int(severity(row["flags"])) == t.flag for row, t in zip(ours, theirs, strict=True)]
-    for row, t in zip(ours, theirs, strict=True):
-        if int(severity(row["flags"])) > 1 or t.flag > 1:
+    own = int(severity(row["flags"]))
+    found = {"flags": (own, reference.flag, 0.0, own == reference.flag)}
+    if max(own, reference.flag) > 1:
+        return found
+    for name, (attribute, tolerance, relative) in AGREEMENT.items():
+        if name.startswith("sersic") and (int(sersic_severity(row["flags"])) or reference.flag_sersic):
             continue
-        for name, (attribute, tolerance, relative) in AGREEMENT.items():
-            if name.startswith("sersic") and (int(sersic_severity(row["flags"])) or t.flag_sersic):
-                continue
-            value = float(getattr(t, attribute))
-            difference = abs(row[name] - value) / (abs(value) if relative else 1.0)
+        value = float(getattr(reference, attribute))
+        difference = abs(row[name] - value) / (abs(value) if relative else 1.0)
+        found[name] = (float(row[name]), value, difference, difference <= tolerance)
+    return found
+
+
+def compare(ours, theirs):
+    """{column: (agreeing, compared, largest difference)} over stamps."""
+    table = {name: [0, 0, 0.0] for name in (*AGREEMENT, "flags")}
+    for row, reference in zip(ours, theirs, strict=True):
+        for name, (_, _, difference, good) in differences(row, reference).items():
             cell = table[name]
-            cell[0] += difference <= tolerance
-            cell[1] += 1
-            cell[2] = max(cell[2], difference)
-    table["flags"] = [sum(same), len(same), 0.0]
+            cell[:] = cell[0] + good, cell[1] + 1, max(cell[2], difference)
     return {name: tuple(cell) for name, cell in table.items()}
 
 
@@ -155,11 +161,43 @@ def run(npix, n, repeat):
     return {"npix": npix, "galaxies": len(known), "agreement": shares, "ms": rows, "statmorph_ms": theirs}
 
 
+def run_real(folder, npix):
+    """Agreement on real JWST and HST stamps of ``folder``, survey by survey, and every difference, printed;
+    the records."""
+    from galbatch.morphology import measure
+
+    surveys = {}
+    for name, *stamp in stamps.real(folder, npix):
+        surveys.setdefault(name.split()[0], []).append((name, *stamp))
+    records = []
+    for survey, found in surveys.items():
+        rows, theirs, odd, raised = [], [], [], 0
+        for name, image, segment, sigma in found:
+            reference_row, _ = reference(image, segment, sigma)
+            if reference_row is None:
+                raised += 1
+                continue
+            noise = np.full(image.shape, sigma)
+            row = measure(image[None], 1.0, segmap=segment, sigma=noise, threads=1)[0]
+            rows.append(row)
+            theirs.append(reference_row)
+            odd += [(name, column, *d[:2]) for column, d in differences(row, reference_row).items() if not d[3]]
+        table = compare(rows, theirs)
+        print(f"\n{survey}: {len(rows)} stamps of at most {npix} px (statmorph raised on {raised})")
+        print_agreement(table)
+        for name, column, own, other in odd:
+            print(f"  {name:<24}{column:<18}{own:>12.5g}{other:>12.5g} (statmorph)")
+        shares = {name: good / compared for name, (good, compared, _) in table.items() if compared}
+        records.append({"survey": survey, "stamps": len(rows), "npix": npix, "agreement": shares, "odd": odd})
+    return records
+
+
 def main(arguments=None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--galaxies", type=int, default=30)
     parser.add_argument("--npix", type=int, nargs="+", default=[64, 128])
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--real", type=Path, help="folder of real stamps: agreement on them, no timing")
     parser.add_argument("--out", type=Path, help="append one JSON line to this file")
     options = parser.parse_args(arguments)
     import numba
@@ -172,7 +210,10 @@ def main(arguments=None) -> int:
               "python": platform.python_version(), "numpy": np.__version__,
               "numba": numba.__version__}  # fmt: skip
     print(", ".join(f"{k} {v}" for k, v in record.items()))
-    record["sizes"] = [run(npix, options.galaxies, options.repeat) for npix in options.npix]
+    if options.real:
+        record["sizes"] = run_real(options.real, max(options.npix))
+    else:
+        record["sizes"] = [run(npix, options.galaxies, options.repeat) for npix in options.npix]
     if options.out:
         with options.out.open("a") as file:
             file.write(json.dumps(record) + "\n")
@@ -180,7 +221,7 @@ def main(arguments=None) -> int:
                 "smoothness",
                 "sersic_n", "sersic_r_e", "flags")  # fmt: skip
     short = [
-        f"{name} at {size['npix']} px: {size['agreement'][name]:.0%}"
+        f"{name} at {size['npix']} px: {size['agreement'][name]:.0%} {size.get('survey', '')}"
         for size in record["sizes"]
         for name in required
         if size["agreement"].get(name, 1.0) < MIN_SHARE

@@ -89,24 +89,24 @@ def _cosmos(folder):
     from astropy.table import Table
     from astropy.wcs import WCS
 
-    path = folder / "jwst_cosmosweb" / "f444w_sci.fits"
-    if not path.exists():
-        return
-    mosaic, header = fits.getdata(path, header=True)
-    table = Table.read(path.with_name("f444w_catalog.parquet"))
-    xs, ys = WCS(header).all_world2pix(table["ra"], table["dec"], 0)
-    for row, x, y in zip(table, np.rint(xs).astype(int), np.rint(ys).astype(int), strict=True):
-        stamp = mosaic[max(0, y - 32) : y + 32, max(0, x - 32) : x + 32]
-        if stamp.shape == (64, 64):
-            yield f"cosmos-web {row['source_id']}", stamp, float(row["mad_sigma"])
+    for band in ("f444w", "f115w"):
+        path = folder / "jwst_cosmosweb" / f"{band}_sci.fits"
+        if not path.exists():
+            continue
+        mosaic, header = fits.getdata(path, header=True)
+        table = Table.read(path.with_name(f"{band}_catalog.parquet"))
+        xs, ys = WCS(header).all_world2pix(table["ra"], table["dec"], 0)
+        for row, x, y in zip(table, np.rint(xs).astype(int), np.rint(ys).astype(int), strict=True):
+            stamp = mosaic[max(0, y - 32) : y + 32, max(0, x - 32) : x + 32]
+            if stamp.shape == (64, 64):
+                yield f"cosmos-web {band} {row['source_id']}", stamp, float(row["mad_sigma"])
 
 
 def _hst(folder):
+    """Their sky was set to exactly 0, where a detection limit means nothing: white noise is put back."""
     path = folder / "hst_galaxies" / "hst_candels_201x3_192px_0.06arcsec.npz"
     if path.exists():
+        rng = np.random.default_rng(0)
         for i, image in enumerate(np.load(path, allow_pickle=False)["images"][::8, 1]):
-            yield (
-                f"hst {8 * i}",
-                image,
-                float(np.percentile(image[image > 0], 20)),
-            )  # its sky was set to exactly 0
+            sigma = float(np.percentile(image[image > 0], 20))
+            yield f"hst {8 * i}", image + rng.normal(0, sigma, image.shape), sigma

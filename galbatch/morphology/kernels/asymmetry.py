@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-from galbatch.morphology.kernels.geometry import metric, overlap
+from galbatch.morphology.kernels.geometry import disc_overlap, metric, overlap, reach
 from galbatch.morphology.kernels.jit import kernel, sum_kernel
 
 OUTSIDE = 100.0  # what the search sees where no asymmetry exists
@@ -49,6 +49,22 @@ def _plain_row(row, turned0, turned1, wy, wx):
         s_abs += abs(row[x])
         s_diff += abs(a + wy * (b - a) - row[x])
     return s_abs, s_diff
+
+
+@sum_kernel
+def _masked_row(row, good, turned0, turned1, good_turned, wy, wx):
+    """Number of pixels under the symmetric mask, and the sums of ``_plain_row`` over them."""
+    area = 0.0
+    s_abs = 0.0
+    s_diff = 0.0
+    for x in range(row.size):
+        a = turned0[x] + wx * (turned0[x + 1] - turned0[x])
+        b = turned1[x] + wx * (turned1[x + 1] - turned1[x])
+        w = good[x] * good_turned[x]
+        area += w
+        s_abs += w * abs(row[x])
+        s_diff += w * abs(a + wy * (b - a) - row[x])
+    return area, s_abs, s_diff
 
 
 @kernel
@@ -94,12 +110,20 @@ def asymmetry_sums(image, turned, good, good_turned, xc, yc, a_in, a_out, elonga
     sy, wy = _shift(yc, ny)
     sx, wx = _shift(xc, nx)
     near = (math.floor(ny - 2.0 * yc + 0.5), math.floor(nx - 2.0 * xc + 0.5))
+    q = reach(dxx, dxy, dyy)
     sums = np.zeros(5)
     for y in range(ny):
+        dy = y - yc
         for x in range(nx):
-            w = overlap(x - xc, y - yc, a_out, dxx, dxy, dyy)
-            if w > 0.0 and a_in > 0.0:
-                w -= overlap(x - xc, y - yc, a_in, dxx, dxy, dyy)
+            dx = x - xc
+            square = dxx * dx * dx + 2.0 * dxy * dx * dy + dyy * dy * dy
+            if square >= (a_out + q) ** 2 or square < max(a_in - q, 0.0) ** 2:
+                continue
+            w = 1.0
+            if square > max(a_out - q, 0.0) ** 2:
+                w = overlap(dx, dy, a_out, dxx, dxy, dyy)
+            if a_in > 0.0 and square < (a_in + q) ** 2:
+                w -= overlap(dx, dy, a_in, dxx, dxy, dyy)
             if w <= 0.0:
                 continue
             counts, value, diff = _pixel_terms(image, turned, good, good_turned, y, x, (sy, sx, wy, wx), near)
@@ -133,22 +157,30 @@ def _disc(image, turned, good, good_turned, masked, xc, yc, r):
             x1 = max(x0, x1)
         j = y + sy
         fast0, fast1 = x0, x0
-        if not masked and 0 <= j and j + 1 < ny + 2:
+        if 0 <= j and j + 1 < ny + 2:
             fast0, fast1 = max(x0, -sx), min(x1, nx + 1 - sx)
-            if fast1 > fast0:
+            if fast1 <= fast0:
+                fast0 = fast1 = x0
+            elif masked:
+                n, p, q = _masked_row(image[y, fast0:fast1], good[y, fast0:fast1],
+                                      turned[j, fast0 + sx:fast1 + sx + 1],
+                                      turned[j + 1, fast0 + sx:fast1 + sx + 1],
+                                      good_turned[y + near[0], fast0 + near[1]:fast1 + near[1]], wy, wx)
+                area += n
+                s_abs += p
+                s_diff += q
+            else:
                 p, q = _plain_row(image[y, fast0:fast1], turned[j, fast0 + sx:fast1 + sx + 1],
                                   turned[j + 1, fast0 + sx:fast1 + sx + 1], wy, wx)
                 area += fast1 - fast0
                 s_abs += p
                 s_diff += q
-            else:
-                fast0 = fast1 = x0
         for x in range(first, last):
             if fast0 <= x < fast1:
                 continue
             w = 1.0
             if x < x0 or x >= x1:
-                w = overlap(x - xc, y - yc, r, 1.0, 0.0, 1.0)
+                w = disc_overlap(x - xc, y - yc, r)
             counts, value, diff = _pixel_terms(image, turned, good, good_turned, y, x, shift, near)
             area += w * counts
             s_abs += w * abs(value)

@@ -50,39 +50,49 @@ def gaussian_weights(sigma):
 
 
 @kernel
+def _add_pair(out, one, two, factor):
+    for i in range(out.size):
+        out[i] += factor * (one[i] + two[i])
+
+
+@kernel
 def blur_columns(image, weight, reflect):
     """Symmetric filter along the first axis of ``image`` (H, M)."""
     ny, nx = image.shape
     out = np.zeros((ny, nx))
+    reach = weight.size - 1 if reflect else min(weight.size, ny) - 1
     for y in range(ny):
-        reach = weight.size - 1 if reflect else min(weight.size, ny) - 1
-        for k in range(-reach, reach + 1):
-            s = y + k
-            if s < 0 or s >= ny:
-                if not reflect:
-                    continue
-                s = _reflect(s, ny)
-            _add_scaled(out[y], image[s], weight[abs(k)])
+        _add_scaled(out[y], image[y], weight[0])
+        for k in range(1, reach + 1):
+            low, high = y - k, y + k
+            if reflect:
+                low, high = _reflect(low, ny), _reflect(high, ny)
+            if low >= 0 and high < ny:
+                _add_pair(out[y], image[low], image[high], weight[k])
+            elif low >= 0:
+                _add_scaled(out[y], image[low], weight[k])
+            elif high < ny:
+                _add_scaled(out[y], image[high], weight[k])
     return out
 
 
 @kernel
-def blur_rows(image, weight, reflect):
-    """Symmetric filter along the second axis of ``image`` (M, W)."""
+def blur_rows(image, weight, reflect, out):
+    """Symmetric filter along the second axis of ``image`` (M, W), into ``out`` (M, W)."""
     ny, nx = image.shape
-    out = np.zeros((ny, nx))
     r = weight.size - 1 if reflect else min(weight.size, nx) - 1
     padded = np.zeros(nx + 2 * r)
     for y in range(ny):
+        row = out[y]
         for x in range(nx):
             padded[r + x] = image[y, x]
+            row[x] = weight[0] * image[y, x]
         if reflect:
             for k in range(1, r + 1):
                 padded[r - k] = image[y, _reflect(-k, nx)]
                 padded[r + nx - 1 + k] = image[y, _reflect(nx - 1 + k, nx)]
-        for k in range(2 * r + 1):
-            _add_scaled(out[y], padded[k:k + nx], weight[abs(k - r)])
-    return out
+        for k in range(1, r + 1):
+            _add_pair(row, padded[r - k:r - k + nx], padded[r + k:r + k + nx], weight[k])
 
 
 @kernel
@@ -91,7 +101,9 @@ def gaussian(image, sigma, reflect):
     if sigma <= 0.0:
         return _copy(image)
     weight = gaussian_weights(sigma)
-    return blur_rows(blur_columns(image, weight, reflect), weight, reflect)
+    out = np.empty(image.shape)
+    blur_rows(blur_columns(image, weight, reflect), weight, reflect, out)
+    return out
 
 
 @kernel

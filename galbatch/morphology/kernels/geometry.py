@@ -5,7 +5,7 @@ An ellipse about (xc, yc) is given by its semi-major axis ``a`` and a metric (dx
 through a point, so the inside is ``rho < a``. A pixel is a unit square about integer coordinates.
 
 Overlaps are exact for a straight edge and corrected to second order for its curvature; where the minor
-axis is below ``_FINE`` pixels the pixel is divided. Areas agree with exact circles to about 1e-4 pixel.
+axis is below ``FINE`` pixels the pixel is divided. Areas agree with exact circles to about 1e-4 pixel.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import math
 
 from galbatch.morphology.kernels.jit import kernel
 
-_FINE = 4.0
+FINE = 4.0
 _MAX_DIVISION = 8
+_HALF_DIAGONAL = math.sqrt(0.5)
 
 
 @kernel
@@ -100,12 +101,35 @@ def overlap(dx, dy, a, dxx, dxy, dyy):
 
 
 @kernel
+def disc_overlap(dx, dy, a):
+    """``overlap`` with a circle of radius ``a``."""
+    rho = math.sqrt(dx * dx + dy * dy)
+    if rho + _HALF_DIAGONAL <= a:
+        return 1.0
+    if a <= 0.0 or rho - _HALF_DIAGONAL >= a:
+        return 0.0
+    if a < FINE:
+        return edge_overlap(dx, dy, rho, _HALF_DIAGONAL, a, 1.0, 0.0, 1.0)
+    return disc_edge(dx, dy, rho, a)
+
+
+@kernel
+def disc_edge(dx, dy, rho, a):
+    """``_curved`` for a circle of radius ``a`` of at least ``FINE``."""
+    nx, ny = dx / rho, dy / rho
+    area = _half_plane(a - rho, nx, ny)
+    low, high = _chord(a - rho, nx, ny)
+    area -= (high**3 - low**3) / (6.0 * rho)
+    return min(max(area, 0.0), 1.0)
+
+
+@kernel
 def edge_overlap(dx, dy, rho, q, a, dxx, dxy, dyy):
     """``overlap`` of a pixel that the ellipse may cut: |rho - a| < q, the ``reach`` of a pixel, and a > 0."""
     minor = a / math.sqrt(dxx + dyy - 1.0)  # the elongation squared is the trace of the metric less one
-    if minor >= _FINE:
+    if minor >= FINE:
         return _curved(dx, dy, rho, a, dxx, dxy, dyy)
-    m = min(math.ceil(_FINE / minor), _MAX_DIVISION)
+    m = min(math.ceil(FINE / minor), _MAX_DIVISION)
     total = 0.0
     for i in range(m):
         for j in range(m):  # in units of a sub-pixel the same problem has a larger ellipse

@@ -188,11 +188,7 @@ def _evaluate(p, psf_sigma, images):
         ny, m, nx = images.shape
         weight = gaussian_weights(psf_sigma)
         blurred = blur_columns(images.reshape(ny, m * nx), weight, False)
-        blurred = blur_rows(blurred.reshape(ny * m, nx), weight, False)
-        for y in range(ny):
-            for k in range(m):
-                for x in range(nx):
-                    images[y, k, x] = blurred[y * m + k, x]
+        blur_rows(blurred.reshape(ny * m, nx), weight, False, images.reshape(ny * m, nx))
 
 
 @kernel
