@@ -1,9 +1,9 @@
-"""Error in proportion to the light of a pixel, independent from pixel to pixel: what resampling of undersampled frames and flat fields
-leave, and what no error map holds.
+"""Errors that no error map holds, independent from pixel to pixel: in proportion to the light (flat fields, say), or what resampling of
+undersampled exposures leaves, in proportion to how much the light changes between neighbouring pixels.
 
-No light of the source can vary faster than its PSF lets pass. Where the transfer function is below ``PASSES``, the data hold errors
-alone: their scatter in the light of a source, over that of the noise map (calibrated on the stamp's own faint pixels), says how large
-the floor is. What is wrong at the frequencies of the source itself (a PSF too broad, say) cannot be seen this way, and shows in chi2.
+The second is measured. No light of a source can vary faster than its PSF lets pass. Where the transfer function is below ``PASSES``, the
+data hold errors alone: their scatter in a source, over that of the noise map (calibrated on the stamp's own faint pixels), says how
+large they are. What is wrong at the frequencies of the source itself (a PSF too broad, say) cannot be seen this way, and shows in chi2.
 """
 
 from __future__ import annotations
@@ -11,31 +11,41 @@ from __future__ import annotations
 import numpy as np
 from scipy import fft, ndimage
 
-PASSES = 2e-3  # of the light
+PASSES = 5e-3  # of the light
 MIN_BEYOND = 0.05  # share of the frequencies of the stamp that must be free of light
 BRIGHT_SIGMA, FAINT_SIGMA = 20.0, 2.0
 MIN_BRIGHT, MIN_FAINT = 12, 100
 MEDIAN_OF_CHI2 = 0.455  # of one degree of freedom
 SIGNIFICANT = 4.0  # standard deviations of the scatter
-LARGEST = 0.3
+LARGEST = 1.0
 
 
 def floor_variance(setting, data, var, bad, psf, psf_step: float) -> tuple[np.ndarray, np.ndarray]:
-    """Variance (n, h, w) of the floor, and its size (n,) as a fraction of the light.
+    """Variance (n, h, w) of these errors, and their rms over the light of the bright pixels (n,), as a fraction.
 
-    ``setting``: that fraction, or "measure". ``data``, ``var`` (n, h, w), ``bad`` pixels unusable; ``psf`` (n, p, p) with
-    ``psf_step`` pixels of the data to a pixel of the PSF.
+    ``setting``: the fraction of the light, or "measure". ``data``, ``var`` (n, h, w), ``bad`` pixels unusable; ``psf`` (n, p, p)
+    with ``psf_step`` pixels of the data to a pixel of the PSF.
     """
     out, floor = np.zeros(data.shape), np.zeros(len(data))
     with np.errstate(invalid="ignore"):
-        bright = (~bad & (data > BRIGHT_SIGMA * np.sqrt(var))).sum((1, 2))
-    for i in np.nonzero(bright >= MIN_BRIGHT if setting == "measure" else np.ones(len(data), bool))[0]:
-        clean = np.where(bad[i] | ~np.isfinite(data[i]), 0, data[i])
+        bright = ~bad & (data > BRIGHT_SIGMA * np.sqrt(var))
+    for i in np.nonzero(bright.sum((1, 2)) >= (MIN_BRIGHT if setting == "measure" else 0))[0]:
+        clean = np.where(bad[i] | ~np.isfinite(data[i]), 0, data[i]).astype(np.float64)
         light = ndimage.uniform_filter(clean, 3).clip(min=0)
-        floor[i] = setting if setting != "measure" else measure_floor(
-            clean, var[i], bad[i], light, beyond(psf[i], psf_step, data.shape[1:]))
-        out[i] = (floor[i] * light.astype(np.float64)) ** 2
+        if setting == "measure":
+            change = _change(clean, np.where(bad[i], 0, var[i]))
+            share = measure_share(clean, var[i], bad[i], light, change, beyond(psf[i], psf_step, data.shape[1:]))
+            out[i] = (share * change) ** 2
+            floor[i] = np.sqrt(out[i][bright[i]].sum() / (light[bright[i]] ** 2).sum())
+        else:
+            out[i], floor[i] = (setting * light) ** 2, setting
     return out, floor
+
+
+def _change(data, var):
+    """Standard deviation of the light over 3 x 3 pixels, the noise taken off."""
+    mean = ndimage.uniform_filter(data, 3)
+    return np.sqrt((ndimage.uniform_filter(data**2, 3) - mean**2 - ndimage.uniform_filter(var, 3)).clip(min=0))
 
 
 def beyond(psf: np.ndarray, psf_step: float, shape: tuple[int, int]) -> np.ndarray:
@@ -49,8 +59,8 @@ def beyond(psf: np.ndarray, psf_step: float, shape: tuple[int, int]) -> np.ndarr
     return passed < PASSES * max(psf.sum(), 1e-30)
 
 
-def measure_floor(data, var, bad, light, free) -> float:
-    """The floor of one stamp (h, w); zero where the scatter does not ask for one, or cannot be measured."""
+def measure_share(data, var, bad, light, change, free) -> float:
+    """Errors of one stamp (h, w) in units of ``change``; zero where the scatter does not ask for any, or cannot be measured."""
     h, w = data.shape
     kernel = fft.irfft2(free.astype(float), s=(h, w)) ** 2
     share = kernel.sum()  # of the power of white noise that is left
@@ -61,7 +71,7 @@ def measure_floor(data, var, bad, light, free) -> float:
     usable = ~bad & np.isfinite(var)
     scatter = fft.irfft2(fft.rfft2(_patched(data, bad) * window) * free, s=(h, w)) ** 2
     noise = spread(np.where(usable, var, np.median(var[usable])) * window**2)
-    unit = spread(light.astype(float) ** 2 * window**2)
+    unit = spread((change * window) ** 2)
     inside = (window > 0.9) & ~ndimage.binary_dilation(bad, iterations=2)
     sn = light / np.sqrt(np.where(usable, var, np.inf))
     bright, faint = inside & (sn > BRIGHT_SIGMA), inside & (np.abs(sn) < FAINT_SIGMA)
