@@ -12,22 +12,14 @@ in the stamp, and the rms of (mean - truth) over the peak. One JSON line goes to
 
 from __future__ import annotations
 
-import argparse
-import json
-from datetime import UTC, datetime
-from pathlib import Path
-
 import numpy as np
 import torch
-from prior_limits import cases
+from prior_limits import record, start
 from scipy.ndimage import gaussian_filter, label
 
 from galbatch.forward import forward_model
 from galbatch.measurement import band_flags
 from galbatch.morphology import measure_posterior, summarise
-from galbatch.prior import load_prior
-from galbatch.prior.library import Library
-from galbatch.prior.stamps import StampConfig
 from galbatch.sampler import sample_posterior
 from galbatch.types import Flag, Observation
 
@@ -93,25 +85,14 @@ def run_case(prior, stamps: np.ndarray, sn: float) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--library", type=Path, required=True)
-    parser.add_argument("--model", type=Path)
-    parser.add_argument("--n", type=int, default=16)
-    parser.add_argument("--out", type=Path, default=Path("."))
-    arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    prior = load_prior(arguments.model, device="cpu")
-    config = StampConfig(target_fwhm_pix=prior.target_fwhm_pix)
-    sets = cases(Library.load(arguments.library), config, arguments.n)
+    out, prior, sets = start(default_n=16)
     sets = {name: s for name, s in sets.items() if s.shape[-1] == 72 and "flux scale" not in name}
     sets["peak S/N of 2"] = sets["as in training, 72 px"]
     rows = {}
     for name, stamps in sets.items():
         rows[name] = run_case(prior, stamps.numpy(), 2.0 if "S/N" in name else SN)
         print(f"{name:32s} " + "  ".join(f"{k} {v}" for k, v in rows[name].items()), flush=True)
-    line = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "model": prior.card.sha256[:12], **rows}
-    with open(arguments.out / "prior_flags.jsonl", "a") as log:
-        log.write(json.dumps(line) + "\n")
+    record(out / "prior_flags.jsonl", prior, rows)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from galbatch.prior import load_prior
-from galbatch.prior.evaluate import wiener_denoiser
+from galbatch.prior.classical import wiener_denoiser
 from galbatch.prior.library import Library
 from galbatch.prior.pictures import contact_sheet
 from galbatch.prior.spectra import jacobian_trace, residuals
@@ -73,18 +73,31 @@ def cases(library: Library, config: StampConfig, n: int) -> dict[str, Tensor]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def start(default_n: int) -> tuple[Path, object, dict[str, Tensor]]:
+    """(output folder, prior, cases) from the command line."""
+    parser = argparse.ArgumentParser()
     parser.add_argument("--library", type=Path, required=True)
     parser.add_argument("--model", type=Path)
-    parser.add_argument("--n", type=int, default=32)
+    parser.add_argument("--n", type=int, default=default_n)
     parser.add_argument("--out", type=Path, default=Path("."))
-    arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    prior = load_prior(arguments.model, device="cpu")
+    chosen = parser.parse_args()
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    prior = load_prior(chosen.model, device="cpu")
     config = StampConfig(target_fwhm_pix=prior.target_fwhm_pix)
+    return chosen.out, prior, cases(Library.load(chosen.library), config, chosen.n)
+
+
+def record(path: Path, prior, rows: dict) -> None:
+    """Append the cases' rows as one JSON line."""
+    line = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "model": prior.card.sha256[:12], **rows}
+    with open(path, "a") as log:
+        log.write(json.dumps(line) + "\n")
+
+
+def main() -> None:
+    out, prior, sets = start(default_n=32)
     rows, shown = {}, []
-    for name, stamps in cases(Library.load(arguments.library), config, arguments.n).items():
+    for name, stamps in sets.items():
         wiener = wiener_denoiser(prior.spectrum, stamps.shape[-1], stamps.mean(dim=0, keepdim=True))
         rows[name] = []
         for i, sigma in enumerate(SIGMAS):
@@ -96,10 +109,8 @@ def main() -> None:
         if stamps.shape[-1] == 72:
             left = residuals(prior.denoise, stamps[:12], SIGMAS[1], 61)
             shown += [stamps[:12], stamps[:12] - left]
-    contact_sheet(torch.cat(shown).clamp_min(0), arguments.out / "prior_limits.png", columns=12)
-    line = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "model": prior.card.sha256[:12], **rows}
-    with open(arguments.out / "prior_limits.jsonl", "a") as log:
-        log.write(json.dumps(line) + "\n")
+    contact_sheet(torch.cat(shown).clamp_min(0), out / "prior_limits.png", columns=12)
+    record(out / "prior_limits.jsonl", prior, rows)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from galbatch.errors import InputError
+from galbatch.prior.classical import wavelet_denoiser, wiener_denoiser
 from galbatch.prior.library import Library
 from galbatch.prior.lookalikes import look_alikes, without
 from galbatch.prior.pictures import contact_sheet
@@ -91,45 +92,6 @@ def denoising_table(prior, stamps: Tensor, sigmas=SIGMAS) -> list[dict[str, floa
                 row[name] = float(residuals(denoise, stamps, sigma, 40 + i).square().mean()) / sigma**2
         rows.append(row)
     return rows
-
-
-def wiener_denoiser(spectrum: dict, size: int, mean: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    """Best linear denoiser of a field of that spectrum and mean: p / (p + sigma^2) per mode."""
-    f = np.fft.fftfreq(size)
-    k = np.hypot(f[:, None], f[None, :])
-    power = np.exp(np.interp(k, spectrum["k"], np.log(np.maximum(spectrum["power"], 1e-12))))
-    power_t = torch.from_numpy(power.astype(np.float32))
-
-    def denoise(x, sigma):
-        gain = power_t / (power_t + sigma.reshape(-1, 1, 1, 1) ** 2)
-        return mean + torch.fft.ifft2(torch.fft.fft2(x - mean) * gain).real
-
-    return denoise
-
-
-def wavelet_denoiser() -> Callable[[Tensor, Tensor], Tensor] | None:
-    """BayesShrink wavelets of scikit-image told the true sigma; None where it is not installed."""
-    try:
-        import pywt  # noqa: F401 - scikit-image needs it and says so late
-        from skimage.restoration import denoise_wavelet
-    except ImportError:
-        return None
-
-    def denoise(x, sigma):
-        planes = [
-            denoise_wavelet(
-                image[0].numpy(),
-                sigma=float(s),
-                method="BayesShrink",
-                mode="soft",
-                wavelet="sym4",
-                rescale_sigma=False,
-            )
-            for image, s in zip(x, sigma, strict=True)
-        ]
-        return torch.from_numpy(np.stack(planes)[:, None].astype(np.float32))
-
-    return denoise
 
 
 def bias_table(denoise, stamps: Tensor, sigmas=SIGMAS) -> list[dict[str, float]]:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from galbatch.prior.evaluate import bias_table, fit_sigma_map, response_table, wiener_denoiser
+from galbatch.prior.classical import wiener_denoiser
+from galbatch.prior.evaluate import bias_table, fit_sigma_map, response_table
 from galbatch.prior.spectra import RadialBins, jacobian_trace, prior_spectrum, residual_spectrum
 
 SIZE = 32

@@ -28,7 +28,7 @@ window.galbatch = (() => {
     const label = `${data.panels.join(", ")} of source ${escaped(data.ids[i])}`;
     const n = Math.max(1, data.panels.length);
     const style = `style="aspect-ratio:${n} / 1"`;
-    return code ? `<img class="strip" ${style} alt="${label}" src="data:image/webp;base64,${code}">` : `<div class="strip" ${style}></div>`;
+    return code ? `<img class="strip" decoding="async" ${style} alt="${label}" src="data:image/webp;base64,${code}">` : `<div class="strip" ${style}></div>`;
   }
 
   function lines(i) {
@@ -58,6 +58,7 @@ window.galbatch = (() => {
 
   // ---- the gallery: only rows in view are in the document ---------------------------------------------------------
   const grid = $("grid"), shape = { columns: 1, width: 0, height: 0, drawn: "" };
+  const live = new Map(); // place in the order -> its card, for the places in view
 
   function layout() {
     const gap = 10, least = Math.max(300, Math.min(460, 64 * data.panels.length));
@@ -66,6 +67,8 @@ window.galbatch = (() => {
     shape.height = (shape.width - 19) / Math.max(1, data.panels.length) + 80;
     grid.style.height = `${Math.ceil(state.order.length / shape.columns) * (shape.height + gap)}px`;
     shape.drawn = "";
+    live.clear();
+    grid.replaceChildren();
     draw();
   }
 
@@ -75,17 +78,21 @@ window.galbatch = (() => {
     const start = first * shape.columns, stop = Math.min(state.order.length, Math.max(0, last) * shape.columns);
     if (shape.drawn === `${start}-${stop}`) return;
     shape.drawn = `${start}-${stop}`;
-    const cards = [];
-    for (let n = start; n < stop; n++) {
-      const i = state.order[n], card = document.createElement("button");
-      card.type = "button";
-      card.className = `card ${data.status[i]}`;
-      card.dataset.row = i;
-      card.style.cssText = `left:${(n % shape.columns) * (shape.width + gap)}px;top:${Math.floor(n / shape.columns) * step}px;width:${shape.width}px;height:${shape.height}px`;
-      card.innerHTML = strip(i) + lines(i);
-      cards.push(card);
+    for (const [n, card] of live) if (n < start || n >= stop) { card.remove(); live.delete(n); }
+    for (let n = stop - 1, next = null; n >= start; n--) {
+      if (!live.has(n)) live.set(n, grid.insertBefore(makeCard(n), next));
+      next = live.get(n);
     }
-    grid.replaceChildren(...cards);
+  }
+
+  function makeCard(n) {
+    const i = state.order[n], gap = 10, card = document.createElement("button");
+    card.type = "button";
+    card.className = `card ${data.status[i]}`;
+    card.dataset.row = i;
+    card.style.cssText = `left:${(n % shape.columns) * (shape.width + gap)}px;top:${Math.floor(n / shape.columns) * (shape.height + gap)}px;width:${shape.width}px;height:${shape.height}px`;
+    card.innerHTML = strip(i) + lines(i);
+    return card;
   }
 
   // ---- preview and detail -----------------------------------------------------------------------------------------
