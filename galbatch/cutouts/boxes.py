@@ -10,7 +10,7 @@ import numpy as np
 from galbatch.cutouts.fitsfile import ImageHDU, scaled
 from galbatch.cutouts.source import LocalBytes, RemoteBytes
 
-_CALL_US, _BYTE_US = 1.0, 1.2e-4
+_ROW_US, _STAMP_US, _BYTE_US = 0.4, 12.0, 1.2e-4  # a row gathered; a stamp, and a byte, of a span
 _MAX_SPAN = 1 << 26
 
 
@@ -45,15 +45,15 @@ def _groups(y0, h, stride, remote) -> list[tuple[np.ndarray, bool]]:
     """Sources sorted by row: runs to read as one span of whole rows (True), and all others row by row
     (False)."""
     order = np.argsort(y0, kind="stable")
-    alone = h * _CALL_US
+    alone = h * _ROW_US
     groups, run, last, cost = [], [], 0, 0.0
     for i in order:
         top = int(y0[i])
         extra = min(h, top + h - last) if run else h
-        price = extra * stride * _BYTE_US
+        price = _STAMP_US + extra * stride * _BYTE_US
         if run and (price > alone or remote or (last - int(y0[run[0]]) + extra) * stride > _MAX_SPAN):
             groups.append((run, cost))
-            run, cost, price = [], 0.0, h * stride * _BYTE_US
+            run, cost, price = [], 0.0, _STAMP_US + h * stride * _BYTE_US
         run.append(i)
         cost += price
         last = top + h
