@@ -1,8 +1,8 @@
 """Inverse noise covariance: white with a sigma map, or stationary correlation modulated by the sigma map.
 
-``N = S (F C F + 1 - F^2) S`` restricted to valid pixels, S = diag(sigma), C a Toeplitz matrix of the autocorrelation ``noise_acf``,
-F = diag(the fraction of sigma that is correlated).
-Masked pixels are left out of N, which is not the same as leaving them out of its inverse (that would be over-confident).
+``N = S (F C F + 1 - F^2) S`` restricted to valid pixels, S = diag(sigma), C a Toeplitz matrix of the
+autocorrelation ``noise_acf``, F = diag(the fraction of sigma that is correlated). Masked pixels are left out
+of N, which is not the same as leaving them out of its inverse (that would be over-confident).
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from scipy.fft import next_fast_len
 
-POWER_FLOOR = 1e-3  # of the mean noise power: an autocorrelation cut at a few lags may have a negative spectrum
+# Of the mean noise power: an autocorrelation cut at a few lags may have a negative spectrum.
+POWER_FLOOR = 1e-3
 SOLVE_ITERATIONS = 12
 SOLVE_TOLERANCE = 3e-3
 
@@ -37,14 +38,15 @@ class WhiteNoise:
         return torch.zeros_like(self.weight), self.weight
 
     def sample(self, normal: Callable) -> torch.Tensor:
-        """Noise (b, k, c, h, w) of this covariance, zero where masked; ``normal(c, h, w)`` draws standard normals."""
+        """Noise (b, k, c, h, w) of this covariance, zero where masked; ``normal(c, h, w)`` draws standard
+        normals."""
         return normal(*self.weight.shape[2:]) * torch.where(self.weight > 0, self.weight, torch.inf).rsqrt()
 
 
 @dataclass(frozen=True)
 class CorrelatedNoise:
-    """Stationary correlation under a sigma map. ``power`` (1, 1, c, P, Q): DFT of the autocorrelation on a padded ``grid``;
-    ``fraction`` (b, 1, c, h, w) or one: F, the fraction of sigma that is correlated."""
+    """Stationary correlation under a sigma map. ``power`` (1, 1, c, P, Q): DFT of the autocorrelation on a
+    padded ``grid``; ``fraction`` (b, 1, c, h, w) or one: F, the fraction of sigma that is correlated."""
 
     weight: torch.Tensor
     power: torch.Tensor
@@ -57,11 +59,14 @@ class CorrelatedNoise:
 
     def _filter(self, u, spectrum):
         h, w = u.shape[-2:]
-        filtered = torch.fft.irfft2(torch.fft.rfft2(u * self.fraction, s=self.grid) * spectrum, s=self.grid)[..., :h, :w]
+        filtered = torch.fft.irfft2(torch.fft.rfft2(u * self.fraction, s=self.grid) * spectrum, s=self.grid)[
+            ..., :h, :w
+        ]
         return self.fraction * filtered + (1 - self.fraction**2) * u
 
     def precision(self, u: torch.Tensor) -> torch.Tensor:
-        """N^-1 u by conjugate gradients in the whitened variable, preconditioned by the inverse noise power."""
+        """N^-1 u by conjugate gradients in the whitened variable, preconditioned by the inverse noise
+        power."""
         valid = (self.weight > 0).to(u.dtype)
         r = u * self._isigma
         inverse = 1 / self.power
@@ -71,7 +76,7 @@ class CorrelatedNoise:
         start = rz.clamp_min(1e-30)
         for _ in range(SOLVE_ITERATIONS):
             active = rz > SOLVE_TOLERANCE**2 * start
-            if not active.any():
+            if u.device.type == "cpu" and not active.any():  # a look would make a GPU wait
                 break
             q = self._filter(p, self.power) * valid
             a = torch.where(active, rz / (p * q).sum((-1, -2), keepdim=True).clamp_min(1e-30), 0.0)
@@ -92,7 +97,8 @@ class CorrelatedNoise:
         return self.weight * self.fraction**2, self.weight * (1 - self.fraction**2)
 
     def sample(self, normal: Callable) -> torch.Tensor:
-        """Noise (b, k, c, h, w) of this covariance, zero where masked; ``normal(c, h, w)`` draws standard normals."""
+        """Noise (b, k, c, h, w) of this covariance, zero where masked; ``normal(c, h, w)`` draws standard
+        normals."""
         c, h, w = self.weight.shape[2:]
         spectrum = torch.fft.rfft2(normal(c, *self.grid)) * self.power.sqrt()
         noise = self.fraction * torch.fft.irfft2(spectrum, s=self.grid)[..., :h, :w]
@@ -102,7 +108,8 @@ class CorrelatedNoise:
 
 
 def acf_power(acf: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """DFT (c, P, Q // 2 + 1) of the autocorrelation (c, r, r) on a grid, floored at ``POWER_FLOOR`` of its mean."""
+    """DFT (c, P, Q // 2 + 1) of the autocorrelation (c, r, r) on a grid, floored at ``POWER_FLOOR`` of its
+    mean."""
     r = acf.shape[-1] // 2
     padded = np.zeros((len(acf), *grid))
     padded[:, : acf.shape[1], : acf.shape[2]] = acf
@@ -111,12 +118,16 @@ def acf_power(acf: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     return np.maximum(power, POWER_FLOOR * acf[:, r, r][:, None, None])
 
 
-def noise_model(weight: torch.Tensor, noise_acf: np.ndarray | None = None, fraction: torch.Tensor | None = None):
-    """The noise of stamps with ``weight`` (b, 1, c, h, w) = 1 / sigma^2 (zero where masked) and autocorrelation (c, r, r), of which
-    ``fraction`` of sigma (like ``weight``; None: all) is correlated."""
+def noise_model(
+    weight: torch.Tensor, noise_acf: np.ndarray | None = None, fraction: torch.Tensor | None = None
+):
+    """The noise of stamps with ``weight`` (b, 1, c, h, w) = 1 / sigma^2 (zero where masked) and
+    autocorrelation (c, r, r), of which ``fraction`` of sigma (like ``weight``; None: all) is correlated."""
     if noise_acf is None:
         return WhiteNoise(weight)
     r = noise_acf.shape[-1] // 2
     grid = tuple(next_fast_len(n + r, real=True) for n in weight.shape[-2:])
     power = torch.from_numpy(acf_power(noise_acf.astype(np.float64), grid)).to(weight.device, weight.dtype)
-    return CorrelatedNoise(weight, power[None, None], grid, weight.new_ones(()) if fraction is None else fraction)
+    return CorrelatedNoise(
+        weight, power[None, None], grid, weight.new_ones(()) if fraction is None else fraction
+    )

@@ -1,9 +1,10 @@
 """Linear solves of the sampler: (1/v + Q) c = r with v diagonal in Fourier space and Q = A^T N^-1 A.
 
-Preconditioned conjugate gradients in float32. The vectors live in Fourier space: 1/v costs no transform. A draw that has
-converged is frozen, so that its result does not depend on what else is in the batch. Correlated noise enters by its quick inverse
-where the solve only preconditions the guidance, whose own residuals are exact. Q must be the linear operator: with one that wraps,
-a bright source near the edge of the stamp sends the draws astray.
+Preconditioned conjugate gradients in float32. The vectors live in Fourier space: 1/v costs no transform. A
+draw that has converged is frozen, so that its result does not depend on what else is in the batch. Correlated
+noise enters by its quick inverse where the solve only preconditions the guidance, whose own residuals are
+exact. Q must be the linear operator: with one that wraps, a bright source near the edge of the stamp sends
+the draws astray.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from galbatch.forward import ForwardModel
 from galbatch.sampler.precondition import Preconditioner
 
+LOOK_EVERY = 4  # iterations between looks at the convergence on a GPU: each look waits for the device
 FLOAT_FLOOR = 1e-4  # of the first residual: what float32 can still gain
 
 
@@ -22,8 +24,9 @@ FLOAT_FLOOR = 1e-4  # of the first residual: what float32 can still gain
 class Solver:
     """Solves for one observation.
 
-    An error e of a solution is measured against the spread that the solve itself implies, sqrt(e^T (1/v + Q) e / n), n the number
-    of unknowns: ``tolerance`` is where iterations end, ``worst`` (b, k) the largest that was left. ``levels``: of the preconditioner.
+    An error e of a solution is measured against the spread that the solve itself implies, sqrt(e^T (1/v + Q)
+    e / n), n the number of unknowns: ``tolerance`` is where iterations end, ``worst`` (b, k) the largest that
+    was left. ``levels``: of the preconditioner.
     """
 
     model: ForwardModel
@@ -46,7 +49,9 @@ class Solver:
 
     def _dot(self, a, b):
         """Inner product of two images by their half spectra (b, k, 1, 1, 1): bands are one vector."""
-        return ((torch.view_as_real(a) * torch.view_as_real(b)).sum(-1) * self._parseval).sum((-1, -2, -3), keepdim=True)
+        return ((torch.view_as_real(a) * torch.view_as_real(b)).sum(-1) * self._parseval).sum(
+            (-1, -2, -3), keepdim=True
+        )
 
     def solve(self, v: torch.Tensor, r: torch.Tensor, iterations: int | None = None, exact: bool = False):
         """Spectra of c and of r - Q c, for v (b, 1, c, H, W // 2 + 1) and an image r (b, k, c, H, W).
@@ -61,9 +66,10 @@ class Solver:
         p, rz = z, self._dot(r, z)
         start = rz.clamp_min(1e-30)
         limit = (FLOAT_FLOOR**2 * start).clamp_min(self.tolerance**2 * self._unknowns)
-        for _ in range(iterations or self.iterations):
+        look = 1 if r.device.type == "cpu" else LOOK_EVERY
+        for i in range(iterations or self.iterations):
             active = rz > limit
-            if not active.any():
+            if i % look == 0 and not active.any():
                 break
             kp = inverse * p + torch.fft.rfft2(normal(torch.fft.irfft2(p, s=self.model.fine)))
             a = torch.where(active, rz / self._dot(p, kp).clamp_min(1e-30), 0.0)
