@@ -1,4 +1,5 @@
-"""The picture of Dask's dashboard in docs/guide/running.md: taken in a real browser while a run of the demo goes on.
+"""The picture of Dask's dashboard in docs/guide/running.md: taken in a real browser while a run of the demo
+goes on.
 
     python docs/dashboard_figure.py [docs/images/dashboard.png]
 

@@ -1,4 +1,5 @@
-"""galbatch: posterior samples of deconvolved galaxy images, and morphology with error bars, for whole surveys.
+"""galbatch: posterior samples of deconvolved galaxy images, and morphology with error bars, for whole
+surveys.
 
 The public API; each name is imported on first use, so that ``import galbatch`` loads neither torch nor Dask.
 """

@@ -30,9 +30,13 @@ _FIT = {
 }
 
 _STAMP = {
-    "neighbour_frac": ColumnInfo("", "", "share of the light of all segments in the stamp that is neighbours'"),
+    "neighbour_frac": ColumnInfo(
+        "", "", "share of the light of all segments in the stamp that is neighbours'"
+    ),
     "n_neighbours": ColumnInfo("", "meta.number", "neighbours in the stamp"),
-    "background_njy": ColumnInfo("nJy", "instr.background", "sky level of the stamp, not taken off; per pixel"),
+    "background_njy": ColumnInfo(
+        "nJy", "instr.background", "sky level of the stamp, not taken off; per pixel"
+    ),
     "background_err_njy": ColumnInfo("nJy", "stat.error;instr.background", "error of the sky level"),
     "error_floor": ColumnInfo("", "stat.error", "noise in proportion to the light, as a fraction of it"),
     "valid_frac": ColumnInfo("", "", "share of the stamp's pixels that were used"),

@@ -92,13 +92,13 @@ FLAG_DESCRIPTIONS: dict[Flag, str] = {
 class Observation:
     """Pixels of a batch of sources, what blurred them, and their noise.
 
-    ``data``, ``sigma`` (b, c, h, w): flux per detector pixel and its 1-sigma noise, one unit for all.
-    ``psf`` (c, p, p) or (b, c, p, p): point spread function; its sum is used as it is, not forced to one.
-    ``mask`` (b, c, h, w): True where a pixel must not be used. Non-finite data and sigma that is
-    not finite and positive are masked too.
-    ``psf_scale_arcsec``: pixel scale of the PSF; the detector's when None.
+    ``data``, ``sigma`` (b, c, h, w): flux per detector pixel and its 1-sigma noise, one unit for all. ``psf``
+    (c, p, p) or (b, c, p, p): point spread function; its sum is used as it is, not forced to one. ``mask``
+    (b, c, h, w): True where a pixel must not be used. Non-finite data and sigma that is not finite and
+    positive are masked too. ``psf_scale_arcsec``: pixel scale of the PSF; the detector's when None.
     ``noise_acf`` (c, r, r), r odd: noise autocorrelation by lag in detector pixels, centre 1; None is white.
-    ``sigma_white`` (b, c, h, w): the part of ``sigma`` that is independent from pixel to pixel all the same; None is zero.
+    ``sigma_white`` (b, c, h, w): the part of ``sigma`` that is independent from pixel to pixel all the same;
+    None is zero.
 
     Raises ``InputError`` when shapes disagree.
     """
@@ -120,27 +120,42 @@ class Observation:
         if self.data.ndim != 4:
             raise InputError(f"Observation.data has shape {self.data.shape}: it must be (b, c, h, w).")
         if self.sigma.shape != self.data.shape:
-            raise InputError(f"Observation.sigma has shape {self.sigma.shape}, data {self.data.shape}: "
-                             "give one sigma per pixel.")
+            raise InputError(
+                f"Observation.sigma has shape {self.sigma.shape}, data {self.data.shape}: "
+                "give one sigma per pixel."
+            )
         if self.mask is not None and self.mask.shape != self.data.shape:
-            raise InputError(f"Observation.mask has shape {self.mask.shape}, data {self.data.shape}: "
-                             "give one mask value per pixel (True = bad), or None.")
+            raise InputError(
+                f"Observation.mask has shape {self.mask.shape}, data {self.data.shape}: "
+                "give one mask value per pixel (True = bad), or None."
+            )
         if self.sigma_white is not None and self.sigma_white.shape != self.data.shape:
-            raise InputError(f"Observation.sigma_white has shape {self.sigma_white.shape}, data {self.data.shape}: "
-                             "give one value per pixel, or None.")
+            raise InputError(
+                f"Observation.sigma_white has shape {self.sigma_white.shape}, data {self.data.shape}: "
+                "give one value per pixel, or None."
+            )
         b, c = self.data.shape[:2]
         if self.psf.ndim == 3:
             object.__setattr__(self, "psf", np.broadcast_to(self.psf, (b, *self.psf.shape)))
         if self.psf.ndim != 4 or self.psf.shape[:2] != (b, c) or self.psf.shape[2] != self.psf.shape[3]:
-            raise InputError(f"Observation.psf has shape {self.psf.shape} for {b} sources in {c} bands: "
-                             "it must be (c, p, p) or (b, c, p, p).")
-        if self.noise_acf is not None and (self.noise_acf.ndim != 3 or self.noise_acf.shape[0] != c
-                                           or self.noise_acf.shape[1] % 2 == 0
-                                           or self.noise_acf.shape[1] != self.noise_acf.shape[2]):
-            raise InputError(f"Observation.noise_acf has shape {self.noise_acf.shape}: it must be (c, r, r) "
-                             f"with c = {c} and r odd.")
+            raise InputError(
+                f"Observation.psf has shape {self.psf.shape} for {b} sources in {c} bands: "
+                "it must be (c, p, p) or (b, c, p, p)."
+            )
+        if self.noise_acf is not None and (
+            self.noise_acf.ndim != 3
+            or self.noise_acf.shape[0] != c
+            or self.noise_acf.shape[1] % 2 == 0
+            or self.noise_acf.shape[1] != self.noise_acf.shape[2]
+        ):
+            raise InputError(
+                f"Observation.noise_acf has shape {self.noise_acf.shape}: it must be (c, r, r) "
+                f"with c = {c} and r odd."
+            )
         if not self.pixel_scale_arcsec > 0:
-            raise InputError(f"Observation.pixel_scale_arcsec is {self.pixel_scale_arcsec}: it must be positive.")
+            raise InputError(
+                f"Observation.pixel_scale_arcsec is {self.pixel_scale_arcsec}: it must be positive."
+            )
 
     @property
     def valid(self) -> np.ndarray:
@@ -188,12 +203,12 @@ class BandStamps:
 
     ``data``, ``sigma`` (b, h, w) float32 nJy per pixel, native byte order; ``mask`` (b, h, w) bool, True is
     excluded (bad pixels, off-image area, neighbours under the policy 'mask'); where masked, ``sigma`` is inf
-    and ``data`` is NaN only if the pixel itself was bad. ``seg`` (b, h, w) int32: 0 sky, 1 the source, 2 and more its
-    neighbours. ``psf`` (b, p, p); ``psf_id`` (b,) str. ``wcs`` (b, 8) float64: crpix1 crpix2 crval1 crval2 cd11 cd12
-    cd21 cd22 of the stamp (FITS convention, 1-based crpix). ``ratio``: detector pixels of this band per
-    detector pixel of the finest band of the run, along a side. ``noise_acf`` (r, r) and ``sigma_white`` (b, h, w): see
-    ``Observation``. ``columns``: per-source numbers for the
-    catalogue by column stem, e.g. ``neighbour_frac``.
+    and ``data`` is NaN only if the pixel itself was bad. ``seg`` (b, h, w) int32: 0 sky, 1 the source, 2 and
+    more its neighbours. ``psf`` (b, p, p); ``psf_id`` (b,) str. ``wcs`` (b, 8) float64: crpix1 crpix2 crval1
+    crval2 cd11 cd12 cd21 cd22 of the stamp (FITS convention, 1-based crpix). ``ratio``: detector pixels of
+    this band per detector pixel of the finest band of the run, along a side. ``noise_acf`` (r, r) and
+    ``sigma_white`` (b, h, w): see ``Observation``. ``columns``: per-source numbers for the catalogue by
+    column stem, e.g. ``neighbour_frac``.
     """
 
     band: str
@@ -224,7 +239,8 @@ class Failure:
 
 @dataclass(frozen=True)
 class StampBatch:
-    """The stamps of a batch in all bands. Sources in ``failures`` keep their place, with everything masked."""
+    """The stamps of a batch in all bands. Sources in ``failures`` keep their place, with everything
+    masked."""
 
     source_id: np.ndarray
     bands: tuple[BandStamps, ...]
@@ -234,8 +250,8 @@ class StampBatch:
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of a preflight: ``level`` 'error' (a run would be pointless), 'warn' or 'info'; what it is about;
-    what was found, with its values; and what to do about it."""
+    """One line of a preflight: ``level`` 'error' (a run would be pointless), 'warn' or 'info'; what it is
+    about; what was found, with its values; and what to do about it."""
 
     level: str
     code: str

@@ -1,4 +1,5 @@
-"""Classical restoration of the mocks of ``frontier.py``: Richardson-Lucy, Wiener and sparse deconvolution in starlets.
+"""Classical restoration of the mocks of ``frontier.py``: Richardson-Lucy, Wiener and sparse deconvolution in
+starlets.
 
 Every method returns the image at the target PSF (a Gaussian of 2 pixels FWHM), in the unit of the data.
 """
@@ -41,8 +42,8 @@ def wiener(obs: Observation, balance: float):
 
 
 def sparse(obs: Observation, threshold: float, scales: int = 4, iterations: int = 100):
-    """Positive image with few starlet coefficients: accelerated proximal steps, thresholds of ``threshold`` sky sigma
-    (Starck, Fadili & Murtagh 2007; Beck & Teboulle 2009)."""
+    """Positive image with few starlet coefficients: accelerated proximal steps, thresholds of ``threshold``
+    sky sigma (Starck, Fadili & Murtagh 2007; Beck & Teboulle 2009)."""
     data, psf = filled(obs), obs.psf[0, 0].astype(float)
     level = threshold * float(np.median(obs.sigma))
     x = z = np.zeros_like(data)
@@ -75,7 +76,8 @@ METHODS = (
 
 
 def at_oracle(mocks):
-    """Each method at the strength that is best for the galaxy at hand: [(name, images (n, 1, h, w), seconds an image)]."""
+    """Each method at the strength that is best for the galaxy at hand: [(name, images (n, 1, h, w), seconds
+    an image)]."""
     found = []
     for name, restore, strengths in METHODS:
         images, start = [], time.process_time()

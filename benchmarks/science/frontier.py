@@ -1,18 +1,24 @@
-"""Accuracy against cost on the same held-out mocks and the same network: galbatch, azula, deepinv, and classical restoration.
+"""Accuracy against cost on the same held-out mocks and the same network: galbatch, azula, deepinv, and
+classical restoration.
 
-    python benchmarks/science/frontier.py [--galaxies 8] [--draws 8] [--budgets 1 4] [--out frontier.jsonl] [--figure frontier.png]
+    python benchmarks/science/frontier.py [--galaxies 8] [--draws 8] [--budgets 1 4]
+        [--out frontier.jsonl] [--figure frontier.png]
     python benchmarks/science/frontier.py --figure frontier.png --read frontier.jsonl
 
-Every method gets the same data, PSF, noise and (but the classical ones) network. A peer's budget is the number of evaluations that
-galbatch's default mode took, times 1, 4, ...; an evaluation is a forward pass or a vector-Jacobian product. Each peer's knob is the
-best of a grid on other galaxies, against their truth; galbatch has no knob; the classical methods (``classical.py``) are stopped by an
-oracle, at the least error against the truth itself. Correctness first: on a Gaussian problem moment matching must find the exact mean.
+Every method gets the same data, PSF, noise and (but the classical ones) network. A peer's budget is the
+number of evaluations that galbatch's default mode took, times 1, 4, ...; an evaluation is a forward pass or a
+vector-Jacobian product. Each peer's knob is the best of a grid on other galaxies, against their truth;
+galbatch has no knob; the classical methods (``classical.py``) are stopped by an oracle, at the least error
+against the truth itself. Correctness first: on a Gaussian problem moment matching must find the exact mean.
 
-One JSON line a method and budget: ``ratio``, the median over galaxies of its error over that of galbatch's default mode on the same
-galaxy, with its bootstrap error; ``nmse`` |mean - truth|^2 / |truth|^2 (median and its bootstrap error), both with the scatter of a
-mean of few draws taken off (the unbiased error of the mean of infinitely many), ``chi2`` of single draws a valid pixel, ``z_rms`` of (truth - mean) / spread where the truth exceeds half the sky noise (1: honest error bars; median over
-galaxies), ``flux_error`` of the mean; of the mean image in an asinh stretch ``psnr`` (dB) and ``ssim``; ``crps`` over the bright pixels in
-units of the sky noise; ``bias_*`` of the statistics, mean over draws minus truth. Medians over galaxies. Seconds are CPU time.
+One JSON line a method and budget: ``ratio``, the median over galaxies of its error over that of galbatch's
+default mode on the same galaxy, with its bootstrap error; ``nmse`` |mean - truth|^2 / |truth|^2 (median and
+its bootstrap error), both with the scatter of a mean of few draws taken off (the unbiased error of the mean
+of infinitely many), ``chi2`` of single draws a valid pixel, ``z_rms`` of (truth - mean) / spread where the
+truth exceeds half the sky noise (1: honest error bars; median over galaxies), ``flux_error`` of the mean; of
+the mean image in an asinh stretch ``psnr`` (dB) and ``ssim``; ``crps`` over the bright pixels in units of the
+sky noise; ``bias_*`` of the statistics, mean over draws minus truth. Medians over galaxies. Seconds are CPU
+time.
 """
 
 from __future__ import annotations
@@ -102,13 +108,21 @@ def score(mocks, samples) -> dict:
         "z_rms": float(np.sqrt(np.median(z2))) if k > 1 else None,
         "flux_error": float(np.median(flux)),
         **pictures(truth, mean, sky),
-        "crps": float(np.median([crps(d[:, b], t[b]) / s[0, 0] for d, t, b, s in zip(samples, truth, bright, sky, strict=True)])),
+        "crps": float(
+            np.median(
+                [
+                    crps(d[:, b], t[b]) / s[0, 0]
+                    for d, t, b, s in zip(samples, truth, bright, sky, strict=True)
+                ]
+            )
+        ),
         **biases(truth, samples),
     }
 
 
 def pictures(truth, mean, sky) -> dict:
-    """PSNR and SSIM of the mean images (n, h, w), both stretched by asinh(x / sky noise), against the range of the truth's."""
+    """PSNR and SSIM of the mean images (n, h, w), both stretched by asinh(x / sky noise), against the range
+    of the truth's."""
     a, b = np.arcsinh(truth / sky), np.arcsinh(np.nan_to_num(mean) / sky)
     span = np.ptp(a, axis=(1, 2))
     psnr = 10 * np.log10(span**2 / ((a - b) ** 2).mean((1, 2)))
@@ -136,14 +150,16 @@ def biases(truth, samples) -> dict:
 
 
 def ratio(each, reference) -> dict:
-    """Median of each / reference over galaxies and its bootstrap error: paired, so that easy and hard galaxies weigh the same."""
+    """Median of each / reference over galaxies and its bootstrap error: paired, so that easy and hard
+    galaxies weigh the same."""
     values = np.asarray(each) / np.asarray(reference)
     boot = np.median(values[np.random.default_rng(1).integers(0, len(values), (500, len(values)))], 1)
     return {"ratio": float(np.median(values)), "ratio_error": float(np.std(boot[np.isfinite(boot)]))}
 
 
 def chi2(mocks, samples) -> np.ndarray:
-    """(n,) mean over draws of chi2 a valid pixel, with the PSF convolution made by scipy, away from the stamp's edge."""
+    """(n,) mean over draws of chi2 a valid pixel, with the PSF convolution made by scipy, away from the
+    stamp's edge."""
     out = []
     for i, draws in enumerate(samples):
         obs, psf = one(mocks.obs, i), mocks.obs.psf[i, 0].astype(float)
@@ -257,7 +273,8 @@ def draw_figure(found: list[dict], path: Path) -> None:
         panel.grid(alpha=0.2, which="both")
     panels[0].set_ylabel("squared error of the posterior mean / truth squared (median)")
     figure.suptitle(
-        "One network, one set of held-out mocks: galbatch (red), azula (blue), deepinv (green), classical (grey)",
+        "One network, one set of held-out mocks: "
+        "galbatch (red), azula (blue), deepinv (green), classical (grey)",
         fontsize=10,
     )
     figure.savefig(path, dpi=110)

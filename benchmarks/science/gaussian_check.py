@@ -1,7 +1,8 @@
-"""Whether the peers were given the problem that is meant: on a Gaussian prior the posterior mean is known exactly.
+"""Whether the peers were given the problem that is meant: on a Gaussian prior the posterior mean is known
+exactly.
 
-Moment matching is exact there but for the number of steps and iterations, so with many of both its draws must have the exact mean
-and spread. DPS and DiffPIR are no exact samplers: their errors are printed, not judged.
+Moment matching is exact there but for the number of steps and iterations, so with many of both its draws must
+have the exact mean and spread. DPS and DiffPIR are no exact samplers: their errors are printed, not judged.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ def observation(prior: GaussianPrior) -> Observation:
 
 
 def check() -> None:
-    """Print every peer's error and spread; raise ``AssertionError`` where moment matching misses the exact posterior."""
+    """Print every peer's error and spread; raise ``AssertionError`` where moment matching misses the exact
+    posterior."""
     prior = GaussianPrior()
     obs = observation(prior)
     truth, deviation = exact(Problem.of(prior, obs), prior)
@@ -84,7 +86,8 @@ def check() -> None:
         error = float(np.sqrt(np.mean(((draws.mean(0) - truth) / deviation) ** 2)))
         spread = float(np.sqrt(np.mean(draws.var(0, ddof=1) / deviation**2)))
         print(
-            f"Gaussian check, {name}: mean off by {error:.2f} standard deviations, spread {spread:.2f} of the exact one",
+            f"Gaussian check, {name}: mean off by {error:.2f} standard deviations, "
+            f"spread {spread:.2f} of the exact one",
             flush=True,
         )
         assert name not in EXACT or (error < TOLERANCE and abs(spread - 1) < TOLERANCE), (

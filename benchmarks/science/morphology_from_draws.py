@@ -152,8 +152,9 @@ def main() -> None:
     prior = galbatch.load_prior(args.model)
     start = time.process_time()
     *tables, sn = measure_all(prior, args.galaxies, args.draws, args.mode, args.seed)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True,
-                            check=False)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
     record = {"benchmark": "morphology_from_draws", "date": time.strftime("%Y-%m-%d"), "mode": args.mode,
               "commit": commit.stdout.strip(), "galaxies": len(sn), "draws": args.draws,
               "model": prior.card.sha256[:12], "cpu_s": round(time.process_time() - start, 1)}  # fmt: skip

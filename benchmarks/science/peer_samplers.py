@@ -1,8 +1,10 @@
-"""The posterior samplers of azula and deepinv on galbatch's network: the same prior, operator, noise and data.
+"""The posterior samplers of azula and deepinv on galbatch's network: the same prior, operator, noise and
+data.
 
-A peer sees the problem in the units of the prior and whitened, y = A x + e with e ~ N(0, I), which is what both libraries
-assume; images are (k, 1, H, W) on galbatch's fine grid with its margin of unknown sky. Each peer has one knob, which the caller
-tunes on other galaxies against the truth. ``PEERS``: name -> (values of the knob, function(problem, budget, knob, draws, seed)).
+A peer sees the problem in the units of the prior and whitened, y = A x + e with e ~ N(0, I), which is what
+both libraries assume; images are (k, 1, H, W) on galbatch's fine grid with its margin of unknown sky. Each
+peer has one knob, which the caller tunes on other galaxies against the truth. ``PEERS``: name -> (values of
+the knob, function(problem, budget, knob, draws, seed)).
 
     pip install "galbatch[bench]"
 """
@@ -39,7 +41,8 @@ class _CountBackward(torch.autograd.Function):
 
 
 class Network(torch.nn.Module):
-    """The prior's network, differentiable where a peer asks for it, compiled where not. Counts what it is asked for."""
+    """The prior's network, differentiable where a peer asks for it, compiled where not. Counts what it is
+    asked for."""
 
     def __init__(self, prior):
         super().__init__()
@@ -61,8 +64,8 @@ class Network(torch.nn.Module):
 
 @dataclass
 class Problem:
-    """One galaxy. ``y`` (D,) whitened data; ``gain``: mean of the whitening weights, 1 / noise in the prior's units;
-    ``reach``: largest absolute pixel of the truth, for peers that clip."""
+    """One galaxy. ``y`` (D,) whitened data; ``gain``: mean of the whitening weights, 1 / noise in the prior's
+    units; ``reach``: largest absolute pixel of the truth, for peers that clip."""
 
     network: Network
     model: ForwardModel
@@ -112,7 +115,7 @@ class Problem:
         return self.model.crop(x)[:, 0].detach().double().numpy() * self.scale
 
 
-# ---- azula -------------------------------------------------------------------------------------------------------------------
+# ---- azula ----
 
 
 def _azula(problem: Problem):
@@ -134,7 +137,8 @@ def _azula_start(sampler, problem, draws, seed):
 
 
 def azula_dps(problem, budget, knob, draws, seed):
-    """Chung et al. 2022; ``knob``: the step zeta, for a residual in units of the mean noise times the gain."""
+    """Chung et al. 2022; ``knob``: the step zeta, for a residual in units of the mean noise times the
+    gain."""
     from azula.guidance.dps import DPSSampler
 
     scaled = lambda x: problem.forward(x) / problem.gain  # noqa: E731
@@ -189,11 +193,12 @@ class _Flat(torch.nn.Module):
         return self.image(sampler(sampler.init((draws, h * w))))
 
 
-# ---- deepinv -----------------------------------------------------------------------------------------------------------------
+# ---- deepinv ----
 
 
 def _deepinv():
-    """deepinv; torchvision, which it imports, is built for CUDA on PyPI: beside a CPU torch its operators are declared, unused."""
+    """deepinv; torchvision, which it imports, is built for CUDA on PyPI: beside a CPU torch its operators are
+    declared, unused."""
     try:
         import torchvision  # noqa: F401
     except RuntimeError:
@@ -241,7 +246,8 @@ def _deepinv_sample(problem, fidelity, steps, draws, seed, gain=1.0):
 
 
 def deepinv_dps(problem, budget, knob, draws, seed):
-    """Chung et al. 2022 with deepinv's annealed guidance; ``knob``: its weight. With its SDE the network is asked once a step."""
+    """Chung et al. 2022 with deepinv's annealed guidance; ``knob``: its weight. With its SDE the network is
+    asked once a step."""
     fidelity = _deepinv().sampling.DPSDataFidelity(weight=knob, guidance="annealed")
     return _deepinv_sample(problem, fidelity, max(2, budget // 2), draws, seed, problem.gain)
 
@@ -256,7 +262,8 @@ def deepinv_moments(problem, budget, knob, draws, seed):
 
 
 def deepinv_diffpir(problem, budget, knob, draws, seed):
-    """Zhu et al. 2023; ``knob``: lambda. It clips images to [0, 1]: it is told a range that holds the truth (``reach``)."""
+    """Zhu et al. 2023; ``knob``: lambda. It clips images to [0, 1]: it is told a range that holds the truth
+    (``reach``)."""
     dinv = _deepinv()
     reach = problem.reach
 

@@ -1,8 +1,8 @@
 """Sources that the prior was not trained for, through sampler and morphology: are they flagged, or
 hallucinated?
 
-    python benchmarks/science/prior_flags.py --library small.train/library-held-out.npz [--model DIR] [--out
-    DIR]
+    python benchmarks/science/prior_flags.py --library small.train/library-held-out.npz [--model DIR]
+        [--out DIR]
 
 Each case of ``prior_limits.py`` is seen on 64 pixels with a Gaussian PSF of 3.5 pixels and a peak
 signal-to-noise ratio of 30 (2 for the faint ones), sampled in mode 'fast' and measured. Printed: the share

@@ -1,7 +1,7 @@
 """A prior outside of what it was trained on: does it get worse, and does it know?
 
     python benchmarks/science/prior_limits.py --library small.train/library-held-out.npz [--model DIR]
-    [--out DIR]
+        [--out DIR]
 
 Held-out galaxies are seen under laws that training never used: larger than the stamp, stars only, far off
 centre, a flux scale that is wrong by a factor, stamps of 136 pixels; and images that are no galaxies at

@@ -1,10 +1,12 @@
 """Stamps a second against cutana's vectorised extraction, on one warm mosaic, in one run, on one core.
 
-    pip install cutana; python benchmarks/throughput/cutana_peer.py [--side 4000] [--sources 8000] [--out RESULTS.jsonl]
+    pip install cutana
+    python benchmarks/throughput/cutana_peer.py [--side 4000] [--sources 8000] [--out RESULTS.jsonl]
 
-Only the extraction is compared (positions, windows, pixels): cutana's resizing, normalisation and writing are left out, as are our
-masks, variances and PSFs. First every stamp away from the edge is compared with the pixels of our own at the origin that cutana reports. CPU seconds,
-the best of ``--repeats``, in batches of 64 for us and of cutana's default (all at once) for it.
+Only the extraction is compared (positions, windows, pixels): cutana's resizing, normalisation and writing are
+left out, as are our masks, variances and PSFs. First every stamp away from the edge is compared with the
+pixels of our own at the origin that cutana reports. CPU seconds, the best of ``--repeats``, in batches of 64
+for us and of cutana's default (all at once) for it.
 """
 
 from __future__ import annotations

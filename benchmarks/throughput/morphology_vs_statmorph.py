@@ -181,7 +181,9 @@ def run_real(folder, npix):
             row = measure(image[None], 1.0, segmap=segment, sigma=noise, threads=1)[0]
             rows.append(row)
             theirs.append(reference_row)
-            odd += [(name, column, *d[:2]) for column, d in differences(row, reference_row).items() if not d[3]]
+            odd += [
+                (name, column, *d[:2]) for column, d in differences(row, reference_row).items() if not d[3]
+            ]
         table = compare(rows, theirs)
         print(f"\n{survey}: {len(rows)} stamps of at most {npix} px (statmorph raised on {raised})")
         print_agreement(table)

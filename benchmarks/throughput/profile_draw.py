@@ -1,6 +1,6 @@
 """Where the time of a draw goes: torch's profiler over one call of ``sample_posterior``.
 
-    python benchmarks/throughput/profile_draw.py [--device cpu] [--mode default] [--noise white]
+python benchmarks/throughput/profile_draw.py [--device cpu] [--mode default] [--noise white]
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from galbatch.sampler import sample_posterior
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--mode", default="default")
     parser.add_argument("--noise", default="white", choices=["white", "correlated"])

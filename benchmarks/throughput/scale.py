@@ -5,8 +5,8 @@
 - plan: ``--rows`` rows over 100 tiles through the real plan writer and reader, in a process of its own:
   seconds and peak memory;
 - scheduler: every batch of that plan through the real ``Farm`` (window, records, retries) to ``--stubs``
-  workers that answer at once, on one real scheduler process: CPU seconds a batch of scheduler and client, peak
-  memory of both, batches a second. On another machine each of them would be a GPU;
+  workers that answer at once, on one real scheduler process: CPU seconds a batch of scheduler and client,
+  peak memory of both, batches a second. On another machine each of them would be a GPU;
 - merge: one real part file a batch at the real number of columns (all batches have the same source ids, so
   that one file serves for all), merged by the real merge in a process of its own.
 

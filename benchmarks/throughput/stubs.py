@@ -1,6 +1,7 @@
 """Stub batches and stub workers, to measure what a run costs beside its work.
 
-python benchmarks/throughput/stubs.py SCHEDULER_FILE N       N workers in this process, until the scheduler goes
+python benchmarks/throughput/stubs.py SCHEDULER_FILE N       N workers in this process, until the scheduler
+goes
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ async def host(scheduler_file: str, n: int) -> None:
 def outside_cluster(
     folder: Path, workers: int, hosts: int = 4
 ) -> Iterator[tuple[Path, list[subprocess.Popen]]]:
-    """A scheduler and ``workers`` stub workers in ``hosts`` processes: (scheduler file, processes, the scheduler first)."""
+    """A scheduler and ``workers`` stub workers in ``hosts`` processes: (scheduler file, processes, the
+    scheduler first)."""
     file = folder / "scheduler.json"
     command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", "--no-dashboard"]
     children = [subprocess.Popen([*command, "--scheduler-file", str(file)], **CHILD)]

@@ -1,15 +1,17 @@
-"""Whole runs with the real prior: several workers against one, what Dask costs, and the peak memory of a worker.
+"""Whole runs with the real prior: several workers against one, what Dask costs, and the peak memory of a
+worker.
 
-    python benchmarks/throughput/whole_run.py [--catalog catalogs/demo.parquet] [--workers 1 2] [--sources 24 48] [--draws 8]
-                                              [--mode fast] [--batch 4] [--out RESULTS.jsonl]
+    python benchmarks/throughput/whole_run.py [--catalog catalogs/demo.parquet] [--workers 1 2]
+        [--sources 24 48] [--draws 8] [--mode fast] [--batch 4] [--out RESULTS.jsonl]
 
-Correctness first: every run must leave the same catalogue, byte for byte, as the first one of its length. For each number of
-workers and of sources:
+Correctness first: every run must leave the same catalogue, byte for byte, as the first one of its length. For
+each number of workers and of sources:
 
-- ``busy``: seconds that batches took over workers x wall seconds, from the end of each worker's first batch (which loads and compiles)
-  to the end of the last; 1 - busy is what Dask, waiting and the merge's bookkeeping cost;
-- ``sources_per_s`` over the same span; ``cores``: CPU seconds of the workers over the span's wall seconds, which says how many
-  cores they really had: on a machine that others use too, quote sources per core-second;
+- ``busy``: seconds that batches took over workers x wall seconds, from the end of each worker's first batch
+  (which loads and compiles) to the end of the last; 1 - busy is what Dask, waiting and the merge's
+  bookkeeping cost;
+- ``sources_per_s`` over the same span; ``cores``: CPU seconds of the workers over the span's wall seconds,
+  which says how many cores they really had: on a machine that others use too, quote sources per core-second;
 - ``peak_mb``: the largest resident memory of any worker. It must not grow with the number of sources.
 """
 

@@ -1,5 +1,5 @@
-"""The throughput of this machine: kernels, stages and roofline, each checked for correctness before it is timed; and what a survey
-costs at such rates."""
+"""The throughput of this machine: kernels, stages and roofline, each checked for correctness before it is
+timed; and what a survey costs at such rates."""
 
 from galbatch.bench.cost import cost_table, rates_of_run
 from galbatch.bench.kernels import GROUPS, kernel_table

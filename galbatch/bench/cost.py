@@ -15,8 +15,9 @@ GALAXIES = (10_000, 1_000_000, 100_000_000)
 
 @dataclass(frozen=True)
 class Rates:
-    """Of one band of one source, with ``draws`` draws at ``stamp_pix``: worker seconds by stage, bytes on disk of the store with and
-    without the draws, bytes of the catalogue a source. ``device``: 'cpu', or the name of the one GPU of the run."""
+    """Of one band of one source, with ``draws`` draws at ``stamp_pix``: worker seconds by stage, bytes on
+    disk of the store with and without the draws, bytes of the catalogue a source. ``device``: 'cpu', or the
+    name of the one GPU of the run."""
 
     seconds: dict[str, float]
     store_bytes: float
@@ -37,13 +38,15 @@ def rates_of_run(run: str | Path, device: str = "cpu") -> Rates:
     summary = found["summary"] or {}
     if found["state"] != "finished" or not summary or summary["resumed_from"]:
         raise RunError(
-            f"{run}: is {found['state']}, or was resumed: rates come from a run that went through in one piece."
+            f"{run}: is {found['state']}, or was resumed: "
+            "rates come from a run that went through in one piece."
         )
     layout = StoreLayout.from_attributes(read_manifest(paths)["layout"])
     images = summary["draws"] / layout.draws  # bands of sources that were sampled: failed ones cost nothing
     size = {p.name: _bytes_of(p) for p in paths.posterior.iterdir() if p.is_dir()}
     sources = found["planned"]
-    if device == "cpu":  # the batches' CPU time, split as their wall time is: a busy machine stretches only the latter
+    if device == "cpu":
+        # the batches' CPU time, split as their wall time is: a busy machine stretches only the latter
         stages = summary["stage_seconds"]
         worked = sum(v for k, v in stages.items() if k != "merge")
         share = summary.get("cpu_s", worked) / max(worked, 1e-9)
@@ -64,7 +67,8 @@ def rates_of_run(run: str | Path, device: str = "cpu") -> Rates:
 
 
 def cost_table(rates: Rates, bands: int = 1, galaxies=GALAXIES) -> Iterator[dict]:
-    """One row a number of galaxies: core-hours (device-hours on a GPU), terabytes of the store and of the catalogue.
+    """One row a number of galaxies: core-hours (device-hours on a GPU), terabytes of the store and of the
+    catalogue.
 
     Rates are multiplied, nothing else: no queueing, no idle workers, no growth of the plan's share.
     """

@@ -12,8 +12,8 @@ from galbatch.bench.timing import repeat, row
 
 @dataclass(frozen=True)
 class Roof:
-    """``gflops``: of the matrix product in the precision that the network computes in; ``gbytes``: of a copy, read plus written;
-    a second, on a CPU a second of one core."""
+    """``gflops``: of the matrix product in the precision that the network computes in; ``gbytes``: of a copy,
+    read plus written; a second, on a CPU a second of one core."""
 
     gflops: float
     gbytes: float

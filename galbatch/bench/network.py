@@ -21,8 +21,9 @@ _PRODUCTS = ("convolution", "addmm", "mm", "linear")
 
 @dataclass(frozen=True)
 class Work:
-    """One evaluation of one image: operations of its products; bytes that the products read and write (what is left when all else
-    is fused into them), and bytes that every operation reads and writes (nothing fused)."""
+    """One evaluation of one image: operations of its products; bytes that the products read and write (what
+    is left when all else is fused into them), and bytes that every operation reads and writes (nothing
+    fused)."""
 
     flops: float
     nbytes: float
@@ -62,7 +63,8 @@ def work_of(prior, size: int = STAMP, batch: int = BATCH) -> Work:
 
 
 def network_table(prior, roof: Roof, backends=BACKENDS, seconds: float = 0.5) -> Iterator[dict]:
-    """One row a variant: first the backends, then the winner by batch, number format and layout of the weights.
+    """One row a variant: first the backends, then the winner by batch, number format and layout of the
+    weights.
 
     ``roofline``: the least time that operations and bytes need here over the time taken.
     """

@@ -1,4 +1,5 @@
-"""The sampler's own work beside the network: Fourier operators and linear solves, each against a slower form."""
+"""The sampler's own work beside the network: Fourier operators and linear solves, each against a slower
+form."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ def example(rng, correlated: bool = False) -> Observation:
 
 
 def operator_table(prior, seconds: float) -> Iterator[dict]:
-    """Rows: A, its adjoint, A^T N^-1 A, and the solve (1/v + Q) c = r, for white and for correlated noise; unit: one image."""
+    """Rows: A, its adjoint, A^T N^-1 A, and the solve (1/v + Q) c = r, for white and for correlated noise;
+    unit: one image."""
     device = prior.device
     for noise in ("white", "correlated"):
         obs = example(np.random.default_rng(0), noise == "correlated")
@@ -68,7 +70,8 @@ def operator_table(prior, seconds: float) -> Iterator[dict]:
 
 
 def _direct(obs, model, x) -> bool:
-    """A against a convolution in real space, in one draw, on a grid where it needs no other PSF than the one given."""
+    """A against a convolution in real space, in one draw, on a grid where it needs no other PSF than the one
+    given."""
     from scipy.signal import convolve2d
 
     _, plain = forward_model(obs, 1, 0, 1, 0.0, device=x.device)

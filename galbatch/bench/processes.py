@@ -26,8 +26,8 @@ print(done / (time.perf_counter() - start), time.process_time(), flush=True)
 
 
 def process_table(model=None, cores: int = 2, seconds: float = 5.0) -> Iterator[dict]:
-    """Images a second of ``p`` processes of ``t`` threads each, for every p * t = ``cores``, all at work at the same time; and
-    of one process with one thread. ``model``: model folder, the shipped one when None."""
+    """Images a second of ``p`` processes of ``t`` threads each, for every p * t = ``cores``, all at work at
+    the same time; and of one process with one thread. ``model``: model folder, the shipped one when None."""
     splits = [
         (1, 1),
         *((p, cores // p) for p in range(1, cores + 1) if cores % p == 0 and (p, cores // p) != (1, 1)),

@@ -1,4 +1,5 @@
-"""The store on this disk: Zarr shards and Parquet tables, written and read through the run's own functions."""
+"""The store on this disk: Zarr shards and Parquet tables, written and read through the run's own
+functions."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ BATCH, DRAWS, STAMP, PARTS = 64, 16, 64, 200
 
 
 def storage_table(seconds: float, folder: Path | None = None) -> Iterator[dict]:
-    """Rows: MB/s of samples written (rounded, compressed, read back and compared), read; rows/s of the merge; parts/s.
+    """Rows: MB/s of samples written (rounded, compressed, read back and compared), read; rows/s of the merge;
+    parts/s.
 
     ``folder``: where to write, the temporary directory when None.
     """

@@ -15,8 +15,9 @@ import numpy as np
 def repeat(
     work: Callable[[], object], least_s: float = 0.5, fewest: int = 3, device="cpu"
 ) -> dict[str, float]:
-    """Median, minimum and maximum wall seconds of ``work()`` after one warm-up, its CPU seconds, and CPU seconds per wall
-    second. On a machine that others use too, ``min_s`` and ``cpu_s`` are what the work itself takes."""
+    """Median, minimum and maximum wall seconds of ``work()`` after one warm-up, its CPU seconds, and CPU
+    seconds per wall second. On a machine that others use too, ``min_s`` and ``cpu_s`` are what the work
+    itself takes."""
     work()
     _wait(device)
     times, start, cpu = [], time.perf_counter(), time.process_time()
@@ -36,8 +37,8 @@ def repeat(
 
 
 def row(kernel: str, unit: str, count: float, timing: dict[str, float], correct, **more) -> dict:
-    """One line of a table: ``count`` units a call; ``rate`` a second by the median call, ``best`` by the fastest, ``per_core`` a second
-    of CPU time, which other people's work on the machine does not change."""
+    """One line of a table: ``count`` units a call; ``rate`` a second by the median call, ``best`` by the
+    fastest, ``per_core`` a second of CPU time, which other people's work on the machine does not change."""
     rates = {
         "rate": count / timing["median_s"],
         "best": count / timing["min_s"],

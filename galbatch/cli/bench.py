@@ -35,7 +35,8 @@ import click
 def command(model, device, backends, groups, seconds, run, as_json):
     """Measure the throughput of this machine.
 
-    Each kernel is checked for correctness before it is timed. Quote ratios: a busy machine is slower as a whole.
+    Each kernel is checked for correctness before it is timed. Quote ratios: a busy machine is slower as a
+    whole.
     """
     import json
 
@@ -84,7 +85,8 @@ def _notes(row) -> str:
     out = [] if row["correct"] else [row.get("note", "WRONG RESULT")]
     if "roofline" in row:
         out.append(
-            f"{row['gflop_per_image']:.2f} GFLOP, {row['mb_per_image']:.1f} MB, {100 * row['roofline']:.0f}% of the roofline"
+            f"{row['gflop_per_image']:.2f} GFLOP, {row['mb_per_image']:.1f} MB, "
+            f"{100 * row['roofline']:.0f}% of the roofline"
         )
     if "network_share" in row:
         out.append(
@@ -111,7 +113,8 @@ def _cost(run, device: str, as_json: bool) -> None:
         return
     cpu = rates.device == "cpu"
     hours, where = ("core", "GPU: not measured") if cpu else ("device", f"On {rates.device}, one device")
-    title = f"One band, {rates.draws} draws, {rates.stamp_pix} px: {rates.total_s:.3g} {hours}-seconds a galaxy. {where}"
+    title = f"One band, {rates.draws} draws, {rates.stamp_pix} px: {rates.total_s:.3g} {hours}-s a galaxy."
+    title = f"{title} {where}"
     heads = (f"{hours}-hours", f"days on 1000 {hours}s", "store, TB", "without draws, TB", "catalogue, GB")
     table = Table("galaxies", *heads, title=title)
     for row in rows:

@@ -8,21 +8,34 @@ import click
 
 
 @click.command()
-@click.option("--model", type=click.Path(path_type=Path), help="Model folder; the shipped prior when left out.")
+@click.option(
+    "--model", type=click.Path(path_type=Path), help="Model folder; the shipped prior when left out."
+)
 @click.option("--galaxies", "-n", default=256, show_default=True, help="Held-out galaxies.")
 @click.option("--draws", default=15, show_default=True, help="Posterior draws of each.")
-@click.option("--mode", type=click.Choice(["fast", "default", "accurate"]), default="default", show_default=True,
-              help="Sampler mode.")
+@click.option(
+    "--mode",
+    type=click.Choice(["fast", "default", "accurate"]),
+    default="default",
+    show_default=True,
+    help="Sampler mode.",
+)
 @click.option("--correlated", is_flag=True, help="Drizzle-like correlated noise instead of white.")
 @click.option("--seed", default=0, show_default=True, help="Seed of all random numbers.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("validation"), show_default=True,
-              help="Folder for validation.json and calibration.png.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("validation"),
+    show_default=True,
+    help="Folder for validation.json and calibration.png.",
+)
 def command(model, galaxies, draws, mode, correlated, seed, out):
     """Test calibration and accuracy on held-out truth.
 
-    Simulated galaxies that no prior was trained on are observed with different PSFs, sizes and S/N of 3 to 300 and
-    sampled; the table says how often the truth lies in the 50, 68, 90 and 95% intervals of pixels, Fourier modes, flux
-    and morphology, with errors from a bootstrap over galaxies. Exit code 3 when a target is missed.
+    Simulated galaxies that no prior was trained on are observed with different PSFs, sizes and S/N of 3 to
+    300 and sampled; the table says how often the truth lies in the 50, 68, 90 and 95% intervals of pixels,
+    Fourier modes, flux and morphology, with errors from a bootstrap over galaxies. Exit code 3 when a target
+    is missed.
     """
     import json
 
@@ -38,10 +51,14 @@ def command(model, galaxies, draws, mode, correlated, seed, out):
     mocks = make_mocks(prior, galaxies, correlated=correlated)
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("sampling", total=galaxies)
-        study = run_study(prior, mocks, draws, mode, seed, lambda done, total: bar.update(task, completed=done, total=total))
+        study = run_study(
+            prior, mocks, draws, mode, seed, lambda done, total: bar.update(task, completed=done, total=total)
+        )
     checks = verdict(study)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "validation.json").write_text(json.dumps({**study.to_dict(), "checks": checks, "mode": mode}, indent=1))
+    (out / "validation.json").write_text(
+        json.dumps({**study.to_dict(), "checks": checks, "mode": mode}, indent=1)
+    )
     calibration_figure(study, out / "calibration.png")
     _print(console, study, checks)
     console.print(f"wrote {out / 'validation.json'} and {out / 'calibration.png'}")
@@ -61,8 +78,14 @@ def _print(console, study, checks):
             console.print(f"{name} = {value:.4g}", highlight=False)
     missed = [c for c in checks if not c["passed"]]
     outside = [c for c in checks if not c["inside"]]
-    console.print(f"[bold]{'PASS' if not missed else 'FAIL'}[/]: {len(checks) - len(missed)} of {len(checks)} checks passed; "
-                  f"{len(outside)} outside the target before their error bar is allowed for")
+    console.print(
+        f"[bold]{'PASS' if not missed else 'FAIL'}[/]: {len(checks) - len(missed)} of {len(checks)} "
+        "checks passed; "
+        f"{len(outside)} outside the target before their error bar is allowed for"
+    )
     for check in missed:
-        console.print(f"  missed: {check['name']} = {check['value']:.3f} ± {check['error']:.3f}, target {check['target']}",
-                      highlight=False)
+        console.print(
+            f"  missed: {check['name']} = {check['value']:.3f} ± {check['error']:.3f}, "
+            f"target {check['target']}",
+            highlight=False,
+        )

@@ -278,7 +278,8 @@ def _error_floor(path, where, value) -> float | str:
         return value
     if isinstance(value, str) or not 0 <= finite(path, f"{where}: error_floor", value) < 1:
         raise ConfigError(
-            f'{path}: {where}: error_floor = {value!r}: give a fraction of the light, 0 to below 1, or "measure".'
+            f"{path}: {where}: error_floor = {value!r}: give a fraction of the light, 0 to below 1, "
+            'or "measure".'
         )
     return float(value)
 

@@ -1,9 +1,11 @@
-"""Errors that no error map holds, independent from pixel to pixel: in proportion to the light (flat fields, say), or what resampling of
-undersampled exposures leaves, in proportion to how much the light changes between neighbouring pixels.
+"""Errors that no error map holds, independent from pixel to pixel: in proportion to the light (flat fields,
+say), or what resampling of undersampled exposures leaves, in proportion to how much the light changes between
+neighbouring pixels.
 
-The second is measured. No light of a source can vary faster than its PSF lets pass. Where the transfer function is below ``PASSES``, the
-data hold errors alone: their scatter in a source, over that of the noise map (calibrated on the stamp's own faint pixels), says how
-large they are. What is wrong at the frequencies of the source itself (a PSF too broad, say) cannot be seen this way, and shows in chi2.
+The second is measured. No light of a source can vary faster than its PSF lets pass. Where the transfer
+function is below ``PASSES``, the data hold errors alone: their scatter in a source, over that of the noise
+map (calibrated on the stamp's own faint pixels), says how large they are. What is wrong at the frequencies of
+the source itself (a PSF too broad, say) cannot be seen this way, and shows in chi2.
 """
 
 from __future__ import annotations
@@ -21,10 +23,11 @@ LARGEST = 1.0
 
 
 def floor_variance(setting, data, var, bad, psf, psf_step: float) -> tuple[np.ndarray, np.ndarray]:
-    """Variance (n, h, w) of these errors, and their rms over the light of the bright pixels (n,), as a fraction.
+    """Variance (n, h, w) of these errors, and their rms over the light of the bright pixels (n,), as a
+    fraction.
 
-    ``setting``: the fraction of the light, or "measure". ``data``, ``var`` (n, h, w), ``bad`` pixels unusable; ``psf`` (n, p, p)
-    with ``psf_step`` pixels of the data to a pixel of the PSF.
+    ``setting``: the fraction of the light, or "measure". ``data``, ``var`` (n, h, w), ``bad`` pixels
+    unusable; ``psf`` (n, p, p) with ``psf_step`` pixels of the data to a pixel of the PSF.
     """
     out, floor = np.zeros(data.shape), np.zeros(len(data))
     with np.errstate(invalid="ignore"):
@@ -34,7 +37,9 @@ def floor_variance(setting, data, var, bad, psf, psf_step: float) -> tuple[np.nd
         light = ndimage.uniform_filter(clean, 3).clip(min=0)
         if setting == "measure":
             change = _change(clean, np.where(bad[i], 0, var[i]))
-            share = measure_share(clean, var[i], bad[i], light, change, beyond(psf[i], psf_step, data.shape[1:]))
+            share = measure_share(
+                clean, var[i], bad[i], light, change, beyond(psf[i], psf_step, data.shape[1:])
+            )
             out[i] = (share * change) ** 2
             floor[i] = np.sqrt(out[i][bright[i]].sum() / (light[bright[i]] ** 2).sum())
         else:
@@ -45,7 +50,9 @@ def floor_variance(setting, data, var, bad, psf, psf_step: float) -> tuple[np.nd
 def _change(data, var):
     """Standard deviation of the light over 3 x 3 pixels, the noise taken off."""
     mean = ndimage.uniform_filter(data, 3)
-    return np.sqrt((ndimage.uniform_filter(data**2, 3) - mean**2 - ndimage.uniform_filter(var, 3)).clip(min=0))
+    return np.sqrt(
+        (ndimage.uniform_filter(data**2, 3) - mean**2 - ndimage.uniform_filter(var, 3)).clip(min=0)
+    )
 
 
 def beyond(psf: np.ndarray, psf_step: float, shape: tuple[int, int]) -> np.ndarray:
@@ -60,7 +67,8 @@ def beyond(psf: np.ndarray, psf_step: float, shape: tuple[int, int]) -> np.ndarr
 
 
 def measure_share(data, var, bad, light, change, free) -> float:
-    """Errors of one stamp (h, w) in units of ``change``; zero where the scatter does not ask for any, or cannot be measured."""
+    """Errors of one stamp (h, w) in units of ``change``; zero where the scatter does not ask for any, or
+    cannot be measured."""
     h, w = data.shape
     kernel = fft.irfft2(free.astype(float), s=(h, w)) ** 2
     share = kernel.sum()  # of the power of white noise that is left

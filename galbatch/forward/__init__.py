@@ -1,8 +1,16 @@
-"""Physics of an observation: ``y = D (h * x) + n``. PSF, pixel operator, noise, flux scale; no prior, no I/O."""
+"""Physics of an observation: ``y = D (h * x) + n``. PSF, pixel operator, noise, flux scale; no prior, no
+I/O."""
 
 from galbatch.forward.noise import noise_model
 from galbatch.forward.operator import ForwardModel, forward_model
 from galbatch.forward.psf import TransferCache, psf_offset
 from galbatch.forward.scale import smoothed_peak_scale
 
-__all__ = ["ForwardModel", "TransferCache", "forward_model", "noise_model", "psf_offset", "smoothed_peak_scale"]
+__all__ = [
+    "ForwardModel",
+    "TransferCache",
+    "forward_model",
+    "noise_model",
+    "psf_offset",
+    "smoothed_peak_scale",
+]

@@ -1,7 +1,7 @@
 """The pixel operator A = D (h * .): fine image to detector pixels, its adjoint, and the normal operator.
 
-The fine grid of unknowns covers the stamp and a margin of sky on each side. Convolutions run on a zero-padded Fourier
-grid large enough that no lag between an unknown and a data pixel wraps around: they are linear.
+The fine grid of unknowns covers the stamp and a margin of sky on each side. Convolutions run on a zero-padded
+Fourier grid large enough that no lag between an unknown and a data pixel wraps around: they are linear.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ _CACHE = TransferCache()
 class ForwardModel:
     """Linear operator from fine images (b, k, c, H, W) to detector pixels (b, k, c, h, w), and the noise.
 
-    ``otf`` (b, 1, c, M, L // 2 + 1) and ``otf_fine`` (b, 1, c, H, W // 2 + 1) on the padded and the fine grid, the padded one ``grid`` = (M, L); ``margin`` fine pixels of unknown sky before
-    the stamp in y and x; ``fine`` = (H, W) with both margins.
+    ``otf`` (b, 1, c, M, L // 2 + 1) and ``otf_fine`` (b, 1, c, H, W // 2 + 1) on the padded and the fine
+    grid, the padded one ``grid`` = (M, L); ``margin`` fine pixels of unknown sky before the stamp in y and x;
+    ``fine`` = (H, W) with both margins.
     """
 
     otf: torch.Tensor
@@ -48,7 +49,8 @@ class ForwardModel:
         return z if n == 1 else z.unflatten(-2, (h, n)).unflatten(-1, (w, n)).sum((-1, -3))
 
     def from_detector(self, u: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-        """Each detector pixel's value (..., h, w) in its fine pixels, on a grid that begins with the margin; zero outside."""
+        """Each detector pixel's value (..., h, w) in its fine pixels, on a grid that begins with the margin;
+        zero outside."""
         n, m = self.oversample, self.margin
         h, w = self.stamp
         if n > 1:
@@ -77,13 +79,15 @@ class ForwardModel:
         return x[..., m : m + n * self.stamp[0], m : m + n * self.stamp[1]]
 
     def circulant_precision(self) -> torch.Tensor:
-        """(b, 1, c, H, W // 2 + 1): spectrum on the fine grid of the stationary part of A^T N^-1 A, as if every pixel had the mean
-        precision of the stamp (masked pixels count zero)."""
-        return self.stationary_precision(*(part.mean((-1, -2), keepdim=True) for part in self.noise.precisions))
+        """(b, 1, c, H, W // 2 + 1): spectrum on the fine grid of the stationary part of A^T N^-1 A, as if
+        every pixel had the mean precision of the stamp (masked pixels count zero)."""
+        return self.stationary_precision(
+            *(part.mean((-1, -2), keepdim=True) for part in self.noise.precisions)
+        )
 
     def stationary_precision(self, correlated: torch.Tensor, white: torch.Tensor) -> torch.Tensor:
-        """The spectrum of A^T N^-1 A if every pixel had these precisions (b, 1, c, 1, 1): |h|^2 with the pixel sum, times the
-        precision, of the correlated part over the noise power."""
+        """The spectrum of A^T N^-1 A if every pixel had these precisions (b, 1, c, 1, 1): |h|^2 with the
+        pixel sum, times the precision, of the correlated part over the noise power."""
         power = self.otf_fine.abs() ** 2
         n = self.oversample
         fy, fx = np.fft.fftfreq(self.fine[0]), np.fft.rfftfreq(self.fine[1])
@@ -92,7 +96,10 @@ class ForwardModel:
             power = power * torch.as_tensor(box, dtype=power.dtype, device=power.device)
         spectrum = getattr(self.noise, "power", None)
         if spectrum is not None:
-            iy = np.rint(np.abs((fy * n + 0.5) % 1 - 0.5) * self.noise.grid[0]).astype(int) % self.noise.grid[0]
+            iy = (
+                np.rint(np.abs((fy * n + 0.5) % 1 - 0.5) * self.noise.grid[0]).astype(int)
+                % self.noise.grid[0]
+            )
             ix = np.rint(np.abs((fx * n + 0.5) % 1 - 0.5) * self.noise.grid[1]).astype(int)
             correlated = correlated / spectrum[..., iy, :][..., np.minimum(ix, spectrum.shape[-1] - 1)]
         return power * (correlated + white) * n**2  # D^T D averages n^4 squared sums over n^2 phases
@@ -112,13 +119,20 @@ def _correlated(obs: Observation, device) -> torch.Tensor | None:
     return torch.from_numpy(np.sqrt(1 - white**2)[:, None]).to(device)
 
 
-def forward_model(obs: Observation, oversample: int = 1, margin: int = 0, multiple_of: int = 1,
-                  target_fwhm_pix: float = 0.0, scale: np.ndarray | None = None, device="cpu",
-                  cache: TransferCache | None = None) -> tuple[torch.Tensor, ForwardModel]:
+def forward_model(
+    obs: Observation,
+    oversample: int = 1,
+    margin: int = 0,
+    multiple_of: int = 1,
+    target_fwhm_pix: float = 0.0,
+    scale: np.ndarray | None = None,
+    device="cpu",
+    cache: TransferCache | None = None,
+) -> tuple[torch.Tensor, ForwardModel]:
     """Data (b, 1, c, h, w) with masked pixels zero, and the forward model of an observation.
 
-    ``scale`` (b, c): data and sigma are divided by it. ``margin`` in fine pixels; the fine grid is rounded up to
-    ``multiple_of``. The zero in a masked pixel of the data never enters: its weight is zero.
+    ``scale`` (b, c): data and sigma are divided by it. ``margin`` in fine pixels; the fine grid is rounded up
+    to ``multiple_of``. The zero in a masked pixel of the data never enters: its weight is zero.
     """
     b, c, h, w = obs.data.shape
     unit = np.ones((b, c), np.float32) if scale is None else np.asarray(scale, np.float32)
@@ -134,7 +148,8 @@ def forward_model(obs: Observation, oversample: int = 1, margin: int = 0, multip
     psf = obs.psf.reshape(b * c, *obs.psf.shape[2:])
     otf, otf_fine = (
         (cache or _CACHE).get(psf, psf_scale, fine_scale, g, target_fwhm_pix, device).unflatten(0, (b, 1, c))
-        for g in (grid, fine))
+        for g in (grid, fine)
+    )
     noise = noise_model(torch.from_numpy(weight).to(device), obs.noise_acf, _correlated(obs, device))
     model = ForwardModel(otf, otf_fine, noise, oversample, margin, fine, (h, w), grid)
     return torch.from_numpy(data).to(device), model

@@ -3,11 +3,12 @@
 ``f``: spatial frequency in cycles per fine pixel. The PSF image is taken as integrated over its own pixels
 (box of ``psf_scale``), the fine grid as integrated over fine pixels, so
 
-    otf(f) = DFT[psf](f) * sinc(f) / sinc(f psf_scale / fine_scale),   |f| <= 0.5 min(1, fine_scale / psf_scale)
+    otf(f) = DFT[psf](f) * sinc(f) / sinc(f psf_scale / fine_scale),   |f| <= 0.5 min(1, fine_scale /
+    psf_scale)
 
 with which a PSF sampled at detector pixels is reproduced exactly after the sum of fine into detector pixels.
-The Fourier sum is taken at the wanted frequencies directly: no interpolation, any size (odd or even), any scale.
-Its value at f = 0 is the sum of the PSF: kept, not forced to one.
+The Fourier sum is taken at the wanted frequencies directly: no interpolation, any size (odd or even), any
+scale. Its value at f = 0 is the sum of the PSF: kept, not forced to one.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ def psf_offset(psf: np.ndarray) -> np.ndarray:
         weighted = psf * wy[:, :, None] * wx[:, None, :]
         total = weighted.sum((1, 2))
         total = np.where(total > 0, total, np.nan)
-        step = np.stack([(weighted.sum(2) * grid).sum(1), (weighted.sum(1) * grid).sum(1)], 1) / total[:, None] - centre
+        step = (
+            np.stack([(weighted.sum(2) * grid).sum(1), (weighted.sum(1) * grid).sum(1)], 1) / total[:, None]
+            - centre
+        )
         centre = centre + 2 * step  # a Gaussian window halves the shift of a Gaussian of its own width
     return centre
 
@@ -58,13 +62,16 @@ def psf_centre(psf: np.ndarray) -> np.ndarray:
 
 
 def transfer(psf: np.ndarray, psf_scale: float, fine_scale: float, shape: tuple[int, int]) -> np.ndarray:
-    """Transfer functions (n, M, L // 2 + 1) complex64 of PSF images (n, p, p) on a Fourier grid of M x L fine pixels.
+    """Transfer functions (n, M, L // 2 + 1) complex64 of PSF images (n, p, p) on a Fourier grid of M x L fine
+    pixels.
 
-    PSF pixels farther than the grid reaches are cropped before, so that nothing wraps around. Raises ``InputError`` for a
-    PSF that is not finite or does not sum to a positive number.
+    PSF pixels farther than the grid reaches are cropped before, so that nothing wraps around. Raises
+    ``InputError`` for a PSF that is not finite or does not sum to a positive number.
     """
     if not np.isfinite(psf).all() or not (psf.sum((1, 2)) > 0).all():
-        raise InputError("a PSF has non-finite values or a sum that is not positive: give a finite PSF image.")
+        raise InputError(
+            "a PSF has non-finite values or a sum that is not positive: give a finite PSF image."
+        )
     step = psf_scale / fine_scale
     centre = psf_centre(psf)
     position = (np.arange(psf.shape[-1])[None, :] - centre[:, :, None]) * step  # (n, 2, p) in fine pixels
@@ -84,14 +91,16 @@ def transfer(psf: np.ndarray, psf_scale: float, fine_scale: float, shape: tuple[
 
 
 def target_transfer(fwhm_pix: float, shape: tuple[int, int]) -> np.ndarray:
-    """Transfer function (M, L // 2 + 1) of the Gaussian target PSF, FWHM in fine pixels; one where the FWHM is zero."""
+    """Transfer function (M, L // 2 + 1) of the Gaussian target PSF, FWHM in fine pixels; one where the FWHM
+    is zero."""
     s = fwhm_pix * FWHM_TO_SIGMA
     fy, fx = np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1])
     return np.exp(-2 * np.pi**2 * s**2 * (fy[:, None] ** 2 + fx[None, :] ** 2)).astype(np.float32)
 
 
 def divide_by_target(otf: np.ndarray, fwhm_pix: float, shape: tuple[int, int]) -> np.ndarray:
-    """``otf / target`` on the grid ``shape``, damped where the target's transfer is below ``DIVISION_FLOOR``; exact at 0."""
+    """``otf / target`` on the grid ``shape``, damped where the target's transfer is below ``DIVISION_FLOOR``;
+    exact at 0."""
     if fwhm_pix == 0:
         return otf
     t = target_transfer(fwhm_pix, shape)
@@ -105,19 +114,32 @@ class TransferCache:
         self.capacity, self.hits, self.misses = capacity, 0, 0
         self._store: OrderedDict[tuple, torch.Tensor] = OrderedDict()
 
-    def get(self, psf: np.ndarray, psf_scale, fine_scale, shape, target_fwhm_pix, device="cpu") -> torch.Tensor:
+    def get(
+        self, psf: np.ndarray, psf_scale, fine_scale, shape, target_fwhm_pix, device="cpu"
+    ) -> torch.Tensor:
         """(n, M, L // 2 + 1) complex64 on ``device`` for PSF images (n, p, p)."""
         out: list = [None] * len(psf)
         for i, one in enumerate(np.ascontiguousarray(psf, dtype=np.float32)):
             digest = hashlib.blake2b(one.tobytes(), digest_size=16).digest()
-            key = (digest, one.shape, float(psf_scale), float(fine_scale), shape, float(target_fwhm_pix), str(device))
+            key = (
+                digest,
+                one.shape,
+                float(psf_scale),
+                float(fine_scale),
+                shape,
+                float(target_fwhm_pix),
+                str(device),
+            )
             if key in self._store:
                 self.hits += 1
                 self._store.move_to_end(key)
             else:
                 self.misses += 1
-                otf = divide_by_target(transfer(one[None].astype(np.float64), psf_scale, fine_scale, shape),
-                                       target_fwhm_pix, shape)
+                otf = divide_by_target(
+                    transfer(one[None].astype(np.float64), psf_scale, fine_scale, shape),
+                    target_fwhm_pix,
+                    shape,
+                )
                 self._store[key] = torch.from_numpy(otf[0].astype(np.complex64)).to(device)
                 while len(self._store) > self.capacity:
                     self._store.popitem(last=False)

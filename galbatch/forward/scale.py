@@ -1,9 +1,10 @@
 """The flux scale of a source: the convention 'smoothed_peak' that the prior was trained with.
 
-S = max over the central half of the stamp of the image smoothed until a point source has a total FWHM of ``SCALE_FWHM_PIX``
-fine pixels, masked pixels left out of the mean. A point source has the same S whatever the PSF (a PSF too broad for that is
-smoothed with ``LEAST_FWHM_PIX``), so the law of x / S is that of the galaxies and not of the telescope. S is floored at
-``FLOOR`` times its own noise, so that an empty stamp has a scale too.
+S = max over the central half of the stamp of the image smoothed until a point source has a total FWHM of
+``SCALE_FWHM_PIX`` fine pixels, masked pixels left out of the mean. A point source has the same S whatever the
+PSF (a PSF too broad for that is smoothed with ``LEAST_FWHM_PIX``), so the law of x / S is that of the
+galaxies and not of the telescope. S is floored at ``FLOOR`` times its own noise, so that an empty stamp has a
+scale too.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ def smoothed_peak_scale(obs: Observation, oversample: int = 1) -> np.ndarray:
 
 
 def _smoothing(otf, oversample, grid):
-    """Transfer functions (n, M, L // 2 + 1) of the Gaussians that bring the peak of each PSF to that of a Gaussian of
-    ``SCALE_FWHM_PIX``: by bisection of their FWHM."""
+    """Transfer functions (n, M, L // 2 + 1) of the Gaussians that bring the peak of each PSF to that of a
+    Gaussian of ``SCALE_FWHM_PIX``: by bisection of their FWHM."""
     wanted = target_transfer(SCALE_FWHM_PIX / oversample, grid)
     weight = np.full(wanted.shape[1], 2.0)
     weight[0] = 1

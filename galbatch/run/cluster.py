@@ -53,8 +53,8 @@ class Cluster:
 
     @property
     def n_workers(self) -> int:
-        """Computing threads connected some seconds ago at most (asking a thousand workers' scheduler before every
-        batch would load it more than the batches do); at least 1."""
+        """Computing threads connected some seconds ago at most (asking a thousand workers' scheduler before
+        every batch would load it more than the batches do); at least 1."""
         now = time.monotonic()
         if now - self._counted[0] > COUNT_S:
             self._counted = now, max(1, sum(self.client.nthreads().values()))

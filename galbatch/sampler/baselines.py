@@ -1,7 +1,8 @@
 """Published samplers, for comparison only: DPS, DiffPIR and MMPS in the same interface as ours.
 
-Each is a denoiser E[x0 | x_sigma, y] made from a prior denoiser and a forward model, called as D(x, sigma); the integrators, the
-operators, the noise and the random numbers are those of ``sample_posterior``. They start from noise, as published.
+Each is a denoiser E[x0 | x_sigma, y] made from a prior denoiser and a forward model, called as D(x, sigma);
+the integrators, the operators, the noise and the random numbers are those of ``sample_posterior``. They start
+from noise, as published.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from galbatch.sampler.solve import Solver
 
 @dataclass
 class Dps:
-    """Diffusion posterior sampling (Chung et al. 2023): a normalised gradient of the misfit through the denoiser.
+    """Diffusion posterior sampling (Chung et al. 2023): a normalised gradient of the misfit through the
+    denoiser.
 
     ``strength``: length of the step, in units of the gradient of ||y - A D||; the published value is 1.
     """
@@ -40,7 +42,8 @@ class Dps:
 
 @dataclass
 class DiffPir:
-    """DiffPIR (Zhu et al. 2023): the proximal point of the likelihood, as if Cov(x0 | x_sigma) were sigma^2 / ``balance``."""
+    """DiffPIR (Zhu et al. 2023): the proximal point of the likelihood, as if Cov(x0 | x_sigma) were sigma^2 /
+    ``balance``."""
 
     denoise: object
     model: ForwardModel
@@ -57,8 +60,8 @@ class DiffPir:
 
 @dataclass
 class Mmps:
-    """Moment matching posterior sampling (Rozet et al. 2024): Cov(x0 | x_sigma) = sigma^2 J by Tweedie's formula, with
-    ``products`` steps of an unpreconditioned Krylov solver."""
+    """Moment matching posterior sampling (Rozet et al. 2024): Cov(x0 | x_sigma) = sigma^2 J by Tweedie's
+    formula, with ``products`` steps of an unpreconditioned Krylov solver."""
 
     denoise: object
     model: ForwardModel

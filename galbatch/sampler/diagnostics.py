@@ -1,16 +1,20 @@
 """Is a posterior believable? Residual chi2 and its p-value, and what in the image is owed to the prior.
 
-**chi2** of a draw x: (y - A x)^T N^-1 (y - A x) / n_valid; for a right model it is chi2-distributed with n_valid degrees of freedom
-over data and draws. The p-value is two-sided, of the mean over draws, over the whole stamp and over the source's footprint (where
-the model exceeds the noise), the smaller of the two times two.
+**chi2** of a draw x: (y - A x)^T N^-1 (y - A x) / n_valid; for a right model it is chi2-distributed with
+n_valid degrees of freedom over data and draws. The p-value is two-sided, of the mean over draws, over the
+whole stamp and over the source's footprint (where the model exceeds the noise), the smaller of the two times
+two.
 
-**Prior-driven**: in a band of scales, let n(x) be the variance that a data-only estimate of the band would have, v(x) its posterior
-variance and e(x) the energy of the posterior mean in it, as local means. A structure is owed to the prior when the posterior is much
-narrower than the data alone allow *and* the structure would drown in that noise: min(1 - v/n, n / (e + n)). For a Gaussian prior of
-variance p the first is n / (p + n), and so is the second, where e is p. The map is the mean over bands by the amplitude, sqrt(e), in each.
+**Prior-driven**: in a band of scales, let n(x) be the variance that a data-only estimate of the band would
+have, v(x) its posterior variance and e(x) the energy of the posterior mean in it, as local means. A structure
+is owed to the prior when the posterior is much narrower than the data alone allow *and* the structure would
+drown in that noise: min(1 - v/n, n / (e + n)). For a Gaussian prior of variance p the first is n / (p + n),
+and so is the second, where e is p. The map is the mean over bands by the amplitude, sqrt(e), in each.
 """
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 import torch
@@ -30,8 +34,8 @@ def chi2_of_draws(model, data, x):
 
 
 def chi2_misfit(model, data, x, chi2_mean, n_valid) -> tuple[np.ndarray, np.ndarray]:
-    """(b, c) two-sided p-value of the residuals, whole stamp and footprint, and whether either deviates from one by more than chance
-    and more than ``TOLERANCE``."""
+    """(b, c) two-sided p-value of the residuals, whole stamp and footprint, and whether either deviates from
+    one by more than chance and more than ``TOLERANCE``."""
     weight = model.noise.weight
     image = model.apply(x)
     footprint = (image.nanmean(1, keepdim=True) ** 2 * weight > FOOTPRINT_SN**2).float()
@@ -41,8 +45,10 @@ def chi2_misfit(model, data, x, chi2_mean, n_valid) -> tuple[np.ndarray, np.ndar
     n = n_valid.cpu().numpy()
     whole = _two_sided(chi2_mean.cpu().numpy(), n)
     core = np.where(count >= 8, _two_sided(white / np.maximum(count, 1), count / inflation), 1)
-    off = [(p < FLAG_P) & (np.abs(c - 1) > TOLERANCE) for p, c in
-           ((whole, chi2_mean.cpu().numpy()), (core, white / np.maximum(count, 1)))]
+    off = [
+        (p < FLAG_P) & (np.abs(c - 1) > TOLERANCE)
+        for p, c in ((whole, chi2_mean.cpu().numpy()), (core, white / np.maximum(count, 1)))
+    ]
     p = np.where(count >= 8, np.minimum(1, 2 * np.minimum(whole, core)), whole)
     return np.where(n > 0, p, np.nan), (n > 0) & (off[0] | off[1])
 
@@ -50,7 +56,9 @@ def chi2_misfit(model, data, x, chi2_mean, n_valid) -> tuple[np.ndarray, np.ndar
 def _two_sided(chi2, n):
     """p-value of a chi2 per degree of freedom."""
     n = np.maximum(n, 1)
-    return np.minimum(1, 2 * np.minimum(chi2_distribution.sf(chi2 * n, n), chi2_distribution.cdf(chi2 * n, n)))
+    return np.minimum(
+        1, 2 * np.minimum(chi2_distribution.sf(chi2 * n, n), chi2_distribution.cdf(chi2 * n, n))
+    )
 
 
 def _footprint_inflation(noise) -> float:
@@ -64,11 +72,12 @@ def _footprint_inflation(noise) -> float:
 
 def _bands(shape, device):
     smooth = [_blur(shape, s, device) for s in SCALES_PIX]
-    return [fine - coarse for fine, coarse in zip(smooth, smooth[1:], strict=False)] + [smooth[-1]]
+    return [fine - coarse for fine, coarse in itertools.pairwise(smooth)] + [smooth[-1]]
 
 
 def prior_driven_map(model, x, mean):
-    """The map (b, c, H, W) in [0, 1] and the share (b, c) of the flux of the mean lying where it exceeds one half."""
+    """The map (b, c, H, W) in [0, 1] and the share (b, c) of the flux of the mean lying where it exceeds one
+    half."""
     if x.shape[1] < 2:
         nothing = torch.full_like(mean, torch.nan)
         return nothing, nothing[..., 0, 0]
@@ -84,7 +93,9 @@ def prior_driven_map(model, x, mean):
     weights, amplitudes = [], []
     for band, scale in zip(_bands(shape, x.device), (*SCALES_PIX[1:], None), strict=True):
         nearby = _blur(shape, scale or SCALES_PIX[-1], x.device)
-        variance = _filtered(torch.fft.irfft2(deviation * band, s=shape).square().sum(1) / (draws - 1), nearby)
+        variance = _filtered(
+            torch.fft.irfft2(deviation * band, s=shape).square().sum(1) / (draws - 1), nearby
+        )
         energy = torch.fft.irfft2(centre * band, s=shape).square()
         if scale is not None:  # a band oscillates; the smooth light that is left is local as it is
             energy = _filtered(energy, nearby).clamp_min(0)
@@ -107,7 +118,8 @@ def _filtered(image, transfer):
 
 
 def _blur(shape, sigma, device):
-    """Half spectrum of a Gaussian sampled in pixels: one cut off at the Nyquist frequency would ring along rows and columns."""
+    """Half spectrum of a Gaussian sampled in pixels: one cut off at the Nyquist frequency would ring along
+    rows and columns."""
     if sigma == 0:
         return torch.ones(shape[0], shape[1] // 2 + 1, device=device)
     kernels = [np.exp(-0.5 * (np.fft.fftfreq(n) * n / sigma) ** 2) for n in shape]

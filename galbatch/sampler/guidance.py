@@ -1,10 +1,12 @@
 """The posterior denoiser E[x0 | x_sigma, y]: a prior denoiser and a likelihood, and again a denoiser.
 
-``V = sigma^2 J`` is the covariance of x0 given x_sigma (Tweedie; J the Jacobian of the denoiser), ``Q = A^T N^-1 A``. With a
-Gaussian p(x0 | x_sigma) of that covariance, E[x0 | x_sigma, y] = D + V w, (I + Q V) w = A^T N^-1 (y - A D): moment matching
-(Rozet et al. 2024). Solved with two products by V (finite differences of plain evaluations), preconditioned by the same solve
-with the mean spectrum of V, which needs no network. Below the noise level a first-order tilt of the input is enough. For a
-bright source there is no level below it, and the last call draws from the Gaussian p(x0 | x_sigma, y) with the mean spectrum of V.
+``V = sigma^2 J`` is the covariance of x0 given x_sigma (Tweedie; J the Jacobian of the denoiser),
+``Q = A^T N^-1 A``. With a Gaussian p(x0 | x_sigma) of that covariance, E[x0 | x_sigma, y] = D + V w with
+(I + Q V) w = A^T N^-1 (y - A D): moment matching (Rozet et al. 2024). Solved with two products by V (finite
+differences of plain evaluations), preconditioned by the same solve with the mean spectrum of V, which needs
+no network.
+Below the noise level a first-order tilt of the input is enough. For a bright source there is no level below
+it, and the last call draws from the Gaussian p(x0 | x_sigma, y) with the mean spectrum of V.
 """
 
 from __future__ import annotations
@@ -32,14 +34,18 @@ def _dot(a, b):
 
 def jacobian_product(denoise, x, sigma, d, u):
     """J u for the Jacobian J of the denoiser at x (where it is d), by a finite difference: one evaluation."""
-    step = DIFFERENCE_STEP * _wide(sigma) / u.square().mean((-1, -2, -3), keepdim=True).sqrt().clamp_min(1e-30)
+    step = (
+        DIFFERENCE_STEP * _wide(sigma) / u.square().mean((-1, -2, -3), keepdim=True).sqrt().clamp_min(1e-30)
+    )
     return (denoise(x + step * u, sigma) - d) / step
 
 
 def conjugate_residuals(r, covariance, q, precondition, products: int):
-    """V w and what is left, r - (I + Q V) w, after ``products`` steps of generalised conjugate residuals on (I + Q V) w = r.
+    """V w and what is left, r - (I + Q V) w, after ``products`` steps of generalised conjugate residuals on
+    (I + Q V) w = r.
 
-    From w = 0, minimising the preconditioned residual: a V far from the preconditioner slows it and cannot make it diverge.
+    From w = 0, minimising the preconditioned residual: a V far from the preconditioner slows it and cannot
+    make it diverge.
     """
     residual = precondition(r)
     vw = torch.zeros_like(r)
@@ -59,8 +65,9 @@ def conjugate_residuals(r, covariance, q, precondition, products: int):
 
 
 def gaussian_draw(model: ForwardModel, data, solver: Solver, mean, spectrum, normal: Callable):
-    """Exact draws (b, k, c, H, W) given the data of an image with a Gaussian law of ``mean`` and power ``spectrum``, by Matheron's
-    rule: a draw of the law, its data with noise, and the correction by the misfit."""
+    """Exact draws (b, k, c, H, W) given the data of an image with a Gaussian law of ``mean`` and power
+    ``spectrum``, by Matheron's rule: a draw of the law, its data with noise, and the correction by the
+    misfit."""
     grid = model.fine
     z = mean + torch.fft.irfft2(torch.fft.rfft2(normal(data.shape[2], *grid)) * spectrum.sqrt(), s=grid)
     y = model.apply(z) + model.noise.sample(normal)
@@ -69,10 +76,11 @@ def gaussian_draw(model: ForwardModel, data, solver: Solver, mean, spectrum, nor
 
 @dataclass
 class PosteriorDenoiser:
-    """Call it as D(x, sigma). The first ``guided`` calls use moment matching, later ones the tilt of the input or, with ``normal``
-    given, the draw that ends a bright source.
+    """Call it as D(x, sigma). The first ``guided`` calls use moment matching, later ones the tilt of the
+    input or, with ``normal`` given, the draw that ends a bright source.
 
-    ``data`` (b, 1, c, h, w); ``products``: Jacobian products a guided call takes; ``normal``: draws (b, k, ...) of a shape.
+    ``data`` (b, 1, c, h, w); ``products``: Jacobian products a guided call takes; ``normal``: draws (b, k,
+    ...) of a shape.
     """
 
     denoise: object

@@ -1,6 +1,7 @@
 """Integrators of the reverse diffusion: they see a denoiser D(x, sigma) and noise, never data.
 
-Variance-exploding convention, x_sigma = x_0 + sigma e; ``levels`` (n, b): decreasing noise levels of every source.
+Variance-exploding convention, x_sigma = x_0 + sigma e; ``levels`` (n, b): decreasing noise levels of every
+source.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from collections.abc import Callable
 import torch
 
 LAST_DENOISING = 0.85  # share of the way from x to D at the last level
-EXTRAPOLATION = 0.93  # of the second-order term: the value that makes the spread of Gaussian modes right to about 1%
+EXTRAPOLATION = (
+    0.93  # of the second-order term: the value that makes the spread of Gaussian modes right to about 1%
+)
 
 Denoiser = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -21,14 +24,20 @@ def log_levels(high: torch.Tensor, low: torch.Tensor, n: int) -> torch.Tensor:
     return torch.exp((1 - w) * torch.log(high) + w * torch.log(low))
 
 
-def sde_dpmpp_2m(denoise: Denoiser, x: torch.Tensor, levels: torch.Tensor, noise: Callable[[], torch.Tensor],
-                 extrapolation: float = EXTRAPOLATION, last: float = LAST_DENOISING):
+def sde_dpmpp_2m(
+    denoise: Denoiser,
+    x: torch.Tensor,
+    levels: torch.Tensor,
+    noise: Callable[[], torch.Tensor],
+    extrapolation: float = EXTRAPOLATION,
+    last: float = LAST_DENOISING,
+):
     """SDE-DPM-Solver++(2M) (Lu et al. 2022), data prediction.
 
-    ``x`` (b, k, c, H, W) at ``levels[0]``. The last step goes ``last`` of the way to the denoised image: half the way has
-    the variance of wide modes right to fourth order in the last level, but leaves half of its noise where the prior allows none (blank
-    sky, which aperture statistics add up); all of the way leaves none and is too narrow by second order.
-    ``extrapolation`` 0 makes it first order (DDPM).
+    ``x`` (b, k, c, H, W) at ``levels[0]``. The last step goes ``last`` of the way to the denoised image: half
+    the way has the variance of wide modes right to fourth order in the last level, but leaves half of its
+    noise where the prior allows none (blank sky, which aperture statistics add up); all of the way leaves
+    none and is too narrow by second order. ``extrapolation`` 0 makes it first order (DDPM).
     """
     previous, h_previous = None, None
     for i, sigma in enumerate(levels):

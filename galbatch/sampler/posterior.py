@@ -10,7 +10,7 @@ import torch
 from galbatch.errors import ConfigError, InputError
 from galbatch.forward import ForwardModel, forward_model, smoothed_peak_scale
 from galbatch.sampler.baselines import DiffPir, Dps, Mmps
-from galbatch.sampler.diagnostics import chi2_misfit, chi2_of_draws, prior_driven_map
+from galbatch.sampler.diagnostics import chi2_of_draws
 from galbatch.sampler.guidance import PosteriorDenoiser, gaussian_draw
 from galbatch.sampler.integrate import EXTRAPOLATION, LAST_DENOISING, sde_dpmpp_2m
 from galbatch.sampler.precondition import count_levels, local_precision
@@ -19,31 +19,42 @@ from galbatch.sampler.random import Normals
 from galbatch.sampler.schedule import MODES, Mode, levels_of, noise_level
 from galbatch.sampler.solve import Solver
 from galbatch.sampler.spectra import Spectra, card_spectra, measure_spectra
-from galbatch.types import Flag, Observation, Posterior
+from galbatch.sampler.summary import as_posterior, join, summary
+from galbatch.types import Observation, Posterior
 
 CONVENTIONS = ("smoothed_peak", "data", "none")  # the last two: x is in the unit of the data
-SOLVER_FLAG = 0.1
 GATE = 6.0  # standard deviations of chi2 beyond which a draw is run again
 RERUN_STAGE = 1 << 20  # first random stage of a second attempt
 
 
-def sample_posterior(prior, obs: Observation, draws: int = 16, mode: str | Mode = "default", oversample: int = 1, seed: int = 0,
-                     source_ids=None, batch: int | None = None) -> Posterior:
+def sample_posterior(
+    prior,
+    obs: Observation,
+    draws: int = 16,
+    mode: str | Mode = "default",
+    oversample: int = 1,
+    seed: int = 0,
+    source_ids=None,
+    batch: int | None = None,
+) -> Posterior:
     """Draws from p(x | data) for a batch of sources.
 
-    ``prior``: any object with ``denoise(x, sigma)``; x and the result (b, c, H, W) float32 tensors, sigma (b,),
-    E[x0 | x0 + sigma e], and optionally the fields of a model card (``sampler/prior.py``). A prior of one channel is applied to
-    each band by itself. ``mode``: 'fast', 'default' or 'accurate', a baseline ('dps', 'diffpir', 'mmps') or a ``Mode``.
-    ``source_ids`` (b,) integers or strings key the random numbers with ``seed``: a source's draws depend on nothing else.
-    ``batch``: sources at once (one on a CPU).
+    ``prior``: any object with ``denoise(x, sigma)``; x and the result (b, c, H, W) float32 tensors, sigma
+    (b,), E[x0 | x0 + sigma e], and optionally the fields of a model card (``sampler/prior.py``). A prior of
+    one channel is applied to each band by itself. ``mode``: 'fast', 'default' or 'accurate', a baseline
+    ('dps', 'diffpir', 'mmps') or a ``Mode``. ``source_ids`` (b,) integers or strings key the random numbers
+    with ``seed``: a source's draws depend on nothing else. ``batch``: sources at once (one on a CPU).
 
-    Returns a ``Posterior`` with H = oversample * h; its ``info`` has ``model`` (b, c, h, w), the mean as the telescope would see
-    it, and ``solver_residual`` (b, k), the largest error of a linear solve in standard deviations. Raises
-    ``ConfigError`` for an unknown mode, ``InputError`` for a PSF that cannot be used or a number of bands that does not fit.
+    Returns a ``Posterior`` with H = oversample * h; its ``info`` has ``model`` (b, c, h, w), the mean as the
+    telescope would see it, and ``solver_residual`` (b, k), the largest error of a linear solve in standard
+    deviations. Raises ``ConfigError`` for an unknown mode, ``InputError`` for a PSF that cannot be used or a
+    number of bands that does not fit.
     """
     if not isinstance(mode, Mode) and (mode not in MODES or mode == "rerun"):
-        raise ConfigError(f"mode is {mode!r}: it must be 'fast', 'default' or 'accurate' (or, to compare with, 'dps', 'diffpir' "
-                          "or 'mmps').")
+        raise ConfigError(
+            f"mode is {mode!r}: it must be 'fast', 'default' or 'accurate' (or, to compare with, 'dps', "
+            "'diffpir' or 'mmps')."
+        )
     mode = mode if isinstance(mode, Mode) else MODES[mode]
     if draws < 1 or oversample < 1:
         raise ConfigError(f"draws is {draws} and oversample is {oversample}: both must be at least 1.")
@@ -63,10 +74,12 @@ def sample_posterior(prior, obs: Observation, draws: int = 16, mode: str | Mode 
         for band in range(c) if separate else (slice(None),):
             part = _subset(obs, chosen, band)
             salt = f"{seed}:{band}" if separate and band else seed
-            parts.append(_sample(prior, part, draws, mode, oversample, _salted(salt), ids[chosen], spectra_of))
+            parts.append(
+                _sample(prior, part, draws, mode, oversample, _salted(salt), ids[chosen], spectra_of)
+            )
     n_bands = c if separate else 1
-    rows = [_join(parts[i : i + n_bands], axis=1) for i in range(0, len(parts), n_bands)]
-    return _posterior(_join(rows, axis=0), float(prior_field(prior, "target_fwhm_pix")))
+    rows = [join(parts[i : i + n_bands], axis=1) for i in range(0, len(parts), n_bands)]
+    return as_posterior(join(rows, axis=0), float(prior_field(prior, "target_fwhm_pix")))
 
 
 def _salted(seed) -> int:
@@ -79,10 +92,16 @@ def _salted(seed) -> int:
 
 def _subset(obs: Observation, rows, band) -> Observation:
     bands = slice(band, band + 1) if isinstance(band, int) else band
-    return Observation(obs.data[rows, bands], obs.sigma[rows, bands], obs.psf[rows, bands],
-                       None if obs.mask is None else obs.mask[rows, bands], obs.pixel_scale_arcsec, obs.psf_scale_arcsec,
-                       None if obs.noise_acf is None else obs.noise_acf[bands],
-                       None if obs.sigma_white is None else obs.sigma_white[rows, bands])
+    return Observation(
+        obs.data[rows, bands],
+        obs.sigma[rows, bands],
+        obs.psf[rows, bands],
+        None if obs.mask is None else obs.mask[rows, bands],
+        obs.pixel_scale_arcsec,
+        obs.psf_scale_arcsec,
+        None if obs.noise_acf is None else obs.noise_acf[bands],
+        None if obs.sigma_white is None else obs.sigma_white[rows, bands],
+    )
 
 
 class _SpectraOnce:
@@ -90,19 +109,23 @@ class _SpectraOnce:
 
     def __init__(self, prior, channels):
         self.prior, self.channels, self.device = prior, channels, prior_field(prior, "device")
-        self._by_shape = prior.__dict__.setdefault("_galbatch_spectra", {}) if hasattr(prior, "__dict__") else {}
+        self._by_shape = (
+            prior.__dict__.setdefault("_galbatch_spectra", {}) if hasattr(prior, "__dict__") else {}
+        )
 
     def __call__(self, shape) -> Spectra:
         key = (self.channels, shape)
         if key not in self._by_shape:
-            self._by_shape[key] = (card_spectra(self.prior, self.channels, shape, self.device)
-                                   or measure_spectra(self.prior, self.channels, shape, self.device))
+            self._by_shape[key] = card_spectra(
+                self.prior, self.channels, shape, self.device
+            ) or measure_spectra(self.prior, self.channels, shape, self.device)
         return self._by_shape[key]
 
 
 @dataclass
 class _Problem:
-    """One batch made ready: data and operator in the units of the prior. Sources are all bright, or none is."""
+    """One batch made ready: data and operator in the units of the prior. Sources are all bright, or none
+    is."""
 
     prior: object
     data: torch.Tensor
@@ -122,15 +145,35 @@ class _Problem:
         levels = levels_of(mode, guided, self.rho, self.spectra.max_sd, self.sigma_min, bright)
         shape = (self.data.shape[2], *self.model.fine)
         if mode.method == "hybrid":
-            posterior = PosteriorDenoiser(denoise, self.model, self.data, self.spectra, solver, guided, mode.products,
-                                          normals.draw if bright else None)
-            warm = gaussian_draw(self.model, self.data, solver, self.spectra.mean, self.spectra.prior[None, None], normals.draw)
-            x = sde_dpmpp_2m(posterior, warm + self._first(levels, normals), levels, lambda: normals.draw(*shape),
-                             last=1.0 if bright else LAST_DENOISING)
+            posterior = PosteriorDenoiser(
+                denoise,
+                self.model,
+                self.data,
+                self.spectra,
+                solver,
+                guided,
+                mode.products,
+                normals.draw if bright else None,
+            )
+            warm = gaussian_draw(
+                self.model, self.data, solver, self.spectra.mean, self.spectra.prior[None, None], normals.draw
+            )
+            x = sde_dpmpp_2m(
+                posterior,
+                warm + self._first(levels, normals),
+                levels,
+                lambda: normals.draw(*shape),
+                last=1.0 if bright else LAST_DENOISING,
+            )
         else:
             posterior, extrapolation = self._baseline(mode, denoise, solver, levels)
-            x = sde_dpmpp_2m(posterior, self.spectra.mean + self._first(levels, normals), levels,
-                             lambda: normals.draw(*shape), extrapolation)
+            x = sde_dpmpp_2m(
+                posterior,
+                self.spectra.mean + self._first(levels, normals),
+                levels,
+                lambda: normals.draw(*shape),
+                extrapolation,
+            )
         worst = torch.zeros(x.shape[:2], device=x.device) if solver.worst is None else solver.worst
         return x, denoise.evaluations, worst
 
@@ -154,20 +197,35 @@ def _sample(prior, obs, draws, mode, oversample, seed, ids, spectra_of) -> dict[
     scale = np.ones((b, c))
     convention = prior_field(prior, "flux_convention")
     if convention not in CONVENTIONS:
-        raise ConfigError(f"the prior's flux_convention is {convention!r}: this version knows {', '.join(CONVENTIONS)}.")
+        raise ConfigError(
+            f"the prior's flux_convention is {convention!r}: this version knows {', '.join(CONVENTIONS)}."
+        )
     if convention == "smoothed_peak":
         scale = smoothed_peak_scale(obs, oversample)
         usable &= np.isfinite(scale).all(1)
         scale = np.where(usable[:, None], scale, 1.0)
-    data, model = forward_model(obs, oversample, int(prior_field(prior, "margin_pix")), int(prior_field(prior, "multiple_of")),
-                                float(prior_field(prior, "target_fwhm_pix")), scale, device)
+    data, model = forward_model(
+        obs,
+        oversample,
+        int(prior_field(prior, "margin_pix")),
+        int(prior_field(prior, "multiple_of")),
+        float(prior_field(prior, "target_fwhm_pix")),
+        scale,
+        device,
+    )
     spectra = spectra_of(model.fine)
     rho, bright = noise_level(spectra, model.circulant_precision())
     levels = count_levels(local_precision(model)).tolist()
-    kinds = [(mode.guided(float(r), spectra.max_sd), bool(b), n) for r, b, n in zip(rho, bright, levels, strict=True)]
-    if len(set(kinds)) > 1:  # one schedule and one preconditioner at a time, so that a source's do not depend on the others
+    kinds = [
+        (mode.guided(float(r), spectra.max_sd), bool(b), n)
+        for r, b, n in zip(rho, bright, levels, strict=True)
+    ]
+    if len(set(kinds)) > 1:
+        # one schedule and one preconditioner at a time, so that a source's do not depend on the others
         return _by_kind(prior, obs, draws, mode, oversample, seed, ids, spectra_of, kinds)
-    problem = _Problem(prior, data, model, spectra, rho, bright, levels[0], float(prior_field(prior, "sigma_min")))
+    problem = _Problem(
+        prior, data, model, spectra, rho, bright, levels[0], float(prior_field(prior, "sigma_min"))
+    )
     x, evaluations, residual = problem.run(mode, Normals(seed, ids, range(draws), device))
     spent = np.full(b, float(evaluations))
     chi2, n_valid = chi2_of_draws(model, data, x)
@@ -180,67 +238,23 @@ def _sample(prior, obs, draws, mode, oversample, seed, ids, spectra_of) -> dict[
         x = torch.where(again[..., None, None, None], second, x)
         chi2, n_valid = chi2_of_draws(model, data, x)
         spent += extra * again.float().mean(1).cpu().numpy()
-    return _summary(x, problem, chi2, n_valid, scale, usable, spent, residual)
+    return summary(x, problem, chi2, n_valid, scale, usable, spent, residual)
 
 
 def _by_kind(prior, obs, draws, mode, oversample, seed, ids, spectra_of, kinds):
     groups = [[i for i, own in enumerate(kinds) if own == kind] for kind in sorted(set(kinds))]
-    parts = [_sample(prior, _subset(obs, rows, slice(None)), draws, mode, oversample, seed, [ids[i] for i in rows], spectra_of)
-             for rows in groups]
-    back = np.argsort(sum(groups, []))
-    return {name: values[back] for name, values in _join(parts, axis=0).items()}
-
-
-def _summary(x, problem, chi2, n_valid, scale, usable, spent, residual):
-    finite = torch.isfinite(x).all((-1, -2, -3)) & torch.from_numpy(usable).to(x.device)[:, None]
-    x = torch.where(finite[..., None, None, None], x, torch.nan)
-    mean, std = x.nanmean(1), _nanstd(x)
-    driven, fraction = prior_driven_map(problem.model, x, mean)
-    chi2_mean = torch.where(finite[..., None], chi2, torch.nan).nanmean(1)
-    p, misfit = chi2_misfit(problem.model, problem.data, x, chi2_mean, n_valid[:, 0])
-    flags = np.zeros(len(usable), np.int64)
-    flags |= np.where(~finite.all(1).cpu().numpy(), int(Flag.SAMPLER_NONFINITE), 0)
-    flags |= np.where(misfit.any(1), int(Flag.SAMPLER_CHI2), 0)
-    flags |= np.where(residual.amax(1).cpu().numpy() > SOLVER_FLAG, int(Flag.SOLVER), 0)
-    flags |= np.where(np.nan_to_num(fraction.cpu().numpy()).max(1) > 0.5, int(Flag.PRIOR_DRIVEN), 0)
-    unit = np.asarray(scale, np.float32)
-    crop = problem.model.crop
-    wide = unit[:, :, None, None]
-    return {
-        "samples": crop(x).cpu().numpy() * unit[:, None, :, None, None], "mean": crop(mean).cpu().numpy() * wide,
-        "std": crop(std).cpu().numpy() * wide, "prior_driven": crop(driven).cpu().numpy(),
-        "prior_driven_frac": fraction.cpu().numpy(), "chi2": chi2_mean.cpu().numpy(), "chi2_p": p, "flags": flags,
-        "scale": np.where(usable[:, None], scale, np.nan), "n_evaluations": spent,
-        "n_draws_ok": finite.sum(1).cpu().numpy(), "solver_residual": residual.cpu().numpy(),
-        "model": problem.model.apply(mean[:, None])[:, 0].cpu().numpy() * wide,
-    }
-
-
-def _nanstd(x):
-    centred = x - x.nanmean(1, keepdim=True)
-    n = torch.isfinite(x).sum(1)
-    return (centred.square().nansum(1) / (n - 1).clamp_min(1)).sqrt().where(n > 1, torch.nan)
-
-
-_PER_SOURCE = {"flags": np.bitwise_or, "n_evaluations": np.maximum, "n_draws_ok": np.minimum}
-
-
-def _join(parts: list[dict], axis: int) -> dict:
-    """Parts of a batch side by side: sources along axis 0; bands along axis 1 (2 for samples), flags and counts combined."""
-    if len(parts) == 1:
-        return parts[0]
-    out = {}
-    for name, first in parts[0].items():
-        values = [part[name] for part in parts]
-        if axis == 1 and name in _PER_SOURCE:
-            out[name] = _PER_SOURCE[name].reduce(values)
-        elif axis == 1 and name == "solver_residual":
-            out[name] = np.maximum.reduce(values)
-        else:
-            out[name] = np.concatenate(values, axis if axis == 0 or first.ndim < 5 else 2)
-    return out
-
-
-def _posterior(merged: dict, target_fwhm_pix: float) -> Posterior:
-    info = {name: merged.pop(name) for name in ("solver_residual", "model")}
-    return Posterior(**merged, target_fwhm_pix=target_fwhm_pix, info=info)
+    parts = [
+        _sample(
+            prior,
+            _subset(obs, rows, slice(None)),
+            draws,
+            mode,
+            oversample,
+            seed,
+            [ids[i] for i in rows],
+            spectra_of,
+        )
+        for rows in groups
+    ]
+    back = np.argsort([row for rows in groups for row in rows])
+    return {name: values[back] for name, values in join(parts, axis=0).items()}

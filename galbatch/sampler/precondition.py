@@ -1,8 +1,9 @@
 """Approximate inverse of 1/v + A^T N^-1 A, for conjugate gradients.
 
-With one precision for all pixels the operator is diagonal in Fourier space. A bright galaxy's own noise makes the precision of its
-core a hundred or a thousand times lower than that of the sky, and the solve slow. So the image is cut by windows, a partition of unity by
-the local precision, and each part sees the operator of its own level: sum_j w_j (1/v + Q_j)^-1 w_j, sum_j w_j^2 = 1 (positive definite).
+With one precision for all pixels the operator is diagonal in Fourier space. A bright galaxy's own noise makes
+the precision of its core a hundred or a thousand times lower than that of the sky, and the solve slow. So the
+image is cut by windows, a partition of unity by the local precision, and each part sees the operator of its
+own level: sum_j w_j (1/v + Q_j)^-1 w_j, sum_j w_j^2 = 1 (positive definite).
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def count_levels(local: torch.Tensor) -> torch.Tensor:
 
 
 class Preconditioner:
-    """Call it with 1/v and a half spectrum; ``levels``: how many levels of precision to tell apart, the same for all sources."""
+    """Call it with 1/v and a half spectrum; ``levels``: how many levels of precision to tell apart, the same
+    for all sources."""
 
     def __init__(self, model: ForwardModel, levels: int = 1):
         self.grid = model.fine
@@ -60,13 +62,18 @@ class Preconditioner:
         if self.windows is None:
             return r / (inverse + self.precisions[0])
         image = torch.fft.irfft2(r, s=self.grid)
-        parts = (window * torch.fft.irfft2(torch.fft.rfft2(window * image) / (inverse + precision), s=self.grid)
-                 for window, precision in zip(self.windows, self.precisions, strict=True))
+        parts = (
+            window * torch.fft.irfft2(torch.fft.rfft2(window * image) / (inverse + precision), s=self.grid)
+            for window, precision in zip(self.windows, self.precisions, strict=True)
+        )
         return torch.fft.rfft2(sum(parts))
 
 
 def _nearby(image):
     """Mean with Gaussian weights, on a periodic grid."""
-    y, x = (torch.exp(-0.5 * (torch.fft.fftfreq(n, device=image.device) * n / NEARBY_PIX) ** 2) for n in image.shape[-2:])
+    y, x = (
+        torch.exp(-0.5 * (torch.fft.fftfreq(n, device=image.device) * n / NEARBY_PIX) ** 2)
+        for n in image.shape[-2:]
+    )
     kernel = torch.fft.rfft2((y / y.sum())[:, None] * (x / x.sum()))
     return torch.fft.irfft2(torch.fft.rfft2(image) * kernel, s=image.shape[-2:])

@@ -1,4 +1,5 @@
-"""What the sampler asks of a prior: ``denoise(x, sigma)`` and a few fields, with the meaning of those left out.
+"""What the sampler asks of a prior: ``denoise(x, sigma)`` and a few fields, with the meaning of those left
+out.
 
 Fields are looked for on the prior itself and then on its ``card`` (an object or a mapping).
 """
@@ -14,7 +15,7 @@ import torch
 _DEFAULTS: dict[str, Any] = {
     "channels": None,  # None: any number of bands, seen together
     "target_fwhm_pix": 0.0,
-    "flux_convention": "data",  # the unit of the data; "smoothed_peak": divided by the scale of forward/scale.py
+    "flux_convention": "data",  # the unit of the data; "smoothed_peak": over the scale of forward/scale.py
     "sigma_min": 0.002,
     "sigma_max": 80.0,
     "margin_pix": 0,
@@ -40,7 +41,8 @@ def prior_field(prior, name: str):
 
 @dataclass
 class CountedDenoiser:
-    """A prior seen as D(x, sigma) on (b, k, c, H, W) with sigma (b,), counting the evaluations of each draw."""
+    """A prior seen as D(x, sigma) on (b, k, c, H, W) with sigma (b,), counting the evaluations of each
+    draw."""
 
     prior: Any
     evaluations: int = 0
@@ -48,4 +50,6 @@ class CountedDenoiser:
     def __call__(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         b, k = x.shape[:2]
         self.evaluations += 1
-        return self.prior.denoise(x.flatten(0, 1), sigma.repeat_interleave(k)).unflatten(0, (b, k)).to(x.dtype)
+        return (
+            self.prior.denoise(x.flatten(0, 1), sigma.repeat_interleave(k)).unflatten(0, (b, k)).to(x.dtype)
+        )

@@ -1,6 +1,7 @@
 """Random numbers that belong to a source and a draw, not to a batch, a worker or a global state.
 
-A counter-based generator (Philox, Salmon et al. 2011): key = (run seed, source key), counter = (., stage, draw, .).
+A counter-based generator (Philox, Salmon et al. 2011): key = (run seed, source key), counter = (., stage,
+draw, .).
 """
 
 from __future__ import annotations
@@ -21,10 +22,16 @@ def source_key(source_id) -> int:
 
 
 class Normals:
-    """Standard normals for sources ``ids`` and draws ``draws``; each call of ``draw`` is the next stage of every stream."""
+    """Standard normals for sources ``ids`` and draws ``draws``; each call of ``draw`` is the next stage of
+    every stream."""
 
     def __init__(self, seed: int, ids, draws: range, device="cpu", first_stage: int = 0):
-        self.seed, self.keys, self.draws, self.device = int(seed) & _MASK, [source_key(i) for i in ids], draws, device
+        self.seed, self.keys, self.draws, self.device = (
+            int(seed) & _MASK,
+            [source_key(i) for i in ids],
+            draws,
+            device,
+        )
         self.stage = first_stage
 
     def draw(self, *shape: int) -> torch.Tensor:

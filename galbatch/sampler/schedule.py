@@ -1,14 +1,16 @@
 """How many evaluations are spent at which noise levels, per mode and source.
 
-``rho``, the noise level of the data as seen from the image: twice the largest sigma at which tilting the input of the denoiser is
-right to first order, V Q <= 0.22 with V = sigma^2 J the covariance of x0 given x_sigma (``TILT_FACTOR`` times its mean spectrum, at
-most sigma^2) and Q = A^T N^-1 A. Modes that the prior excludes do not count, however well they are measured. Guided levels run
-log-uniformly from the prior's largest standard deviation to rho / 2, tail levels from there to ``LAST_LEVEL`` rho. The number of guided
-levels follows from the ratio of two of them: a faint source needs fewer than a bright one. Ratios and tails are the cheapest with
-which the spread of Gaussian modes, of any width between the last level and the prior's, is right to about 5, 2 and 1%.
+``rho``, the noise level of the data as seen from the image: twice the largest sigma at which tilting the
+input of the denoiser is right to first order, V Q <= 0.22 with V = sigma^2 J the covariance of x0 given
+x_sigma (``TILT_FACTOR`` times its mean spectrum, at most sigma^2) and Q = A^T N^-1 A. Modes that the prior
+excludes do not count, however well they are measured. Guided levels run log-uniformly from the prior's
+largest standard deviation to rho / 2, tail levels from there to ``LAST_LEVEL`` rho. The number of guided
+levels follows from the ratio of two of them: a faint source needs fewer than a bright one. Ratios and tails
+are the cheapest with which the spread of Gaussian modes, of any width between the last level and the prior's,
+is right to about 5, 2 and 1%.
 
-A bright source, whose noise lies below every level that the denoiser knows, has no tail: its guided levels end at the lowest one, with
-a draw from the Gaussian that is left there (``guidance.py``).
+A bright source, whose noise lies below every level that the denoiser knows, has no tail: its guided levels
+end at the lowest one, with a draw from the Gaussian that is left there (``guidance.py``).
 """
 
 from __future__ import annotations
@@ -28,9 +30,10 @@ LAST_LEVEL = 0.03
 
 @dataclass(frozen=True)
 class Mode:
-    """Guided steps, of 1 + ``products`` evaluations, at levels at most ``ratio`` apart (between ``fewest`` and ``most`` of
-    them), and ``tail`` steps of one evaluation; ``rerun``: repeat the draws that the chi2 gate flags. ``method``: 'hybrid' (ours), or
-    one of ``baselines.py``, which take ``most`` steps from noise."""
+    """Guided steps, of 1 + ``products`` evaluations, at levels at most ``ratio`` apart (between ``fewest``
+    and ``most`` of them), and ``tail`` steps of one evaluation; ``rerun``: repeat the draws that the chi2
+    gate flags. ``method``: 'hybrid' (ours), or one of ``baselines.py``, which take ``most`` steps from
+    noise."""
 
     ratio: float
     fewest: int
@@ -59,8 +62,8 @@ MODES = {
 
 
 def noise_level(spectra: Spectra, precision: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """``rho`` (b,) for the stationary part ``precision`` (b, 1, c, H, W // 2 + 1) of A^T N^-1 A, and whether the source is bright:
-    no level is low enough."""
+    """``rho`` (b,) for the stationary part ``precision`` (b, 1, c, H, W // 2 + 1) of A^T N^-1 A, and whether
+    the source is bright: no level is low enough."""
     low, high = spectra.sigma[:1], torch.full_like(spectra.sigma[:1], spectra.max_sd)
     sigma = log_levels(torch.minimum(low, high / 8), high / 2, 96)[:, 0]
     wide = sigma[:, None, None, None]
@@ -70,8 +73,11 @@ def noise_level(spectra: Spectra, precision: torch.Tensor) -> tuple[torch.Tensor
     return 2 * sigma[allowed.clamp_min(1) - 1], allowed == 0
 
 
-def levels_of(mode: Mode, guided: int, rho: torch.Tensor, max_sd: float, sigma_min: float, bright: bool = False) -> torch.Tensor:
-    """(guided + tail, b) noise levels for sources with noise levels ``rho`` (b,); (guided + 1, b) for bright ones."""
+def levels_of(
+    mode: Mode, guided: int, rho: torch.Tensor, max_sd: float, sigma_min: float, bright: bool = False
+) -> torch.Tensor:
+    """(guided + tail, b) noise levels for sources with noise levels ``rho`` (b,); (guided + 1, b) for bright
+    ones."""
     high = torch.full_like(rho, max_sd)
     if mode.method != "hybrid":
         return log_levels(high, torch.clamp(LAST_LEVEL * rho, min=sigma_min), guided)

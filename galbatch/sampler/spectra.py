@@ -1,8 +1,9 @@
 """Power spectra of the prior and of what its denoiser leaves, on the grid of a stamp.
 
-``p(k)`` = mean |FFT(x0 - mean)|^2 / npix and ``v(k; sigma)`` = mean |FFT(x0 - D(x0 + sigma e))|^2 / npix. A model card has
-both as radial tables. For a prior without a card they are measured from its own unconditional draws, on the grid asked for.
-They only precondition solves, start the sampler and set its schedule: the posterior does not depend on them.
+``p(k)`` = mean |FFT(x0 - mean)|^2 / npix and ``v(k; sigma)`` = mean |FFT(x0 - D(x0 + sigma e))|^2 / npix. A
+model card has both as radial tables. For a prior without a card they are measured from its own unconditional
+draws, on the grid asked for. They only precondition solves, start the sampler and set its schedule: the
+posterior does not depend on them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ MEASURED_LEVELS = 24
 
 @dataclass(frozen=True)
 class Spectra:
-    """``prior`` (c, H, W // 2 + 1), ``residual`` (n, c, H, W // 2 + 1) at ``sigma`` (n,), ``max_sd``, ``mean`` (c, H, W)."""
+    """``prior`` (c, H, W // 2 + 1), ``residual`` (n, c, H, W // 2 + 1) at ``sigma`` (n,), ``max_sd``,
+    ``mean`` (c, H, W)."""
 
     prior: torch.Tensor
     sigma: torch.Tensor
@@ -68,13 +70,19 @@ def card_spectra(prior, channels: int, shape: tuple[int, int], device) -> Spectr
 
     max_sd = float(prior_field(prior, "max_sd") or math.sqrt(p.max()))
     ones = torch.ones(channels, 1, 1, device=device)
-    return Spectra(tensor(p) * ones, tensor(even), tensor(tables)[:, None] * ones, max_sd,
-                   torch.zeros(channels, *shape, device=device))
+    return Spectra(
+        tensor(p) * ones,
+        tensor(even),
+        tensor(tables)[:, None] * ones,
+        max_sd,
+        torch.zeros(channels, *shape, device=device),
+    )
 
 
 @torch.no_grad()
 def measure_spectra(prior, channels: int, shape: tuple[int, int], device="cpu", seed: int = 0) -> Spectra:
-    """Spectra from the prior's own unconditional draws (``MEASURED_DRAWS`` of them, stochastic second order)."""
+    """Spectra from the prior's own unconditional draws (``MEASURED_DRAWS`` of them, stochastic second
+    order)."""
     gen = torch.Generator().manual_seed(seed)
 
     def normal(*size):
@@ -96,7 +104,9 @@ def measure_spectra(prior, channels: int, shape: tuple[int, int], device="cpu", 
 
     p = power((x0 - mean) * math.sqrt(MEASURED_DRAWS / (MEASURED_DRAWS - 1)))
     max_sd = math.sqrt(float((torch.fft.rfft2(x0 - mean).abs() ** 2 / npix).mean((0, 1)).max()))
-    sigma = torch.exp(torch.linspace(math.log(max(low, 1e-4 * max_sd)), math.log(2 * max_sd), MEASURED_LEVELS))
+    sigma = torch.exp(
+        torch.linspace(math.log(max(low, 1e-4 * max_sd)), math.log(2 * max_sd), MEASURED_LEVELS)
+    )
     rows = []
     for s in sigma:
         d = denoise(x0 + float(s) * normal(*size), s.reshape(1).to(device))

@@ -207,7 +207,8 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
             yield file
     except (OSError, pa.ArrowException) as err:
         raise RunError(
-            f"{path}: cannot be read ({err}). A run cannot go on without its plan: start again with --overwrite."
+            f"{path}: cannot be read ({err}). A run cannot go on without its plan: "
+            "start again with --overwrite."
         ) from err
 
 

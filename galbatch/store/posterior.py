@@ -65,7 +65,8 @@ def _create_array(group: zarr.Group, spec: ArraySpec, batch: int, sizes: dict[st
 
 
 def _chunk_sources(spec: ArraySpec, batch: int, sizes: dict[str, int]) -> int:
-    """Sources a chunk: one with all its draws; of single images as many as make a chunk worth its overhead."""
+    """Sources a chunk: one with all its draws; of single images as many as make a chunk worth its
+    overhead."""
     bytes_each = np.dtype(spec.dtype).itemsize * int(np.prod(spec.shape(sizes)[1:]))
     return max(n for n in range(1, batch + 1) if batch % n == 0 and (n == 1 or n * bytes_each <= CHUNK_BYTES))
 

@@ -33,8 +33,10 @@ def calibration_figure(study: Study, path: Path) -> None:
     ax.set(title="TARP", xlabel="credibility", ylabel="expected coverage")
     ax.legend(frameon=False, fontsize=8)
     numbers = study.numbers
-    fig.suptitle(f"{numbers['galaxies']} held-out galaxies x {numbers['draws']} draws, {numbers['evaluations']:.0f} "
-                 f"evaluations a draw, chi2 {numbers['chi2_mean']:.3f}")
+    fig.suptitle(
+        f"{numbers['galaxies']} held-out galaxies x {numbers['draws']} draws, {numbers['evaluations']:.0f} "
+        f"evaluations a draw, chi2 {numbers['chi2_mean']:.3f}"
+    )
     fig.savefig(path, dpi=110)
     plt.close(fig)
 

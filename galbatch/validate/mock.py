@@ -1,8 +1,9 @@
 """Held-out truth and what a telescope would have seen of it.
 
-Galaxies come from the package's simulator, of a series no prior is trained on (``SEED``), through the law of sizes, positions and
-companions that the prior was trained with: calibration is a statement about that law. Each is seen with one of a few PSFs, at
-a peak signal-to-noise ratio per pixel that is log-uniform over 3 to 300, under noise that varies over the stamp, with bad pixels.
+Galaxies come from the package's simulator, of a series no prior is trained on (``SEED``), through the law of
+sizes, positions and companions that the prior was trained with: calibration is a statement about that law.
+Each is seen with one of a few PSFs, at a peak signal-to-noise ratio per pixel that is log-uniform over 3 to
+300, under noise that varies over the stamp, with bad pixels.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ ACF = np.outer([0.08, 0.36, 1, 0.36, 0.08], [0.08, 0.36, 1, 0.36, 0.08])  # like
 
 @dataclass(frozen=True)
 class MockSet:
-    """``obs`` of (n, 1, 64, 64) and the truth: ``image`` (n, 64, 64) at the target PSF, ``sn`` peak S/N per pixel (n,),
-    ``fwhm_pix`` of the PSF and ``radius_pix``, the half-light radius of the truth."""
+    """``obs`` of (n, 1, 64, 64) and the truth: ``image`` (n, 64, 64) at the target PSF, ``sn`` peak S/N per
+    pixel (n,), ``fwhm_pix`` of the PSF and ``radius_pix``, the half-light radius of the truth."""
 
     obs: Observation
     image: np.ndarray
@@ -57,8 +58,14 @@ def make_mocks(prior, n: int, seed: int = SEED, correlated: bool = False, sn_ran
     band = rng.integers(0, 2, n)
     library = Library([SourceImage(images[i, band[i]], f"mock-{seed}-{i}", "mock") for i in range(n)])
     # every galaxy once: the library draws with repetition, so it is asked for one galaxy at a time
-    stamps = np.concatenate([StampSource(_only(library, i), StampConfig(target_fwhm_pix=target, margin_pix=margin)).draw(
-        1, size, (seed, i), scaled=False).numpy() for i in range(len(library))])[:, None]
+    stamps = np.concatenate(
+        [
+            StampSource(_only(library, i), StampConfig(target_fwhm_pix=target, margin_pix=margin))
+            .draw(1, size, (seed, i), scaled=False)
+            .numpy()
+            for i in range(len(library))
+        ]
+    )[:, None]
     n = len(stamps)
     fwhm = rng.choice(PSF_FWHM_PIX, n)
     psf = np.stack([mock_psf(f) for f in fwhm])[:, None]
@@ -75,7 +82,9 @@ def make_mocks(prior, n: int, seed: int = SEED, correlated: bool = False, sn_ran
     sigma = np.sqrt(ramp**2 + clean.clip(min=0) * rng.uniform(0, 0.1, (n, 1, 1, 1)))
     acf = ACF[None] if correlated else None
     noise = forward_model(Observation(blank, sigma, psf, mask, noise_acf=acf), 1)[1].noise
-    added = noise.sample(lambda *shape: torch.from_numpy(rng.standard_normal((n, 1, *shape)).astype(np.float32)))
+    added = noise.sample(
+        lambda *shape: torch.from_numpy(rng.standard_normal((n, 1, *shape)).astype(np.float32))
+    )
     data = np.where(mask, np.nan, clean + added[:, 0].numpy())
     image = truth[:, 0, 0, margin : margin + STAMP, margin : margin + STAMP].astype(np.float32)
     return MockSet(Observation(data, sigma, psf, mask, noise_acf=acf), image, sn, fwhm, _half_light(image))
@@ -84,7 +93,11 @@ def make_mocks(prior, n: int, seed: int = SEED, correlated: bool = False, sn_ran
 def _only(library: Library, i: int) -> Library:
     one = Library.__new__(Library)
     one.groups, one.origins = [library.groups[i]], [library.origins[i]]
-    one.min_zoom, one.radius, one.probability = library.min_zoom[i : i + 1], library.radius[i : i + 1], np.ones(1)
+    one.min_zoom, one.radius, one.probability = (
+        library.min_zoom[i : i + 1],
+        library.radius[i : i + 1],
+        np.ones(1),
+    )
     one._build_levels(library.levels[0][i : i + 1])
     return one
 
@@ -96,5 +109,7 @@ def _half_light(images) -> np.ndarray:
         total = image.sum()
         r = np.hypot(y - (image * y).sum() / total, x - (image * x).sum() / total).ravel()
         order = np.argsort(r)
-        out.append(r[order][np.searchsorted(np.cumsum(image.ravel()[order]), 0.5 * total).clip(max=r.size - 1)])
+        out.append(
+            r[order][np.searchsorted(np.cumsum(image.ravel()[order]), 0.5 * total).clip(max=r.size - 1)]
+        )
     return np.array(out)

@@ -1,7 +1,9 @@
-"""Coverage from randomised ranks, and error bars from galaxies (never from pixels, which are not independent).
+"""Coverage from randomised ranks, and error bars from galaxies (never from pixels, which are not
+independent).
 
-``u`` = (number of draws below the truth + U) / (k + 1), U uniform on (0, 1): exactly uniform for any number of draws when
-the truth and the draws have one law. A central interval of level p covers the truth when |u - 1/2| < p / 2.
+``u`` = (number of draws below the truth + U) / (k + 1), U uniform on (0, 1): exactly uniform for any number
+of draws when the truth and the draws have one law. A central interval of level p covers the truth when |u -
+1/2| < p / 2.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ LEVELS = (0.50, 0.68, 0.90, 0.95)
 
 
 def ranks(draws: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Ranks (n, ...) of truth (n, ...) among draws (n, k, ...); ties broken at random; NaN where anything is NaN."""
+    """Ranks (n, ...) of truth (n, ...) among draws (n, k, ...); ties broken at random; NaN where anything is
+    NaN."""
     k = draws.shape[1]
     below = (draws < truth[:, None]).sum(1)
     equal = (draws == truth[:, None]).sum(1)
@@ -21,7 +24,8 @@ def ranks(draws: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> np.
 
 
 def coverage(u: np.ndarray, weight: np.ndarray | None = None, bootstraps: int = 400, seed: int = 0):
-    """Coverage (levels,) and its standard error by bootstrap over galaxies, from ranks u (n, ...) in any shape.
+    """Coverage (levels,) and its standard error by bootstrap over galaxies, from ranks u (n, ...) in any
+    shape.
 
     ``weight`` (n, ...) True where a rank counts. Galaxies without a rank drop out.
     """
@@ -53,8 +57,8 @@ def rank_histogram_p(u: np.ndarray, bins: int = 10) -> float:
 
 
 def tarp(draws: np.ndarray, truth: np.ndarray, reference: np.ndarray, rng) -> tuple[np.ndarray, np.ndarray]:
-    """Expected coverage against credibility (Lemos et al. 2023): (levels, coverage), for draws (n, k, d), truth and reference
-    points (n, d) that do not depend on the truth."""
+    """Expected coverage against credibility (Lemos et al. 2023): (levels, coverage), for draws (n, k, d),
+    truth and reference points (n, d) that do not depend on the truth."""
     d_draw = np.linalg.norm(draws - reference[:, None], axis=-1)
     d_true = np.linalg.norm(truth - reference, axis=-1)
     f = ranks(d_draw, d_true, rng)

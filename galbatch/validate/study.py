@@ -5,6 +5,7 @@ Truth is measured with the segment and sky terms of the source's own posterior, 
 
 from __future__ import annotations
 
+import itertools
 import time
 from dataclasses import dataclass, field
 
@@ -25,7 +26,8 @@ FOOTPRINT = 0.5  # of the sky noise: pixels where the truth is brighter are the 
 
 @dataclass
 class Study:
-    """``rows``: one dict a test (what, bin, n, coverage by level with errors); ``numbers``: everything else, by name."""
+    """``rows``: one dict a test (what, bin, n, coverage by level with errors); ``numbers``: everything else,
+    by name."""
 
     rows: list[dict] = field(default_factory=list)
     numbers: dict = field(default_factory=dict)
@@ -36,12 +38,16 @@ class Study:
         return {"rows": self.rows, "numbers": self.numbers, "histograms": self.histograms, "tarp": self.tarp}
 
 
-def run_study(prior, mocks: MockSet, draws: int = 15, mode: str = "default", seed: int = 0, progress=None) -> Study:
+def run_study(
+    prior, mocks: MockSet, draws: int = 15, mode: str = "default", seed: int = 0, progress=None
+) -> Study:
     """Sample and test. ``progress(done, total)`` is called after each galaxy."""
     n = len(mocks.image)
     parts, start = [], time.perf_counter()
     for i in range(n):
-        parts.append(sample_posterior(prior, _one(mocks.obs, i), draws=draws, mode=mode, seed=seed, source_ids=[i]))
+        parts.append(
+            sample_posterior(prior, _one(mocks.obs, i), draws=draws, mode=mode, seed=seed, source_ids=[i])
+        )
         if progress:
             progress(i + 1, n)
     seconds = time.perf_counter() - start
@@ -57,13 +63,22 @@ def run_study(prior, mocks: MockSet, draws: int = 15, mode: str = "default", see
 
 
 def _one(obs: Observation, i: int) -> Observation:
-    return Observation(obs.data[i : i + 1], obs.sigma[i : i + 1], obs.psf[i : i + 1], obs.mask[i : i + 1],
-                       obs.pixel_scale_arcsec, obs.psf_scale_arcsec, obs.noise_acf)
+    return Observation(
+        obs.data[i : i + 1],
+        obs.sigma[i : i + 1],
+        obs.psf[i : i + 1],
+        obs.mask[i : i + 1],
+        obs.pixel_scale_arcsec,
+        obs.psf_scale_arcsec,
+        obs.noise_acf,
+    )
 
 
 def _row(study: Study, what: str, where: str, u, weight=None):
     value, error, n = coverage(u, weight)
-    study.rows.append({"what": what, "bin": where, "n": n, "coverage": _numbers_of(value), "error": _numbers_of(error)})
+    study.rows.append(
+        {"what": what, "bin": where, "n": n, "coverage": _numbers_of(value), "error": _numbers_of(error)}
+    )
 
 
 def _numbers_of(values):
@@ -71,7 +86,7 @@ def _numbers_of(values):
 
 
 def _bins(values, edges):
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         inside = (values >= low) & (values < high)
         if inside.any():
             yield f"{low:g}-{high:g}", inside
@@ -97,7 +112,7 @@ def _fourier(study, mocks, samples, rng):
     k = np.hypot(np.fft.fftfreq(h)[:, None], np.fft.rfftfreq(w)[None, :])
     edges = [1e-9, 0.04, 0.1, 0.2, 0.35]
     truth, draws = np.fft.rfft2(mocks.image), np.fft.rfft2(samples)
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         band = (k >= low) & (k < high)
         t, d = truth[:, band], draws[:, :, band]
         u = np.stack([ranks(d.real, t.real, rng), ranks(d.imag, t.imag, rng)], -1)
@@ -107,8 +122,16 @@ def _fourier(study, mocks, samples, rng):
 def _scalars(study, mocks, samples, parts, rng):
     obs = mocks.obs
     together = np.concatenate([samples, mocks.image[:, None]], axis=1)
-    table, _ = measure_posterior(together, np.nan_to_num(obs.data[:, 0]), obs.sigma[:, 0], obs.mask[:, 0], None,
-                                 np.ascontiguousarray(obs.psf[:, 0]), obs.pixel_scale_arcsec, mean=samples.mean(1))
+    table, _ = measure_posterior(
+        together,
+        np.nan_to_num(obs.data[:, 0]),
+        obs.sigma[:, 0],
+        obs.mask[:, 0],
+        None,
+        np.ascontiguousarray(obs.psf[:, 0]),
+        obs.pixel_scale_arcsec,
+        mean=samples.mean(1),
+    )
     values = {name: table[name].astype(float) for name in SCALARS if name != "flux"}
     values["flux"] = together.sum((-1, -2))
     for name in SCALARS:
@@ -130,14 +153,17 @@ def _scalars(study, mocks, samples, parts, rng):
 
 
 def _tarp(study, mocks, samples, rng):
-    """Two sets of references: another galaxy's truth, and the posterior mean moved by a random field of its own size."""
+    """Two sets of references: another galaxy's truth, and the posterior mean moved by a random field of its
+    own size."""
     n = len(mocks.image)
     unit = 1 / samples.std(1, ddof=1).mean((1, 2))[:, None]
     flat, truth = samples.reshape(*samples.shape[:2], -1) * unit[:, None], mocks.image.reshape(n, -1) * unit
     mean = flat.mean(1)
     step = rng.standard_normal(mean.shape)
-    references = {"other galaxies": np.roll(truth, 1, axis=0),
-                  "moved mean": mean + step * np.abs(mean).mean(1, keepdims=True)}
+    references = {
+        "other galaxies": np.roll(truth, 1, axis=0),
+        "moved mean": mean + step * np.abs(mean).mean(1, keepdims=True),
+    }
     for name, reference in references.items():
         levels, expected = tarp(flat, truth, reference, rng)
         study.tarp[name] = {"levels": levels.tolist(), "coverage": expected.tolist()}
@@ -148,18 +174,24 @@ def _numbers(study, mocks, samples, parts: list[Posterior], seconds):
     n, k = samples.shape[:2]
     mean = samples.mean(1)
     power = (mocks.image**2).mean((1, 2))
-    spread = np.abs(samples[:, :, None] - samples[:, None]).mean((1, 2)) if k <= 8 else _mean_difference(samples)
+    spread = (
+        np.abs(samples[:, :, None] - samples[:, None]).mean((1, 2)) if k <= 8 else _mean_difference(samples)
+    )
     crps = (np.abs(samples - mocks.image[:, None]).mean(1) - 0.5 * spread).mean((1, 2))
     chi2 = np.concatenate([p.chi2[:, 0] for p in parts])
     p_value = np.concatenate([p.chi2_p[:, 0] for p in parts])
     flags = np.concatenate([p.flags for p in parts])
     study.numbers |= {
-        "galaxies": n, "draws": k, "seconds_per_draw": seconds / (n * k),
+        "galaxies": n,
+        "draws": k,
+        "seconds_per_draw": seconds / (n * k),
         "evaluations": float(np.mean([p.n_evaluations for p in parts])),
         "nmse_median": float(np.median(((mean - mocks.image) ** 2).mean((1, 2)) / power)),
         "crps_over_rms_median": float(np.median(crps / np.sqrt(power))),
-        "chi2_mean": float(np.nanmean(chi2)), "chi2_p_below_1e-2": float(np.mean(p_value < 1e-2)),
-        "flagged": float(np.mean(flags != 0)), "levels": list(LEVELS),
+        "chi2_mean": float(np.nanmean(chi2)),
+        "chi2_p_below_1e-2": float(np.mean(p_value < 1e-2)),
+        "flagged": float(np.mean(flags != 0)),
+        "levels": list(LEVELS),
     }
 
 

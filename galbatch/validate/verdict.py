@@ -1,7 +1,8 @@
 """Pass or fail: the targets, each against its own error bar.
 
-A row fails when it misses its tolerance by more than two standard errors: a small study cannot fail a right sampler by
-chance, and cannot pass a wrong one by being vague either, because its error bar is printed beside it.
+A row fails when it misses its tolerance by more than two standard errors: a small study cannot fail a right
+sampler by chance, and cannot pass a wrong one by being vague either, because its error bar is printed beside
+it.
 """
 
 from __future__ import annotations
@@ -9,8 +10,17 @@ from __future__ import annotations
 from galbatch.validate.ranks import LEVELS
 from galbatch.validate.study import Study
 
-TARGETS = {"pixels": 0.03, "footprint pixels": 0.03, "fourier": 0.05, "flux": 0.05, "r_half": 0.05, "gini": 0.05, "m20": 0.05,
-           "concentration": 0.05, "asymmetry": 0.05}
+TARGETS = {
+    "pixels": 0.03,
+    "footprint pixels": 0.03,
+    "fourier": 0.05,
+    "flux": 0.05,
+    "r_half": 0.05,
+    "gini": 0.05,
+    "m20": 0.05,
+    "concentration": 0.05,
+    "asymmetry": 0.05,
+}
 TARP = 0.15
 MEAN_Z = 0.1
 
@@ -24,19 +34,35 @@ def verdict(study: Study) -> list[dict]:
             if row["n"] < 10:
                 continue
             miss = abs(value - level)
-            checks.append(_check(f"{row['what']} [{row['bin']}] {level:.0%}", value, error, f"{level:.2f} +- {tolerance:.2f}",
-                                 miss <= tolerance + 2 * error, miss <= tolerance))
+            checks.append(
+                _check(
+                    f"{row['what']} [{row['bin']}] {level:.0%}",
+                    value,
+                    error,
+                    f"{level:.2f} +- {tolerance:.2f}",
+                    miss <= tolerance + 2 * error,
+                    miss <= tolerance,
+                )
+            )
     for name, value in study.numbers.items():
         if name.startswith("tarp_"):
             error = 0.6 / study.numbers["galaxies"] ** 0.5
             checks.append(_check(name, value, error, f"< {TARP}", value < TARP + 2 * error, value < TARP))
     z, error = study.numbers["flux_mean_z"], study.numbers["flux_mean_z_error"]
-    checks.append(_check("flux mean z", z, error, f"|z| < {MEAN_Z}", abs(z) < MEAN_Z + 2 * error, abs(z) < MEAN_Z))
+    checks.append(
+        _check("flux mean z", z, error, f"|z| < {MEAN_Z}", abs(z) < MEAN_Z + 2 * error, abs(z) < MEAN_Z)
+    )
     n = study.numbers["evaluations"]
     checks.append(_check("evaluations", n, 0.0, "<= 48", n <= 48, n <= 48))
     return checks
 
 
 def _check(name, value, error, target, passed, inside) -> dict:
-    return {"name": name, "value": float(value), "error": float(error), "target": target, "passed": bool(passed),
-            "inside": bool(inside)}
+    return {
+        "name": name,
+        "value": float(value),
+        "error": float(error),
+        "target": target,
+        "passed": bool(passed),
+        "inside": bool(inside),
+    }

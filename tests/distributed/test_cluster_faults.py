@@ -1,4 +1,5 @@
-"""Falls of a cluster that is not ours, and a disk that is really full: scheduler lost, workers at their walltime."""
+"""Falls of a cluster that is not ours, and a disk that is really full: scheduler lost, workers at their
+walltime."""
 
 import json
 import os

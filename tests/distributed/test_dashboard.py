@@ -1,4 +1,5 @@
-"""What a run shows while it goes on: task names, the columns of the workers page, Prometheus, metrics.jsonl."""
+"""What a run shows while it goes on: task names, the columns of the workers page, Prometheus,
+metrics.jsonl."""
 
 import json
 import re

@@ -1,6 +1,6 @@
 """One galaxy, every number, to 1e-5. Regenerate after a deliberate change of a definition with
 
-    python tests/golden/test_morphology_golden.py
+python tests/golden/test_morphology_golden.py
 """
 
 import json
@@ -29,10 +29,20 @@ def measured():
     segment = (np.hypot(*(np.mgrid[:56, :56] - 28.0)) < 15).astype(int)
     sigma = np.full(image.shape, 0.23)
     observed = measure(image[None], 0.03, segmap=segment, sigma=sigma)[0]
-    draw = measure(image[None], 0.03, segmap=segment, sigma=sigma, sky_sigma=0.0, detection_threshold=0.23,
-                   outlier_sigma=0.0, psf_fwhm_pix=2.0)[0]
-    return {kind: {name: float(row[name]) for name in QUANTITIES} | {"flags": int(row["flags"])}
-            for kind, row in (("observed", observed), ("draw", draw))}
+    draw = measure(
+        image[None],
+        0.03,
+        segmap=segment,
+        sigma=sigma,
+        sky_sigma=0.0,
+        detection_threshold=0.23,
+        outlier_sigma=0.0,
+        psf_fwhm_pix=2.0,
+    )[0]
+    return {
+        kind: {name: float(row[name]) for name in QUANTITIES} | {"flags": int(row["flags"])}
+        for kind, row in (("observed", observed), ("draw", draw))
+    }
 
 
 @pytest.fixture(scope="module")

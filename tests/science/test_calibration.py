@@ -1,6 +1,8 @@
-"""The shipped prior on held-out mocks, in a form small enough for every run: the machinery, and that nothing is far off.
+"""The shipped prior on held-out mocks, in a form small enough for every run: the machinery, and that nothing
+is far off.
 
-The release form is ``galbatch validate``; here the bands are those of a handful of galaxies, from their own error bars.
+The release form is ``galbatch validate``; here the bands are those of a handful of galaxies, from their own
+error bars.
 """
 
 import numpy as np

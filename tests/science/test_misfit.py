@@ -1,6 +1,8 @@
-"""What the shipped prior must not be confident about: wrong noise, wrong PSFs, pictures that are no galaxies, planted features.
+"""What the shipped prior must not be confident about: wrong noise, wrong PSFs, pictures that are no galaxies,
+planted features.
 
-Bounds are from a few draws of a few sources: far from what right cases give, and right cases are tested beside the wrong ones.
+Bounds are from a few draws of a few sources: far from what right cases give, and right cases are tested
+beside the wrong ones.
 """
 
 import numpy as np
@@ -39,11 +41,14 @@ def clean(image, fwhm):
 
 
 def observe(image, fwhm=3.0, sn=50.0, seed=0, sigma=1.0, told_fwhm=None):
-    """Unit noise, blurred peak ``sn``; the sampler is told ``sigma`` and ``told_fwhm``. Returns the observation and the flux unit."""
+    """Unit noise, blurred peak ``sn``; the sampler is told ``sigma`` and ``told_fwhm``. Returns the
+    observation and the flux unit."""
     blurred = clean(image, fwhm)
     unit = sn / blurred.max()
     data = blurred * unit + np.random.default_rng(seed).standard_normal((64, 64))
-    return Observation(data[None, None], np.full((1, 1, 64, 64), sigma), mock_psf(told_fwhm or fwhm)[None, None]), unit
+    return Observation(
+        data[None, None], np.full((1, 1, 64, 64), sigma), mock_psf(told_fwhm or fwhm)[None, None]
+    ), unit
 
 
 def sample(prior, obs, draws=5):

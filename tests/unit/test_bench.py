@@ -37,7 +37,9 @@ def test_operations_are_those_of_the_convolutions_and_linear_layers(prior):
     expected = []
 
     def convolution(layer, inputs, out):
-        expected.append(2 * layer.in_channels * layer.kernel_size[0] * layer.kernel_size[1] * out.numel() / len(out))
+        expected.append(
+            2 * layer.in_channels * layer.kernel_size[0] * layer.kernel_size[1] * out.numel() / len(out)
+        )
 
     def linear(layer, inputs, out):
         expected.append(2 * layer.in_features * out.numel() / len(out))
@@ -71,7 +73,9 @@ def test_network_rows_compare_with_the_eager_result_and_name_what_is_missing(pri
 def test_operators_and_stores_are_checked_before_they_are_timed(prior, tmp_path):
     rows = [*operator_table(prior, 0.01), *storage_table(0.01, tmp_path)]
     assert [r["kernel"] for r in rows if not r["correct"]] == []
-    assert {"A", "A^T", "solve, correlated noise", "Zarr, read", "Parquet, catalogue merged"} <= {r["kernel"] for r in rows}
+    assert {"A", "A^T", "solve, correlated noise", "Zarr, read", "Parquet, catalogue merged"} <= {
+        r["kernel"] for r in rows
+    }
 
 
 def test_cost_is_rates_times_galaxies_and_bands():
@@ -86,7 +90,10 @@ def test_cost_is_rates_times_galaxies_and_bands():
 def test_rates_need_a_run_that_went_through(tmp_path, monkeypatch):
     from galbatch.bench import cost
 
-    for found in ({"state": "stopped", "summary": None}, {"state": "finished", "summary": {"resumed_from": 3}}):
+    for found in (
+        {"state": "stopped", "summary": None},
+        {"state": "finished", "summary": {"resumed_from": 3}},
+    ):
         monkeypatch.setattr(cost, "status", lambda run, found=found: found)
         with pytest.raises(RunError, match="in one piece"):
             rates_of_run(tmp_path)
@@ -111,6 +118,9 @@ def test_frontier_lines_can_be_drawn(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(SCIENCE))
     import frontier
 
-    rows = [{"method": m, "evaluations": e, "seconds": 0.1, "nmse": 0.02, "nmse_error": 0.01, "each": [0.02]} for m, e in (("galbatch fast", 16), ("Wiener (oracle)", 0))]
+    rows = [
+        {"method": m, "evaluations": e, "seconds": 0.1, "nmse": 0.02, "nmse_error": 0.01, "each": [0.02]}
+        for m, e in (("galbatch fast", 16), ("Wiener (oracle)", 0))
+    ]
     frontier.draw_figure(json.loads(json.dumps(rows)), tmp_path / "f.png")
     assert (tmp_path / "f.png").stat().st_size > 10_000

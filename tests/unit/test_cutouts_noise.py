@@ -177,7 +177,8 @@ def test_an_error_floor_adds_a_white_fraction_of_the_light(tmp_path):
 
 @pytest.mark.parametrize("error", [0.0, 0.05, 0.2])
 def test_an_error_floor_is_measured_where_no_light_of_the_source_can_be(tmp_path, error):
-    """Galaxies of S/N 300 blurred by the PSF, with errors in proportion to the local change of their light."""
+    """Galaxies of S/N 300 blurred by the PSF, with errors in proportion to the local change of their
+    light."""
     ratios = []
     for seed in range(6):
         rng = np.random.default_rng(seed)
@@ -195,7 +196,9 @@ def test_an_error_floor_is_measured_where_no_light_of_the_source_can_be(tmp_path
 
 @pytest.mark.parametrize("value", ["2.0", '"much"'])
 def test_an_error_floor_must_be_a_fraction(tmp_path, value):
-    path = simple_survey(tmp_path, np.zeros((100, 100), "f4"), np.ones((100, 100), "f4"), f"error_floor = {value}")
+    path = simple_survey(
+        tmp_path, np.zeros((100, 100), "f4"), np.ones((100, 100), "f4"), f"error_floor = {value}"
+    )
     with pytest.raises(ConfigError, match="error_floor"):
         open_survey(path)
 

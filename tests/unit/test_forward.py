@@ -35,7 +35,9 @@ def test_apply_is_linear_convolution_then_sum(oversample, size):
     obs = observation(psf=psf[None], pixel_scale_arcsec=0.03, psf_scale_arcsec=0.03 / oversample)
     _, model = forward_model(obs, oversample)
     x = torch.from_numpy(rng.standard_normal((2, 3, 1, *model.fine)).astype(np.float32))
-    expected = np.stack([scipy.signal.convolve(image, psf, mode="same") for image in x.reshape(-1, *model.fine).numpy()])
+    expected = np.stack(
+        [scipy.signal.convolve(image, psf, mode="same") for image in x.reshape(-1, *model.fine).numpy()]
+    )
     h, w = model.stamp
     expected = expected.reshape(-1, h, oversample, w, oversample).sum((2, 4)).reshape(2, 3, 1, h, w)
     np.testing.assert_allclose(model.apply(x).numpy(), expected, atol=2e-5)
@@ -44,7 +46,9 @@ def test_apply_is_linear_convolution_then_sum(oversample, size):
 @pytest.mark.parametrize("oversample", [1, 2, 3])
 @pytest.mark.parametrize("correlated", [False, True])
 def test_adjoint(oversample, correlated):
-    obs = observation(c=2, psf=np.stack([gaussian_psf(), gaussian_psf(fwhm=5)]), noise_acf=acf(2) if correlated else None)
+    obs = observation(
+        c=2, psf=np.stack([gaussian_psf(), gaussian_psf(fwhm=5)]), noise_acf=acf(2) if correlated else None
+    )
     _, model = forward_model(obs, oversample, margin=3, multiple_of=4, target_fwhm_pix=2.0)
     gen = torch.Generator().manual_seed(0)
     x = torch.randn((2, 2, 2, *model.fine), generator=gen)
@@ -64,7 +68,8 @@ def acf(c=1, lag=0.5):
 
 
 def mixed_noise(rng, h, w, mixed):
-    """sigma and mask (h, w), covariance (h w, h w), and the noise model of it; ``mixed``: pixels are white to various degrees."""
+    """sigma and mask (h, w), covariance (h w, h w), and the noise model of it; ``mixed``: pixels are white to
+    various degrees."""
     sigma = np.exp(0.3 * rng.standard_normal((h, w)))
     mask = rng.random((h, w)) < 0.2
     fraction = rng.choice([0.1, 0.6, 1.0], (h, w)) if mixed else np.ones((h, w))
@@ -77,7 +82,11 @@ def mixed_noise(rng, h, w, mixed):
             if abs(dy) <= r and abs(dx) <= r:
                 cov[i, j] += a[r + dy, r + dx] * (sigma * fraction).flat[i] * (sigma * fraction).flat[j]
     wide = lambda u: torch.from_numpy(u[None, None, None].astype(np.float32))  # noqa: E731
-    return mask, cov, noise_model(wide(np.where(mask, 0, sigma**-2)), acf(), wide(fraction) if mixed else None)
+    return (
+        mask,
+        cov,
+        noise_model(wide(np.where(mask, 0, sigma**-2)), acf(), wide(fraction) if mixed else None),
+    )
 
 
 @pytest.mark.parametrize("mixed", [False, True])
@@ -98,7 +107,9 @@ def test_correlated_precision_is_the_inverse_of_the_valid_block(mixed):
 def test_noise_is_drawn_with_its_covariance(mixed):
     rng, n = np.random.default_rng(3), 40_000
     mask, cov, noise = mixed_noise(rng, 5, 6, mixed)
-    drawn = noise.sample(lambda *shape: torch.from_numpy(rng.standard_normal((1, n, *shape)).astype(np.float32)))
+    drawn = noise.sample(
+        lambda *shape: torch.from_numpy(rng.standard_normal((1, n, *shape)).astype(np.float32))
+    )
     drawn = drawn.numpy().reshape(n, -1)
     v = ~mask.ravel()
     assert (drawn[:, ~v] == 0).all()
@@ -113,7 +124,9 @@ def test_flux_is_conserved_and_nothing_wraps():
     _, model = forward_model(obs, 2, target_fwhm_pix=2.0)
     x = torch.zeros(1, 1, 1, 64, 64)
     x[..., 32, 31] = 1.0
-    target = torch.fft.irfft2(torch.fft.rfft2(x) * torch.from_numpy(target_transfer(2.0, (64, 64))), s=(64, 64))
+    target = torch.fft.irfft2(
+        torch.fft.rfft2(x) * torch.from_numpy(target_transfer(2.0, (64, 64))), s=(64, 64)
+    )
     assert model.apply(target).sum().item() == pytest.approx(0.9, rel=1e-3)
     x = torch.zeros(1, 1, 1, 64, 64)
     x[..., 0:2, 30] = 1.0  # light at the lower edge must not appear at the upper one
@@ -152,7 +165,8 @@ def test_division_by_target_is_exact_where_the_target_passes_and_bounded_elsewhe
     strong = t > 0.1
     np.testing.assert_allclose((ratio * t)[strong], otf[0][strong], rtol=0.011, atol=1e-4)
     assert ratio[0, 0] == pytest.approx(otf[0, 0, 0])
-    noisy = psf + 1e-4 * np.random.default_rng(0).standard_normal(psf.shape)  # noise of a measured PSF is not blown up
+    # noise of a measured PSF is not blown up
+    noisy = psf + 1e-4 * np.random.default_rng(0).standard_normal(psf.shape)
     assert np.abs(divide_by_target(transfer(noisy, 1, 1, grid), 2.0, grid)).max() < 1.1
 
 
@@ -174,7 +188,8 @@ def test_transfer_cache_counts_hits_and_forgets_the_oldest():
 
 
 def test_a_point_source_has_one_scale_whatever_the_psf_and_the_grid():
-    """The peak of a unit point source smoothed to 6 fine pixels FWHM, for narrow, broader, elliptical and winged PSFs."""
+    """The peak of a unit point source smoothed to 6 fine pixels FWHM, for narrow, broader, elliptical and
+    winged PSFs."""
     y, x = np.mgrid[:49, :49] - 24
     moffat = (1 + (y**2 + (1.2 * x) ** 2) / 2.5**2) ** -2.2
     psfs = np.stack([gaussian_psf(49, 2.2), gaussian_psf(49, 4.5), moffat / moffat.sum()])[:, None]
@@ -184,7 +199,9 @@ def test_a_point_source_has_one_scale_whatever_the_psf_and_the_grid():
     np.testing.assert_allclose(smoothed_peak_scale(obs)[:, 0], expected, rtol=0.01)
     # fine pixels half as large: 3 pixels FWHM, and a quarter of the flux in each
     narrow = Observation(data[:1], obs.sigma[:1], psfs[:1])
-    np.testing.assert_allclose(smoothed_peak_scale(narrow, 2)[:, 0], 7.0 / (2 * np.pi * (3.0 * FWHM_TO_SIGMA) ** 2) / 4, rtol=0.01)
+    np.testing.assert_allclose(
+        smoothed_peak_scale(narrow, 2)[:, 0], 7.0 / (2 * np.pi * (3.0 * FWHM_TO_SIGMA) ** 2) / 4, rtol=0.01
+    )
 
 
 def test_scale_ignores_masked_pixels_and_has_a_floor():
@@ -197,7 +214,7 @@ def test_scale_ignores_masked_pixels_and_has_a_floor():
     bad[..., 10, 10], mask[..., 10, 10] = 1e6, True
     assert smoothed_peak_scale(Observation(bad, sigma, psf, mask))[0, 0] == pytest.approx(expected, rel=1e-2)
     empty = smoothed_peak_scale(Observation(np.zeros_like(data), sigma, psf))[0, 0]
-    s = np.sqrt(6.0**2 - 3.0**2 * 1.2) * FWHM_TO_SIGMA  # noise of a mean under a Gaussian of sigma s: sigma / (2 sqrt(pi) s)
+    # noise of a mean under a Gaussian of sigma s: sigma / (2 sqrt(pi) s)
+    s = np.sqrt(6.0**2 - 3.0**2 * 1.2) * FWHM_TO_SIGMA
     assert empty == pytest.approx(3 * 0.01 / (2 * np.sqrt(np.pi) * s), rel=0.03)
     assert np.isnan(smoothed_peak_scale(Observation(data, sigma, psf, np.ones(data.shape, bool)))[0, 0])
-

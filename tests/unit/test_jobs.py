@@ -159,7 +159,8 @@ def test_manifests_hang_together():
 
 
 def test_manifests_fit_the_schemas_of_kubernetes():
-    """Every object that Kubernetes itself knows, and the pods and the service inside the operator's DaskCluster."""
+    """Every object that Kubernetes itself knows, and the pods and the service inside the operator's
+    DaskCluster."""
     validate = pytest.importorskip("kubernetes_validate").validate
     objects = [d for m in MANIFESTS for d in yaml.safe_load_all(m.read_text())]
     pods = []
@@ -191,17 +192,20 @@ def test_manifests_fit_the_schemas_of_kubernetes():
 
 
 def test_jobqueue_recipe_brings_real_workers_through_sbatch(tmp_path):
-    """The real dask-jobqueue, an ``sbatch`` that runs what it is given, and a ``galbatch`` that waits for the worker."""
+    """The real dask-jobqueue, an ``sbatch`` that runs what it is given, and a ``galbatch`` that waits for the
+    worker."""
     pytest.importorskip("dask_jobqueue")
     log = tmp_path / "log"
     fake(
         tmp_path,
         "sbatch",
-        f'cp "$1" {tmp_path}/job.sh\nsetsid bash {tmp_path}/job.sh > {tmp_path}/job.log 2>&1 &\necho "Submitted batch job $!"\n',
+        f'cp "$1" {tmp_path}/job.sh\nsetsid bash {tmp_path}/job.sh > {tmp_path}/job.log 2>&1 &\n'
+        'echo "Submitted batch job $!"\n',
     )
     fake(tmp_path, "scancel", f'echo "scancel $*" >> {log}\nkill -- -"$1" 2> /dev/null || true\n')
     fake(tmp_path, "squeue", "true\n")
-    wait = "import sys, distributed as d; c = d.Client(scheduler_file=sys.argv[1]); c.wait_for_workers(1, timeout=200); "
+    wait = "import sys, distributed as d; c = d.Client(scheduler_file=sys.argv[1]); "
+    wait += "c.wait_for_workers(1, timeout=200); "
     wait += "print(c.submit(sum, [1, 2]).result())"
     fake(
         tmp_path,

@@ -58,8 +58,14 @@ def simulate(prior, oversample, rng, acf=None, sources=2, snr=10.0):
 def exact_posterior(prior, obs, source, oversample):
     """Mean and covariance by dense linear algebra, from the operator applied to every unit image."""
     n, h = prior.n, prior.n // oversample
-    one = Observation(obs.data[source][None], obs.sigma[source][None], obs.psf[source], obs.mask[source][None], 0.03,
-                      0.03 / oversample)
+    one = Observation(
+        obs.data[source][None],
+        obs.sigma[source][None],
+        obs.psf[source],
+        obs.mask[source][None],
+        0.03,
+        0.03 / oversample,
+    )
     unit = torch.eye(n * n).reshape(1, n * n, 1, n, n)
     a = forward_model(one, oversample)[1].apply(unit)[0].reshape(n * n, h * h).T.double().numpy()
     v = ~obs.mask[source].ravel()
@@ -81,8 +87,10 @@ def exact_posterior(prior, obs, source, oversample):
 ACF = np.outer([0.1, 0.45, 1, 0.45, 0.1], [0.1, 0.45, 1, 0.45, 0.1])[None]
 
 
-@pytest.mark.parametrize(("mode", "oversample", "acf"), [("default", 1, None), ("default", 2, None), ("default", 1, ACF),
-                                                        ("accurate", 1, None)])
+@pytest.mark.parametrize(
+    ("mode", "oversample", "acf"),
+    [("default", 1, None), ("default", 2, None), ("default", 1, ACF), ("accurate", 1, None)],
+)
 def test_gaussian_prior_has_the_exact_posterior(mode, oversample, acf):
     prior, k = GaussianField(12), 150
     obs, _ = simulate(prior, oversample, np.random.default_rng(5), acf)
@@ -92,7 +100,8 @@ def test_gaussian_prior_has_the_exact_posterior(mode, oversample, acf):
         draws = post.samples[source, :, 0].reshape(k, -1)
         white = np.linalg.solve(np.linalg.cholesky(covariance), (draws - mean).T)
         d = len(mean)
-        # whitened draws are standard normal: mean within 4 sigma of zero overall, variances one, no correlations
+        # whitened draws are standard normal: mean within 4 sigma of zero overall, variances one, no
+        # correlations
         excess = k * (white.mean(1) ** 2).mean() - 1
         assert excess < 0.15 + 4 * np.sqrt(2 / d), f"mean off by {excess:.2f} of its Monte Carlo variance"
         assert (white**2).mean() == pytest.approx(1, abs=0.04 + 4 * np.sqrt(2 / (k * d)))
@@ -113,7 +122,9 @@ def test_draws_belong_to_source_and_seed_not_to_batch_or_order():
     whole = galbatch.sample_posterior(prior, obs, draws=4, mode="fast", seed=9, source_ids=ids)
     order = [2, 0]
     part = Observation(obs.data[order], obs.sigma[order], obs.psf[order], obs.mask[order], 0.03, 0.03)
-    again = galbatch.sample_posterior(prior, part, draws=4, mode="fast", seed=9, source_ids=[ids[i] for i in order])
+    again = galbatch.sample_posterior(
+        prior, part, draws=4, mode="fast", seed=9, source_ids=[ids[i] for i in order]
+    )
     np.testing.assert_array_equal(again.samples, whole.samples[order])
     together = galbatch.sample_posterior(prior, obs, draws=4, mode="fast", seed=9, source_ids=ids, batch=3)
     np.testing.assert_allclose(together.samples, whole.samples, atol=2e-3)
@@ -133,7 +144,8 @@ def test_normals_are_standard_and_streams_do_not_overlap():
 
 
 def test_integrator_spread_of_gaussian_modes():
-    """Prior modes from well below to well above the last level, without data: the spread comes back within 3%."""
+    """Prior modes from well below to well above the last level, without data: the spread comes back within
+    3%."""
     sd = torch.logspace(-1.2, 0.6, 8)
     levels = log_levels(torch.tensor([6.0]), torch.tensor([0.005]), 20)
     gen = torch.Generator().manual_seed(0)
@@ -203,7 +215,8 @@ def test_bad_calls():
 
 
 def test_baselines_run_behind_the_same_interface_and_are_no_better():
-    """Moment matching with enough Krylov steps is nearly exact at low S/N, which checks it; DPS and DiffPIR are not, anywhere."""
+    """Moment matching with enough Krylov steps is nearly exact at low S/N, which checks it; DPS and DiffPIR
+    are not, anywhere."""
     prior, k = GaussianField(12), 40
     obs, _ = simulate(prior, 1, np.random.default_rng(5), sources=1)
     mean, covariance = exact_posterior(prior, obs, 0, 1)
@@ -212,7 +225,11 @@ def test_baselines_run_behind_the_same_interface_and_are_no_better():
         post = galbatch.sample_posterior(prior, obs, draws=k, mode=mode, seed=1)
         draws = post.samples[0, :, 0].reshape(k, -1)
         spread = np.sqrt((draws.var(0, ddof=1) / np.diag(covariance)).mean())
-        return ((draws.mean(0) - mean) ** 2 / np.diag(covariance)).mean() - 1 / k, spread, post.n_evaluations[0]
+        return (
+            ((draws.mean(0) - mean) ** 2 / np.diag(covariance)).mean() - 1 / k,
+            spread,
+            post.n_evaluations[0],
+        )
 
     ours, spread, evaluations = error("default")
     matched, matched_spread, _ = error(replace(MODES["mmps"], products=6))

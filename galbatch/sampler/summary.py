@@ -1,0 +1,77 @@
+"""What is said of the draws of a batch, and its parts put together again."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from galbatch.sampler.diagnostics import chi2_misfit, prior_driven_map
+from galbatch.types import Flag, Posterior
+
+SOLVER_FLAG = 0.1
+
+
+def summary(x, problem, chi2, n_valid, scale, usable, spent, residual) -> dict:
+    """Draws x (b, k, c, H, W) of ``problem`` as numpy arrays in the unit of the data, with mean, spread, chi2
+    and flags; a draw that is not finite counts for nothing."""
+    finite = torch.isfinite(x).all((-1, -2, -3)) & torch.from_numpy(usable).to(x.device)[:, None]
+    x = torch.where(finite[..., None, None, None], x, torch.nan)
+    mean, std = x.nanmean(1), _nanstd(x)
+    driven, fraction = prior_driven_map(problem.model, x, mean)
+    chi2_mean = torch.where(finite[..., None], chi2, torch.nan).nanmean(1)
+    p, misfit = chi2_misfit(problem.model, problem.data, x, chi2_mean, n_valid[:, 0])
+    flags = np.zeros(len(usable), np.int64)
+    flags |= np.where(~finite.all(1).cpu().numpy(), int(Flag.SAMPLER_NONFINITE), 0)
+    flags |= np.where(misfit.any(1), int(Flag.SAMPLER_CHI2), 0)
+    flags |= np.where(residual.amax(1).cpu().numpy() > SOLVER_FLAG, int(Flag.SOLVER), 0)
+    flags |= np.where(np.nan_to_num(fraction.cpu().numpy()).max(1) > 0.5, int(Flag.PRIOR_DRIVEN), 0)
+    unit = np.asarray(scale, np.float32)
+    crop = problem.model.crop
+    wide = unit[:, :, None, None]
+    return {
+        "samples": crop(x).cpu().numpy() * unit[:, None, :, None, None],
+        "mean": crop(mean).cpu().numpy() * wide,
+        "std": crop(std).cpu().numpy() * wide,
+        "prior_driven": crop(driven).cpu().numpy(),
+        "prior_driven_frac": fraction.cpu().numpy(),
+        "chi2": chi2_mean.cpu().numpy(),
+        "chi2_p": p,
+        "flags": flags,
+        "scale": np.where(usable[:, None], scale, np.nan),
+        "n_evaluations": spent,
+        "n_draws_ok": finite.sum(1).cpu().numpy(),
+        "solver_residual": residual.cpu().numpy(),
+        "model": problem.model.apply(mean[:, None])[:, 0].cpu().numpy() * wide,
+    }
+
+
+def _nanstd(x):
+    centred = x - x.nanmean(1, keepdim=True)
+    n = torch.isfinite(x).sum(1)
+    return (centred.square().nansum(1) / (n - 1).clamp_min(1)).sqrt().where(n > 1, torch.nan)
+
+
+_PER_SOURCE = {"flags": np.bitwise_or, "n_evaluations": np.maximum, "n_draws_ok": np.minimum}
+
+
+def join(parts: list[dict], axis: int) -> dict:
+    """Parts of a batch side by side: sources along axis 0; bands along axis 1 (2 for samples), flags and
+    counts combined."""
+    if len(parts) == 1:
+        return parts[0]
+    out = {}
+    for name, first in parts[0].items():
+        values = [part[name] for part in parts]
+        if axis == 1 and name in _PER_SOURCE:
+            out[name] = _PER_SOURCE[name].reduce(values)
+        elif axis == 1 and name == "solver_residual":
+            out[name] = np.maximum.reduce(values)
+        else:
+            out[name] = np.concatenate(values, axis if axis == 0 or first.ndim < 5 else 2)
+    return out
+
+
+def as_posterior(merged: dict, target_fwhm_pix: float) -> Posterior:
+    """The joined parts of a batch as a ``Posterior``."""
+    info = {name: merged.pop(name) for name in ("solver_residual", "model")}
+    return Posterior(**merged, target_fwhm_pix=target_fwhm_pix, info=info)
