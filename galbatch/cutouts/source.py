@@ -129,11 +129,8 @@ class LocalBytes:
     def _map(self) -> tuple[int, int]:
         try:
             self._mapped = mmap.mmap(self.fd, self.stamp.size, prot=mmap.PROT_READ)
-        except (
-            OSError,
-            ValueError,
-            AttributeError,
-        ):  # a file system or a system that cannot: read row by row
+        except (OSError, ValueError, AttributeError):
+            # a file system or a system that cannot: read row by row
             return 0, 0
         return np.frombuffer(self._mapped, np.uint8).ctypes.data, self.stamp.size
 

@@ -32,9 +32,8 @@ DASK_SETTINGS = {
 
 CONNECT_TIMEOUT = "60s"
 COUNT_S = 2.0
-GPU_THREADS = (
-    3  # batches of a GPU process: one reads ahead, one is on the device, one is measured and written
-)
+# Batches of a GPU process: one reads ahead, one is on the device, one is measured and written.
+GPU_THREADS = 3
 
 
 @dataclass

@@ -282,6 +282,5 @@ def open_model(settings: RunSettings, prior: Any) -> Any:
         raise ConfigError(
             "This run was made with a prior object of a Python program: give the same one to resume()."
         )
-    return (
-        prior if prior is not None else load_model(settings.model, "cpu")
-    )  # for its card: workers load their own
+    # for its card: workers load their own
+    return prior if prior is not None else load_model(settings.model, "cpu")

@@ -11,9 +11,8 @@ from collections.abc import Callable
 import torch
 
 LAST_DENOISING = 0.85  # share of the way from x to D at the last level
-EXTRAPOLATION = (
-    0.93  # of the second-order term: the value that makes the spread of Gaussian modes right to about 1%
-)
+# Share of the second-order term that makes the spread of Gaussian modes right to about 1%.
+EXTRAPOLATION = 0.93
 
 Denoiser = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 

@@ -46,9 +46,8 @@ def _polar(t, z, dec, nside):
     quarter = np.minimum(np.floor(t).astype(np.int64), 3)
     frac = t - quarter
     colat = np.pi / 2 - np.abs(dec)
-    root = (
-        nside * np.sqrt(3.0) * np.sqrt(2.0) * np.sin(colat / 2)
-    )  # nside sqrt(3 (1 - |z|)), precise at the pole
+    # nside sqrt(3 (1 - |z|)), precise at the pole
+    root = nside * np.sqrt(3.0) * np.sqrt(2.0) * np.sin(colat / 2)
     jp = np.minimum(np.floor(frac * root).astype(np.int64), nside - 1)
     jm = np.minimum(np.floor((1 - frac) * root).astype(np.int64), nside - 1)
     north = z >= 0

@@ -36,9 +36,8 @@ def create_store(path: Path, layout: StoreLayout) -> None:
     for name, values in (("band", layout.bands), ("wcs_parameter", WCS_PARAMETERS)):
         axis = group.create_array(name, shape=(len(values),), dtype=str, dimension_names=(name,))
         axis[:] = np.array(values, dtype=object)
-    with (
-        warnings.catch_warnings()
-    ):  # written once here and never changed: what the warning fears cannot happen
+    with warnings.catch_warnings():
+        # written once here and never changed: what the warning fears cannot happen
         warnings.simplefilter("ignore")
         zarr.consolidate_metadata(building)
     building.rename(path)

@@ -71,9 +71,8 @@ def test_kill_9_and_resume_give_the_same_bytes(serial, survey, tmp_path):
     os.killpg(child.pid, signal.SIGKILL)
     child.communicate()
     assert status(out)["state"] == "stopped" and 2 <= status(out)["batches_committed"] < 4
-    assert (
-        not (out / "catalog.parquet").exists() and (out / "run.lock").exists()
-    )  # the lock of a dead process
+    # the lock of a dead process is left
+    assert not (out / "catalog.parquet").exists() and (out / "run.lock").exists()
     assert any("not committed" in p for p in verify(out))
     resume(out, prior=toys.GaussianPrior(), cluster="none")
     same(serial, out)

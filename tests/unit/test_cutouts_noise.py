@@ -120,13 +120,11 @@ def test_a_map_cut_off_at_a_floor_still_has_the_photon_noise_that_its_light_asks
     true = 1.0 + light / 5.0
     out = scale_sky(np.maximum(16.0, true)[None].astype(float), light[None], 0.25)[0]
     assert out[0, 0] == 1.0
-    np.testing.assert_allclose(
-        out[3, 3], true[3, 3], rtol=0.25
-    )  # the brightest pixels say 65 / 400 a unit of light
+    # the brightest pixels say 65 / 400 a unit of light
+    np.testing.assert_allclose(out[3, 3], true[3, 3], rtol=0.25)
     np.testing.assert_allclose(out[6, 6], true[6, 6], rtol=0.2)
-    faint = np.where(light > 0, 40.0, 0.0)[None].astype(
-        np.float32
-    )  # nothing above the floor: the tile's value is used
+    # nothing above the floor: the tile's value is used
+    faint = np.where(light > 0, 40.0, 0.0)[None].astype(np.float32)
     faint_map = np.full(faint.shape, 16.0)
     assert scale_sky(faint_map, faint, 0.25)[0][6, 6] == 1.0
     assert scale_sky(faint_map, faint, 0.25, photon=0.2)[0][6, 6] == pytest.approx(9.0)

@@ -135,9 +135,8 @@ def test_real_sdss_cube(shared_data):
     assert galaxy.pixel_kpc == pytest.approx(0.37455, rel=1e-4) and galaxy.redshift == pytest.approx(
         0.0485236
     )
-    assert galaxy.pixel_kpc / kpc_per_arcsec(galaxy.redshift) == pytest.approx(
-        0.396, rel=0.05
-    )  # made with another H0
+    # made with another H0
+    assert galaxy.pixel_kpc / kpc_per_arcsec(galaxy.redshift) == pytest.approx(0.396, rel=0.05)
 
 
 def test_real_jwst_cube_reproduces_its_magnitudes(shared_data):
