@@ -60,7 +60,7 @@ def galaxies(number: int, out: Path, seed: int, start: int, npix: int, redshift:
 @click.option("--overwrite", is_flag=True, help="Replace an existing field of that name.")
 def field(out: Path, name: str, number: int, seed: int, overwrite: bool) -> None:
     """Write a mock survey field in two NIRCam-like bands, with its catalogue, survey file and truth."""
-    from galbatch.simulate.field import write_field
+    from galbatch.simulate.field_files import write_field
 
     paths = write_field(out, name=name, n=number, seed=seed, overwrite=overwrite)
     for path in paths:

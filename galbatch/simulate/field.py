@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -270,12 +269,3 @@ def _truth_stamps(spec: FieldSpec, table: dict[str, np.ndarray], sharp: np.ndarr
             blurred = gaussian_filter(np.pad(sharp[row, c], pad), sigma, mode="constant", truncate=6.0)
             out[row, c] = blurred[y0 : y0 + size, x0 : x0 + size]
     return out
-
-
-def write_field(
-    out: str | Path, name: str = "demo", n: int = 48, seed: int = 1_000_000, overwrite: bool = False
-):  # type: ignore[no-untyped-def]
-    """Render a field; write ``name.parquet``, ``name.toml`` and the folder ``name/``; returns the paths."""
-    from .field_files import write_files
-
-    return write_files(make_field(FieldSpec(seed=seed, n=n)), Path(out), name, overwrite)

@@ -14,10 +14,10 @@ import numpy as np
 
 from galbatch.errors import InputError
 
+from .field import Field, FieldSpec, make_field
+
 if TYPE_CHECKING:
     from astropy.wcs import WCS
-
-    from .field import Field
 
 RA_DEG, DEC_DEG, ROLL_DEG = 214.92, 52.87, 23.0
 ZERO_POINT_AB = 31.4  # of 1 nJy
@@ -168,3 +168,10 @@ def read_truth(path: str | Path) -> dict[str, np.ndarray]:
         truth = {name: archive[name] for name in archive.files}
     truth["images"] = truth["images"].astype(np.float32) * truth["scale_njy"][:, :, None, None]
     return truth
+
+
+def write_field(
+    out: str | Path, name: str = "demo", n: int = 48, seed: int = 1_000_000, overwrite: bool = False
+) -> list[Path]:
+    """Render a field; write ``name.parquet``, ``name.toml`` and the folder ``name/``; returns the paths."""
+    return write_files(make_field(FieldSpec(seed=seed, n=n)), Path(out), name, overwrite)
