@@ -59,6 +59,12 @@ def main() -> None:
             mine, _ = tile.images["sci"].boxes(y0[whole], x0[whole], SIZE, SIZE)
             np.testing.assert_array_equal(mine, np.stack([stamps[i] for i in whole]))
             theirs = options.sources / best(peer, options.repeats)
+
+            def native():
+                found = peer()[0]
+                return np.stack([found[i] for i in whole]).astype(np.float32)
+
+            usable = options.sources / best(native, options.repeats)
         own = options.sources / best(lambda: ours(tile, rows), options.repeats)
     result = {
         "benchmark": "cutana_peer",
@@ -68,6 +74,8 @@ def main() -> None:
         "galbatch_per_s": round(own),
         "cutana_per_s": round(theirs),
         "ratio": round(own / theirs, 2),
+        "cutana_native_per_s": round(usable),
+        "ratio_native": round(own / usable, 2),
         **environment("cpu"),
     }
     print(json.dumps(result))
