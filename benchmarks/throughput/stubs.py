@@ -76,7 +76,7 @@ async def host(scheduler_file: str, n: int) -> None:
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     dask.config.set(LIGHT)
     quiet = {"nthreads": 1, "dashboard": False, "memory_limit": 0, "executor": "offload"}
-    quiet["local_directory"] = str(Path(scheduler_file).parent)  # they are killed: nothing stays behind in /tmp
+    quiet["local_directory"] = str(Path(scheduler_file).parent)  # no scratch stays when killed
     workers = [
         Worker(scheduler_file=scheduler_file, name=f"stub-{os.getpid()}-{i}", **quiet) for i in range(n)
     ]
