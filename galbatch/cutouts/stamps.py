@@ -169,7 +169,7 @@ def _finish(survey, band: str, rows, cut: _Cut) -> tuple[BandStamps, np.ndarray]
     delivered = geometry.delivered_scale_arcsec
     white, floor = _floors(survey, band, cut.place.tile, (data, var, bad, psf), psf_scale / delivered)
     with np.errstate(invalid="ignore"):
-        sigma = np.sqrt(np.where(bad, np.inf, var + white)).astype(np.float32)
+        sigma = np.sqrt(np.where(bad, np.inf, var if white is None else var + white)).astype(np.float32)
     found = find_neighbours(
         data, sigma, bad, segmap, rows.get("segmap_id"), 1.0 if acf is None else float(acf.sum())
     )
@@ -195,18 +195,22 @@ def _finish(survey, band: str, rows, cut: _Cut) -> tuple[BandStamps, np.ndarray]
         acf,
         geometry.ratio,
         columns,
-        np.sqrt(white).astype(np.float32),
+        None if white is None else np.sqrt(white).astype(np.float32),
     )
     return stamps, flags | found.flags | psf_flags | _approximate(survey, band, cut.place)
 
 
-def _floors(survey, band: str, tiles, stamps: tuple, psf_step: float) -> tuple[np.ndarray, np.ndarray]:
-    """Variance (n, h, w) and size (n,) of the error floor, as each source's tile has it."""
-    white, floor = np.zeros(stamps[0].shape), np.zeros(len(tiles))
+def _floors(survey, band: str, tiles, stamps: tuple, psf_step: float) -> tuple[np.ndarray | None, np.ndarray]:
+    """Variance (n, h, w) and size (n,) of the error floor, as each source's tile has it; None where no tile
+    of the band has one."""
+    settings = {t.name: t.error_floor for b in survey.config.bands if b.name == band for t in b.tiles}
+    floor = np.zeros(len(tiles))
+    if not any(settings.values()):
+        return None, floor
+    white = np.zeros(stamps[0].shape)
     for name in sorted(set(tiles) - {""}):
         m = np.nonzero(tiles == name)[0]
-        setting = survey.tile(band, name).config.error_floor
-        white[m], floor[m] = floor_variance(setting, *(a[m] for a in stamps), psf_step)
+        white[m], floor[m] = floor_variance(settings[name], *(a[m] for a in stamps), psf_step)
     return white, floor
 
 
