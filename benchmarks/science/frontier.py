@@ -230,7 +230,8 @@ def rows(options):
 
 
 def draw_figure(found: list[dict], path: Path) -> None:
-    """The error of each method over that of galbatch's default mode on the same galaxy, against a draw's cost."""
+    """The error of each method over that of galbatch's default mode on the same galaxy, against a draw's
+    cost."""
     import matplotlib
 
     matplotlib.use("Agg")
