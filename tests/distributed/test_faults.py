@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import toys
 
-from galbatch.errors import ConfigError, InputError, RunError, Stopped
+from galbatch.errors import ConfigError, RunError, Stopped
 from galbatch.run import process, resume, status, verify
 from galbatch.run.lock import RunLock, lock_holder
 
@@ -253,6 +253,10 @@ def test_a_scheduler_that_does_not_answer_is_named(survey, tmp_path, monkeypatch
         )
 
 
-def test_missing_survey_file_is_named(tmp_path):
-    with pytest.raises((ConfigError, InputError), match=r"cat\.toml"):
+def test_a_missing_catalogue_or_survey_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"cat\.parquet does not exist"):
         process(tmp_path / "cat.parquet", prior=toys.GaussianPrior(), cluster="none")
+    catalog = toys.write_survey(tmp_path, n=1)
+    (tmp_path / "cat.toml").unlink()
+    with pytest.raises(ConfigError, match=r"cat\.toml"):
+        process(catalog, prior=toys.GaussianPrior(), cluster="none")

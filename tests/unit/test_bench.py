@@ -119,8 +119,8 @@ def test_frontier_lines_can_be_drawn(monkeypatch, tmp_path):
     import frontier
 
     rows = [
-        {"method": m, "evaluations": e, "seconds": 0.1, "nmse": 0.02, "nmse_error": 0.01, "each": [0.02]}
-        for m, e in (("galbatch fast", 16), ("Wiener (oracle)", 0))
+        {"method": m, "evaluations": e, "seconds": 0.1, **frontier.ratio(each, [0.02, 0.02])}
+        for m, e, each in (("galbatch fast", 16, [0.02, 0.019]), ("Wiener (oracle)", 0, [0.2, 0.3]))
     ]
     frontier.draw_figure(json.loads(json.dumps(rows)), tmp_path / "f.png")
     assert (tmp_path / "f.png").stat().st_size > 10_000
