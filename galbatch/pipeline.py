@@ -185,7 +185,7 @@ def _sample(context: Context, stamps: StampBatch, bands, members: np.ndarray) ->
         first.pixel_scale_arcsec,
         first.psf_scale_arcsec,
         acf,
-        None if first.sigma_white is None else take("sigma_white"),
+        _white(chosen, members),
     )
     return sample_posterior(
         context.prior,
@@ -197,6 +197,14 @@ def _sample(context: Context, stamps: StampBatch, bands, members: np.ndarray) ->
         source_ids=[_plain(i) for i in stamps.source_id[members]],
         batch=context.at_once,
     )
+
+
+def _white(bands, members) -> np.ndarray | None:
+    """``sigma_white`` (b, c, h, w) of a group of bands, zero for those without; None where none has one."""
+    if all(b.sigma_white is None for b in bands):
+        return None
+    nothing = np.zeros_like(bands[0].sigma)
+    return np.stack([(nothing if b.sigma_white is None else b.sigma_white)[members] for b in bands], axis=1)
 
 
 def _seed_of(context: Context, band: str) -> int:

@@ -1,6 +1,8 @@
 """One batch: which sources are sampled together, what fails alone, where everything is put. Sampler and
 statistics are fakes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -132,6 +134,23 @@ def test_arrays_and_columns_are_in_their_places(calls):
         and result.columns["n_draws_ok"].tolist() == [3] * 3
     )
     assert result.columns["valid_frac_f444w"].tolist() == [1, 1, 1] and result.counters["draws"] == 18
+
+
+def test_bands_on_one_grid_keep_their_own_white_noise(calls, monkeypatch):
+    """Bands sampled in one call, of which only one has an error floor."""
+    seen, sampled = [], pipeline.sample_posterior
+    record = lambda prior, obs, **options: seen.append(obs) or sampled(prior, obs, **options)  # noqa: E731
+    monkeypatch.setattr(pipeline, "sample_posterior", record)
+
+    def survey(columns):
+        plain, other = (band(name, columns["source_id"], 1) for name in LAYOUT.bands)
+        floored = replace(other, sigma_white=np.full_like(other.sigma, 0.5))
+        return StampBatch(columns["source_id"], (plain, floored), np.zeros(len(plain.data), np.int64), {})
+
+    _, result = run(survey, 1, 2)
+    assert result.columns["status"].tolist() == ["ok"] * 2
+    assert seen[0].sigma_white.shape == seen[0].data.shape
+    assert (seen[0].sigma_white[:, 0] == 0).all() and (seen[0].sigma_white[:, 1] == 0.5).all()
 
 
 def test_a_missing_band_is_flagged_and_only_the_other_is_sampled(calls):
