@@ -31,6 +31,7 @@ DASK_SETTINGS = {
 
 
 CONNECT_TIMEOUT = "60s"
+WORKERS_TIMEOUT_S = 600
 COUNT_S = 2.0
 # Batches of a GPU process: one reads ahead, one is on the device, one is measured and written.
 GPU_THREADS = 3
@@ -87,14 +88,16 @@ def open_cluster(settings: ExecutionSettings, n_batches: int) -> Cluster:
 
 
 def _join(settings: ExecutionSettings) -> Cluster:
-    where = settings.scheduler or settings.scheduler_file
+    where, client = settings.scheduler or settings.scheduler_file, None
     try:
         if settings.scheduler:
             client = Client(settings.scheduler, timeout=CONNECT_TIMEOUT)
         else:
             client = Client(scheduler_file=settings.scheduler_file, timeout=CONNECT_TIMEOUT)
-        client.wait_for_workers(max(1, settings.workers), timeout=600)
+        client.wait_for_workers(max(1, settings.workers), timeout=WORKERS_TIMEOUT_S)
     except (OSError, TimeoutError, ValueError) as err:
+        if client is not None:
+            client.close()
         raise ConfigError(
             f"Scheduler {where}: {err or type(err).__name__}. Check that it runs, that this machine "
             "reaches it, and that its workers have started."

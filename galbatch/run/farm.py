@@ -14,7 +14,7 @@ from distributed import Future, KilledWorker, performance_report
 
 from galbatch.config import ExecutionSettings
 from galbatch.errors import GalbatchError, RunError, Stopped
-from galbatch.run.cluster import Cluster, open_cluster
+from galbatch.run.cluster import Cluster
 from galbatch.run.context import ContextSpec
 from galbatch.run.events import Reporter
 from galbatch.run.serial import disk_stopped
@@ -29,15 +29,14 @@ _POLL_S = 0.5
 
 
 def run_on_cluster(
+    cluster: Cluster,
     spec: ContextSpec,
     settings: ExecutionSettings,
     reporter: Reporter,
     stop: StopRequest,
     batches: Iterable[PlanBatch],
-    n_batches: int,
 ) -> None:
-    """Start or join a cluster, say which, run ``batches`` on it, and keep Dask's report of it."""
-    cluster = open_cluster(settings, n_batches)
+    """Say which cluster it is, run ``batches`` on it, keep Dask's report of it, and close it."""
     stop.interrupting = False  # from here on a signal is looked for, between the answers of the workers
     try:
         reporter.message(cluster.line)

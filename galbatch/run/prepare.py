@@ -172,8 +172,8 @@ def model_identity(prior: Any, path: str) -> dict[str, Any]:
     }
 
 
-def new_folder(paths: RunPaths, overwrite: bool) -> None:
-    """Make an empty run folder. Raises ``RunError`` when there is something that must not be lost."""
+def check_folder(paths: RunPaths, overwrite: bool) -> None:
+    """Raise ``RunError`` when there is something in place of the run folder that must not be lost."""
     if paths.root.exists() and not paths.root.is_dir():
         raise RunError(f"{paths.root} is a file: give a folder with --out.")
     if paths.manifest.exists() and not overwrite:
@@ -181,30 +181,34 @@ def new_folder(paths: RunPaths, overwrite: bool) -> None:
             f"{paths.root} holds a run already. Go on with it (--resume), replace it (--overwrite), or name "
             "another folder (--out)."
         )
-    if paths.root.is_dir():
-        known = {
-            "galbatch.toml",
-            "manifest.json",
-            "plan.parquet",
-            "posterior.zarr",
-            "parts",
-            "catalog.parquet",
-            "failures.parquet",
-            "summary.json",
-            "report.html",
-            "dask-report.html",
-            "metrics.jsonl",
-            "run.lock",
-        }
-        strange = [p.name for p in paths.root.iterdir() if p.name not in known and not p.name.startswith(".")]
-        if strange:
-            raise RunError(
-                f"{paths.root} holds {strange[0]!r}, which is no part of a run: name an empty folder."
-            )
-        for entry in paths.root.iterdir():
-            if entry.name == paths.lock.name:
-                continue
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    if not paths.root.is_dir():
+        return
+    known = {
+        "galbatch.toml",
+        "manifest.json",
+        "plan.parquet",
+        "posterior.zarr",
+        "parts",
+        "catalog.parquet",
+        "failures.parquet",
+        "summary.json",
+        "report.html",
+        "dask-report.html",
+        "metrics.jsonl",
+        "run.lock",
+    }
+    strange = [p.name for p in paths.root.iterdir() if p.name not in known and not p.name.startswith(".")]
+    if strange:
+        raise RunError(f"{paths.root} holds {strange[0]!r}, which is no part of a run: name an empty folder.")
+
+
+def new_folder(paths: RunPaths, overwrite: bool) -> None:
+    """Make an empty run folder. Raises ``RunError`` as ``check_folder``."""
+    check_folder(paths, overwrite)
+    for entry in paths.root.iterdir():
+        if entry.name == paths.lock.name:
+            continue
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     paths.parts.mkdir(parents=True, exist_ok=True)
 
 

@@ -150,6 +150,10 @@ def _execute(
         layout = prepare.layout_of(inputs)
         manifest = prepare.make_manifest(inputs, layout, execution)
         space = prepare.check_space(paths, layout)
+        done = len(paths.committed()) if going_on else 0
+        if not going_on:
+            prepare.check_folder(paths, overwrite or resuming)
+        cluster = _open_cluster(execution, layout.n_batches - done, reporter, stack)
         paths.root.mkdir(parents=True, exist_ok=True)
         stack.enter_context(RunLock(paths.lock))
         if going_on:
@@ -167,24 +171,37 @@ def _execute(
             f"{len(layout.bands)} bands, {layout.draws} draws, {space}"
         )
         spec = prepare.make_spec(paths, inputs, layout, manifest, execution)
-        _run_batches(spec, execution, reporter, stop)
+        _run_batches(spec, execution, reporter, stop, cluster)
         return _finish(paths, spec, reporter, manifest)
 
 
+def _open_cluster(execution: ExecutionSettings, todo: int, reporter: Reporter, stack: ExitStack) -> Any:
+    """The cluster of a run, before anything is written: one that does not answer leaves no folder behind.
+    None where nothing is left to do, or all of it is done in this process."""
+    if not todo or execution.cluster == "none":
+        return None
+    from galbatch.run.cluster import open_cluster
+
+    if given := execution.scheduler or execution.scheduler_file:
+        reporter.message(f"cluster: joining the scheduler {given}")
+    cluster = open_cluster(execution, todo)
+    stack.callback(cluster.close)
+    return cluster
+
+
 def _run_batches(
-    spec: ContextSpec, execution: ExecutionSettings, reporter: Reporter, stop: StopRequest
+    spec: ContextSpec, execution: ExecutionSettings, reporter: Reporter, stop: StopRequest, cluster: Any
 ) -> None:
-    todo = spec.layout.n_batches - len(spec.paths.committed())
-    if not todo:
+    if len(spec.paths.committed()) == spec.layout.n_batches:
         reporter.message("every batch is committed already")
-    elif execution.cluster == "none":
+    elif cluster is None:
         reporter.message("cluster: none, one batch after another in this process")
         with _Threads():
             run_serial(spec, _uncommitted(spec.paths), reporter)
     else:
         from galbatch.run.farm import run_on_cluster
 
-        run_on_cluster(spec, execution, reporter, stop, _uncommitted(spec.paths), todo)
+        run_on_cluster(cluster, spec, execution, reporter, stop, _uncommitted(spec.paths))
 
 
 def _uncommitted(paths: RunPaths) -> Iterator[PlanBatch]:

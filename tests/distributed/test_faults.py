@@ -239,18 +239,22 @@ def test_an_empty_selection_is_an_empty_run(tmp_path):
     assert len(run.catalog) == 0 and "status" in run.catalog.colnames and verify(tmp_path / "e.run") == []
 
 
-def test_a_scheduler_that_does_not_answer_is_named(survey, tmp_path, monkeypatch):
+def test_a_scheduler_that_does_not_answer_is_named_and_leaves_all_as_it_was(survey, tmp_path, monkeypatch):
+    """No folder is made, so that the same command can be given again; --overwrite keeps the old run."""
     from galbatch.run import cluster
 
     monkeypatch.setattr(cluster, "CONNECT_TIMEOUT", "1s")
+    out, lost = tmp_path / "q.run", dict(scheduler="tcp://127.0.0.1:9", **OPTIONS)
     with pytest.raises(ConfigError, match=r"127\.0\.0\.1:9"):
-        process(
-            survey,
-            out=tmp_path / "q.run",
-            prior=toys.GaussianPrior(),
-            scheduler="tcp://127.0.0.1:9",
-            **OPTIONS,
-        )
+        process(survey, out=out, prior=toys.GaussianPrior(), **lost)
+    assert not out.exists()
+    process(survey, out=out, prior=toys.GaussianPrior(), cluster="none", limit=3, **OPTIONS)
+    before = toys.product(out)
+    with pytest.raises(ConfigError, match=r"127\.0\.0\.1:9"):
+        process(survey, out=out, prior=toys.GaussianPrior(), overwrite=True, **lost)
+    assert toys.product(out) == before and status(out)["state"] == "finished"
+    with pytest.raises(RunError, match="--resume"):  # before the scheduler is asked
+        process(survey, out=out, prior=toys.GaussianPrior(), **lost)
 
 
 def test_a_missing_catalogue_or_survey_file_is_named(tmp_path):

@@ -99,6 +99,16 @@ def test_a_given_scheduler_wins_and_is_waited_for(made):
     assert made[-1] == ("close",)  # the client only: the cluster is not ours
 
 
+def test_a_scheduler_whose_workers_never_start_is_let_go_of(made, monkeypatch):
+    def wait(self, n, timeout):
+        raise TimeoutError(f"Only 0/{n} workers arrived after {timeout}")
+
+    monkeypatch.setattr(cluster.Client, "wait_for_workers", wait)
+    with pytest.raises(ConfigError, match=r"tcp://head:8786: Only 0/1 workers arrived after 600.*started"):
+        cluster.open_cluster(ExecutionSettings(scheduler="tcp://head:8786"), 9)
+    assert made[-1] == ("close",)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
