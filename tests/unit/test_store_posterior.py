@@ -1,10 +1,13 @@
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 
 from galbatch.errors import RunError
+from galbatch.store import shards
 from galbatch.store.layout import StoreLayout
 from galbatch.store.posterior import create_store, open_store, read_sums, round_mantissa, write_shards
 
@@ -77,6 +80,43 @@ def test_writing_a_batch_twice_leaves_the_same_bytes(tmp_path):
     assert contents() == once
 
 
+@pytest.mark.parametrize("string_ids", [False, True])
+def test_the_bytes_are_those_that_zarr_writes(tmp_path, string_ids):
+    plan = layout(string_ids=string_ids, stamp_pix=33)
+    rng, blocks = np.random.default_rng(0), {}
+    for spec in plan.arrays().values():
+        shape = (plan.batch, *spec.shape(plan.sizes())[1:])
+        blocks[spec.name] = (9 * rng.normal(size=shape)).astype(spec.dtype)
+        if spec.rounded:
+            blocks[spec.name] = round_mantissa(blocks[spec.name])
+    for name in ("ours.zarr", "theirs.zarr"):
+        create_store(tmp_path / name, plan)
+    write_shards(tmp_path / "ours.zarr", plan, 1, blocks)
+    group = zarr.open_group(tmp_path / "theirs.zarr", mode="r+")
+    for name, block in blocks.items():
+        group[name].with_config({"write_empty_chunks": True})[plan.rows(1)] = block.astype(group[name].dtype)
+
+    def contents(path):
+        return {f.relative_to(path): f.read_bytes() for f in path.rglob("*") if f.is_file()}
+
+    assert contents(tmp_path / "ours.zarr") == contents(tmp_path / "theirs.zarr")
+
+
+def test_what_reads_back_differently_stops_the_run(tmp_path, monkeypatch):
+    create_store(tmp_path / "p.zarr", layout())
+    honest = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: honest(path)[:-1] + b"?")
+    with pytest.raises(RunError, match=r"samples.*wrote CRC.*read back"):
+        write_shards(tmp_path / "p.zarr", layout(), 0, arrays(4))
+
+
+def test_a_codec_that_errs_stops_the_run(tmp_path, monkeypatch):
+    create_store(tmp_path / "p.zarr", layout())
+    monkeypatch.setattr(shards.blosc, "decompress", lambda piece: b"something else")
+    with pytest.raises(RunError, match=r"samples.*wrote CRC.*read back"):
+        write_shards(tmp_path / "p.zarr", layout(), 0, arrays(4))
+
+
 def test_a_flipped_byte_is_found(tmp_path):
     path = tmp_path / "p.zarr"
     create_store(path, layout())
@@ -108,3 +148,5 @@ def test_rounding_keeps_ten_bits_and_what_is_not_finite():
 def test_a_missing_store_says_so(tmp_path):
     with pytest.raises(RunError, match="no posterior store"):
         open_store(tmp_path / "nothing.zarr")
+    with pytest.raises(RunError, match="no posterior store"):
+        write_shards(tmp_path / "nothing.zarr", layout(), 0, arrays(4))
