@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import zarr
+from browser import open_browser
 
 import galbatch
 from galbatch.cli.main import main as galbatch_command
@@ -114,26 +115,6 @@ def _scattered(columns: dict, rows: np.ndarray, rng) -> dict[str, np.ndarray]:
         for stat in ("p16", "p50", "p84", "obs"):
             out[name.replace("_p50_", f"_{stat}_")] = out[name.replace("_p50_", f"_{stat}_")] + move
     return out
-
-
-def open_browser():
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for word in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--hide-scrollbars",
-        "--window-size=1400,1000",
-    ):
-        options.add_argument(word)
-    browser = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
-    browser.set_script_timeout(120)
-    return browser
 
 
 def load(browser, page: Path) -> float:

@@ -1,6 +1,7 @@
 """How the HTML page behaves in a real browser (Chromium)."""
 
-import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ from report_fakes import fake_summary
 
 from galbatch.report.page import fill_template, render_page
 
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "throughput"))
+
+import browser as chromium
 
 
 @pytest.fixture(scope="module")
@@ -22,30 +25,10 @@ def page(summary):
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    if not (BROWSER and DRIVER):
-        pytest.skip("chromium and chromedriver are not installed: apt-get install chromium chromium-driver")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for argument in (
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--hide-scrollbars",
-        "--window-size=1400,1000",
-        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+def browser():
+    if not (chromium.BROWSER and chromium.DRIVER):
+        pytest.skip(chromium.MISSING)
+    driver = chromium.open_browser()
     yield driver
     driver.quit()
 

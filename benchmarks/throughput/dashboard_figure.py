@@ -1,7 +1,7 @@
 """The picture of Dask's dashboard in docs/guide/running.md: taken in a real browser while a run of the demo
 goes on.
 
-    python docs/dashboard_figure.py [docs/images/dashboard.png]
+    python benchmarks/throughput/dashboard_figure.py [docs/images/dashboard.png]
 
 Needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver), selenium and pillow.
 """
@@ -9,34 +9,18 @@ Needs chromium and chromedriver (Debian: apt-get install chromium chromium-drive
 from __future__ import annotations
 
 import io
-import shutil
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from browser import open_browser
+
 from galbatch.run import process
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 WIDTH, COLOURS = 1500, 64
 PAGES = (("workers", 720), ("individual-task-stream", 330))
-
-
-def open_browser():
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for word in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        f"--window-size={WIDTH},900",
-    ):
-        options.add_argument(word)
-    return webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
 
 
 def take(browser, head: str) -> list:
@@ -67,7 +51,7 @@ def save(pictures: list, path: Path) -> None:
 
 def main() -> None:
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "images" / "dashboard.png"
-    browser, pictures = open_browser(), []
+    browser, pictures = open_browser(WIDTH), []
 
     def look(progress):
         if progress.done >= 4 and not pictures:
