@@ -7,21 +7,16 @@ from dataclasses import asdict
 
 import click
 
+from galbatch.cli.process import BANDS, DRAWS, MODEL, SURVEY, band_names
+
 
 @click.command("check")
 @click.argument("catalog", type=click.Path(dir_okay=True))
-@click.option(
-    "--survey",
-    metavar="S.toml",
-    type=click.Path(),
-    help="Survey file  [default: the catalogue's name with the ending .toml].",
-)
-@click.option("--bands", metavar="A,B", help="Use only these bands of the survey file.")
+@SURVEY
+@BANDS
 @click.option("--out", metavar="RUN", type=click.Path(), help="Run folder, to see if its disk has room.")
-@click.option(
-    "--model", metavar="PATH", type=click.Path(), help="Model folder  [default: the shipped model]."
-)
-@click.option("--draws", type=int, default=16, show_default=True, help="Posterior draws a source.")
+@MODEL
+@DRAWS
 @click.option(
     "--noise", is_flag=True, help="Measure the noise of the mosaics too, where the survey file asks for it."
 )
@@ -37,8 +32,7 @@ def command(catalog, survey, bands, out, model, draws, noise, checksums, as_json
     galbatch check catalogs/demo.parquet
     galbatch check sources.parquet --survey ceers.toml --noise
     """
-    names = tuple(b.strip() for b in bands.split(",") if b.strip()) if bands else ()
-    findings = collect(catalog, survey, names, out, model, draws, noise, checksums)
+    findings = collect(catalog, survey, band_names(bands), out, model, draws, noise, checksums)
     if as_json:
         click.echo(json.dumps([asdict(f) for f in findings], indent=1))
     else:

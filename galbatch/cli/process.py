@@ -6,6 +6,24 @@ from typing import Any
 
 import click
 
+# options of ``check`` too
+SURVEY = click.option(
+    "--survey",
+    metavar="S.toml",
+    type=click.Path(),
+    help="Survey file  [default: the catalogue's name with the ending .toml].",
+)
+BANDS = click.option("--bands", metavar="A,B", help="Use only these bands of the survey file.")
+DRAWS = click.option("--draws", type=int, default=16, show_default=True, help="Posterior draws a source.")
+MODEL = click.option(
+    "--model", metavar="PATH", type=click.Path(), help="Model folder  [default: the shipped model]."
+)
+
+
+def band_names(bands: str | None) -> tuple[str, ...]:
+    """The names in ``--bands``; none for all bands."""
+    return tuple(b.strip() for b in bands.split(",") if b.strip()) if bands else ()
+
 
 def execution_options(function):
     """Options that say where a run is carried out; shared with ``resume``."""
@@ -54,17 +72,12 @@ def execution_options(function):
 
 @click.command("process")
 @click.argument("catalog", type=click.Path(dir_okay=True))
-@click.option(
-    "--survey",
-    metavar="S.toml",
-    type=click.Path(),
-    help="Survey file  [default: the catalogue's name with the ending .toml].",
-)
+@SURVEY
 @click.option(
     "--out", metavar="RUN", type=click.Path(), help="Run folder  [default: the catalogue's name + .run]."
 )
-@click.option("--bands", metavar="A,B", help="Use only these bands of the survey file.")
-@click.option("--draws", type=int, default=16, show_default=True, help="Posterior draws a source.")
+@BANDS
+@DRAWS
 @click.option(
     "--mode",
     type=click.Choice(["fast", "default", "accurate"]),
@@ -82,9 +95,7 @@ def execution_options(function):
 )
 @click.option("--stamp-arcsec", type=float, metavar="X", help="Side of the stamps in arcsec.")
 @click.option("--stamp-pix", type=int, metavar="N", help="Side of the stamps in pixels of the finest band.")
-@click.option(
-    "--model", metavar="PATH", type=click.Path(), help="Model folder  [default: the shipped model]."
-)
+@MODEL
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers.")
 @click.option("--limit", type=int, metavar="N", help="Only the first N rows of the catalogue.")
 @click.option(
@@ -111,8 +122,7 @@ def command(
     """
     chosen: dict[str, Any] = {k: v for k, v in options.items() if v is not None}
     chosen["samples"] = not no_samples
-    if bands:
-        chosen["bands"] = tuple(b.strip() for b in bands.split(",") if b.strip())
+    chosen["bands"] = band_names(bands)
     if resuming and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other: keep the run or replace it.")
     if dry_run:

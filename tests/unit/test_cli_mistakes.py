@@ -75,7 +75,7 @@ MISTAKES = [
         "(--resume), replace it (--overwrite), or name another folder (--out)",
     ),
     ("process good.parquet --out mine --overwrite", "holds 'thesis.tex', which is no part of a run"),
-    ("process good.parquet --out good.toml", "good.toml: File exists. Check the path"),
+    ("process good.parquet --out good.toml", "good.toml is a file: give a folder with --out"),
     ("process good.parquet --resume --overwrite", "exclude each other"),
     ("resume mine", "this is not a run folder. Give the folder that `galbatch process` made"),
     ("show done.run 5", "Take one from column source_id of the catalogue"),
