@@ -56,10 +56,15 @@ def quantities() -> str:
 
 def statistics() -> str:
     """Markdown table of the statistics of each quantity."""
+    from galbatch.morphology.calibration import CALIBRATED
+    from galbatch.morphology.summary import CALIBRATED_WORDS
     from galbatch.store import STATISTICS
 
     lines = ["| suffix | what |", "|---|---|"]
-    return "\n".join(lines + [f"| `{name}` | {text} |" for name, (text, _) in STATISTICS.items()])
+    lines += [f"| `{name}` | {text} |" for name, (text, _) in STATISTICS.items()]
+    of = ", ".join(f"`{name}`" for name in CALIBRATED)
+    lines += [f"| `{name}` | {text} (of {of}) |" for name, text in CALIBRATED_WORDS.items()]
+    return "\n".join(lines)
 
 
 def other_columns() -> str:

@@ -14,6 +14,7 @@ from galbatch.morphology import (
     severity,
     summarise,
 )
+from galbatch.morphology.calibration import CALIBRATED, CALIBRATED_LEVELS, calibrated
 from galbatch.morphology.quantities import OBSERVED_ONLY
 from galbatch.morphology.summary import CLASSES, COUNTS
 from galbatch.store import STATISTICS, ColumnInfo
@@ -46,6 +47,7 @@ _STAMP = {
 def column_stems() -> list[str]:
     """Stems of the measured columns of a band, in the order of the catalogue."""
     stems = [f"{q}_{s}" for q in all_quantities() for s in STATISTICS if s == "obs" or q not in OBSERVED_ONLY]
+    stems += [f"{q}_{level}" for q in CALIBRATED for level in CALIBRATED_LEVELS]
     return [*stems, *CLASSES, *COUNTS, *_FIT]
 
 
@@ -91,9 +93,11 @@ def measure_band(
     target_fwhm_pix: float,
     threads: int = 1,
     draw_columns: bool = False,
+    calibration: dict | None = None,
 ) -> np.ndarray:
     """Measure the draws (n, k, H, W) of the sources ``done`` in one band into ``columns``; returns flags
-    (n,). ``draw_columns``: into columns (n, k) ``{quantity}_draws_{band}`` too."""
+    (n,). ``draw_columns``: into columns (n, k) ``{quantity}_draws_{band}`` too. ``calibration``: the prior's
+    table for the sampler's mode."""
     draws, observed = measure_posterior(
         samples,
         band.data[done],
@@ -107,6 +111,8 @@ def measure_band(
         threads=threads,
     )
     found = summarise(draws, observed)
+    target_fwhm_arcsec = target_fwhm_pix * band.pixel_scale_arcsec / oversample
+    found |= calibrated(found, calibration, target_fwhm_arcsec, oversample)
     shape = (len(columns["n_draws_ok"]), draws.shape[1])
     for name in draws.dtype.names if draw_columns else ():
         if name != "flags" and name not in OBSERVED_ONLY:
@@ -117,7 +123,7 @@ def measure_band(
     return band_flags(
         found,
         band.data.shape[1] * band.pixel_scale_arcsec,
-        target_fwhm_pix * band.pixel_scale_arcsec / oversample,
+        target_fwhm_arcsec,
     )
 
 

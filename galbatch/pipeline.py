@@ -277,6 +277,7 @@ def _store_posterior(
             posterior.target_fwhm_pix,
             context.measure_threads,
             context.layout.draw_columns,
+            getattr(context.prior, "calibration", {}).get(context.mode),
         )
     return flags
 

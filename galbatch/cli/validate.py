@@ -73,6 +73,8 @@ def _print(console, study, checks):
         cells = [f"{100 * v:.1f} ± {100 * e:.1f}" for v, e in zip(row["coverage"], row["error"], strict=True)]
         table.add_row(row["what"], row["bin"], str(row["n"]), *cells)
     console.print(table)
+    if study.intervals:
+        _print_intervals(console, study.intervals)
     for name, value in study.numbers.items():
         if isinstance(value, float):
             console.print(f"{name} = {value:.4g}", highlight=False)
@@ -89,3 +91,15 @@ def _print(console, study, checks):
             f"target {check['target']}",
             highlight=False,
         )
+
+
+def _print_intervals(console, rows):
+    from rich.table import Table
+
+    table = Table("column", "galaxies", "p16 to p84", "cal16 to cal84", "below cal50")
+    for row in rows:
+        cells = [
+            f"{100 * v:.1f} ± {100 * e:.1f}" for v, e in (row["draws"], row["calibrated"], row["below_cal50"])
+        ]
+        table.add_row(row["what"], str(row["n"]), *cells)
+    console.print(table)

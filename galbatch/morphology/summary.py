@@ -31,6 +31,11 @@ CLASSES: dict[str, Quantity] = {
     "p_multimodal": Quantity("", "stat.probability", "share of draws with M > 0.1 (Freeman et al. 2013)"),
     "p_disc": Quantity("", "stat.probability", "share of draws with a Sersic index below 2.5"),
 }
+CALIBRATED_WORDS = {
+    "cal16": "15.87th percentile of the truth, calibrated on simulated galaxies",
+    "cal50": "median of the truth, calibrated on simulated galaxies",
+    "cal84": "84.13th percentile of the truth, calibrated on simulated galaxies",
+}
 COUNTS: dict[str, Quantity] = {
     "n_draws_measured": Quantity("", "meta.number", "draws with a measured morphology"),
     "morph_flags": Quantity("", "meta.code", "morphology flag bits set in at least half of the draws"),
@@ -75,8 +80,10 @@ def column_description(column: str, registry: dict[str, Quantity]) -> Quantity:
         "mean": "mean of draws",
         "std": "standard deviation of draws",
         "obs": "on the observed stamp",
+        **CALIBRATED_WORDS,
     }
-    modifier = {"p50": ";stat.median", "mean": ";stat.mean", "std": ";stat.stdev"}.get(statistic, "")
+    kinds = {"p50": "median", "cal50": "median", "mean": "mean", "std": "stdev"}
+    modifier = f";stat.{kinds[statistic]}" if statistic in kinds else ""
     return Quantity(unit, ucd + modifier, f"{text}; {words[statistic]}")
 
 

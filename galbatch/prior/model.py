@@ -7,6 +7,7 @@ A model folder has ``model.safetensors`` and ``card.json`` and may have ``model.
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import torch
@@ -19,21 +20,29 @@ from galbatch.prior.compile import compile_denoiser
 from galbatch.prior.network import Denoiser, NetworkConfig
 
 SHIPPED = Path(__file__).parent / "models" / "small"
-WEIGHTS, CARD = "model.safetensors", "card.json"
+WEIGHTS, CARD, CALIBRATION = "model.safetensors", "card.json", "calibration.json"
 
 
 class Prior:
     """A denoiser D(x; sigma) = E[x0 | x0 + sigma eps = x] and the card that describes it.
 
     Every field of the card is an attribute: ``prior.target_fwhm_pix``, ``prior.spectrum``, ...
+    ``calibration``: by sampler mode, how far statistics of draws are from the truth.
     ``micro_batch`` images go through the network at a time, the last group filled up with empty ones, so
     that the result for an image does not depend on which and how many others come with it.
     """
 
     def __init__(
-        self, model: Denoiser, card: Card, device="cpu", backend="auto", micro_batch: int | None = None
+        self,
+        model: Denoiser,
+        card: Card,
+        device="cpu",
+        backend="auto",
+        micro_batch: int | None = None,
+        calibration: dict | None = None,
     ):
         self.card, self.device = card, torch.device(device)
+        self.calibration = calibration or {}
         self.micro_batch = micro_batch or (8 if self.device.type == "cpu" else 256)
         self.model = model.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
         self.backend, self._forward = compile_denoiser(self.model, self.device, backend)
@@ -104,7 +113,30 @@ def load_prior(path=None, device: str = "auto", backend: str = "auto") -> Prior:
     card = Card.load(folder / CARD)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Prior(load_weights(folder, card), card, device, backend)
+    return Prior(
+        load_weights(folder, card), card, device, backend, calibration=load_calibration(folder, card)
+    )
+
+
+def load_calibration(folder, card: Card) -> dict[str, dict]:
+    """Sampler mode -> table of a model folder's ``calibration.json``; {} without one.
+
+    Raises ``ModelError`` when it cannot be read or belongs to other weights.
+    """
+    path = Path(folder) / CALIBRATION
+    if not path.is_file():
+        return {}
+    remedy = "make it again (galbatch model calibrate) or remove it."
+    try:
+        found = json.loads(path.read_text())
+        sha256, modes = found["sha256"], found["modes"]
+    except (ValueError, KeyError, TypeError) as err:
+        raise ModelError(f"{path}: not a calibration: {type(err).__name__}: {err}: {remedy}") from err
+    if sha256 != card.sha256:
+        raise ModelError(
+            f"{path}: made for weights {sha256[:12]}..., the card's are {card.sha256[:12]}...: {remedy}"
+        )
+    return modes
 
 
 def load_weights(folder, card: Card) -> Denoiser:

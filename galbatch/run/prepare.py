@@ -163,12 +163,13 @@ def make_manifest(inputs: Inputs, layout: StoreLayout, execution: ExecutionSetti
 
 
 def model_identity(prior: Any, path: str) -> dict[str, Any]:
-    """Path, name and SHA-256 of a prior; an object without a hash is known by its type."""
+    """Path, name, SHA-256 and calibration of a prior; an object without a hash is known by its type."""
     kind = type(prior)
     return {
         "path": path,
         "name": str(prior_field_or(prior, "name", f"{kind.__module__}.{kind.__qualname__}")),
         "sha256": str(prior_field_or(prior, "sha256", "")),
+        "calibration": hash_json(getattr(prior, "calibration", {})),
     }
 
 

@@ -114,8 +114,9 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
                 f"input {path}: was {before.get('size')} bytes, hash {before.get('hash')}; "
                 f"is {after.get('size')} bytes, hash {after.get('hash')}"
             )
-    if (before := old.get("model", {}).get("sha256")) != (after := new.get("model", {}).get("sha256")):
-        lines.append(f"model: sha256 was {before}, is {after}")
+    for key in ("sha256", "calibration"):
+        if (before := old.get("model", {}).get(key)) != (after := new.get("model", {}).get(key)):
+            lines.append(f"model: {key} was {before}, is {after}")
     return lines
 
 

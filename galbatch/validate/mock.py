@@ -90,6 +90,19 @@ def make_mocks(prior, n: int, seed: int = SEED, correlated: bool = False, sn_ran
     return MockSet(Observation(data, sigma, psf, mask, noise_acf=acf), image, sn, fwhm, _half_light(image))
 
 
+def one_mock(obs: Observation, i: int) -> Observation:
+    """Observation ``i`` of several."""
+    return Observation(
+        obs.data[i : i + 1],
+        obs.sigma[i : i + 1],
+        obs.psf[i : i + 1],
+        obs.mask[i : i + 1],
+        obs.pixel_scale_arcsec,
+        obs.psf_scale_arcsec,
+        obs.noise_acf,
+    )
+
+
 def _only(library: Library, i: int) -> Library:
     one = Library.__new__(Library)
     one.groups, one.origins = [library.groups[i]], [library.origins[i]]

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from galbatch.morphology import measure_posterior
+from galbatch.morphology import summarise
+from galbatch.morphology.calibration import calibrated
 from galbatch.sampler import sample_posterior
-from galbatch.types import Observation, Posterior
-from galbatch.validate.mock import MockSet
+from galbatch.types import Posterior
+from galbatch.validate.calibrate import measure_with_truth, share, within
+from galbatch.validate.mock import MockSet, one_mock
 from galbatch.validate.ranks import LEVELS, coverage, rank_histogram_p, ranks, tarp
 
 SCALARS = ("flux", "r_half", "gini", "m20", "concentration", "asymmetry")
@@ -26,16 +28,24 @@ FOOTPRINT = 0.5  # of the sky noise: pixels where the truth is brighter are the 
 
 @dataclass
 class Study:
-    """``rows``: one dict a test (what, bin, n, coverage by level with errors); ``numbers``: everything else,
-    by name."""
+    """``rows``: one dict a test (what, bin, n, coverage by level with errors); ``intervals``: one dict a
+    quantity, the share of truths within its p16 to p84 and cal16 to cal84 columns; ``numbers``: everything
+    else, by name."""
 
     rows: list[dict] = field(default_factory=list)
+    intervals: list[dict] = field(default_factory=list)
     numbers: dict = field(default_factory=dict)
     histograms: dict = field(default_factory=dict)
     tarp: dict = field(default_factory=dict)
 
     def to_dict(self) -> dict:
-        return {"rows": self.rows, "numbers": self.numbers, "histograms": self.histograms, "tarp": self.tarp}
+        return {
+            "rows": self.rows,
+            "intervals": self.intervals,
+            "numbers": self.numbers,
+            "histograms": self.histograms,
+            "tarp": self.tarp,
+        }
 
 
 def run_study(
@@ -46,7 +56,7 @@ def run_study(
     parts, start = [], time.perf_counter()
     for i in range(n):
         parts.append(
-            sample_posterior(prior, _one(mocks.obs, i), draws=draws, mode=mode, seed=seed, source_ids=[i])
+            sample_posterior(prior, one_mock(mocks.obs, i), draws=draws, mode=mode, seed=seed, source_ids=[i])
         )
         if progress:
             progress(i + 1, n)
@@ -56,22 +66,10 @@ def run_study(
     rng = np.random.default_rng([seed, 5])
     _pixels(study, mocks, samples, rng)
     _fourier(study, mocks, samples, rng)
-    _scalars(study, mocks, samples, parts, rng)
+    _scalars(study, mocks, samples, rng, prior, mode)
     _tarp(study, mocks, samples, rng)
     _numbers(study, mocks, samples, parts, seconds)
     return study
-
-
-def _one(obs: Observation, i: int) -> Observation:
-    return Observation(
-        obs.data[i : i + 1],
-        obs.sigma[i : i + 1],
-        obs.psf[i : i + 1],
-        obs.mask[i : i + 1],
-        obs.pixel_scale_arcsec,
-        obs.psf_scale_arcsec,
-        obs.noise_acf,
-    )
 
 
 def _row(study: Study, what: str, where: str, u, weight=None):
@@ -119,21 +117,11 @@ def _fourier(study, mocks, samples, rng):
         _row(study, "fourier", f"k {low:.2f}-{high:.2f}", u)
 
 
-def _scalars(study, mocks, samples, parts, rng):
-    obs = mocks.obs
-    together = np.concatenate([samples, mocks.image[:, None]], axis=1)
-    table, _ = measure_posterior(
-        together,
-        np.nan_to_num(obs.data[:, 0]),
-        obs.sigma[:, 0],
-        obs.mask[:, 0],
-        None,
-        np.ascontiguousarray(obs.psf[:, 0]),
-        obs.pixel_scale_arcsec,
-        mean=samples.mean(1),
-    )
+def _scalars(study, mocks, samples, rng, prior, mode):
+    table, stamps = measure_with_truth(samples, mocks.image, mocks.obs)
+    _intervals(study, table, stamps, prior, mode, mocks.obs.pixel_scale_arcsec)
     values = {name: table[name].astype(float) for name in SCALARS if name != "flux"}
-    values["flux"] = together.sum((-1, -2))
+    values["flux"] = np.concatenate([samples, mocks.image[:, None]], axis=1).sum((-1, -2))
     for name in SCALARS:
         v = values[name]
         u = ranks(v[:, :-1], v[:, -1], rng)
@@ -150,6 +138,27 @@ def _scalars(study, mocks, samples, parts, rng):
         study.numbers[f"{name}_mean_z_error"] = float(z.std() / np.sqrt(len(z)))
         study.numbers[f"{name}_rms_z"] = float(np.sqrt((z**2).mean()))
         study.numbers[f"{name}_bias"] = float(np.nanmedian(mean - v[:, -1]))
+
+
+def _intervals(study, table, stamps, prior, mode, pixel_scale_arcsec):
+    """The catalogue's own columns: how often they hold the truth, by the draws and calibrated."""
+    numbers = getattr(prior, "calibration", {}).get(mode)
+    if numbers is None:
+        return
+    found, truth = summarise(table[:, :-1], stamps), table[:, -1]
+    columns = calibrated(found, numbers, prior.target_fwhm_pix * pixel_scale_arcsec)
+    for name in numbers["quantities"]:
+        inside = within(columns, name, ("cal16", "cal84"), truth[name])
+        below = np.where(np.isnan(inside), np.nan, truth[name] < columns[f"{name}_cal50"])
+        study.intervals.append(
+            {
+                "what": name,
+                "n": int(np.isfinite(inside).sum()),
+                "draws": share(within(found, name, ("p16", "p84"), truth[name])),
+                "calibrated": share(inside),
+                "below_cal50": share(below),
+            }
+        )
 
 
 def _tarp(study, mocks, samples, rng):

@@ -23,6 +23,7 @@ TARGETS = {
 }
 TARP = 0.15
 MEAN_Z = 0.1
+CALIBRATED = 0.05
 
 
 def verdict(study: Study) -> list[dict]:
@@ -42,6 +43,20 @@ def verdict(study: Study) -> list[dict]:
                     f"{level:.2f} +- {tolerance:.2f}",
                     miss <= tolerance + 2 * error,
                     miss <= tolerance,
+                )
+            )
+    for row in study.intervals:
+        for level, key in ((0.6827, "calibrated"), (0.5, "below_cal50")):
+            value, error = row[key]
+            miss = abs(value - level)
+            checks.append(
+                _check(
+                    f"{row['what']} {key}",
+                    value,
+                    error,
+                    f"{level:.2f} +- {CALIBRATED:.2f}",
+                    miss <= CALIBRATED + 2 * error,
+                    miss <= CALIBRATED,
                 )
             )
     for name, value in study.numbers.items():

@@ -1,0 +1,129 @@
+"""The numbers behind ``galbatch.morphology.calibration``, from simulated truth.
+
+The mocks are of a series that neither the priors nor ``galbatch validate`` use, so that ``validate`` tests
+the calibration on galaxies it has not seen.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from galbatch.morphology import measure_posterior, summarise
+from galbatch.morphology.calibration import (
+    CALIBRATED,
+    CALIBRATED_LEVELS,
+    calibrated,
+    conditions,
+    median_and_factors,
+    scaled,
+)
+from galbatch.sampler import sample_posterior
+from galbatch.validate.mock import MockSet, make_mocks, one_mock
+
+SEED = 3_000_000
+FOLDS = 8
+
+
+def measure_mocks(prior, mocks: MockSet, draws: int, mode: str, seed: int = 0, progress=None):
+    """(columns of ``summarise``, truth): dict of (n,), structured (n,)."""
+    n, tables, observed = len(mocks.image), [], []
+    for i in range(n):
+        obs = one_mock(mocks.obs, i)
+        posterior = sample_posterior(prior, obs, draws=draws, mode=mode, seed=seed, source_ids=[i])
+        samples = posterior.samples[:, :, 0]
+        table, of_stamp = measure_with_truth(samples, mocks.image[i : i + 1], obs)
+        tables.append(table)
+        observed.append(of_stamp)
+        if progress:
+            progress(i + 1, n)
+    table = np.concatenate(tables)
+    return summarise(table[:, :-1], np.concatenate(observed)), table[:, -1]
+
+
+def measure_with_truth(samples, image, obs):
+    """Statistics of draws (n, k, h, w) and, as one more draw, of the truth (n, h, w): (n, k + 1), and of the
+    stamps."""
+    return measure_posterior(
+        np.concatenate([samples, image[:, None]], axis=1),
+        np.nan_to_num(obs.data[:, 0]),
+        obs.sigma[:, 0],
+        obs.mask[:, 0],
+        None,
+        np.ascontiguousarray(obs.psf[:, 0]),
+        obs.pixel_scale_arcsec,
+        mean=samples.mean(1),
+    )
+
+
+def fit_calibration(found: dict, truth: np.ndarray, target_fwhm_arcsec: float) -> dict:
+    """What ``calibrated`` takes as its table: range of the conditions, and numbers of every quantity.
+
+    ``error``: least squares of ln |truth - m|; ``z``: percentiles of (truth - m) / e, those of a finite
+    sample (the rank of level q among n is q (n + 1)). ``coverage``: share of the truths within cal16 to
+    cal84, with its standard error, from fits to the other folds; ``draws_coverage``: within p16 to p84.
+    """
+    where = conditions(found, target_fwhm_arcsec)
+    good = np.isfinite(where).all(axis=1)
+    table = {
+        "range": [[float(w.min()), float(w.max())] for w in where[good].T],
+        "quantities": {
+            name: _fit(found, name, where, scaled(name, truth[name]), good) for name in CALIBRATED
+        },
+    }
+    fold = np.random.default_rng(SEED).permutation(len(truth)) % FOLDS
+    inside = {name: np.full(len(truth), np.nan) for name in CALIBRATED}
+    for k in range(FOLDS):
+        rest = {
+            name: _fit(found, name, where, scaled(name, truth[name]), good & (fold != k))
+            for name in CALIBRATED
+        }
+        columns = calibrated(found, {**table, "quantities": rest}, target_fwhm_arcsec)
+        for name, values in inside.items():
+            values[fold == k] = within(columns, name, ("cal16", "cal84"), truth[name])[fold == k]
+    for name, numbers in table["quantities"].items():
+        numbers["coverage"] = share(inside[name])
+        numbers["draws_coverage"] = share(within(found, name, ("p16", "p84"), truth[name]))
+    return table
+
+
+def within(columns: dict, name: str, levels: tuple[str, str], truth: np.ndarray) -> np.ndarray:
+    """1.0 where the truth (n,) lies between two columns, 0.0 where not, NaN where it cannot be said."""
+    low, high = (columns[f"{name}_{level}"] for level in levels)
+    known = np.isfinite(low) & np.isfinite(high) & np.isfinite(truth)
+    return np.where(known, (low <= truth) & (truth <= high), np.nan)
+
+
+def share(inside: np.ndarray) -> list[float]:
+    """Mean of 0s and 1s and its binomial standard error; NaNs do not count."""
+    p, n = np.nanmean(inside), np.isfinite(inside).sum()
+    return [round(float(p), 4), round(float(np.sqrt(p * (1 - p) / n)), 4)]
+
+
+def _fit(found, name, where, truth, use) -> dict:
+    middle, factors = median_and_factors(found, name, where)
+    miss = truth - middle
+    use = use & np.isfinite(miss) & np.isfinite(factors).all(axis=1)
+    size = np.abs(miss[use])
+    target = np.log(size + 0.01 * np.median(size))  # a miss of zero has no logarithm
+    error = np.linalg.lstsq(factors[use], target, rcond=None)[0]
+    z = miss[use] / np.exp(factors[use] @ error)
+    ranks = [min(max(q + (q - 0.5) / len(z), 0.0), 1.0) for q in CALIBRATED_LEVELS.values()]
+    return {"error": [float(a) for a in error], "z": [float(v) for v in np.quantile(z, ranks)]}
+
+
+def write_calibration(path: Path, mode: str, table: dict, sha256: str) -> None:
+    """Put the table of a mode into ``calibration.json``; those of other modes of the same weights stay."""
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    modes = known.get("modes", {}) if known.get("sha256") == sha256 else {}
+    path.write_text(json.dumps({"sha256": sha256, "modes": {**modes, mode: table}}, indent=1) + "\n")
+
+
+def calibrate(prior, galaxies: int, draws: int, mode: str, progress=None) -> dict:
+    """The table of a sampler mode from ``galaxies`` mocks: see ``fit_calibration``."""
+    mocks = make_mocks(prior, galaxies, seed=SEED)
+    found, truth = measure_mocks(prior, mocks, draws, mode, progress=progress)
+    target = prior.card.target_fwhm_pix * mocks.obs.pixel_scale_arcsec
+    return {"galaxies": len(truth), "draws": draws, **fit_calibration(found, truth, target)}
