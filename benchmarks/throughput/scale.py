@@ -7,8 +7,8 @@
 - scheduler: every batch of that plan through the real ``Farm`` (window, records, retries) to ``--stubs``
   workers that answer at once, on one real scheduler process: CPU seconds a batch of scheduler and client,
   peak memory of both, batches a second. On another machine each of them would be a GPU;
-- merge: one real part file a batch at the real number of columns (all batches have the same source ids, so
-  that one file serves for all), merged by the real merge in a process of its own.
+- merge: a real part file a batch at the real number of columns (all batches have the same source ids, so
+  that a thousand files of noise serve for all), merged by the real merge in a process of its own.
 
 Prints one table and appends one JSON line. What follows for 10^8 sources is in docs/guide/scale.md.
 """
@@ -38,7 +38,7 @@ from galbatch.run.stop import StopRequest
 from galbatch.store import PlanWriter, RunPaths, iter_plan, merge_catalogue
 from galbatch.store.parts import write_part
 
-TILES = 100
+TILES, DISTINCT = 100, 1_000
 
 
 def alone(work, *arguments):
@@ -130,15 +130,16 @@ def scheduler(folder: Path, plan: Path, workers: int) -> dict[str, float]:
 
 
 def lay_parts(folder: Path, rows: int, batch: int) -> RunPaths:
-    """A run folder whose every batch is committed, by one file under many names."""
+    """A run folder whose every batch is committed: ``DISTINCT`` files, more than a row group of the catalogue
+    holds, under many names."""
     paths = RunPaths(folder / "merge.run")
     paths.parts.mkdir(parents=True)
     write_plan(paths.plan, rows, batch, same_ids=True)
-    write_part(paths, 0, part_columns(np.arange(batch), np.random.default_rng(1)), {})
-    paths.attempt(0).write_text('{"columns": "the same"}')
-    for number in range(1, rows // batch):
-        os.link(paths.part(0), paths.part(number))
-        os.link(paths.attempt(0), paths.attempt(number))
+    rng, distinct = np.random.default_rng(1), min(DISTINCT, rows // batch)
+    for number in range(distinct):
+        write_part(paths, number, part_columns(np.arange(batch), rng), {})
+    for number in range(distinct, rows // batch):
+        os.link(paths.part(number % distinct), paths.part(number))
     return paths
 
 

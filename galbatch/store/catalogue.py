@@ -19,7 +19,7 @@ from galbatch.store.paths import RunPaths, replacing
 from galbatch.store.plan import PASS
 
 _HEAD = ("source_id", "ra", "dec")
-_GROUP_BYTES, _GROUP_ROWS = 96 << 20, 100_000
+_GROUP_BYTES = 48 << 20  # of numbers in a row group
 _FAILURE_SCHEMA = pa.schema(
     [
         ("source_id", pa.string()),
@@ -42,8 +42,19 @@ def merge_catalogue(
     a part that lacks one gets NaN; a run without parts has those of ``template``. Raises ``RunError`` when a
     part is missing or its ids are not the plan's.
     """
+    batches = sorted(paths.committed())
+    try:
+        return _merge(paths, info, _schema(paths, batches[:1], template or {}))
+    except _MoreColumns:  # rare: only then is every part asked for its columns first
+        return _merge(paths, info, _schema(paths, batches, template or {}))
+
+
+class _MoreColumns(Exception):
+    """A part has columns that the schema of the catalogue lacks."""
+
+
+def _merge(paths: RunPaths, info: dict[str, ColumnInfo], schema: pa.Schema) -> Counter:
     counts: Counter = Counter()
-    schema = _schema(paths, template or {})
     dtypes = {f.name: _dtype(f.type) for f in schema}
     schema = schema.with_metadata(
         table_metadata(schema.names, dtypes, info | FIXED, _text_lengths(paths, schema))
@@ -55,18 +66,21 @@ def merge_catalogue(
         pq.ParquetWriter(failed_tmp, _FAILURE_SCHEMA) as failed,
     ):
         held: list[pa.Table] = []
-        nbytes = rows = 0
-        for table, failures in _joined(paths, schema):
-            counts.update(table["status"].to_pylist())
-            if failures.num_rows:
-                failed.write_table(failures)
+        for table, parts in _joined(paths, schema):
+            counts.update({n["values"]: n["counts"] for n in pc.value_counts(table["status"]).to_pylist()})
+            lost = [
+                _failures(paths, batch, part.table)
+                for batch, part in parts
+                if FAILURE_COLUMNS[0] in part.table.column_names
+            ]
+            if lost:
+                failed.write_table(pa.concat_tables(lost).combine_chunks())
             held.append(table)
-            nbytes, rows = nbytes + table.nbytes, rows + table.num_rows
-            if nbytes > _GROUP_BYTES or rows > _GROUP_ROWS:
-                out.write_table(pa.concat_tables(held).combine_chunks())
-                held, nbytes, rows = [], 0, 0
+            if sum(t.nbytes for t in held) > _GROUP_BYTES // 2:
+                out.write_table(pa.concat_tables(held))
+                held = []
         if held:
-            out.write_table(pa.concat_tables(held).combine_chunks())
+            out.write_table(pa.concat_tables(held))
     return counts
 
 
@@ -87,14 +101,14 @@ def _text_lengths(paths: RunPaths, schema: pa.Schema) -> dict[str, int]:
     return lengths
 
 
-def _schema(paths: RunPaths, template: dict[str, np.ndarray]) -> pa.Schema:
-    """Columns of the catalogue: identity, pass-through, then what the parts hold."""
+def _schema(paths: RunPaths, batches: list[int], template: dict[str, np.ndarray]) -> pa.Schema:
+    """Columns of the catalogue: identity, pass-through, then what the parts of ``batches`` hold."""
     plan = pq.read_schema(paths.plan)
     fields = [plan.field(name) for name in _HEAD]
     fields += [plan.field(n).with_name(n.removeprefix(PASS)) for n in plan.names if n.startswith(PASS)]
     found: dict[str, pa.DataType] = {}
     seen: set = set()
-    for batch in sorted(paths.committed()):
+    for batch in batches:
         kind = read_attempt(paths, batch).get("columns")  # parts with the same columns are looked at once
         if kind is None or kind not in seen:
             seen.add(kind)
@@ -112,7 +126,7 @@ def _schema(paths: RunPaths, template: dict[str, np.ndarray]) -> pa.Schema:
         if name in taken:  # the catalogue has a column of this name already: both are kept
             position = [f.name for f in fields].index(name)
             fields[position] = fields[position].with_name(f"input_{name}")
-        fields.append(pa.field(name, kind))
+        fields.append(pa.field(name, kind, nullable=not pa.types.is_floating(kind)))
     if "_healpix_29" not in taken:
         fields.append(pa.field("_healpix_29", pa.int64()))
     return pa.schema(fields)
@@ -133,55 +147,63 @@ def _writer(path, schema: pa.Schema) -> pq.ParquetWriter:
     )
 
 
-def _joined(paths: RunPaths, schema: pa.Schema) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Tables of the catalogue in order, each of many batches with the same columns, and their failures."""
-    committed = paths.committed()
+def _joined(paths: RunPaths, schema: pa.Schema) -> Iterator[tuple[pa.Table, list[tuple[int, Part]]]]:
+    """Tables of the catalogue in order, each of many batches with the same columns, and their parts."""
+    committed, known = paths.committed(), {*schema.names, *FAILURE_COLUMNS}
     with pq.ParquetFile(paths.plan) as plan:
         for group in range(plan.num_row_groups):
             rows = plan.read_row_group(group)
-            batches = rows["batch"].to_numpy()
-            held: list[Part] = []
-            failed, start, nbytes = [_FAILURE_SCHEMA.empty_table()], 0, 0
-            for batch in np.unique(batches):
-                first, stop = np.searchsorted(batches, [batch, batch + 1])
-                if batch not in committed:
-                    raise RunError(
-                        f"{paths.part(batch)}: missing, so the run is not finished. "
-                        f"Run `galbatch resume {paths.root}`."
-                    )
-                part = _checked(paths, int(batch), rows["source_id"].slice(first, stop - first))
-                if held and (nbytes > _GROUP_BYTES // 3 or part.schema is not held[0].schema):
-                    yield _join(held, rows.slice(start, first - start), schema), pa.concat_tables(failed)
-                    held, failed, start, nbytes = [], failed[:1], first, 0
-                held.append(part)
-                nbytes += part.numbers.nbytes
-                if "failed" in part["status"].to_pylist():
-                    failed.append(_failures(paths, int(batch), part.table))
+            held: list[tuple[int, Part]] = []
+            start = 0
+            for batch, first, part in _parts(paths, rows, committed):
+                full = (first - start) * part.numbers.itemsize >= _GROUP_BYTES
+                if held and (full or part.schema is not held[0][1].schema):
+                    yield _join(held, rows.slice(start, first - start), schema), held
+                    held, start = [], first
+                if not held and not known.issuperset(part.schema.names):
+                    raise _MoreColumns
+                held.append((batch, part))
             if held:
-                yield _join(held, rows.slice(start), schema), pa.concat_tables(failed)
+                yield _join(held, rows.slice(start), schema), held
 
 
-def _checked(paths: RunPaths, batch: int, ids: pa.ChunkedArray) -> Part:
-    part = read_part(paths, batch)
-    if part["source_id"].to_pylist() != ids.to_pylist():
-        raise RunError(
-            f"{paths.part(batch)}: its source ids are not those of batch {batch} in plan.parquet. "
-            "The file belongs to another plan: delete it and resume."
-        )
-    return part
+def _parts(paths: RunPaths, rows: pa.Table, committed: set[int]) -> Iterator[tuple[int, int, Part]]:
+    """The batches of these rows of the plan: number, first row, part. Raises ``RunError`` where a part is
+    missing or another's."""
+    batches, ids = rows["batch"].to_numpy(), rows["source_id"].combine_chunks()
+    for batch in np.unique(batches).tolist():
+        first, stop = np.searchsorted(batches, [batch, batch + 1]).tolist()
+        if batch not in committed:
+            raise RunError(
+                f"{paths.part(batch)}: missing, so the run is not finished. "
+                f"Run `galbatch resume {paths.root}`."
+            )
+        part, planned = read_part(paths, batch), ids.slice(first, stop - first)
+        found = part.table["source_id"].combine_chunks()
+        if not found.equals(planned) and found.to_pylist() != planned.to_pylist():
+            raise RunError(
+                f"{paths.part(batch)}: its source ids are not those of batch {batch} in plan.parquet. "
+                "The file belongs to another plan: delete it and resume."
+            )
+        yield batch, first, part
 
 
-def _join(parts: list[Part], plan: pa.Table, schema: pa.Schema) -> pa.Table:
-    numbers = np.frombuffer(b"".join(part.numbers.tobytes() for part in parts), parts[0].numbers.dtype)
-    text = pa.concat_tables([part.table for part in parts])
+def _join(parts: list[tuple[int, Part]], plan: pa.Table, schema: pa.Schema) -> pa.Table:
+    text = pa.concat_tables([part.table for _, part in parts], promote_options="default")
     in_plan = dict(zip(plan.column_names, plan.columns, strict=True))
     in_parts = dict(zip(text.column_names, text.columns, strict=True))
-    in_parts |= {name: unpacked(numbers[name]) for name in numbers.dtype.names or ()}
+    in_parts |= {name: _column(values) for name, values in unpacked([part.numbers for _, part in parts])}
     columns = []
     for field in schema:
         column = _pick(field, plan, in_plan, in_parts)
         columns.append(column if column.type == field.type else column.cast(field.type))
     return pa.table(columns, schema=schema)
+
+
+def _column(values: np.ndarray) -> pa.Array:
+    if values.ndim == 2:
+        return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+    return pa.array(values)
 
 
 def _pick(field: pa.Field, plan: pa.Table, in_plan: dict, in_parts: dict):
@@ -190,6 +212,8 @@ def _pick(field: pa.Field, plan: pa.Table, in_plan: dict, in_parts: dict):
         return in_plan[name]
     if name in in_parts:
         return in_parts[name]
+    if name == "_healpix_29" and name in in_plan:
+        return in_plan[name]
     for passing in (PASS + name, PASS + name.removeprefix("input_")):
         if passing in in_plan:
             return in_plan[passing]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import time
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from galbatch.errors import RunError
@@ -22,6 +25,7 @@ from galbatch.store.posterior import write_shards
 FAILURE_COLUMNS = ("failure_stage", "failure_code", "failure_message")
 NUMBERS = "numbers"
 _PLAIN = ("source_id", "status")
+_ALL_ROWS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -70,31 +74,35 @@ def write_part(paths: RunPaths, batch: int, columns: dict[str, np.ndarray], sums
     """Write the part file of a batch; equal input gives equal bytes.
 
     Columns of numbers are packed into one binary column ``numbers``, a record a row: a file of hundreds of
-    tiny columns takes thirty times as long to read.
+    tiny columns takes thirty times as long to read. Columns of failures are left out where nothing failed.
     """
     table = {n: _column(v) for n, v in columns.items() if n in _PLAIN or v.dtype.kind in "OUST"}
+    order = [[n, str(table[n].type) if n in table else v.dtype.str, *v.shape[1:]] for n, v in columns.items()]
+    notes = {"crc32": sums, "batch": batch, "columns": order}
     kind = np.dtype([(n, v.dtype.str, v.shape[1:]) for n, v in columns.items() if n not in table])
     record = np.empty(len(columns["source_id"]), kind)
     for name in kind.names or ():
         record[name] = columns[name]
+    if not np.any(columns["status"] == "failed") and all(
+        pc.all(pc.equal(table[n], "")).as_py() for n in FAILURE_COLUMNS
+    ):
+        table = {n: v for n, v in table.items() if n not in FAILURE_COLUMNS}
     table[NUMBERS] = pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(kind.itemsize), len(record), [None, pa.py_buffer(record)]
     )
-    order = [[n, str(table[n].type) if n in table else v.dtype.str, *v.shape[1:]] for n, v in columns.items()]
-    notes = {"crc32": sums, "batch": batch, "columns": order}
-    table = pa.table(table)
+    packed = pa.table(table)
     with (
         replacing(paths.part(batch)) as tmp,
         pq.ParquetWriter(
             tmp,
-            table.schema,
+            packed.schema,
             compression="none",
             use_dictionary=False,
             write_statistics=False,
             store_schema=False,
         ) as out,
     ):
-        out.write_table(table)
+        out.write_table(packed)
         out.add_key_value_metadata({f"galbatch.{k}": json.dumps(v) for k, v in notes.items()})
 
 
@@ -111,15 +119,17 @@ def _column(values: np.ndarray) -> pa.Array:
 @dataclass(frozen=True)
 class Part:
     """A committed part: ``table`` of its text, ids and status, ``numbers`` (n,) a structured array of the
-    rest, ``schema`` of all in the order of the batch, ``sums`` the CRC-32 of its shards at the commit."""
+    rest, ``schema`` of all in the order of the batch, ``notes`` what the footer says."""
 
     table: pa.Table
     numbers: np.ndarray
     schema: pa.Schema
-    sums: dict[str, int]
+    notes: dict[bytes, bytes]
 
-    def __getitem__(self, name: str) -> pa.ChunkedArray | pa.Array:
-        return self.table[name] if name in self.table.column_names else unpacked(self.numbers[name])
+    @property
+    def sums(self) -> dict[str, int]:
+        """CRC-32 of the batch's shards at the commit."""
+        return json.loads(self.notes[b"galbatch.crc32"])
 
 
 def read_part(paths: RunPaths, batch: int) -> Part:
@@ -127,12 +137,12 @@ def read_part(paths: RunPaths, batch: int) -> Part:
     path = paths.part(batch)
     try:
         with pq.ParquetFile(pa.BufferReader(path.read_bytes())) as file:
-            table = file.read(use_threads=False)  # a few tiny columns: threads cost more than they bring
+            table = pa.Table.from_batches(file.iter_batches(_ALL_ROWS, use_threads=False))
             notes = file.metadata.metadata
         schema, kind = _schema(notes[b"galbatch.columns"])
         packed = table[NUMBERS].combine_chunks()
         numbers = np.frombuffer(packed.buffers()[1], kind, len(packed), packed.offset * kind.itemsize)
-        return Part(table.drop_columns([NUMBERS]), numbers, schema, json.loads(notes[b"galbatch.crc32"]))
+        return Part(table.drop_columns([NUMBERS]), numbers, schema, notes)
     except (OSError, ValueError, KeyError, TypeError) as err:
         raise RunError(
             f"{path}: cannot be read ({err}). Delete this file and resume: its batch is made again."
@@ -153,11 +163,24 @@ def _schema(columns: bytes) -> tuple[pa.Schema, np.dtype]:
     return pa.schema(fields), np.dtype(kinds)
 
 
-def unpacked(values: np.ndarray) -> pa.Array:
-    """Arrow column of one field (n,) or (n, k) of a part's numbers."""
-    if values.ndim == 2:
-        return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
-    return pa.array(np.ascontiguousarray(values))
+def unpacked(records: list[np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    """Names and columns (n,) or (n, k) of the numbers of parts with the same columns, one after the other.
+
+    They are transposed part by part, as words that divide every field: a part fits into the cache, and a
+    column of one word a row needs no other copy.
+    """
+    kind = records[0].dtype
+    fields = [(name, *kind.fields[name][:2]) for name in kind.names]
+    word = math.gcd(4, *(form.itemsize for _, form, _ in fields))
+    words = np.empty((kind.itemsize // word, sum(map(len, records))), f"u{word}")
+    start = 0
+    for record in records:
+        stop = start + len(record)
+        words[:, start:stop] = record.view(words.dtype).reshape(len(record), -1).T
+        start = stop
+    for name, form, offset in fields:
+        rows = words[offset // word : (offset + form.itemsize) // word]
+        yield name, np.ascontiguousarray(rows.T).view(form.base).reshape(-1, *form.shape)
 
 
 def read_attempt(paths: RunPaths, batch: int) -> dict:

@@ -46,13 +46,11 @@ def create_store(path: Path, layout: StoreLayout) -> None:
 def _create_array(group: zarr.Group, spec: ArraySpec, batch: int, sizes: dict[str, int]) -> None:
     shape = spec.shape(sizes)
     block = (batch, *shape[1:])
-    options = {}
     if spec.is_image:
         width = 1 if spec.dtype == "uint8" else 4
-        codec = BloscCodec(
+        codec: BloscCodec | ZstdCodec = BloscCodec(
             cname=CNAME, clevel=LEVEL, shuffle="bitshuffle", typesize=width, blocksize=BLOCK_BYTES
         )
-        options["shards"] = block
     else:
         codec = ZstdCodec(level=CHUNK_LEVEL, checksum=False)
     group.create_array(
@@ -62,9 +60,9 @@ def _create_array(group: zarr.Group, spec: ArraySpec, batch: int, sizes: dict[st
         dtype=str if spec.dtype == "str" else spec.dtype,
         fill_value=spec.fill,
         dimension_names=spec.dims,
+        shards=block if spec.is_image else None,
         compressors=codec,
         attributes={"description": spec.description} | ({"keep_bits": KEEP_BITS} if spec.rounded else {}),
-        **options,
     )
 
 

@@ -139,6 +139,37 @@ def test_catalogue_has_every_row_once_with_units_in_both_forms(tmp_path):
     assert failures[0]["worker"] and failures[0]["time"] > 1e9
 
 
+def test_parts_may_differ_in_their_columns(tmp_path):
+    """A column that only later parts have, of one value or several a row, is NaN where it lacks."""
+    paths, layout = make_run(tmp_path)
+    for rows in iter_plan(paths.plan):
+        made = result(rows)
+        if rows.batch:
+            made.columns["late"] = np.full(len(rows), rows.batch, np.float32)
+            made.columns["odd"] = np.full(len(rows), rows.batch, np.uint8)
+            made.columns["draws"] = np.arange(2 * len(rows), dtype=np.float64).reshape(-1, 2)
+        commit_batch(paths, layout, made)
+    assert merge_catalogue(paths, INFO) == {"ok": 9, "failed": 1}
+    table = pq.read_table(paths.catalogue)
+    assert np.array_equal(table["late"], [np.nan] * 4 + [1.0] * 4 + [2.0] * 2, equal_nan=True)
+    assert table["odd"].to_pylist() == [None] * 4 + [1] * 4 + [2] * 2
+    draws = np.array(table["draws"].to_pylist())
+    assert np.isnan(draws[:4]).all() and draws[4:8].ravel().tolist() == list(range(8))
+    assert table["flux_njy_p50_f200w"].to_pylist() == [1, 3, 5, 7, 9, 0, 2, 4, 6, 8]
+    assert pq.read_table(paths.failures)["source_id"].to_pylist() == [str(2**60 + 3)]
+    parts = [pq.read_schema(paths.part(batch)).names for batch in range(3)]
+    assert ["failure_stage" in names for names in parts] == [True, False, False]
+
+
+def test_a_part_of_another_plan_is_refused(tmp_path):
+    paths, layout = make_run(tmp_path)
+    other = result(next(iter_plan(paths.plan)))
+    other.columns["source_id"] = other.columns["source_id"] + 1
+    commit_batch(paths, layout, other)
+    with pytest.raises(RunError, match="belongs to another plan"):
+        merge_catalogue(paths, INFO)
+
+
 def test_a_missing_part_is_no_catalogue(tmp_path):
     paths, _ = make_run(tmp_path)
     paths.part(1).unlink()
