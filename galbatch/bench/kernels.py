@@ -65,14 +65,11 @@ def _draws(prior, seconds):
 
 
 def _draw(prior, obs, mode, noise, seconds) -> dict:
-    timed, calls = TimedPrior(prior), 0
-    post = sample_posterior(timed, obs, draws=DRAWS, mode=mode)
-    timed.seconds = 0.0
+    timed, post = TimedPrior(prior), None
 
     def work():
-        nonlocal calls
-        calls += 1
-        sample_posterior(timed, obs, draws=DRAWS, mode=mode)
+        nonlocal post
+        post = sample_posterior(timed, obs, draws=DRAWS, mode=mode)
 
     start = time.perf_counter()
     timing = repeat(work, seconds, 2, prior.device)

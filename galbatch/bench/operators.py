@@ -18,13 +18,18 @@ ACF = np.outer([0.08, 0.36, 1, 0.36, 0.08], [0.08, 0.36, 1, 0.36, 0.08])
 
 
 def example(rng, correlated: bool = False) -> Observation:
-    """One disc with a bar-like core, S/N of some tens, heteroscedastic noise, one bad pixel in a hundred."""
+    """One disc with a bar-like core, S/N of some tens, heteroscedastic noise (correlated as ``ACF`` if asked
+    for), one bad pixel in a hundred."""
     y, x = np.mgrid[:STAMP, :STAMP] - STAMP / 2
     image = np.exp(-np.hypot(y, x / 0.6) / 6) + 2 * np.exp(-(y**2 + (x / 2) ** 2) / 4)
     grid = np.arange(41) - 20
     psf = np.exp(-0.5 * (grid[:, None] ** 2 + grid[None, :] ** 2) / 1.5**2)
     sigma = 0.02 * np.exp(0.2 * y / STAMP)
-    data = image + sigma * rng.standard_normal(image.shape)
+    noise = rng.standard_normal(image.shape)
+    if correlated:
+        around_zero = np.roll(np.pad(ACF, (0, STAMP - len(ACF))), (-2, -2), (0, 1))
+        noise = np.fft.irfft2(np.fft.rfft2(noise) * np.sqrt(np.fft.rfft2(around_zero).real), s=noise.shape)
+    data = image + sigma * noise
     mask = rng.random(image.shape) < 0.01
     acf = ACF[None] if correlated else None
     return Observation(

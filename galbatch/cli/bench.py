@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from galbatch.cli.progress import wide_console
+
 
 @click.command()
 @click.option(
@@ -36,7 +38,8 @@ def command(model, device, backends, groups, seconds, run, as_json):
     """Measure the throughput of this machine.
 
     Each kernel is checked for correctness before it is timed. Quote ratios: a busy machine is slower as a
-    whole.
+    whole. All of it takes some ten minutes, most of them for compiling the network and for draws;
+    --only operators a few seconds.
     """
     import json
 
@@ -58,13 +61,14 @@ def command(model, device, backends, groups, seconds, run, as_json):
             rows.append(row)
             if as_json:
                 click.echo(json.dumps({**row, **place}))
+            else:
+                click.echo(f"{row['kernel']}: {row['rate']:.4g} {row['unit']} a second", err=True)
     if not as_json:
         _print(rows, place)
     raise SystemExit(0 if all(r["correct"] for r in rows if "note" not in r) else 3)
 
 
 def _print(rows, place) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(
@@ -78,7 +82,7 @@ def _print(rows, place) -> None:
     for row in rows:
         each = f"{1e3 / row['rate']:.3g}" if row["rate"] else "-"
         table.add_row(row["kernel"], f"{row['rate']:.4g}", row["unit"], each, _notes(row))
-    Console().print(table)
+    wide_console().print(table)
 
 
 def _notes(row) -> str:
@@ -100,7 +104,6 @@ def _notes(row) -> str:
 def _cost(run, device: str, as_json: bool) -> None:
     import json
 
-    from rich.console import Console
     from rich.table import Table
 
     from galbatch.bench import cost_table, rates_of_run
@@ -120,4 +123,4 @@ def _cost(run, device: str, as_json: bool) -> None:
     for row in rows:
         names = (f"{hours}_hours", "days_on_1000", "store_tb", "store_without_draws_tb", "catalogue_gb")
         table.add_row(f"{row['galaxies']:,}", *(f"{row[name]:.3g}" for name in names))
-    Console().print(table)
+    wide_console().print(table)

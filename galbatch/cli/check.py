@@ -8,6 +8,7 @@ from dataclasses import asdict
 import click
 
 from galbatch.cli.process import BANDS, DRAWS, MODEL, SURVEY, band_names
+from galbatch.cli.progress import wide_console
 
 
 @click.command("check")
@@ -117,7 +118,6 @@ def _product(catalog, survey, bands, out, model, draws, source) -> list:
 
 def show(findings) -> None:
     """The findings as a table; tiles of one band with the same trouble share a line."""
-    from rich.console import Console
     from rich.table import Table
 
     groups: dict[tuple, list] = {}
@@ -133,8 +133,7 @@ def show(findings) -> None:
         else:
             what = f"{len(members)} tiles; {members[0].subject.split(', ')[-1]}: {members[0].what}"
         table.add_row(f"[{styles[level]}]{level}[/]", _plain(subject), _plain(what), _plain(remedy))
-    console = Console()
-    console = console if console.is_terminal else Console(width=160)
+    console = wide_console()
     console.print(table)
     counts = {level: sum(f.level == level for f in findings) for level in styles}
     verdict = "A run would be pointless." if counts["error"] else "A run can start."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 
@@ -17,7 +19,7 @@ import click
 )
 @click.option("--ids", help="Comma-separated source ids; all that did not fail by default. For images only.")
 @click.option(
-    "--out", type=click.Path(file_okay=False), help="Folder to write; RUN/export-FORM beside RUN by default."
+    "--out", type=click.Path(file_okay=False), help="Folder to write; RUN-FORM beside RUN by default."
 )
 def command(run: str, form: str, ids: str | None, out: str | None) -> None:
     """Write sources of RUN as FITS images or inputs of GALFIT, or its catalogue as HATS or VOTable."""
@@ -41,7 +43,7 @@ def command(run: str, form: str, ids: str | None, out: str | None) -> None:
     else:
         from galbatch.report.export_galfit import export_galfit as write
     paths = []
-    with click.progressbar(chosen, label=form) as bar:
+    with click.progressbar(chosen, label="exporting", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
         for source_id in bar:
             paths += write(opened, [source_id], folder)
     click.echo(

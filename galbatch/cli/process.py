@@ -146,8 +146,9 @@ def command(
 
 
 def finish(run) -> int:
-    """Say where the run is; the exit code: 3 when sources failed."""
+    """Say where the run is and what comes next; the exit code: 3 when sources failed."""
     click.echo(f"{run.paths.root}")
+    click.echo(f"Look at it: galbatch report {run.paths.root}", err=True)
     return 3 if run.summary["failed"] else 0
 
 

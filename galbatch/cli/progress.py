@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from typing import Any
 
@@ -22,12 +23,17 @@ class View:
         self.style = style or ("bar" if sys.stderr.isatty() else "plain")
         self._bar: Any = None
         self._task: Any = None
-        self._last = float("-inf")
+        self._latest: Any = None
+        self._last, self._printing = float("-inf"), threading.Lock()
+        self._end = threading.Event()
 
     def __enter__(self) -> View:
+        if self.style == "plain":
+            threading.Thread(target=self._repeat, name="progress", daemon=True).start()
         return self
 
     def __exit__(self, kind, value, trace):
+        self._end.set()
         if self._bar is not None:
             self._bar.stop()
 
@@ -46,9 +52,22 @@ class View:
             self._show_bar(progress)
         elif self.style == "json":
             print(json.dumps({"time": time.time(), "event": "progress"} | facts(progress)), flush=True)
-        elif time.monotonic() - self._last >= LINE_S or progress.done == progress.total > progress.before:
-            self._last = time.monotonic()
-            print(plain_line(progress), file=sys.stderr, flush=True)
+        else:
+            self._latest = progress
+            self._line(at_once=progress.done == progress.total > progress.before)
+
+    def _line(self, at_once: bool = False) -> None:
+        """The plain line, if it is time for one."""
+        with self._printing:
+            if at_once or time.monotonic() - self._last >= LINE_S:
+                self._last = time.monotonic()
+                print(plain_line(self._latest), file=sys.stderr, flush=True)
+
+    def _repeat(self) -> None:
+        """A line every ``LINE_S`` also while nothing is finished."""
+        while not self._end.wait(min(1.0, LINE_S / 4)):
+            if self._latest is not None:
+                self._line()
 
     def _show_bar(self, progress) -> None:
         if self._bar is None:
@@ -125,3 +144,11 @@ def clock(seconds: float) -> str:
     minutes, s = divmod(round(seconds), 60)
     hours, m = divmod(minutes, 60)
     return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"
+
+
+def wide_console():
+    """A console for tables: as wide as the terminal, 160 characters where there is none."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=160)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 
@@ -18,7 +20,8 @@ def command(run: str, out: str | None) -> None:
     from galbatch.store import write_atomic
 
     opened = galbatch.open_run(run)
-    with click.progressbar(length=opened.layout.n_sources, label="thumbnails") as bar:
+    shown = dict(file=sys.stderr, hidden=not sys.stderr.isatty())
+    with click.progressbar(length=opened.layout.n_sources, label="thumbnails", **shown) as bar:
         page = render_page(gather(opened, lambda: bar.update(1)))
     path = opened.paths.report if out is None else type(opened.paths.report)(out)
     write_atomic(path, page.encode())

@@ -31,6 +31,7 @@ def lines(found: dict) -> list[str]:
         f"{found['run']}: {found['state']}",
         f"  {done} of {total} sources{share}, {found['batches_committed']} of {found['batches']} batches",
         f"  {found['ok']} ok, {found['flagged']} flagged, {found['failed']} failed",
+        *([f"  flags: {', '.join(f'{k} {n}' for k, n in found['flags'].items())}"] if found["flags"] else []),
         f"  {found['catalog']}, bands {', '.join(found['bands'])}, {found['draws']} draws",
     ]
     if found["holder"]:

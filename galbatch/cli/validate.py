@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import click
+
+from galbatch.cli.progress import LINE_S, wide_console
 
 
 @click.command()
@@ -39,21 +42,26 @@ def command(model, galaxies, draws, mode, correlated, seed, out):
     """
     import json
 
-    from rich.console import Console
     from rich.progress import Progress
 
     from galbatch.prior import load_prior
     from galbatch.validate import make_mocks, run_study, verdict
     from galbatch.validate.figure import calibration_figure
 
-    console = Console()
+    console = wide_console()
     prior = load_prior(model)
     mocks = make_mocks(prior, galaxies, correlated=correlated)
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("sampling", total=galaxies)
-        study = run_study(
-            prior, mocks, draws, mode, seed, lambda done, total: bar.update(task, completed=done, total=total)
-        )
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task, last = bar.add_task("sampling", total=galaxies), time.monotonic()
+
+        def tell(done, total):
+            nonlocal last
+            bar.update(task, completed=done, total=total)
+            if not console.is_terminal and time.monotonic() - last > LINE_S:
+                last = time.monotonic()
+                click.echo(f"{done} of {total} galaxies", err=True)
+
+        study = run_study(prior, mocks, draws, mode, seed, tell)
     checks = verdict(study)
     out.mkdir(parents=True, exist_ok=True)
     (out / "validation.json").write_text(
@@ -90,6 +98,7 @@ def _print(console, study, checks):
             f"  missed: {check['name']} = {check['value']:.3f} ± {check['error']:.3f}, "
             f"target {check['target']}",
             highlight=False,
+            markup=False,
         )
 
 

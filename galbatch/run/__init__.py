@@ -1,6 +1,20 @@
-"""A run over a whole catalogue: plan, cluster, workers, resume. The only part that knows Dask."""
+"""A run over a whole catalogue: plan, cluster, workers, resume. The only part that knows Dask.
 
-from galbatch.run.inspect import status, verify
-from galbatch.run.process import process, resume
+Each name is imported on first use: ``status`` and ``verify`` load neither torch nor Dask.
+"""
 
-__all__ = ["process", "resume", "status", "verify"]
+from importlib import import_module
+
+_PUBLIC = {
+    "process": "galbatch.run.execute",
+    "resume": "galbatch.run.execute",
+    "status": "galbatch.run.inspect",
+    "verify": "galbatch.run.inspect",
+}
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name):
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'galbatch.run' has no attribute {name!r}")

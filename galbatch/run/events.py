@@ -24,6 +24,7 @@ class Progress:
     cpu_s: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
+    first: tuple[float, int] | None = None  # when the first batch was committed, and ``done`` then
     dashboard: str = ""
 
     @property
@@ -36,13 +37,17 @@ class Progress:
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds left at the rate so far; None before the first batch."""
-        fresh = self.done - self.before
-        return None if fresh <= 0 else (self.total - self.done) * self.elapsed_s / fresh
+        """Seconds left at the rate since the first batch, which has loaded and compiled; None before the
+        second."""
+        if self.first is None or self.done <= self.first[1]:
+            return None
+        began, done = self.first
+        return (self.total - self.done) * (time.monotonic() - began) / (self.done - done)
 
     def add(self, record: dict[str, Any]) -> None:
         """Count a committed batch."""
         self.done += record["sources"]
+        self.first = self.first or (time.monotonic(), self.done)
         self.flagged += record["flagged"]
         self.failed += record["failed"]
         self.draws += int(record["counters"].get("draws", 0))

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from galbatch.run.lock import lock_holder
-from galbatch.store import RunPaths, progress, read_manifest, verify_store
+from galbatch.store import RunPaths, open_run, progress, read_manifest, verify_store
 
 
 def status(run: str | Path) -> dict[str, Any]:
-    """How far a run is: ``state`` (running, finished, stopped), sources by status, batches, who works on it.
+    """How far a run is: ``state`` (running, finished, stopped), sources by status and by flag, batches, who
+    works on it.
 
     Raises ``RunError`` when the folder is not a run.
     """
@@ -33,6 +34,7 @@ def status(run: str | Path) -> dict[str, Any]:
         "catalog": manifest["config"]["catalog"],
         "bands": manifest["layout"]["bands"],
         "draws": manifest["layout"]["draws"],
+        "flags": open_run(paths.root).flag_counts(),
         "summary": _json(paths.summary),
         "orphans": len(paths.orphans()),
     }

@@ -222,7 +222,8 @@ def check_space(paths: RunPaths, layout: StoreLayout) -> str:
             f"{paths.root} needs about {need / 1e9:.2f} GB, {place} has {free / 1e9:.2f} GB free. Choose "
             "another --out, fewer --draws, or --no-samples."
         )
-    return f"about {need / 1e9:.2f} GB of {free / 1e9:.0f} GB free"
+    size = f"{need / 1e9:.2f} GB" if need > 1e9 else f"{max(1, round(need / 1e6))} MB"
+    return f"about {size} to write, {free / 1e9:.0f} GB free"
 
 
 def lay_out(paths: RunPaths, inputs: Inputs, layout: StoreLayout, manifest: dict[str, Any]) -> None:

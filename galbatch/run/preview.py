@@ -8,7 +8,7 @@ from typing import Any
 
 from galbatch.config import RunSettings
 from galbatch.run import prepare
-from galbatch.run.process import split_options
+from galbatch.run.execute import split_options
 from galbatch.store import RunPaths
 
 

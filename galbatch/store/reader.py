@@ -18,6 +18,7 @@ from galbatch.store.layout import STATUS, StoreLayout
 from galbatch.store.manifest import read_manifest
 from galbatch.store.paths import RunPaths
 from galbatch.store.posterior import open_store
+from galbatch.types import Flag
 
 
 def open_run(path: str | Path) -> Run:
@@ -126,6 +127,12 @@ class Run:
     def flags(self, source_id) -> int:
         """Flag bits (``galbatch.Flag``)."""
         return int(self._entry("flags", source_id))
+
+    def flag_counts(self) -> dict[str, int]:
+        """Sources with each flag, the commonest first."""
+        flags = self._arrays["flags"][: self.layout.n_sources]
+        counts = {flag.name: int(np.count_nonzero(flags & flag)) for flag in Flag}
+        return dict(sorted(((k, n) for k, n in counts.items() if n), key=lambda item: -item[1]))
 
     def wcs(self, source_id, band: str | None = None) -> WCS:
         """WCS of the fine grid: of the pixels of ``samples``, ``mean`` and ``std``."""

@@ -68,6 +68,12 @@ def test_import_and_help_load_nothing_heavy(code):
     assert done.stdout.splitlines()[-1] == "LOADED []", done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("name", ["status", "verify"])
+def test_looking_at_a_run_loads_neither_torch_nor_dask(name):
+    code = "import sys; print('LOADED', {'torch', 'dask'} & set(sys.modules))"
+    assert run_python("-c", f"from galbatch.run import {name}; {code}").stdout.strip() == "LOADED set()"
+
+
 def test_import_configures_nothing():
     done = run_python(
         "-c",

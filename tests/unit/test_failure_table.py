@@ -226,7 +226,7 @@ def test_a_worker_that_lacks_what_the_run_needs_says_which_and_where(tmp_path, m
     survey = field(tmp_path)
     process(tmp_path / "c.parquet", survey, prior=Prior(), **OPTIONS)
     seen = []
-    monkeypatch.setattr(sys.modules["galbatch.run.process"], "run_serial", lambda spec, *a: seen.append(spec))
+    monkeypatch.setattr(sys.modules["galbatch.run.execute"], "run_serial", lambda spec, *a: seen.append(spec))
     (tmp_path / "c.run" / "parts" / "batch-000000.parquet").unlink()
     with pytest.raises(RunError, match="missing"):
         resume(tmp_path / "c.run", prior=Prior(), cluster="none")

@@ -168,7 +168,7 @@ def _execute(
         reporter.open(paths.metrics, layout.n_sources, before)
         reporter.message(
             f"{layout.n_sources} sources in {layout.n_batches} batches of {layout.batch}, "
-            f"{len(layout.bands)} bands, {layout.draws} draws, {space}"
+            f"bands {', '.join(layout.bands)}, {layout.draws} draws, {space}"
         )
         spec = prepare.make_spec(paths, inputs, layout, manifest, execution)
         _run_batches(spec, execution, reporter, stop, cluster)

@@ -1,0 +1,72 @@
+"""What a run says while it goes, where there is no terminal."""
+
+import time
+
+import numpy as np
+from fake_run import write_fake_run
+
+from galbatch.cli import progress as shown
+from galbatch.cli.status import lines
+from galbatch.run.events import Progress
+from galbatch.store import open_run
+from galbatch.types import Flag
+
+
+def record(n):
+    return {"sources": n, "flagged": 0, "failed": 0, "counters": {}, "seconds": {}}
+
+
+def test_a_plain_line_comes_again_while_nothing_is_finished(monkeypatch, capsys):
+    monkeypatch.setattr(shown, "LINE_S", 0.05)
+    with shown.View("plain") as view:
+        view.progress(Progress(total=9))
+        until = time.monotonic() + 20
+        text = ""
+        while text.count("0/9 sources") < 3 and time.monotonic() < until:
+            time.sleep(0.02)
+            text += capsys.readouterr().err
+    assert text.count("0/9 sources") >= 3
+    time.sleep(0.2)
+    capsys.readouterr()
+    time.sleep(0.2)
+    assert capsys.readouterr().err == ""  # none after the end
+
+
+def test_time_left_does_not_count_loading_and_compiling(monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr("galbatch.run.events.time.monotonic", lambda: now)
+    progress = Progress(total=50, done=10, before=10)
+    now += 300  # loads and compiles
+    progress.add(record(10))
+    assert progress.eta_s is None
+    now += 20
+    progress.add(record(10))
+    assert progress.eta_s == 40.0
+
+
+def test_status_names_the_flags_and_their_sources(tmp_path):
+    run = open_run(write_fake_run(tmp_path / "f.run").root)
+    found, flags = run.flag_counts(), np.asarray(run.catalog["flags"])
+    assert found == {f.name: n for f in Flag if (n := int(np.count_nonzero(flags & int(f))))} != {}
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+    far = dict.fromkeys(("sources", "planned", "batches_committed", "batches", "ok", "flagged", "failed"), 6)
+    far |= {"run": "f.run", "state": "finished", "catalog": "c", "bands": ["a"], "draws": 4}
+    text = lines(far | {"flags": {"EDGE": 3, "NEIGHBOUR": 1}, "holder": None, "orphans": 0})
+    assert "  flags: EDGE 3, NEIGHBOUR 1" in text
+
+
+def test_the_example_with_correlated_noise_has_it():
+    from galbatch.bench.operators import ACF, example
+
+    rng = np.random.default_rng
+    noise = sum(_lag(example(rng(k), True), example(rng(k), False)) for k in range(20)) / 20
+    assert abs(noise - ACF[2, 3]) < 0.03
+
+
+def _lag(with_noise, white):
+    """Correlation of neighbours in the noise, the galaxy (the same in both) taken away by its model."""
+    y, x = np.mgrid[:64, :64] - 32
+    image = np.exp(-np.hypot(y, x / 0.6) / 6) + 2 * np.exp(-(y**2 + (x / 2) ** 2) / 4)
+    z = ((with_noise.data - image) / with_noise.sigma)[0, 0]
+    assert abs(np.mean(((white.data - image) / white.sigma)[0, 0] ** 2) - 1) < 0.1
+    return np.mean(z[:, 1:] * z[:, :-1])
