@@ -108,16 +108,14 @@ def histogram(
     values: dict[str, np.ndarray],
     bins: np.ndarray,
     expected: float | None = None,
-    flat: bool = False,
 ) -> figure:
-    """Histograms of one quantity, one a band; ``expected`` is marked, ``flat`` marks uniform counts.
+    """Histograms of one quantity, one a band; ``expected`` is marked.
 
     What lies outside ``bins`` counts in the outermost ones, as the label says.
     """
     from bokeh.models import Span
 
     fig = _figure(title, label, "sources", tools="save")
-    longest = 0
     for (band, sample), colour, dash in zip(
         values.items(), _cycle(len(values)), _dashes(len(values)), strict=True
     ):
@@ -135,14 +133,9 @@ def histogram(
             line_dash=dash,
             legend_label=band,
         )
-        longest = max(longest, counts.sum() / (len(bins) - 1))
     if expected is not None:
         fig.add_layout(
             Span(location=expected, dimension="height", line_color=GREY, line_dash="dashed", line_width=2)
-        )
-    if flat and longest:
-        fig.add_layout(
-            Span(location=longest, dimension="width", line_color=GREY, line_dash="dashed", line_width=2)
         )
     fig.y_range.start = 0
     return _legend_below(fig)
@@ -164,10 +157,9 @@ def distributions(summary: RunSummary) -> dict[str, figure]:
         ),
         "chi2_p": histogram(
             "p-value of chi2",
-            "p-value (flat when the noise is right: dashed)",
+            "p-value (of noise alone: level, and a quarter at 1)",
             by["chi2_p"],
             np.linspace(0, 1, 21),
-            flat=True,
         ),
         "prior": histogram(
             "Owed to the prior",
