@@ -1,9 +1,10 @@
 """Survey files and mosaics: where sources lie, their stamps in every band, noise, masks, PSFs."""
 
-from galbatch.cutouts.config import SurveyConfig, load_survey
+from galbatch.cutouts.config import SurveyConfig
 from galbatch.cutouts.footprint import check_footprint
 from galbatch.cutouts.preflight import unreadable
 from galbatch.cutouts.survey import Located, Survey, open_survey
+from galbatch.cutouts.survey_file import load_survey
 
 __all__ = [
     "Located",

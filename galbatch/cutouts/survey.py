@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from galbatch.cutouts.config import SurveyConfig, load_survey
+from galbatch.cutouts.config import SurveyConfig
 from galbatch.cutouts.grid import Grid, grid_of
 from galbatch.cutouts.images import ImagePool
 from galbatch.cutouts.layout import PLANES
@@ -23,6 +23,7 @@ from galbatch.cutouts.place import place
 from galbatch.cutouts.preflight import check_survey
 from galbatch.cutouts.source import FileStamp
 from galbatch.cutouts.stamps import cut_batch
+from galbatch.cutouts.survey_file import load_survey
 from galbatch.cutouts.tile import Tile, open_tile
 from galbatch.errors import InputError
 from galbatch.types import Finding, Flag, StampBatch

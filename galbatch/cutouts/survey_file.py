@@ -1,0 +1,212 @@
+"""The survey file: TOML in, checked dataclasses out.
+
+Paths are relative to the folder of the survey file unless absolute; ``path[EXTNAME]`` names an extension;
+``{tile}`` and ``{band}`` in a path stand for the names of the tile and the band. Nothing else is expanded.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from galbatch.cutouts.config import BandConfig, Plane, SurveyConfig, TileConfig
+from galbatch.cutouts.keys import BAND_KEYS, SURVEY_KEYS, TILE_KEYS, check_keys, finite, positive
+from galbatch.cutouts.layout import PLANES, Layout, PlaneRule, load_layout
+from galbatch.errors import ConfigError
+
+_SCHEMES = ("http", "https", "s3", "gs", "gcs", "abfs", "az")
+
+
+def load_survey(path: str | Path, bands: list[str] | tuple[str, ...] | None = None) -> SurveyConfig:
+    """Read and check the survey file at ``path``; ``bands`` keeps only these, in the order given.
+
+    Raises ``ConfigError`` that names the file, the key, its value and what is allowed.
+    """
+    path = Path(path).absolute()
+    try:
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"Survey file {path} is not a regular file.")
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"Survey file {path} does not exist. Give it with --survey, or put it beside the catalogue "
+            "under the catalogue's name with the ending .toml."
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"Survey file {path} cannot be read as TOML: {error}.") from error
+    check_keys(path, "the survey file", table, SURVEY_KEYS)
+    layout = load_layout(table.get("layout", "generic"), path.parent)
+    if not table.get("bands"):
+        raise ConfigError(f"{path} has no band. Add a table such as [bands.f200w] with sci, err and psf.")
+    wanted = _selected(path, table["bands"], bands)
+    tiles = table.get("tiles", [])
+    if not all(isinstance(t, str) and t for t in tiles) or len(set(tiles)) != len(tiles):
+        raise ConfigError(f"{path}: tiles = {tiles}: give different names as strings.")
+    stamp_arcsec = positive(path, "stamp_arcsec", table.get("stamp_arcsec"))
+    return SurveyConfig(
+        name=table.get("name", path.stem),
+        layout=layout,
+        bands=tuple(_band(path, name, table["bands"][name], layout, tiles) for name in wanted),
+        stamp_arcsec=stamp_arcsec,
+        stamp_pix=positive(path, "stamp_pix", table.get("stamp_pix")),
+        neighbours=table.get("neighbours", "mask"),
+        pixel_columns=table.get("pixel_columns", False),
+        path=str(path),
+    )
+
+
+def _selected(path: Path, tables: dict, bands) -> list[str]:
+    if bands is None:
+        return list(tables)
+    unknown = [b for b in bands if b not in tables]
+    if unknown or not bands or len(set(bands)) != len(bands):
+        raise ConfigError(
+            f"Bands {', '.join(unknown or bands) or '(none)'} cannot be selected from {path}: it has "
+            f"{', '.join(tables)}; name each once."
+        )
+    return list(bands)
+
+
+def _band(path: Path, name: str, table: Any, layout: Layout, tiles: list[str]) -> BandConfig:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,39}", name):
+        raise ConfigError(f"{path}: band name {name!r}: use letters, digits, '_', '.', '+', '-', at most 40.")
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: bands.{name} must be a table, not {table!r}.")
+    check_keys(path, f"bands.{name}", table, BAND_KEYS)
+    common = {k: v for k, v in table.items() if k != "tiles"}
+    if "tiles" in table:
+        entries = table["tiles"]
+        if not entries or not all(isinstance(t, dict) for t in entries):
+            raise ConfigError(f"{path}: bands.{name}.tiles must be a list of tables: [[bands.{name}.tiles]].")
+    else:
+        entries = [{"name": t} for t in tiles] or [{"name": "0"}]
+    out = []
+    for i, entry in enumerate(entries):
+        check_keys(path, f"bands.{name}.tiles", entry, {**TILE_KEYS, "name": str, "tile": str})
+        tile = entry.get("name", entry.get("tile", str(i)))
+        own = {k: v for k, v in entry.items() if k not in ("name", "tile")}
+        out.append(_tile(path, name, tile, {**common, **own}, layout))
+    names = [t.name for t in out]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"{path}: bands.{name} has two tiles of one name: {', '.join(names)}.")
+    return BandConfig(name, tuple(out))
+
+
+def _tile(path: Path, band: str, tile: str, table: dict, layout: Layout) -> TileConfig:
+    where = f"bands.{band}" + ("" if tile == "0" else f", tile {tile}")
+    for key in ("sci", "psf"):
+        if key not in table:
+            raise ConfigError(f'{path}: {where} has no {key}. Add {key} = "file.fits".')
+    optional = table.get("optional", [])
+    if not set(map(str, optional)) <= set(PLANES[1:]):
+        raise ConfigError(f"{path}: {where}: optional = {optional}: use some of {', '.join(PLANES[1:])}.")
+    planes = {
+        p: _plane(path, where, p, table, layout, optional, {"tile": tile, "band": band}) for p in PLANES
+    }
+    planes = {k: v for k, v in planes.items() if v is not None}
+    if not any(p in planes for p in layout.noise):
+        raise ConfigError(
+            f"{path}: {where} has no noise map. Add one of {', '.join(layout.noise)} (layout {layout.name})."
+        )
+    acf = table.get("noise_acf", "none")
+    if acf not in ("none", "measure"):
+        acf = parse_path(path, f"{where}: noise_acf", acf, {"tile": tile, "band": band})[0]
+    numbers = {
+        k: positive(path, f"{where}: {k}", table.get(k)) for k in ("pixel_scale_arcsec", "psf_scale_arcsec")
+    }
+    for key in ("zero_point_ab", "saturation"):
+        numbers[key] = finite(path, f"{where}: {key}", table.get(key))
+    words = {k: table[k] for k in ("psf_frame", "psf_norm", "psf_centre", "unit") if k in table}
+    psf, ext = parse_path(path, f"{where}: psf", table["psf"], {"tile": tile, "band": band})
+    return TileConfig(
+        name=tile,
+        **planes,
+        psf=Plane(psf, ext),
+        mask_bits=_mask_bits(path, where, table, layout),
+        err_scale=_err_scale(path, where, table.get("err_scale", 1.0)),
+        noise_acf=acf,
+        error_floor=_error_floor(path, where, table.get("error_floor", 0.0)),
+        **numbers,
+        **words,
+    )
+
+
+def _plane(path, where, plane, table, layout, optional, names) -> Plane | None:
+    rule = layout.planes.get(plane, PlaneRule())
+    if plane in table:
+        file, ext = parse_path(path, f"{where}: {plane}", table[plane], names)
+        return Plane(file, ext or rule.ext, plane in optional)
+    if rule.source is None or any(p in table for p in layout.noise if plane in layout.noise):
+        return None
+    file, ext = parse_path(path, f"{where}: sci", table["sci"], names)
+    if rule.replace is not None:
+        folder, _, stem = file.rpartition("/")
+        if rule.replace[0] not in stem:
+            return None
+        file = f"{folder}/{stem.replace(*rule.replace)}"
+    return Plane(file, rule.ext, rule.optional or plane in optional)
+
+
+def parse_path(path: Path, where: str, text: str, names: dict[str, str]) -> tuple[str, tuple[str, ...]]:
+    """``file.fits[EXT]`` to (absolute path or URL, extension names). Raises ``ConfigError`` for what cannot
+    be a path."""
+    match = re.fullmatch(r"(?P<file>[^\[\]\x00]+)(\[(?P<ext>[^\[\]\x00]+)\])?", text, flags=re.DOTALL)
+    if match is None:
+        raise ConfigError(f"{path}: {where} = {text!r} is not a path or path[EXTNAME].")
+    file = match["file"]
+    for key, value in names.items():
+        file = file.replace("{" + key + "}", value)
+    ext = (match["ext"].strip(),) if match["ext"] else ()
+    if "::" in file or "://" in file:
+        scheme = file.split("://")[0]
+        if "::" in file or scheme not in _SCHEMES:
+            raise ConfigError(
+                f"{path}: {where} = {text!r}: URLs of {', '.join(_SCHEMES)} can be read, "
+                "other paths are local."
+            )
+        return file, ext
+    full = Path(path.parent, file)
+    try:
+        return str(full.resolve() if ".." in full.parts else full), ext
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"{path}: {where} = {text!r} is not a path: {error}.") from error
+
+
+def _mask_bits(path, where, table, layout) -> int | tuple[int | str, ...]:
+    bits = table.get("mask_bits", layout.mask_bits)
+    if isinstance(bits, int):
+        if isinstance(bits, bool) or not 0 < bits < 2**63:
+            raise ConfigError(
+                f"{path}: {where}: mask_bits = {bits}: a number is a bit mask above 0; a list holds bit "
+                "numbers or names."
+            )
+        return bits
+    ok = all(
+        isinstance(b, str) or (isinstance(b, int) and not isinstance(b, bool) and 0 <= b < 63) for b in bits
+    )
+    if not ok:
+        raise ConfigError(
+            f"{path}: {where}: mask_bits = {list(bits)}: list bit numbers (0 to 62) or mask plane names."
+        )
+    return tuple(bits)
+
+
+def _err_scale(path, where, value) -> float | str:
+    if value == "measure":
+        return value
+    if isinstance(value, str):
+        raise ConfigError(f'{path}: {where}: err_scale = {value!r}: give a positive number or "measure".')
+    return positive(path, f"{where}: err_scale", value)
+
+
+def _error_floor(path, where, value) -> float | str:
+    if value == "measure":
+        return value
+    if isinstance(value, str) or not 0 <= finite(path, f"{where}: error_floor", value) < 1:
+        raise ConfigError(
+            f"{path}: {where}: error_floor = {value!r}: give a fraction of the light, 0 to below 1, "
+            'or "measure".'
+        )
+    return float(value)
