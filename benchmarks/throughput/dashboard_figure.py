@@ -14,13 +14,15 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 from browser import open_browser
 
 from galbatch.run import process
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTH, COLOURS = 1500, 64
-PAGES = (("workers", 720), ("individual-task-stream", 330))
+PAGES = (("workers", 820), ("individual-task-stream", 330))
+BLANK = 14  # rows of one colour that are left of a longer run of them
 
 
 def take(browser, head: str) -> list:
@@ -33,8 +35,20 @@ def take(browser, head: str) -> list:
         browser.get(f"{head}/{page}")
         time.sleep(12)
         picture = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
-        pictures.append(picture.crop((0, 0, picture.width, min(picture.height, height))))
+        pictures.append(squeezed(picture.crop((0, 0, picture.width, min(picture.height, height)))))
     return pictures
+
+
+def squeezed(picture):
+    """Without its blank bands."""
+    from PIL import Image
+
+    rows = np.asarray(picture)
+    plain = (rows == rows[:, :1]).all(axis=(1, 2))
+    run = np.zeros(len(rows), int)
+    for i in np.flatnonzero(plain):
+        run[i] = run[i - 1] + 1 if i else 1
+    return Image.fromarray(rows[run <= BLANK])
 
 
 def save(pictures: list, path: Path) -> None:

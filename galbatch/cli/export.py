@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 
@@ -26,6 +24,7 @@ def command(run: str, form: str, ids: str | None, out: str | None) -> None:
     from pathlib import Path
 
     import galbatch
+    from galbatch.cli.progress import counted
     from galbatch.errors import ConfigError
 
     opened = galbatch.open_run(run)
@@ -43,9 +42,10 @@ def command(run: str, form: str, ids: str | None, out: str | None) -> None:
     else:
         from galbatch.report.export_galfit import export_galfit as write
     paths = []
-    with click.progressbar(chosen, label="exporting", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
-        for source_id in bar:
+    with counted(len(chosen), "sources") as done:
+        for source_id in chosen:
             paths += write(opened, [source_id], folder)
+            done()
     click.echo(
         f"{len(paths)} {'file' if form == 'fits' else 'start file'}{'s' * (len(paths) != 1)} in {folder}"
     )

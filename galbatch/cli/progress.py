@@ -7,6 +7,8 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 LINE_S = 30.0
@@ -144,6 +146,28 @@ def clock(seconds: float) -> str:
     minutes, s = divmod(round(seconds), 60)
     hours, m = divmod(minutes, 60)
     return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"
+
+
+@contextmanager
+def counted(total: int, what: str) -> Iterator[Callable[..., None]]:
+    """Gives a function to call with the number of things done since the last call (1 if not said): a bar on
+    a terminal, a line every 30 s without one."""
+    if sys.stderr.isatty():
+        import click
+
+        with click.progressbar(length=total, label=what, file=sys.stderr) as bar:
+            yield lambda more=1: bar.update(more)
+        return
+    done, last = 0, time.monotonic()
+
+    def tell(more: int = 1) -> None:
+        nonlocal done, last
+        done += more
+        if time.monotonic() - last >= LINE_S:
+            last = time.monotonic()
+            print(f"{done} of {total} {what}", file=sys.stderr, flush=True)
+
+    yield tell
 
 
 def wide_console():

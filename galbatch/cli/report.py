@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 
@@ -15,14 +13,14 @@ import click
 def command(run: str, out: str | None) -> None:
     """Make one HTML page of RUN that opens offline: health, fit, morphology planes and a gallery."""
     import galbatch
+    from galbatch.cli.progress import counted
     from galbatch.report.gather import gather
     from galbatch.report.page import render_page
     from galbatch.store import write_atomic
 
     opened = galbatch.open_run(run)
-    shown = dict(file=sys.stderr, hidden=not sys.stderr.isatty())
-    with click.progressbar(length=opened.layout.n_sources, label="thumbnails", **shown) as bar:
-        page = render_page(gather(opened, lambda: bar.update(1)))
+    with counted(opened.layout.n_sources, "thumbnails") as done:
+        page = render_page(gather(opened, done))
     path = opened.paths.report if out is None else type(opened.paths.report)(out)
     write_atomic(path, page.encode())
     click.echo(f"Report: {path} ({len(page) / 1e6:.1f} MB)")

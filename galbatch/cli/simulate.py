@@ -39,11 +39,12 @@ def galaxies(number: int, out: Path, seed: int, start: int, npix: int, redshift:
     One file a galaxy, two bands, noise-free and without PSF, and galaxies.ecsv with the kind, inclination and
     half-light radius of each. Repeating the command goes on where it stopped.
     """
+    from galbatch.cli.progress import counted
     from galbatch.simulate.skirt import write_galaxies
 
-    with click.progressbar(length=number, label="galaxies") as bar:
+    with counted(number, "galaxies") as done:
         table = write_galaxies(
-            out, number, seed, start=start, npix=npix, redshift=redshift, jobs=jobs, progress=bar.update
+            out, number, seed, start=start, npix=npix, redshift=redshift, jobs=jobs, progress=done
         )
     click.echo(f"{number} galaxies in {out}, listed in {table.name}")
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import click
 
-from galbatch.cli.progress import LINE_S, wide_console
+from galbatch.cli.progress import counted, wide_console
 
 
 @click.command()
@@ -42,8 +41,6 @@ def command(model, galaxies, draws, mode, correlated, seed, out):
     """
     import json
 
-    from rich.progress import Progress
-
     from galbatch.prior import load_prior
     from galbatch.validate import make_mocks, run_study, verdict
     from galbatch.validate.figure import calibration_figure
@@ -51,17 +48,8 @@ def command(model, galaxies, draws, mode, correlated, seed, out):
     console = wide_console()
     prior = load_prior(model)
     mocks = make_mocks(prior, galaxies, correlated=correlated)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task, last = bar.add_task("sampling", total=galaxies), time.monotonic()
-
-        def tell(done, total):
-            nonlocal last
-            bar.update(task, completed=done, total=total)
-            if not console.is_terminal and time.monotonic() - last > LINE_S:
-                last = time.monotonic()
-                click.echo(f"{done} of {total} galaxies", err=True)
-
-        study = run_study(prior, mocks, draws, mode, seed, tell)
+    with counted(galaxies, "galaxies") as done:
+        study = run_study(prior, mocks, draws, mode, seed, lambda n, total: done())
     checks = verdict(study)
     out.mkdir(parents=True, exist_ok=True)
     (out / "validation.json").write_text(

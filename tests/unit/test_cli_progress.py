@@ -32,6 +32,18 @@ def test_a_plain_line_comes_again_while_nothing_is_finished(monkeypatch, capsys)
     assert capsys.readouterr().err == ""  # none after the end
 
 
+def test_what_takes_long_is_counted_in_lines(monkeypatch, capsys):
+    monkeypatch.setattr(shown, "LINE_S", 0.0)
+    with shown.counted(5, "galaxies") as done:
+        done()
+        done(2)
+    assert capsys.readouterr().err == "1 of 5 galaxies\n3 of 5 galaxies\n"
+    monkeypatch.setattr(shown, "LINE_S", 30.0)
+    with shown.counted(5, "galaxies") as done:
+        done()
+    assert capsys.readouterr().err == ""
+
+
 def test_time_left_does_not_count_loading_and_compiling(monkeypatch):
     now = 1000.0
     monkeypatch.setattr("galbatch.run.events.time.monotonic", lambda: now)
