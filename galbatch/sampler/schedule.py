@@ -3,11 +3,15 @@
 ``rho``, the noise level of the data as seen from the image: twice the largest sigma at which tilting the
 input of the denoiser is right to first order, V Q <= 0.22 with V = sigma^2 J the covariance of x0 given
 x_sigma (``TILT_FACTOR`` times its mean spectrum, at most sigma^2) and Q = A^T N^-1 A. Modes that the prior
-excludes do not count, however well they are measured. Guided levels run log-uniformly from the prior's
-largest standard deviation to rho / 2, tail levels from there to ``LAST_LEVEL`` rho. The number of guided
-levels follows from the ratio of two of them: a faint source needs fewer than a bright one. Ratios and tails
-are the cheapest with which the spread of Gaussian modes, of any width between the last level and the prior's,
-is right to about 5, 2 and 1%.
+excludes do not count, however well they are measured. Guided levels run log-uniformly from ``START`` times
+the largest standard deviation of a mode of the prior to rho / 2, tail levels from there to ``LAST_LEVEL``
+rho. The number of guided levels follows from the ratio of two of them: a faint source needs fewer than a
+bright one. Ratios and tails are the cheapest with which the spread of Gaussian modes, of any width between
+the last level and the prior's, is right to about 5, 2 and 1%.
+
+A Gaussian prior could start at its largest deviation. A galaxy is one place of the stamp that is bright: its
+light is seen through noise far above the deviation of any one Fourier mode, and what the first level takes for
+Gaussian stays too smooth (decision 0007).
 
 A bright source, whose noise lies below every level that the denoiser knows, has no tail: its guided levels
 end at the lowest one, with a draw from the Gaussian that is left there (``guidance.py``).
@@ -26,6 +30,7 @@ from galbatch.sampler.spectra import Spectra
 TILT_LIMIT = 0.22
 TILT_FACTOR = 5.0
 LAST_LEVEL = 0.03
+START = 4.0
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,8 @@ class Mode:
 
     def guided(self, rho: float, max_sd: float) -> int:
         """Number of guided steps for a source of noise level ``rho``."""
-        steps = math.ceil(math.log(max_sd / min(0.5 * rho, max_sd / 4)) / math.log(self.ratio) - 1e-6)
+        span = START * max_sd / min(0.5 * rho, max_sd / 4)
+        steps = math.ceil(math.log(span) / math.log(self.ratio) - 1e-6)
         return min(max(steps, self.fewest), self.most)
 
 
@@ -78,10 +84,10 @@ def levels_of(
 ) -> torch.Tensor:
     """(guided + tail, b) noise levels for sources with noise levels ``rho`` (b,); (guided + 1, b) for bright
     ones."""
-    high = torch.full_like(rho, max_sd)
+    high = torch.full_like(rho, START * max_sd)
     if mode.method != "hybrid":
         return log_levels(high, torch.clamp(LAST_LEVEL * rho, min=sigma_min), guided)
-    switch = torch.minimum(0.5 * rho, high / 4)
+    switch = torch.clamp(0.5 * rho, max=max_sd / 4)
     if bright:
         return log_levels(high, switch, guided + 1)
     low = torch.minimum(torch.clamp(LAST_LEVEL * rho, min=sigma_min), switch / 2)
