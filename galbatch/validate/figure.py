@@ -51,5 +51,5 @@ def _coverage(ax, study: Study) -> None:
         ax.axvline(level, color=colours[j], lw=1)
         ax.axvspan(level - 0.03, level + 0.03, color=colours[j], alpha=0.12)
     ax.set_yticks(y, [f"{r['what']}, {r['bin']} ({r['n']})" for r in rows], fontsize=8)
-    ax.set(xlabel="share of truths inside the interval", xlim=(0.3, 1.02), title="coverage (lines: claimed)")
-    ax.legend(loc="lower left", fontsize=8, frameon=False)
+    ax.set(xlabel="share of truths inside the interval", xlim=(0.1, 1.02), title="coverage (lines: claimed)")
+    ax.legend(loc="upper left", bbox_to_anchor=(-0.45, -0.03), ncols=2, fontsize=8, frameon=False)
