@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -53,23 +54,34 @@ class CorrelatedNoise:
     grid: tuple[int, int]
     fraction: torch.Tensor
 
-    @property
+    @cached_property
     def _isigma(self):
         return self.weight.sqrt()
 
+    @cached_property
+    def _valid(self):
+        return (self.weight > 0).to(self.weight.dtype)
+
+    @cached_property
+    def _inverse(self):
+        return 1 / self.power
+
+    @cached_property
+    def _white(self):
+        return 1 - self.fraction**2
+
     def _filter(self, u, spectrum):
         h, w = u.shape[-2:]
-        filtered = torch.fft.irfft2(torch.fft.rfft2(u * self.fraction, s=self.grid) * spectrum, s=self.grid)[
-            ..., :h, :w
-        ]
-        return self.fraction * filtered + (1 - self.fraction**2) * u
+        mixed = self.fraction.ndim > 0  # a scalar is one: all of the noise is correlated
+        part = torch.fft.rfft2(u * self.fraction if mixed else u, s=self.grid)
+        filtered = torch.fft.irfft2(part * spectrum, s=self.grid)[..., :h, :w]
+        return torch.addcmul(self._white * u, self.fraction, filtered) if mixed else filtered
 
     def precision(self, u: torch.Tensor) -> torch.Tensor:
         """N^-1 u by conjugate gradients in the whitened variable, preconditioned by the inverse noise
         power."""
-        valid = (self.weight > 0).to(u.dtype)
+        valid, inverse = self._valid, self._inverse
         r = u * self._isigma
-        inverse = 1 / self.power
         x = torch.zeros_like(r)
         z = self._filter(r, inverse) * valid
         p, rz = z, (r * z).sum((-1, -2), keepdim=True)
@@ -80,21 +92,21 @@ class CorrelatedNoise:
                 break
             q = self._filter(p, self.power) * valid
             a = torch.where(active, rz / (p * q).sum((-1, -2), keepdim=True).clamp_min(1e-30), 0.0)
-            x = x + a * p
-            r = r - a * q
+            x = torch.addcmul(x, a, p)
+            r = torch.addcmul(r, -a, q)
             z = self._filter(r, inverse) * valid
             new = (r * z).sum((-1, -2), keepdim=True)
-            p, rz = z + (new / rz.clamp_min(1e-30)) * p, torch.where(active, new, rz)
+            p, rz = torch.addcmul(z, new / rz.clamp_min(1e-30), p), torch.where(active, new, rz)
         return x * self._isigma
 
     def quick_precision(self, u: torch.Tensor) -> torch.Tensor:
         """N^-1 u as if no pixel were masked and no edge near: S^-1 (F C^-1 F + 1 - F^2) S^-1 u."""
-        return self._filter(u * self._isigma, 1 / self.power) * self._isigma
+        return self._filter(u * self._isigma, self._inverse) * self._isigma
 
     @property
     def precisions(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The correlated and the white part of ``weight``."""
-        return self.weight * self.fraction**2, self.weight * (1 - self.fraction**2)
+        return self.weight * self.fraction**2, self.weight * self._white
 
     def sample(self, normal: Callable) -> torch.Tensor:
         """Noise (b, k, c, h, w) of this covariance, zero where masked; ``normal(c, h, w)`` draws standard
@@ -103,7 +115,7 @@ class CorrelatedNoise:
         spectrum = torch.fft.rfft2(normal(c, *self.grid)) * self.power.sqrt()
         noise = self.fraction * torch.fft.irfft2(spectrum, s=self.grid)[..., :h, :w]
         if self.fraction.ndim:
-            noise = noise + (1 - self.fraction**2).sqrt() * normal(c, h, w)
+            noise = noise + self._white.sqrt() * normal(c, h, w)
         return noise * torch.where(self.weight > 0, self.weight, torch.inf).rsqrt()
 
 

@@ -9,6 +9,7 @@ own level: sum_j w_j (1/v + Q_j)^-1 w_j, sum_j w_j^2 = 1 (positive definite).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -37,8 +38,7 @@ def count_levels(local: torch.Tensor) -> torch.Tensor:
 
 
 class Preconditioner:
-    """Call it with 1/v and a half spectrum; ``levels``: how many levels of precision to tell apart, the same
-    for all sources."""
+    """``levels``: how many levels of precision to tell apart, the same for all sources."""
 
     def __init__(self, model: ForwardModel, levels: int = 1):
         self.grid = model.fine
@@ -58,13 +58,18 @@ class Preconditioner:
             total = (a + b).clamp_min(1e-30)
             self.precisions.append(model.stationary_precision(level * a / total, level * b / total))
 
-    def __call__(self, inverse: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+    def inverse_of(self, inverse: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The approximate inverse for this 1/v, from half spectra to half spectra."""
+        gains = [1 / (inverse + precision) for precision in self.precisions]
         if self.windows is None:
-            return r / (inverse + self.precisions[0])
+            return lambda r: r * gains[0]
+        return lambda r: self._windowed(gains, r)
+
+    def _windowed(self, gains, r):
         image = torch.fft.irfft2(r, s=self.grid)
         parts = (
-            window * torch.fft.irfft2(torch.fft.rfft2(window * image) / (inverse + precision), s=self.grid)
-            for window, precision in zip(self.windows, self.precisions, strict=True)
+            window * torch.fft.irfft2(torch.fft.rfft2(window * image) * gain, s=self.grid)
+            for window, gain in zip(self.windows, gains, strict=True)
         )
         return torch.fft.rfft2(sum(parts))
 
