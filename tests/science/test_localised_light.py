@@ -1,8 +1,8 @@
 """A prior whose light is in one place: blobs of three sizes near the middle, with an exact posterior.
 
-A stationary Gaussian cannot tell where such light is, so that a sampler that takes the first noise level for
-Gaussian gives faint blobs the wrong size (docs/decisions/0007). The weights of the sizes, given the data, follow
-from Bayes' theorem.
+A stationary Gaussian cannot tell where such light is, so that a sampler that takes the first noise level
+for Gaussian gives faint blobs the wrong size (docs/decisions/0007). The weights of the sizes, given the
+data, follow from Bayes' theorem.
 """
 
 import numpy as np
