@@ -37,8 +37,6 @@ def refit(first, flags, images, maps, psf):
     ``images`` (n, H, W); ``maps`` = (seg, seg_of, bad, bad_of, sigma, sigma_of); ``psf`` (n, p, p), any norm,
     its centre at (p - 1) / 2. Sources whose fit without PSF did not begin are left alone.
     """
-    from galbatch.morphology.kernels.sersic_steps import fit_weights
-
     fitted = np.flatnonzero(
         np.isfinite(first[:, 0]) & np.isfinite(psf).all(axis=(1, 2)) & (psf.sum(axis=(1, 2)) > 0)
     )
@@ -46,11 +44,19 @@ def refit(first, flags, images, maps, psf):
     for k in range(0, fitted.size, _PIECE):
         part = fitted[k : k + _PIECE]
         data = np.ascontiguousarray(images[part], dtype=np.float64)
-        weight = np.zeros(data.shape)
-        fit_weights(data, seg, seg_of[part], bad, bad_of[part], sigma, sigma_of[part], weight)
+        weight = _weights(data, seg[seg_of[part]], bad[bad_of[part]], sigma[sigma_of[part]])
         data = np.where(weight > 0, data, 0.0)
         first[part], bits = _fit_piece(first[part], data, weight, psf[part], np.isfinite(first[part, 7]))
         flags[part] = (flags[part] & ~_bits("SERSIC_NOT_CONVERGED", "SERSIC_BOUND")) | bits
+
+
+def _weights(data, seg, bad, sigma):
+    """1 / sigma on the pixels that enter the fit, as ``kernels.sersic.weights`` has it; all (n, H, W)."""
+    known = np.isfinite(sigma).any(axis=(1, 2), keepdims=True)
+    sigma = np.where(known, np.abs(sigma), 1.0)
+    good = np.isfinite(data) & (data != 0) & ~bad & ((seg == 0) | (seg == 1))
+    use = good & np.isfinite(sigma) & (sigma > 0)
+    return np.divide(1.0, sigma, out=np.zeros(data.shape), where=use)
 
 
 def psf_on_grid(psf, psf_scale_arcsec, pixel_scale_arcsec):

@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-from galbatch.morphology.kernels.geometry import disc_overlap, metric, overlap, reach
+from galbatch.morphology.kernels.geometry import disc_overlap, metric, overlap, reach, span
 from galbatch.morphology.kernels.jit import kernel, sum_kernel
 
 OUTSIDE = 100.0  # what the search sees where no asymmetry exists
@@ -110,29 +110,32 @@ def asymmetry_sums(image, turned, good, good_turned, xc, yc, a_in, a_out, elonga
     sy, wy = _shift(yc, ny)
     sx, wx = _shift(xc, nx)
     near = (math.floor(ny - 2.0 * yc + 0.5), math.floor(nx - 2.0 * xc + 0.5))
-    q = reach(dxx, dxy, dyy)
-    sums = np.zeros(5)
-    for y in range(ny):
+    q, circle = reach(dxx, dxy, dyy), elongation == 1.0
+    det = dxx * dyy - dxy * dxy
+    y_first, y_last = span(yc, (a_out + q) * math.sqrt(dxx / det) + 1.0, ny)
+    x_first, x_last = span(xc, (a_out + q) * math.sqrt(dyy / det) + 1.0, nx)
+    area = s_abs = s_diff = square_abs = square_diff = 0.0
+    for y in range(y_first, y_last):
         dy = y - yc
-        for x in range(nx):
+        for x in range(x_first, x_last):
             dx = x - xc
             square = dxx * dx * dx + 2.0 * dxy * dx * dy + dyy * dy * dy
             if square >= (a_out + q) ** 2 or square < max(a_in - q, 0.0) ** 2:
                 continue
             w = 1.0
             if square > max(a_out - q, 0.0) ** 2:
-                w = overlap(dx, dy, a_out, dxx, dxy, dyy)
+                w = disc_overlap(dx, dy, a_out) if circle else overlap(dx, dy, a_out, dxx, dxy, dyy)
             if a_in > 0.0 and square < (a_in + q) ** 2:
                 w -= overlap(dx, dy, a_in, dxx, dxy, dyy)
             if w <= 0.0:
                 continue
             counts, value, diff = _pixel_terms(image, turned, good, good_turned, y, x, (sy, sx, wy, wx), near)
-            sums[0] += w * counts
-            sums[1] += w * abs(value)
-            sums[2] += w * abs(diff)
-            sums[3] += w * value * value
-            sums[4] += w * diff * diff
-    return sums
+            area += w * counts
+            s_abs += w * abs(value)
+            s_diff += w * abs(diff)
+            square_abs += w * value * value
+            square_diff += w * diff * diff
+    return area, s_abs, s_diff, square_abs, square_diff
 
 
 @kernel

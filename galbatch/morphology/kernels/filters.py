@@ -113,14 +113,19 @@ def boxcar(image, size):
     if size <= 1:
         return _copy(image)
     left = size // 2
-    middle = np.empty((ny, nx))
+    middle, padded = np.empty((ny, nx)), np.empty(nx + size - 1)
     for y in range(ny):
+        for x in range(nx):
+            padded[left + x] = image[y, x]
+        for k in range(size - 1):
+            i = k if k < left else nx + k  # left of the image, then right of it
+            padded[i] = image[y, _reflect(i - left, nx)]
         total = 0.0
         for k in range(size):
-            total += image[y, _reflect(k - left, nx)]
+            total += padded[k]
         middle[y, 0] = total / size
         for x in range(1, nx):
-            total += image[y, _reflect(x - left + size - 1, nx)] - image[y, _reflect(x - left - 1, nx)]
+            total += padded[x + size - 1] - padded[x - 1]
             middle[y, x] = total / size
     out = np.empty((ny, nx))
     total_row = np.zeros(nx)

@@ -34,6 +34,13 @@ def reach(dxx, dxy, dyy):
 
 
 @kernel
+def span(centre, half, n):
+    """(first, last + 1) of the pixels 0..n-1 within ``half`` of ``centre``."""
+    half = min(half, 2.0 * n + abs(centre))
+    return max(0, math.ceil(centre - half)), min(n, math.floor(centre + half) + 1)
+
+
+@kernel
 def _half_plane(s, nx, ny):
     """Area of the unit square about the origin where (nx, ny) . x < s, with nx^2 + ny^2 = 1."""
     m1, m2 = abs(nx), abs(ny)
@@ -115,11 +122,21 @@ def disc_overlap(dx, dy, a):
 
 @kernel
 def disc_edge(dx, dy, rho, a):
-    """``_curved`` for a circle of radius ``a`` of at least ``FINE``."""
-    nx, ny = dx / rho, dy / rho
-    area = _half_plane(a - rho, nx, ny)
-    low, high = _chord(a - rho, nx, ny)
-    area -= (high**3 - low**3) / (6.0 * rho)
+    """``_curved`` for a circle of radius ``a`` of at least ``FINE``, without branches."""
+    inverse = 1.0 / rho
+    one, two = abs(dx) * inverse, abs(dy) * inverse
+    m1, m2 = min(one, two), max(one, two)  # an octant stands for all
+    inverse1, inverse2 = 1.0 / max(m1, 1e-12), 1.0 / m2
+    s = a - rho
+    beyond = abs(s)
+    rest = max(0.5 * (m1 + m2) - beyond, 0.0)
+    corner, strip = 0.5 * rest * rest * inverse1 * inverse2, 0.5 - beyond * inverse2
+    area = corner if beyond > 0.5 * (m2 - m1) else strip
+    area = 1.0 - area if s > 0.0 else area
+    low = max((s * m1 - 0.5) * inverse2, (-0.5 - s * m2) * inverse1)
+    high = min((s * m1 + 0.5) * inverse2, (0.5 - s * m2) * inverse1)
+    bend = (high * high * high - low * low * low) * inverse / 6.0
+    area -= bend if high > low else 0.0
     return min(max(area, 0.0), 1.0)
 
 
@@ -155,9 +172,11 @@ def ellipse_sum(image, xc, yc, a, dxx, dxy, dyy):
     det = dxx * dyy - dxy * dxy
     hx, hy = a * math.sqrt(dyy / det) + 0.5, a * math.sqrt(dxx / det) + 0.5
     total = 0.0
-    for y in range(max(0, math.ceil(yc - hy)), min(ny, math.floor(yc + hy) + 1)):
+    y_first, y_last = span(yc, hy, ny)
+    x_first, x_last = span(xc, hx, nx)
+    for y in range(y_first, y_last):
         dy = y - yc
-        for x in range(max(0, math.ceil(xc - hx)), min(nx, math.floor(xc + hx) + 1)):
+        for x in range(x_first, x_last):
             dx = x - xc
             rho2 = dxx * dx * dx + 2.0 * dxy * dx * dy + dyy * dy * dy
             if a > q and rho2 <= (a - q) * (a - q):

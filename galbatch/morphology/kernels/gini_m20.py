@@ -11,7 +11,6 @@ from galbatch.morphology.kernels.filters import gaussian
 from galbatch.morphology.kernels.geometry import ellipse_sum, metric
 from galbatch.morphology.kernels.jit import kernel
 from galbatch.morphology.kernels.moments import centroid, second_moments
-from galbatch.morphology.kernels.ordering import sorted_part
 from galbatch.morphology.kernels.profile import ANNULUS
 from galbatch.morphology.kernels.segments import brightest, count_set, grow
 
@@ -46,35 +45,40 @@ def gini_segment(image, xc, yc, r_petro_ellip, elongation, theta):
 
 @kernel
 def gini(values):
-    """Gini coefficient of the absolute values (Lotz et al. 2004 eq. 6); NaN for fewer than two or all
-    zero."""
+    """Gini coefficient of the absolutes of sorted values (Lotz et al. 2004 eq. 6); NaN for fewer than two or
+    all zero."""
     n = values.size
     if n <= 1:
         return np.nan
-    v = np.empty(n)
-    for i in range(n):
-        v[i] = abs(values[i])
-    v = sorted_part(v, n)
+    high = 0
+    while high < n and values[high] < 0.0:
+        high += 1
+    low = high - 1
     total = weighted = 0.0
-    for i in range(n):
-        total += v[i]
-        weighted += (2.0 * (i + 1) - n - 1.0) * v[i]
+    for i in range(n):  # outwards from zero, the smaller of the next two
+        if high == n or (low >= 0 and -values[low] < values[high]):
+            v = -values[low]
+            low -= 1
+        else:
+            v = values[high]
+            high += 1
+        total += v
+        weighted += (2.0 * (i + 1) - n - 1.0) * v
     if total == 0.0:
         return np.nan
     return weighted / ((n - 1.0) * total)
 
 
 @kernel
-def m20(image, region, values):
+def m20(image, region, v):
     """log10 of the second moment of the brightest pixels with 20% of the flux, over that of all (eq. 8).
 
-    ``values``: the pixels of ``image`` in ``region``. About the centroid of the region; NaN where undefined.
+    ``v``: the sorted pixels of ``image`` in ``region``. About the centroid of the region; NaN if undefined.
     """
     flux, xc, yc = centroid(image, region)
     if not flux > 0.0:
         return np.nan
     _m, xx, _xy, yy = second_moments(image, region, xc, yc)
-    v = sorted_part(values, values.size)
     threshold, running, found = 0.0, 0.0, False
     for i in range(v.size):
         running += v[i]

@@ -14,12 +14,13 @@ import numpy as np
 from galbatch.morphology.kernels.filters import boxcar, gaussian
 from galbatch.morphology.kernels.jit import kernel
 from galbatch.morphology.kernels.moments import centroid
-from galbatch.morphology.kernels.ordering import sort_with, sorted_part
+from galbatch.morphology.kernels.ordering import sort_with
 from galbatch.morphology.kernels.profile import ETA
-from galbatch.morphology.kernels.segments import brightest, count_set, grow
+from galbatch.morphology.kernels.segments import box_of, brightest, count_set, grow
 
 ZERO_FLUX, ADDED_BRIGHTEST, UNDEFINED, NO_PEAK = 1, 2, 4, 8
 _GRID, _FINEST_GRID, _AROUND = 0.02, 1e-3, 0.05
+_BORDER = 5  # beyond the reach of the Gaussian filter of one pixel
 
 
 @kernel
@@ -33,27 +34,91 @@ def _above(image, threshold):
 
 
 @kernel
-def _level(image, values, q, y0, x0):
-    """(level at quantile q) / (mean of the main clump above it) - eta, and whether that mean is zero."""
-    level = values[int(q * (values.size - 1))]
-    clump = grow(_above(image, level), y0, x0)
-    flux, _x, _y = centroid(image, clump)
-    if flux == 0.0:
-        return 1.0 - ETA, True
-    return level * count_set(clump) / flux - ETA, False
+def _find(parent, i):
+    while parent[i] != i:
+        parent[i] = parent[parent[i]]
+        i = parent[i]
+    return i
 
 
 @kernel
-def _level_root(image, values, y0, x0, f_first):
+def _join_pixel(regions, p, value, nx, ny):
+    """Add pixel p as a region of one and join it to its neighbours; the size of the region it ends in.
+
+    ``regions``: parent of each pixel (-1: not there yet), size and flux of the region under a root, and the
+    number of regions by size.
+    """
+    parent, size, flux, count = regions
+    parent[p], size[p], flux[p] = p, 1, value
+    count[1] += 1
+    root = p
+    y, x = p // nx, p % nx
+    for j in range(max(y - 1, 0), min(y + 2, ny)):
+        for i in range(max(x - 1, 0), min(x + 2, nx)):
+            other = j * nx + i
+            if parent[other] < 0:
+                continue
+            other = _find(parent, other)
+            if other != root:
+                if size[other] > size[root]:
+                    root, other = other, root
+                parent[other] = root
+                count[size[other]] -= 1
+                count[size[root]] -= 1
+                size[root] += size[other]
+                flux[root] += flux[other]
+                count[size[root]] += 1
+    return size[root]
+
+
+@kernel
+def _no_regions(n_pixels):
+    parent = np.empty(n_pixels, np.int64)
+    for p in range(n_pixels):
+        parent[p] = -1
+    return parent, np.empty(n_pixels, np.int64), np.empty(n_pixels), np.zeros(n_pixels + 2, np.int64)
+
+
+@kernel
+def _main_clump(order, value, ny, nx):
+    """(level, flux, size), each (n,): the sorted pixels of the segment, and the region with the brightest of
+    them down to each."""
+    n = order.size
+    level, flux, size = np.empty(n), np.empty(n), np.empty(n, np.int64)
+    regions = _no_regions(ny * nx)
+    waiting = 0
+    for k in range(n):
+        level[n - 1 - k] = value[k]
+        _join_pixel(regions, order[k], value[k], nx, ny)
+        if k == n - 1 or value[k + 1] < value[k]:
+            root = _find(regions[0], order[0])
+            for i in range(n - 1 - k, n - waiting):  # equal pixels share a level
+                flux[i], size[i] = regions[2][root], regions[1][root]
+            waiting = k + 1
+    return level, flux, size
+
+
+@kernel
+def _level(clumps, q):
+    """(level at quantile q) / (mean of the main clump above it) - eta, and whether that mean is zero."""
+    level, flux, size = clumps
+    i = int(q * (level.size - 1))
+    if flux[i] == 0.0:
+        return 1.0 - ETA, True
+    return level[i] * size[i] / flux[i] - ETA, False
+
+
+@kernel
+def _level_root(clumps, f_first):
     """Quantile where ``_level`` changes sign, by Brent's method with a tolerance of one pixel."""
     f_previous, x_previous = f_first, 0.0
-    x, (f, _zero) = 1.0, _level(image, values, 1.0, y0, x0)
+    x, (f, _zero) = 1.0, _level(clumps, 1.0)
     if f_previous == 0.0:
         return x_previous
     if f == 0.0:
         return x
     x_block, f_block, s_previous, s = 0.0, 0.0, 0.0, 0.0
-    delta = 0.5 / values.size
+    delta = 0.5 / clumps[0].size
     for _ in range(100):
         if (f_previous < 0.0) != (f < 0.0):
             x_block, f_block = x_previous, f_previous
@@ -83,22 +148,24 @@ def _level_root(image, values, y0, x0, f_first):
             x += step
         else:
             x += delta if bisect > 0.0 else -delta
-        f, _zero = _level(image, values, x, y0, x0)
+        f, _zero = _level(clumps, x)
     return x
 
 
 @kernel
-def mid_segment(image, values, y0, x0, fallback):
+def mid_segment(image, pixels, y0, x0, fallback):
     """(region, status bits): the main clump down to where new pixels have 0.2 of its mean, slightly smoothed.
 
-    ``values``: the sorted pixels of the segment; (y0, x0) the brightest pixel; ``fallback`` where undefined.
+    ``pixels``: of ``source_light``; (y0, x0) the brightest; ``fallback`` where undefined.
     """
-    f_first, zero = _level(image, values, 0.0, y0, x0)
+    order, value = pixels
+    clumps = _main_clump(order, value, image.shape[0], image.shape[1])
+    f_first, zero = _level(clumps, 0.0)
     status = ZERO_FLUX if zero else 0
     if f_first > 0.0:
         return fallback, status | UNDEFINED
-    q = _level_root(image, values, y0, x0, f_first)
-    clump = grow(_above(image, values[int(q * (values.size - 1))]), y0, x0)
+    q = _level_root(clumps, f_first)
+    clump = grow(_above(image, clumps[0][int(q * (order.size - 1))]), y0, x0)
     ny, nx = image.shape
     light = np.zeros((ny, nx))
     for y in range(ny):
@@ -117,59 +184,23 @@ def mid_segment(image, values, y0, x0, fallback):
 
 
 @kernel
-def _find(parent, i):
-    while parent[i] != i:
-        parent[i] = parent[parent[i]]
-        i = parent[i]
-    return i
-
-
-@kernel
-def _join_pixel(parent, size, count, p, nx, ny):
-    """Add pixel p as a region of one and join it to its neighbours; the size of the region it ends in."""
-    parent[p], size[p] = p, 1
-    count[1] += 1
-    root = p
-    y, x = p // nx, p % nx
-    for j in range(max(y - 1, 0), min(y + 2, ny)):
-        for i in range(max(x - 1, 0), min(x + 2, nx)):
-            other = j * nx + i
-            if parent[other] < 0:
-                continue
-            other = _find(parent, other)
-            if other != root:
-                if size[other] > size[root]:
-                    root, other = other, root
-                parent[other] = root
-                count[size[other]] -= 1
-                count[size[root]] -= 1
-                size[root] += size[other]
-                count[size[root]] += 1
-    return size[root]
-
-
-@kernel
-def _two_largest(image, region, n_levels):
+def _two_largest(region, pixels):
     """(gain, ratio), each (n_levels,): A2^2/A1 and A2/A1 at the i-th of the sorted pixels of the segment as
     the threshold; those of ``region`` are the brightest of them, the others are below every threshold."""
-    ny, nx = image.shape
-    pixels, minus = np.empty(ny * nx, np.int64), np.empty(ny * nx)
-    n = 0
-    for y in range(ny):
-        for x in range(nx):
-            if region[y, x] and image[y, x] > 0.0:
-                pixels[n], minus[n] = y * nx + x, -image[y, x]
-                n += 1
-    sort_with(minus[:n], pixels[:n], 1)
-    parent = np.empty(ny * nx, np.int64)
-    for p in range(ny * nx):
-        parent[p] = -1
-    size = np.zeros(ny * nx, np.int64)
-    count = np.zeros(n + 2, np.int64)  # regions by size
+    ny, nx = region.shape
+    order, level = pixels
+    n_levels, n = order.size, 0
+    inner, value = np.empty(n_levels, np.int64), np.empty(n_levels)
+    for k in range(n_levels):
+        if level[k] > 0.0 and region[order[k] // nx, order[k] % nx]:
+            inner[n], value[n] = order[k], level[k]
+            n += 1
+    regions = _no_regions(ny * nx)
+    count = regions[3]
     gain, ratio = np.zeros(n_levels), np.zeros(n_levels)
     first = second = waiting = 0
     for k in range(n):
-        new = _join_pixel(parent, size, count, pixels[k], nx, ny)
+        new = _join_pixel(regions, inner[k], value[k], nx, ny)
         start = second
         if new > first:
             if count[first] > 0:
@@ -180,23 +211,23 @@ def _two_largest(image, region, n_levels):
         while start > 0 and (count[start] == 0 or (start == first and count[start] < 2)):
             start -= 1
         second = start
-        if k == n - 1 or minus[k + 1] > minus[k]:
-            for level in range(n_levels - 1 - k, n_levels - waiting):  # equal pixels share a threshold
-                gain[level], ratio[level] = second * second / first, second / first
+        if k == n - 1 or value[k + 1] < value[k]:
+            for i in range(n_levels - 1 - k, n_levels - waiting):  # equal pixels share a threshold
+                gain[i], ratio[i] = second * second / first, second / first
             waiting = k + 1
     return gain, ratio
 
 
 @kernel
-def multimode(image, region, n_levels):
+def multimode(region, pixels):
     """A2/A1 at the threshold that maximises A2^2/A1; zero if there is never more than one region.
 
-    ``n_levels``: pixels of the segment. Thresholds are tried at quantiles 0.02 apart (finer where that finds
+    ``pixels``: of ``source_light``. Thresholds are tried at quantiles 0.02 apart (finer where that finds
     no second region), then every one within 0.05 of the best: the highest of all would often be two bright
     pixels.
     """
-    gain, ratio = _two_largest(image, region, n_levels)
-    last = n_levels - 1
+    gain, ratio = _two_largest(region, pixels)
+    last = gain.size - 1
     step = _GRID
     while True:
         best, q = 0.0, 0.0
@@ -244,12 +275,14 @@ def intensity_deviation(image, region):
     to; intensity is the ratio of the second largest sum to the largest, deviation the distance of the peak
     of the largest from the centroid in units of the radius of a circle with the area of the region.
     """
-    ny, nx = image.shape
+    y0, x0, ny, nx = box_of(region, _BORDER)
+    if ny == 0:
+        return 0.0, np.nan, NO_PEAK
     cut = np.zeros((ny, nx))
     for y in range(ny):
         for x in range(nx):
-            if region[y, x]:
-                cut[y, x] = image[y, x]
+            if region[y0 + y, x0 + x]:
+                cut[y, x] = image[y0 + y, x0 + x]
     smooth = gaussian(cut, 1.0, True)
     link = _uphill(smooth)
     sums = np.zeros(ny * nx)
@@ -269,10 +302,10 @@ def intensity_deviation(image, region):
             first, second, peak = sums[p], first, p
         elif sums[p] > second:
             second = sums[p]
-    flux, xc, yc = centroid(cut, region)
+    flux, xc, yc = centroid(image, region)
     if peak < 0 or not flux > 0.0:
         return 0.0, np.nan, NO_PEAK
-    distance = math.sqrt((peak % nx - xc) ** 2 + (peak // nx - yc) ** 2)
+    distance = math.sqrt((x0 + peak % nx - xc) ** 2 + (y0 + peak // nx - yc) ** 2)
     return second / first, math.sqrt(math.pi / count_set(region)) * distance, 0
 
 
@@ -290,17 +323,24 @@ def segment_overlap(one, two):
 
 
 @kernel
-def source_values(image, where):
-    """(non-negative source image, its sorted pixels, row and column of the brightest)."""
+def source_light(image, where):
+    """(non-negative source image, (flat indices, values) of its pixels from the brightest on, row and column
+    of the brightest)."""
     ny, nx = image.shape
     out = np.zeros((ny, nx))
-    values = np.empty(count_set(where))
+    order = np.empty(count_set(where), np.int64)
+    value = np.empty(order.size)
     k = 0
     for y in range(ny):
         for x in range(nx):
             if where[y, x]:
                 out[y, x] = max(image[y, x], 0.0)
-                values[k] = out[y, x]
+                order[k], value[k] = y * nx + x, -out[y, x]
                 k += 1
     y0, x0 = brightest(out)
-    return out, sorted_part(values, k), y0, x0
+    sort_with(value, order, 1)
+    for k in range(order.size):
+        value[k] = -value[k]
+        if order[k] == y0 * nx + x0:  # the first of several that are as bright
+            order[k], order[0] = order[0], order[k]
+    return out, (order, value), y0, x0

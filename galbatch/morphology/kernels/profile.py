@@ -2,8 +2,8 @@
 
 ``Rings`` are the pixels sorted into bins of elliptical radius ``rho`` (see ``geometry``) with running sums of
 flux and area, so that one aperture costs its edge pixels only. A tuple of arrays:
-(start, flux_below, area_below, dx, dy, rho, flux, good), and the geometry (dxx, dxy, dyy, reach, elongation,
-step).
+(start, flux_below, area_below, place, image, good), a place being y * 65536 + x, and the geometry
+(dxx, dxy, dyy, reach, elongation, step, xc, yc).
 
 Petrosian radius: where the mean flux in an annulus one pixel wide is 0.2 of the mean inside
 (Petrosian 1976; Lotz et al. 2004 eq. 4). The coarse scan of 100 radii followed by root finding, the absolute
@@ -31,57 +31,54 @@ PETRO_OK, PETRO_ZERO, PETRO_SMALL, PETRO_LARGE = 0, 1, 2, 4
 
 
 @kernel
+def _rho(dx, dy, dxx, dxy, dyy):
+    return math.sqrt(dxx * dx * dx + 2.0 * dxy * dx * dy + dyy * dy * dy)
+
+
+@kernel
 def build_rings(image, good, xc, yc, elongation, theta):
     """Sort the pixels of ``image`` (masked pixels zero; ``good`` 1 or 0 a pixel) into rings about the
     centre."""
     ny, nx = image.shape
     dxx, dxy, dyy = metric(elongation, theta)
-    n = nx * ny
-    rho_all = np.empty(n)
-    bin_all = np.empty(n, np.int32)
     largest = 0.0
-    for y in range(ny):
-        dy = y - yc
-        for x in range(nx):
-            dx = x - xc
-            rho = math.sqrt(dxx * dx * dx + 2.0 * dxy * dx * dy + dyy * dy * dy)
-            rho_all[y * nx + x] = rho
-            largest = max(largest, rho)
+    for corner in range(4):  # rho is convex: largest in a corner
+        x, y = corner % 2 * (nx - 1), corner // 2 * (ny - 1)
+        largest = max(largest, _rho(x - xc, y - yc, dxx, dxy, dyy))
     step = max(_STEP, largest / _MAX_BINS)
     top = int(largest / step)
-    for i in range(n):
-        bin_all[i] = np.int32(rho_all[i] / step)
-    start = np.zeros(top + 2, np.int64)
-    for i in range(n):
-        start[bin_all[i] + 1] += 1
+    ring = np.empty((ny, nx), np.int32)
+    start, end = np.zeros(top + 2, np.int64), np.zeros(top + 2, np.int64)
+    flux_below, area_below = np.zeros(top + 2), np.zeros(top + 2)
+    for y in range(ny):
+        row, dy = ring[y], y - yc
+        for x in range(nx):
+            row[x] = np.int32(_rho(x - xc, dy, dxx, dxy, dyy) / step)
+        for x in range(nx):
+            k = row[x] + 1
+            start[k] += 1
+            flux_below[k] += image[y, x]
+            area_below[k] += good[y, x]
     for k in range(top + 1):
         start[k + 1] += start[k]
-    place = np.empty(top + 2, np.int64)
-    for k in range(top + 2):
-        place[k] = start[k]
-    px, py, rho_s, flux, ok = np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n)
+        flux_below[k + 1] += flux_below[k]
+        area_below[k + 1] += area_below[k]
+        end[k] = start[k]
+    place = np.empty(ny * nx, np.int32)
     for y in range(ny):
         for x in range(nx):
-            i = y * nx + x
-            j = place[bin_all[i]]
-            place[bin_all[i]] += 1
-            px[j], py[j], rho_s[j], flux[j], ok[j] = x - xc, y - yc, rho_all[i], image[y, x], good[y, x]
-    flux_below, area_below = np.zeros(top + 2), np.zeros(top + 2)
-    for k in range(top + 1):
-        f = a = 0.0
-        for j in range(start[k], start[k + 1]):
-            f += flux[j]
-            a += ok[j]
-        flux_below[k + 1], area_below[k + 1] = flux_below[k] + f, area_below[k] + a
-    shape = (dxx, dxy, dyy, reach(dxx, dxy, dyy), elongation, step)
-    return (start, flux_below, area_below, px, py, rho_s, flux, ok), shape
+            k = ring[y, x]
+            place[end[k]] = np.int32((y << 16) | x)
+            end[k] += 1
+    shape = (dxx, dxy, dyy, reach(dxx, dxy, dyy), elongation, step, xc, yc)
+    return (start, flux_below, area_below, place, image, good), shape
 
 
 @kernel
 def inside(rings, shape, a):
     """(flux, unmasked area on the image) inside the ellipse of semi-major axis ``a``."""
-    start, flux_below, area_below, px, py, rho_s, flux, ok = rings
-    dxx, dxy, dyy, q, _, step = shape
+    start, flux_below, area_below, place, image, good = rings
+    dxx, dxy, dyy, q, _, step, xc, yc = shape
     if a <= 0.0:
         return 0.0, 0.0
     circle = dxx == 1.0 and dxy == 0.0 and dyy == 1.0 and a >= FINE
@@ -90,17 +87,19 @@ def inside(rings, shape, a):
     high = min(int((a + q) / step) + 1, last)
     total, area = flux_below[low], area_below[low]
     for j in range(start[low], start[high]):
-        r = rho_s[j]
+        y, x = place[j] >> 16, place[j] & 65535
+        dx, dy = x - xc, y - yc
+        r = _rho(dx, dy, dxx, dxy, dyy)
         if r + q <= a:
-            total += flux[j]
-            area += ok[j]
+            total += image[y, x]
+            area += good[y, x]
         elif r - q < a:
             if circle:
-                w = disc_edge(px[j], py[j], r, a)
+                w = disc_edge(dx, dy, r, a)
             else:
-                w = edge_overlap(px[j], py[j], r, q, a, dxx, dxy, dyy)
-            total += w * flux[j]
-            area += w * ok[j]
+                w = edge_overlap(dx, dy, r, q, a, dxx, dxy, dyy)
+            total += w * image[y, x]
+            area += w * good[y, x]
     return total, area
 
 

@@ -54,3 +54,19 @@ def brightest(image):
                 best = image[y, x]
                 by, bx = y, x
     return by, bx
+
+
+@kernel
+def box_of(region, border):
+    """(y, x, height, width) of the smallest box around ``region`` with a ``border``, cut at the image; sizes
+    0 if it is empty."""
+    ny, nx = region.shape
+    y0, y1, x0, x1 = ny, 0, nx, 0
+    for y in range(ny):
+        for x in range(nx):
+            if region[y, x]:
+                y0, y1, x0, x1 = min(y0, y), max(y1, y + 1), min(x0, x), max(x1, x + 1)
+    if y1 == 0:
+        return 0, 0, 0, 0
+    y0, x0 = max(y0 - border, 0), max(x0 - border, 0)
+    return y0, x0, min(y1 + border, ny) - y0, min(x1 + border, nx) - x0

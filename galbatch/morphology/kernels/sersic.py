@@ -1,7 +1,8 @@
 """Bounded least squares fit of a Sersic profile (Levenberg-Marquardt, analytic derivatives).
 
 The model of draws is convolved with the Gaussian target PSF, so that the parameters are those of the galaxy
-before any PSF; without a PSF the model is sampled at pixel centres, as by statmorph. Bounds: 0.01 < n < 20,
+before any PSF; without a PSF the model is sampled at pixel centres, as by statmorph. Far from the centre
+pixels are fitted in blocks. Bounds: 0.01 < n < 20,
 0.05 pixel < r_c < 4 stamps, e < 0.98, centre inside the stamp.
 """
 
@@ -14,12 +15,14 @@ import numpy as np
 from galbatch.morphology.flags import MorphFlag
 from galbatch.morphology.kernels.filters import blur_columns, blur_rows, gaussian_weights
 from galbatch.morphology.kernels.jit import kernel, sum_kernel
+from galbatch.morphology.kernels.sersic_blocks import block_models, make_blocks, window_of
 from galbatch.morphology.kernels.sersic_model import N_HIGH, N_LOW, N_PARAMETERS, model_images
 
 N_RESULTS = 10
 MAX_STEPS = 60
 TOLERANCE = 1e-5
 DIVIDE = 5  # points a side of the central pixels where there is a PSF
+_NEAR = 0.1
 _E_HIGH = 0.98
 _R_LOW = 0.05
 F_START, F_FEW = int(MorphFlag.SERSIC_START), int(MorphFlag.SERSIC_FEW_PIXELS)
@@ -35,28 +38,32 @@ def _product(one, two):
 
 
 @kernel
-def normal_equations(images, data, weight, normal, gradient):
-    """Fill the lower triangle of ``normal`` (7, 7) and ``gradient`` (7,); returns chi2. Overwrites
-    ``images``."""
+def clear(normal, gradient):
     for a in range(7):
         gradient[a] = 0.0
         for b in range(7):
             normal[a, b] = 0.0
-    chi2 = 0.0
-    for y in range(data.shape[0]):
-        rows, w = images[y], weight[y]
-        for x in range(w.size):
-            rows[0, x] = data[y, x] - rows[0, x]
-        for m in range(8):
-            row = rows[m]
-            for x in range(w.size):
-                row[x] *= w[x]
-        chi2 += _product(rows[0], rows[0])
-        for a in range(7):
-            gradient[a] += _product(rows[a + 1], rows[0])
-            for b in range(a + 1):
-                normal[a, b] += _product(rows[a + 1], rows[b + 1])
-    return chi2
+
+
+@kernel
+def add_row(rows, first, data, weight, normal, gradient):
+    """Add a row of points to the lower triangle of ``normal`` (7, 7) and to ``gradient`` (7,); returns their
+    chi2.
+
+    ``rows`` (8, m): model and derivatives; from column ``first`` on they are overwritten.
+    """
+    last = first + weight.size
+    residual = rows[0, first:last]
+    for x in range(weight.size):
+        residual[x] = (data[x] - residual[x]) * weight[x]
+    for a in range(7):
+        row = rows[a + 1, first:last]
+        for x in range(weight.size):
+            row[x] *= weight[x]
+        gradient[a] += _product(row, residual)
+        for b in range(a + 1):
+            normal[a, b] += _product(row, rows[b + 1, first:last])
+    return _product(residual, residual)
 
 
 @kernel
@@ -125,6 +132,18 @@ def propose(p, normal, gradient, damping, trial):
 
 
 @kernel
+def _expected_gain(p, trial, normal, gradient):
+    """How much less chi2 is at ``trial`` than at ``p`` if the model is linear between them."""
+    gain = 0.0
+    for a in range(N_PARAMETERS):
+        d = trial[a] - p[a]
+        gain += d * (2.0 * gradient[a] - d * normal[a, a])
+        for b in range(a):
+            gain -= 2.0 * d * normal[a, b] * (trial[b] - p[b])
+    return gain
+
+
+@kernel
 def noise_is_known(sigma):
     """Whether any pixel of the noise map is finite."""
     for y in range(sigma.shape[0]):
@@ -182,32 +201,47 @@ def report(p, chi2, n_pixels, known, out):
 
 
 @kernel
-def _evaluate(p, psf_sigma, images):
-    model_images(p, images, DIVIDE if psf_sigma > 0.0 else 1)
+def _evaluate(p, psf_sigma, origin, images, place, block_images):
+    """Fill ``images`` (H, 8, W) of the pixels from ``origin`` (y, x) on and those of the blocks."""
+    model_images(p, origin[0], origin[1], images, DIVIDE if psf_sigma > 0.0 else 1)
     if psf_sigma > 0.0:
         ny, m, nx = images.shape
         weight = gaussian_weights(psf_sigma)
         blurred = blur_columns(images.reshape(ny, m * nx), weight, False)
         blur_rows(blurred.reshape(ny * m, nx), weight, False, images.reshape(ny * m, nx))
+    block_models(p, psf_sigma, place, block_images)
 
 
 @kernel
-def _scale_to(images, data, weight):
-    """Multiply a model of unit amplitude, with its derivatives, by the amplitude that fits best; returns
-    it."""
+def _normal_equations(image, weight, window, origin, images, blocks, block_images, normal, gradient):
+    """Fill ``normal`` and ``gradient`` from evaluated models, which are overwritten; returns chi2."""
+    clear(normal, gradient)
+    _place, data, root, chi2 = blocks
+    y0, y1, x0, x1 = window
+    for y in range(y0, y1):
+        chi2 += add_row(images[y - origin[0]], x0 - origin[1], image[y, x0:x1], weight[y, x0:x1], normal,
+                        gradient)
+    for kind in range(3):
+        chi2 += add_row(block_images[kind], 0, data[kind], root[kind], normal, gradient)
+    return chi2
+
+
+@kernel
+def _best_amplitude(image, weight, window, origin, images, blocks, block_images):
+    """The amplitude of an evaluated model of unit amplitude that fits best; 1 where there is none."""
     product = square = 0.0
-    for y in range(data.shape[0]):
-        for x in range(data.shape[1]):
-            m, w2 = images[y, 0, x], weight[y, x] * weight[y, x]
-            product += w2 * m * data[y, x]
-            square += w2 * m * m
-    amplitude = product / square if square > 0.0 and product != 0.0 else 1.0
-    for y in range(images.shape[0]):
-        for m in range(images.shape[1]):
-            if m != 1:
-                for x in range(images.shape[2]):
-                    images[y, m, x] *= amplitude
-    return amplitude
+    y0, y1, x0, x1 = window
+    for y in range(y0, y1):
+        for x in range(x0, x1):
+            m, w = images[y - origin[0], 0, x - origin[1]], weight[y, x] * weight[y, x]
+            product += w * m * image[y, x]
+            square += w * m * m
+    _place, data, root, _scatter = blocks
+    for i in range(root.shape[1]):
+        m, w = block_images[0, 0, i], root[0, i] * root[0, i]
+        product += w * m * data[0, i]
+        square += w * m * m
+    return product / square if square > 0.0 and product != 0.0 else 1.0
 
 
 @kernel
@@ -219,24 +253,35 @@ def fit(image, good, sigma, psf_sigma, x, y, r_half, ellipticity, theta, concent
     if n_pixels <= N_PARAMETERS:
         return F_FEW
     flags = F_START if not r_half >= 0.5 else 0
+    (y0, y1), (x0, x1) = window_of(y, ny), window_of(x, nx)
+    window, blocks = (y0, y1, x0, x1), make_blocks(image, weight, (y0, y1, x0, x1), (y, x))
+    border = gaussian_weights(psf_sigma).size - 1 if psf_sigma > 0.0 else 0
+    origin = (max(0, y0 - border), max(0, x0 - border))
+    images = np.empty((min(ny, y1 + border) - origin[0], 8, min(nx, x1 + border) - origin[1]))
+    block_images = np.empty((3, 8, blocks[0].shape[1]))
     p, trial = np.empty(N_PARAMETERS), np.empty(N_PARAMETERS)
-    start_point(x, y, r_half, ellipticity, theta, concentration, p)
-    images = np.empty((ny, 8, nx))
     normal, gradient = np.empty((7, 7)), np.empty(7)
     normal2, gradient2 = np.empty((7, 7)), np.empty(7)
-    _evaluate(p, psf_sigma, images)
-    p[0] = _scale_to(images, image, weight)
+    start_point(x, y, r_half, ellipticity, theta, concentration, p)
+    _evaluate(p, psf_sigma, origin, images, blocks[0], block_images)
+    p[0] = _best_amplitude(image, weight, window, origin, images, blocks, block_images)
     if p[0] < 0.0:
         flags |= F_START
-    chi2 = normal_equations(images, image, weight, normal, gradient)
+    _evaluate(p, psf_sigma, origin, images, blocks[0], block_images)
+    chi2 = _normal_equations(image, weight, window, origin, images, blocks, block_images, normal, gradient)
     damping, converged, hits = 1e-3, False, 0
     for _ in range(MAX_STEPS):
         if not propose(p, normal, gradient, damping, trial):
             damping *= 10.0
             continue
         hit = limit(trial, ny, nx)
-        _evaluate(trial, psf_sigma, images)
-        chi2_trial = normal_equations(images, image, weight, normal2, gradient2)
+        expected = _expected_gain(p, trial, normal, gradient)
+        if hit == 0 and 0.0 <= expected < _NEAR * TOLERANCE * chi2:  # so near that the step needs no proof
+            p, chi2, hits, converged = trial, chi2 - expected, 0, True
+            break
+        _evaluate(trial, psf_sigma, origin, images, blocks[0], block_images)
+        chi2_trial = _normal_equations(image, weight, window, origin, images, blocks, block_images, normal2,
+                                       gradient2)
         if chi2_trial <= chi2:
             gain = (chi2 - chi2_trial) / max(chi2, 1e-300)
             hits, chi2 = hit, chi2_trial

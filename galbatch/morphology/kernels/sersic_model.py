@@ -84,8 +84,8 @@ def _exp(x):
 
 
 @kernel
-def _constants(p):
-    """What all pixels share: see ``_row``."""
+def constants(p):
+    """What all points share: see ``model_points``."""
     n = math.exp(p[2])
     b, db = scale_b(p[2])
     e = math.sqrt(p[5] * p[5] + p[6] * p[6])
@@ -99,16 +99,16 @@ def _constants(p):
 
 
 @kernel(fastmath={"contract"})
-def _row(p, const, dy, x_first, x_step, images):
-    """Model and its seven derivatives at the points (x_first + i x_step - x, dy): ``images`` (8, m), C order,
-    is overwritten."""
+def model_points(p, const, x, y, images):
+    """Model and its seven derivatives at the points ``x`` (m,), ``y`` (m,): ``images`` (8, m), C order, is
+    overwritten."""
     n, b, db, c2, s2, c, k, dc, dk = const
     amplitude, e1, e2 = p[0], p[5], p[6]
-    xc, inv_n = p[3], 1.0 / n
+    xc, yc, inv_n = p[3], p[4], 1.0 / n
     f, f1, f2, f3 = images[0], images[1], images[2], images[3]
     f4, f5, f6, f7 = images[4], images[5], images[6], images[7]
     for i in range(f.size):
-        dx = x_first + i * x_step - xc
+        dx, dy = x[i] - xc, y[i] - yc
         r2, d2, xy = dx * dx + dy * dy, dx * dx - dy * dy, 2.0 * dx * dy
         tilt = e1 * d2 + e2 * xy
         q = c * r2 + k * tilt
@@ -130,23 +130,30 @@ def _row(p, const, dy, x_first, x_step, images):
 
 
 @kernel
-def model_images(p, images, divide):
-    """Fill ``images`` (H, 8, W) with the rows of the model and its derivatives; pixels within 2.5 of the
-    centre are averaged over ``divide`` x ``divide`` points (1: pixel centres only)."""
+def model_images(p, y0, x0, images, divide):
+    """Fill ``images`` (H, 8, W) with the rows of the model and its derivatives from pixel (y0, x0) on; pixels
+    within 2.5 of the centre are averaged over ``divide`` x ``divide`` points (1: pixel centres only)."""
     ny, _, nx = images.shape
-    const = _constants(p)
-    for y in range(ny):
-        _row(p, const, y - p[4], 0.0, 1.0, images[y])
+    const = constants(p)
+    x, y = np.empty(nx), np.empty(nx)
+    for i in range(nx):
+        x[i] = x0 + i
+    for j in range(ny):
+        for i in range(nx):
+            y[i] = y0 + j
+        model_points(p, const, x, y, images[j])
     if divide <= 1:
         return
-    fine = np.empty((8, divide))
-    for y in range(max(0, math.ceil(p[4] - 2.5)), min(ny, math.floor(p[4] + 2.5) + 1)):
-        for x in range(max(0, math.ceil(p[3] - 2.5)), min(nx, math.floor(p[3] + 2.5) + 1)):
+    fine = np.empty((8, divide * divide))
+    x, y = np.empty(divide * divide), np.empty(divide * divide)
+    for j in range(max(0, math.ceil(p[4] - 2.5) - y0), min(ny, math.floor(p[4] + 2.5) + 1 - y0)):
+        for i in range(max(0, math.ceil(p[3] - 2.5) - x0), min(nx, math.floor(p[3] + 2.5) + 1 - x0)):
+            for k in range(divide * divide):
+                x[k] = x0 + i - 0.5 + (k % divide + 0.5) / divide
+                y[k] = y0 + j - 0.5 + (k // divide + 0.5) / divide
+            model_points(p, const, x, y, fine)
             for m in range(8):
-                images[y, m, x] = 0.0
-            for j in range(divide):
-                dy = y - 0.5 + (j + 0.5) / divide - p[4]
-                _row(p, const, dy, x - 0.5 + 0.5 / divide, 1.0 / divide, fine)
-                for m in range(8):
-                    for i in range(divide):
-                        images[y, m, x] += fine[m, i] / (divide * divide)
+                total = 0.0
+                for k in range(divide * divide):
+                    total += fine[m, k]
+                images[j, m, i] = total / (divide * divide)

@@ -44,7 +44,7 @@ def propose_models(which, p, trial, normal, gradient, damping, images):
         else:
             _assign(trial[i], p[i])
         sersic.limit(trial[i], images.shape[1], images.shape[3])
-        model_images(trial[i], images[j], sersic.DIVIDE)
+        model_images(trial[i], 0, 0, images[j], sersic.DIVIDE)
 
 
 @entry
@@ -53,7 +53,10 @@ def assess_models(which, images, data, weight, p, trial, normal, gradient, chi2,
     matrix, vector = np.empty((7, 7)), np.empty(7)
     for j in range(which.size):
         i = which[j]
-        new = sersic.normal_equations(images[j], data[i], weight[i], matrix, vector)
+        sersic.clear(matrix, vector)
+        new = 0.0
+        for y in range(images.shape[1]):
+            new += sersic.add_row(images[j, y], 0, data[i, y], weight[i, y], matrix, vector)
         if not math.isfinite(damping[i]):
             _keep(normal[i], gradient[i], p[i], matrix, vector, trial[i])
             chi2[i], damping[i] = new, 1e-3
@@ -66,16 +69,3 @@ def assess_models(which, images, data, weight, p, trial, normal, gradient, chi2,
         else:
             damping[i] *= 8.0
             status[i] = 1 if damping[i] > 1e10 else 0
-
-
-@entry
-def fit_weights(images, seg, seg_of, bad, bad_of, sigma, sigma_of, weight):
-    """Fill ``weight`` (n, H, W) as in the fit of one image; NaN pixels get none."""
-    for i in range(len(images)):
-        good = np.zeros(images.shape[1:])
-        for y in range(images.shape[1]):
-            for x in range(images.shape[2]):
-                s = seg[seg_of[i], y, x]
-                if math.isfinite(images[i, y, x]) and not bad[bad_of[i], y, x] and (s == 0 or s == 1):
-                    good[y, x] = 1.0
-        sersic.weights(images[i], good, sigma[sigma_of[i]], weight[i])

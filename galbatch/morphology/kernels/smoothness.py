@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from galbatch.morphology.kernels.filters import boxcar
-from galbatch.morphology.kernels.geometry import overlap
+from galbatch.morphology.kernels.geometry import disc_overlap, span
 from galbatch.morphology.kernels.jit import kernel
 
 
@@ -19,11 +19,13 @@ def smoothness(image, xc, yc, r_petro, sky_smoothness):
     smooth = boxcar(image, int(r_in))
     ny, nx = image.shape
     flux = clumps = 0.0
-    for y in range(ny):
-        for x in range(nx):
-            w = overlap(x - xc, y - yc, r_out, 1.0, 0.0, 1.0)
+    y_first, y_last = span(yc, r_out + 0.5, ny)
+    x_first, x_last = span(xc, r_out + 0.5, nx)
+    for y in range(y_first, y_last):
+        for x in range(x_first, x_last):
+            w = disc_overlap(x - xc, y - yc, r_out)
             if w > 0.0:
-                w -= overlap(x - xc, y - yc, r_in, 1.0, 0.0, 1.0)
+                w -= disc_overlap(x - xc, y - yc, r_in)
                 flux += w * image[y, x]
                 clumps += w * max(image[y, x] - smooth[y, x], 0.0)
     if flux <= 0.0:

@@ -15,6 +15,7 @@ from galbatch.morphology.kernels import gini_m20 as gm
 from galbatch.morphology.kernels import mid, profile, shape, sky
 from galbatch.morphology.kernels.filters import mask_outliers
 from galbatch.morphology.kernels.jit import kernel
+from galbatch.morphology.kernels.ordering import sorted_part
 from galbatch.morphology.kernels.segments import count_set
 from galbatch.morphology.kernels.sersic import noise_is_known
 from galbatch.morphology.quantities import GROUPS, QUANTITIES
@@ -201,6 +202,7 @@ def gini_group(image, good, sigma, xc, yc, a, elongation, theta, out):
             if region[y, x]:
                 values[k] = image[y, x]
                 k += 1
+    values = sorted_part(values, k)
     g, m = gm.gini(values), gm.m20(image, region, values)
     out[I_GINI], out[I_GINI + 1] = g, m
     out[I_GINI + 2], out[I_GINI + 3] = -0.693 * m + 4.95 * g - 3.96, 0.139 * m + 0.990 * g - 0.327
@@ -217,14 +219,14 @@ def gini_group(image, good, sigma, xc, yc, a, elongation, theta, out):
 @kernel
 def mid_group(image, source, gini_region, out):
     """Multimode, intensity, deviation. Returns flag bits."""
-    light, values, y0, x0 = mid.source_values(image, source)
-    region, status = mid.mid_segment(light, values, y0, x0, gini_region)
+    light, pixels, y0, x0 = mid.source_light(image, source)
+    region, status = mid.mid_segment(light, pixels, y0, x0, gini_region)
     flags = 0
     if status & (mid.ZERO_FLUX | mid.ADDED_BRIGHTEST):
         flags |= F_MID
     if status & mid.UNDEFINED:
         flags |= F_MID_IS_GINI
-    out[I_M] = mid.multimode(light, region, values.size)
+    out[I_M] = mid.multimode(region, pixels)
     out[I_M + 1], out[I_M + 2], status = mid.intensity_deviation(light, region)
     if status:
         flags |= F_DEVIATION
