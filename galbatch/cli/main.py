@@ -142,8 +142,8 @@ def _report(error: BaseException, with_traceback: bool) -> int:
         return BAD_INPUT
     if isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt):
         _complain(
-            "interrupted. A run that had started keeps all finished batches: "
-            "'galbatch resume RUN' goes on from there."
+            "interrupted. The same command goes on where it can ('train', 'simulate', 'fetch-tng'), "
+            "'galbatch resume RUN' with a run that had begun."
         )
         return STOPPED
     if isinstance(error, click.exceptions.Abort):

@@ -1,9 +1,9 @@
 """The command group: help, laziness, exit codes, messages, completion."""
 
+import os
 import re
 import subprocess
 import sys
-import time
 import warnings
 from pathlib import Path
 
@@ -46,9 +46,10 @@ def test_every_command_module_is_listed():
 def test_help_is_fast():
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = os.times()
         done = run_python("-m", "galbatch", "--help")
-        seconds.append(time.perf_counter() - start)
+        end = os.times()  # CPU: a busy machine takes longer by the clock
+        seconds.append(end.children_user + end.children_system - start.children_user - start.children_system)
         assert done.returncode == 0
     assert all(name in done.stdout for name in cli_main.COMMANDS)
     assert min(seconds) < 0.5
