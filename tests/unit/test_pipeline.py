@@ -84,7 +84,7 @@ def calls(monkeypatch):
             2.0,
         )
 
-    def measure(columns, stamps, done, samples, oversample, fwhm, threads, draw_columns=False):
+    def measure(columns, stamps, done, samples, oversample, fwhm, threads, draw_columns, calibration):
         columns[f"gini_p50_{stamps.band}"][done] = samples.mean((1, 2, 3))
         return np.zeros(len(done), np.int64)
 
