@@ -156,17 +156,13 @@ def calibrate_model(path: Path | None, galaxies: int, draws: int, mode: str, out
     Simulated galaxies that neither training nor `galbatch validate` uses are observed and sampled; runs with
     this model and mode then have calibrated percentiles beside those of the draws.
     """
-    from rich.progress import Progress
-
+    from galbatch.cli.progress import counted
     from galbatch.prior.model import CALIBRATION, SHIPPED, load_prior
     from galbatch.validate.calibrate import calibrate, write_calibration
 
     prior = load_prior(path)
-    with Progress(transient=True) as bar:
-        task = bar.add_task("sampling", total=galaxies)
-        table = calibrate(
-            prior, galaxies, draws, mode, lambda done, total: bar.update(task, completed=done, total=total)
-        )
+    with counted(galaxies, "galaxies") as more:
+        table = calibrate(prior, galaxies, draws, mode, lambda done, total: more())
     for name, numbers in table["quantities"].items():
         drawn, fitted = (
             "{:5.1f} +- {:.1f}%".format(*(100 * v for v in numbers[k]))

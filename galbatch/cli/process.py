@@ -83,7 +83,7 @@ def execution_options(function):
     type=click.Choice(["fast", "default", "accurate"]),
     default="default",
     show_default=True,
-    help="About 18, 30 or 42 network evaluations a draw.",
+    help="About 20, 30 or 43 network evaluations a draw.",
 )
 @click.option(
     "--oversample",
