@@ -6,13 +6,12 @@ from pathlib import Path
 
 import click
 
+from galbatch.cli.process import MODEL
 from galbatch.cli.progress import wide_console
 
 
 @click.command()
-@click.option(
-    "--model", type=click.Path(path_type=Path), help="Model folder; the shipped prior when left out."
-)
+@MODEL
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--backend", "backends", multiple=True, help="Backends of the network to compare; all when left out."

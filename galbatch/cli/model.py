@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from galbatch.cli.process import MODE
+
 FOLDER = click.argument("path", required=False, type=click.Path(file_okay=False, path_type=Path))
 
 
@@ -138,13 +140,7 @@ def evaluate(
     "--galaxies", "-n", default=384, show_default=True, type=click.IntRange(64), help="Simulated galaxies."
 )
 @click.option("--draws", default=16, show_default=True, type=click.IntRange(8), help="Draws of each.")
-@click.option(
-    "--mode",
-    type=click.Choice(["fast", "default", "accurate"]),
-    default="default",
-    show_default=True,
-    help="Sampler mode.",
-)
+@MODE
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),

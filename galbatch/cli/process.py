@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-# options of ``check`` too
+# options that other commands have too
 SURVEY = click.option(
     "--survey",
     metavar="S.toml",
@@ -17,6 +17,14 @@ BANDS = click.option("--bands", metavar="A,B", help="Use only these bands of the
 DRAWS = click.option("--draws", type=int, default=16, show_default=True, help="Posterior draws a source.")
 MODEL = click.option(
     "--model", metavar="PATH", type=click.Path(), help="Model folder  [default: the shipped model]."
+)
+
+MODE = click.option(
+    "--mode",
+    type=click.Choice(["fast", "default", "accurate"]),
+    default="default",
+    show_default=True,
+    help="About 20, 30 or 43 network evaluations a draw.",
 )
 
 
@@ -78,13 +86,7 @@ def execution_options(function):
 )
 @BANDS
 @DRAWS
-@click.option(
-    "--mode",
-    type=click.Choice(["fast", "default", "accurate"]),
-    default="default",
-    show_default=True,
-    help="About 20, 30 or 43 network evaluations a draw.",
-)
+@MODE
 @click.option(
     "--oversample",
     type=int,

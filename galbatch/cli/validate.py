@@ -6,22 +6,15 @@ from pathlib import Path
 
 import click
 
+from galbatch.cli.process import MODE, MODEL
 from galbatch.cli.progress import counted, wide_console
 
 
 @click.command()
-@click.option(
-    "--model", type=click.Path(path_type=Path), help="Model folder; the shipped prior when left out."
-)
+@MODEL
 @click.option("--galaxies", "-n", default=256, show_default=True, help="Held-out galaxies.")
 @click.option("--draws", default=15, show_default=True, help="Posterior draws of each.")
-@click.option(
-    "--mode",
-    type=click.Choice(["fast", "default", "accurate"]),
-    default="default",
-    show_default=True,
-    help="Sampler mode.",
-)
+@MODE
 @click.option("--correlated", is_flag=True, help="Drizzle-like correlated noise instead of white.")
 @click.option("--seed", default=0, show_default=True, help="Seed of all random numbers.")
 @click.option(

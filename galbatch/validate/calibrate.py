@@ -20,8 +20,7 @@ from galbatch.morphology.calibration import (
     median_and_factors,
     scaled,
 )
-from galbatch.sampler import sample_posterior
-from galbatch.validate.mock import MockSet, make_mocks, one_mock
+from galbatch.validate.mock import MockSet, make_mocks, sample_mocks
 
 SEED = 3_000_000
 FOLDS = 8
@@ -29,18 +28,10 @@ FOLDS = 8
 
 def measure_mocks(prior, mocks: MockSet, draws: int, mode: str, seed: int = 0, progress=None):
     """(columns of ``summarise``, truth): dict of (n,), structured (n,)."""
-    n, tables, observed = len(mocks.image), [], []
-    for i in range(n):
-        obs = one_mock(mocks.obs, i)
-        posterior = sample_posterior(prior, obs, draws=draws, mode=mode, seed=seed, source_ids=[i])
-        samples = posterior.samples[:, :, 0]
-        table, of_stamp = measure_with_truth(samples, mocks.image[i : i + 1], obs)
-        tables.append(table)
-        observed.append(of_stamp)
-        if progress:
-            progress(i + 1, n)
-    table = np.concatenate(tables)
-    return summarise(table[:, :-1], np.concatenate(observed)), table[:, -1]
+    posteriors = sample_mocks(prior, mocks, draws, mode, seed, progress)
+    samples = np.concatenate([p.samples[:, :, 0] for p in posteriors])
+    table, stamps = measure_with_truth(samples, mocks.image, mocks.obs)
+    return summarise(table[:, :-1], stamps), table[:, -1]
 
 
 def measure_with_truth(samples, image, obs):

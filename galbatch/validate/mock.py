@@ -16,9 +16,10 @@ import torch
 from galbatch.forward import forward_model
 from galbatch.prior.library import Library, SourceImage
 from galbatch.prior.stamps import StampConfig, StampSource
+from galbatch.sampler import sample_posterior
 from galbatch.sampler.prior import prior_field
 from galbatch.simulate.galaxies import simulate_galaxies
-from galbatch.types import Observation
+from galbatch.types import Observation, Posterior
 
 SEED = 2_000_000
 STAMP = 64
@@ -90,8 +91,20 @@ def make_mocks(prior, n: int, seed: int = SEED, correlated: bool = False, sn_ran
     return MockSet(Observation(data, sigma, psf, mask, noise_acf=acf), image, sn, fwhm, _half_light(image))
 
 
-def one_mock(obs: Observation, i: int) -> Observation:
-    """Observation ``i`` of several."""
+def sample_mocks(
+    prior, mocks: MockSet, draws: int, mode: str, seed: int = 0, progress=None
+) -> list[Posterior]:
+    """The posterior of every mock, each by itself. ``progress(done, total)`` is called after each."""
+    parts, n = [], len(mocks.image)
+    for i in range(n):
+        obs = _one(mocks.obs, i)
+        parts.append(sample_posterior(prior, obs, draws=draws, mode=mode, seed=seed, source_ids=[i]))
+        if progress:
+            progress(i + 1, n)
+    return parts
+
+
+def _one(obs: Observation, i: int) -> Observation:
     return Observation(
         obs.data[i : i + 1],
         obs.sigma[i : i + 1],

@@ -13,10 +13,9 @@ import numpy as np
 
 from galbatch.morphology import summarise
 from galbatch.morphology.calibration import calibrated
-from galbatch.sampler import sample_posterior
 from galbatch.types import Posterior
 from galbatch.validate.calibrate import measure_with_truth, share, within
-from galbatch.validate.mock import MockSet, one_mock
+from galbatch.validate.mock import MockSet, sample_mocks
 from galbatch.validate.ranks import LEVELS, coverage, rank_histogram_p, ranks, tarp
 
 SCALARS = ("flux", "r_half", "gini", "m20", "concentration", "asymmetry")
@@ -52,14 +51,8 @@ def run_study(
     prior, mocks: MockSet, draws: int = 15, mode: str = "default", seed: int = 0, progress=None
 ) -> Study:
     """Sample and test. ``progress(done, total)`` is called after each galaxy."""
-    n = len(mocks.image)
-    parts, start = [], time.perf_counter()
-    for i in range(n):
-        parts.append(
-            sample_posterior(prior, one_mock(mocks.obs, i), draws=draws, mode=mode, seed=seed, source_ids=[i])
-        )
-        if progress:
-            progress(i + 1, n)
+    start = time.perf_counter()
+    parts = sample_mocks(prior, mocks, draws, mode, seed, progress)
     seconds = time.perf_counter() - start
     samples = np.concatenate([p.samples[:, :, 0] for p in parts])
     study = Study()
