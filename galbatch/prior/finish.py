@@ -11,12 +11,12 @@ import torch
 from galbatch.prior.checkpoint import load_state
 from galbatch.prior.evaluate import fit_sigma_map, response_table
 from galbatch.prior.fit import LIBRARIES, FitConfig, starting_model
+from galbatch.prior.held_out import HeldOutLoss
 from galbatch.prior.library import Library
 from galbatch.prior.model import save_model
 from galbatch.prior.network import Denoiser, NetworkConfig
 from galbatch.prior.spectra import RadialBins, jacobian_trace, prior_spectrum, residual_spectrum
 from galbatch.prior.stamps import StampSource
-from galbatch.prior.training import Validation
 
 RESPONSE_SIGMAS = (0.01, 0.03, 0.1, 0.3, 1.0)
 
@@ -103,7 +103,7 @@ def best_average(config: FitConfig, checkpoint, stamps) -> tuple[float, dict[str
     losses = {}
     for width in config.training.ema:
         model, _ = averaged_model(checkpoint, config.network, width)
-        by_sigma = Validation(stamps)(model.to(memory_format=torch.channels_last))
+        by_sigma = HeldOutLoss(stamps)(model.to(memory_format=torch.channels_last))
         losses[str(width)] = float(np.mean(np.log(list(by_sigma.values()))))
     return float(min(losses, key=losses.get)), losses
 

@@ -20,12 +20,13 @@ import torch.distributed as dist
 from galbatch.errors import ConfigError, ModelError
 from galbatch.prior.card import Card
 from galbatch.prior.checkpoint import writing
+from galbatch.prior.held_out import HeldOutLoss
 from galbatch.prior.library import Library
 from galbatch.prior.model import CARD, SHIPPED, load_weights
 from galbatch.prior.network import NetworkConfig
 from galbatch.prior.sources import DataConfig, build_libraries
 from galbatch.prior.stamps import StampConfig, StampSource
-from galbatch.prior.training import TrainConfig, Trainer, Validation, process_group
+from galbatch.prior.training import TrainConfig, Trainer, process_group
 
 LIBRARIES = ("library-train.npz", "library-held-out.npz")
 
@@ -121,7 +122,7 @@ def fit(
         trainer.load()
     elif config.training.start:
         trainer.start_from(load_weights(*starting_model(config)))
-    validation = Validation(StampSource(held, config.stamps).draw(96, 72, (99,)))
+    validation = HeldOutLoss(StampSource(held, config.stamps).draw(96, 72, (99,)))
     saved, begun = time.monotonic(), trainer.step
     while trainer.progress() < 1 and (stop_after is None or trainer.step - begun < stop_after):
         entry = trainer.train_step()
@@ -155,7 +156,7 @@ def starting_model(config: FitConfig) -> tuple[Path, Card]:
     return folder, card
 
 
-def validate(trainer: Trainer, validation: Validation) -> dict[str, float]:
+def validate(trainer: Trainer, validation: HeldOutLoss) -> dict[str, float]:
     """Held-out loss by noise level of the shorter average."""
     width = str(trainer.config.ema[0])
     own = [p.detach().clone() for p in trainer.params]

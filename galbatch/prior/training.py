@@ -11,7 +11,7 @@ import json
 import math
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -267,31 +267,6 @@ class Trainer:
 def hash_seed(*parts: int) -> int:
     """A 62-bit seed for torch from integers."""
     return int(np.random.default_rng(parts).integers(2**62))
-
-
-@dataclass
-class Validation:
-    """Held-out stamps and noise, the same at every check; loss by noise level."""
-
-    clean: Tensor
-    sigmas: tuple[float, ...] = (0.005, 0.015, 0.05, 0.15, 0.5, 1.5, 5.0)
-    batch: int = 32
-    seed: int = 11
-    history: list[dict] = field(default_factory=list)
-
-    @torch.no_grad()
-    def __call__(self, denoise) -> dict[str, float]:
-        """sigma -> mean square error in units of sigma^2."""
-        generator = torch.Generator().manual_seed(self.seed)
-        noise = torch.randn(self.clean.shape, generator=generator)
-        out = {}
-        for sigma in self.sigmas:
-            error = [
-                (denoise(x + sigma * e, torch.full((len(x),), sigma)) - x).square().mean()
-                for x, e in zip(self.clean.split(self.batch), noise.split(self.batch), strict=True)
-            ]
-            out[f"{sigma:g}"] = float(torch.stack(error).mean()) / sigma**2
-        return out
 
 
 def process_group() -> tuple[int, int, str]:

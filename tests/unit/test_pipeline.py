@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from galbatch import measurement, pipeline
+from galbatch import measurement
+from galbatch.pipeline import Context, batch, sampling
 from galbatch.run.task import process_isolating
 from galbatch.store import PlanBatch, StoreLayout
 from galbatch.types import BandStamps, Failure, Flag, Posterior, StampBatch
@@ -88,8 +89,8 @@ def calls(monkeypatch):
         columns[f"gini_p50_{stamps.band}"][done] = samples.mean((1, 2, 3))
         return np.zeros(len(done), np.int64)
 
-    monkeypatch.setattr(pipeline, "sample_posterior", sample)
-    monkeypatch.setattr(pipeline, "measure_band", measure)
+    monkeypatch.setattr(sampling, "sample_posterior", sample)
+    monkeypatch.setattr(batch, "measure_band", measure)
     return made
 
 
@@ -112,7 +113,7 @@ def rows(*ids):
 
 
 def run(survey, *ids, prior=None, exclude=None):
-    context = pipeline.Context(survey, prior, LAYOUT, "fast", 7)
+    context = Context(survey, prior, LAYOUT, "fast", 7)
     return context, process_isolating(context, rows(*ids), exclude or {})
 
 
@@ -138,9 +139,9 @@ def test_arrays_and_columns_are_in_their_places(calls):
 
 def test_bands_on_one_grid_keep_their_own_white_noise(calls, monkeypatch):
     """Bands sampled in one call, of which only one has an error floor."""
-    seen, sampled = [], pipeline.sample_posterior
+    seen, sampled = [], sampling.sample_posterior
     record = lambda prior, obs, **options: seen.append(obs) or sampled(prior, obs, **options)  # noqa: E731
-    monkeypatch.setattr(pipeline, "sample_posterior", record)
+    monkeypatch.setattr(sampling, "sample_posterior", record)
 
     def survey(columns):
         plain, other = (band(name, columns["source_id"], 1) for name in LAYOUT.bands)

@@ -1,0 +1,37 @@
+"""What a process holds for the batches of a run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from galbatch.store import StoreLayout
+from galbatch.types import StampBatch
+
+
+@dataclass
+class Context:
+    """What a process needs for every batch, made once: survey, prior, layout of the store and sampling
+    settings.
+
+    ``cut(columns) -> StampBatch`` cuts the stamps of plan rows. ``at_once``: sources sampled together (None:
+    the sampler's choice); it is halved when memory runs out, and stays so. ``measure_threads``: threads for
+    the statistics of a batch. Several threads may work on batches of one context: stamps are cut and draws
+    are made by one at a time, so that one thread reads ahead and another measures and writes while the device
+    is at work.
+    """
+
+    cut: Callable[[dict[str, np.ndarray]], StampBatch]
+    prior: Any
+    layout: StoreLayout
+    mode: str = "default"
+    seed: int = 0
+    at_once: int | None = None
+    measure_threads: int = 1
+    reading: threading.Lock = field(default_factory=threading.Lock)
+    sampling: threading.Lock = field(default_factory=threading.Lock)
+    counters: dict[str, float] = field(default_factory=dict)
