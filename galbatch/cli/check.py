@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from galbatch.cli.process import BANDS, DRAWS, MODEL, SURVEY, band_names
+from galbatch.cli.process import BANDS, DRAWS, MODEL, OVERSAMPLE, SURVEY, band_names
 from galbatch.cli.progress import wide_console
 
 
@@ -18,12 +18,13 @@ from galbatch.cli.progress import wide_console
 @click.option("--out", metavar="RUN", type=click.Path(), help="Run folder, to see if its disk has room.")
 @MODEL
 @DRAWS
+@OVERSAMPLE
 @click.option(
     "--noise", is_flag=True, help="Measure the noise of the mosaics too, where the survey file asks for it."
 )
 @click.option("--checksums", is_flag=True, help="Read every file through and compare it with its DATASUM.")
 @click.option("--json", "as_json", is_flag=True, help="The findings as JSON.")
-def command(catalog, survey, bands, out, model, draws, noise, checksums, as_json) -> int:
+def command(catalog, survey, bands, out, model, draws, oversample, noise, checksums, as_json) -> int:
     """Look for what would spoil a run on CATALOG: files, WCS, grids, units, PSFs, ids, positions, model,
     disk.
 
@@ -33,7 +34,12 @@ def command(catalog, survey, bands, out, model, draws, noise, checksums, as_json
     galbatch check catalogs/demo.parquet
     galbatch check sources.parquet --survey ceers.toml --noise
     """
-    findings = collect(catalog, survey, band_names(bands), out, model, draws, noise, checksums)
+    from galbatch.config import RunSettings
+
+    settings = RunSettings(
+        catalog, survey or "", band_names(bands), draws, oversample=oversample, model=model or ""
+    )
+    findings = collect(settings, out, noise, checksums)
     if as_json:
         click.echo(json.dumps([asdict(f) for f in findings], indent=1))
     else:
@@ -41,24 +47,25 @@ def command(catalog, survey, bands, out, model, draws, noise, checksums, as_json
     return 1 if any(f.level == "error" for f in findings) else 0
 
 
-def collect(catalog, survey, bands, out, model, draws, noise=False, checksums=False) -> list:
-    """All findings, the gravest first. Raises only when the catalogue or the survey file cannot be read at
-    all."""
+def collect(settings, out=None, noise=False, checksums=False) -> list:
+    """All findings for a run with these ``RunSettings``, the gravest first. Raises only when the catalogue
+    or the survey file cannot be read at all."""
     from galbatch.catalog import open_catalog, validate
     from galbatch.config import survey_beside
     from galbatch.cutouts import check_footprint, load_survey, open_survey
 
-    opened = open_survey(load_survey(survey or survey_beside(catalog), bands or None))
-    source = open_catalog(catalog, opened.config.pixel_columns)
-    findings = opened.check(source.columns) + validate(source, opened.config.pixel_columns).findings
+    survey_file = settings.survey or survey_beside(settings.catalog)
+    survey = open_survey(load_survey(survey_file, settings.bands or None))
+    catalog = open_catalog(settings.catalog, survey.config.pixel_columns)
+    findings = survey.check(catalog.columns) + validate(catalog, survey.config.pixel_columns).findings
     if not any(f.level == "error" and f.code in ("band", "grid") for f in findings):
-        findings += check_footprint(opened, source.batches())
-        findings += _noise(opened) if noise else []
-        findings += _product(catalog, opened, bands, out, model, draws, source)
+        findings += check_footprint(survey, catalog.batches())
+        findings += _noise(survey) if noise else []
+        findings += _product(settings, survey, catalog, out)
     if checksums:
         from galbatch.cutouts.preflight import verify_checksums
 
-        findings += verify_checksums(opened)
+        findings += verify_checksums(survey)
     order = {"error": 0, "warn": 1, "info": 2}
     return sorted(findings, key=lambda f: order[f.level])
 
@@ -78,41 +85,39 @@ def _noise(survey) -> list:
             band if tile == "0" else f"{band}, tile {tile}",
             f"true noise is {entry['err_scale']:.3f} of the map's"
             f"{', measured around each source' if entry['local'] else ''}; lag-1 correlation "
-            f"{(entry['noise_acf'][3][4] + entry['noise_acf'][4][3]) / 2:.2f}, {entry['n_blank']} blank",
+            f"{(entry['noise_acf'][3][4] + entry['noise_acf'][4][3]) / 2:.2f}; "
+            f"{100 * entry['blank_frac']:.0f}% of the pixels are blank sky",
         )
         for band, tiles in measured.items()
         for tile, entry in tiles.items()
     ]
 
 
-def _product(catalog, survey, bands, out, model, draws, source) -> list:
-    """Model and disk."""
+def _product(settings, survey, catalog, out) -> list:
+    """Resolution, model and disk."""
     from pathlib import Path
 
-    from galbatch.config import RunSettings
+    from galbatch.cutouts import check_resolution
     from galbatch.errors import GalbatchError
     from galbatch.run import prepare
     from galbatch.store import RunPaths
     from galbatch.types import Finding
 
-    settings = RunSettings(str(catalog), survey.config.path, bands, draws=draws, model=model or "")
     try:
         prior = prepare.open_model(settings, None)
-        size = prepare.stamp_size(survey, source)
-        inputs = prepare.Inputs(settings, survey, source, prior, [], None, source.n_rows, size)
+        size = prepare.stamp_size(survey, catalog)
+        inputs = prepare.Inputs(settings, survey, catalog, prior, [], None, catalog.n_rows, size)
         layout = prepare.layout_of(inputs)
-        root = Path(out) if out else Path(catalog).with_suffix(".run")
+        root = Path(out) if out else Path(settings.catalog).with_suffix(".run")
         room = prepare.check_space(RunPaths(root), layout)
     except GalbatchError as error:
         return [Finding("error", "run", "model and disk", str(error))]
+    what = (
+        f"stamps of {layout.stamp_pix} pixels, {layout.n_batches} batches of {layout.batch}; {root}: {room}"
+    )
     return [
-        Finding(
-            "info",
-            "run",
-            "model and disk",
-            f"stamps of {layout.stamp_pix} pixels, {layout.n_batches} batches of "
-            f"{layout.batch}; {root}: {room}",
-        )
+        *check_resolution(survey, prepare.target_fwhm_arcsec(layout)),
+        Finding("info", "run", "model and disk", what),
     ]
 
 

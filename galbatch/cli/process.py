@@ -27,6 +27,15 @@ MODE = click.option(
     help="About 20, 30 or 43 network evaluations a draw.",
 )
 
+OVERSAMPLE = click.option(
+    "--oversample",
+    type=int,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Fine pixels along a side of a detector pixel.",
+)
+
 
 def band_names(bands: str | None) -> tuple[str, ...]:
     """The names in ``--bands``; none for all bands."""
@@ -87,14 +96,7 @@ def execution_options(function):
 @BANDS
 @DRAWS
 @MODE
-@click.option(
-    "--oversample",
-    type=int,
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="Fine pixels along a side of a detector pixel.",
-)
+@OVERSAMPLE
 @click.option("--stamp-arcsec", type=float, metavar="X", help="Side of the stamps in arcsec.")
 @click.option("--stamp-pix", type=int, metavar="N", help="Side of the stamps in pixels of the finest band.")
 @MODEL

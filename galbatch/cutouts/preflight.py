@@ -206,6 +206,30 @@ def _rotations(survey, finest: str) -> list[Finding]:
     ]
 
 
+def check_resolution(survey, target_fwhm_arcsec: float) -> list[Finding]:
+    """The PSF of every band (of its first tile that has a usable one) against that of the draws."""
+    out = []
+    for band in survey.config.bands:
+        widths = (_fwhm_arcsec(survey, band.name, tile.name) for tile in band.tiles)
+        width = next(filter(math.isfinite, widths), None)
+        if width is None:  # ``check_survey`` says why
+            continue
+        what = f"from a PSF of FWHM {width:.3f} arcsec, draws have {target_fwhm_arcsec:.3f} arcsec"
+        if width < target_fwhm_arcsec:
+            remedy = "A larger --oversample makes them sharper; twice takes four times as long."
+            out.append(Finding("warn", "resolution", band.name, f"{what}: less sharp than the data", remedy))
+        else:
+            out.append(Finding("info", "resolution", band.name, what))
+    return out
+
+
+def _fwhm_arcsec(survey, band: str, tile: str) -> float:
+    try:
+        return survey.tile(band, tile).psf.fwhm_arcsec()
+    except GalbatchError:
+        return math.nan
+
+
 def unreadable(survey) -> list[str]:
     """Files of an opened survey, and its PSFs, that this machine cannot read, one line each; they are opened
     and closed."""

@@ -125,6 +125,17 @@ class PsfProvider:
         terms = [a**i * b**j for j in range(degree + 1) for i in range(degree + 1 - j)]
         return np.tensordot(terms, self.file.cube, 1), max(abs(a), abs(b)) > 1
 
+    def _checked(self) -> list[CheckedPsf]:
+        """Every plane; of a PSFEx model, the PSF in the middle."""
+        if self.file.kind == "psfex":
+            return [self._at_position(*self.file.poly[0])[0]]
+        return [self.plane(i) for i in range(len(self.file.cube))]
+
+    def fwhm_arcsec(self) -> float:
+        """Median full width at half maximum of the usable PSFs, NaN without one."""
+        widths = [c.fwhm_pix for c in self._checked() if not c.problem]
+        return float(np.median(widths)) * self.scale_arcsec if widths else float("nan")
+
     def findings(self, columns) -> list[Finding]:
         """What a preflight says of the PSFs; ``columns``: names of the catalogue's columns, None if not
         known."""
@@ -153,8 +164,7 @@ class PsfProvider:
                     "Add it to the catalogue.",
                 )
             )
-        planes = range(len(self.file.cube)) if self.file.kind != "psfex" else []
-        checked = [self.plane(i) for i in planes] or [self._at_position(*self.file.poly[0])[0]]
+        checked = self._checked()
         bad = [(i, c.problem) for i, c in enumerate(checked) if c.problem]
         if bad:
             level = "error" if len(bad) == len(checked) else "warn"
@@ -170,7 +180,7 @@ class PsfProvider:
             )
         good = [c for c in checked if not c.problem]
         if good:
-            norms, width = [c.norm for c in good], np.median([c.fwhm_pix for c in good]) * self.scale_arcsec
+            norms, width = [c.norm for c in good], self.fwhm_arcsec()
             out.append(
                 Finding(
                     "warn" if max(abs(n - 1) for n in norms) > 0.1 else "info",

@@ -17,6 +17,7 @@ from scipy import ndimage
 
 TOLERANCE_PIX = 0.1
 NORM_RANGE = (0.5, 1.5)
+_FEW_PIXELS, _REACH_PIX, _PARTS = 100, 10, 9
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,21 @@ def check_psf(
 
 
 def fwhm_pix(image: np.ndarray) -> float:
-    """Full width at half maximum from the area above half of the peak."""
+    """Full width at half maximum from the area above half of the peak, counted in parts of pixels where the
+    PSF is a few pixels wide (cubic spline about the peak)."""
+    area, fine = _area_above_half(image), 1
+    if area < _FEW_PIXELS:
+        y, x = np.unravel_index(np.argmax(image), image.shape)
+        core = np.pad(image, _REACH_PIX)[y : y + 2 * _REACH_PIX + 1, x : x + 2 * _REACH_PIX + 1]
+        fine = _PARTS
+        area = _area_above_half(ndimage.zoom(core, fine, order=3, mode="grid-constant", grid_mode=True))
+    return max(float(2 * np.sqrt(area / np.pi)) / fine, 1.0)
+
+
+def _area_above_half(image: np.ndarray) -> int:
     peak = np.unravel_index(np.argmax(image), image.shape)
     labels, _ = ndimage.label(image >= 0.5 * image.max())
-    return max(float(2 * np.sqrt((labels == labels[peak]).sum() / np.pi)), 1.0)
+    return int((labels == labels[peak]).sum())
 
 
 def centroid(image: np.ndarray, fwhm: float) -> tuple[float, float]:

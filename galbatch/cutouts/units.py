@@ -1,6 +1,8 @@
 """From the unit of an image to nJy per pixel. A unit is read or given, never assumed.
 
-AB magnitudes: m = 31.4 - 2.5 log10(flux / nJy) (Oke & Gunn 1983). A surface brightness is multiplied by the
+AB magnitudes: m = 31.4 - 2.5 log10(flux / nJy) (Oke & Gunn 1983). HST states f_lambda of one electron a
+second (PHOTFLAM, erg/s/cm2/Angstrom) and the pivot wavelength (PHOTPLAM, Angstrom): f_nu = PHOTFLAM
+PHOTPLAM^2 / c. A surface brightness is multiplied by the
 solid angle of a pixel, taken from the pixel scale in use (a header's PIXAR_SR may be the detector's, not
 the mosaic's).
 """
@@ -28,6 +30,7 @@ _NJY = {
 _COUNTS = ("", "adu", "count", "counts", "ct", "dn", "e", "electron", "electrons")
 _RATES = ("dn/s", "adu/s", "counts/s", "count/s", "ct/s", "electrons/s", "electron/s", "e/s", "e-/s", "cps")
 ZERO_POINT_NJY = 31.4
+_LIGHT = 2.99792458e18  # Angstrom/s
 
 
 def pixel_area_sr(scale_arcsec: float) -> float:
@@ -44,7 +47,7 @@ def njy_per_unit(
 ) -> float:
     """The factor from the image's values to nJy per pixel.
 
-    ``unit`` wins; then ``zero_point_ab``; then the header's BUNIT, PHOTMJSR, PHOTFNU, MAGZERO.
+    ``unit`` wins; then ``zero_point_ab``; then the header's BUNIT, PHOTMJSR, PHOTFNU, PHOTFLAM, MAGZERO.
     Raises ``InputError`` when none of them says.
     """
     if unit is not None:
@@ -66,19 +69,28 @@ def states_flux_unit(header) -> bool:
 
 
 def _of_counts(header, scale_arcsec: float, where: str) -> float:
-    per_second = _clean(str(header.get("BUNIT", ""))) in _RATES
+    bunit = str(header.get("BUNIT", "")).strip()
+    per_second = _clean(bunit) in _RATES
     for key in ("PHOTMJSR", "PHOTFNU") if per_second else ("PHOTFNU", "PHOTMJSR"):
-        value = header.get(key)
-        if isinstance(value, int | float) and math.isfinite(value) and value > 0:
+        if (value := _number(header, key)) > 0:
             return value * (1e9 if key == "PHOTFNU" else 1e15 * pixel_area_sr(scale_arcsec))
+    flam, pivot = _number(header, "PHOTFLAM"), _number(header, "PHOTPLAM")
+    if per_second and flam > 0 and pivot > 0:
+        return 1e32 * flam * pivot**2 / _LIGHT
     for key in ("MAGZERO", "ZP_AB", "ABMAGZP", "MAGZP", "ZEROPNT"):
-        value = header.get(key)
-        if isinstance(value, int | float) and math.isfinite(value):
+        if math.isfinite(value := _number(header, key)):
             return _of_zero_point(value)
     raise InputError(
-        f"{where}: the unit is not known: no BUNIT, PHOTMJSR, PHOTFNU or MAGZERO in the header. Give "
+        f"{where}: the unit is not known: {f'BUNIT = {bunit!r} is counts' if bunit else 'no BUNIT'}, and no "
+        "PHOTMJSR, PHOTFNU, MAGZERO, or (counts a second) PHOTFLAM with PHOTPLAM in the header. Give "
         'unit = "nJy" (or uJy, Jy, MJy/sr, 10nJy) or zero_point_ab = 28.9 in the survey file.'
     )
+
+
+def _number(header, key: str) -> float:
+    """The value of a card, NaN where it is missing or no number."""
+    value = header.get(key)
+    return float(value) if isinstance(value, int | float) else math.nan
 
 
 def _of_zero_point(zero_point_ab: float) -> float:

@@ -83,13 +83,12 @@ class Reporter:
             failed=before["failed"],
         )
         self._write({"event": "start", "total": total, "before": before["sources"]})
-        self._show()
 
     def batch(self, record: dict[str, Any]) -> None:
         """A batch is committed."""
         self.progress.add(record)
         self._write({"event": "batch", **record})
-        self._show()
+        self.show()
 
     def message(self, text: str) -> None:
         """A line worth reading."""
@@ -101,9 +100,10 @@ class Reporter:
         """Where the Dask dashboard is."""
         self.progress.dashboard = link
         self._write({"event": "dashboard", "link": link})
-        self._show()
+        self.show()
 
-    def _show(self) -> None:
+    def show(self) -> None:
+        """Pass the progress on as it is."""
         if self.on_progress is not None:
             self.on_progress(self.progress)
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from galbatch.config import ExecutionSettings, RunSettings
+from galbatch.cutouts import check_resolution
 from galbatch.errors import ConfigError, RunError
 from galbatch.measurement import column_info, empty_columns
 from galbatch.run import prepare
@@ -141,13 +142,14 @@ def _execute(
     measured = read_manifest(paths).get("measured") if going_on else None
     inputs = prepare.open_inputs(settings, prior, measured)
     prepare.refuse_errors(inputs)
-    for finding in inputs.findings:
+    inputs.prior = prepare.open_model(settings, prior)
+    layout = prepare.layout_of(inputs)
+    sharpness = check_resolution(inputs.survey, prepare.target_fwhm_arcsec(layout))
+    for finding in inputs.findings + sharpness:
         if finding.level == "warn":
             reporter.message(f"{finding.subject}: {finding.what} {finding.remedy}".strip())
     with ExitStack() as stack:
         inputs.survey.measure_noise()
-        inputs.prior = prepare.open_model(settings, prior)
-        layout = prepare.layout_of(inputs)
         manifest = prepare.make_manifest(inputs, layout, execution)
         space = prepare.check_space(paths, layout)
         done = len(paths.committed()) if going_on else 0
@@ -194,8 +196,10 @@ def _run_batches(
 ) -> None:
     if len(spec.paths.committed()) == spec.layout.n_batches:
         reporter.message("every batch is committed already")
+        reporter.show()
     elif cluster is None:
         reporter.message("cluster: none, one batch after another in this process")
+        reporter.show()
         with _Threads():
             run_serial(spec, _uncommitted(spec.paths), reporter)
     else:

@@ -132,6 +132,11 @@ def layout_of(inputs: Inputs) -> StoreLayout:
     )
 
 
+def target_fwhm_arcsec(layout: StoreLayout) -> float:
+    """FWHM of the target PSF."""
+    return layout.target_fwhm_pix / layout.oversample * min(layout.pixel_scale_arcsec)
+
+
 def make_manifest(inputs: Inputs, layout: StoreLayout, execution: ExecutionSettings) -> dict[str, Any]:
     """What the run is made from; ``differences`` compares the parts that decide the results."""
     config = inputs.settings.record() | {

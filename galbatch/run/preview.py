@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from galbatch.config import RunSettings
+from galbatch.cutouts import check_resolution
 from galbatch.run import prepare
 from galbatch.run.execute import split_options
 from galbatch.store import RunPaths
@@ -32,8 +33,9 @@ def preview(
     inputs.prior = prepare.open_model(inputs.settings, prior)
     layout = prepare.layout_of(inputs)
     paths = RunPaths(Path(out) if out is not None else Path(catalog).with_suffix(".run"))
-    fwhm = layout.target_fwhm_pix / layout.oversample * min(layout.pixel_scale_arcsec)
-    lines = [f"{f.level}: {f.subject}: {f.what} {f.remedy}".strip() for f in inputs.findings]
+    fwhm = prepare.target_fwhm_arcsec(layout)
+    findings = inputs.findings + check_resolution(inputs.survey, fwhm)
+    lines = [f"{f.level}: {f.subject}: {f.what} {f.remedy}".strip() for f in findings]
     lines += [
         f"catalogue  {inputs.settings.catalog}: {inputs.n_rows} sources",
         f"survey     {inputs.settings.survey}: bands {', '.join(layout.bands)}",

@@ -13,13 +13,13 @@ from galbatch.cli.main import main
 from galbatch.errors import ModelError
 
 
+class Prior:
+    target_fwhm_pix = 2.0
+
+
 @pytest.fixture(autouse=True)
 def no_model(monkeypatch):
     """The model is not what is tested here, and takes seconds to load."""
-
-    class Prior:
-        target_fwhm_pix = 2.0
-
     monkeypatch.setattr("galbatch.run.prepare.open_model", lambda settings, prior: Prior())
 
 
@@ -42,6 +42,20 @@ def test_a_sound_survey(tmp_path, capsys):
     assert code == 0 and "A run can start" in out.out and "30 of 30 sources lie on the images" in out.out
     assert "true noise is" in out.out
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*before, "c.parquet"])
+
+
+def test_draws_blunter_than_the_data_are_a_warning(tmp_path, capsys, monkeypatch):
+    """A PSF of 3 pixels and a target of 2; then a target of 4, and of 4 fine pixels of half the size."""
+    path, where = simple_survey(tmp_path), catalogue(tmp_path)
+
+    def level(*options):
+        _, out = check(capsys, where, "--survey", str(path), "--json", *options)
+        return [(f["level"], f["what"]) for f in json.loads(out.out) if f["code"] == "resolution"]
+
+    assert level() == [("info", "from a PSF of FWHM 0.120 arcsec, draws have 0.080 arcsec")]
+    monkeypatch.setattr(Prior, "target_fwhm_pix", 4.0)
+    assert [one[0] for one in level()] == ["warn"]
+    assert [one[0] for one in level("--oversample", "2")] == ["info"]
 
 
 def test_a_survey_beside_the_catalogue(tmp_path, capsys):

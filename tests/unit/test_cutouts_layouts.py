@@ -205,11 +205,18 @@ def test_units(header, given, factor):
         {"PHOTMJSR": 0.0},
         {"BUNIT": "mag"},
         {"MAGZERO": "high"},
+        {"BUNIT": "ELECTRONS", "PHOTFLAM": 7e-20, "PHOTPLAM": 8045.0},  # of the whole exposure, not a second
     ],
 )
 def test_a_unit_is_never_assumed(header):
     with pytest.raises(InputError, match=r"Give unit = .*or zero_point_ab"):
         njy_per_unit(header, 0.04)
+
+
+def test_hst_zero_point_of_the_acs_pages():
+    """ACS/WFC F814W after the side switch of 2006 (-81 C): the AB zero point 25.947."""
+    cards = {"BUNIT": "ELECTRONS/S", "PHOTFLAM": 7.0331885e-20, "PHOTPLAM": 8045.0}
+    assert 31.4 - 2.5 * np.log10(njy_per_unit(cards, 0.05)) == pytest.approx(25.947, abs=1e-3)
 
 
 def test_jwst_zero_point_of_the_readme():
