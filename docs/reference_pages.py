@@ -108,13 +108,15 @@ def morphology_flags() -> str:
     return "\n".join(lines)
 
 
-def survey_keys() -> str:
-    """The names of the survey layouts that ship."""
-    from importlib.resources import files
+def layouts() -> str:
+    """Markdown table of the survey layouts that ship."""
+    from pathlib import Path
 
-    folder = files("galbatch.cutouts").joinpath("layouts")
-    names = sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml"))
-    return ", ".join(f"`{name}`" for name in names)
+    from galbatch.cutouts.layout import layout_names, load_layout
+
+    lines = ["| layout | what it takes the files for |", "|---|---|"]
+    lines += [f"| `{name}` | {_cell(load_layout(name, Path()).description)} |" for name in layout_names()]
+    return "\n".join(lines)
 
 
 def _cell(text: str) -> str:
@@ -129,7 +131,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "other columns": other_columns,
     "flags": flags,
     "morphology flags": morphology_flags,
-    "layouts": survey_keys,
+    "layouts": layouts,
 }
 
 

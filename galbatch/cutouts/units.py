@@ -28,7 +28,8 @@ _NJY = {
     "nanomaggies": 3630.780547701,
 }
 _COUNTS = ("", "adu", "count", "counts", "ct", "dn", "e", "electron", "electrons")
-_RATES = ("dn/s", "adu/s", "counts/s", "count/s", "ct/s", "electrons/s", "electron/s", "e/s", "e-/s", "cps")
+_ELECTRONS = ("electrons/s", "electron/s", "e/s", "e-/s")
+_RATES = ("dn/s", "adu/s", "counts/s", "count/s", "ct/s", "cps", *_ELECTRONS)
 ZERO_POINT_NJY = 31.4
 _LIGHT = 2.99792458e18  # Angstrom/s
 
@@ -66,6 +67,11 @@ def njy_per_unit(
 def states_flux_unit(header) -> bool:
     """Whether the header's BUNIT is a unit of flux or surface brightness (counts are not)."""
     return _clean(str(header.get("BUNIT", ""))) not in _COUNTS + _RATES
+
+
+def in_electrons(header) -> bool:
+    """Whether an image is in electrons a second, so that times its exposure it counts photons."""
+    return _clean(str(header.get("BUNIT", ""))) in _ELECTRONS
 
 
 def _of_counts(header, scale_arcsec: float, where: str) -> float:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from galbatch.cutouts.units import in_electrons
+
 MIN_FAINT, N_BRIGHTEST, BRIGHT_SIGMA, SLACK, MIN_EXCESS = 25, 9, 5.0, 1.5, 0.5
 
 
@@ -29,7 +31,8 @@ class Gain:
 
 
 def gain_of(exp_header, sci_header, exp_shape, sci_shape) -> Gain:
-    """Gain cards from the header of the exposure map, else from that of the science image."""
+    """Gain cards from the header of the exposure map, else from that of the science image. Of an image in
+    electrons a second, the gain is the exposure itself."""
 
     def card(key):
         for header in (exp_header, sci_header):
@@ -41,7 +44,8 @@ def gain_of(exp_header, sci_header, exp_shape, sci_shape) -> Gain:
     mjsr, scal, new, old = card("PHOTMJSR"), card("PHOTSCAL"), card("PHOTFNU"), card("OPHOTFNU")
     scale = 1.0 / (mjsr or 1.0) / (scal or 1.0) * (new / old if new and old else 1.0)
     sample = card("SAMPLE") or max(1.0, round(sci_shape[1] / exp_shape[1]))
-    return Gain(scale, max(1, int(sample)), mjsr is not None and scal is not None)
+    complete = (mjsr is not None and scal is not None) or in_electrons(sci_header)
+    return Gain(scale, max(1, int(sample)), complete)
 
 
 def variance(kind: str, noise: np.ndarray, err_scale: float = 1.0) -> np.ndarray:

@@ -66,8 +66,8 @@ def test_bands_are_selected_in_the_order_asked_for(tmp_path):
         ("colour = 1\n" + BAND, "unknown key 'colour'.*Allowed: name, layout"),
         (BAND + "exposure = 2\n", "unknown key 'exposure' in bands.f200w.*Allowed: sci"),
         (
-            'layout = "hst"\n' + BAND,
-            "'hst' is unknown. Known: ceers, dja, euclid-mer, generic, hsc, jwst-i2d",
+            'layout = "roman"\n' + BAND,
+            "'roman' is unknown. Known: ceers, dja, euclid-mer, generic, hsc, hst, jwst-i2d",
         ),
         ('neighbours = "model"\n' + BAND, "use 'mask' or 'keep'"),
         ("stamp_arcsec = -1\n" + BAND, "must be above 0"),
@@ -119,7 +119,7 @@ def test_a_user_can_add_a_layout(tmp_path):
 
 
 def test_shipped_layouts():
-    assert layout_names() == ["ceers", "dja", "euclid-mer", "generic", "hsc", "jwst-i2d"]
+    assert layout_names() == ["ceers", "dja", "euclid-mer", "generic", "hsc", "hst", "jwst-i2d"]
 
 
 def test_shipped_surveys_can_be_read():

@@ -96,6 +96,23 @@ def test_dja_without_an_exposure_map_is_flagged(tmp_path):
     assert {"plane_missing", "variance"} <= {f.code for f in survey.check()}
 
 
+def test_hst_photons_from_the_exposure_map_in_seconds(tmp_path):
+    rng = np.random.default_rng(4)
+    sci = noise_field(sigma=0.01)
+    sci[130:150, 110:130] += 0.5
+    wht = rng.uniform(5e3, 2e4, sci.shape).astype("f4")
+    exp = rng.uniform(1000, 5000, sci.shape).astype("f4")
+    cards = {"BUNIT": "ELECTRONS/S", "PHOTFLAM": 7.0331885e-20, "PHOTPLAM": 8045.0}
+    write_image(tmp_path / "f_f814w_drz.fits", sci, wcs_of(), **cards)
+    write_image(tmp_path / "f_f814w_wht.fits", wht, wcs_of())
+    write_image(tmp_path / "f_f814w_exp.fits", exp, wcs_of())
+    batch, stamps, box = cut(survey_of(tmp_path, "hst", 'sci = "f_f814w_drz.fits"'))
+    njy = 10 ** (0.4 * (31.4 - 25.947))
+    variance = 1 / wht[box] + np.maximum(sci[box], 0) / exp[box]
+    np.testing.assert_allclose(stamps.sigma[0], np.sqrt(variance) * njy, rtol=1e-3)
+    assert not batch.flags[0] & Flag.VARIANCE_APPROX
+
+
 def test_euclid_mer(tmp_path):
     sci = noise_field()
     rms = np.full(sci.shape, 0.25, "f4")
