@@ -73,43 +73,27 @@ class View:
 
     def _show_bar(self, progress) -> None:
         if self._bar is None:
-            self._bar, self._task = _new_bar(progress.total)
+            from rich.console import Console
+
+            self._bar = new_bar(Console(stderr=True))
+            self._task = self._bar.add_task("", total=progress.total, run=progress)
             self._bar.start()
-        self._bar.update(
-            self._task,
-            completed=progress.done,
-            total=progress.total,
-            detail=detail(progress),
-            link=f"[link={progress.dashboard}]dashboard[/link] {progress.dashboard}"
-            if progress.dashboard
-            else "",
-        )
+        self._bar.update(self._task, completed=progress.done, total=progress.total, run=progress)
 
 
-def _new_bar(total: int):
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+def new_bar(console):
+    """As wide as the terminal: the numbers have their room first, the bar what is left."""
+    from rich.progress import BarColumn, Progress, ProgressColumn
+    from rich.table import Column
+    from rich.text import Text
 
-    bar = Progress(
-        TextColumn("[bold]galbatch[/bold]"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[detail]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        TextColumn("{task.fields[link]}"),
-        console=Console(stderr=True),
-        refresh_per_second=4,
-    )
-    return bar, bar.add_task("run", total=total, detail="starting", link="")
+    class Numbers(ProgressColumn):
+        def render(self, task):
+            return Text.from_markup(bar_line(task.fields["run"]))
+
+    numbers = Numbers(table_column=Column(no_wrap=True, overflow="ellipsis"))
+    bar = BarColumn(bar_width=None)
+    return Progress(bar, numbers, console=console, refresh_per_second=4, expand=True)
 
 
 def facts(progress) -> dict[str, Any]:
@@ -127,18 +111,27 @@ def facts(progress) -> dict[str, Any]:
     }
 
 
-def detail(progress) -> str:
-    """Draws a second, flagged and failed sources."""
-    return f"{progress.draws_per_s:.1f} draws/s  {progress.flagged} flagged  {progress.failed} failed"
+def bar_line(progress) -> str:
+    """What stands beside the bar, as rich markup; the dashboard is a link where the terminal has links."""
+    head = f"{progress.done}/{progress.total}"
+    link = [f"[link={progress.dashboard}]dashboard[/link]"] if progress.dashboard else []
+    return "  ".join([head, *_numbers(progress), *link])
 
 
 def plain_line(progress) -> str:
     """One line for a log."""
+    return ", ".join([f"{progress.done}/{progress.total} sources", *_numbers(progress)])
+
+
+def _numbers(progress) -> list[str]:
     eta = progress.eta_s
-    left = "" if eta is None else f", {clock(eta)} left"
-    link = f", {progress.dashboard}" if progress.dashboard else ""
-    done = f"{progress.done}/{progress.total} sources"
-    return f"{done}, {detail(progress)}, {clock(progress.elapsed_s)}{left}{link}"
+    return [
+        f"{progress.draws_per_s:.1f} draws/s",
+        f"{progress.flagged} flagged",
+        f"{progress.failed} failed",
+        clock(progress.elapsed_s),
+        *([] if eta is None else [f"{clock(eta)} left"]),
+    ]
 
 
 def clock(seconds: float) -> str:

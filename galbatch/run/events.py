@@ -25,6 +25,7 @@ class Progress:
     seconds: dict[str, float] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
     first: tuple[float, int] | None = None  # when the first batch was committed, and ``done`` then
+    latest: float = 0.0  # when the latest was
     dashboard: str = ""
 
     @property
@@ -38,16 +39,18 @@ class Progress:
     @property
     def eta_s(self) -> float | None:
         """Seconds left at the rate since the first batch, which has loaded and compiled; None before the
-        second."""
-        if self.first is None or self.done <= self.first[1]:
+        second, and at the end."""
+        if self.first is None or self.done <= self.first[1] or self.done >= self.total:
             return None
         began, done = self.first
-        return (self.total - self.done) * (time.monotonic() - began) / (self.done - done)
+        needed = (self.total - self.done) * (self.latest - began) / (self.done - done)
+        return max(0.0, self.latest + needed - time.monotonic())
 
     def add(self, record: dict[str, Any]) -> None:
         """Count a committed batch."""
         self.done += record["sources"]
-        self.first = self.first or (time.monotonic(), self.done)
+        self.latest = time.monotonic()
+        self.first = self.first or (self.latest, self.done)
         self.flagged += record["flagged"]
         self.failed += record["failed"]
         self.draws += int(record["counters"].get("draws", 0))
@@ -100,6 +103,8 @@ class Reporter:
         """Where the Dask dashboard is."""
         self.progress.dashboard = link
         self._write({"event": "dashboard", "link": link})
+        if link and self.on_message is not None:
+            self.on_message(f"dashboard: {link}")
         self.show()
 
     def show(self) -> None:

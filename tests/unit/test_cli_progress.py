@@ -1,5 +1,6 @@
-"""What a run says while it goes, where there is no terminal."""
+"""What a run says while it goes, on a terminal and without one."""
 
+import io
 import time
 
 import numpy as np
@@ -32,6 +33,21 @@ def test_a_plain_line_comes_again_while_nothing_is_finished(monkeypatch, capsys)
     assert capsys.readouterr().err == ""  # none after the end
 
 
+def test_the_bar_of_a_large_run_has_its_numbers_in_80_columns():
+    from rich.console import Console
+
+    progress = Progress(total=12000, dashboard="http://127.0.0.1:8787/status")
+    for _ in range(2):
+        progress.add(record(64) | {"flagged": 31, "failed": 12})
+    console = Console(width=80, file=io.StringIO(), force_terminal=True, color_system=None)
+    bar = shown.new_bar(console)
+    bar.add_task("", total=12000, completed=128, run=progress)
+    console.print(bar.get_renderable())
+    text = console.file.getvalue()
+    assert all(part in text for part in ("128/12000", "62 flagged", "24 failed"))
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text and "left" in text and "dashboard" in text
+
+
 def test_what_takes_long_is_counted_in_lines(monkeypatch, capsys):
     monkeypatch.setattr(shown, "LINE_S", 0.0)
     with shown.counted(5, "galaxies") as done:
@@ -54,6 +70,10 @@ def test_time_left_does_not_count_loading_and_compiling(monkeypatch):
     now += 20
     progress.add(record(10))
     assert progress.eta_s == 40.0
+    now += 15
+    assert progress.eta_s == 25.0  # it does not grow while a batch is at work
+    now += 60
+    assert progress.eta_s == 0.0
 
 
 def test_status_names_the_flags_and_their_sources(tmp_path):
