@@ -258,3 +258,9 @@ class Finding:
     subject: str
     what: str
     remedy: str = ""
+
+    @property
+    def line(self) -> str:
+        """Subject, what was found and what to do, in one line."""
+        stop = "." if self.remedy and not self.what.endswith(".") else ""
+        return f"{self.subject}: {self.what}{stop} {self.remedy}".strip()

@@ -60,6 +60,7 @@ def figure_source(view: SourceView) -> Figure:
         _scale_bar(axes[0, 0], view)
         _psf_inset(axes[0, 0], view)
         _compass(axes[0, 0], view)
+        _edge(axes[0, 0])
         _bars(fig, stretch, shown, axes)
         _numbers(fig.add_subplot(grid[:, columns]), view)
         _heading(fig, view)
@@ -130,6 +131,16 @@ def _outline(axis: Axes, view: SourceView) -> None:
     if sky > 0 and mean.max() > 3 * sky:
         h, w = mean.shape
         axis.contour(mean, levels=[3 * sky], colors="white", linewidths=0.8, extent=(0, 1, 0, h / w))
+
+
+def _edge(axis: Axes) -> None:
+    """A dark edge around the white marks of a panel: they may lie on masked pixels."""
+    from matplotlib.patheffects import withStroke
+
+    arrows = [text.arrow_patch for text in axis.texts if getattr(text, "arrow_patch", None)]
+    for marks, width in ((axis.texts, 1.6), (arrows, 2.0), (axis.lines, 3.4)):
+        for mark in marks:
+            mark.set_path_effects([withStroke(linewidth=width, foreground=INK)])
 
 
 def _scale_bar(axis: Axes, view: SourceView) -> None:

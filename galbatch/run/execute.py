@@ -147,7 +147,7 @@ def _execute(
     sharpness = check_resolution(inputs.survey, prepare.target_fwhm_arcsec(layout))
     for finding in inputs.findings + sharpness:
         if finding.level == "warn":
-            reporter.message(f"{finding.subject}: {finding.what} {finding.remedy}".strip())
+            reporter.message(finding.line)
     with ExitStack() as stack:
         inputs.survey.measure_noise()
         manifest = prepare.make_manifest(inputs, layout, execution)

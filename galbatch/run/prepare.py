@@ -101,8 +101,7 @@ def refuse_errors(inputs: Inputs) -> None:
     """Raise ``InputError`` with every error that the preflight found."""
     errors = [f for f in inputs.findings if f.level == "error"]
     if errors:
-        lines = [f"{f.subject}: {f.what} {f.remedy}".strip() for f in errors]
-        raise InputError("\n".join(lines))
+        raise InputError("\n".join(f.line for f in errors))
 
 
 def layout_of(inputs: Inputs) -> StoreLayout:

@@ -35,7 +35,7 @@ def preview(
     paths = RunPaths(Path(out) if out is not None else Path(catalog).with_suffix(".run"))
     fwhm = prepare.target_fwhm_arcsec(layout)
     findings = inputs.findings + check_resolution(inputs.survey, fwhm)
-    lines = [f"{f.level}: {f.subject}: {f.what} {f.remedy}".strip() for f in findings]
+    lines = [f"{f.level}: {f.line}" for f in findings]
     lines += [
         f"catalogue  {inputs.settings.catalog}: {inputs.n_rows} sources",
         f"survey     {inputs.settings.survey}: bands {', '.join(layout.bands)}",
