@@ -39,14 +39,15 @@ class ForwardModel:
 
     def apply(self, x: torch.Tensor) -> torch.Tensor:
         """A x."""
-        z = torch.fft.irfft2(torch.fft.rfft2(x, s=self.grid) * self.otf, s=self.grid)
-        return self._to_detector(z)
-
-    def _to_detector(self, z):
         n, m = self.oversample, self.margin
         h, w = self.stamp
-        z = z[..., m : m + n * h, m : m + n * w]
+        z = torch.fft.ifft(self._spectrum(x) * self.otf, dim=-2)[..., m : m + n * h, :]
+        z = torch.fft.irfft(z, self.grid[1])[..., m : m + n * w]
         return z if n == 1 else z.unflatten(-2, (h, n)).unflatten(-1, (w, n)).sum((-1, -3))
+
+    def _spectrum(self, x):
+        """Half spectrum on the padded grid: a transform of the rows that there are, then of the columns."""
+        return torch.fft.fft(torch.fft.rfft(x, self.grid[1]), self.grid[0], dim=-2)
 
     def from_detector(self, u: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
         """Each detector pixel's value (..., h, w) in its fine pixels, on a grid that begins with the margin;
@@ -61,9 +62,9 @@ class ForwardModel:
 
     def adjoint(self, u: torch.Tensor) -> torch.Tensor:
         """A^T u."""
-        z = self.from_detector(u, self.grid)
-        z = torch.fft.irfft2(torch.fft.rfft2(z) * self.otf.conj(), s=self.grid)
-        return z[..., : self.fine[0], : self.fine[1]]
+        z = self._spectrum(self.from_detector(u, self.fine)) * self.otf.conj()
+        z = torch.fft.ifft(z, dim=-2)[..., : self.fine[0], :]
+        return torch.fft.irfft(z, self.grid[1])[..., : self.fine[1]]
 
     def normal(self, x: torch.Tensor) -> torch.Tensor:
         """A^T N^-1 A x."""

@@ -45,12 +45,12 @@ class Solver:
         if w % 2 == 0:
             twice[-1] = 1
         self._unknowns = self.model.otf_fine.shape[2] * self.model.fine[0] * w
-        self._parseval = (twice / (self.model.fine[0] * w))[:, None]
+        self._parseval = twice / (self.model.fine[0] * w)
 
     def _dot(self, a, b):
         """Inner product of two images by their half spectra (b, k, 1, 1, 1): bands are one vector."""
-        product = torch.view_as_real(a) * torch.view_as_real(b) * self._parseval
-        return product.sum((-1, -2, -3, -4))[..., None, None, None]  # one sum: one over pairs alone is slow
+        a, b = (torch.view_as_real(u).flatten(2) for u in (a * self._parseval, b))
+        return torch.linalg.vecdot(a, b)[..., None, None, None]
 
     def solve(self, v: torch.Tensor, r: torch.Tensor, iterations: int | None = None, exact: bool = False):
         """Spectra of c and of r - Q c, for v (b, 1, c, H, W // 2 + 1) and an image r (b, k, c, H, W).
