@@ -18,6 +18,8 @@ from galbatch.cutouts.psf_file import PsfFile, read_psf
 from galbatch.errors import ConfigError
 from galbatch.types import Finding, Flag
 
+LEAST_PIXELS = 2.0  # in the FWHM of a PSF: with fewer, what a shift by parts of a pixel does is not known
+
 
 class PsfProvider:
     """PSFs of one band in one tile. ``scale_arcsec``: of a PSF pixel.
@@ -189,6 +191,17 @@ class PsfProvider:
                     f"{len(good)} PSFs, FWHM {width:.3f} arcsec, sum {min(norms):.4f} to {max(norms):.4f}",
                 )
             )
+            if width < LEAST_PIXELS * self.scale_arcsec:
+                out.append(
+                    Finding(
+                        "warn",
+                        "psf_coarse",
+                        self.subject,
+                        f"{path}: a FWHM of {width / self.scale_arcsec:.1f} of its own pixels; the model of "
+                        "sources of S/N above 1000 at their peak rings along rows and columns",
+                        "Give a PSF with pixels of half the size or less.",
+                    )
+                )
         return out
 
 

@@ -44,6 +44,13 @@ def test_the_width_of_a_psf_of_few_pixels_is_known_too(fwhm):
     assert check_psf(gaussian_psf(41, fwhm)).fwhm_pix == pytest.approx(fwhm, rel=0.03)
 
 
+@pytest.mark.parametrize(("fwhm", "warns"), [(1.7, True), (2.4, False)])
+def test_a_psf_of_too_few_pixels_is_a_warning(tmp_path, fwhm, warns):
+    path = simple_survey(tmp_path)
+    write_image(tmp_path / "psf.fits", gaussian_psf(21, fwhm), PIXSCALE=SCALE)
+    assert any(f.code == "psf_coarse" for f in open_survey(path).check()) == warns
+
+
 def test_bad_psfs_say_why():
     psf = gaussian_psf()
     broken = psf.copy()

@@ -31,7 +31,8 @@ def test_cosmosweb(shared_data, tmp_path, band, n, scale, err_scale, lag):
     sky is a little quieter), lag-1 correlation 0.37 and 0.29."""
     catalog = open_catalog(shared_data / f"jwst_cosmosweb/{band}_catalog.parquet")
     survey = survey_of(shared_data, tmp_path, f"cosmosweb-{band}")
-    assert not [f for f in survey.check(catalog.columns) if f.level != "info"]
+    warnings = [f.code for f in survey.check(catalog.columns) if f.level != "info"]
+    assert warnings == (["psf_coarse"] if band == "f115w" else [])  # the PSF is 1.5 pixels wide there
     assert not validate(catalog).findings
     assert [f.level for f in check_footprint(survey, catalog.batches())] == ["info"]
     rows = catalog.read([*catalog.read(), "mad_sigma"])
