@@ -150,7 +150,7 @@ def distributions(summary: RunSummary) -> dict[str, figure]:
     return {
         "chi2": histogram(
             "Residual chi2",
-            "chi2 per pixel (noise alone: dashed)",
+            "chi2 per pixel (noise alone: dashed; the outer bars hold what is beyond)",
             by["chi2"],
             np.linspace(0.5, 1.5, 41),
             expected=1.0,

@@ -32,7 +32,7 @@ def test_cosmosweb(shared_data, tmp_path, band, n, scale, err_scale, lag):
     catalog = open_catalog(shared_data / f"jwst_cosmosweb/{band}_catalog.parquet")
     survey = survey_of(shared_data, tmp_path, f"cosmosweb-{band}")
     warnings = [f.code for f in survey.check(catalog.columns) if f.level != "info"]
-    assert warnings == (["psf_coarse"] if band == "f115w" else [])  # the PSF is 1.5 pixels wide there
+    assert warnings == (["psf_coarse"] if band == "f115w" else [])  # its FWHM is 1.8 pixels
     assert not validate(catalog).findings
     assert [f.level for f in check_footprint(survey, catalog.batches())] == ["info"]
     rows = catalog.read([*catalog.read(), "mad_sigma"])
