@@ -21,7 +21,8 @@ from galbatch.run import process
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTH, COLOURS = 1500, 64
-PAGES = (("workers", 820), ("individual-task-stream", 330))
+PAGES = (("workers", 1150), ("individual-task-stream", 330))
+SCROLLBAR = 16  # pixels at the right of a page
 BLANK = 14  # rows of one colour that are left of a longer run of them
 
 
@@ -35,7 +36,8 @@ def take(browser, head: str) -> list:
         browser.get(f"{head}/{page}")
         time.sleep(12)
         picture = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
-        pictures.append(squeezed(picture.crop((0, 0, picture.width, min(picture.height, height)))))
+        box = (0, 0, picture.width - SCROLLBAR, min(picture.height, height))
+        pictures.append(squeezed(picture.crop(box)))
     return pictures
 
 
@@ -68,7 +70,7 @@ def main() -> None:
     browser, pictures = open_browser(WIDTH), []
 
     def look(progress):
-        if progress.done >= 4 and not pictures:
+        if progress.done >= 6 and not pictures:
             pictures.extend(take(browser, progress.dashboard.removesuffix("/status")))
             save(pictures, path)
 

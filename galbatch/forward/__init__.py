@@ -2,7 +2,7 @@
 I/O."""
 
 from galbatch.forward.noise import noise_model
-from galbatch.forward.operator import ForwardModel, forward_model
+from galbatch.forward.operator import ForwardModel, forward_model, kernel_hit_rate
 from galbatch.forward.psf import TransferCache, psf_offset
 from galbatch.forward.scale import smoothed_peak_scale
 
@@ -10,6 +10,7 @@ __all__ = [
     "ForwardModel",
     "TransferCache",
     "forward_model",
+    "kernel_hit_rate",
     "noise_model",
     "psf_offset",
     "smoothed_peak_scale",

@@ -106,6 +106,11 @@ class ForwardModel:
         return power * (correlated + white) * n**2  # D^T D averages n^4 squared sums over n^2 phases
 
 
+def kernel_hit_rate() -> float:
+    """Share of the kernels that this process had ready when they were asked for; 0 before the first."""
+    return _CACHE.hits / max(1, _CACHE.hits + _CACHE.misses)
+
+
 def _dirichlet(f: np.ndarray, n: int) -> np.ndarray:
     """Transfer of the mean over n fine pixels at frequency f (cycles per fine pixel)."""
     return np.sinc(n * f) / np.sinc(f)

@@ -17,6 +17,7 @@ from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster
 
 from galbatch.config import ExecutionSettings
 from galbatch.errors import ConfigError
+from galbatch.run.events import count
 
 DASK_SETTINGS = {
     "distributed.scheduler.worker-saturation": 1.0,
@@ -142,7 +143,8 @@ def _on_cpu(settings: ExecutionSettings, n_batches: int, dashboard: str, why: st
         processes=True,
         dashboard_address=dashboard,
     )
-    text = f"cluster: local, {n} CPU processes with {settings.threads} compute threads each ({why})"
+    threads = count(settings.threads, "compute thread")
+    text = f"cluster: local, {count(n, 'CPU process')} with {threads} each ({why})"
     return Cluster(Client(cluster), cluster, text)
 
 

@@ -118,3 +118,8 @@ class Reporter:
         line = json.dumps({"time": record.pop("time", time.time()), **record}, default=str)
         with open(self._metrics, "a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+
+def count(n: int, noun: str) -> str:
+    """'1 batch', '2 batches'."""
+    return f"{n} {noun}{'' if n == 1 else 'es' if noun.endswith(('ch', 's')) else 's'}"

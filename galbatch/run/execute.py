@@ -18,7 +18,7 @@ from galbatch.errors import ConfigError, RunError
 from galbatch.measurement import column_info, empty_columns
 from galbatch.run import prepare
 from galbatch.run.context import ContextSpec
-from galbatch.run.events import Progress, Reporter
+from galbatch.run.events import Progress, Reporter, count
 from galbatch.run.lock import RunLock
 from galbatch.run.serial import run_serial
 from galbatch.run.stop import Interrupted, StopRequest
@@ -169,7 +169,7 @@ def _execute(
         before = progress(paths)
         reporter.open(paths.metrics, layout.n_sources, before)
         reporter.message(
-            f"{layout.n_sources} sources in {layout.n_batches} batches of {layout.batch}, "
+            f"{count(layout.n_sources, 'source')} in {count(layout.n_batches, 'batch')} of {layout.batch}, "
             f"bands {', '.join(layout.bands)}, {layout.draws} draws, {space}"
         )
         spec = prepare.make_spec(paths, inputs, layout, manifest, execution)

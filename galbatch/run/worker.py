@@ -74,14 +74,9 @@ COLUMNS = {
 
 
 def _psf_hit_rate() -> float:
-    """Hit rate of the kernel cache of the forward model, 0 before its first use."""
-    from galbatch import forward
+    from galbatch.forward import kernel_hit_rate
 
-    info = getattr(forward, "cache_info", None)
-    if info is None:
-        return 0.0
-    hits, misses = info()[:2]
-    return hits / max(1, hits + misses)
+    return kernel_hit_rate()
 
 
 def batch_task(rows: PlanBatch, exclude: dict[int, Failure], attempt: int) -> dict[str, Any]:

@@ -53,6 +53,7 @@ def test_workers_publish_their_columns(watched):
     last = seen[-1]["metrics"]  # as of the last heartbeats: at most what is committed
     assert 0 < sum(w["galbatch_sources"] for w in last) <= 10
     assert all(w["galbatch_models_loaded"] == 1 for w in last)
+    assert any(w["galbatch_psf_cache_hit"] > 0 for w in last)  # the sources share a PSF
     assert all("</html>" in view["page"] for view in seen)
 
 
