@@ -20,7 +20,7 @@ import gc
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from numba.core import registry
+from numba.core import options, registry
 from numba.core.compiler import Compiler, Flags
 
 _FRAME_WORDS = 140_000
@@ -173,10 +173,11 @@ def _turn(folder):
 
 def _options():
     kernel, entry = {}, {}
+    leaf = {"_nrt": False} if hasattr(options.DefaultOptions, "_nrt") else {}
     if hasattr(registry.cpu_target.target_context, "_internal_codegen"):
         kernel = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "pipeline_class": KernelCompiler}
         entry = {"no_cfunc_wrapper": True, "pipeline_class": EntryCompiler}
-    return kernel, entry
+    return kernel, leaf, entry
 
 
-KERNEL_OPTIONS, ENTRY_OPTIONS = _options()
+KERNEL_OPTIONS, LEAF_OPTIONS, ENTRY_OPTIONS = _options()

@@ -10,44 +10,33 @@ from __future__ import annotations
 
 import math
 
-from galbatch.morphology.kernels import asymmetry as asym
-from galbatch.morphology.kernels import profile, sersic, sky
-from galbatch.morphology.kernels.detect import detect
-from galbatch.morphology.kernels.jit import entry, kernel
-from galbatch.morphology.kernels.moments import centroid, shape_of
-from galbatch.morphology.kernels.segments import count_set
-from galbatch.morphology.kernels.smoothness import smoothness
-from galbatch.morphology.kernels.stages import (
+from galbatch.morphology.kernels import profile, sersic
+from galbatch.morphology.kernels.apertures import new_room, running_sums
+from galbatch.morphology.kernels.asymmetry import reversed_pair
+from galbatch.morphology.kernels.columns import (
     CAS,
-    F_CENTROID_MASKED,
-    F_CENTROID_OUT,
     F_CUT,
-    F_FLUX,
     F_MOMENT,
     F_PIXELS,
-    F_SEGMENT,
-    F_SMOOTHNESS,
     GINI,
     I_C,
-    I_FLUX_SEG,
-    I_S,
     I_SERSIC,
     I_XA,
-    I_XC,
     MID,
     SERSIC,
-    any_masked,
-    as_double,
+)
+from galbatch.morphology.kernels.detect import detect
+from galbatch.morphology.kernels.geometry import outline_of
+from galbatch.morphology.kernels.jit import entry, kernel
+from galbatch.morphology.kernels.moments import shape_of
+from galbatch.morphology.kernels.prepare import as_double, prepare, sky_terms, source_centroid
+from galbatch.morphology.kernels.radii import detection, half_light, petro_flags, radii
+from galbatch.morphology.kernels.stages import (
     asymmetries,
     asymmetry_centre,
-    detection,
+    clumpiness,
     gini_group,
-    half_light,
     mid_group,
-    petro_flags,
-    prepare,
-    radii,
-    sky_terms,
 )
 
 
@@ -58,66 +47,47 @@ def measure_image(raw, seg, bad, sigma, fixed, centre, n_outlier, psf_sigma, gro
     image, good, source, flags = prepare(raw, seg, bad, n_outlier)
     if flags & F_PIXELS:
         return flags
-    if count_set(source) == 0:
-        return flags | F_SEGMENT
-    flux, xc, yc = centroid(image, source)
-    out[I_FLUX_SEG] = flux
-    if not flux > 0.0:
-        return flags | F_FLUX
-    if yc < 0.0 or yc >= ny or xc < 0.0 or xc >= nx:
-        xc, yc = nx / 2.0, ny / 2.0
-        flags |= F_CENTROID_OUT
-    if image[int(yc), int(xc)] == 0.0:
-        flags |= F_CENTROID_MASKED
-    out[I_XC], out[I_XC + 1] = xc, yc
-    out[I_XC + 2], out[I_XC + 3], out[I_XC + 4], valid = shape_of(image, source, xc, yc)
-    flags |= 0 if valid else F_MOMENT
-
-    sky_asymmetry, sky_sigma, box, _known, more = sky_terms(image, seg, bad, fixed, out)
+    xc, yc, found, more = source_centroid(image, source, out)
     flags |= more
+    if not found:
+        return flags
+    sky_asymmetry, sky_sigma, box, more = sky_terms(image, seg, bad, fixed, out)
+    flags |= more
+    tables, room = (image, running_sums(image), good, running_sums(good)), new_room(ny, nx)
     diagonal = math.hypot(nx, ny)
-    rings, rings_shape = profile.build_rings(image, good, xc, yc, 1.0, 0.0)
-    r_first, status = profile.petrosian_radius(rings, rings_shape, diagonal)
-    flags |= petro_flags(status)
-    turned, good_turned = asym.reversed_padded(image, 0.0), asym.reversed_padded(good, 1.0)
-    x, y = centre[0], centre[1]
+    r_first, status = profile.petrosian_radius((tables, outline_of(xc, yc, 1.0, 0.0), room), diagonal)
+    pair = reversed_pair(image, good)
+    x, y, more = centre[0], centre[1], 0
     if not (0.0 <= x < nx and 0.0 <= y < ny):
-        x, y, more = asymmetry_centre(image, turned, good, good_turned, any_masked(good), source, xc, yc,
-                                       r_first, sky_asymmetry)
-        flags |= more
+        problem = (pair, 1.5 * r_first, sky_asymmetry, room)
+        x, y, more = asymmetry_centre(problem, source, xc, yc, 0.25 * r_first)
+    flags |= petro_flags(status) | more
     out[I_XA], out[I_XA + 1] = x, y
     out[I_XA + 2], elongation, theta, valid = shape_of(image, source, x, y)
     out[I_XA + 3], out[I_XA + 4] = elongation, theta
     flags |= 0 if valid else F_MOMENT
 
-    rings, rings_shape = profile.build_rings(image, good, x, y, 1.0, 0.0)
-    ellipses, ellipses_shape = profile.build_rings(image, good, x, y, elongation, theta)
-    r, a, more = radii(rings, rings_shape, ellipses, ellipses_shape, diagonal, out)
+    circle = (tables, outline_of(x, y, 1.0, 0.0), room)
+    ellipse = (tables, outline_of(x, y, elongation, theta), room)
+    r, a, more = radii(circle, ellipse, diagonal, out)
     flags |= more
     if 1.5 * r > min(min(x, nx - 1 - x), min(y, ny - 1 - y)) + 0.5:
         flags |= F_CUT
-    region, r_max, a_max, more = detection(image, good, source, x, y, a, elongation, theta, box, fixed[1],
-                                           out)
+    region, r_max, a_max, more = detection(circle, ellipse, source, a, box, fixed[1], out)
     flags |= more
-    _r_half, a_half, more = half_light(rings, rings_shape, ellipses, ellipses_shape, r_max, a_max, out)
+    a_half, more = half_light(circle, ellipse, r_max, a_max, out)
     flags |= more
 
     if groups & (GINI | MID):
-        gini_region, more = gini_group(image, good, sigma, xc, yc, a, elongation, theta, out)
+        outline = outline_of(xc, yc, elongation, theta)
+        gini_region, more = gini_group(image, good, sigma, outline, a, room, out)
         flags |= more
         if groups & MID:
             flags |= mid_group(image, source, gini_region, out)
     if groups & CAS:
-        size = int(0.25 * r)
-        if box[2] > 0:
-            y0, x0, n = box
-            level = sky.box_smoothness(sky.copy_box(image, y0, x0, n, n), size)
-        else:
-            level = sky.white_noise_smoothness(sky_sigma, size)
-        out[I_S] = smoothness(image, x, y, r, level)
-        flags |= 0 if math.isfinite(out[I_S]) else F_SMOOTHNESS
-    flags |= asymmetries(image, turned, good, good_turned, x, y, 1.5 * r_first, a_half, a_max, r_max,
-                          elongation, theta, region, sky_asymmetry, sky_sigma, groups, out)
+        flags |= clumpiness(circle, r, box, sky_sigma, out)
+    flags |= asymmetries(pair, circle, ellipse, (sky_asymmetry, sky_sigma), groups,
+                         (1.5 * r_first, a_half, a_max, r_max), region, out)
     if groups & SERSIC:
         flags |= sersic.fit(image, good, sigma, psf_sigma, x, y, a_half, out[I_XA + 2], theta, out[I_C],
                             out[I_SERSIC:I_SERSIC + sersic.N_RESULTS])

@@ -10,10 +10,10 @@ import math
 
 import numpy as np
 
-from galbatch.morphology.kernels.jit import kernel
+from galbatch.morphology.kernels.jit import kernel, leaf
 
 
-@kernel
+@leaf
 def _reflect(i, n):
     period = 2 * n
     i %= period
@@ -29,7 +29,7 @@ def _copy(image):
     return out
 
 
-@kernel
+@leaf
 def _add_scaled(out, values, factor):
     for i in range(out.size):
         out[i] += factor * values[i]
@@ -49,39 +49,41 @@ def gaussian_weights(sigma):
     return weight
 
 
-@kernel
+@leaf
 def _add_pair(out, one, two, factor):
     for i in range(out.size):
         out[i] += factor * (one[i] + two[i])
 
 
-@kernel
-def blur_columns(image, weight, reflect):
-    """Symmetric filter along the first axis of ``image`` (H, M)."""
-    ny, nx = image.shape
-    out = np.zeros((ny, nx))
+@leaf
+def blur_columns(image, weight, reflect, out):
+    """Symmetric filter along the first axis of ``image`` (H, M), into ``out`` (H, M)."""
+    ny = image.shape[0]
     reach = weight.size - 1 if reflect else min(weight.size, ny) - 1
     for y in range(ny):
-        _add_scaled(out[y], image[y], weight[0])
+        row = out[y]
+        for x in range(row.size):
+            row[x] = weight[0] * image[y, x]
         for k in range(1, reach + 1):
             low, high = y - k, y + k
             if reflect:
                 low, high = _reflect(low, ny), _reflect(high, ny)
             if low >= 0 and high < ny:
-                _add_pair(out[y], image[low], image[high], weight[k])
+                _add_pair(row, image[low], image[high], weight[k])
             elif low >= 0:
-                _add_scaled(out[y], image[low], weight[k])
+                _add_scaled(row, image[low], weight[k])
             elif high < ny:
-                _add_scaled(out[y], image[high], weight[k])
-    return out
+                _add_scaled(row, image[high], weight[k])
 
 
-@kernel
-def blur_rows(image, weight, reflect, out):
-    """Symmetric filter along the second axis of ``image`` (M, W), into ``out`` (M, W)."""
+@leaf
+def blur_rows(image, weight, reflect, padded, out):
+    """Symmetric filter along the second axis of ``image`` (M, W), into ``out`` (M, W); ``padded`` is room for
+    W + 2 (number of weights - 1)."""
     ny, nx = image.shape
-    r = weight.size - 1 if reflect else min(weight.size, nx) - 1
-    padded = np.zeros(nx + 2 * r)
+    r = weight.size - 1
+    for x in range(padded.size):
+        padded[x] = 0.0
     for y in range(ny):
         row = out[y]
         for x in range(nx):
@@ -91,7 +93,7 @@ def blur_rows(image, weight, reflect, out):
             for k in range(1, r + 1):
                 padded[r - k] = image[y, _reflect(-k, nx)]
                 padded[r + nx - 1 + k] = image[y, _reflect(nx - 1 + k, nx)]
-        for k in range(1, r + 1):
+        for k in range(1, r + 1 if reflect else min(r + 1, nx)):
             _add_pair(row, padded[r - k:r - k + nx], padded[r + k:r + k + nx], weight[k])
 
 
@@ -101,8 +103,9 @@ def gaussian(image, sigma, reflect):
     if sigma <= 0.0:
         return _copy(image)
     weight = gaussian_weights(sigma)
-    out = np.empty(image.shape)
-    blur_rows(blur_columns(image, weight, reflect), weight, reflect, out)
+    middle, out = np.empty(image.shape), np.empty(image.shape)
+    blur_columns(image, weight, reflect, middle)
+    blur_rows(middle, weight, reflect, np.empty(image.shape[1] + 2 * weight.size - 2), out)
     return out
 
 

@@ -7,9 +7,9 @@ import math
 
 import numpy as np
 
+from galbatch.morphology.kernels.apertures import inside, running_sums
 from galbatch.morphology.kernels.filters import gaussian
-from galbatch.morphology.kernels.geometry import ellipse_sum, metric
-from galbatch.morphology.kernels.jit import kernel
+from galbatch.morphology.kernels.jit import kernel, leaf
 from galbatch.morphology.kernels.moments import centroid, second_moments
 from galbatch.morphology.kernels.profile import ANNULUS
 from galbatch.morphology.kernels.segments import brightest, count_set, grow
@@ -19,14 +19,15 @@ _SMOOTHING = 0.2  # Petrosian radii
 
 
 @kernel
-def gini_segment(image, xc, yc, r_petro_ellip, elongation, theta):
+def gini_segment(image, outline, r_petro_ellip, room):
     """(region (H, W) bool, status bits): pixels of the smoothed image above its mean at the Petrosian ellipse
     about the centroid, connected to the brightest one."""
     smooth = gaussian(image, _SMOOTHING * r_petro_ellip, False)
-    dxx, dxy, dyy = metric(elongation, theta)
+    sums = running_sums(smooth)
+    tables = (smooth, sums, smooth, sums)
     a_in, a_out = r_petro_ellip - 0.5 * ANNULUS, r_petro_ellip + 0.5 * ANNULUS
-    ring = (ellipse_sum(smooth, xc, yc, a_out, dxx, dxy, dyy)
-            - ellipse_sum(smooth, xc, yc, a_in, dxx, dxy, dyy))
+    ring = inside(tables, outline, a_out, room)[0] - inside(tables, outline, a_in, room)[0]
+    elongation = math.sqrt(outline[2] + outline[4] - 1.0)
     threshold = ring / (math.pi * (a_out * a_out - a_in * a_in) / elongation)
     above = np.empty(image.shape, np.bool_)
     ny, nx = image.shape
@@ -43,7 +44,7 @@ def gini_segment(image, xc, yc, r_petro_ellip, elongation, theta):
     return region, (DISJOINT if count_set(region) < total else 0)
 
 
-@kernel
+@leaf
 def gini(values):
     """Gini coefficient of the absolutes of sorted values (Lotz et al. 2004 eq. 6); NaN for fewer than two or
     all zero."""
@@ -69,7 +70,7 @@ def gini(values):
     return weighted / ((n - 1.0) * total)
 
 
-@kernel
+@leaf
 def m20(image, region, v):
     """log10 of the second moment of the brightest pixels with 20% of the flux, over that of all (eq. 8).
 
@@ -98,7 +99,7 @@ def m20(image, region, v):
     return math.log10(bright / (xx + yy))
 
 
-@kernel
+@leaf
 def sn_per_pixel(image, region, good, sigma):
     """Mean of image / sigma over the pixels of the region that are not negative; NaN if there are none."""
     total, n = 0.0, 0

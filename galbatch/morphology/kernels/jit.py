@@ -25,7 +25,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from galbatch.morphology.flags import MorphFlag
-from galbatch.morphology.kernels.build import ENTRY_OPTIONS, KERNEL_OPTIONS, compile_once
+from galbatch.morphology.kernels.build import ENTRY_OPTIONS, KERNEL_OPTIONS, LEAF_OPTIONS, compile_once
 from galbatch.morphology.quantities import GROUPS, QUANTITIES
 
 
@@ -56,10 +56,16 @@ def _refuse(name, *_args, **_options):
     raise TypeError(f"kernel {name} was called from Python: only an entry can be; use {name}.py_func.")
 
 
+def leaf(function=None, **options):
+    """``kernel`` that makes no array, returns none and calls none that does: references are not counted,
+    which would cost more than a short row of pixels."""
+    return kernel(function, **LEAF_OPTIONS, **options)
+
+
 def sum_kernel(function):
-    """``kernel`` for loops that only add up: sums may be reordered into vector lanes (fixed at compile
+    """``leaf`` for loops that only add up: sums may be reordered into vector lanes (fixed at compile
     time)."""
-    return kernel(function, fastmath={"reassoc", "contract", "nsz"})
+    return leaf(function, fastmath={"reassoc", "contract", "nsz"})
 
 
 def entry(function):
@@ -93,4 +99,22 @@ def float_of(typingctx, x):
     """The float whose 64 bits are those of an integer."""
     def code(context, builder, signature, args):
         return builder.bitcast(args[0], ir.DoubleType())
+    return types.float64(types.int64), code
+
+
+@intrinsic
+def bits_of_single(typingctx, x):
+    """The 32 bits of a float, rounded to single precision, as a signed integer."""
+    def code(context, builder, signature, args):
+        bits = builder.bitcast(builder.fptrunc(args[0], ir.FloatType()), ir.IntType(32))
+        return builder.sext(bits, ir.IntType(64))
+    return types.int64(types.float64), code
+
+
+@intrinsic
+def single_of(typingctx, x):
+    """The float whose single precision has the bits of an integer."""
+    def code(context, builder, signature, args):
+        bits = builder.trunc(args[0], ir.IntType(32))
+        return builder.fpext(builder.bitcast(bits, ir.FloatType()), ir.DoubleType())
     return types.float64(types.int64), code

@@ -12,9 +12,9 @@ import math
 import numpy as np
 
 from galbatch.morphology.kernels.filters import boxcar, gaussian
-from galbatch.morphology.kernels.jit import kernel
+from galbatch.morphology.kernels.jit import kernel, leaf
 from galbatch.morphology.kernels.moments import centroid
-from galbatch.morphology.kernels.ordering import sort_with
+from galbatch.morphology.kernels.ordering import key_of, sort_keys, value_of
 from galbatch.morphology.kernels.profile import ETA
 from galbatch.morphology.kernels.segments import box_of, brightest, count_set, grow
 
@@ -33,50 +33,65 @@ def _above(image, threshold):
     return out
 
 
-@kernel
-def _find(parent, i):
-    while parent[i] != i:
-        parent[i] = parent[parent[i]]
-        i = parent[i]
-    return i
+@leaf(forceinline=True)
+def _find(link, p):
+    while link[p] > 0:
+        above = link[p]
+        if link[above] > 0:
+            link[p] = link[above]
+        p = above
+    return p
 
 
-@kernel
-def _join_pixel(regions, p, value, nx, ny):
+@leaf
+def _join(regions, root, p):
+    """Join the region of pixel ``p``, if it is in one, to that under ``root``; returns the root of both."""
+    link, flux, count = regions
+    if link[p] == 0:
+        return root
+    other = _find(link, p)
+    if other == root:
+        return root
+    if link[other] < link[root]:
+        root, other = other, root
+    count[-link[other]] -= 1
+    count[-link[root]] -= 1
+    link[root] += link[other]
+    link[other] = root
+    flux[root] += flux[other]
+    count[-link[root]] += 1
+    return root
+
+
+@leaf
+def _join_pixel(regions, p, value, width):
     """Add pixel p as a region of one and join it to its neighbours; the size of the region it ends in.
 
-    ``regions``: parent of each pixel (-1: not there yet), size and flux of the region under a root, and the
-    number of regions by size.
+    ``regions``: of each pixel of a stamp with a border (flat) the pixel it is linked to, -size where it is
+    the root of its region, 0 if it is in none; the flux of the region under a root; the number of regions by
+    size.
     """
-    parent, size, flux, count = regions
-    parent[p], size[p], flux[p] = p, 1, value
+    link, flux, count = regions
+    link[p], flux[p] = -1, value
     count[1] += 1
-    root = p
-    y, x = p // nx, p % nx
-    for j in range(max(y - 1, 0), min(y + 2, ny)):
-        for i in range(max(x - 1, 0), min(x + 2, nx)):
-            other = j * nx + i
-            if parent[other] < 0:
-                continue
-            other = _find(parent, other)
-            if other != root:
-                if size[other] > size[root]:
-                    root, other = other, root
-                parent[other] = root
-                count[size[other]] -= 1
-                count[size[root]] -= 1
-                size[root] += size[other]
-                flux[root] += flux[other]
-                count[size[root]] += 1
-    return size[root]
+    up, down, left, right = link[p - width], link[p + width], link[p - 1], link[p + 1]
+    root = _join(regions, _join(regions, p, p - width), p + width)
+    root = _join(regions, _join(regions, root, p - 1), p + 1)
+    if up == 0 and left == 0:  # else the corner is connected by them
+        root = _join(regions, root, p - width - 1)
+    if up == 0 and right == 0:
+        root = _join(regions, root, p - width + 1)
+    if down == 0 and left == 0:
+        root = _join(regions, root, p + width - 1)
+    if down == 0 and right == 0:
+        root = _join(regions, root, p + width + 1)
+    return -link[root]
 
 
 @kernel
-def _no_regions(n_pixels):
-    parent = np.empty(n_pixels, np.int64)
-    for p in range(n_pixels):
-        parent[p] = -1
-    return parent, np.empty(n_pixels, np.int64), np.empty(n_pixels), np.zeros(n_pixels + 2, np.int64)
+def _no_regions(ny, nx):
+    n = (ny + 2) * (nx + 2)
+    return np.zeros(n, np.int64), np.empty(n), np.zeros(n, np.int64)
 
 
 @kernel
@@ -85,20 +100,20 @@ def _main_clump(order, value, ny, nx):
     them down to each."""
     n = order.size
     level, flux, size = np.empty(n), np.empty(n), np.empty(n, np.int64)
-    regions = _no_regions(ny * nx)
+    regions = _no_regions(ny, nx)
     waiting = 0
     for k in range(n):
         level[n - 1 - k] = value[k]
-        _join_pixel(regions, order[k], value[k], nx, ny)
+        _join_pixel(regions, order[k], value[k], nx + 2)
         if k == n - 1 or value[k + 1] < value[k]:
             root = _find(regions[0], order[0])
             for i in range(n - 1 - k, n - waiting):  # equal pixels share a level
-                flux[i], size[i] = regions[2][root], regions[1][root]
+                flux[i], size[i] = regions[1][root], -regions[0][root]
             waiting = k + 1
     return level, flux, size
 
 
-@kernel
+@leaf
 def _level(clumps, q):
     """(level at quantile q) / (mean of the main clump above it) - eta, and whether that mean is zero."""
     level, flux, size = clumps
@@ -108,7 +123,7 @@ def _level(clumps, q):
     return level[i] * size[i] / flux[i] - ETA, False
 
 
-@kernel
+@leaf
 def _level_root(clumps, f_first):
     """Quantile where ``_level`` changes sign, by Brent's method with a tolerance of one pixel."""
     f_previous, x_previous = f_first, 0.0
@@ -192,15 +207,15 @@ def _two_largest(region, pixels):
     n_levels, n = order.size, 0
     inner, value = np.empty(n_levels, np.int64), np.empty(n_levels)
     for k in range(n_levels):
-        if level[k] > 0.0 and region[order[k] // nx, order[k] % nx]:
+        if level[k] > 0.0 and region[order[k] // (nx + 2) - 1, order[k] % (nx + 2) - 1]:
             inner[n], value[n] = order[k], level[k]
             n += 1
-    regions = _no_regions(ny * nx)
-    count = regions[3]
+    regions = _no_regions(ny, nx)
+    count = regions[2]
     gain, ratio = np.zeros(n_levels), np.zeros(n_levels)
     first = second = waiting = 0
     for k in range(n):
-        new = _join_pixel(regions, inner[k], value[k], nx, ny)
+        new = _join_pixel(regions, inner[k], value[k], nx + 2)
         start = second
         if new > first:
             if count[first] > 0:
@@ -309,7 +324,7 @@ def intensity_deviation(image, region):
     return second / first, math.sqrt(math.pi / count_set(region)) * distance, 0
 
 
-@kernel
+@leaf
 def segment_overlap(one, two):
     """(pixels of the larger region, share of it that both have)."""
     both = 0
@@ -328,19 +343,18 @@ def source_light(image, where):
     of the brightest)."""
     ny, nx = image.shape
     out = np.zeros((ny, nx))
-    order = np.empty(count_set(where), np.int64)
-    value = np.empty(order.size)
+    keys = np.empty(count_set(where), np.int64)
     k = 0
     for y in range(ny):
         for x in range(nx):
             if where[y, x]:
                 out[y, x] = max(image[y, x], 0.0)
-                order[k], value[k] = y * nx + x, -out[y, x]
+                keys[k] = key_of(-out[y, x], (y + 1) * (nx + 2) + x + 1)
                 k += 1
     y0, x0 = brightest(out)
-    sort_with(value, order, 1)
-    for k in range(order.size):
-        value[k] = -value[k]
-        if order[k] == y0 * nx + x0:  # the first of several that are as bright
-            order[k], order[0] = order[0], order[k]
-    return out, (order, value), y0, x0
+    keys = sort_keys(keys)
+    value = np.empty(k)
+    for i in range(k):
+        value[i] = -value_of(keys[i])
+        keys[i] &= 0xFFFFFFFF
+    return out, (keys, value), y0, x0

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from galbatch.morphology.kernels.jit import kernel
+from galbatch.morphology.kernels.jit import leaf
 
 _RHO = 1.0 / 12.0  # variance of a pixel-wide top hat
 
 
-@kernel
+@leaf
 def centroid(image, where):
     """(flux, x, y) of ``image`` over the pixels of ``where``; x and y mean nothing unless flux > 0."""
     ny, nx = image.shape
@@ -26,7 +26,7 @@ def centroid(image, where):
     return m, mx / m, my / m
 
 
-@kernel
+@leaf
 def second_moments(image, where, xc, yc):
     """(flux, sum of I dx^2, I dx dy, I dy^2) about (xc, yc)."""
     ny, nx = image.shape
@@ -42,7 +42,7 @@ def second_moments(image, where, xc, yc):
     return m, xx, xy, yy
 
 
-@kernel
+@leaf
 def shape_of(image, where, xc, yc):
     """(ellipticity, elongation, orientation in rad from x, False if a variance is not positive).
 

@@ -1,67 +1,65 @@
-"""Sorting in place, small enough to compile fast. Values must be finite or infinite, not NaN."""
+"""Sorting pixels, by radix: their values have single precision, so that 32 bits order them.
+
+A key is an integer with the value in its upper half, such that keys are ordered as their values are, and a
+tag in its lower half. Keys of equal values stay in the order they are in.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from galbatch.morphology.kernels.jit import kernel
+from galbatch.morphology.kernels.jit import bits_of_single, kernel, leaf, single_of
 
-_SMALL = 16
+_DIGIT = 11  # bits a pass: 11, 11 and the last 10, of which one is the sign
+_SIZE = 1 << _DIGIT
+
+
+@leaf(forceinline=True)
+def key_of(value, tag):
+    bits = bits_of_single(value)
+    return ((bits if bits >= 0 else bits ^ 0x7FFFFFFF) << 32) | tag
+
+
+@leaf(forceinline=True)
+def value_of(key):
+    bits = key >> 32
+    return single_of(bits if bits >= 0 else bits ^ 0x7FFFFFFF)
+
+
+@leaf
+def _distribute(keys, out, shift, start):
+    """Write ``keys`` to ``out``, ordered by the digit above ``shift``; ``start`` (``_SIZE`` + 1,) is room."""
+    for d in range(_SIZE + 1):
+        start[d] = 0
+    low = shift - 32 - 2 * _DIGIT  # 0 for the last digit: signed, its negative values come first
+    flip = _SIZE // 2 if low >= 0 else 0
+    for i in range(keys.size):
+        start[(((keys[i] >> shift) + flip) & (_SIZE - 1)) + 1] += 1
+    for d in range(_SIZE):
+        start[d + 1] += start[d]
+    for i in range(keys.size):
+        d = ((keys[i] >> shift) + flip) & (_SIZE - 1)
+        out[start[d]] = keys[i]
+        start[d] += 1
 
 
 @kernel
-def _insert(v, tag, tagged, low, high):
-    for i in range(low + 1, high + 1):
-        value, mark = v[i], tag[i * tagged]
-        j = i - 1
-        while j >= low and v[j] > value:
-            v[j + 1] = v[j]
-            tag[(j + 1) * tagged] = tag[j * tagged]
-            j -= 1
-        v[j + 1] = value
-        tag[(j + 1) * tagged] = mark
-
-
-@kernel
-def sort_with(v, tag, tagged):
-    """Sort ``v`` (n,) ascending; with ``tagged`` 1 the entries of ``tag`` (n,) move along, with 0 it is (1,),
-    unused."""
-    stack = np.empty(128, np.int64)
-    stack[0], stack[1] = 0, v.size - 1
-    depth = 2
-    while depth > 0:
-        depth -= 2
-        low, high = stack[depth], stack[depth + 1]
-        while high - low > _SMALL:
-            a, b, c = v[low], v[(low + high) // 2], v[high]
-            pivot = max(min(a, b), min(max(a, b), c))
-            i, j = low, high
-            while i <= j:
-                while v[i] < pivot:
-                    i += 1
-                while v[j] > pivot:
-                    j -= 1
-                if i <= j:
-                    v[i], v[j] = v[j], v[i]
-                    if tagged:
-                        tag[i], tag[j] = tag[j], tag[i]
-                    i += 1
-                    j -= 1
-            if j - low > high - i:  # the larger part waits: the stack holds at most log2 n parts
-                stack[depth], stack[depth + 1] = low, j
-                low = i
-            else:
-                stack[depth], stack[depth + 1] = i, high
-                high = j
-            depth += 2
-        _insert(v, tag, tagged, low, high)
+def sort_keys(keys):
+    """A sorted array of ``keys``, which are overwritten."""
+    spare, start = np.empty(keys.size, np.int64), np.empty(_SIZE + 1, np.int64)
+    _distribute(keys, spare, 32, start)
+    _distribute(spare, keys, 32 + _DIGIT, start)
+    _distribute(keys, spare, 32 + 2 * _DIGIT, start)
+    return spare
 
 
 @kernel
 def sorted_part(values, n):
-    """A sorted copy of the first ``n`` of ``values``."""
-    out = np.empty(n)
+    """A sorted copy of the first ``n`` of ``values``, which must not be NaN."""
+    keys = np.empty(n, np.int64)
     for i in range(n):
-        out[i] = values[i]
-    sort_with(out, np.empty(1, np.int64), 0)
+        keys[i] = key_of(values[i], 0)
+    keys, out = sort_keys(keys), np.empty(n)
+    for i in range(n):
+        out[i] = value_of(keys[i])
     return out

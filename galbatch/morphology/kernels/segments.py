@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from galbatch.morphology.kernels.jit import kernel
+from galbatch.morphology.kernels.jit import kernel, leaf
+
+
+@leaf
+def _fill_run(above, out, y, x):
+    """Set the unbroken part of row ``y`` around ``x``; returns its (first, last) column."""
+    first = last = x
+    while first > 0 and above[y, first - 1]:
+        first -= 1
+    while last < above.shape[1] - 1 and above[y, last + 1]:
+        last += 1
+    for i in range(first, last + 1):
+        out[y, i] = True
+    return first, last
 
 
 @kernel
@@ -14,24 +27,24 @@ def grow(above, y0, x0):
     out = np.zeros((ny, nx), np.bool_)
     if not above[y0, x0]:
         return out
-    stack = np.empty(ny * nx, np.int64)
-    stack[0] = y0 * nx + x0
-    size = 1
-    out[y0, x0] = True
-    while size > 0:
-        size -= 1
-        p = stack[size]
-        y, x = p // nx, p % nx
+    runs = np.empty((ny * (nx + 1) // 2 + 1, 3), np.int64)  # row, first and last column of each found
+    runs[0, 0], (runs[0, 1], runs[0, 2]) = y0, _fill_run(above, out, y0, x0)
+    n = 1
+    while n > 0:
+        n -= 1
+        y, first, last = runs[n, 0], max(runs[n, 1] - 1, 0), min(runs[n, 2] + 1, nx - 1)
         for j in range(max(y - 1, 0), min(y + 2, ny)):
-            for i in range(max(x - 1, 0), min(x + 2, nx)):
-                if above[j, i] and not out[j, i]:
-                    out[j, i] = True
-                    stack[size] = j * nx + i
-                    size += 1
+            x = first
+            while x <= last:
+                if above[j, x] and not out[j, x]:
+                    runs[n, 0], (runs[n, 1], runs[n, 2]) = j, _fill_run(above, out, j, x)
+                    x = runs[n, 2]
+                    n += 1
+                x += 1
     return out
 
 
-@kernel
+@leaf
 def count_set(region):
     """Number of True pixels."""
     total = 0
@@ -42,7 +55,7 @@ def count_set(region):
     return total
 
 
-@kernel
+@leaf
 def brightest(image):
     """(y, x) of the first maximum in row order."""
     ny, nx = image.shape
@@ -56,7 +69,7 @@ def brightest(image):
     return by, bx
 
 
-@kernel
+@leaf
 def box_of(region, border):
     """(y, x, height, width) of the smallest box around ``region`` with a ``border``, cut at the image; sizes
     0 if it is empty."""

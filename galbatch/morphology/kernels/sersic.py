@@ -14,7 +14,7 @@ import numpy as np
 
 from galbatch.morphology.flags import MorphFlag
 from galbatch.morphology.kernels.filters import blur_columns, blur_rows, gaussian_weights
-from galbatch.morphology.kernels.jit import kernel, sum_kernel
+from galbatch.morphology.kernels.jit import kernel, leaf, sum_kernel
 from galbatch.morphology.kernels.sersic_blocks import block_models, make_blocks, window_of
 from galbatch.morphology.kernels.sersic_model import N_HIGH, N_LOW, N_PARAMETERS, model_images
 
@@ -37,7 +37,7 @@ def _product(one, two):
     return total
 
 
-@kernel
+@leaf
 def clear(normal, gradient):
     for a in range(7):
         gradient[a] = 0.0
@@ -45,7 +45,7 @@ def clear(normal, gradient):
             normal[a, b] = 0.0
 
 
-@kernel
+@leaf
 def add_row(rows, first, data, weight, normal, gradient):
     """Add a row of points to the lower triangle of ``normal`` (7, 7) and to ``gradient`` (7,); returns their
     chi2.
@@ -97,7 +97,7 @@ def solve_damped(normal, gradient, damping, step):
     return True
 
 
-@kernel
+@leaf
 def limit(p, ny, nx):
     """Move ``p`` inside the bounds; returns how many of them it was at."""
     hits = 0
@@ -131,7 +131,7 @@ def propose(p, normal, gradient, damping, trial):
     return True
 
 
-@kernel
+@leaf
 def _expected_gain(p, trial, normal, gradient):
     """How much less chi2 is at ``trial`` than at ``p`` if the model is linear between them."""
     gain = 0.0
@@ -143,7 +143,7 @@ def _expected_gain(p, trial, normal, gradient):
     return gain
 
 
-@kernel
+@leaf
 def noise_is_known(sigma):
     """Whether any pixel of the noise map is finite."""
     for y in range(sigma.shape[0]):
@@ -153,7 +153,7 @@ def noise_is_known(sigma):
     return False
 
 
-@kernel
+@leaf
 def weights(image, good, sigma, weight):
     """1 / sigma on the pixels that enter the fit (1 where the noise is not known at all); returns their
     number."""
@@ -168,7 +168,7 @@ def weights(image, good, sigma, weight):
     return n
 
 
-@kernel
+@leaf
 def start_point(x, y, r_half, ellipticity, theta, concentration, p):
     """First guess from the non-parametric statistics, as statmorph's; the amplitude is left at one."""
     e = min(max(ellipticity, 0.0), 0.95)
@@ -178,7 +178,7 @@ def start_point(x, y, r_half, ellipticity, theta, concentration, p):
     p[5], p[6] = e * math.cos(2.0 * theta), e * math.sin(2.0 * theta)
 
 
-@kernel
+@leaf
 def information_criteria(chi2, n_pixels):
     """(chi2 per degree of freedom, Akaike, Bayesian) of a fit, as astropy.stats has them for least
     squares."""
@@ -188,7 +188,7 @@ def information_criteria(chi2, n_pixels):
     return chi2 / (n - m), 2.0 * m + level + small, m * math.log(n) + level
 
 
-@kernel
+@leaf
 def report(p, chi2, n_pixels, known, out):
     """Fill ``out`` with n, r_e, ellipticity, orientation, amplitude, x, y, chi2 per degree of freedom, AIC,
     BIC."""
@@ -207,12 +207,13 @@ def _evaluate(p, psf_sigma, origin, images, place, block_images):
     if psf_sigma > 0.0:
         ny, m, nx = images.shape
         weight = gaussian_weights(psf_sigma)
-        blurred = blur_columns(images.reshape(ny, m * nx), weight, False)
-        blur_rows(blurred.reshape(ny * m, nx), weight, False, images.reshape(ny * m, nx))
+        blurred, padded = np.empty((ny, m * nx)), np.empty(nx + 2 * weight.size - 2)
+        blur_columns(images.reshape(ny, m * nx), weight, False, blurred)
+        blur_rows(blurred.reshape(ny * m, nx), weight, False, padded, images.reshape(ny * m, nx))
     block_models(p, psf_sigma, place, block_images)
 
 
-@kernel
+@leaf
 def _normal_equations(image, weight, window, origin, images, blocks, block_images, normal, gradient):
     """Fill ``normal`` and ``gradient`` from evaluated models, which are overwritten; returns chi2."""
     clear(normal, gradient)
@@ -226,7 +227,7 @@ def _normal_equations(image, weight, window, origin, images, blocks, block_image
     return chi2
 
 
-@kernel
+@leaf
 def _best_amplitude(image, weight, window, origin, images, blocks, block_images):
     """The amplitude of an evaluated model of unit amplitude that fits best; 1 where there is none."""
     product = square = 0.0

@@ -14,21 +14,21 @@ import math
 
 import numpy as np
 
-from galbatch.morphology.kernels.jit import kernel
+from galbatch.morphology.kernels.jit import kernel, leaf
 from galbatch.morphology.kernels.sersic_model import constants, model_points
 
 _WHOLE, _NEAR = 16, 36  # pixels from the centre: single pixels, blocks of _SMALL, then of _LARGE
 _SMALL, _LARGE = 4, 8
 
 
-@kernel
+@leaf
 def window_of(centre, n):
     """(first, last + 1) of the single pixels along an axis of ``n``, multiples of ``_SMALL`` inside it."""
     c = int(min(max(centre, 0.0), n - 1.0))
     return max(0, (c - _WHOLE) // _SMALL * _SMALL), min(n, (c + _WHOLE) // _SMALL * _SMALL + _SMALL)
 
 
-@kernel
+@leaf
 def _add_block(image, weight, y0, x0, size, k, place, data, root):
     """Describe the block from (y0, x0) on in column ``k``; returns (the next column, scatter)."""
     y1, x1 = min(y0 + size, image.shape[0]), min(x0 + size, image.shape[1])
@@ -98,7 +98,7 @@ def _first(table, n):
     return out
 
 
-@kernel
+@leaf
 def _add_corner(mean, slope_x, slope_y, corner, by_x, by_y):
     for i in range(mean.size):
         mean[i] += 0.25 * corner[i]

@@ -15,7 +15,7 @@ import math
 import numpy as np
 from scipy.special import gammaincinv
 
-from galbatch.morphology.kernels.jit import bits_of, float_of, kernel
+from galbatch.morphology.kernels.jit import bits_of, float_of, kernel, leaf
 
 N_PARAMETERS = 7
 N_LOW, N_HIGH = 0.01, 20.0
@@ -27,7 +27,7 @@ _ROUND = 6755399441055744.0  # adding this puts the nearest integer in the low b
 _TWO52 = 4503599627370496.0
 
 
-@kernel
+@leaf
 def scale_b(ln_n):
     """(b, db / d ln n), by cubic interpolation of ln b in ln n; 1e-9 relative."""
     step = _GRID[1] - _GRID[0]
@@ -39,7 +39,7 @@ def scale_b(ln_n):
     return b, b * ((3.0 * a * t + 2.0 * c) * t + s0) / step
 
 
-@kernel(fastmath={"contract"})
+@leaf(fastmath={"contract"})
 def _log(x):
     """Natural logarithm of a positive normal number, 1e-12."""
     bits = bits_of(x)
@@ -60,7 +60,7 @@ def _log(x):
     return exponent * (_LN2_HIGH + _LN2_LOW) + 2.0 * s * series
 
 
-@kernel(fastmath={"contract"})
+@leaf(fastmath={"contract"})
 def _exp(x):
     """Exponential, 1e-12, of an argument cut to +-700."""
     x = x if x < 700.0 else 700.0
@@ -83,7 +83,7 @@ def _exp(x):
     return p * float_of((bits_of(shifted) + 1023) << 52)
 
 
-@kernel
+@leaf
 def constants(p):
     """What all points share: see ``model_points``."""
     n = math.exp(p[2])
@@ -98,7 +98,7 @@ def constants(p):
     return n, b, db, c2, s2, c, k, dc, dk
 
 
-@kernel(fastmath={"contract"})
+@leaf(fastmath={"contract"})
 def model_points(p, const, x, y, images):
     """Model and its seven derivatives at the points ``x`` (m,), ``y`` (m,): ``images`` (8, m), C order, is
     overwritten."""

@@ -12,17 +12,17 @@ import math
 import numpy as np
 
 from galbatch.morphology.kernels import sersic
-from galbatch.morphology.kernels.jit import entry, kernel
+from galbatch.morphology.kernels.jit import entry, leaf
 from galbatch.morphology.kernels.sersic_model import model_images
 
 
-@kernel
+@leaf
 def _assign(to, values):
     for k in range(to.size):
         to[k] = values[k]
 
 
-@kernel
+@leaf
 def _keep(normal, gradient, p, matrix, vector, trial):
     _assign(gradient, vector)
     _assign(p, trial)

@@ -7,8 +7,7 @@ import math
 import numpy as np
 
 from galbatch.morphology.kernels.filters import boxcar
-from galbatch.morphology.kernels.geometry import metric
-from galbatch.morphology.kernels.jit import kernel
+from galbatch.morphology.kernels.jit import kernel, leaf
 from galbatch.morphology.kernels.ordering import sorted_part
 from galbatch.morphology.kernels.segments import brightest, grow
 from galbatch.morphology.kernels.sky import BOX, clipped_statistics
@@ -17,10 +16,11 @@ UNDEFINED, ADDED_BRIGHTEST = 1, 2
 
 
 @kernel
-def background_threshold(image, good, xc, yc, r_petro_ellip, box):
+def background_threshold(image, good, outline, r_petro_ellip, box):
     """Mode + one sigma of the sky in an annulus of 2 to 4 Petrosian radii, or in the sky ``box`` (y, x, size)
     where fewer than 32 x 32 pixels are left; NaN where there is neither."""
     ny, nx = image.shape
+    xc, yc = outline[0], outline[1]
     r_in, r_out = 2.0 * r_petro_ellip, 4.0 * r_petro_ellip
     values = np.empty(ny * nx)
     n = 0
@@ -60,11 +60,10 @@ def shape_segment(image, threshold):
     return grow(above, y0, x0), status
 
 
-@kernel
-def largest_radius(region, xc, yc, elongation, theta):
-    """Semi-major axis of the smallest concentric ellipse with every pixel centre of ``region``; 0 if it is
-    empty."""
-    dxx, dxy, dyy = metric(elongation, theta)
+@leaf
+def largest_radius(region, outline):
+    """Semi-major axis of the smallest ellipse with every pixel centre of ``region``; 0 if it is empty."""
+    xc, yc, dxx, dxy, dyy, _reach = outline
     ny, nx = region.shape
     best = 0.0
     for y in range(ny):

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from galbatch.morphology.kernels.filters import boxcar
-from galbatch.morphology.kernels.jit import kernel
+from galbatch.morphology.kernels.jit import kernel, leaf
 from galbatch.morphology.kernels.ordering import sorted_part
 
 BOX = 32
@@ -82,7 +82,7 @@ def box_smoothness(box, size):
     return total / (ny * nx)
 
 
-@kernel
+@leaf
 def white_noise_smoothness(sigma, size):
     """What ``box_smoothness`` tends to for white noise of standard deviation ``sigma``."""
     if size <= 1:
@@ -101,7 +101,7 @@ def _running_sums(v):
     return one, two
 
 
-@kernel
+@leaf
 def _range_statistics(v, sums, low, high):
     """(mean, median, standard deviation) of the sorted values low..high-1."""
     one, two = sums
@@ -112,7 +112,7 @@ def _range_statistics(v, sums, low, high):
     return v[v.size // 2] + mean, median, math.sqrt(variance)
 
 
-@kernel
+@leaf
 def _narrow(v, low, high, centre, width):
     while low < high and v[low] < centre - width:
         low += 1

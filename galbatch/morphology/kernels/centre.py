@@ -1,0 +1,117 @@
+"""The centre that minimises the asymmetry, found by the Nelder-Mead simplex, steps and stops as in scipy's
+``fmin``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from galbatch.morphology.kernels.asymmetry import asymmetry_sums
+from galbatch.morphology.kernels.geometry import outline_of
+from galbatch.morphology.kernels.jit import kernel, leaf
+
+LEFT_STAMP, NO_FLUX = 1, 2
+_NONE = 100.0  # what the search sees where no asymmetry exists
+_CENTRE_TOLERANCE = 1e-3
+_VALUE_TOLERANCE = 1e-4
+_MAX_EVALUATIONS = 400
+_FIRST_STEP, _STEP_FROM_ZERO = 1.05, 0.00025
+_REFLECT, _EXPAND, _CONTRACT_OUTSIDE, _CONTRACT_INSIDE = 2.0, 3.0, 1.5, 0.5  # from the worst point on
+
+
+@leaf
+def _try(problem, x, y, vertex):
+    """Set ``vertex`` to (asymmetry, x, y); returns status bits."""
+    pair, r, sky, room = problem
+    ny, nx = pair[0].shape
+    vertex[0], vertex[1], vertex[2] = _NONE, x, y
+    if x < 0.0 or x >= nx or y < 0.0 or y >= ny:
+        return LEFT_STAMP
+    sums = asymmetry_sums(pair, outline_of(x, y, 1.0, 0.0), r, room)
+    if sums[1] == 0.0:
+        return NO_FLUX
+    vertex[0] = (sums[2] - sums[0] * sky) / sums[1]
+    return 0
+
+
+@leaf
+def _try_along(problem, simplex, t, vertex):
+    """``_try`` at a point of the line from the worst vertex (0) over the middle of the others (1)."""
+    x = simplex[2, 1] + t * (0.5 * (simplex[0, 1] + simplex[1, 1]) - simplex[2, 1])
+    y = simplex[2, 2] + t * (0.5 * (simplex[0, 2] + simplex[1, 2]) - simplex[2, 2])
+    return _try(problem, x, y, vertex)
+
+
+@leaf
+def _copy_vertex(to, vertex):
+    to[0], to[1], to[2] = vertex[0], vertex[1], vertex[2]
+
+
+@leaf
+def _sort(simplex, spare):
+    """Best vertex first; equal ones stay in order."""
+    for i in range(1, 3):
+        _copy_vertex(spare, simplex[i])
+        j = i - 1
+        while j >= 0 and simplex[j, 0] > spare[0]:
+            _copy_vertex(simplex[j + 1], simplex[j])
+            j -= 1
+        _copy_vertex(simplex[j + 1], spare)
+
+
+@leaf
+def _spread(simplex, column):
+    return max(abs(simplex[1, column] - simplex[0, column]), abs(simplex[2, column] - simplex[0, column]))
+
+
+@leaf
+def _first_simplex(problem, x, y, simplex):
+    """A vertex at the start and one a step away along either axis; returns status bits."""
+    x_step = x * _FIRST_STEP if x != 0.0 else _STEP_FROM_ZERO
+    y_step = y * _FIRST_STEP if y != 0.0 else _STEP_FROM_ZERO
+    status = _try(problem, x, y, simplex[0]) | _try(problem, x_step, y, simplex[1])
+    return status | _try(problem, x, y_step, simplex[2])
+
+
+@leaf
+def _shrink(problem, simplex):
+    """Halve the distances to the best vertex; returns status bits."""
+    status = 0
+    for k in range(1, 3):
+        x, y = 0.5 * (simplex[0, 1] + simplex[k, 1]), 0.5 * (simplex[0, 2] + simplex[k, 2])
+        status |= _try(problem, x, y, simplex[k])
+    return status
+
+
+@kernel
+def minimise_asymmetry(problem, x_start, y_start):
+    """(x, y, status bits): the local minimum of the asymmetry that is found from the start.
+
+    ``problem``: the pair of ``asymmetry_sums``, the radius, the asymmetry of a pixel of sky, room to trace.
+    """
+    simplex, one, two = np.empty((3, 3)), np.empty(3), np.empty(3)
+    status = _first_simplex(problem, x_start, y_start, simplex)
+    _sort(simplex, one)
+    calls = 3
+    while calls < _MAX_EVALUATIONS:
+        size = max(_spread(simplex, 1), _spread(simplex, 2))
+        if size <= _CENTRE_TOLERANCE and _spread(simplex, 0) <= _VALUE_TOLERANCE:
+            break
+        status |= _try_along(problem, simplex, _REFLECT, one)
+        calls += 1
+        if simplex[0, 0] <= one[0] < simplex[1, 0]:
+            _copy_vertex(simplex[2], one)
+        else:
+            t = _EXPAND if one[0] < simplex[0, 0] else _CONTRACT_INSIDE
+            t = _CONTRACT_OUTSIDE if simplex[0, 0] <= one[0] < simplex[2, 0] else t
+            status |= _try_along(problem, simplex, t, two)
+            calls += 1
+            limit = simplex[2, 0] if t == _CONTRACT_INSIDE else one[0]
+            if two[0] < limit or (t == _CONTRACT_OUTSIDE and two[0] == limit):
+                _copy_vertex(simplex[2], two)
+            elif t == _EXPAND:
+                _copy_vertex(simplex[2], one)
+            else:
+                status |= _shrink(problem, simplex)
+                calls += 2
+        _sort(simplex, one)
+    return simplex[0, 1], simplex[0, 2], status

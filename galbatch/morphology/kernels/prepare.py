@@ -1,0 +1,105 @@
+"""From a stamp to what is measured: masked pixels cleared, the source found, the sky's part known.
+
+``image``: masked pixels are zero; ``good``: 1 or 0 a pixel; ``source``: unmasked pixels of the segment.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from galbatch.morphology.kernels import sky
+from galbatch.morphology.kernels.columns import (
+    F_CENTROID_MASKED,
+    F_CENTROID_OUT,
+    F_FLUX,
+    F_MOMENT,
+    F_NO_BOX,
+    F_OUTLIERS,
+    F_PIXELS,
+    F_SEGMENT,
+    F_SKY,
+    I_FLUX_SEG,
+    I_SKY,
+    I_XC,
+)
+from galbatch.morphology.kernels.filters import mask_outliers
+from galbatch.morphology.kernels.jit import kernel, leaf
+from galbatch.morphology.kernels.moments import centroid, shape_of
+from galbatch.morphology.kernels.segments import count_set
+
+
+@kernel
+def as_double(image):
+    """A copy of any real image in double precision."""
+    ny, nx = image.shape
+    out = np.empty((ny, nx))
+    for y in range(ny):
+        for x in range(nx):
+            out[y, x] = image[y, x]
+    return out
+
+
+@kernel
+def prepare(raw, seg, bad, n_outlier):
+    """(image with masked pixels zero, good (1 or 0), source pixels, flag bits)."""
+    ny, nx = raw.shape
+    image, good = np.zeros((ny, nx)), np.zeros((ny, nx))
+    n_good = 0
+    for y in range(ny):
+        for x in range(nx):
+            if math.isfinite(raw[y, x]):
+                image[y, x] = raw[y, x]
+                good[y, x] = 1.0
+                n_good += 1
+    flags = 0 if n_good > 0 else F_PIXELS
+    if n_outlier > 0.0 and mask_outliers(image, good, n_outlier) > 0:
+        flags |= F_OUTLIERS
+    source = np.zeros((ny, nx), np.bool_)
+    for y in range(ny):
+        for x in range(nx):
+            if bad[y, x] or (seg[y, x] != 0 and seg[y, x] != 1):
+                good[y, x] = 0.0
+            if good[y, x] == 0.0:
+                image[y, x] = 0.0
+            source[y, x] = seg[y, x] == 1 and good[y, x] > 0.0
+    return image, good, source, flags
+
+
+@leaf
+def source_centroid(image, source, out):
+    """Flux, centroid and shape of the segment. Returns (x, y, whether they can be used, flag bits)."""
+    ny, nx = image.shape
+    if count_set(source) == 0:
+        return 0.0, 0.0, False, F_SEGMENT
+    flux, xc, yc = centroid(image, source)
+    out[I_FLUX_SEG] = flux
+    if not flux > 0.0:
+        return xc, yc, False, F_FLUX
+    flags = 0
+    if yc < 0.0 or yc >= ny or xc < 0.0 or xc >= nx:
+        xc, yc = nx / 2.0, ny / 2.0
+        flags |= F_CENTROID_OUT
+    if image[int(yc), int(xc)] == 0.0:
+        flags |= F_CENTROID_MASKED
+    out[I_XC], out[I_XC + 1] = xc, yc
+    out[I_XC + 2], out[I_XC + 3], out[I_XC + 4], valid = shape_of(image, source, xc, yc)
+    return xc, yc, True, flags | (0 if valid else F_MOMENT)
+
+
+@kernel
+def sky_terms(image, seg, bad, fixed, out):
+    """(asymmetry per pixel, sigma, box (y, x, size), flag bits)."""
+    if math.isfinite(fixed[0]):
+        return 2.0 * fixed[0] / math.sqrt(math.pi), fixed[0], (0, 0, 0), 0
+    taken = np.empty(image.shape, np.bool_)
+    for y in range(image.shape[0]):
+        for x in range(image.shape[1]):
+            taken[y, x] = seg[y, x] != 0 or bad[y, x]
+    y0, x0, size = sky.find_box(taken)
+    if size == 0:
+        return 0.0, 0.0, (0, 0, 0), F_NO_BOX
+    mean, median, sigma, asymmetry = sky.box_statistics(sky.copy_box(image, y0, x0, size, size))
+    out[I_SKY], out[I_SKY + 1], out[I_SKY + 2] = mean, median, sigma
+    return asymmetry, sigma, (y0, x0, size), (F_SKY if abs(mean) > sigma else 0)
