@@ -77,11 +77,6 @@ class Catalog:
     def columns(self) -> list[str]:
         return self.schema.names
 
-    @property
-    def passthrough(self) -> list[str]:
-        """Columns that go to the product as they are: all but the id and the position."""
-        return [c for c in self.columns if c not in REQUIRED]
-
     def _tables(self, columns: list[str], size: int) -> Iterator[pa.Table]:
         raise NotImplementedError
 

@@ -17,12 +17,10 @@ _STRIP_ROWS = 1 << 18
 
 @dataclass(frozen=True)
 class Validation:
-    """``findings`` for a person; ``flags`` (n,) int64: DUPLICATE_ID, DUPLICATE_POSITION; ``bad_position``
-    (n,) bool."""
+    """``findings`` for a person; ``flags`` (n,) int64: DUPLICATE_ID, DUPLICATE_POSITION."""
 
     findings: list[Finding] = field(default_factory=list)
     flags: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    bad_position: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
 
 def validate(catalog: Catalog, pixel_columns: bool = False) -> Validation:
@@ -44,8 +42,8 @@ def validate(catalog: Catalog, pixel_columns: bool = False) -> Validation:
         bad = ~(np.isfinite(a) & np.isfinite(b))
         if bad.any():
             findings.append(_rows(bad, subject, "x or y that is not finite"))
-        return Validation(findings, flags, bad)
-    bad, more = check_positions(a, b, subject)
+        return Validation(findings, flags)
+    more = check_positions(a, b, subject)
     near = close_pairs(a, b, SAME_POSITION_ARCSEC)
     if near.any():
         flags[near] |= Flag.DUPLICATE_POSITION
@@ -58,7 +56,7 @@ def validate(catalog: Catalog, pixel_columns: bool = False) -> Validation:
                 "They are flagged DUPLICATE_POSITION.",
             )
         )
-    return Validation([*findings, *more, *_units(catalog, subject)], flags, bad)
+    return Validation([*findings, *more, *_units(catalog, subject)], flags)
 
 
 def _duplicate_ids(catalog: Catalog, subject: str) -> tuple[np.ndarray, list[Finding]]:
@@ -92,15 +90,15 @@ def duplicates(keys: np.ndarray) -> np.ndarray:
     return np.isin(keys, twice) if len(twice) else np.zeros(len(keys), bool)
 
 
-def check_positions(ra: np.ndarray, dec: np.ndarray, subject: str) -> tuple[np.ndarray, list[Finding]]:
-    """Rows that are no positions, and findings that guess why (radians, hours, swapped columns)."""
+def check_positions(ra: np.ndarray, dec: np.ndarray, subject: str) -> list[Finding]:
+    """Findings on rows that are no positions, which guess why (radians, hours, swapped columns)."""
     finite = np.isfinite(ra) & np.isfinite(dec)
     bad = ~finite | (np.abs(np.nan_to_num(dec)) > 90) | (np.nan_to_num(ra) < -180) | (np.nan_to_num(ra) > 360)
     findings = []
     if bad.all():
         swapped = finite.any() and np.all(np.abs(ra[finite]) <= 90) and np.all(np.abs(dec[finite]) <= 360)
         hint = "ra and dec look swapped." if swapped else "Give degrees, ICRS."
-        return bad, [
+        return [
             Finding(
                 "error",
                 "bad_position",
@@ -128,7 +126,7 @@ def check_positions(ra: np.ndarray, dec: np.ndarray, subject: str) -> tuple[np.n
                 "Make sure that they are degrees.",
             )
         )
-    return bad, findings
+    return findings
 
 
 def close_pairs(ra: np.ndarray, dec: np.ndarray, arcsec: float) -> np.ndarray:

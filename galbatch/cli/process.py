@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from galbatch.cli.main import OK, SOME_FAILED
+
 # options that other commands have too
 SURVEY = click.option(
     "--survey",
@@ -150,10 +152,10 @@ def command(
 
 
 def finish(run) -> int:
-    """Say where the run is and what comes next; the exit code: 3 when sources failed."""
+    """Say where the run is and what comes next; the exit code."""
     click.echo(f"{run.paths.root}")
     click.echo(f"Look at it: galbatch report {run.paths.root}", err=True)
-    return 3 if run.summary["failed"] else 0
+    return SOME_FAILED if run.summary["failed"] else OK
 
 
 def _dry_run(catalog, survey, out, chosen) -> int:

@@ -56,7 +56,6 @@ def test_every_format_gives_the_same(tmp_path, ending):
     np.testing.assert_array_equal(rows["source_id"], BIG)
     np.testing.assert_array_equal(rows["dec"], [2.0, 2.1, 2.2])
     np.testing.assert_array_equal(rows["psf_index"], [2, 0, 1])
-    assert catalog.passthrough == ["mag", "name", "psf_index"]
     whole = pa.concat_tables(catalog.tables())
     assert (
         whole.column("name").to_pylist() == ["a", "bb", "ccc"]
