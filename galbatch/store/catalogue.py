@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +16,7 @@ from galbatch.errors import RunError
 from galbatch.store.columns import FIXED, ColumnInfo, table_metadata
 from galbatch.store.healpix import healpix_nested
 from galbatch.store.layout import STATUS
-from galbatch.store.parts import FAILURE_COLUMNS, Part, read_attempt, read_part, unpacked
+from galbatch.store.parts import FAILURE_COLUMNS, Part, as_status, read_attempt, read_part, unpacked
 from galbatch.store.paths import RunPaths, replacing
 from galbatch.store.plan import PASS
 
@@ -64,12 +66,13 @@ def _merge(paths: RunPaths, info: dict[str, ColumnInfo], schema: pa.Schema) -> C
         _writer(tmp, schema) as out,
         replacing(paths.failures) as failed_tmp,
         pq.ParquetWriter(failed_tmp, _FAILURE_SCHEMA) as failed,
+        _behind(out.write_table) as write,
     ):
         held: list[pa.Table] = []
         for table, parts in _joined(paths, schema):
             counts.update({n["values"]: n["counts"] for n in pc.value_counts(table["status"]).to_pylist()})
             lost = [
-                _failures(paths, batch, part.table)
+                _failures(paths, batch, part)
                 for batch, part in parts
                 if FAILURE_COLUMNS[0] in part.table.column_names
             ]
@@ -77,17 +80,33 @@ def _merge(paths: RunPaths, info: dict[str, ColumnInfo], schema: pa.Schema) -> C
                 failed.write_table(pa.concat_tables(lost).combine_chunks())
             held.append(table)
             if sum(t.nbytes for t in held) > _GROUP_BYTES // 2:
-                out.write_table(pa.concat_tables(held))
+                write(pa.concat_tables(held))
                 held = []
         if held:
-            out.write_table(pa.concat_tables(held))
+            write(pa.concat_tables(held))
     return counts
+
+
+@contextmanager
+def _behind(work: Callable[[pa.Table], None]) -> Iterator[Callable[[pa.Table], None]]:
+    """``work`` in a thread of its own, one table at a time: the next is read while one is compressed."""
+    with ThreadPoolExecutor(1) as thread:
+        last: list[Future] = []
+
+        def submit(table: pa.Table) -> None:
+            while last:
+                last.pop().result()
+            last.append(thread.submit(work, table))
+
+        yield submit
+        while last:
+            last.pop().result()
 
 
 def _text_lengths(paths: RunPaths, schema: pa.Schema) -> dict[str, int]:
     """Longest text of every text column: astropy's reader wants it in the footer's schema, before the first
     row."""
-    lengths = {f.name: 1 for f in schema if pa.types.is_string(f.type)}
+    lengths = {f.name: 1 for f in schema if _is_text(f.type)}
     if "status" in lengths:
         lengths["status"] = max(map(len, STATUS))
     plan_names = {n: n.removeprefix(PASS) for n in pq.read_schema(paths.plan).names}
@@ -133,7 +152,7 @@ def _schema(paths: RunPaths, batches: list[int], template: dict[str, np.ndarray]
 
 
 def _writer(path, schema: pa.Schema) -> pq.ParquetWriter:
-    text = [f.name for f in schema if pa.types.is_string(f.type)]
+    text = [f.name for f in schema if _is_text(f.type)]
     floats = [f.name for f in schema if pa.types.is_floating(f.type)]
     keys = [n for n in (*_HEAD, "flags", "_healpix_29") if n in schema.names]
     return pq.ParquetWriter(
@@ -179,7 +198,7 @@ def _parts(paths: RunPaths, rows: pa.Table, committed: set[int]) -> Iterator[tup
                 f"Run `galbatch resume {paths.root}`."
             )
         part, planned = read_part(paths, batch), ids.slice(first, stop - first)
-        found = part.table["source_id"].combine_chunks()
+        found = part.ids
         if not found.equals(planned) and found.to_pylist() != planned.to_pylist():
             raise RunError(
                 f"{paths.part(batch)}: its source ids are not those of batch {batch} in plan.parquet. "
@@ -189,10 +208,11 @@ def _parts(paths: RunPaths, rows: pa.Table, committed: set[int]) -> Iterator[tup
 
 
 def _join(parts: list[tuple[int, Part]], plan: pa.Table, schema: pa.Schema) -> pa.Table:
-    text = pa.concat_tables([part.table for _, part in parts], promote_options="default")
     in_plan = dict(zip(plan.column_names, plan.columns, strict=True))
-    in_parts = dict(zip(text.column_names, text.columns, strict=True))
-    in_parts |= {name: _column(values) for name, values in unpacked([part.numbers for _, part in parts])}
+    in_parts = {name: _column(values) for name, values in unpacked([part.numbers for _, part in parts])}
+    for name in {*parts[0][1].table.column_names} - {*FAILURE_COLUMNS}:
+        in_parts[name] = pa.chunked_array([chunk for _, part in parts for chunk in part.table[name].chunks])
+    in_parts["status"] = as_status(in_parts["status"])
     columns = []
     for field in schema:
         column = _pick(field, plan, in_plan, in_parts)
@@ -227,8 +247,9 @@ def _pick(field: pa.Field, plan: pa.Table, in_plan: dict, in_parts: dict):
     return pa.nulls(plan.num_rows, field.type)
 
 
-def _failures(paths: RunPaths, batch: int, part: pa.Table) -> pa.Table:
-    lost = part.filter(pc.equal(part["status"], "failed"))
+def _failures(paths: RunPaths, batch: int, part: Part) -> pa.Table:
+    rows = part.table.select(FAILURE_COLUMNS).append_column("source_id", part.ids)
+    lost = rows.filter(pc.equal(part.status, "failed"))
     n, note = lost.num_rows, read_attempt(paths, batch)
     worker = f"{note.get('host', '')}:{note.get('pid', '')}"
     columns = [
@@ -244,9 +265,13 @@ def _failures(paths: RunPaths, batch: int, part: pa.Table) -> pa.Table:
 def _dtype(kind: pa.DataType) -> str:
     if pa.types.is_fixed_size_list(kind):
         return f"({kind.list_size},){_dtype(kind.value_type)}"
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    if _is_text(kind):
         return "str"
     try:
         return np.dtype(kind.to_pandas_dtype()).name
     except (NotImplementedError, TypeError):
         return "object"
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)

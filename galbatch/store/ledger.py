@@ -49,7 +49,7 @@ def progress(paths: RunPaths) -> dict[str, Any]:
     for batch in committed:
         note = read_attempt(paths, batch)
         if not note:
-            statuses = Counter(read_part(paths, batch).table["status"].to_pylist())
+            statuses = Counter(read_part(paths, batch).status.to_pylist())
             note = {"sources": sum(statuses.values()), **statuses}
         done.update({k: note.get(k, 0) for k in ("sources", *STATUS[1:])})
     return {
@@ -105,7 +105,7 @@ def _verify_catalogue(paths: RunPaths, totals: Counter) -> list[str]:
 
 def _verify_batch(paths: RunPaths, layout: StoreLayout, group, plan, totals: Counter) -> list[str]:
     part, problems = read_part(paths, plan.batch), []
-    ids, status = part.table["source_id"].to_pylist(), part.table["status"].to_pylist()
+    ids, status = part.ids.to_pylist(), part.status.to_pylist()
     totals.update(status)
     rows = slice(layout.rows(plan.batch).start, layout.rows(plan.batch).start + len(plan))
     if ids != plan.columns["source_id"].tolist():

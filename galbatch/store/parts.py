@@ -24,7 +24,6 @@ from galbatch.store.posterior import write_shards
 
 FAILURE_COLUMNS = ("failure_stage", "failure_code", "failure_message")
 NUMBERS = "numbers"
-_PLAIN = ("source_id", "status")
 _ALL_ROWS = 1 << 20
 
 
@@ -73,16 +72,18 @@ def commit_batch(paths: RunPaths, layout: StoreLayout, result: BatchResult, atte
 def write_part(paths: RunPaths, batch: int, columns: dict[str, np.ndarray], sums: dict[str, int]) -> None:
     """Write the part file of a batch; equal input gives equal bytes.
 
-    Columns of numbers are packed into one binary column ``numbers``, a record a row: a file of hundreds of
-    tiny columns takes thirty times as long to read. Columns of failures are left out where nothing failed.
+    Columns of numbers, and the status as its place in ``STATUS``, are packed into one binary column
+    ``numbers``, a record a row: a file of hundreds of tiny columns takes thirty times as long to read.
+    Columns of failures are left out where nothing failed.
     """
-    table = {n: _column(v) for n, v in columns.items() if n in _PLAIN or v.dtype.kind in "OUST"}
-    order = [[n, str(table[n].type) if n in table else v.dtype.str, *v.shape[1:]] for n, v in columns.items()]
+    packed = columns | {"status": np.array([STATUS.index(s) for s in columns["status"]], np.int32)}
+    table = {n: _column(v) for n, v in packed.items() if v.dtype.kind in "OUST"}
+    order = [[n, str(table[n].type) if n in table else v.dtype.str, *v.shape[1:]] for n, v in packed.items()]
     notes = {"crc32": sums, "batch": batch, "columns": order}
-    kind = np.dtype([(n, v.dtype.str, v.shape[1:]) for n, v in columns.items() if n not in table])
+    kind = np.dtype([(n, v.dtype.str, v.shape[1:]) for n, v in packed.items() if n not in table])
     record = np.empty(len(columns["source_id"]), kind)
     for name in kind.names or ():
-        record[name] = columns[name]
+        record[name] = packed[name]
     if not np.any(columns["status"] == "failed") and all(
         pc.all(pc.equal(table[n], "")).as_py() for n in FAILURE_COLUMNS
     ):
@@ -90,19 +91,19 @@ def write_part(paths: RunPaths, batch: int, columns: dict[str, np.ndarray], sums
     table[NUMBERS] = pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(kind.itemsize), len(record), [None, pa.py_buffer(record)]
     )
-    packed = pa.table(table)
+    rows = pa.table(table)
     with (
         replacing(paths.part(batch)) as tmp,
         pq.ParquetWriter(
             tmp,
-            packed.schema,
+            rows.schema,
             compression="none",
             use_dictionary=False,
             write_statistics=False,
             store_schema=False,
         ) as out,
     ):
-        out.write_table(packed)
+        out.write_table(rows)
         out.add_key_value_metadata({f"galbatch.{k}": json.dumps(v) for k, v in notes.items()})
 
 
@@ -118,8 +119,8 @@ def _column(values: np.ndarray) -> pa.Array:
 
 @dataclass(frozen=True)
 class Part:
-    """A committed part: ``table`` of its text, ids and status, ``numbers`` (n,) a structured array of the
-    rest, ``schema`` of all in the order of the batch, ``notes`` what the footer says."""
+    """A committed part: ``table`` of its text, ``numbers`` (n,) a structured array of the rest, ``schema`` of
+    all in the order of the batch, ``notes`` what the footer says."""
 
     table: pa.Table
     numbers: np.ndarray
@@ -127,9 +128,30 @@ class Part:
     notes: dict[bytes, bytes]
 
     @property
+    def ids(self) -> pa.Array:
+        """Source ids."""
+        return self._column("source_id")
+
+    @property
+    def status(self) -> pa.Array:
+        """Status of every source."""
+        return as_status(self._column("status"))
+
+    def _column(self, name):
+        """In numbers, or in text: ids may be words, and parts of 2026-11-22 have both there."""
+        if name in self.table.column_names:
+            return self.table[name].combine_chunks()
+        return pa.array(np.ascontiguousarray(self.numbers[name]))
+
+    @property
     def sums(self) -> dict[str, int]:
         """CRC-32 of the batch's shards at the commit."""
         return json.loads(self.notes[b"galbatch.crc32"])
+
+
+def as_status(column: pa.Array) -> pa.Array:
+    """Words of a column of status, which may be places in ``STATUS``."""
+    return pa.array(STATUS).take(column) if pa.types.is_integer(column.type) else column
 
 
 def read_part(paths: RunPaths, batch: int) -> Part:
@@ -140,7 +162,8 @@ def read_part(paths: RunPaths, batch: int) -> Part:
             table = pa.Table.from_batches(file.iter_batches(_ALL_ROWS, use_threads=False))
             notes = file.metadata.metadata
         schema, kind = _schema(notes[b"galbatch.columns"])
-        packed = table[NUMBERS].combine_chunks()
+        packed = table[NUMBERS]
+        packed = packed.chunk(0) if packed.num_chunks == 1 else packed.combine_chunks()
         numbers = np.frombuffer(packed.buffers()[1], kind, len(packed), packed.offset * kind.itemsize)
         return Part(table.drop_columns([NUMBERS]), numbers, schema, notes)
     except (OSError, ValueError, KeyError, TypeError) as err:
@@ -156,7 +179,7 @@ def _schema(columns: bytes) -> tuple[pa.Schema, np.dtype]:
     for name, kind, *shape in json.loads(columns):
         if kind[0] in "<>|":
             kinds.append((name, kind, tuple(shape)))
-            kind = pa.from_numpy_dtype(np.dtype(kind))
+            kind = pa.string() if name == "status" else pa.from_numpy_dtype(np.dtype(kind))
         else:
             kind = pa.type_for_alias(kind)
         fields.append(pa.field(name, pa.list_(kind, *shape) if shape else kind))
