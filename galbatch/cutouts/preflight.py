@@ -63,7 +63,8 @@ def _tile(tile) -> list[Finding]:
             "tile",
             tile.subject,
             f"{nx} x {ny} pixels of {grid.scale_arcsec:.4f} arcsec, "
-            f"{tile.njy:.6g} nJy per unit, noise from {tile.noise}",
+            f"{tile.njy:.6g} nJy per unit (AB zero point {ZERO_POINT_NJY - 2.5 * math.log10(tile.njy):.3f}), "
+            f"noise from {tile.noise}",
         )
     )
     if grid.header_scale_arcsec and abs(grid.header_scale_arcsec / grid.scale_arcsec - 1) > SCALE_TOLERANCE:

@@ -188,7 +188,8 @@ class PsfProvider:
                     "warn" if max(abs(n - 1) for n in norms) > 0.1 else "info",
                     "psf_norm",
                     self.subject,
-                    f"{len(good)} PSFs, FWHM {width:.3f} arcsec, sum {min(norms):.4f} to {max(norms):.4f}",
+                    f"{len(good)} PSF{'s' * (len(good) != 1)}, FWHM {width:.3f} arcsec, "
+                    f"sum {min(norms):.4f} to {max(norms):.4f}",
                 )
             )
             if width < LEAST_PIXELS * self.scale_arcsec:

@@ -153,7 +153,7 @@ def test_a_catalogue_off_the_images_stops_the_run_before_it_starts(tmp_path):
     for name, rows in (("swapped", slice(1, 3)), ("limited", slice(0, 3))):
         table = pa.table({"source_id": np.arange(3)[rows], "ra": ra[rows], "dec": dec[rows]})
         pq.write_table(table, tmp_path / f"{name}.parquet")
-    with pytest.raises(InputError, match=r"0 of 2 sources lie on the images ra and dec look swapped"):
+    with pytest.raises(InputError, match=r"0 of 2 sources lie on the images\. ra and dec look swapped"):
         process(tmp_path / "swapped.parquet", tmp_path / "survey.toml", tmp_path / "a.run", **options)
     assert not (tmp_path / "a.run").exists()
     run = process(
