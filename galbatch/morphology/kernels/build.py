@@ -6,10 +6,10 @@ optimised five times. Here the functions called by an entry are only translated 
 (``_Draft`` in place of the code generator); all of them are linked into the entry and optimised there, which
 is also what runs. The results are the same; the compilation costs a third.
 
-What is left is mostly numba's own Python, which is spared three things: the cyclic garbage collector, which
+What is left is mostly numba's own Python, which is spared four things: the cyclic garbage collector, which
 finds next to nothing among millions of objects (``_no_collection``), new stack chunks for its deep recursion
-(``_with_roomy_frame``), and gathering all options anew whenever two sets of flags are compared
-(``_QuickFlags``).
+(``_with_roomy_frame``), gathering all options anew whenever two sets of flags are compared
+(``_QuickFlags``), and passes for parts of Python that no kernel uses (``KernelCompiler``).
 
 The details used are private to numba: where one is missing, it compiles in its own way.
 """
@@ -24,6 +24,20 @@ from numba.core import options, registry
 from numba.core.compiler import Compiler, Flags
 
 _FRAME_WORDS = 140_000
+_NEEDLESS_PASSES = (  # for closures, comprehensions, array expressions, literals, exceptions, ...
+    "WithLifting",
+    "InlineClosureLikes",
+    "RewriteSemanticConstants",
+    "DeadBranchPrune",
+    "RewriteDynamicRaises",
+    "MakeFunctionToJitFunction",
+    "FindLiterallyCalls",
+    "LiteralUnroll",
+    "LiteralPropagationSubPipelinePass",
+    "NopythonRewrites",
+    "NoPythonSupportedFeatureValidation",
+    "DumpParforDiagnostics",
+)
 
 
 class _NoPass:
@@ -101,11 +115,18 @@ class _QuickFlags(Flags):
 
 
 class KernelCompiler(Compiler):
-    """numba's compiler of one function, with quick flags."""
+    """numba's compiler of one function, with quick flags and without the passes that no kernel needs."""
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
         self.state.flags = _QuickFlags(self.state.flags)
+
+    def define_pipelines(self):
+        managers = super().define_pipelines()
+        for manager in managers:
+            manager.passes = [p for p in manager.passes if p[0].__name__ not in _NEEDLESS_PASSES]
+            manager.finalize()
+        return managers
 
 
 class EntryCompiler(KernelCompiler):

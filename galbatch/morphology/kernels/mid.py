@@ -1,4 +1,4 @@
-"""Multimode, intensity and deviation statistics (Freeman et al. 2013; Peth et al. 2016).
+"""The MID segment and the multimode statistic (Freeman et al. 2013; Peth et al. 2016).
 
 ``image`` is the source alone: zero outside its segment and where it is negative.
 Multimode is the ratio A2/A1 of the two largest regions above the threshold that maximises (A2/A1) A2. The
@@ -11,16 +11,15 @@ import math
 
 import numpy as np
 
-from galbatch.morphology.kernels.filters import boxcar, gaussian
+from galbatch.morphology.kernels.filters import boxcar
 from galbatch.morphology.kernels.jit import kernel, leaf
-from galbatch.morphology.kernels.moments import centroid
 from galbatch.morphology.kernels.ordering import key_of, sort_keys, value_of
 from galbatch.morphology.kernels.profile import ETA
-from galbatch.morphology.kernels.segments import box_of, brightest, count_set, grow
+from galbatch.morphology.kernels.regions import find_root, join_pixel, no_regions
+from galbatch.morphology.kernels.segments import brightest, count_set, grow
 
-ZERO_FLUX, ADDED_BRIGHTEST, UNDEFINED, NO_PEAK = 1, 2, 4, 8
+ZERO_FLUX, ADDED_BRIGHTEST, UNDEFINED = 1, 2, 4
 _GRID, _FINEST_GRID, _AROUND = 0.02, 1e-3, 0.05
-_BORDER = 5  # beyond the reach of the Gaussian filter of one pixel
 
 
 @kernel
@@ -33,80 +32,19 @@ def _above(image, threshold):
     return out
 
 
-@leaf(forceinline=True)
-def _find(link, p):
-    while link[p] > 0:
-        above = link[p]
-        if link[above] > 0:
-            link[p] = link[above]
-        p = above
-    return p
-
-
-@leaf
-def _join(regions, root, p):
-    """Join the region of pixel ``p``, if it is in one, to that under ``root``; returns the root of both."""
-    link, flux, count = regions
-    if link[p] == 0:
-        return root
-    other = _find(link, p)
-    if other == root:
-        return root
-    if link[other] < link[root]:
-        root, other = other, root
-    count[-link[other]] -= 1
-    count[-link[root]] -= 1
-    link[root] += link[other]
-    link[other] = root
-    flux[root] += flux[other]
-    count[-link[root]] += 1
-    return root
-
-
-@leaf
-def _join_pixel(regions, p, value, width):
-    """Add pixel p as a region of one and join it to its neighbours; the size of the region it ends in.
-
-    ``regions``: of each pixel of a stamp with a border (flat) the pixel it is linked to, -size where it is
-    the root of its region, 0 if it is in none; the flux of the region under a root; the number of regions by
-    size.
-    """
-    link, flux, count = regions
-    link[p], flux[p] = -1, value
-    count[1] += 1
-    up, down, left, right = link[p - width], link[p + width], link[p - 1], link[p + 1]
-    root = _join(regions, _join(regions, p, p - width), p + width)
-    root = _join(regions, _join(regions, root, p - 1), p + 1)
-    if up == 0 and left == 0:  # else the corner is connected by them
-        root = _join(regions, root, p - width - 1)
-    if up == 0 and right == 0:
-        root = _join(regions, root, p - width + 1)
-    if down == 0 and left == 0:
-        root = _join(regions, root, p + width - 1)
-    if down == 0 and right == 0:
-        root = _join(regions, root, p + width + 1)
-    return -link[root]
-
-
-@kernel
-def _no_regions(ny, nx):
-    n = (ny + 2) * (nx + 2)
-    return np.zeros(n, np.int64), np.empty(n), np.zeros(n, np.int64)
-
-
 @kernel
 def _main_clump(order, value, ny, nx):
     """(level, flux, size), each (n,): the sorted pixels of the segment, and the region with the brightest of
     them down to each."""
     n = order.size
     level, flux, size = np.empty(n), np.empty(n), np.empty(n, np.int64)
-    regions = _no_regions(ny, nx)
+    regions = no_regions(ny, nx)
     waiting = 0
     for k in range(n):
         level[n - 1 - k] = value[k]
-        _join_pixel(regions, order[k], value[k], nx + 2)
+        join_pixel(regions, order[k], value[k], nx + 2)
         if k == n - 1 or value[k + 1] < value[k]:
-            root = _find(regions[0], order[0])
+            root = find_root(regions[0], order[0])
             for i in range(n - 1 - k, n - waiting):  # equal pixels share a level
                 flux[i], size[i] = regions[1][root], -regions[0][root]
             waiting = k + 1
@@ -121,6 +59,15 @@ def _level(clumps, q):
     if flux[i] == 0.0:
         return 1.0 - ETA, True
     return level[i] * size[i] / flux[i] - ETA, False
+
+
+@leaf
+def _trial_step(x_previous, f_previous, x, f, x_block, f_block):
+    """To the root of the line, or of the hyperbola, through the points."""
+    if x_previous == x_block:
+        return -f * (x - x_previous) / (f - f_previous)
+    d1, d2 = (f_previous - f) / (x_previous - x), (f_block - f) / (x_block - x)
+    return -f * (f_block * d2 - f_previous * d1) / (d2 * d1 * (f_block - f_previous))
 
 
 @leaf
@@ -146,11 +93,7 @@ def _level_root(clumps, f_first):
             return x
         step = bisect
         if abs(s_previous) > delta and abs(f) < abs(f_previous):
-            if x_previous == x_block:
-                trial = -f * (x - x_previous) / (f - f_previous)
-            else:
-                d1, d2 = (f_previous - f) / (x_previous - x), (f_block - f) / (x_block - x)
-                trial = -f * (f_block * d2 - f_previous * d1) / (d2 * d1 * (f_block - f_previous))
+            trial = _trial_step(x_previous, f_previous, x, f, x_block, f_block)
             if 2.0 * abs(trial) < min(abs(s_previous), 3.0 * abs(bisect) - delta):
                 s_previous, s = s, trial
                 step = trial
@@ -210,12 +153,12 @@ def _two_largest(region, pixels):
         if level[k] > 0.0 and region[order[k] // (nx + 2) - 1, order[k] % (nx + 2) - 1]:
             inner[n], value[n] = order[k], level[k]
             n += 1
-    regions = _no_regions(ny, nx)
+    regions = no_regions(ny, nx)
     count = regions[2]
     gain, ratio = np.zeros(n_levels), np.zeros(n_levels)
     first = second = waiting = 0
     for k in range(n):
-        new = _join_pixel(regions, inner[k], value[k], nx + 2)
+        new = join_pixel(regions, inner[k], value[k], nx + 2)
         start = second
         if new > first:
             if count[first] > 0:
@@ -260,68 +203,6 @@ def multimode(region, pixels):
         if gain[level] > gain[where]:
             where = level
     return ratio[where]
-
-
-@kernel
-def _uphill(smooth):
-    """For each pixel the flat index of its highest neighbour, itself at a local maximum, -1 where smooth is
-    0."""
-    ny, nx = smooth.shape
-    link = np.empty(ny * nx, np.int64)
-    for y in range(ny):
-        for x in range(nx):
-            if smooth[y, x] <= 0.0:
-                link[y * nx + x] = -1
-                continue
-            best, where = smooth[y, x], y * nx + x
-            for j in range(max(y - 1, 0), min(y + 2, ny)):
-                for i in range(max(x - 1, 0), min(x + 2, nx)):
-                    if smooth[j, i] > best:
-                        best, where = smooth[j, i], j * nx + i
-            link[y * nx + x] = where
-    return link
-
-
-@kernel
-def intensity_deviation(image, region):
-    """(intensity, deviation, status bits) of the pixels of ``image`` in ``region``.
-
-    Each pixel of the image, smoothed by a Gaussian of one pixel, belongs to the local maximum that it climbs
-    to; intensity is the ratio of the second largest sum to the largest, deviation the distance of the peak
-    of the largest from the centroid in units of the radius of a circle with the area of the region.
-    """
-    y0, x0, ny, nx = box_of(region, _BORDER)
-    if ny == 0:
-        return 0.0, np.nan, NO_PEAK
-    cut = np.zeros((ny, nx))
-    for y in range(ny):
-        for x in range(nx):
-            if region[y0 + y, x0 + x]:
-                cut[y, x] = image[y0 + y, x0 + x]
-    smooth = gaussian(cut, 1.0, True)
-    link = _uphill(smooth)
-    sums = np.zeros(ny * nx)
-    for p in range(ny * nx):
-        if link[p] >= 0:
-            root = p
-            while link[root] != root:
-                root = link[root]
-            q = p
-            while link[q] != root:  # shorten the path for those that follow
-                link[q], q = root, link[q]
-            sums[root] += smooth[p // nx, p % nx]
-    first = second = 0.0
-    peak = -1
-    for p in range(ny * nx):
-        if sums[p] > first:
-            first, second, peak = sums[p], first, p
-        elif sums[p] > second:
-            second = sums[p]
-    flux, xc, yc = centroid(image, region)
-    if peak < 0 or not flux > 0.0:
-        return 0.0, np.nan, NO_PEAK
-    distance = math.sqrt((x0 + peak % nx - xc) ** 2 + (y0 + peak // nx - yc) ** 2)
-    return second / first, math.sqrt(math.pi / count_set(region)) * distance, 0
 
 
 @leaf

@@ -14,7 +14,8 @@ import numpy as np
 
 from galbatch.morphology.flags import MorphFlag
 from galbatch.morphology.kernels.filters import blur_columns, blur_rows, gaussian_weights
-from galbatch.morphology.kernels.jit import kernel, leaf, sum_kernel
+from galbatch.morphology.kernels.jit import kernel, leaf
+from galbatch.morphology.kernels.least_squares import add_row, clear, expected_gain, propose
 from galbatch.morphology.kernels.sersic_blocks import block_models, make_blocks, window_of
 from galbatch.morphology.kernels.sersic_model import N_HIGH, N_LOW, N_PARAMETERS, model_images
 
@@ -27,74 +28,6 @@ _E_HIGH = 0.98
 _R_LOW = 0.05
 F_START, F_FEW = int(MorphFlag.SERSIC_START), int(MorphFlag.SERSIC_FEW_PIXELS)
 F_NOT_CONVERGED, F_BOUND = int(MorphFlag.SERSIC_NOT_CONVERGED), int(MorphFlag.SERSIC_BOUND)
-
-
-@sum_kernel
-def _product(one, two):
-    total = 0.0
-    for i in range(one.size):
-        total += one[i] * two[i]
-    return total
-
-
-@leaf
-def clear(normal, gradient):
-    for a in range(7):
-        gradient[a] = 0.0
-        for b in range(7):
-            normal[a, b] = 0.0
-
-
-@leaf
-def add_row(rows, first, data, weight, normal, gradient):
-    """Add a row of points to the lower triangle of ``normal`` (7, 7) and to ``gradient`` (7,); returns their
-    chi2.
-
-    ``rows`` (8, m): model and derivatives; from column ``first`` on they are overwritten.
-    """
-    last = first + weight.size
-    residual = rows[0, first:last]
-    for x in range(weight.size):
-        residual[x] = (data[x] - residual[x]) * weight[x]
-    for a in range(7):
-        row = rows[a + 1, first:last]
-        for x in range(weight.size):
-            row[x] *= weight[x]
-        gradient[a] += _product(row, residual)
-        for b in range(a + 1):
-            normal[a, b] += _product(row, rows[b + 1, first:last])
-    return _product(residual, residual)
-
-
-@kernel
-def solve_damped(normal, gradient, damping, step):
-    """``step`` = (normal + damping diag)^-1 gradient by Cholesky; False if not positive definite."""
-    n = gradient.size
-    low = np.zeros((n, n))
-    for i in range(n):
-        for j in range(i + 1):
-            s = normal[i, j]
-            if i == j:
-                s += damping * normal[i, i] + 1e-300
-            for k in range(j):
-                s -= low[i, k] * low[j, k]
-            if i == j:
-                if not s > 0.0:
-                    return False
-                low[i, i] = math.sqrt(s)
-            else:
-                low[i, j] = s / low[j, j]
-    for i in range(n):
-        s = gradient[i]
-        for k in range(i):
-            s -= low[i, k] * step[k]
-        step[i] = s / low[i, i]
-    for i in range(n - 1, -1, -1):
-        s = step[i]
-        for k in range(i + 1, n):
-            s -= low[k, i] * step[k]
-        step[i] = s / low[i, i]
-    return True
 
 
 @leaf
@@ -116,31 +49,6 @@ def limit(p, ny, nx):
         p[6] *= _E_HIGH / e
         hits += 1
     return hits
-
-
-@kernel
-def propose(p, normal, gradient, damping, trial):
-    """Next point of the search into ``trial``; False if the equations are singular."""
-    step = np.empty(N_PARAMETERS)
-    if not solve_damped(normal, gradient, damping, step):
-        return False
-    for k in range(N_PARAMETERS):
-        trial[k] = p[k] + step[k]
-    for k in range(1, 3):  # at most a factor of e in radius and index
-        trial[k] = p[k] + min(max(step[k], -1.0), 1.0)
-    return True
-
-
-@leaf
-def _expected_gain(p, trial, normal, gradient):
-    """How much less chi2 is at ``trial`` than at ``p`` if the model is linear between them."""
-    gain = 0.0
-    for a in range(N_PARAMETERS):
-        d = trial[a] - p[a]
-        gain += d * (2.0 * gradient[a] - d * normal[a, a])
-        for b in range(a):
-            gain -= 2.0 * d * normal[a, b] * (trial[b] - p[b])
-    return gain
 
 
 @leaf
@@ -201,8 +109,24 @@ def report(p, chi2, n_pixels, known, out):
 
 
 @kernel
-def _evaluate(p, psf_sigma, origin, images, place, block_images):
-    """Fill ``images`` (H, 8, W) of the pixels from ``origin`` (y, x) on and those of the blocks."""
+def _new_problem(image, weight, psf_sigma, x, y):
+    """(image, weight, window, origin, blocks, images, block images, PSF sigma): the data of a fit whose
+    centre is near (x, y); room for the models of the pixels from ``origin`` on, (H, 8, W), and of the
+    blocks."""
+    ny, nx = image.shape
+    (y0, y1), (x0, x1) = window_of(y, ny), window_of(x, nx)
+    blocks = make_blocks(image, weight, (y0, y1, x0, x1), (y, x))
+    border = gaussian_weights(psf_sigma).size - 1 if psf_sigma > 0.0 else 0
+    origin = (max(0, y0 - border), max(0, x0 - border))
+    images = np.empty((min(ny, y1 + border) - origin[0], 8, min(nx, x1 + border) - origin[1]))
+    block_images = np.empty((3, 8, blocks[0].shape[1]))
+    return image, weight, (y0, y1, x0, x1), origin, blocks, images, block_images, psf_sigma
+
+
+@kernel
+def _evaluate(problem, p):
+    """Fill the images of ``problem`` with the model at ``p`` and its derivatives."""
+    _image, _weight, _window, origin, blocks, images, block_images, psf_sigma = problem
     model_images(p, origin[0], origin[1], images, DIVIDE if psf_sigma > 0.0 else 1)
     if psf_sigma > 0.0:
         ny, m, nx = images.shape
@@ -210,13 +134,14 @@ def _evaluate(p, psf_sigma, origin, images, place, block_images):
         blurred, padded = np.empty((ny, m * nx)), np.empty(nx + 2 * weight.size - 2)
         blur_columns(images.reshape(ny, m * nx), weight, False, blurred)
         blur_rows(blurred.reshape(ny * m, nx), weight, False, padded, images.reshape(ny * m, nx))
-    block_models(p, psf_sigma, place, block_images)
+    block_models(p, psf_sigma, blocks[0], block_images)
 
 
 @leaf
-def _normal_equations(image, weight, window, origin, images, blocks, block_images, normal, gradient):
+def _normal_equations(problem, normal, gradient):
     """Fill ``normal`` and ``gradient`` from evaluated models, which are overwritten; returns chi2."""
     clear(normal, gradient)
+    image, weight, window, origin, blocks, images, block_images, _psf_sigma = problem
     _place, data, root, chi2 = blocks
     y0, y1, x0, x1 = window
     for y in range(y0, y1):
@@ -228,8 +153,9 @@ def _normal_equations(image, weight, window, origin, images, blocks, block_image
 
 
 @leaf
-def _best_amplitude(image, weight, window, origin, images, blocks, block_images):
+def _best_amplitude(problem):
     """The amplitude of an evaluated model of unit amplitude that fits best; 1 where there is none."""
+    image, weight, window, origin, blocks, images, block_images, _psf_sigma = problem
     product = square = 0.0
     y0, y1, x0, x1 = window
     for y in range(y0, y1):
@@ -246,43 +172,24 @@ def _best_amplitude(image, weight, window, origin, images, blocks, block_images)
 
 
 @kernel
-def fit(image, good, sigma, psf_sigma, x, y, r_half, ellipticity, theta, concentration, out):
-    """Fit one image and fill ``out`` (see ``report``); returns flag bits."""
-    ny, nx = image.shape
-    weight = np.empty((ny, nx))
-    n_pixels = weights(image, good, sigma, weight)
-    if n_pixels <= N_PARAMETERS:
-        return F_FEW
-    flags = F_START if not r_half >= 0.5 else 0
-    (y0, y1), (x0, x1) = window_of(y, ny), window_of(x, nx)
-    window, blocks = (y0, y1, x0, x1), make_blocks(image, weight, (y0, y1, x0, x1), (y, x))
-    border = gaussian_weights(psf_sigma).size - 1 if psf_sigma > 0.0 else 0
-    origin = (max(0, y0 - border), max(0, x0 - border))
-    images = np.empty((min(ny, y1 + border) - origin[0], 8, min(nx, x1 + border) - origin[1]))
-    block_images = np.empty((3, 8, blocks[0].shape[1]))
-    p, trial = np.empty(N_PARAMETERS), np.empty(N_PARAMETERS)
-    normal, gradient = np.empty((7, 7)), np.empty(7)
+def _search(problem, p):
+    """(best parameters, chi2, whether the search ended by itself, bounds it is at) from ``p`` on."""
+    ny, nx = problem[0].shape
+    trial, normal, gradient = np.empty(N_PARAMETERS), np.empty((7, 7)), np.empty(7)
     normal2, gradient2 = np.empty((7, 7)), np.empty(7)
-    start_point(x, y, r_half, ellipticity, theta, concentration, p)
-    _evaluate(p, psf_sigma, origin, images, blocks[0], block_images)
-    p[0] = _best_amplitude(image, weight, window, origin, images, blocks, block_images)
-    if p[0] < 0.0:
-        flags |= F_START
-    _evaluate(p, psf_sigma, origin, images, blocks[0], block_images)
-    chi2 = _normal_equations(image, weight, window, origin, images, blocks, block_images, normal, gradient)
-    damping, converged, hits = 1e-3, False, 0
+    _evaluate(problem, p)
+    chi2 = _normal_equations(problem, normal, gradient)
+    damping, hits = 1e-3, 0
     for _ in range(MAX_STEPS):
         if not propose(p, normal, gradient, damping, trial):
             damping *= 10.0
             continue
         hit = limit(trial, ny, nx)
-        expected = _expected_gain(p, trial, normal, gradient)
+        expected = expected_gain(p, trial, normal, gradient)
         if hit == 0 and 0.0 <= expected < _NEAR * TOLERANCE * chi2:  # so near that the step needs no proof
-            p, chi2, hits, converged = trial, chi2 - expected, 0, True
-            break
-        _evaluate(trial, psf_sigma, origin, images, blocks[0], block_images)
-        chi2_trial = _normal_equations(image, weight, window, origin, images, blocks, block_images, normal2,
-                                       gradient2)
+            return trial, chi2 - expected, True, 0
+        _evaluate(problem, trial)
+        chi2_trial = _normal_equations(problem, normal2, gradient2)
         if chi2_trial <= chi2:
             gain = (chi2 - chi2_trial) / max(chi2, 1e-300)
             hits, chi2 = hit, chi2_trial
@@ -290,12 +197,26 @@ def fit(image, good, sigma, psf_sigma, x, y, r_half, ellipticity, theta, concent
             normal, normal2, gradient, gradient2 = normal2, normal, gradient2, gradient
             damping = max(0.1 * damping, 1e-9)
             if gain < TOLERANCE:
-                converged = True
-                break
+                return p, chi2, True, hits
         else:
             damping *= 8.0
             if damping > 1e10:
-                converged = True
-                break
+                return p, chi2, True, hits
+    return p, chi2, False, hits
+
+
+@kernel
+def fit(image, good, sigma, psf_sigma, x, y, r_half, ellipticity, theta, concentration, out):
+    """Fit one image and fill ``out`` (see ``report``); returns flag bits."""
+    weight = np.empty(image.shape)
+    n_pixels = weights(image, good, sigma, weight)
+    if n_pixels <= N_PARAMETERS:
+        return F_FEW
+    problem, p = _new_problem(image, weight, psf_sigma, x, y), np.empty(N_PARAMETERS)
+    start_point(x, y, r_half, ellipticity, theta, concentration, p)
+    _evaluate(problem, p)
+    p[0] = _best_amplitude(problem)
+    flags = F_START if p[0] < 0.0 or not r_half >= 0.5 else 0
+    p, chi2, converged, hits = _search(problem, p)
     report(p, chi2, n_pixels, noise_is_known(sigma), out)
     return flags | (0 if converged else F_NOT_CONVERGED) | (F_BOUND if hits > 0 else 0)

@@ -13,6 +13,7 @@ import numpy as np
 
 from galbatch.morphology.kernels import sersic
 from galbatch.morphology.kernels.jit import entry, leaf
+from galbatch.morphology.kernels.least_squares import add_row, clear, propose
 from galbatch.morphology.kernels.sersic_model import model_images
 
 
@@ -37,7 +38,7 @@ def propose_models(which, p, trial, normal, gradient, damping, images):
         i = which[j]
         if math.isfinite(damping[i]):  # not finite: the first time, p as it is
             for _ in range(20):
-                if sersic.propose(p[i], normal[i], gradient[i], damping[i], trial[i]):
+                if propose(p[i], normal[i], gradient[i], damping[i], trial[i]):
                     break
                 damping[i] *= 10.0
                 _assign(trial[i], p[i])
@@ -53,10 +54,10 @@ def assess_models(which, images, data, weight, p, trial, normal, gradient, chi2,
     matrix, vector = np.empty((7, 7)), np.empty(7)
     for j in range(which.size):
         i = which[j]
-        sersic.clear(matrix, vector)
+        clear(matrix, vector)
         new = 0.0
         for y in range(images.shape[1]):
-            new += sersic.add_row(images[j, y], 0, data[i, y], weight[i, y], matrix, vector)
+            new += add_row(images[j, y], 0, data[i, y], weight[i, y], matrix, vector)
         if not math.isfinite(damping[i]):
             _keep(normal[i], gradient[i], p[i], matrix, vector, trial[i])
             chi2[i], damping[i] = new, 1e-3

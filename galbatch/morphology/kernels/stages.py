@@ -39,6 +39,7 @@ from galbatch.morphology.kernels.columns import (
 )
 from galbatch.morphology.kernels.jit import kernel, leaf
 from galbatch.morphology.kernels.ordering import sorted_part
+from galbatch.morphology.kernels.peaks import intensity_deviation
 from galbatch.morphology.kernels.prepare import as_double
 from galbatch.morphology.kernels.segments import count_set
 from galbatch.morphology.kernels.sersic import noise_is_known
@@ -126,7 +127,7 @@ def mid_group(image, source, gini_region, out):
     if status & mid.UNDEFINED:
         flags |= F_MID_IS_GINI
     out[I_M] = mid.multimode(region, pixels)
-    out[I_M + 1], out[I_M + 2], status = mid.intensity_deviation(light, region)
+    out[I_M + 1], out[I_M + 2], status = intensity_deviation(light, region)
     if status:
         flags |= F_DEVIATION
     larger, share = mid.segment_overlap(gini_region, region)
