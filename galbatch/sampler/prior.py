@@ -23,6 +23,7 @@ _DEFAULTS: dict[str, Any] = {
     "max_sd": None,
     "spectrum": None,
     "residual_spectrum": None,
+    "local_spectrum": None,
     "device": "cpu",
 }
 
