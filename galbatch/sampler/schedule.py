@@ -11,7 +11,7 @@ the last level and the prior's, is right to about 5, 2 and 1%.
 
 A Gaussian prior could start at its largest deviation. A galaxy is one place of the stamp that is bright:
 its light is seen through noise far above the deviation of any one Fourier mode, and what the first level
-takes for Gaussian stays too smooth (decision 0007).
+takes for Gaussian stays too smooth (decisions 0007, 0008).
 
 A bright source, whose noise lies below every level that the denoiser knows, has no tail: its guided levels
 end at the lowest one, with a draw from the Gaussian that is left there (``guidance.py``).

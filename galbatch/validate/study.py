@@ -21,7 +21,6 @@ from galbatch.validate.ranks import LEVELS, coverage, rank_histogram_p, ranks, t
 SCALARS = ("flux", "r_half", "gini", "m20", "concentration", "asymmetry")
 SN_EDGES = (3.0, 10.0, 30.0, 100.0, 300.0)
 SIZE_EDGES = (0.0, 0.5, 1.0, 2.0, 8.0)
-N_FOURIER_BANDS = 4
 FOOTPRINT = 0.5  # of the sky noise: pixels where the truth is brighter are the galaxy's footprint
 
 
