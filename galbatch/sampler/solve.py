@@ -19,7 +19,6 @@ from galbatch.sampler.precondition import Preconditioner
 
 LOOK_EVERY = 4  # iterations between looks at the convergence on a GPU: each look waits for the device
 FLOAT_FLOOR = 1e-4  # of the first residual: what float32 can still gain
-GUIDED_FLOOR = 1e-2  # what guidance needs: the next level puts right what this one leaves
 
 
 @dataclass
@@ -72,8 +71,7 @@ class Solver:
         z = precondition(r)
         p, rz = z, self._dot(r, z)
         start = rz.clamp_min(1e-30)
-        floor = FLOAT_FLOOR if exact else GUIDED_FLOOR
-        limit = (floor**2 * start).clamp_min(self.tolerance**2 * self._unknowns)
+        limit = (FLOAT_FLOOR**2 * start).clamp_min(self.tolerance**2 * self._unknowns)
         look = 1 if r.device.type == "cpu" else LOOK_EVERY
         for i in range(self.iterations):
             active = rz > limit
