@@ -15,10 +15,10 @@ One JSON line a method and budget: ``ratio``, the median over galaxies of its er
 default mode on the same galaxy, with its bootstrap error; ``nmse`` |mean - truth|^2 / |truth|^2 (median and
 its bootstrap error), both with the scatter of a mean of few draws taken off (the unbiased error of the mean
 of infinitely many), ``chi2`` of single draws a valid pixel, ``z_rms`` of (truth - mean) / spread where the
-truth exceeds half the sky noise (1: honest error bars; median over galaxies), ``flux_error`` of the mean; of
-the mean image in an asinh stretch ``psnr`` (dB) and ``ssim``; ``crps`` over the bright pixels in units of the
-sky noise; ``bias_*`` of the statistics, mean over draws minus truth. Medians over galaxies. Seconds are CPU
-time.
+truth exceeds half the sky noise, the mean of 1 / variance of k draws taken off (1: honest error bars; median
+over galaxies), ``flux_error`` of the mean; of the mean image in an asinh stretch ``psnr`` (dB) and ``ssim``;
+``crps`` over the bright pixels in units of the sky noise; ``bias_*`` of the statistics, mean over draws
+minus truth. Medians over galaxies. Seconds are CPU time.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def score(mocks, samples) -> dict:
     sky = np.median(mocks.obs.sigma[:, 0], axis=(1, 2))[:, None, None]
     bright = truth > 0.5 * sky
     z2 = [
-        np.mean(((t - m)[b] ** 2) / (v[b] * (1 + 1 / k) + 1e-30))
+        np.mean(((t - m)[b] ** 2) / (v[b] * (1 + 1 / k) + 1e-30)) * (k - 3) / (k - 1)
         for t, m, v, b in zip(truth, mean, variance, bright, strict=True)
     ]
     flux = np.abs(mean.sum((1, 2)) / truth.sum((1, 2)) - 1)
@@ -105,7 +105,7 @@ def score(mocks, samples) -> dict:
         "nmse_error": float(np.std(boot[np.isfinite(boot)])),
         "nmse_mean": float(np.mean(nmse)),
         "chi2": float(np.nanmedian(chi2(mocks, samples))),
-        "z_rms": float(np.sqrt(np.median(z2))) if k > 1 else None,
+        "z_rms": float(np.sqrt(np.median(z2))) if k > 3 else None,
         "flux_error": float(np.median(flux)),
         **pictures(truth, mean, sky),
         "crps": float(
