@@ -1,7 +1,7 @@
 """Is the morphology of posterior draws nearer to the truth than the classical one of the noisy, blurred
 image?
 
-    python benchmarks/science/morphology_from_draws.py [--galaxies 24] [--draws 16] [--mode fast] [--out
+    python benchmarks/science/morphology_from_draws.py [--galaxies 24] [--draws 16] [--mode default] [--out
     results.jsonl]
 
 Mock galaxies of a series that no prior is trained on, seen with a PSF of 2.3 to 6 pixels at a peak
@@ -9,7 +9,8 @@ signal-to-noise ratio per pixel of 5 to 100. "Truth" is the noise-free image at 
 draw is. Beside the median of the draws stands statmorph on the observed pixels, with the same segmentation
 map, noise and PSF. Printed per statistic: median error (bias), robust scatter of the errors and root mean
 square for both, on the sources that both could measure, and the share of truths inside the 68 and 90%
-intervals of the draws with its binomial error.
+intervals of the draws with its binomial error; then that inside p16 to p84 and inside cal16 to cal84, the
+percentiles of the catalogue before and after calibration, where the model is calibrated for the mode.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ import numpy as np
 
 import galbatch
 from galbatch.cutouts.neighbours import find_neighbours
-from galbatch.morphology import measure_posterior, severity
-from galbatch.validate.mock import make_mocks
-from galbatch.validate.study import _one
+from galbatch.morphology import measure_posterior, severity, summarise
+from galbatch.morphology.calibration import calibrated
+from galbatch.validate.mock import make_mocks, sample_mocks
 
 # column -> attribute of statmorph, and whether errors are relative to the truth
 STATISTICS = {
@@ -70,26 +71,22 @@ def classical(image, seg, sigma, mask, psf):
 
 
 def measure_all(prior, n: int, draws: int, mode: str, seed: int):
-    """(truth, median, low and high quantiles, classical), each {column: (n,)}, and the S/N (n,)."""
+    """(truth, quantiles, columns of the catalogue, classical), each {column: (n,)}, and the S/N (n,)."""
     mocks = make_mocks(prior, n, seed, sn_range=(SN_BINS[0][0], SN_BINS[0][1]))
     n, data = len(mocks.image), mocks.obs.data[:, 0]
     sigma, psf = mocks.obs.sigma[:, 0], mocks.obs.psf[:, 0]
     bad = mocks.obs.mask[:, 0] | ~np.isfinite(data)
     seg = find_neighbours(data, sigma, bad).seg
-    samples = np.concatenate(
-        [
-            galbatch.sample_posterior(
-                prior, _one(mocks.obs, i), draws=draws, mode=mode, seed=seed, source_ids=[i]
-            ).samples[:, :, 0]
-            for i in range(n)
-        ]
-    )
+    posteriors = sample_mocks(prior, mocks, draws, mode, seed)
+    samples = np.concatenate([p.samples[:, :, 0] for p in posteriors])
     settings = dict(mask=bad, seg=seg, psf=psf, pixel_scale_arcsec=SCALE, threads=1)
     target = float(prior.card.target_fwhm_pix)
-    of_draws, _ = measure_posterior(samples, data, sigma, target_fwhm_pix=target, **settings)
+    of_draws, stamps = measure_posterior(samples, data, sigma, target_fwhm_pix=target, **settings)
     of_truth, _ = measure_posterior(
         mocks.image[:, None], data, sigma, target_fwhm_pix=target, mean=samples.mean(axis=1), **settings
     )
+    columns = summarise(of_draws, stamps)
+    columns |= calibrated(columns, prior.calibration.get(mode), target * SCALE)
     good = severity(of_truth["flags"][:, 0]) < 2
     theirs = [classical(*stamp) for stamp in zip(data, seg, sigma, bad, psf, strict=True)]
     truth, quantiles, other = {}, {}, {}
@@ -102,10 +99,24 @@ def measure_all(prior, n: int, draws: int, mode: str, seed: int):
         other[name] = np.array([np.nan if t is None else factor * getattr(t, attribute) for t in theirs])
         if name.startswith("sersic"):
             other[name][[t is None or t.flag_sersic > 0 for t in theirs]] = np.nan
-    return truth, quantiles, other, mocks.sn
+    return truth, quantiles, columns, other, mocks.sn
 
 
-def summary(truth, quantiles, other, inside) -> list[dict]:
+def catalogue_coverage(columns, name, truth, known) -> dict:
+    """Shares of the truths inside p16 to p84 and cal16 to cal84, over the same sources: ``known`` ones with a
+    calibrated interval, where the quantity has one."""
+    pairs = {"draws": ("p16", "p84"), "calibrated": ("cal16", "cal84")}
+    if f"{name}_cal16" in columns:
+        known = known & np.isfinite(columns[f"{name}_cal16"])
+    found = {"n_catalogue": int(known.sum())}
+    for label, (low, high) in pairs.items():
+        if known.any() and f"{name}_{low}" in columns:
+            a, b = columns[f"{name}_{low}"][known], columns[f"{name}_{high}"][known]
+            found[f"share_{label}"] = float(np.mean((truth[known] >= a) & (truth[known] <= b)))
+    return found
+
+
+def summary(truth, quantiles, columns, other, inside) -> list[dict]:
     """One row a statistic for the sources ``inside`` (n,) bool."""
     rows = []
     for name, (_, relative) in STATISTICS.items():
@@ -127,24 +138,30 @@ def summary(truth, quantiles, other, inside) -> list[dict]:
             share = float(np.mean((t >= a[known]) & (t <= b[known])))
             row[f"cover_{level}"] = share
             row[f"cover_{level}_error"] = float(np.sqrt(share * (1 - share) / t.size))
+        row |= catalogue_coverage(columns, name, truth[name], known)
         rows.append(row)
     return rows
 
 
 def show(rows, title) -> None:
-    print(f"\n{title}\n{'':<18}{'n':>4}{'bias':>16}{'scatter':>16}{'rms':>16}{'68%':>8}{'90%':>8}")
+    print(
+        f"\n{title}\n{'':<18}{'n':>4}{'bias':>16}{'scatter':>16}{'rms':>16}{'68%':>8}{'90%':>8}"
+        f"{'n':>5}{'p16-84':>8}{'cal16-84':>10}"
+    )
     for r in rows:
         pairs = "".join(
             f"{r[f'{k}_draws']:>8.3f}{r[f'{k}_classical']:>8.3f}" for k in ("bias", "scatter", "rms")
         )
-        print(f"{r['what']:<18}{r['n']:>4}{pairs}{100 * r['cover_68']:>8.0f}{100 * r['cover_90']:>8.0f}")
+        own = f"{100 * r.get('share_draws', np.nan):>8.0f}{100 * r.get('share_calibrated', np.nan):>10.0f}"
+        cover = f"{100 * r['cover_68']:>8.0f}{100 * r['cover_90']:>8.0f}"
+        print(f"{r['what']:<18}{r['n']:>4}{pairs}{cover}{r['n_catalogue']:>5}{own}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--galaxies", type=int, default=24)
     parser.add_argument("--draws", type=int, default=16)
-    parser.add_argument("--mode", default="fast")
+    parser.add_argument("--mode", default="default")
     parser.add_argument("--model", default=None)
     parser.add_argument("--seed", type=int, default=2_000_500)
     parser.add_argument("--out", type=Path)
