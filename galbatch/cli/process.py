@@ -26,7 +26,7 @@ MODE = click.option(
     type=click.Choice(["fast", "default", "accurate"]),
     default="default",
     show_default=True,
-    help="About 15, 25 or 40 network evaluations a draw.",
+    help="About 20, 30 or 43 network evaluations a draw.",
 )
 
 OVERSAMPLE = click.option(

@@ -24,14 +24,13 @@ FLUX_CONVENTIONS = ("smoothed_peak",)
 class Card:
     """Contents of ``card.json``.
 
-    ``network``: keywords of ``NetworkConfig``. ``target_fwhm_pix``: FWHM of the Gaussian PSF of the
-    images. ``margin_pix``: unknown sky to add around a stamp. ``multiple_of``: what H and W must be
-    multiples of. ``spectrum`` {"k", "power"}: of held-out stamps about their mean. ``residual_spectrum``
-    {"k", "sigma", "power"} with power[i][j] at sigma[i], k[j]: of what the denoiser leaves;
-    ``local_spectrum``: of the same over its ``envelope`` ({}: not measured, stationary). ``max_sd``:
-    largest standard deviation of a mode. ``sigma_map`` (a, b): the network is asked for ln(sigma) + a + b
-    ln(sigma), a measured correction of its response. ``sha256``: of ``model.safetensors``. The rest
-    documents: ``training``, ``data``, ``metrics``, ``limits``.
+    ``network``: keywords of ``NetworkConfig``. ``target_fwhm_pix``: FWHM of the Gaussian PSF of the images.
+    ``margin_pix``: unknown sky to add around a stamp. ``multiple_of``: what H and W must be multiples of.
+    ``spectrum`` {"k", "power"}: of held-out stamps about their mean. ``residual_spectrum`` {"k", "sigma",
+    "power"} with power[i][j] at sigma[i], k[j]: of what the denoiser leaves. ``max_sd``: largest standard
+    deviation of a mode. ``sigma_map`` (a, b): the network is asked for ln(sigma) + a + b ln(sigma), a
+    measured correction of its response. ``sha256``: of ``model.safetensors``. The rest documents:
+    ``training``, ``data``, ``metrics``, ``limits``.
     """
 
     name: str
@@ -54,7 +53,6 @@ class Card:
     data: list[dict[str, Any]] = field(default_factory=list)
     metrics: dict[str, Any] = field(default_factory=dict)
     limits: list[str] = field(default_factory=list)
-    local_spectrum: dict[str, list] = field(default_factory=dict)
 
     def __post_init__(self):
         object.__setattr__(self, "sigma_map", tuple(self.sigma_map))
@@ -76,9 +74,7 @@ class Card:
                 raise ModelError(
                     f"card of '{self.name}': {name} is {getattr(self, name)}: it must be positive."
                 )
-        tables = ("k", "sigma", "power")
-        local = [("local_spectrum", tables)] if self.local_spectrum else []
-        for name, keys in (("spectrum", ("k", "power")), ("residual_spectrum", tables), *local):
+        for name, keys in (("spectrum", ("k", "power")), ("residual_spectrum", ("k", "sigma", "power"))):
             table = getattr(self, name)
             if set(table) != set(keys):
                 raise ModelError(

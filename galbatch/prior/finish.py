@@ -42,14 +42,13 @@ def measure_card(model: Denoiser, stamps, target_fwhm_pix: float, name: str) -> 
     """The measured part of the card of a network, from held-out stamps (n, 1, 72, 72)."""
     bins = RadialBins(stamps.shape[-1])
     spectrum, max_sd = prior_spectrum(stamps, bins)
-    sigmas = sigma_grid(0.003, max(6.0, 1.5 * max_sd))
+    residual = residual_spectrum(model, stamps, sigma_grid(0.003, max(6.0, 1.5 * max_sd)), bins)
     return {
         "name": name,
         "target_fwhm_pix": target_fwhm_pix,
         "sigma_data": model.sigma_data,
         "spectrum": spectrum,
-        "residual_spectrum": residual_spectrum(model, stamps, sigmas, bins),
-        "local_spectrum": residual_spectrum(model, stamps, sigmas, bins, local=True),
+        "residual_spectrum": residual,
         "max_sd": max_sd,
     }
 

@@ -2,13 +2,10 @@
 response.
 
 Powers are |FFT|^2 / n_pix, averaged over stamps and over the modes of a radial bin; k in cycles per pixel.
-What a denoiser leaves is large where the galaxy is bright and next to nothing in the sky (a factor of 100
-within a stamp). ``envelope`` says where, and a residual over its envelope is nearly stationary.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,9 +14,6 @@ import torch
 from torch import Tensor
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
-
-ENVELOPE_PIX = 1.0  # standard deviation of the smoothing, fine pixels
-ENVELOPE_FLOOR = 1e-3  # of the brightness: a source may appear where the denoiser sees none
 
 
 @dataclass(frozen=True)
@@ -65,33 +59,13 @@ def prior_spectrum(stamps: Tensor, bins: RadialBins) -> tuple[dict[str, list], f
     return {"k": _rounded(bins.centres()), "power": _rounded(power)}, float(np.sqrt(power.max()))
 
 
-def envelope(denoised: Tensor) -> Tensor:
-    """What a denoiser leaves in each pixel of (..., H, W) is this high, times a stationary field: the root of
-    the smoothed brightness."""
-    fy, fx = (torch.fft.fftfreq(n, device=denoised.device) for n in denoised.shape[-2:])
-    k2 = fy[:, None] ** 2 + fx[: denoised.shape[-1] // 2 + 1] ** 2
-    smooth = torch.exp(-2 * (math.pi * ENVELOPE_PIX) ** 2 * k2)
-    size = denoised.shape[-2:]
-    bright = torch.fft.irfft2(torch.fft.rfft2(denoised.abs()) * smooth, s=size).clamp_min(0)
-    return (bright + ENVELOPE_FLOOR).sqrt()
-
-
 def residual_spectrum(
-    denoise: Denoise,
-    stamps: Tensor,
-    sigmas,
-    bins: RadialBins,
-    seed: int = 21,
-    batch: int = 32,
-    local: bool = False,
+    denoise: Denoise, stamps: Tensor, sigmas, bins: RadialBins, seed: int = 21, batch: int = 32
 ):
-    """Spectrum of x0 - D(x0 + sigma e), with ``local`` over its ``envelope``, at each sigma: {"k", "sigma",
-    "power"}."""
+    """Spectrum of x0 - D(x0 + sigma e) at each sigma: {"k", "sigma", "power"}."""
     powers = []
     for i, sigma in enumerate(sigmas):
         left = residuals(denoise, stamps, float(sigma), seed + i, batch)
-        if local:
-            left = left / envelope(stamps - left)
         powers.append(_rounded(bins.average(mean_power(left))))
     return {"k": _rounded(bins.centres()), "sigma": _rounded(sigmas), "power": powers}
 

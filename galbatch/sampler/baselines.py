@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from galbatch.forward import ForwardModel
-from galbatch.sampler.guidance import dot, jacobian_product
+from galbatch.sampler.guidance import conjugate_residuals, jacobian_product
 from galbatch.sampler.solve import Solver
 
 
@@ -55,7 +55,7 @@ class DiffPir:
         d = self.denoise(x, sigma)
         v = (sigma**2 / self.balance)[:, None, None, None, None].expand_as(self.model.circulant_precision())
         score = self.model.adjoint(self.model.noise.precision(self.data - self.model.apply(d)))
-        return d + self.solver.solve(v, score)
+        return d + self.solver.correction(v, score)
 
 
 @dataclass
@@ -75,20 +75,5 @@ class Mmps:
         def covariance(u):
             return sigma[:, None, None, None, None] ** 2 * jacobian_product(self.denoise, x, sigma, d, u)
 
-        return d + conjugate_residuals(score, covariance, self.model.normal, self.products)
-
-
-def conjugate_residuals(r, covariance, q, products: int):
-    """V w after ``products`` steps of conjugate residuals on (I + Q V) w = r, from w = 0."""
-    vw = torch.zeros_like(r)
-    done: list[tuple] = []
-    for _ in range(products):
-        vu = covariance(r)
-        qu = r + q(vu)
-        for vu2, qu2 in done:
-            beta = dot(qu, qu2) / dot(qu2, qu2).clamp_min(1e-30)
-            vu, qu = vu - beta * vu2, qu - beta * qu2
-        a = dot(r, qu) / dot(qu, qu).clamp_min(1e-30)
-        vw, r = vw + a * vu, r - a * qu
-        done.append((vu, qu))
-    return vw
+        vw, _ = conjugate_residuals(score, covariance, self.model.normal, lambda r: r, self.products)
+        return d + vw

@@ -2,9 +2,9 @@
 
 ``V = sigma^2 J`` is the covariance of x0 given x_sigma (Tweedie; J the Jacobian of the denoiser),
 ``Q = A^T N^-1 A``. With a Gaussian p(x0 | x_sigma) of that covariance, E[x0 | x_sigma, y] = D + V w with
-(I + Q V) w = A^T N^-1 (y - A D): moment matching (Rozet et al. 2024). Solved with a product by V (a finite
-difference of plain evaluations), before and after it by the same solve with the mean of V, which needs no
-network: ``Spectra.covariance_at``, a stationary spectrum within the envelope of the galaxy (decision 0008).
+(I + Q V) w = A^T N^-1 (y - A D): moment matching (Rozet et al. 2024). Solved with two products by V (finite
+differences of plain evaluations), preconditioned by the same solve with the mean spectrum of V, which needs
+no network.
 Below the noise level a first-order tilt of the input is enough. For a bright source there is no level below
 it, and the last call draws from the Gaussian p(x0 | x_sigma, y) with the mean spectrum of V.
 """
@@ -21,16 +21,14 @@ from galbatch.sampler.solve import Solver
 from galbatch.sampler.spectra import Spectra
 
 DIFFERENCE_STEP = 0.02  # rms of a finite difference step, in units of sigma
-LONGEST_STEP = 3.0
-COVARIANCE_FACTOR = 2.0  # over-estimating V in the solves is safe, under-estimating it is not
+SPECTRUM_FACTOR = 2.0  # over-estimating V in the preconditioner is safe, under-estimating it is not
 
 
 def _wide(sigma):
     return sigma[:, None, None, None, None]
 
 
-def dot(a, b):
-    """Inner products (b, k, 1, 1, 1) of images (b, k, c, H, W)."""
+def _dot(a, b):
     return (a * b).sum((-1, -2, -3), keepdim=True)
 
 
@@ -42,27 +40,27 @@ def jacobian_product(denoise, x, sigma, d, u):
     return (denoise(x + step * u, sigma) - d) / step
 
 
-def energy_steps(r, covariance, q, direction, products: int):
-    """V w and what is left, r - (I + Q V) w, after ``products`` steps of conjugate gradients on (I + Q V) w
-    = r, from w = 0.
+def conjugate_residuals(r, covariance, q, precondition, products: int):
+    """V w and what is left, r - (I + Q V) w, after ``products`` steps of generalised conjugate residuals on
+    (I + Q V) w = r.
 
-    Each step minimises w^T (V + V Q V) w / 2 - w^T V r, the distance from the answer in posterior deviations.
-    The Jacobian of a network is not quite symmetric or positive: u^T V u counts as 0 at least, and a step is
-    at most ``LONGEST_STEP``.
+    From w = 0, minimising the preconditioned residual: a V far from the preconditioner slows it and cannot
+    make it diverge.
     """
+    residual = precondition(r)
     vw = torch.zeros_like(r)
     done: list[tuple] = []
     for _ in range(products):
-        u = direction(r)
+        u = residual
         vu = covariance(u)
-        qvu = q(vu)
-        for u2, vu2, qvu2, energy2 in done:
-            beta = dot(vu, u2 + qvu2) / energy2
-            u, vu, qvu = u - beta * u2, vu - beta * vu2, qvu - beta * qvu2
-        energy = (dot(vu, u).clamp_min(0) + dot(vu, qvu)).clamp_min(1e-30)
-        a = (dot(vu, r) / energy).clamp(0, LONGEST_STEP)
-        vw, r = vw + a * vu, r - a * (u + qvu)
-        done.append((u, vu, qvu, energy))
+        qu = u + q(vu)
+        pu = precondition(qu)
+        for u2, vu2, qu2, pu2 in done:
+            beta = _dot(pu, pu2) / _dot(pu2, pu2).clamp_min(1e-30)
+            u, vu, qu, pu = u - beta * u2, vu - beta * vu2, qu - beta * qu2, pu - beta * pu2
+        a = _dot(residual, pu) / _dot(pu, pu).clamp_min(1e-30)
+        vw, r, residual = vw + a * vu, r - a * qu, residual - a * pu
+        done.append((u, vu, qu, pu))
     return vw, r
 
 
@@ -73,7 +71,7 @@ def gaussian_draw(model: ForwardModel, data, solver: Solver, mean, spectrum, nor
     grid = model.fine
     z = mean + torch.fft.irfft2(torch.fft.rfft2(normal(data.shape[2], *grid)) * spectrum.sqrt(), s=grid)
     y = model.apply(z) + model.noise.sample(normal)
-    return z + solver.solve(spectrum, model.adjoint(model.noise.precision(data - y)), exact=True)
+    return z + solver.correction(spectrum, model.adjoint(model.noise.precision(data - y)), exact=True)
 
 
 @dataclass
@@ -91,7 +89,7 @@ class PosteriorDenoiser:
     spectra: Spectra
     solver: Solver
     guided: int
-    products: int = 1
+    products: int = 2
     normal: Callable | None = None
     calls: int = 0
     previous: torch.Tensor | None = None
@@ -111,20 +109,17 @@ class PosteriorDenoiser:
         return self.denoise(x + _wide(sigma) ** 2 * self._score(self.previous), sigma)
 
     def _drawn(self, x, sigma):
-        v = self.spectra.residual_at(sigma)
+        v = torch.minimum(self.spectra.residual_at(sigma), _wide(sigma) ** 2)
         return gaussian_draw(self.model, self.data, self.solver, self.denoise(x, sigma), v, self.normal)
 
     def _matched(self, x, sigma):
         self.solver.worst = None  # each level puts right what the one before left: the last one counts
         d, s = self.denoise(x, sigma), _wide(sigma)
-        v, w = self.spectra.covariance_at(sigma, d, COVARIANCE_FACTOR)
-        q = self.model.normal
+        v = torch.minimum(SPECTRUM_FACTOR * self.spectra.residual_at(sigma), s**2)
+        q, remainder = self.model.normal, self.solver.remainder
 
         def covariance(u):
             return s**2 * jacobian_product(self.denoise, x, sigma, d, u)
 
-        def direction(r):
-            return r - q(self.solver.solve(v, r, w))
-
-        vw, r = energy_steps(self._score(d), covariance, q, direction, self.products)
-        return d + vw + self.solver.solve(v, r, w)
+        vw, r = conjugate_residuals(self._score(d), covariance, q, lambda r: remainder(v, r), self.products)
+        return d + vw + self.solver.correction(v, r)

@@ -23,7 +23,6 @@ _DEFAULTS: dict[str, Any] = {
     "max_sd": None,
     "spectrum": None,
     "residual_spectrum": None,
-    "local_spectrum": None,
     "device": "cpu",
 }
 

@@ -11,7 +11,7 @@ the last level and the prior's, is right to about 5, 2 and 1%.
 
 A Gaussian prior could start at its largest deviation. A galaxy is one place of the stamp that is bright:
 its light is seen through noise far above the deviation of any one Fourier mode, and what the first level
-takes for Gaussian stays too smooth (decisions 0007, 0008).
+takes for Gaussian stays too smooth (decision 0007).
 
 A bright source, whose noise lies below every level that the denoiser knows, has no tail: its guided levels
 end at the lowest one, with a draw from the Gaussian that is left there (``guidance.py``).
@@ -30,7 +30,7 @@ from galbatch.sampler.spectra import Spectra
 TILT_LIMIT = 0.22
 TILT_FACTOR = 5.0
 LAST_LEVEL = 0.03
-START = 8.0
+START = 4.0
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Mode:
     fewest: int
     most: int
     tail: int
-    products: int = 1
+    products: int = 2
     iterations: int = 250
     rerun: bool = False
     method: str = "hybrid"
@@ -59,11 +59,11 @@ class Mode:
 MODES = {
     "fast": Mode(ratio=3.0, fewest=3, most=7, tail=4),
     "default": Mode(ratio=2.0, fewest=4, most=14, tail=6),
-    "accurate": Mode(ratio=1.6, fewest=8, most=20, tail=7, products=2, rerun=True),
+    "accurate": Mode(ratio=1.6, fewest=8, most=20, tail=7, rerun=True),
     "dps": Mode(ratio=1.1, fewest=50, most=50, tail=1, method="dps"),
     "diffpir": Mode(ratio=1.1, fewest=50, most=50, tail=1, method="diffpir"),
     "mmps": Mode(ratio=1.1, fewest=25, most=25, tail=1, products=3, method="mmps"),
-    "rerun": Mode(ratio=1.5, fewest=12, most=24, tail=8, products=2),
+    "rerun": Mode(ratio=1.5, fewest=12, most=24, tail=8, products=3),
 }
 
 

@@ -1,11 +1,10 @@
-"""Linear solves of the sampler: (1/V + Q) c = r, with V = w v w, v diagonal in Fourier space, w an image, and
-Q = A^T N^-1 A.
+"""Linear solves of the sampler: (1/v + Q) c = r with v diagonal in Fourier space and Q = A^T N^-1 A.
 
-Preconditioned conjugate gradients in float32 on (1/v + w Q w) c' = w r, c = w c'. The vectors live in
-Fourier space: 1/v costs no transform. A draw that has converged is frozen, so that its result does not
-depend on what else is in the batch. Correlated noise enters by its quick inverse where the solve only
-preconditions the guidance, whose own residuals are exact. Q must be the linear operator: with one that
-wraps, a bright source near the edge of the stamp sends the draws astray.
+Preconditioned conjugate gradients in float32. The vectors live in Fourier space: 1/v costs no transform. A
+draw that has converged is frozen, so that its result does not depend on what else is in the batch. Correlated
+noise enters by its quick inverse where the solve only preconditions the guidance, whose own residuals are
+exact. Q must be the linear operator: with one that wraps, a bright source near the edge of the stamp sends
+the draws astray.
 """
 
 from __future__ import annotations
@@ -53,17 +52,12 @@ class Solver:
         a, b = (torch.view_as_real(u).flatten(2) for u in (a * self._parseval, b))
         return torch.linalg.vecdot(a, b)[..., None, None, None]
 
-    def solve(self, v: torch.Tensor, r: torch.Tensor, w=None, exact: bool = False) -> torch.Tensor:
-        """The image c (b, k, c, H, W), for v (b, 1, c, H, W // 2 + 1) and an image r.
+    def solve(self, v: torch.Tensor, r: torch.Tensor, iterations: int | None = None, exact: bool = False):
+        """Spectra of c and of r - Q c, for v (b, 1, c, H, W // 2 + 1) and an image r (b, k, c, H, W).
 
-        ``w``: a positive image (b, k, c, H, W) with a mean square of one; None for 1. ``exact``: with the
-        exact inverse of correlated noise.
+        ``exact``: with the exact inverse of correlated noise.
         """
-        model = self.model
-        normal = model.normal if exact else model.quick_normal
-        if w is not None:
-            plain, r = normal, w * r
-            normal = lambda image: w * plain(w * image)  # noqa: E731
+        normal = self.model.normal if exact else self.model.quick_normal
         inverse = 1 / v
         precondition = self._precondition.inverse_of(inverse)
         r = torch.fft.rfft2(r)
@@ -73,11 +67,11 @@ class Solver:
         start = rz.clamp_min(1e-30)
         limit = (FLOAT_FLOOR**2 * start).clamp_min(self.tolerance**2 * self._unknowns)
         look = 1 if r.device.type == "cpu" else LOOK_EVERY
-        for i in range(self.iterations):
+        for i in range(iterations or self.iterations):
             active = rz > limit
             if i % look == 0 and not active.any():
                 break
-            kp = inverse * p + torch.fft.rfft2(normal(torch.fft.irfft2(p, s=model.fine)))
+            kp = inverse * p + torch.fft.rfft2(normal(torch.fft.irfft2(p, s=self.model.fine)))
             a = torch.where(active, rz / self._dot(p, kp).clamp_min(1e-30), 0.0)
             c = torch.addcmul(c, a, p)
             r = torch.addcmul(r, -a, kp)
@@ -87,5 +81,12 @@ class Solver:
             self.iterations_done += 1
         left = (rz / self._unknowns).clamp_min(0).sqrt()[..., 0, 0, 0]
         self.worst = left if self.worst is None else torch.maximum(self.worst, left)
-        image = torch.fft.irfft2(c, s=model.fine)
-        return image if w is None else w * image
+        return c, torch.addcmul(r, inverse, c)
+
+    def correction(self, v: torch.Tensor, r: torch.Tensor, **choice) -> torch.Tensor:
+        """The image c (b, k, c, H, W)."""
+        return torch.fft.irfft2(self.solve(v, r, **choice)[0], s=self.model.fine)
+
+    def remainder(self, v: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+        """The image r - Q c = c / v: what Q has not explained of r, (b, k, c, H, W)."""
+        return torch.fft.irfft2(self.solve(v, r)[1], s=self.model.fine)

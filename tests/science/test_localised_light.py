@@ -64,7 +64,7 @@ def problem():
 
 
 def test_faint_compact_sources_are_not_lost(problem):
-    """Half of the answer is the smallest size. Moment matching gives it less (0.2), the others more;
+    """Half of the answer is the smallest size. Moment matching gives it less (0.2 to 0.3), the others more;
     with the first level at the largest deviation of a Fourier mode it gave it nothing."""
     prior, obs, exact = problem
     posterior = galbatch.sample_posterior(prior, obs, draws=32, seed=4)

@@ -237,7 +237,7 @@ def test_baselines_run_behind_the_same_interface_and_are_no_better():
     assert matched < 0.03 and abs(matched_spread - 1) < 0.04
     for name in ("dps", "diffpir"):
         bias, spread, _ = error(name)
-        assert bias > 0.03 and 0.6 < spread < 1.4, f"{name}: works, and is biased as is known"
+        assert bias > 0.05 and 0.6 < spread < 1.4, f"{name}: works, and is biased as is known"
 
 
 def test_a_source_far_brighter_than_the_lowest_level_of_the_denoiser_ends_at_the_exact_posterior():
