@@ -57,7 +57,7 @@ def test_a_cluster_writes_what_a_serial_run_writes(serial, survey, tmp_path, wor
         **OPTIONS,
     )
     same(serial, tmp_path / "c.run")
-    assert any(f"local, {workers} CPU processes" in m for m in messages)
+    assert any(f"local, {workers} CPU process" in m for m in messages)
     assert seen[-1][0] == 10 and seen[-1][1].startswith("http")
     records = [json.loads(line) for line in (tmp_path / "c.run" / "metrics.jsonl").read_text().splitlines()]
     batches = [r for r in records if r["event"] == "batch"]
