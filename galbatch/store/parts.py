@@ -138,7 +138,7 @@ class Part:
         return as_status(self._column("status"))
 
     def _column(self, name):
-        """In numbers, or in text: ids may be words, and parts of 2026-11-22 have both there."""
+        """In numbers or, ids that are words, in text."""
         if name in self.table.column_names:
             return self.table[name].combine_chunks()
         return pa.array(np.ascontiguousarray(self.numbers[name]))
@@ -150,8 +150,8 @@ class Part:
 
 
 def as_status(column: pa.Array) -> pa.Array:
-    """Words of a column of status, which may be places in ``STATUS``."""
-    return pa.array(STATUS).take(column) if pa.types.is_integer(column.type) else column
+    """Words of a column of places in ``STATUS``."""
+    return pa.array(STATUS).take(column)
 
 
 def read_part(paths: RunPaths, batch: int) -> Part:

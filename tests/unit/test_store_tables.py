@@ -15,7 +15,7 @@ from galbatch.store.healpix import healpix_nested
 from galbatch.store.layout import StoreLayout
 from galbatch.store.ledger import check_accounting, progress, verify_store
 from galbatch.store.manifest import differences, fingerprint
-from galbatch.store.parts import BatchResult, commit_batch, read_part
+from galbatch.store.parts import BatchResult, commit_batch
 from galbatch.store.paths import RunPaths, write_atomic
 from galbatch.store.plan import PlanWriter, iter_plan, plan_rows
 from galbatch.store.posterior import create_store
@@ -159,30 +159,6 @@ def test_parts_may_differ_in_their_columns(tmp_path):
     assert pq.read_table(paths.failures)["source_id"].to_pylist() == [str(2**60 + 3)]
     parts = [pq.read_schema(paths.part(batch)).names for batch in range(3)]
     assert ["failure_stage" in names for names in parts] == [True, False, False]
-
-
-def test_parts_with_ids_and_status_beside_the_numbers_are_read(tmp_path):
-    """As they were written until 2026-11-22: such runs are verified, merged and resumed."""
-    paths, _ = make_run(tmp_path)
-    part = read_part(paths, 0)
-    order = [
-        ["status", "string"] if entry[0] == "status" else entry
-        for entry in json.loads(part.notes[b"galbatch.columns"])
-    ]
-    names = [n for n in part.numbers.dtype.names if n not in ("source_id", "status")]
-    numbers = np.zeros(len(part.numbers), [(n, part.numbers.dtype[n]) for n in names])
-    for name in names:
-        numbers[name] = part.numbers[name]
-    order = [["source_id", "int64"] if entry[0] == "source_id" else entry for entry in order]
-    table = part.table.append_column("source_id", part.ids).append_column("status", part.status)
-    packed = pa.array([row.tobytes() for row in numbers], pa.binary(numbers.dtype.itemsize))
-    notes = {"galbatch.columns": json.dumps(order), "galbatch.crc32": part.notes[b"galbatch.crc32"]}
-    pq.write_table(table.append_column("numbers", packed).replace_schema_metadata(notes), paths.part(0))
-    assert merge_catalogue(paths, INFO) == {"ok": 9, "failed": 1} and verify_store(paths) == []
-    table = pq.read_table(paths.catalogue)
-    assert table["source_id"].to_pylist() == [2**60 + r for r in (1, 3, 5, 7, 9, 0, 2, 4, 6, 8)]
-    assert table["status"].to_pylist() == ["ok", "failed", *["ok"] * 8]
-    assert pq.read_table(paths.failures)["source_id"].to_pylist() == [str(2**60 + 3)]
 
 
 def test_a_catalogue_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
