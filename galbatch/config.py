@@ -10,6 +10,7 @@ from typing import Any
 from galbatch.errors import ConfigError
 
 MODES = ("fast", "default", "accurate")
+PRECISIONS = ("auto", "float32", "bfloat16")
 CLUSTERS = ("auto", "none", "local", "cuda")
 MAX_BATCH = 64
 
@@ -21,7 +22,8 @@ class RunSettings:
     ``catalog``, ``survey``, ``model``: paths (``model`` '' for the shipped one); ``bands`` () for all;
     ``stamp_pix``: detector pixels of the finest band (0: from ``stamp_arcsec`` or the survey file);
     ``batch``: sources a batch (0: by the size of the catalogue); ``limit``: first rows only (0: all).
-    ``draw_columns``: list columns with the statistics of every draw.
+    ``draw_columns``: list columns with the statistics of every draw. ``precision``: what the network
+    computes in; 'auto': bfloat16 where the machine multiplies in it by itself.
     """
 
     catalog: str
@@ -38,10 +40,12 @@ class RunSettings:
     batch: int = 0
     samples: bool = True
     draw_columns: bool = False
+    precision: str = "auto"
 
     def __post_init__(self):
         object.__setattr__(self, "bands", tuple(self.bands))
         _choice("mode", self.mode, MODES)
+        _choice("precision", self.precision, PRECISIONS)
         for name, least in (("draws", 2), ("oversample", 1), ("batch", 0), ("limit", 0), ("stamp_pix", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:

@@ -31,7 +31,7 @@ from galbatch.sampler.solve import Solver
 
 PARTS = {
     "network": [(Prior, "denoise")],
-    "solves, without the operator": [(Solver, "solve")],
+    "solves, without the operator": [(Solver, "correction")],
     "A": [(ForwardModel, "apply")],
     "A^T": [(ForwardModel, "adjoint")],
     "inverse of correlated noise": [(CorrelatedNoise, "precision")],

@@ -26,7 +26,7 @@ GROUPS = ("network", "operators", "draws", "morphology", "storage")
 def kernel_table(prior, backends=BACKENDS, seconds: float = 0.5, groups=GROUPS) -> Iterator[dict]:
     """Rows: kernel, unit, rate per second, correct (bool), and the timing. ``prior``: a loaded ``Prior``;
     ``groups``: which of ``GROUPS``; the machine's own rates always come first."""
-    roofline = list(machine_table(prior.device, seconds))
+    roofline = list(machine_table(prior.device, seconds, getattr(torch, prior.precision)))
     yield from roofline
     if "network" in groups:
         yield from network_table(prior, roof_of(roofline, prior.device), backends, seconds)

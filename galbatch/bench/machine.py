@@ -23,10 +23,9 @@ class Roof:
         return max(1e-9 * flops / self.gflops, 1e-9 * nbytes / self.gbytes)
 
 
-def machine_table(device: torch.device, seconds: float) -> Iterator[dict]:
-    """Rows 'matrix product' (GFLOP) and 'copy' (GB, read plus written)."""
+def machine_table(device: torch.device, seconds: float, dtype=torch.float32) -> Iterator[dict]:
+    """Rows 'matrix product' (GFLOP) and 'copy' (GB, read plus written); the product in ``dtype``."""
     n = 1024 if device.type == "cpu" else 8192
-    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
     check = torch.allclose((a @ b)[:8].double(), a[:8].double() @ b.double(), rtol=0.1, atol=0.02 * n)
     yield row("matrix product", "GFLOP", 2e-9 * n**3, repeat(lambda: a @ b, seconds, device=device), check)

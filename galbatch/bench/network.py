@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from galbatch.bench.machine import Roof, speed
 from galbatch.bench.timing import repeat, row
-from galbatch.prior.compile import BACKENDS, compile_denoiser
+from galbatch.prior.compile import BACKENDS, PRECISIONS, compile_denoiser
 
 STAMP, BATCH = 64, 8
 BATCHES = (1, 2, 4, 8, 16, 32)
@@ -66,7 +66,8 @@ def network_table(prior, roof: Roof, backends=BACKENDS, seconds: float = 0.5) ->
     """One row a variant: first the backends, then the winner by batch, number format and layout of the
     weights.
 
-    ``roofline``: the least time that operations and bytes need here over the time taken.
+    ``roofline``: the least time that operations and bytes need here, in the precision of the prior, over the
+    time taken.
     """
     work, device = work_of(prior), prior.device
     with torch.inference_mode():
@@ -75,9 +76,9 @@ def network_table(prior, roof: Roof, backends=BACKENDS, seconds: float = 0.5) ->
         for batch in BATCHES:
             yield _variant(prior, roof, work, seconds, prior.backend, f"network, batch {batch}", batch=batch)
         if device.type == "cpu":
-            yield _variant(
-                prior, roof, work, seconds, prior.backend, "network, bfloat16", dtype=torch.bfloat16
-            )
+            for precision in PRECISIONS:
+                label = f"network, {precision}"
+                yield _variant(prior, roof, work, seconds, prior.backend, label, precision=precision)
             yield _variant(
                 prior, roof, work, seconds, prior.backend, "network, weights not channels-last", plain=True
             )
@@ -85,27 +86,15 @@ def network_table(prior, roof: Roof, backends=BACKENDS, seconds: float = 0.5) ->
             yield _variant(prior, roof, work, seconds, prior.backend, "network, batch 256", batch=256)
 
 
-class _Low(torch.nn.Module):
-    """The denoiser in a lower precision inside, float32 outside."""
-
-    def __init__(self, model, dtype):
-        super().__init__()
-        self.model, self.dtype = model, dtype
-
-    def forward(self, x, sigma):
-        with torch.autocast(x.device.type, dtype=self.dtype):
-            return self.model(x, sigma).float()
-
-
-def _variant(prior, roof, work, seconds, backend, label, batch=BATCH, dtype=None, plain=False) -> dict:
+def _variant(prior, roof, work, seconds, backend, label, batch=BATCH, precision=None, plain=False) -> dict:
     gen = torch.Generator().manual_seed(0)
     x = torch.randn(batch, 1, STAMP, STAMP, generator=gen).to(prior.device)
     sigma = torch.linspace(0.01, 1, batch, device=prior.device)
     expected = prior.model(x, sigma)
-    low = dtype is not None or prior.device.type == "cuda"
+    precision = precision or prior.precision
     try:
         model = copy.deepcopy(prior.model).to(memory_format=torch.contiguous_format) if plain else prior.model
-        _, forward = compile_denoiser(model if dtype is None else _Low(model, dtype), prior.device, backend)
+        _, forward = compile_denoiser(model, prior.device, backend, precision)
         error = float((forward(x, sigma) - expected).norm() / expected.norm())
     except Exception as err:  # a backend that is not available here is a result too
         return {
@@ -118,7 +107,8 @@ def _variant(prior, roof, work, seconds, backend, label, batch=BATCH, dtype=None
             "note": str(err).splitlines()[0][:120],
         }
     timing = repeat(lambda: forward(x, sigma), seconds, device=prior.device)
-    found = row(label, "image", batch, timing, error < (0.05 if low else 1e-4), error=error)
+    limit = 0.05 if precision == "bfloat16" else 1e-4
+    found = row(label, "image", batch, timing, error < limit, error=error)
     least, fast = roof.seconds(work.flops, work.nbytes), found[speed(prior.device)]
     return {
         **found,

@@ -1,8 +1,8 @@
 """How the network runs: eager, TorchScript (frozen), ``torch.compile``, or an exported graph; the one place
 that knows.
 
-CUDA runs in mixed precision (bfloat16 inside the network, float32 outside), a CPU in float32, both
-channels-last.
+Mixed precision (bfloat16 inside the network, float32 outside) where the device multiplies in bfloat16 by
+itself, else float32; always channels-last.
 """
 
 from __future__ import annotations
@@ -16,10 +16,28 @@ from torch import Tensor, nn
 from galbatch.errors import ModelError
 
 BACKENDS = ("eager", "torchscript", "compile", "export")
+PRECISIONS = ("float32", "bfloat16")
 DEFAULT = {"cpu": "torchscript", "cuda": "compile"}  # measured winners, see benchmarks
 
 
-class _Mixed(nn.Module):
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies in bfloat16 by itself: GPUs, and CPUs with AVX512-BF16 or AMX."""
+    if device.type == "cuda":
+        return True
+    known = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+
+
+def choose_precision(device: torch.device, precision: str = "auto") -> str:
+    """The precision that the network computes in. Raises ``ModelError`` for an unknown one."""
+    if precision == "auto":
+        return "bfloat16" if has_bfloat16(device) else "float32"
+    if precision not in PRECISIONS:
+        raise ModelError(f"precision '{precision}' is unknown: use auto or one of {', '.join(PRECISIONS)}.")
+    return precision
+
+
+class Mixed(nn.Module):
     """The denoiser under autocast."""
 
     def __init__(self, model: nn.Module, device_type: str):
@@ -31,7 +49,9 @@ class _Mixed(nn.Module):
             return self.model(x, sigma).float()
 
 
-def compile_denoiser(model: nn.Module, device: torch.device, backend: str = "auto") -> tuple[str, Callable]:
+def compile_denoiser(
+    model: nn.Module, device: torch.device, backend: str = "auto", precision: str = "float32"
+) -> tuple[str, Callable]:
     """(name of the backend, function of (x, sigma)) of a denoiser in evaluation mode on ``device``.
 
     Raises ``ModelError`` for an unknown backend. ``torch.compile`` compiles at the first call of each shape.
@@ -39,8 +59,8 @@ def compile_denoiser(model: nn.Module, device: torch.device, backend: str = "aut
     name = DEFAULT.get(device.type, "eager") if backend == "auto" else backend
     if name not in BACKENDS:
         raise ModelError(f"backend '{backend}' is unknown: use auto or one of {', '.join(BACKENDS)}.")
-    if device.type == "cuda":
-        model = _Mixed(model, "cuda")
+    if precision == "bfloat16":
+        model = Mixed(model, device.type)
     if name == "torchscript":
         return name, torchscript(model, device)
     if name == "compile":

@@ -16,7 +16,7 @@ from torch import Tensor
 from galbatch.errors import ModelError
 from galbatch.prior.card import Card
 from galbatch.prior.checkpoint import load_state, save_state
-from galbatch.prior.compile import compile_denoiser
+from galbatch.prior.compile import choose_precision, compile_denoiser
 from galbatch.prior.network import Denoiser, NetworkConfig
 
 SHIPPED = Path(__file__).parent / "models" / "small"
@@ -40,12 +40,14 @@ class Prior:
         backend="auto",
         micro_batch: int | None = None,
         calibration: dict | None = None,
+        precision: str = "auto",
     ):
         self.card, self.device = card, torch.device(device)
         self.calibration = calibration or {}
         self.micro_batch = micro_batch or (8 if self.device.type == "cpu" else 256)
         self.model = model.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
-        self.backend, self._forward = compile_denoiser(self.model, self.device, backend)
+        self.precision = choose_precision(self.device, precision)
+        self.backend, self._forward = compile_denoiser(self.model, self.device, backend, self.precision)
 
     def __getattr__(self, name):
         if name != "card" and hasattr(self.__dict__.get("card"), name):
@@ -98,10 +100,19 @@ class Prior:
         return sigma if a == b == 0 else sigma * torch.exp(a + b * sigma.log())
 
 
-def load_prior(path=None, device: str = "auto", backend: str = "auto") -> Prior:
+def choose_device(device: str = "auto") -> torch.device:
+    """"auto": the GPU if there is one, else the CPU."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+def load_prior(path=None, device: str = "auto", backend: str = "auto", precision: str = "auto") -> Prior:
     """The shipped prior, or the one in the folder ``path``, on ``device`` ("auto", "cpu", "cuda", "cuda:1").
 
     ``backend``: "auto" (the measured winner of the device), "eager", "torchscript", "compile" or "export".
+    ``precision``: what the network computes in, "float32" or "bfloat16" (in between, sums and everything
+    outside of it stay in float32); "auto": bfloat16 on GPUs and on CPUs that multiply in it.
     Raises ``ModelError`` in one line when the folder is incomplete, damaged or does not fit.
     """
     folder = Path(path) if path is not None else SHIPPED
@@ -111,10 +122,13 @@ def load_prior(path=None, device: str = "auto", backend: str = "auto") -> Prior:
             "it), or leave the path out for the shipped model."
         )
     card = Card.load(folder / CARD)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     return Prior(
-        load_weights(folder, card), card, device, backend, calibration=load_calibration(folder, card)
+        load_weights(folder, card),
+        card,
+        choose_device(device),
+        backend,
+        calibration=load_calibration(folder, card),
+        precision=precision,
     )
 
 

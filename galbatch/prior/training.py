@@ -2,7 +2,8 @@
 
 Every random number is a function of (seed, step, rank), and a checkpoint is one file, renamed into place: a
 run killed at any moment and resumed follows the curve of an uninterrupted one. Several processes
-(``torchrun``) draw different stamps and average their gradients.
+(``torchrun``) draw different stamps and average their gradients. Where the device multiplies in bfloat16
+the network does, under float32 weights.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from galbatch.errors import ModelError
 from galbatch.prior.checkpoint import load_state, save_state
+from galbatch.prior.compile import has_bfloat16
 from galbatch.prior.network import Denoiser, NetworkConfig
 from galbatch.prior.optimiser import MuonAdam
 from galbatch.prior.prefetch import Prefetch
@@ -115,6 +117,7 @@ class Trainer:
         self.ema = {str(w): [p.detach().clone() for p in self.params] for w in config.ema}
         self.bin_loss = torch.ones(N_SIGMA_BINS)
         self.step, self.elapsed_s, self._last_s = 0, 0.0, 0.0
+        self.mixed = has_bfloat16(self.device)
         self.next_batch = Prefetch(self.batch, config.workers)
 
     # ---- one step ----
@@ -142,7 +145,7 @@ class Trainer:
 
     def loss(self, clean, sigma, noise) -> tuple[Tensor, Tensor]:
         """Weighted loss and, for the log, the EDM loss (n,): mean square error over c_out^2."""
-        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.mixed):
             noisy = clean + sigma.reshape(-1, 1, 1, 1) * noise
             f, c_skip, c_out = self.model.raw(noisy, sigma)
         error = (f - (clean - c_skip * noisy) / c_out).square().mean(dim=(1, 2, 3))

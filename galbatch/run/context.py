@@ -29,7 +29,8 @@ class ContextSpec:
 
     ``survey``: picklable description of the survey with ``cut(...)``; ``model``: path of a model folder (''
     for the shipped one) or a prior object; ``run_id``: the same for the same run; ``threads``: compute
-    threads; ``model_sha256`` and ``version``: what a process must find on its own machine.
+    threads; ``precision``: of the network; ``model_sha256`` and ``version``: what a process must find on its
+    own machine.
     """
 
     run_id: str
@@ -42,6 +43,7 @@ class ContextSpec:
     threads: int = 1
     device: str = "auto"
     model_sha256: str = ""
+    precision: str = "auto"
     version: str = __version__
 
     @property
@@ -60,7 +62,7 @@ def _open(spec: ContextSpec) -> Context:
         _LOADED.clear()  # one run at a time in a process: the memory of the last one is given back
         fix_threads(spec.threads)
         keep_freed_memory()
-        prior = load_model(spec.model, spec.device)
+        prior = load_model(spec.model, spec.device, spec.precision)
         refuse_this_machine(spec, prior)
         _COUNTS["models_loaded"] += 1
         warm_up(prior, spec.layout)
@@ -100,13 +102,13 @@ def models_loaded() -> int:
     return _COUNTS["models_loaded"]
 
 
-def load_model(model: Any, device: str = "auto") -> Any:
+def load_model(model: Any, device: str = "auto", precision: str = "auto") -> Any:
     """A prior from a path, '' for the shipped one; any object with ``denoise`` is a prior already."""
     if hasattr(model, "denoise"):
         return model
     from galbatch.prior import load_prior
 
-    return load_prior(model or None, device=device)
+    return load_prior(model or None, device=device, precision=precision)
 
 
 def prior_field_or(prior: Any, name: str, otherwise: Any) -> Any:

@@ -56,8 +56,8 @@ def process(
     ``survey``: survey file, ``<catalogue stem>.toml`` beside the catalogue when None; ``out``: run folder,
     ``<catalogue stem>.run`` when None; ``prior``: any object with ``denoise(x, sigma)`` instead of a model
     folder; ``options``: fields of ``RunSettings`` (bands, draws, mode, oversample, stamp_arcsec, stamp_pix,
-    model, seed, limit, batch, samples) and ``ExecutionSettings`` (cluster, scheduler, scheduler_file,
-    workers, threads, ...).
+    model, seed, limit, batch, samples, precision) and ``ExecutionSettings`` (cluster, scheduler,
+    scheduler_file, workers, threads, ...).
 
     Returns the finished run. Raises ``InputError``, ``ConfigError``, ``ModelError`` or ``RunError`` before
     anything starts, ``Stopped`` when it ended early and can be resumed. With a cluster of processes, call it
@@ -140,6 +140,7 @@ def _execute(
 ) -> Run:
     going_on = resuming and paths.manifest.exists()
     measured = read_manifest(paths).get("measured") if going_on else None
+    settings = prepare.settle_precision(settings, execution)
     inputs = prepare.open_inputs(settings, prior, measured)
     prepare.refuse_errors(inputs)
     inputs.prior = prepare.open_model(settings, prior)

@@ -54,6 +54,17 @@ class Inputs:
     stamp_pix: int
 
 
+def settle_precision(settings: RunSettings, execution: ExecutionSettings) -> RunSettings:
+    """The settings with 'auto' settled for this machine, so that a run that goes on elsewhere says so. For a
+    scheduler's workers it stays: each settles it by itself."""
+    if execution.scheduler or execution.scheduler_file or settings.model == "object":
+        return settings
+    from galbatch.prior import choose_device, choose_precision
+
+    device = choose_device("cpu" if execution.cluster == "local" else "auto")
+    return dataclasses.replace(settings, precision=choose_precision(device, settings.precision))
+
+
 def open_inputs(settings: RunSettings, prior: Any = None, measured: dict | None = None) -> Inputs:
     """Open and check survey, catalogue and model. Raises the error of the first that cannot be used."""
     survey_path = settings.survey or str(survey_beside(settings.catalog))
@@ -283,6 +294,7 @@ def make_spec(
         execution.threads,
         "cpu" if execution.cluster == "local" else "auto",
         manifest["model"]["sha256"],
+        inputs.settings.precision,
     )
 
 

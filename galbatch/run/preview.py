@@ -28,6 +28,7 @@ def preview(
     settings = RunSettings(str(catalog), "" if survey is None else str(survey), **run_options)
     if prior is not None:
         settings = dataclasses.replace(settings, model="object")
+    settings = prepare.settle_precision(settings, execution)
     inputs = prepare.open_inputs(settings, prior)
     prepare.refuse_errors(inputs)
     inputs.prior = prepare.open_model(inputs.settings, prior)
@@ -41,7 +42,8 @@ def preview(
         f"survey     {inputs.settings.survey}: bands {', '.join(layout.bands)}",
         f"stamps     {layout.stamp_pix} pixels of {min(layout.pixel_scale_arcsec):.4g} arcsec, oversample "
         f"{layout.oversample}, target PSF FWHM {fwhm:.4g} arcsec",
-        f"sampling   {layout.draws} draws, mode {settings.mode}, seed {settings.seed}",
+        f"sampling   {layout.draws} draws, mode {settings.mode}, seed {settings.seed}, precision "
+        f"{settings.precision}",
         f"batches    {layout.n_batches} of {layout.batch} sources",
         f"cluster    {execution.cluster if not execution.scheduler else execution.scheduler}",
         f"output     {paths.root}: {prepare.check_space(paths, layout)}",

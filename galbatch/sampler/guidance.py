@@ -3,8 +3,8 @@
 ``V = sigma^2 J`` is the covariance of x0 given x_sigma (Tweedie; J the Jacobian of the denoiser),
 ``Q = A^T N^-1 A``. With a Gaussian p(x0 | x_sigma) of that covariance, E[x0 | x_sigma, y] = D + V w with
 (I + Q V) w = A^T N^-1 (y - A D): moment matching (Rozet et al. 2024). Solved with two products by V (finite
-differences of plain evaluations), preconditioned by the same solve with the mean spectrum of V, which needs
-no network.
+differences of plain evaluations), preconditioned by one application of the preconditioner that a solve with
+the mean spectrum of V has; such a solve, which needs no network, corrects what is left.
 Below the noise level a first-order tilt of the input is enough. For a bright source there is no level below
 it, and the last call draws from the Gaussian p(x0 | x_sigma, y) with the mean spectrum of V.
 """
@@ -20,7 +20,9 @@ from galbatch.forward import ForwardModel
 from galbatch.sampler.solve import Solver
 from galbatch.sampler.spectra import Spectra
 
-DIFFERENCE_STEP = 0.02  # rms of a finite difference step, in units of sigma
+# Rms of a finite difference step, in units of sigma: a smaller one drowns in the rounding of a network in
+# bfloat16, a larger one leaves the straight part of the denoiser (docs/decisions/0009).
+DIFFERENCE_STEP = 0.1
 SPECTRUM_FACTOR = 2.0  # over-estimating V in the preconditioner is safe, under-estimating it is not
 
 
@@ -116,10 +118,10 @@ class PosteriorDenoiser:
         self.solver.worst = None  # each level puts right what the one before left: the last one counts
         d, s = self.denoise(x, sigma), _wide(sigma)
         v = torch.minimum(SPECTRUM_FACTOR * self.spectra.residual_at(sigma), s**2)
-        q, remainder = self.model.normal, self.solver.remainder
+        q, precondition = self.model.normal, self.solver.rough_remainder(v)
 
         def covariance(u):
             return s**2 * jacobian_product(self.denoise, x, sigma, d, u)
 
-        vw, r = conjugate_residuals(self._score(d), covariance, q, lambda r: remainder(v, r), self.products)
+        vw, r = conjugate_residuals(self._score(d), covariance, q, precondition, self.products)
         return d + vw + self.solver.correction(v, r)

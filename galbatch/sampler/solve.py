@@ -2,13 +2,13 @@
 
 Preconditioned conjugate gradients in float32. The vectors live in Fourier space: 1/v costs no transform. A
 draw that has converged is frozen, so that its result does not depend on what else is in the batch. Correlated
-noise enters by its quick inverse where the solve only preconditions the guidance, whose own residuals are
-exact. Q must be the linear operator: with one that wraps, a bright source near the edge of the stamp sends
-the draws astray.
+noise enters by its quick inverse in the guidance, whose own residuals are exact. Q must be the linear
+operator: with one that wraps, a bright source near the edge of the stamp sends the draws astray.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -52,8 +52,8 @@ class Solver:
         a, b = (torch.view_as_real(u).flatten(2) for u in (a * self._parseval, b))
         return torch.linalg.vecdot(a, b)[..., None, None, None]
 
-    def solve(self, v: torch.Tensor, r: torch.Tensor, iterations: int | None = None, exact: bool = False):
-        """Spectra of c and of r - Q c, for v (b, 1, c, H, W // 2 + 1) and an image r (b, k, c, H, W).
+    def correction(self, v: torch.Tensor, r: torch.Tensor, exact: bool = False) -> torch.Tensor:
+        """The image c (b, k, c, H, W), for v (b, 1, c, H, W // 2 + 1) and an image r like c.
 
         ``exact``: with the exact inverse of correlated noise.
         """
@@ -67,7 +67,7 @@ class Solver:
         start = rz.clamp_min(1e-30)
         limit = (FLOAT_FLOOR**2 * start).clamp_min(self.tolerance**2 * self._unknowns)
         look = 1 if r.device.type == "cpu" else LOOK_EVERY
-        for i in range(iterations or self.iterations):
+        for i in range(self.iterations):
             active = rz > limit
             if i % look == 0 and not active.any():
                 break
@@ -81,12 +81,11 @@ class Solver:
             self.iterations_done += 1
         left = (rz / self._unknowns).clamp_min(0).sqrt()[..., 0, 0, 0]
         self.worst = left if self.worst is None else torch.maximum(self.worst, left)
-        return c, torch.addcmul(r, inverse, c)
+        return torch.fft.irfft2(c, s=self.model.fine)
 
-    def correction(self, v: torch.Tensor, r: torch.Tensor, **choice) -> torch.Tensor:
-        """The image c (b, k, c, H, W)."""
-        return torch.fft.irfft2(self.solve(v, r, **choice)[0], s=self.model.fine)
-
-    def remainder(self, v: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
-        """The image r - Q c = c / v: what Q has not explained of r, (b, k, c, H, W)."""
-        return torch.fft.irfft2(self.solve(v, r)[1], s=self.model.fine)
+    def rough_remainder(self, v: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        """r -> about r - Q c = c / v, what Q does not explain of an image r (b, k, c, H, W): one application
+        of the preconditioner, the same linear map every time."""
+        inverse = 1 / v
+        precondition = self._precondition.inverse_of(inverse)
+        return lambda r: torch.fft.irfft2(inverse * precondition(torch.fft.rfft2(r)), s=self.model.fine)

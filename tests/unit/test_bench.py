@@ -29,8 +29,8 @@ def prior():
     torch.manual_seed(0)
     model = Denoiser(NetworkConfig(widths=(8, 12), blocks=(1, 1), embedding=16)).eval().requires_grad_(False)
     nn.init.normal_(model.net.last.weight, std=0.1)
-    fields = dict(device=CPU, backend="eager", margin_pix=4, multiple_of=4, target_fwhm_pix=2.0)
-    return SimpleNamespace(model=model, **fields)
+    fields = dict(device=CPU, backend="eager", precision="float32", margin_pix=4, multiple_of=4)
+    return SimpleNamespace(model=model, target_fwhm_pix=2.0, **fields)
 
 
 def test_operations_are_those_of_the_convolutions_and_linear_layers(prior):

@@ -3,12 +3,16 @@ asked for."""
 
 import sys
 import types
+from dataclasses import replace
 
 import pytest
+import torch
 
 from galbatch.config import ExecutionSettings, RunSettings, default_batch
 from galbatch.errors import ConfigError
+from galbatch.prior import choose_precision
 from galbatch.run import cluster
+from galbatch.run.prepare import settle_precision
 
 
 class Fake:
@@ -148,3 +152,16 @@ def test_settings_survive_their_record_and_batches_follow_from_the_catalogue():
     with pytest.raises(ConfigError, match="another version"):
         RunSettings.from_record(settings.record() | {"colour": "blue"})
     assert [default_batch(n) for n in (0, 1, 12, 13, 48, 300, 10**6)] == [1, 1, 1, 2, 4, 32, 64]
+
+
+def test_precision_of_a_run_is_settled_where_the_run_is():
+    """A run that goes on at a machine of another kind says so; a scheduler's workers settle it themselves."""
+    here = choose_precision(torch.device("cpu"))
+    settings = RunSettings("c.parquet", "")
+    assert settle_precision(settings, ExecutionSettings(cluster="local")).precision == here
+    far = ExecutionSettings(scheduler="tcp://10.0.0.1:8786")
+    assert settle_precision(settings, far).precision == "auto"
+    asked = replace(settings, precision="float32")
+    assert settle_precision(asked, ExecutionSettings(cluster="local")).precision == "float32"
+    with pytest.raises(ConfigError, match="precision"):
+        RunSettings("c.parquet", "", precision="half")
