@@ -4,7 +4,7 @@
 #   benchmarks/gpu.sh [results folder]
 #
 # 1. kernels, roofline, draws a second (bfloat16 inside the network, every backend);
-# 2. calibration of the default mode with the network in bfloat16, and on the CPU in float32, on the same mocks;
+# 2. calibration of the default mode with the network in bfloat16 and in float32, on the same mocks;
 # 3. a run of 2,016 sources end to end, how busy the device was, and the run's cost table;
 # 4. where the time of a draw goes (torch profiler).
 set -euo pipefail
@@ -18,8 +18,9 @@ nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv | tee "$out
 
 measured galbatch bench --device cuda --seconds 2 --json | tee "$out/kernels.jsonl"
 
-measured galbatch validate --galaxies 64 --out "$out/validation-bfloat16"
-CUDA_VISIBLE_DEVICES='' measured galbatch validate --galaxies 64 --out "$out/validation-float32"
+for precision in bfloat16 float32; do
+  measured galbatch validate --precision $precision --out "$out/validation-$precision"
+done
 
 python - "$here/catalogs/demo.parquet" "$out/many.parquet" <<'PYTHON'
 import sys

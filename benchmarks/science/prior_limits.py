@@ -82,7 +82,7 @@ def start(default_n: int) -> tuple[Path, object, dict[str, Tensor]]:
     parser.add_argument("--out", type=Path, default=Path("."))
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
-    prior = load_prior(chosen.model, device="cpu")
+    prior = load_prior(chosen.model, device="cpu", precision="float32")  # small finite differences
     config = StampConfig(target_fwhm_pix=prior.target_fwhm_pix)
     return chosen.out, prior, cases(Library.load(chosen.library), config, chosen.n)
 

@@ -20,7 +20,13 @@ DRAWS = click.option("--draws", type=int, default=16, show_default=True, help="P
 MODEL = click.option(
     "--model", metavar="PATH", type=click.Path(), help="Model folder  [default: the shipped model]."
 )
-
+PRECISION = click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    show_default=True,
+    help="Of the network; 'auto': bfloat16 on machines that multiply in it.",
+)
 MODE = click.option(
     "--mode",
     type=click.Choice(["fast", "default", "accurate"]),
@@ -107,13 +113,7 @@ def execution_options(function):
 @click.option(
     "--batch", type=int, metavar="N", help="Sources a batch, one file each  [default: 1 to 64 by size]."
 )
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
-    default="auto",
-    show_default=True,
-    help="Of the network; 'auto': bfloat16 on machines that multiply in it.",
-)
+@PRECISION
 @click.option("--no-samples", is_flag=True, help="Store mean and spread only, not the draws.")
 @click.option("--draw-columns", is_flag=True, help="The statistics of every draw in list columns too.")
 @click.option("--resume", "resuming", is_flag=True, help="Go on with the run in the folder, if there is one.")

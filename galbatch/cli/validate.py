@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from galbatch.cli.process import MODE, MODEL
+from galbatch.cli.process import MODE, MODEL, PRECISION
 from galbatch.cli.progress import counted, wide_console
 
 
@@ -15,6 +15,7 @@ from galbatch.cli.progress import counted, wide_console
 @click.option("--galaxies", "-n", default=256, show_default=True, help="Held-out galaxies.")
 @click.option("--draws", default=15, show_default=True, help="Posterior draws of each.")
 @MODE
+@PRECISION
 @click.option("--correlated", is_flag=True, help="Drizzle-like correlated noise instead of white.")
 @click.option("--seed", default=0, show_default=True, help="Seed of all random numbers.")
 @click.option(
@@ -24,7 +25,7 @@ from galbatch.cli.progress import counted, wide_console
     show_default=True,
     help="Folder for validation.json and calibration.png.",
 )
-def command(model, galaxies, draws, mode, correlated, seed, out):
+def command(model, galaxies, draws, mode, precision, correlated, seed, out):
     """Test calibration and accuracy on held-out truth.
 
     Simulated galaxies that no prior was trained on are observed with different PSFs, sizes and S/N of 3 to
@@ -39,15 +40,14 @@ def command(model, galaxies, draws, mode, correlated, seed, out):
     from galbatch.validate.figure import calibration_figure
 
     console = wide_console()
-    prior = load_prior(model)
+    prior = load_prior(model, precision=precision)
     mocks = make_mocks(prior, galaxies, correlated=correlated)
     with counted(galaxies, "galaxies") as done:
         study = run_study(prior, mocks, draws, mode, seed, lambda n, total: done())
     checks = verdict(study)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "validation.json").write_text(
-        json.dumps({**study.to_dict(), "checks": checks, "mode": mode}, indent=1)
-    )
+    how = {"mode": mode, "precision": prior.precision}
+    (out / "validation.json").write_text(json.dumps({**study.to_dict(), "checks": checks, **how}, indent=1))
     calibration_figure(study, out / "calibration.png")
     _print(console, study, checks)
     console.print(f"wrote {out / 'validation.json'} and {out / 'calibration.png'}")

@@ -12,13 +12,17 @@ from torch import Tensor
 
 
 def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
-    """(m, n) -> about U V^T of its singular value decomposition, by a quintic Newton-Schulz iteration."""
+    """(m, n) -> about U V^T of its singular value decomposition, by a quintic Newton-Schulz iteration,
+    x <- p(x x^T) x: p acts on the small Gram matrix, and once, in the end, on x."""
     wide = matrix.shape[0] <= matrix.shape[1]
     x = matrix if wide else matrix.T
     x = x / (x.norm() + 1e-12)
+    gram = x @ x.T
+    total = one = torch.eye(len(x), dtype=x.dtype, device=x.device)
     for _ in range(steps):
-        gram = x @ x.T
-        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+        p = 3.4445 * one - 4.7750 * gram + 2.0315 * gram @ gram
+        total, gram = p @ total, p @ gram @ p
+    x = total @ x
     return x if wide else x.T
 
 
