@@ -4,7 +4,8 @@
 A part's time is its own, without the parts within it. On a GPU the parts are taken with a synchronisation
 around each, which the sampler itself does not have.
 
-python benchmarks/throughput/profile_draw.py [--device cpu] [--mode default] [--noise white] [--repeat 3]
+python benchmarks/throughput/profile_draw.py [--device cpu] [--mode default] [--precision auto] [--noise white]
+    [--repeat 3]
 """
 
 from __future__ import annotations
@@ -139,6 +140,7 @@ def main() -> None:
     )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--mode", default="default")
+    parser.add_argument("--precision", default="auto")
     parser.add_argument("--noise", choices=["white", "correlated"], help="both when left out")
     parser.add_argument("--repeat", type=int, default=3, help="the median by network share is shown")
     parser.add_argument("--operations", action="store_true", help="by operation, not by part")
@@ -146,7 +148,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON line a noise")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    prior = load_prior(device=options.device)
+    prior = load_prior(device=options.device, precision=options.precision)
     for noise in [options.noise] if options.noise else ["white", "correlated"]:
         sample_posterior(
             prior, example(np.random.default_rng(0), noise == "correlated"), draws=DRAWS, mode="fast"
