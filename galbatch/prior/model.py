@@ -101,7 +101,7 @@ class Prior:
 
 
 def choose_device(device: str = "auto") -> torch.device:
-    """"auto": the GPU if there is one, else the CPU."""
+    """The device of a name; 'auto' is the GPU if there is one, else the CPU."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(device)

@@ -3,6 +3,7 @@ know."""
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from galbatch.morphology import measure, summarise
 from galbatch.morphology.calibration import CALIBRATED, LOGARITHMIC, calibrated
 from galbatch.morphology.measure import RESULT_DTYPE
 from galbatch.prior.model import CALIBRATION, SHIPPED, load_calibration, load_prior
+from galbatch.validate import calibrate as calibrate_module
 from galbatch.validate import make_mocks
 from galbatch.validate.calibrate import (
     SEED,
@@ -169,3 +171,25 @@ def test_mocks_are_measured_with_the_truth_as_one_more_draw():
     expected = measure(mocks.image, 0.03, sky_sigma=0.0)  # its own segment and limits: near, not the same
     np.testing.assert_allclose(truth["r50"], expected["r50"], rtol=0.03)
     np.testing.assert_allclose(found["flux_njy_p50"], truth["flux_njy"], rtol=0.1)
+
+
+def test_calibration_is_fitted_under_both_kinds_of_noise_on_different_galaxies(monkeypatch):
+    """With white noise alone, cal16 to cal84 of the flux held 46% of the truths under correlated noise."""
+    asked = []
+
+    def make(prior, n, seed, correlated=False):
+        asked.append((n, seed, correlated))
+        return SimpleNamespace(n=n, obs=SimpleNamespace(pixel_scale_arcsec=0.03))
+
+    def measure(prior, mocks, draws, mode, progress=None):
+        return {"snr": np.ones(mocks.n)}, np.arange(mocks.n)
+
+    monkeypatch.setattr(calibrate_module, "make_mocks", make)
+    monkeypatch.setattr(calibrate_module, "measure_mocks", measure)
+    fit = lambda found, truth, target: {"n": len(found["snr"])}  # noqa: E731
+    monkeypatch.setattr(calibrate_module, "fit_calibration", fit)
+    prior = SimpleNamespace(card=SimpleNamespace(target_fwhm_pix=2.0))
+    table = calibrate_module.calibrate(prior, 65, 16, "fast")
+    assert table == {"galaxies": 65, "draws": 16, "n": 65}
+    assert sorted(n for n, _, _ in asked) == [32, 33] and [c for _, _, c in asked] == [False, True]
+    assert len({seed for _, seed, _ in asked}) == 2
