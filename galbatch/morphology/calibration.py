@@ -2,15 +2,16 @@
 
 The 16th to 84th percentile of 16 draws would hold 60% of the truths if the prior were perfect. It holds fewer
 with a network for a prior, whose draws are too sure of some statistics and off in others. With m the median
-and s half of the 68% interval of the draws, the error of m is of the size
+and s half of the 68% interval of the draws, and t = (m - m_0) / w, at most 2 either way, where m lies among
+those of the validation, the error of m is of the size
 
-    e = exp(a + b ln s + c ln(S/N per pixel) + d ln(r50 / target FWHM)),
+    e = exp(a + b ln s + c ln(S/N per pixel) + d ln(r50 / target FWHM) + f t),
 
-and the calibrated percentile of level q is m + z_q e, where z_q is that percentile of (truth - m) / e on
-simulated truth: split conformal prediction with normalised errors (Lei et al. 2018, arXiv:1604.04173, section
-5.2). Quantities with a unit are taken in logarithms, so that no unit matters. Seven numbers a quantity and
-sampler mode, and columns of the catalogue: nothing else. A model folder keeps the numbers as
-``calibration.json``, which ``galbatch model calibrate`` makes.
+and the calibrated percentile of level q is m + (g t + z_q) e, where z_q is that percentile of (truth - m) / e
+- g t on simulated truth: split conformal prediction with normalised errors (Lei et al. 2018, arXiv:1604.04173,
+section 5.2). Quantities with a unit are taken in logarithms and without t, so that no unit matters. A dozen
+numbers a quantity and sampler mode, and columns of the catalogue: nothing else. A model folder keeps the
+numbers as ``calibration.json``, which ``galbatch model calibrate`` makes.
 """
 
 from __future__ import annotations
@@ -43,11 +44,15 @@ def scaled(name: str, values) -> np.ndarray:
     return _log(values) if name in LOGARITHMIC else np.asarray(values, float)
 
 
-def median_and_factors(found: dict, name: str, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """m (n,) and what a, b, c, d of ln e are multiplied with (n, 4), at the ``conditions`` (n, 2)."""
+def median_and_factors(found: dict, name: str, where: np.ndarray, place=(0.0, 1.0)) -> tuple:
+    """m (n,), t (n,) and what a, b, c, d, f of ln e are multiplied with (n, 5), at the ``conditions`` (n, 2).
+
+    ``place``: m_0 and w, the middle and the width of m on the galaxies of the fit.
+    """
     low, middle, high = (scaled(name, found[f"{name}_{p}"]) for p in ("p16", "p50", "p84"))
     spread = np.maximum((high - low) / 2, _LEAST_SPREAD)
-    return middle, np.stack([np.ones(len(middle)), np.log(spread), *where.T], axis=-1)
+    at = np.zeros(len(middle)) if name in LOGARITHMIC else np.clip((middle - place[0]) / place[1], -2, 2)
+    return middle, at, np.stack([np.ones(len(middle)), np.log(spread), *where.T, at], axis=-1)
 
 
 def calibrated(
@@ -68,10 +73,10 @@ def calibrated(
     with np.errstate(invalid="ignore"):
         known = ((where >= low) & (where <= high)).all(axis=1) & (found["n_draws_measured"] >= MIN_DRAWS)
     for name, numbers in table["quantities"].items():
-        middle, factors = median_and_factors(found, name, where)
+        middle, at, factors = median_and_factors(found, name, where, numbers["place"])
         error = np.where(known, np.exp(factors @ np.array(numbers["error"])), np.nan)
         for level, z in zip(CALIBRATED_LEVELS, numbers["z"], strict=True):
-            value = middle + z * error
+            value = middle + (numbers["slope"] * at + z) * error
             columns[f"{name}_{level}"] = np.exp(value) if name in LOGARITHMIC else value
     return columns
 

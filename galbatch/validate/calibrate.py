@@ -24,6 +24,7 @@ from galbatch.validate.mock import MockSet, make_mocks, sample_mocks
 
 SEED = 3_000_000
 FOLDS = 8
+PASSES = 2  # of the size of the errors, about the centre that the pass before found
 
 
 def measure_mocks(prior, mocks: MockSet, draws: int, mode: str, seed: int = 0, progress=None):
@@ -52,8 +53,9 @@ def measure_with_truth(samples, image, obs):
 def fit_calibration(found: dict, truth: np.ndarray, target_fwhm_arcsec: float) -> dict:
     """What ``calibrated`` takes as its table: range of the conditions, and numbers of every quantity.
 
-    ``error``: least squares of ln |truth - m|; ``z``: percentiles of (truth - m) / e, those of a finite
-    sample (the rank of level q among n is q (n + 1)). ``coverage``: share of the truths within cal16 to
+    ``place``: median and deviation of m; ``error``: least squares of ln |truth - m|; ``slope``: of (truth - m)
+    / e in t, a resistant line; ``z``: percentiles of what is left, those of a
+    finite sample (the rank of level q among n is q (n + 1)). ``coverage``: share of the truths within cal16 to
     cal84, with its standard error, from fits to the other folds; ``draws_coverage``: within p16 to p84.
     """
     where = conditions(found, target_fwhm_arcsec)
@@ -94,15 +96,38 @@ def share(inside: np.ndarray) -> list[float]:
 
 
 def _fit(found, name, where, truth, use) -> dict:
-    middle, factors = median_and_factors(found, name, where)
+    middle, _, factors = median_and_factors(found, name, where)
     miss = truth - middle
     use = use & np.isfinite(miss) & np.isfinite(factors).all(axis=1)
-    size = np.abs(miss[use])
-    target = np.log(size + 0.01 * np.median(size))  # a miss of zero has no logarithm
-    error = np.linalg.lstsq(factors[use], target, rcond=None)[0]
-    z = miss[use] / np.exp(factors[use] @ error)
+    low, median, high = np.quantile(middle[use], [0.16, 0.5, 0.84])
+    place = [float(median), float(high - low) / 2 or 1.0]
+    _, at, factors = median_and_factors(found, name, where, place)
+    miss, at, factors = miss[use], at[use], factors[use]
+    centre = np.zeros(len(miss))
+    for _ in range(PASSES):
+        size = np.abs(miss - centre)
+        target = np.log(size + 0.01 * np.median(size))  # a miss of zero has no logarithm
+        error = np.linalg.lstsq(factors, target, rcond=None)[0]
+        e = np.exp(factors @ error)
+        slope = _resistant_slope(at, miss / e)
+        z = miss / e - slope * at
+        centre = (slope * at + np.median(z)) * e
     ranks = [min(max(q + (q - 0.5) / len(z), 0.0), 1.0) for q in CALIBRATED_LEVELS.values()]
-    return {"error": [float(a) for a in error], "z": [float(v) for v in np.quantile(z, ranks)]}
+    return {
+        "place": place,
+        "error": [float(a) for a in error],
+        "slope": slope,
+        "z": [float(v) for v in np.quantile(z, ranks)],
+    }
+
+
+def _resistant_slope(x, y) -> float:
+    """Slope of the line through the medians of the lower and upper thirds in x (Tukey 1977)."""
+    low, high = np.quantile(x, [1 / 3, 2 / 3])
+    if low == high:
+        return 0.0
+    a, b = x <= low, x >= high
+    return float((np.median(y[b]) - np.median(y[a])) / (np.median(x[b]) - np.median(x[a])))
 
 
 def write_calibration(path: Path, mode: str, table: dict, sha256: str) -> None:

@@ -30,14 +30,15 @@ from galbatch.validate.calibrate import (
 TARGET = 0.06
 
 
-def galaxies(n, seed, width=0.5, shift=1.0, k=16, unit=1.0):
-    """Draws of a conjugate posterior, made ``width`` times as wide and moved by ``shift`` of its sigmas."""
+def galaxies(n, seed, width=0.5, shift=1.0, k=16, unit=1.0, lean=0.0):
+    """Draws of a conjugate posterior, made ``width`` times as wide and moved by ``shift`` of its sigmas and by
+    ``lean`` of them a unit of the statistic."""
     rng = np.random.default_rng(seed)
     draws, truth = np.zeros((n, k), RESULT_DTYPE), np.zeros(n, RESULT_DTYPE)
     for name in RESULT_DTYPE.names[:-1]:
         sigma = 0.05 * np.exp(rng.normal(0, 0.7, n))
         centre = rng.normal(0, 0.5, n)
-        values = centre[:, None] + sigma[:, None] * (shift + width * rng.standard_normal((n, k)))
+        values = centre[:, None] + sigma[:, None] * (shift + lean * centre[:, None] + width * rng.standard_normal((n, k)))
         true = centre + sigma * rng.standard_normal(n)
         scales = name in LOGARITHMIC or name == "sn_per_pixel"
         factor = unit if name == "flux_njy" else 1.0
@@ -73,6 +74,20 @@ def test_errors_follow_the_spread_of_the_draws(table):
     for part in (spread < np.quantile(spread, 0.25), spread > np.quantile(spread, 0.75)):
         value, error = share(inside[part])
         assert abs(value - 0.6827) < 4 * np.sqrt(1.5) * error
+
+
+def test_draws_off_where_the_statistic_is_small_are_mended_there():
+    """Draws of symmetric galaxies are too asymmetric, those of asymmetric ones are not."""
+    off = {"width": 1.0, "lean": -2.0}
+    found, truth = galaxies(4000, 8, **off)
+    columns = calibrated(found, fit_calibration(*galaxies(2000, 7, **off), TARGET), TARGET)
+    inside = within(columns, "asymmetry", ("cal16", "cal84"), truth["asymmetry"])
+    below = np.where(np.isnan(inside), np.nan, truth["asymmetry"] < columns["asymmetry_cal50"])
+    median = found["asymmetry_p50"]
+    for part in (median < np.quantile(median, 0.25), median > np.quantile(median, 0.75)):
+        for shares, claimed in ((below, 0.5), (inside, 0.6827)):
+            value, error = share(shares[part])
+            assert abs(value - claimed) < 4 * np.sqrt(1.5) * error
 
 
 def test_the_unit_of_the_flux_does_not_matter(table):
