@@ -2,11 +2,12 @@
 
 ``V = sigma^2 J`` is the covariance of x0 given x_sigma (Tweedie; J the Jacobian of the denoiser),
 ``Q = A^T N^-1 A``. With a Gaussian p(x0 | x_sigma) of that covariance, E[x0 | x_sigma, y] = D + V w with
-(I + Q V) w = A^T N^-1 (y - A D): moment matching (Rozet et al. 2024). Solved with two products by V (finite
-differences of plain evaluations), preconditioned by one application of the preconditioner that a solve with
-the mean spectrum of V has; such a solve, which needs no network, corrects what is left.
+(I + Q V) w = A^T N^-1 (y - A D): moment matching (Rozet et al. 2024). Solved with a product by V (a finite
+difference of plain evaluations), preconditioned by a solve that needs no network: V as W v W, v its mean
+spectrum and W an envelope, the root of the brightness, because what the denoiser leaves of a galaxy lies
+where the galaxy is (docs/decisions/0010). The same solve corrects what is left.
 Below the noise level a first-order tilt of the input is enough. For a bright source there is no level below
-it, and the last call draws from the Gaussian p(x0 | x_sigma, y) with the mean spectrum of V.
+it, and the last call draws from the Gaussian p(x0 | x_sigma, y) with W v W for a covariance.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from galbatch.forward import ForwardModel
 from galbatch.sampler.solve import Solver
@@ -23,7 +25,8 @@ from galbatch.sampler.spectra import Spectra
 # Rms of a finite difference step, in units of sigma: a smaller one drowns in the rounding of a network in
 # bfloat16, a larger one leaves the straight part of the denoiser (docs/decisions/0009).
 DIFFERENCE_STEP = 0.1
-SPECTRUM_FACTOR = 2.0  # over-estimating V in the preconditioner is safe, under-estimating it is not
+ENVELOPE_PIX = 5  # side of the box that the brightness of an envelope is the mean of
+ENVELOPE_FLOOR = 0.02  # of the brightest: light may be found where none is seen yet
 
 
 def _wide(sigma):
@@ -42,38 +45,52 @@ def jacobian_product(denoise, x, sigma, d, u):
     return (denoise(x + step * u, sigma) - d) / step
 
 
-def conjugate_residuals(r, covariance, q, precondition, products: int):
-    """V w and what is left, r - (I + Q V) w, after ``products`` steps of generalised conjugate residuals on
-    (I + Q V) w = r.
+def conjugate_residuals(r, covariance, q, solve, rough_q, products: int):
+    """About V w with (I + Q V) w = r, after ``products`` steps of generalised conjugate residuals.
 
-    From w = 0, minimising the preconditioned residual: a V far from the preconditioner slows it and cannot
-    make it diverge.
+    ``solve``: r -> c, the answer with a V that is known, and ``rough_q`` the Q it was found with: r - Q c is
+    what the known V leaves unexplained, and the direction in which the next product is taken. The steps make
+    that least, so that a V far from the known one slows it and cannot make it diverge.
     """
-    residual = precondition(r)
+    c = solve(r)
+    residual = r - rough_q(c)
     vw = torch.zeros_like(r)
     done: list[tuple] = []
     for _ in range(products):
         u = residual
         vu = covariance(u)
         qu = u + q(vu)
-        pu = precondition(qu)
-        for u2, vu2, qu2, pu2 in done:
+        cu = solve(qu)
+        pu = qu - rough_q(cu)
+        for u2, vu2, cu2, pu2 in done:
             beta = _dot(pu, pu2) / _dot(pu2, pu2).clamp_min(1e-30)
-            u, vu, qu, pu = u - beta * u2, vu - beta * vu2, qu - beta * qu2, pu - beta * pu2
+            u, vu, cu, pu = u - beta * u2, vu - beta * vu2, cu - beta * cu2, pu - beta * pu2
         a = _dot(residual, pu) / _dot(pu, pu).clamp_min(1e-30)
-        vw, r, residual = vw + a * vu, r - a * qu, residual - a * pu
-        done.append((u, vu, qu, pu))
-    return vw, r
+        vw, c, residual = vw + a * vu, c - a * cu, residual - a * pu
+        done.append((u, vu, cu, pu))
+    return vw + c
 
 
-def gaussian_draw(model: ForwardModel, data, solver: Solver, mean, spectrum, normal: Callable):
-    """Exact draws (b, k, c, H, W) given the data of an image with a Gaussian law of ``mean`` and power
-    ``spectrum``, by Matheron's rule: a draw of the law, its data with noise, and the correction by the
-    misfit."""
+def envelope(image: torch.Tensor) -> torch.Tensor:
+    """W of an image (b, k, c, H, W): the root of its smoothed brightness, of mean square one."""
+    b, k = image.shape[:2]
+    bright = F.avg_pool2d(
+        image.clamp_min(0).flatten(0, 1), ENVELOPE_PIX, 1, ENVELOPE_PIX // 2, count_include_pad=False
+    ).unflatten(0, (b, k))
+    bright = bright + ENVELOPE_FLOOR * bright.amax((-1, -2), keepdim=True) + 1e-12
+    return (bright / bright.mean((-1, -2), keepdim=True)).sqrt()
+
+
+def gaussian_draw(model: ForwardModel, data, solver: Solver, mean, spectrum, normal: Callable, window=None):
+    """Exact draws (b, k, c, H, W) given the data of an image with a Gaussian law of ``mean`` and covariance
+    W v W, v the power ``spectrum`` and W the ``window`` (None: one), by Matheron's rule: a draw of the law,
+    its data with noise, and the correction by the misfit."""
     grid = model.fine
-    z = mean + torch.fft.irfft2(torch.fft.rfft2(normal(data.shape[2], *grid)) * spectrum.sqrt(), s=grid)
+    e = torch.fft.irfft2(torch.fft.rfft2(normal(data.shape[2], *grid)) * spectrum.sqrt(), s=grid)
+    z = mean + (e if window is None else window * e)
     y = model.apply(z) + model.noise.sample(normal)
-    return z + solver.correction(spectrum, model.adjoint(model.noise.precision(data - y)), exact=True)
+    score = model.adjoint(model.noise.precision(data - y))
+    return z + solver.correction(spectrum, score, window, exact=True)
 
 
 @dataclass
@@ -82,7 +99,7 @@ class PosteriorDenoiser:
     input or, with ``normal`` given, the draw that ends a bright source.
 
     ``data`` (b, 1, c, h, w); ``products``: Jacobian products a guided call takes; ``normal``: draws (b, k,
-    ...) of a shape.
+    ...) of a shape; ``localised``: images are light on a dark sky, so that V has an envelope.
     """
 
     denoise: object
@@ -91,8 +108,9 @@ class PosteriorDenoiser:
     spectra: Spectra
     solver: Solver
     guided: int
-    products: int = 2
+    products: int = 1
     normal: Callable | None = None
+    localised: bool = False
     calls: int = 0
     previous: torch.Tensor | None = None
 
@@ -110,18 +128,29 @@ class PosteriorDenoiser:
     def _tilted(self, x, sigma):
         return self.denoise(x + _wide(sigma) ** 2 * self._score(self.previous), sigma)
 
+    def _window(self, d):
+        """The envelope of what is seen by the denoiser or was by the data at the last level."""
+        if not self.localised:
+            return None
+        return envelope(d if self.previous is None else torch.maximum(d, self.previous))
+
     def _drawn(self, x, sigma):
+        d = self.denoise(x, sigma)
         v = torch.minimum(self.spectra.residual_at(sigma), _wide(sigma) ** 2)
-        return gaussian_draw(self.model, self.data, self.solver, self.denoise(x, sigma), v, self.normal)
+        return gaussian_draw(self.model, self.data, self.solver, d, v, self.normal, self._window(d))
 
     def _matched(self, x, sigma):
         self.solver.worst = None  # each level puts right what the one before left: the last one counts
         d, s = self.denoise(x, sigma), _wide(sigma)
-        v = torch.minimum(SPECTRUM_FACTOR * self.spectra.residual_at(sigma), s**2)
-        q, precondition = self.model.normal, self.solver.rough_remainder(v)
+        v = torch.minimum(self.spectra.residual_at(sigma), s**2)
+        window = self._window(d)
 
         def covariance(u):
             return s**2 * jacobian_product(self.denoise, x, sigma, d, u)
 
-        vw, r = conjugate_residuals(self._score(d), covariance, q, precondition, self.products)
-        return d + vw + self.solver.correction(v, r)
+        def solve(r):
+            return self.solver.correction(v, r, window)
+
+        return d + conjugate_residuals(
+            self._score(d), covariance, self.model.normal, solve, self.model.quick_normal, self.products
+        )

@@ -154,6 +154,7 @@ class _Problem:
                 guided,
                 mode.products,
                 normals.draw if bright else None,
+                prior_field(self.prior, "flux_convention") == "smoothed_peak",
             )
             warm = gaussian_draw(
                 self.model, self.data, solver, self.spectra.mean, self.spectra.prior[None, None], normals.draw

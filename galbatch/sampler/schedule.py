@@ -44,7 +44,7 @@ class Mode:
     fewest: int
     most: int
     tail: int
-    products: int = 2
+    products: int = 1
     iterations: int = 250
     rerun: bool = False
     method: str = "hybrid"
@@ -59,7 +59,7 @@ class Mode:
 MODES = {
     "fast": Mode(ratio=3.0, fewest=3, most=7, tail=4),
     "default": Mode(ratio=2.0, fewest=4, most=14, tail=6),
-    "accurate": Mode(ratio=1.6, fewest=8, most=20, tail=7, rerun=True),
+    "accurate": Mode(ratio=1.4, fewest=8, most=28, tail=7, rerun=True),
     "dps": Mode(ratio=1.1, fewest=50, most=50, tail=1, method="dps"),
     "diffpir": Mode(ratio=1.1, fewest=50, most=50, tail=1, method="diffpir"),
     "mmps": Mode(ratio=1.1, fewest=25, most=25, tail=1, products=3, method="mmps"),

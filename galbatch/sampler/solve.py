@@ -1,4 +1,5 @@
-"""Linear solves of the sampler: (1/v + Q) c = r with v diagonal in Fourier space and Q = A^T N^-1 A.
+"""Linear solves of the sampler: ((W v W)^-1 + Q) c = r, v diagonal in Fourier space, W in the image, and
+Q = A^T N^-1 A: (1/v + W Q W) z = W r, c = W z.
 
 Preconditioned conjugate gradients in float32. The vectors live in Fourier space: 1/v costs no transform. A
 draw that has converged is frozen, so that its result does not depend on what else is in the batch. Correlated
@@ -8,7 +9,6 @@ operator: with one that wraps, a bright source near the edge of the stamp sends 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -52,12 +52,17 @@ class Solver:
         a, b = (torch.view_as_real(u).flatten(2) for u in (a * self._parseval, b))
         return torch.linalg.vecdot(a, b)[..., None, None, None]
 
-    def correction(self, v: torch.Tensor, r: torch.Tensor, exact: bool = False) -> torch.Tensor:
-        """The image c (b, k, c, H, W), for v (b, 1, c, H, W // 2 + 1) and an image r like c.
+    def correction(
+        self, v: torch.Tensor, r: torch.Tensor, window: torch.Tensor | None = None, exact: bool = False
+    ) -> torch.Tensor:
+        """The image c (b, k, c, H, W), for v (b, 1, c, H, W // 2 + 1) and images r and W, ``window``, like c.
 
-        ``exact``: with the exact inverse of correlated noise.
+        ``exact``: with the exact inverse of correlated noise. ``window`` None: one everywhere.
         """
         normal = self.model.normal if exact else self.model.quick_normal
+        if window is not None:
+            full, r = normal, window * r
+            normal = lambda z: window * full(window * z)  # noqa: E731
         inverse = 1 / v
         precondition = self._precondition.inverse_of(inverse)
         r = torch.fft.rfft2(r)
@@ -81,11 +86,5 @@ class Solver:
             self.iterations_done += 1
         left = (rz / self._unknowns).clamp_min(0).sqrt()[..., 0, 0, 0]
         self.worst = left if self.worst is None else torch.maximum(self.worst, left)
-        return torch.fft.irfft2(c, s=self.model.fine)
-
-    def rough_remainder(self, v: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-        """r -> about r - Q c = c / v, what Q does not explain of an image r (b, k, c, H, W): one application
-        of the preconditioner, the same linear map every time."""
-        inverse = 1 / v
-        precondition = self._precondition.inverse_of(inverse)
-        return lambda r: torch.fft.irfft2(inverse * precondition(torch.fft.rfft2(r)), s=self.model.fine)
+        c = torch.fft.irfft2(c, s=self.model.fine)
+        return c if window is None else window * c
