@@ -75,6 +75,5 @@ class Mmps:
         def covariance(u):
             return sigma[:, None, None, None, None] ** 2 * jacobian_product(self.denoise, x, sigma, d, u)
 
-        q = self.model.normal
-        vw = conjugate_residuals(score, covariance, q, torch.zeros_like, q, self.products)
+        vw, _ = conjugate_residuals(score, covariance, self.model.normal, lambda r: r, self.products)
         return d + vw

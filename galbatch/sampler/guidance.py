@@ -25,6 +25,7 @@ from galbatch.sampler.spectra import Spectra
 # Rms of a finite difference step, in units of sigma: a smaller one drowns in the rounding of a network in
 # bfloat16, a larger one leaves the straight part of the denoiser (docs/decisions/0009).
 DIFFERENCE_STEP = 0.1
+ROUGH = 0.03  # where a solve that only gives a direction ends, relative to its first residual
 ENVELOPE_PIX = 5  # side of the box that the brightness of an envelope is the mean of
 ENVELOPE_FLOOR = 0.02  # of the brightest: light may be found where none is seen yet
 
@@ -45,30 +46,28 @@ def jacobian_product(denoise, x, sigma, d, u):
     return (denoise(x + step * u, sigma) - d) / step
 
 
-def conjugate_residuals(r, covariance, q, solve, rough_q, products: int):
-    """About V w with (I + Q V) w = r, after ``products`` steps of generalised conjugate residuals.
+def conjugate_residuals(r, covariance, q, precondition, products: int):
+    """V w and what is left, r - (I + Q V) w, after ``products`` steps of generalised conjugate residuals on
+    (I + Q V) w = r.
 
-    ``solve``: r -> c, the answer with a V that is known, and ``rough_q`` the Q it was found with: r - Q c is
-    what the known V leaves unexplained, and the direction in which the next product is taken. The steps make
-    that least, so that a V far from the known one slows it and cannot make it diverge.
+    From w = 0, minimising the preconditioned residual: a V far from the preconditioner slows it and cannot
+    make it diverge.
     """
-    c = solve(r)
-    residual = r - rough_q(c)
+    residual = precondition(r)
     vw = torch.zeros_like(r)
     done: list[tuple] = []
     for _ in range(products):
         u = residual
         vu = covariance(u)
         qu = u + q(vu)
-        cu = solve(qu)
-        pu = qu - rough_q(cu)
-        for u2, vu2, cu2, pu2 in done:
+        pu = precondition(qu)
+        for u2, vu2, qu2, pu2 in done:
             beta = _dot(pu, pu2) / _dot(pu2, pu2).clamp_min(1e-30)
-            u, vu, cu, pu = u - beta * u2, vu - beta * vu2, cu - beta * cu2, pu - beta * pu2
+            u, vu, qu, pu = u - beta * u2, vu - beta * vu2, qu - beta * qu2, pu - beta * pu2
         a = _dot(residual, pu) / _dot(pu, pu).clamp_min(1e-30)
-        vw, c, residual = vw + a * vu, c - a * cu, residual - a * pu
-        done.append((u, vu, cu, pu))
-    return vw + c
+        vw, r, residual = vw + a * vu, r - a * qu, residual - a * pu
+        done.append((u, vu, qu, pu))
+    return vw, r
 
 
 def envelope(image: torch.Tensor) -> torch.Tensor:
@@ -140,7 +139,6 @@ class PosteriorDenoiser:
         return gaussian_draw(self.model, self.data, self.solver, d, v, self.normal, self._window(d))
 
     def _matched(self, x, sigma):
-        self.solver.worst = None  # each level puts right what the one before left: the last one counts
         d, s = self.denoise(x, sigma), _wide(sigma)
         v = torch.minimum(self.spectra.residual_at(sigma), s**2)
         window = self._window(d)
@@ -148,9 +146,10 @@ class PosteriorDenoiser:
         def covariance(u):
             return s**2 * jacobian_product(self.denoise, x, sigma, d, u)
 
-        def solve(r):
-            return self.solver.correction(v, r, window)
+        def remainder(r):
+            """r - Q c, about what the data leave of r: a direction, which need not be exact."""
+            return r - self.model.quick_normal(self.solver.correction(v, r, window, relative=ROUGH))
 
-        return d + conjugate_residuals(
-            self._score(d), covariance, self.model.normal, solve, self.model.quick_normal, self.products
-        )
+        vw, r = conjugate_residuals(self._score(d), covariance, self.model.normal, remainder, self.products)
+        self.solver.worst = None  # each level puts right what the one before left: the last one counts
+        return d + vw + self.solver.correction(v, r, window)

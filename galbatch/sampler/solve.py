@@ -53,11 +53,17 @@ class Solver:
         return torch.linalg.vecdot(a, b)[..., None, None, None]
 
     def correction(
-        self, v: torch.Tensor, r: torch.Tensor, window: torch.Tensor | None = None, exact: bool = False
+        self,
+        v: torch.Tensor,
+        r: torch.Tensor,
+        window: torch.Tensor | None = None,
+        exact: bool = False,
+        relative: float = FLOAT_FLOOR,
     ) -> torch.Tensor:
         """The image c (b, k, c, H, W), for v (b, 1, c, H, W // 2 + 1) and images r and W, ``window``, like c.
 
-        ``exact``: with the exact inverse of correlated noise. ``window`` None: one everywhere.
+        ``exact``: with the exact inverse of correlated noise. ``window`` None: one everywhere. ``relative``:
+        iterations also end where the residual is this share of the first.
         """
         normal = self.model.normal if exact else self.model.quick_normal
         if window is not None:
@@ -70,7 +76,7 @@ class Solver:
         z = precondition(r)
         p, rz = z, self._dot(r, z)
         start = rz.clamp_min(1e-30)
-        limit = (FLOAT_FLOOR**2 * start).clamp_min(self.tolerance**2 * self._unknowns)
+        limit = (relative**2 * start).clamp_min(self.tolerance**2 * self._unknowns)
         look = 1 if r.device.type == "cpu" else LOOK_EVERY
         for i in range(self.iterations):
             active = rz > limit
