@@ -7,11 +7,11 @@ those of the validation, the error of m is of the size
 
     e = exp(a + b ln s + c ln(S/N per pixel) + d ln(r50 / target FWHM) + f t),
 
-and the calibrated percentile of level q is m + (g t + z_q) e, where z_q is that percentile of (truth - m) / e
-- g t on simulated truth: split conformal prediction with normalised errors (Lei et al. 2018, arXiv:1604.04173,
-section 5.2). Quantities with a unit are taken in logarithms and without t, so that no unit matters. A dozen
-numbers a quantity and sampler mode, and columns of the catalogue: nothing else. A model folder keeps the
-numbers as ``calibration.json``, which ``galbatch model calibrate`` makes.
+and the calibrated percentile of level q is m + (g t + z_q) e, where z_q is that percentile of
+(truth - m) / e - g t on simulated truth: split conformal prediction with normalised errors (Lei et al. 2018,
+arXiv:1604.04173, section 5.2). Quantities with a unit are taken in logarithms and without t, so that no unit
+matters. A dozen numbers a quantity and sampler mode, and columns of the catalogue: nothing else. A model
+folder keeps the numbers as ``calibration.json``, which ``galbatch model calibrate`` makes.
 """
 
 from __future__ import annotations

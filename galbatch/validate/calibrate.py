@@ -53,10 +53,10 @@ def measure_with_truth(samples, image, obs):
 def fit_calibration(found: dict, truth: np.ndarray, target_fwhm_arcsec: float) -> dict:
     """What ``calibrated`` takes as its table: range of the conditions, and numbers of every quantity.
 
-    ``place``: median and deviation of m; ``error``: least squares of ln |truth - m|; ``slope``: of (truth - m)
-    / e in t, a resistant line; ``z``: percentiles of what is left, those of a
-    finite sample (the rank of level q among n is q (n + 1)). ``coverage``: share of the truths within cal16 to
-    cal84, with its standard error, from fits to the other folds; ``draws_coverage``: within p16 to p84.
+    ``place``: median and half of the 68% interval of m; ``error``: least squares of ln |truth - centre|;
+    ``slope``: of (truth - m) / e in t, a resistant line; ``z``: percentiles of the rest, those of a finite
+    sample (the rank of level q among n is q (n + 1)). ``coverage``: share of truths within cal16 to cal84,
+    with its standard error, from fits to the other folds; ``draws_coverage``: within p16 to p84.
     """
     where = conditions(found, target_fwhm_arcsec)
     good = np.isfinite(where).all(axis=1)

@@ -31,14 +31,15 @@ TARGET = 0.06
 
 
 def galaxies(n, seed, width=0.5, shift=1.0, k=16, unit=1.0, lean=0.0):
-    """Draws of a conjugate posterior, made ``width`` times as wide and moved by ``shift`` of its sigmas and by
-    ``lean`` of them a unit of the statistic."""
+    """Draws of a conjugate posterior, made ``width`` times as wide and moved by ``shift`` of its sigmas and
+    by ``lean`` of them a unit of the statistic."""
     rng = np.random.default_rng(seed)
     draws, truth = np.zeros((n, k), RESULT_DTYPE), np.zeros(n, RESULT_DTYPE)
     for name in RESULT_DTYPE.names[:-1]:
         sigma = 0.05 * np.exp(rng.normal(0, 0.7, n))
         centre = rng.normal(0, 0.5, n)
-        values = centre[:, None] + sigma[:, None] * (shift + lean * centre[:, None] + width * rng.standard_normal((n, k)))
+        off = (shift + lean * centre)[:, None] + width * rng.standard_normal((n, k))
+        values = centre[:, None] + sigma[:, None] * off
         true = centre + sigma * rng.standard_normal(n)
         scales = name in LOGARITHMIC or name == "sn_per_pixel"
         factor = unit if name == "flux_njy" else 1.0

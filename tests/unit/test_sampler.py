@@ -9,10 +9,11 @@ import torch
 import galbatch
 from galbatch.errors import ConfigError, InputError
 from galbatch.forward import forward_model
-from galbatch.sampler.guidance import jacobian_product
+from galbatch.sampler.guidance import envelope, jacobian_product
 from galbatch.sampler.integrate import log_levels, sde_dpmpp_2m
 from galbatch.sampler.random import Normals
 from galbatch.sampler.schedule import MODES
+from galbatch.sampler.solve import Solver
 from galbatch.types import Flag, Observation
 
 
@@ -282,3 +283,29 @@ def test_jacobian_products_survive_bfloat16():
             product.append(jacobian_product(denoise, at, sigma, denoise(at, sigma), u))
         rounding = (product[0] - product[1]).square().mean()
         assert rounding < product[1].square().mean()
+
+
+@pytest.mark.parametrize("correlated", [False, True])
+def test_a_solve_with_an_envelope_is_that_of_the_dense_system(correlated):
+    """((W v W)^-1 + Q) c = r, against numpy with the operator written out."""
+    rng = np.random.default_rng(5)
+    n = 12
+    psf = np.exp(-(np.hypot(*np.mgrid[-4:5, -4:5]) ** 2) / 3)
+    row = np.array([0.3, 1, 0.3])
+    acf = np.outer(row, row)[None] if correlated else None
+    sigma = rng.uniform(0.8, 1.2, (1, 1, n, n))
+    blank = Observation(np.zeros_like(sigma), sigma, psf[None, None] / psf.sum(), noise_acf=acf)
+    model = forward_model(blank)[1]
+    unit = torch.eye(n * n).reshape(1, n * n, 1, n, n)
+    q = model.quick_normal(unit).reshape(n * n, n * n).double().numpy().T
+    k = np.hypot(np.fft.fftfreq(n)[:, None], np.fft.rfftfreq(n))
+    v = torch.tensor(0.5 * np.exp(-3 * k), dtype=torch.float32)[None, None, None]
+    power = torch.fft.irfft2(torch.fft.rfft2(unit) * v, s=(n, n)).reshape(n * n, n * n).double().numpy()
+    y, x = np.mgrid[:n, :n] - 5.0
+    window = envelope(torch.tensor(np.exp(-(x**2 + y**2) / 6), dtype=torch.float32)[None, None, None])
+    w = window.flatten().double().numpy()
+    r = torch.tensor(rng.standard_normal((1, 1, 1, n, n)), dtype=torch.float32)
+    covariance = w[:, None] * power * w
+    expected = covariance @ np.linalg.solve(np.eye(n * n) + q @ covariance, r.flatten().double().numpy())
+    found = Solver(model, 500, tolerance=1e-6).correction(v, r, window).flatten().numpy()
+    np.testing.assert_allclose(found, expected, atol=2e-3 * np.abs(expected).max())
