@@ -58,7 +58,7 @@ class Mode:
 
 MODES = {
     "fast": Mode(ratio=3.0, fewest=3, most=7, tail=4),
-    "default": Mode(ratio=2.0, fewest=4, most=14, tail=6),
+    "default": Mode(ratio=2.4, fewest=4, most=12, tail=6),
     "accurate": Mode(ratio=1.4, fewest=8, most=28, tail=7, rerun=True),
     "dps": Mode(ratio=1.1, fewest=50, most=50, tail=1, method="dps"),
     "diffpir": Mode(ratio=1.1, fewest=50, most=50, tail=1, method="diffpir"),
