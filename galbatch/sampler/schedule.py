@@ -59,7 +59,7 @@ class Mode:
 
 MODES = {
     "fast": Mode(ratio=3.0, fewest=3, most=7, tail=4),
-    "default": Mode(ratio=2.4, fewest=4, most=12, tail=6),
+    "default": Mode(ratio=2.25, fewest=4, most=13, tail=6, products=2),
     "accurate": Mode(ratio=1.8, fewest=8, most=16, tail=7, products=2, rerun=True),
     "dps": Mode(ratio=1.1, fewest=50, most=50, tail=1, method="dps"),
     "diffpir": Mode(ratio=1.1, fewest=50, most=50, tail=1, method="diffpir"),
