@@ -137,7 +137,7 @@ def evaluate(
 @command.command("calibrate")
 @FOLDER
 @click.option(
-    "--galaxies", "-n", default=800, show_default=True, type=click.IntRange(64), help="Simulated galaxies."
+    "--galaxies", "-n", default=640, show_default=True, type=click.IntRange(64), help="Simulated galaxies."
 )
 @click.option("--draws", default=16, show_default=True, type=click.IntRange(8), help="Draws of each.")
 @MODE

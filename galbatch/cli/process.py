@@ -32,7 +32,7 @@ MODE = click.option(
     type=click.Choice(["fast", "default", "accurate"]),
     default="default",
     show_default=True,
-    help="About 14, 19 or 36 network evaluations a draw.",
+    help="About 14, 27 or 36 network evaluations a draw.",
 )
 
 OVERSAMPLE = click.option(

@@ -2,8 +2,8 @@
 
 ``V = sigma^2 J`` is the covariance of x0 given x_sigma (Tweedie; J the Jacobian of the denoiser),
 ``Q = A^T N^-1 A``. With a Gaussian p(x0 | x_sigma) of that covariance, E[x0 | x_sigma, y] = D + V w with
-(I + Q V) w = A^T N^-1 (y - A D): moment matching (Rozet et al. 2024). Solved with a product by V (a finite
-difference of plain evaluations), preconditioned by a solve that needs no network: V as W v W, v its mean
+(I + Q V) w = A^T N^-1 (y - A D): moment matching (Rozet et al. 2024). Solved with products by V (finite
+differences of plain evaluations), preconditioned by a solve that needs no network: V as W v W, v its mean
 spectrum and W an envelope, the root of the brightness, because what the denoiser leaves of a galaxy lies
 where the galaxy is (docs/decisions/0010). The same solve corrects what is left.
 Below the noise level a first-order tilt of the input is enough. For a bright source there is no level below

@@ -6,9 +6,9 @@ x_sigma (``TILT_FACTOR`` times its mean spectrum, at most sigma^2) and Q = A^T N
 excludes do not count, however well they are measured. Guided levels run log-uniformly from ``START`` times
 the largest standard deviation of a mode of the prior to rho / 2, tail levels from there to ``LAST_LEVEL``
 rho. The number of guided levels follows from the ratio of two of them: a faint source needs fewer than a
-bright one. Tails are the cheapest with which the spread of Gaussian modes, of any width between the last level
-and the prior's, is right to about 5, 2 and 1%; the ratio of the default mode is the one with which the spread
-of draws of simulated galaxies is right (docs/decisions/0010).
+bright one. Tails are the cheapest with which the spread of Gaussian modes, of any width between the last
+level and the prior's, is right to about 5, 2 and 1%; ratio and products of the default mode are the cheapest
+with which the spread of draws of simulated galaxies is right (docs/decisions/0010).
 
 A Gaussian prior could start at its largest deviation. A galaxy is one place of the stamp that is bright:
 its light is seen through noise far above the deviation of any one Fourier mode, and what the first level
