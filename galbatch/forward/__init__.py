@@ -3,7 +3,7 @@ I/O."""
 
 from galbatch.forward.noise import noise_model
 from galbatch.forward.operator import ForwardModel, forward_model, kernel_hit_rate
-from galbatch.forward.psf import TransferCache, psf_offset
+from galbatch.forward.psf import TransferCache, psf_offset, target_transfer
 from galbatch.forward.scale import smoothed_peak_scale
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "noise_model",
     "psf_offset",
     "smoothed_peak_scale",
+    "target_transfer",
 ]

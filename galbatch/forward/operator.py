@@ -150,7 +150,8 @@ def forward_model(
     fine_scale = obs.pixel_scale_arcsec / oversample
     fine = tuple(-(-(n * oversample + 2 * margin) // multiple_of) * multiple_of for n in (h, w))
     reach = int(np.ceil((obs.psf.shape[-1] - 1) / 2 * psf_scale / fine_scale)) + 1
-    grid = tuple(next_fast_len(n + min(reach, n - 1), real=True) for n in fine)
+    # from an unknown to a data pixel it is at most n - margin - 1: one period more than that and the reach
+    grid = tuple(next_fast_len(n + max(min(reach, n - 1) - margin, 0), real=True) for n in fine)
     psf = obs.psf.reshape(b * c, *obs.psf.shape[2:])
     otf, otf_fine = (
         (cache or _CACHE).get(psf, psf_scale, fine_scale, g, target_fwhm_pix, device).unflatten(0, (b, 1, c))

@@ -2,8 +2,9 @@
 
 **chi2** of a draw x: (y - A x)^T N^-1 (y - A x) / n_valid; for a right model it is chi2-distributed with
 n_valid degrees of freedom over data and draws. The p-value is two-sided, of the mean over draws, over the
-whole stamp and over the source's footprint (where the model exceeds the noise), the smaller of the two times
-two.
+whole stamp and over the source's footprint (where the model exceeds the noise), and that of the most
+significant compact feature that the mean leaves in the data (``compact.py``) among as many places as there
+are pixels: the smallest of the three times three.
 
 **Prior-driven**: in a band of scales, let n(x) be the variance that a data-only estimate of the band would
 have, v(x) its posterior variance and e(x) the energy of the posterior mean in it, as local means. A structure
@@ -19,6 +20,7 @@ import itertools
 import numpy as np
 import torch
 from scipy.stats import chi2 as chi2_distribution
+from scipy.stats import norm
 
 SCALES_PIX = (0.0, 0.7, 1.4, 2.8)  # sigmas of Gaussians in fine pixels: bands are their differences
 FOOTPRINT_SN = 1.0
@@ -33,9 +35,9 @@ def chi2_of_draws(model, data, x):
     return (residual * model.noise.precision(residual)).sum((-1, -2)) / n.clamp_min(1), n
 
 
-def chi2_misfit(model, data, x, chi2_mean, n_valid) -> tuple[np.ndarray, np.ndarray]:
-    """(b, c) two-sided p-value of the residuals, whole stamp and footprint, and whether either deviates from
-    one by more than chance and more than ``TOLERANCE``."""
+def chi2_misfit(model, data, x, chi2_mean, n_valid, compact) -> tuple[np.ndarray, np.ndarray]:
+    """(b, c) p-value of the residuals, whole stamp, footprint and compact features, and whether one of them
+    deviates by more than chance and more than ``TOLERANCE``. ``compact``: a ``CompactFilter``."""
     weight = model.noise.weight
     image = model.apply(x)
     footprint = (image.nanmean(1, keepdim=True) ** 2 * weight > FOOTPRINT_SN**2).float()
@@ -49,8 +51,23 @@ def chi2_misfit(model, data, x, chi2_mean, n_valid) -> tuple[np.ndarray, np.ndar
         (p < FLAG_P) & (np.abs(c - 1) > TOLERANCE)
         for p, c in ((whole, chi2_mean.cpu().numpy()), (core, white / np.maximum(count, 1)))
     ]
-    p = np.where(count >= 8, np.minimum(1, 2 * np.minimum(whole, core)), whole)
-    return np.where(n > 0, p, np.nan), (n > 0) & (off[0] | off[1])
+    left, beyond = _left_over(model, data, x, n, compact)
+    p = np.minimum(1, 3 * np.minimum(np.minimum(whole, core), left))
+    return np.where(n > 0, p, np.nan), (n > 0) & (off[0] | off[1] | beyond)
+
+
+def _left_over(model, data, x, n, compact):
+    """(b, c) p-value of the most significant compact feature in the data less the mean, and whether one
+    exceeds chance and ``TOLERANCE`` of the light there."""
+    mean = torch.nan_to_num(x.nanmean(1, keepdim=True))
+    gradient = model.adjoint(model.noise.precision(data - model.apply(mean)))
+    significance = compact(gradient)[0].abs()[:, 0]
+    light = compact(model.normal(mean))[0].abs()[:, 0]
+
+    def chance(s):
+        return np.minimum(1, 2 * n * norm.sf(s.amax((-1, -2)).double().cpu().numpy()))
+
+    return chance(significance), chance((significance - TOLERANCE * light).clamp_min(0)) < FLAG_P
 
 
 def _two_sided(chi2, n):

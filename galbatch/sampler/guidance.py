@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from galbatch.forward import ForwardModel
+from galbatch.sampler.compact import CompactFilter
 from galbatch.sampler.solve import Solver
 from galbatch.sampler.spectra import Spectra
 
@@ -28,10 +29,15 @@ DIFFERENCE_STEP = 0.1
 ROUGH = 0.03  # where a solve that only gives a direction ends, relative to its first residual
 ENVELOPE_PIX = 5  # side of the box that the brightness of an envelope is the mean of
 ENVELOPE_FLOOR = 0.02  # of the brightest: light may be found where none is seen yet
+FOUND_SN = 5.0  # significance from which the data alone say that there is light
 
 
 def _wide(sigma):
     return sigma[:, None, None, None, None]
+
+
+def _over(image, window):
+    return image if window is None else image / window
 
 
 def _dot(a, b):
@@ -80,6 +86,14 @@ def envelope(image: torch.Tensor) -> torch.Tensor:
     return (bright / bright.mean((-1, -2), keepdim=True)).sqrt()
 
 
+def found_light(compact: CompactFilter, gradient: torch.Tensor) -> torch.Tensor:
+    """The brightness (b, k, c, H, W) of what is significant in the gradient of the log-likelihood, over the
+    box of an envelope."""
+    significance, height = compact(gradient)
+    light = height.where(significance > FOUND_SN, 0)
+    return F.max_pool2d(light.flatten(0, 1), ENVELOPE_PIX, 1, ENVELOPE_PIX // 2).unflatten(0, light.shape[:2])
+
+
 def gaussian_draw(model: ForwardModel, data, solver: Solver, mean, spectrum, normal: Callable, window=None):
     """Exact draws (b, k, c, H, W) given the data of an image with a Gaussian law of ``mean`` and covariance
     W v W, v the power ``spectrum`` and W the ``window`` (None: one), by Matheron's rule: a draw of the law,
@@ -98,7 +112,7 @@ class PosteriorDenoiser:
     input or, with ``normal`` given, the draw that ends a bright source.
 
     ``data`` (b, 1, c, h, w); ``products``: Jacobian products a guided call takes; ``normal``: draws (b, k,
-    ...) of a shape; ``localised``: images are light on a dark sky, so that V has an envelope.
+    ...) of a shape; ``compact``: of images that are light on a dark sky, whose V has an envelope.
     """
 
     denoise: object
@@ -109,7 +123,7 @@ class PosteriorDenoiser:
     guided: int
     products: int = 1
     normal: Callable | None = None
-    localised: bool = False
+    compact: CompactFilter | None = None
     calls: int = 0
     previous: torch.Tensor | None = None
 
@@ -127,29 +141,34 @@ class PosteriorDenoiser:
     def _tilted(self, x, sigma):
         return self.denoise(x + _wide(sigma) ** 2 * self._score(self.previous), sigma)
 
-    def _window(self, d):
-        """The envelope of what is seen by the denoiser or was by the data at the last level."""
-        if not self.localised:
+    def _window(self, d, gradient):
+        """The envelope of what is seen by the denoiser, or was by the data at the last level, or is by them
+        now in what the denoiser leaves, of ``gradient``."""
+        if self.compact is None:
             return None
-        return envelope(d if self.previous is None else torch.maximum(d, self.previous))
+        bright = torch.maximum(d, found_light(self.compact, gradient))
+        return envelope(bright if self.previous is None else torch.maximum(bright, self.previous))
 
     def _drawn(self, x, sigma):
         d = self.denoise(x, sigma)
         v = torch.minimum(self.spectra.residual_at(sigma), _wide(sigma) ** 2)
-        return gaussian_draw(self.model, self.data, self.solver, d, v, self.normal, self._window(d))
+        window = self._window(d, self._score(d))
+        return gaussian_draw(self.model, self.data, self.solver, d, v, self.normal, window)
 
     def _matched(self, x, sigma):
         d, s = self.denoise(x, sigma), _wide(sigma)
         v = torch.minimum(self.spectra.residual_at(sigma), s**2)
-        window = self._window(d)
+        score = self._score(d)
+        window = self._window(d, score)
 
         def covariance(u):
             return s**2 * jacobian_product(self.denoise, x, sigma, d, u)
 
-        def remainder(r):
-            """r - Q c, about what the data leave of r: a direction, which need not be exact."""
-            return r - self.model.quick_normal(self.solver.correction(v, r, window, relative=ROUGH))
+        def direction(r):
+            """What the solve leaves of r, r - Q c = V^-1 c: it need not be exact."""
+            z = torch.fft.rfft2(_over(self.solver.correction(v, r, window, relative=ROUGH), window))
+            return _over(torch.fft.irfft2(z / v, s=self.model.fine), window)
 
-        vw, r = conjugate_residuals(self._score(d), covariance, self.model.normal, remainder, self.products)
+        vw, r = conjugate_residuals(score, covariance, self.model.normal, direction, self.products)
         self.solver.worst = None  # each level puts right what the one before left: the last one counts
         return d + vw + self.solver.correction(v, r, window)

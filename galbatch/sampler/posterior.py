@@ -10,6 +10,7 @@ import torch
 from galbatch.errors import ConfigError, InputError
 from galbatch.forward import ForwardModel, forward_model, smoothed_peak_scale
 from galbatch.sampler.baselines import DiffPir, Dps, Mmps
+from galbatch.sampler.compact import CompactFilter
 from galbatch.sampler.diagnostics import chi2_of_draws
 from galbatch.sampler.guidance import PosteriorDenoiser, gaussian_draw
 from galbatch.sampler.integrate import EXTRAPOLATION, LAST_DENOISING, sde_dpmpp_2m
@@ -130,6 +131,7 @@ class _Problem:
     prior: object
     data: torch.Tensor
     model: ForwardModel
+    compact: CompactFilter
     spectra: Spectra
     rho: torch.Tensor
     bright: torch.Tensor
@@ -145,6 +147,7 @@ class _Problem:
         levels = levels_of(mode, guided, self.rho, self.spectra.max_sd, self.sigma_min, bright)
         shape = (self.data.shape[2], *self.model.fine)
         if mode.method == "hybrid":
+            galaxies = prior_field(self.prior, "flux_convention") == "smoothed_peak"
             posterior = PosteriorDenoiser(
                 denoise,
                 self.model,
@@ -154,7 +157,7 @@ class _Problem:
                 guided,
                 mode.products,
                 normals.draw if bright else None,
-                prior_field(self.prior, "flux_convention") == "smoothed_peak",
+                self.compact if galaxies else None,
             )
             warm = gaussian_draw(
                 self.model, self.data, solver, self.spectra.mean, self.spectra.prior[None, None], normals.draw
@@ -224,8 +227,9 @@ def _sample(prior, obs, draws, mode, oversample, seed, ids, spectra_of) -> dict[
     if len(set(kinds)) > 1:
         # one schedule and one preconditioner at a time, so that a source's do not depend on the others
         return _by_kind(prior, obs, draws, mode, oversample, seed, ids, spectra_of, kinds)
+    compact = CompactFilter(model, float(prior_field(prior, "target_fwhm_pix")))
     problem = _Problem(
-        prior, data, model, spectra, rho, bright, levels[0], float(prior_field(prior, "sigma_min"))
+        prior, data, model, compact, spectra, rho, bright, levels[0], float(prior_field(prior, "sigma_min"))
     )
     x, evaluations, residual = problem.run(mode, Normals(seed, ids, range(draws), device))
     spent = np.full(b, float(evaluations))

@@ -15,6 +15,7 @@ import torch
 
 from galbatch.forward import ForwardModel
 from galbatch.sampler.precondition import Preconditioner
+from galbatch.sampler.spectra import parseval
 
 LOOK_EVERY = 4  # iterations between looks at the convergence on a GPU: each look waits for the device
 FLOAT_FLOOR = 1e-4  # of the first residual: what float32 can still gain
@@ -39,13 +40,9 @@ class Solver:
 
     def __post_init__(self):
         self._precondition = Preconditioner(self.model, self.levels)
-        w = self.model.fine[1]
-        twice = torch.full((w // 2 + 1,), 2.0, device=self.model.otf_fine.device)
-        twice[0] = 1
-        if w % 2 == 0:
-            twice[-1] = 1
-        self._unknowns = self.model.otf_fine.shape[2] * self.model.fine[0] * w
-        self._parseval = twice / (self.model.fine[0] * w)
+        otf = self.model.otf_fine
+        self._unknowns = otf.shape[2] * self.model.fine[0] * self.model.fine[1]
+        self._parseval = parseval(self.model.fine, otf.device)
 
     def _dot(self, a, b):
         """Inner product of two images by their half spectra (b, k, 1, 1, 1): bands are one vector."""

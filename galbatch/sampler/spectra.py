@@ -42,6 +42,16 @@ class Spectra:
         return torch.exp((1 - w) * table[low] + w * table[low + 1])[:, None]
 
 
+def parseval(shape: tuple[int, int], device) -> torch.Tensor:
+    """(W // 2 + 1,) weights that make a sum over half spectra of images (H, W) a sum over their pixels."""
+    h, w = shape
+    twice = torch.full((w // 2 + 1,), 2.0, device=device)
+    twice[0] = 1
+    if w % 2 == 0:
+        twice[-1] = 1
+    return twice / (h * w)
+
+
 def card_spectra(prior, channels: int, shape: tuple[int, int], device) -> Spectra | None:
     """The tables of the prior's card on a grid, or None when it has none."""
     spectrum, residual = prior_field(prior, "spectrum"), prior_field(prior, "residual_spectrum")

@@ -19,7 +19,7 @@ def summary(x, problem, chi2, n_valid, scale, usable, spent, residual) -> dict:
     mean, std = x.nanmean(1), _nanstd(x)
     driven, fraction = prior_driven_map(problem.model, x, mean)
     chi2_mean = torch.where(finite[..., None], chi2, torch.nan).nanmean(1)
-    p, misfit = chi2_misfit(problem.model, problem.data, x, chi2_mean, n_valid[:, 0])
+    p, misfit = chi2_misfit(problem.model, problem.data, x, chi2_mean, n_valid[:, 0], problem.compact)
     flags = np.zeros(len(usable), np.int64)
     flags |= np.where(~finite.all(1).cpu().numpy(), int(Flag.SAMPLER_NONFINITE), 0)
     flags |= np.where(misfit.any(1), int(Flag.SAMPLER_CHI2), 0)

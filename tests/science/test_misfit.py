@@ -117,19 +117,43 @@ def test_a_neighbour_that_nobody_masked_is_neither_lost_nor_smeared(prior, galax
     assert not post.flags[0] & Flag.SAMPLER_CHI2
 
 
-def test_planted_features_below_the_noise_are_prior_driven_and_bright_ones_are_not(prior):
-    """A blob in the sky beside a compact galaxy, at a tenth to sixty times the noise of a pixel."""
+def planted(level, width=1.0):
+    """A blob of this peak, over the noise of a pixel, in the sky beside a compact galaxy of 40: image, the
+    blob and the pixels within three of its widths."""
     host = np.exp(-0.5 * ((Y - 36) ** 2 + (X - 36) ** 2) / 3.0**2)
-    host = 40 * host / clean(host, 3.0).max()
-    blob = np.exp(-0.5 * ((Y - 14) ** 2 + (X - 16) ** 2))
-    blob = blob / clean(blob, 3.0).max()
-    spot = (Y - 14) ** 2 + (X - 16) ** 2 < 9
+    blob = np.exp(-0.5 * ((Y - 14) ** 2 + (X - 16) ** 2) / width**2)
+    blob = level * blob / clean(blob, 3.0).max()
+    return 40 * host / clean(host, 3.0).max() + blob, blob, (Y - 14) ** 2 + (X - 16) ** 2 < (3 * width) ** 2
+
+
+def test_planted_features_below_the_noise_are_prior_driven_and_bright_ones_are_not(prior):
+    """At a tenth to sixty times the noise of a pixel; the median of three noises, since one may look like
+    a feature."""
     driven = {}
     for level in (0.1, 1.0, 20.0, 60.0):
-        obs, unit = observe(host + level * blob, sn=clean(host + level * blob, 3.0).max())
-        assert unit == pytest.approx(1)
-        driven[level] = float(sample(prior, obs, 8).prior_driven[0, 0][spot].mean())
+        image, _, spot = planted(level)
+        maps = []
+        for seed in range(3):
+            obs, unit = observe(image, sn=clean(image, 3.0).max(), seed=seed)
+            assert unit == pytest.approx(1)
+            maps.append(sample(prior, obs, 8).prior_driven[0, 0][spot].mean())
+        driven[level] = float(np.median(maps))
     assert min(driven[0.1], driven[1.0]) > 0.5 and max(driven[20.0], driven[60.0]) < 0.25, driven
+
+
+def test_companions_that_the_data_show_are_in_the_draws(prior):
+    """Eight sigma to a filter that knows the shape, where the denoiser alone finds one in nine of ten images:
+    Gaussian guidance gave them 0.4 and 0.7 of their flux (docs/decisions/0011)."""
+    for width, least in ((1.0, 0.55), (2.0, 0.85)):
+        image, blob, spot = planted(1.0, width)
+        seen = np.sqrt((clean(blob, 3.0) ** 2).sum())
+        image, blob = image + (8 / seen - 1) * blob, 8 / seen * blob
+        flux = []
+        for seed in range(4):
+            obs, _ = observe(image, sn=clean(image, 3.0).max(), seed=seed)
+            draws = sample(prior, obs, 8).samples[0, :, 0]
+            flux.append(draws[:, spot].sum(-1).mean() / blob[spot].sum())
+        assert least < np.mean(flux) < 1.2, flux
 
 
 def test_a_source_lost_in_the_noise_is_owed_to_the_prior(prior, galaxy):

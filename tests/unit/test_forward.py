@@ -28,17 +28,19 @@ def observation(h=10, w=12, b=2, c=1, psf=None, rng=None, **kwargs):
 
 @pytest.mark.parametrize("size", [5, 11])
 @pytest.mark.parametrize("oversample", [1, 2, 3])
-def test_apply_is_linear_convolution_then_sum(oversample, size):
+@pytest.mark.parametrize("margin", [0, 3])
+def test_apply_is_linear_convolution_then_sum(margin, oversample, size):
     rng = np.random.default_rng(1)
     psf = rng.random((size, size)) * np.outer(np.hanning(size), np.hanning(size))  # no symmetry: a flip shows
     psf /= psf.sum()
     obs = observation(psf=psf[None], pixel_scale_arcsec=0.03, psf_scale_arcsec=0.03 / oversample)
-    _, model = forward_model(obs, oversample)
+    _, model = forward_model(obs, oversample, margin)
     x = torch.from_numpy(rng.standard_normal((2, 3, 1, *model.fine)).astype(np.float32))
     expected = np.stack(
         [scipy.signal.convolve(image, psf, mode="same") for image in x.reshape(-1, *model.fine).numpy()]
     )
     h, w = model.stamp
+    expected = expected[:, margin : margin + oversample * h, margin : margin + oversample * w]
     expected = expected.reshape(-1, h, oversample, w, oversample).sum((2, 4)).reshape(2, 3, 1, h, w)
     np.testing.assert_allclose(model.apply(x).numpy(), expected, atol=2e-5)
 

@@ -9,7 +9,9 @@ import torch
 import galbatch
 from galbatch.errors import ConfigError, InputError
 from galbatch.forward import forward_model
-from galbatch.sampler.guidance import envelope, jacobian_product
+from galbatch.sampler.compact import CompactFilter
+from galbatch.sampler.diagnostics import chi2_misfit
+from galbatch.sampler.guidance import envelope, found_light, jacobian_product
 from galbatch.sampler.integrate import log_levels, sde_dpmpp_2m
 from galbatch.sampler.random import Normals
 from galbatch.sampler.schedule import MODES
@@ -309,3 +311,70 @@ def test_a_solve_with_an_envelope_is_that_of_the_dense_system(correlated):
     expected = covariance @ np.linalg.solve(np.eye(n * n) + q @ covariance, r.flatten().double().numpy())
     found = Solver(model, 500, tolerance=1e-6).correction(v, r, window).flatten().numpy()
     np.testing.assert_allclose(found, expected, atol=2e-3 * np.abs(expected).max())
+
+
+def uneven(correlated):
+    """A forward model with a PSF, an uneven noise map and a masked corner, and its normals."""
+    rng = np.random.default_rng(8)
+    n = 32
+    psf = np.exp(-(np.hypot(*np.mgrid[-8:9, -8:9]) ** 2) / 6)
+    acf = np.outer(*[[0.2, 0.6, 1, 0.6, 0.2]] * 2)[None] if correlated else None
+    sigma = np.ones((1, 1, n, n)) * np.linspace(0.5, 2, n)
+    mask = np.zeros(sigma.shape, bool)
+    mask[..., :6, :6] = True
+    blank = Observation(np.zeros_like(sigma), sigma, psf[None, None] / psf.sum(), mask, noise_acf=acf)
+    _, model = forward_model(blank, margin=4, target_fwhm_pix=2.0)
+    normal = lambda *shape: torch.from_numpy(rng.standard_normal((1, 300, *shape)).astype(np.float32))  # noqa: E731
+    return model, model.noise.sample(normal)
+
+
+def point(model, y, x):
+    """A point at the resolution of the image, of height one, (1, 1, 1, H, W)."""
+    rows, columns = np.mgrid[: model.fine[0], : model.fine[1]]
+    image = np.exp(-0.5 * ((rows - y) ** 2 + (columns - x) ** 2) / (2 / 2.3548) ** 2)
+    return torch.from_numpy(image.astype(np.float32))[None, None, None]
+
+
+@pytest.mark.parametrize("correlated", [False, True])
+def test_the_filter_for_compact_light_has_unit_variance_and_finds_heights(correlated):
+    model, noise = uneven(correlated)
+    compact = CompactFilter(model, 2.0)
+    significance, _ = compact(model.adjoint(model.noise.precision(noise)))
+    spread = significance[0].std(0)[compact.seen[0, 0]]
+    assert compact.seen.float().mean() == pytest.approx((32 * 32 - 36) / 40**2, rel=0.05)
+    assert spread.mean() == pytest.approx(1, abs=0.02 + 0.05 * correlated)  # 300 draws; the stationary part
+    assert spread.min() > 0.8 and spread.max() < (1.4 if correlated else 1.2)
+    significance, height = compact(model.normal(3 * point(model, 20, 24)))
+    assert np.unravel_index(int(significance[0, 0, 0].argmax()), model.fine) == (20, 24)
+    assert height[0, 0, 0, 20, 24] == pytest.approx(3, rel=0.03 + 0.1 * correlated)
+
+
+def test_light_is_found_only_where_it_is_significant():
+    model, noise = uneven(False)
+    compact = CompactFilter(model, 2.0)
+    image = point(model, 20, 16)
+    one = compact(model.normal(image))[0].max()
+    for significance, share in ((3.0, (0, 0.1)), (8.0, (0.9, 1))):
+        data = model.apply(significance / one * image) + noise
+        light = found_light(compact, model.adjoint(model.noise.precision(data)))
+        at = (light[0, :, 0, 20, 16] > 0).float().mean()
+        assert share[0] <= at <= share[1]
+        elsewhere = light[0, :, 0, :12].flatten(1).amax(1) > 0
+        assert elsewhere.float().mean() < 0.02
+
+
+def test_compact_light_that_draws_miss_is_a_misfit_however_small_its_part_of_chi2():
+    """Nine sigma in one place are 81 of 1024 degrees of freedom: two standard deviations of chi2."""
+    model, noise = uneven(False)
+    compact = CompactFilter(model, 2.0)
+    truth = point(model, 20, 16)
+    truth = 9 / compact(model.normal(truth))[0].max() * truth
+    for i in range(3):
+        data = model.apply(truth) + noise[:, i : i + 1]
+        for x0, missed in ((truth, False), (torch.zeros_like(truth), True)):
+            draws = x0 + 0 * truth.expand(-1, 4, -1, -1, -1)
+            residual = data - model.apply(draws)
+            count = (model.noise.weight > 0).sum((-1, -2)).float()
+            chi2 = (residual * model.noise.precision(residual)).sum((-1, -2)) / count
+            p, off = chi2_misfit(model, data, draws, chi2.mean(1), count[:, 0], compact)
+            assert bool(off[0, 0]) is missed and (p[0, 0] < 1e-6) is np.bool_(missed)
