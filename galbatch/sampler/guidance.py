@@ -4,7 +4,7 @@
 ``Q = A^T N^-1 A``. With a Gaussian p(x0 | x_sigma) of that covariance, E[x0 | x_sigma, y] = D + V w with
 (I + Q V) w = A^T N^-1 (y - A D): moment matching (Rozet et al. 2024). Solved with products by V (finite
 differences of plain evaluations), preconditioned by a solve that needs no network: V as W v W, v its mean
-spectrum and W an envelope, the root of the brightness, because what the denoiser leaves of a galaxy lies
+spectrum and W an envelope that follows the brightness, because what the denoiser leaves of a galaxy lies
 where the galaxy is (docs/decisions/0010). The same solve corrects what is left.
 Below the noise level a first-order tilt of the input is enough. For a bright source there is no level below
 it, and the last call draws from the Gaussian p(x0 | x_sigma, y) with W v W for a covariance.
@@ -20,24 +20,22 @@ import torch.nn.functional as F
 
 from galbatch.forward import ForwardModel
 from galbatch.sampler.compact import CompactFilter
-from galbatch.sampler.solve import Solver
+from galbatch.sampler.solve import FLOAT_FLOOR, Solver
 from galbatch.sampler.spectra import Spectra
 
 # Rms of a finite difference step, in units of sigma: a smaller one drowns in the rounding of a network in
 # bfloat16, a larger one leaves the straight part of the denoiser (docs/decisions/0009).
 DIFFERENCE_STEP = 0.1
-ROUGH = 0.03  # where a solve that only gives a direction ends, relative to its first residual
+ROUGH = 0.1  # where a solve that only gives a direction ends, relative to its first residual
+EARLY = 0.01  # where a solve ends whose error drowns in the noise of the next level
 ENVELOPE_PIX = 5  # side of the box that the brightness of an envelope is the mean of
 ENVELOPE_FLOOR = 0.02  # of the brightest: light may be found where none is seen yet
+ENVELOPE_POWER = 0.75  # of the brightness: with the root of it, cores of few pixels are spread too far
 FOUND_SN = 5.0  # significance from which the data alone say that there is light
 
 
 def _wide(sigma):
     return sigma[:, None, None, None, None]
-
-
-def _over(image, window):
-    return image if window is None else image / window
 
 
 def _dot(a, b):
@@ -77,13 +75,15 @@ def conjugate_residuals(r, covariance, q, precondition, products: int):
 
 
 def envelope(image: torch.Tensor) -> torch.Tensor:
-    """W of an image (b, k, c, H, W): the root of its smoothed brightness, of mean square one."""
+    """W of an image (b, k, c, H, W): its smoothed brightness to the power ``ENVELOPE_POWER``, of mean square
+    one."""
     b, k = image.shape[:2]
     bright = F.avg_pool2d(
         image.clamp_min(0).flatten(0, 1), ENVELOPE_PIX, 1, ENVELOPE_PIX // 2, count_include_pad=False
     ).unflatten(0, (b, k))
     bright = bright + ENVELOPE_FLOOR * bright.amax((-1, -2), keepdim=True) + 1e-12
-    return (bright / bright.mean((-1, -2), keepdim=True)).sqrt()
+    w = bright**ENVELOPE_POWER
+    return w * w.square().mean((-1, -2), keepdim=True).rsqrt()
 
 
 def found_light(compact: CompactFilter, gradient: torch.Tensor) -> torch.Tensor:
@@ -94,16 +94,25 @@ def found_light(compact: CompactFilter, gradient: torch.Tensor) -> torch.Tensor:
     return F.max_pool2d(light.flatten(0, 1), ENVELOPE_PIX, 1, ENVELOPE_PIX // 2).unflatten(0, light.shape[:2])
 
 
-def gaussian_draw(model: ForwardModel, data, solver: Solver, mean, spectrum, normal: Callable, window=None):
-    """Exact draws (b, k, c, H, W) given the data of an image with a Gaussian law of ``mean`` and covariance
+def gaussian_draw(
+    model: ForwardModel,
+    data,
+    solver: Solver,
+    mean,
+    spectrum,
+    normal: Callable,
+    window=None,
+    relative=FLOAT_FLOOR,
+):
+    """Draws (b, k, c, H, W) given the data of an image with a Gaussian law of ``mean`` and covariance
     W v W, v the power ``spectrum`` and W the ``window`` (None: one), by Matheron's rule: a draw of the law,
-    its data with noise, and the correction by the misfit."""
+    its data with noise, and the correction by the misfit, solved to ``relative``."""
     grid = model.fine
     e = torch.fft.irfft2(torch.fft.rfft2(normal(data.shape[2], *grid)) * spectrum.sqrt(), s=grid)
     z = mean + (e if window is None else window * e)
     y = model.apply(z) + model.noise.sample(normal)
     score = model.adjoint(model.noise.precision(data - y))
-    return z + solver.correction(spectrum, score, window, exact=True)
+    return z + solver.correction(spectrum, score, window, exact=True, relative=relative)
 
 
 @dataclass
@@ -165,10 +174,10 @@ class PosteriorDenoiser:
             return s**2 * jacobian_product(self.denoise, x, sigma, d, u)
 
         def direction(r):
-            """What the solve leaves of r, r - Q c = V^-1 c: it need not be exact."""
-            z = torch.fft.rfft2(_over(self.solver.correction(v, r, window, relative=ROUGH), window))
-            return _over(torch.fft.irfft2(z / v, s=self.model.fine), window)
+            """r - Q c, what the solve leaves of r: it need not be exact."""
+            return r - self.model.quick_normal(self.solver.correction(v, r, window, relative=ROUGH))
 
         vw, r = conjugate_residuals(score, covariance, self.model.normal, direction, self.products)
         self.solver.worst = None  # each level puts right what the one before left: the last one counts
-        return d + vw + self.solver.correction(v, r, window)
+        early = EARLY if 2 * self.calls < self.guided else FLOAT_FLOOR
+        return d + vw + self.solver.correction(v, r, window, relative=early)

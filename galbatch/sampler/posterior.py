@@ -12,9 +12,8 @@ from galbatch.forward import ForwardModel, forward_model, smoothed_peak_scale
 from galbatch.sampler.baselines import DiffPir, Dps, Mmps
 from galbatch.sampler.compact import CompactFilter
 from galbatch.sampler.diagnostics import chi2_of_draws
-from galbatch.sampler.guidance import PosteriorDenoiser, gaussian_draw
+from galbatch.sampler.guidance import EARLY, PosteriorDenoiser, gaussian_draw
 from galbatch.sampler.integrate import EXTRAPOLATION, LAST_DENOISING, sde_dpmpp_2m
-from galbatch.sampler.precondition import count_levels, local_precision
 from galbatch.sampler.prior import CountedDenoiser, prior_field
 from galbatch.sampler.random import Normals
 from galbatch.sampler.schedule import MODES, Mode, levels_of, noise_level
@@ -135,12 +134,11 @@ class _Problem:
     spectra: Spectra
     rho: torch.Tensor
     bright: torch.Tensor
-    levels: int
     sigma_min: float
 
     def run(self, mode: Mode, normals: Normals):
         """(draws, evaluations of a draw, solver residual (b, k))."""
-        solver = Solver(self.model, mode.iterations, self.levels)
+        solver = Solver(self.model, mode.iterations)
         denoise = CountedDenoiser(self.prior)
         guided = mode.guided(float(self.rho.min()), self.spectra.max_sd)
         bright = bool(self.bright[0])
@@ -160,7 +158,13 @@ class _Problem:
                 self.compact if galaxies else None,
             )
             warm = gaussian_draw(
-                self.model, self.data, solver, self.spectra.mean, self.spectra.prior[None, None], normals.draw
+                self.model,
+                self.data,
+                solver,
+                self.spectra.mean,
+                self.spectra.prior[None, None],
+                normals.draw,
+                relative=EARLY,
             )
             x = sde_dpmpp_2m(
                 posterior,
@@ -219,17 +223,12 @@ def _sample(prior, obs, draws, mode, oversample, seed, ids, spectra_of) -> dict[
     )
     spectra = spectra_of(model.fine)
     rho, bright = noise_level(spectra, model.circulant_precision())
-    levels = count_levels(local_precision(model)).tolist()
-    kinds = [
-        (mode.guided(float(r), spectra.max_sd), bool(b), n)
-        for r, b, n in zip(rho, bright, levels, strict=True)
-    ]
-    if len(set(kinds)) > 1:
-        # one schedule and one preconditioner at a time, so that a source's do not depend on the others
+    kinds = [(mode.guided(float(r), spectra.max_sd), bool(b)) for r, b in zip(rho, bright, strict=True)]
+    if len(set(kinds)) > 1:  # one schedule at a time, so that a source's does not depend on the others
         return _by_kind(prior, obs, draws, mode, oversample, seed, ids, spectra_of, kinds)
     compact = CompactFilter(model, float(prior_field(prior, "target_fwhm_pix")))
     problem = _Problem(
-        prior, data, model, compact, spectra, rho, bright, levels[0], float(prior_field(prior, "sigma_min"))
+        prior, data, model, compact, spectra, rho, bright, float(prior_field(prior, "sigma_min"))
     )
     x, evaluations, residual = problem.run(mode, Normals(seed, ids, range(draws), device))
     spent = np.full(b, float(evaluations))

@@ -27,19 +27,18 @@ class Solver:
 
     An error e of a solution is measured against the spread that the solve itself implies, sqrt(e^T (1/v + Q)
     e / n), n the number of unknowns: ``tolerance`` is where iterations end, ``worst`` (b, k) the largest that
-    was left. ``levels``: of the preconditioner.
+    was left.
     """
 
     model: ForwardModel
     iterations: int = 60
-    levels: int = 1
-    tolerance: float = 3e-2
+    tolerance: float = 1e-2
     worst: torch.Tensor | None = None
     iterations_done: int = 0
     _precondition: Preconditioner = field(init=False)
 
     def __post_init__(self):
-        self._precondition = Preconditioner(self.model, self.levels)
+        self._precondition = Preconditioner(self.model)
         otf = self.model.otf_fine
         self._unknowns = otf.shape[2] * self.model.fine[0] * self.model.fine[1]
         self._parseval = parseval(self.model.fine, otf.device)
@@ -67,7 +66,7 @@ class Solver:
             full, r = normal, window * r
             normal = lambda z: window * full(window * z)  # noqa: E731
         inverse = 1 / v
-        precondition = self._precondition.inverse_of(inverse)
+        precondition = self._precondition.inverse_of(inverse, window)
         r = torch.fft.rfft2(r)
         c = torch.zeros_like(r)
         z = precondition(r)

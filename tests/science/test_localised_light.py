@@ -49,8 +49,7 @@ def problem():
     psf = np.exp(-(y**2 + x**2) / (2 * 2.0**2))
     psf /= psf.sum()
     seen = np.fft.irfft2(
-        np.fft.rfft2(prior.templates.numpy().reshape(-1, N, N))
-        * np.fft.rfft2(np.fft.ifftshift(psf)),
+        np.fft.rfft2(prior.templates.numpy().reshape(-1, N, N)) * np.fft.rfft2(np.fft.ifftshift(psf)),
         s=(N, N),
     )
     truth = rng.integers(0, len(seen), sources)
