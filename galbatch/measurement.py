@@ -26,7 +26,7 @@ LOW_SNR = 2.5
 
 _FIT = {
     "chi2": ColumnInfo("", "stat.fit.chi2", "residual chi2 per valid pixel, mean over draws"),
-    "chi2_p": ColumnInfo("", "stat.probability", "p-value of the residual chi2"),
+    "chi2_p": ColumnInfo("", "stat.probability", "p-value of the residuals"),
     "prior_driven_frac": ColumnInfo("", "stat.value", "share of the flux in regions owed to the prior"),
 }
 

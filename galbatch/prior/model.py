@@ -20,6 +20,7 @@ from galbatch.prior.compile import choose_precision, compile_denoiser
 from galbatch.prior.network import Denoiser, NetworkConfig
 
 SHIPPED = Path(__file__).parent / "models" / "small"
+_CALIBRATION_PARTS = {"place", "slope", "error", "z"}
 WEIGHTS, CARD, CALIBRATION = "model.safetensors", "card.json", "calibration.json"
 
 
@@ -144,13 +145,21 @@ def load_calibration(folder, card: Card) -> dict[str, dict]:
     try:
         found = json.loads(path.read_text())
         sha256, modes = found["sha256"], found["modes"]
+        unlike = [mode for mode, table in modes.items() if not _CALIBRATION_PARTS <= _parts(table)]
     except (ValueError, KeyError, TypeError) as err:
         raise ModelError(f"{path}: not a calibration: {type(err).__name__}: {err}: {remedy}") from err
     if sha256 != card.sha256:
         raise ModelError(
             f"{path}: made for weights {sha256[:12]}..., the card's are {card.sha256[:12]}...: {remedy}"
         )
+    if unlike:
+        raise ModelError(f"{path}: mode {unlike[0]} was calibrated by another version of galbatch: {remedy}")
     return modes
+
+
+def _parts(table: dict) -> set[str]:
+    """What every quantity of a mode's table has."""
+    return set.intersection(*({*numbers} for numbers in table["quantities"].values()))
 
 
 def load_weights(folder, card: Card) -> Denoiser:

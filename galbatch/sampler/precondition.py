@@ -1,10 +1,10 @@
 """Approximate inverse of 1/v + W Q W, Q = A^T N^-1 A, for conjugate gradients, at one pair of transforms.
 
-With one weight s for all pixels the operator is diagonal in Fourier space: C = 1/v + s Q_0, Q_0 the stationary
-part of Q. Here s = W^2 p / p_0 differs from pixel to pixel, by a thousand and more: the envelope W falls from
-the core to the sky, and a bright galaxy's own noise makes the precision p of its core much lower than the
-sky's. C^-1/2 2 / (1 + s / s_0) C^-1/2, with C at s_0, the geometric mean of the extremes, is right there, and
-falls with s as the inverse does (docs/decisions/0011).
+With one weight s for all pixels the operator is diagonal in Fourier space: C = 1/v + s Q_0, Q_0 the
+stationary part of Q. Here s = W^2 p / p_0 differs from pixel to pixel, by a thousand and more: the envelope W
+falls from the core to the sky, and a bright galaxy's own noise makes the precision p of its core much lower
+than the sky's. C^-1/2 2 / (1 + s / s_0) C^-1/2, with C at s_0, the geometric mean of the extremes, is right
+there, and falls with s as the inverse does (docs/decisions/0011).
 """
 
 from __future__ import annotations

@@ -147,6 +147,19 @@ def test_a_calibration_of_other_weights_or_none_is_refused(tmp_path):
         load_calibration(tmp_path, card)
 
 
+def test_a_table_that_lacks_a_number_is_refused(tmp_path, table):
+    card = load_prior(device="cpu", backend="eager").card
+    path = tmp_path / CALIBRATION
+    write_calibration(path, "default", table, card.sha256)
+    assert "default" in load_calibration(tmp_path, card)
+    quantities = {
+        name: {k: v for k, v in n.items() if k != "slope"} for name, n in table["quantities"].items()
+    }
+    write_calibration(path, "default", {**table, "quantities": quantities}, card.sha256)
+    with pytest.raises(ModelError, match=r"mode default was calibrated by another version.*model calibrate"):
+        load_calibration(tmp_path, card)
+
+
 def test_the_shipped_prior_is_calibrated_in_its_default_mode():
     tables = load_calibration(SHIPPED, load_prior(device="cpu", backend="eager").card)
     numbers = tables["default"]
