@@ -236,6 +236,7 @@ def draw_figure(found: list[dict], path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator
 
     figure, panels = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
     costs = ("evaluations", "seconds"), ("network evaluations a draw", "CPU seconds a draw")
@@ -251,6 +252,10 @@ def draw_figure(found: list[dict], path: Path) -> None:
                            color=COLOURS[family])
         panel.axhline(1, color=COLOURS["galbatch"], lw=0.8, ls=":")
         panel.set(xscale="log", yscale="log", xlabel=label)
+        panel.xaxis.set_minor_formatter("")
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if key == "evaluations" else (1,)))
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.margins(x=0.15)
         panel.grid(alpha=0.2, which="both")
     panels[0].set_ylabel("squared error of the mean / that of galbatch default")
     title = "One network, one set of mocks: galbatch (red), azula (blue), deepinv (green), classical (grey)"
