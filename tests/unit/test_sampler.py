@@ -13,6 +13,7 @@ from galbatch.sampler.compact import CompactFilter
 from galbatch.sampler.diagnostics import chi2_misfit
 from galbatch.sampler.guidance import envelope, found_light, jacobian_product
 from galbatch.sampler.integrate import log_levels, sde_dpmpp_2m
+from galbatch.sampler.precondition import Preconditioner
 from galbatch.sampler.random import Normals
 from galbatch.sampler.schedule import MODES
 from galbatch.sampler.solve import Solver
@@ -378,3 +379,38 @@ def test_compact_light_that_draws_miss_is_a_misfit_however_small_its_part_of_chi
             chi2 = (residual * model.noise.precision(residual)).sum((-1, -2)) / count
             p, off = chi2_misfit(model, data, draws, chi2.mean(1), count[:, 0], compact)
             assert bool(off[0, 0]) is missed and (p[0, 0] < 1e-6) is np.bool_(missed)
+
+
+def test_the_preconditioner_follows_the_weight_of_the_data_from_place_to_place(monkeypatch):
+    """A core 30 times noisier than the sky under an envelope: after twelve iterations the error is less than
+    half of that with one weight everywhere."""
+    n = 32
+    y, x = np.mgrid[:n, :n] - n / 2
+    radius2 = y**2 + x**2
+    psf = np.exp(-(np.hypot(*np.mgrid[-8:9, -8:9]) ** 2) / 6)
+    sigma = (0.01 + 0.3 * np.exp(-radius2 / 30))[None, None]
+    blank = Observation(np.zeros_like(sigma), sigma, psf[None, None] / psf.sum())
+    model = forward_model(blank, margin=4)[1]
+    rows, columns = np.mgrid[: model.fine[0], : model.fine[1]] - model.fine[0] / 2
+    image = torch.tensor(np.exp(-(rows**2 + columns**2) / 12), dtype=torch.float32)[None, None, None]
+    window = envelope(image)
+    k = np.hypot(np.fft.fftfreq(model.fine[0])[:, None], np.fft.rfftfreq(model.fine[1]))
+    v = torch.tensor(0.1 * np.exp(-12 * k), dtype=torch.float32)[None, None, None]
+    generator = torch.Generator().manual_seed(3)
+    noise = model.noise.sample(lambda *shape: torch.randn(1, 1, *shape, generator=generator))
+    r = model.adjoint(model.noise.precision(model.apply(image) + noise))
+    exact = Solver(model, 3000, tolerance=0).correction(v, r, window, relative=1e-6)
+
+    def error():
+        e = Solver(model, 12, tolerance=0).correction(v, r, window) - exact
+        z = torch.fft.rfft2(e / window)
+        prior = torch.fft.irfft2(z / v, s=model.fine) / window
+        return (e * (prior + model.normal(e))).sum().sqrt()
+
+    ours = error()
+    monkeypatch.setattr(
+        Preconditioner,
+        "inverse_of",
+        lambda self, inverse, window=None: lambda r: r / (inverse + self.precision),
+    )
+    assert ours < 0.5 * error()
