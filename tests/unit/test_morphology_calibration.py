@@ -160,9 +160,9 @@ def test_a_table_that_lacks_a_number_is_refused(tmp_path, table):
         load_calibration(tmp_path, card)
 
 
-def test_the_shipped_prior_is_calibrated_in_its_default_mode():
-    tables = load_calibration(SHIPPED, load_prior(device="cpu", backend="eager").card)
-    numbers = tables["default"]
+@pytest.mark.parametrize("mode", ["fast", "default", "accurate"])
+def test_the_shipped_prior_is_calibrated_in_its_modes(mode):
+    numbers = load_calibration(SHIPPED, load_prior(device="cpu", backend="eager").card)[mode]
     assert numbers["galaxies"] >= 128 and set(numbers["quantities"]) == set(CALIBRATED)
     for name, about in numbers["quantities"].items():
         value, error = about["coverage"]
