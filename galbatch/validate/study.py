@@ -133,7 +133,8 @@ def _scalars(study, mocks, samples, rng, prior, mode):
 
 
 def _intervals(study, table, stamps, prior, mode, pixel_scale_arcsec):
-    """The catalogue's own columns: how often they hold the truth, by the draws and calibrated."""
+    """The catalogue's own columns: how often they hold the truth, by the draws and calibrated. Nothing for a
+    mode without a table or a study of too few draws."""
     numbers = getattr(prior, "calibration", {}).get(mode)
     if numbers is None:
         return
@@ -141,6 +142,8 @@ def _intervals(study, table, stamps, prior, mode, pixel_scale_arcsec):
     columns = calibrated(found, numbers, prior.target_fwhm_pix * pixel_scale_arcsec)
     for name in numbers["quantities"]:
         inside = within(columns, name, ("cal16", "cal84"), truth[name])
+        if np.isnan(inside).all():
+            continue
         below = np.where(np.isnan(inside), np.nan, truth[name] < columns[f"{name}_cal50"])
         study.intervals.append(
             {

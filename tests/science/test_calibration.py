@@ -39,3 +39,7 @@ def test_every_target_has_a_check(study):
     names = {c["name"].split(" [")[0] for c in verdict(study)}
     assert {"pixels", "fourier", "flux", "gini", "tarp_other_galaxies", "flux mean z", "evaluations"} <= names
     assert np.isfinite([c["value"] for c in verdict(study)]).all()
+
+
+def test_calibrated_intervals_need_enough_draws(study):
+    assert not study.intervals  # seven draws: the columns are empty
