@@ -108,8 +108,8 @@ def test_compact_light_that_draws_miss_is_a_misfit_however_small_its_part_of_chi
 
 
 def test_the_preconditioner_follows_the_weight_of_the_data_from_place_to_place(monkeypatch):
-    """A core four times noisier than the sky under an envelope: after twenty iterations the error is less than
-    0.6 of that with one weight everywhere, the mean or the middle one."""
+    """A core four times noisier than the sky under an envelope: after twenty iterations the error is less
+    than 0.6 of that with one weight everywhere, the mean or the middle one."""
     n = 32
     y, x = np.mgrid[:n, :n] - n / 2
     radius2 = y**2 + x**2
