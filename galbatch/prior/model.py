@@ -202,3 +202,11 @@ def file_hash(path) -> str:
         while block := f.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def folder_files(path=None) -> dict[str, str]:
+    """Name -> SHA-256 of everything that decides what the prior of a model folder does: weights, card,
+    calibration."""
+    folder = Path(path) if path else SHIPPED
+    names = sorted(n for n in (WEIGHTS, CARD, CALIBRATION) if (folder / n).is_file())
+    return {name: file_hash(folder / name) for name in names}

@@ -14,7 +14,7 @@ from galbatch import __version__
 from galbatch.cutouts import unreadable
 from galbatch.errors import RunError
 from galbatch.pipeline import Context
-from galbatch.store import RunPaths, StoreLayout
+from galbatch.store import RunPaths, StoreLayout, hash_json
 
 CUT = "cut:"  # prefix, in the plan, of catalogue columns that say how a source is cut
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
@@ -29,8 +29,8 @@ class ContextSpec:
 
     ``survey``: picklable description of the survey with ``cut(...)``; ``model``: path of a model folder (''
     for the shipped one) or a prior object; ``run_id``: the same for the same run; ``threads``: compute
-    threads; ``precision``: of the network; ``model_sha256`` and ``version``: what a process must find on its
-    own machine.
+    threads; ``precision``: of the network; ``model_sha256`` (of the weights), ``model_hash`` (of the whole
+    folder, '' for an object) and ``version``: what a process must find on its own machine.
     """
 
     run_id: str
@@ -45,6 +45,7 @@ class ContextSpec:
     model_sha256: str = ""
     precision: str = "auto"
     version: str = __version__
+    model_hash: str = ""
 
     @property
     def paths(self) -> RunPaths:
@@ -89,6 +90,11 @@ def refuse_this_machine(spec: ContextSpec, prior: Any) -> None:
             f"{here}: model {spec.model or 'shipped'} has sha256 {found[:12]}, that of the run is "
             f"{spec.model_sha256[:12]}. Put the same model there."
         )
+    if spec.model_hash and hash_json(files := model_files(spec.model)) != spec.model_hash:
+        raise RunError(
+            f"{here}: the folder of model {spec.model or 'shipped'} ({', '.join(files)}) is not that of "
+            "the run: its card or its calibration differs. Put the same folder there."
+        )
     lost = unreadable(spec.survey)
     if lost:
         raise RunError(
@@ -109,6 +115,13 @@ def load_model(model: Any, device: str = "auto", precision: str = "auto") -> Any
     from galbatch.prior import load_prior
 
     return load_prior(model or None, device=device, precision=precision)
+
+
+def model_files(model: str) -> dict[str, str]:
+    """Name -> SHA-256 of the files of a model folder, '' for the shipped one."""
+    from galbatch.prior.model import folder_files
+
+    return folder_files(model)
 
 
 def prior_field_or(prior: Any, name: str, otherwise: Any) -> Any:

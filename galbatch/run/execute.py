@@ -139,9 +139,9 @@ def _execute(
     settings, execution, paths, reporter, prior, resuming, overwrite, force, stop: StopRequest
 ) -> Run:
     going_on = resuming and paths.manifest.exists()
-    measured = read_manifest(paths).get("measured") if going_on else None
+    begun = read_manifest(paths) if going_on else {}
     settings = prepare.settle_precision(settings, execution)
-    inputs = prepare.open_inputs(settings, prior, measured)
+    inputs = prepare.open_inputs(settings, prior, begun.get("measured"))
     prepare.refuse_errors(inputs)
     inputs.prior = prepare.open_model(settings, prior)
     layout = prepare.layout_of(inputs)
@@ -151,7 +151,7 @@ def _execute(
             reporter.message(finding.line)
     with ExitStack() as stack:
         inputs.survey.measure_noise()
-        manifest = prepare.make_manifest(inputs, layout, execution)
+        manifest = prepare.make_manifest(inputs, layout, execution, begun)
         space = prepare.check_space(paths, layout)
         done = len(paths.committed()) if going_on else 0
         if not going_on:

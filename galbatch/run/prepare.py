@@ -19,7 +19,8 @@ from galbatch.catalog import open_catalog, validate
 from galbatch.config import ExecutionSettings, RunSettings, default_batch, survey_beside
 from galbatch.cutouts import check_footprint, load_survey, open_survey
 from galbatch.errors import ConfigError, InputError, RunError
-from galbatch.run.context import ContextSpec, load_model, prior_field_or
+from galbatch.run.context import ContextSpec, load_model
+from galbatch.run.identity import input_files, model_identity
 from galbatch.run.plan import write_plan
 from galbatch.sampler.prior import prior_field
 from galbatch.store import (
@@ -28,7 +29,6 @@ from galbatch.store import (
     create_store,
     differences,
     dump_toml,
-    fingerprint,
     hash_json,
     read_manifest,
     versions,
@@ -147,24 +147,24 @@ def target_fwhm_arcsec(layout: StoreLayout) -> float:
     return layout.target_fwhm_pix / layout.oversample * min(layout.pixel_scale_arcsec)
 
 
-def make_manifest(inputs: Inputs, layout: StoreLayout, execution: ExecutionSettings) -> dict[str, Any]:
-    """What the run is made from; ``differences`` compares the parts that decide the results."""
+def make_manifest(
+    inputs: Inputs, layout: StoreLayout, execution: ExecutionSettings, before: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """What the run is made from; ``differences`` compares the parts that decide the results. ``before``: the
+    manifest of the run that goes on, so that large files that nobody touched are not read through again."""
     config = inputs.settings.record() | {
         "survey_resolved": inputs.survey.config.resolved(),
         "stamp_pix": layout.stamp_pix,
         "batch": layout.batch,
     }
     entries = inputs.survey.inputs()
-    absent = {e["path"] for e in entries if e["size"] is None and "://" not in e["path"]}  # optional planes
-    names = dict.fromkeys([inputs.settings.catalog, *(e["path"] for e in entries)])
-    files = [{"path": p, "size": None, "hash": None} if p in absent else fingerprint(p) for p in names]
     return {
         "schema": 1,
         "config": config,
         "config_hash": hash_json(config),
         "seed": inputs.settings.seed,
         "model": model_identity(inputs.prior, inputs.settings.model),
-        "inputs": files,
+        "inputs": input_files(inputs.survey, inputs.settings.catalog, before or {}),
         "planes": entries,
         "measured": inputs.survey.measured,
         "columns": inputs.catalog.meta,
@@ -174,17 +174,6 @@ def make_manifest(inputs: Inputs, layout: StoreLayout, execution: ExecutionSetti
         "argv": sys.argv,
         "host": os.uname().nodename,
         "created": time.time(),
-    }
-
-
-def model_identity(prior: Any, path: str) -> dict[str, Any]:
-    """Path, name, SHA-256 and calibration of a prior; an object without a hash is known by its type."""
-    kind = type(prior)
-    return {
-        "path": path,
-        "name": str(prior_field_or(prior, "name", f"{kind.__module__}.{kind.__qualname__}")),
-        "sha256": str(prior_field_or(prior, "sha256", "")),
-        "calibration": hash_json(getattr(prior, "calibration", {})),
     }
 
 
@@ -295,6 +284,7 @@ def make_spec(
         "cpu" if execution.cluster == "local" else "auto",
         manifest["model"]["sha256"],
         inputs.settings.precision,
+        model_hash=manifest["model"]["hash"],
     )
 
 
