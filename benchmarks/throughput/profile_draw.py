@@ -4,8 +4,8 @@
 A part's time is its own, without the parts within it. On a GPU the parts are taken with a synchronisation
 around each, which the sampler itself does not have.
 
-python benchmarks/throughput/profile_draw.py [--device cpu] [--mode default] [--precision auto] [--noise white]
-    [--repeat 3]
+python benchmarks/throughput/profile_draw.py [--device cpu] [--mode default] [--precision auto]
+    [--noise white] [--repeat 3]
 """
 
 from __future__ import annotations
