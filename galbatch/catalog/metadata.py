@@ -6,13 +6,20 @@ from __future__ import annotations
 import pyarrow as pa
 import yaml
 
+MAX_BYTES = 1 << 20  # of the text; astropy writes about 60 bytes a column
+MAX_NODES = 1 << 18  # once every alias is written out
+
+
+_PLAIN = (str, int, float)
+
 
 def column_metadata(schema: pa.Schema) -> dict[str, dict[str, str]]:
-    """{column: {"unit", "ucd", "description"}}, only what is there; damaged metadata counts as none."""
+    """{column: {"unit", "ucd", "description"}}, only what is there; metadata that is damaged, longer than
+    ``MAX_BYTES`` or would grow beyond ``MAX_NODES`` counts as none."""
     out: dict[str, dict[str, str]] = {}
     for entry in _astropy_entries(schema):
         name = entry.get("name")
-        known = {k: str(entry[k]) for k in ("unit", "description") if entry.get(k) is not None}
+        known = {k: str(entry[k]) for k in ("unit", "description") if isinstance(entry.get(k), _PLAIN)}
         if name in schema.names and known:
             out[name] = known
     for field in schema:
@@ -25,7 +32,7 @@ def column_metadata(schema: pa.Schema) -> dict[str, dict[str, str]]:
 
 def _astropy_entries(schema: pa.Schema) -> list[dict]:
     text = (schema.metadata or {}).get(b"table_meta_yaml")
-    if not text:
+    if not text or len(text) > MAX_BYTES:
         return []
     try:
         table = yaml.load(text.decode("utf-8"), Loader=_Loader)
@@ -36,14 +43,33 @@ def _astropy_entries(schema: pa.Schema) -> list[dict]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values only; astropy's own tags (units, ordered maps) become their text."""
+    """Plain values only; astropy's own tags (units, ordered maps) become their text. Raises ``YAMLError``
+    where aliases would make the document grow beyond ``MAX_NODES``, before anything is made of them."""
+
+    def get_single_node(self):
+        node = super().get_single_node()
+        if _written_out(node, {}) > MAX_NODES:
+            raise yaml.YAMLError("its aliases expand to too many nodes")
+        return node
+
+
+def _written_out(node, known: dict[int, float]) -> float:
+    """Nodes under ``node`` with every alias written out; infinite where one holds itself."""
+    if id(node) not in known:
+        known[id(node)] = float("inf")
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in parts for part in pair]
+        known[id(node)] = 1 + sum(_written_out(part, known) for part in parts)
+    return known[id(node)]
 
 
 def _text(loader, suffix, node):
     if isinstance(node, yaml.ScalarNode):
         return node.value
     if isinstance(node, yaml.MappingNode):
-        return str(loader.construct_mapping(node).get("unit", ""))
+        unit = loader.construct_mapping(node).get("unit", "")
+        return str(unit) if isinstance(unit, _PLAIN) else ""
     return None
 
 

@@ -13,6 +13,7 @@ from galbatch.types import Finding, Flag
 SAME_POSITION_ARCSEC = 0.1
 _LISTED = 10
 _STRIP_ROWS = 1 << 18
+_CAP_DEG = 0.01
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,22 @@ def close_pairs(ra: np.ndarray, dec: np.ndarray, arcsec: float) -> np.ndarray:
 
 
 def _close_in_strip(ra: np.ndarray, dec: np.ndarray, arcsec: float) -> np.ndarray:
-    """Four shifted grids with cells twice ``arcsec`` wide: every close pair shares a cell of one of them."""
+    """Close pairs of a strip: once as it is, where the grid ends (ra = 0) turned by half a circle, and at
+    each pole on the plane that touches it."""
+    near = _close_on_grid(ra, dec, arcsec)
+    to_seam = np.minimum(ra % 360, -ra % 360) * np.cos(np.radians(dec))
+    at_seam = np.nonzero(to_seam * 3600 < 4 * arcsec)[0]
+    near[at_seam] |= _close_on_grid(ra[at_seam] + 180, dec[at_seam], arcsec)
+    for pole in (-1, 1):
+        cap = np.nonzero(90 - pole * dec < _CAP_DEG)[0]
+        distance, angle = 90 - pole * dec[cap], np.radians(ra[cap])
+        near[cap] |= _close_on_grid(180 + distance * np.cos(angle), distance * np.sin(angle), arcsec)
+    return near
+
+
+def _close_on_grid(ra: np.ndarray, dec: np.ndarray, arcsec: float) -> np.ndarray:
+    """Four shifted grids with cells twice ``arcsec`` wide: every close pair shares a cell of one of them,
+    unless it lies across ra = 0 or a pole."""
     near, cell = np.zeros(len(ra), bool), 2 * arcsec / 3600
     for shift_dec in (0.0, 0.5):
         row = np.floor(dec / cell + shift_dec).astype(np.int64)

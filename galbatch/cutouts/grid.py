@@ -1,7 +1,8 @@
 """Pixel grids on the sky: positions of many sources at once, the scale, and the WCS of a stamp.
 
-Pixel coordinates count from 0 at the centre of the first pixel. A pixel scale given by the user wins over
-the header's: the linear part of the WCS is then rescaled about its reference point.
+Pixel coordinates count from 0 at the centre of the first pixel. A pixel scale given by the user states the
+scale of an image; it never moves a source. One that is not that of the WCS is an error, unless positions are
+in pixels: the WCS is then left out.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import numpy as np
 from astropy.wcs import WCS
 
 from galbatch.errors import InputError
+
+SCALE_TOLERANCE = 1e-3  # of the scale: what moves the edge of a stamp by this part of its half width
 
 
 @dataclass(frozen=True)
@@ -77,10 +80,10 @@ class Grid:
 def grid_of(
     header, shape: tuple[int, int], where: str, scale_arcsec: float | None = None, need_sky: bool = True
 ) -> Grid:
-    """The grid of an image from its header; ``scale_arcsec`` wins over the header's scale.
+    """The grid of an image from its header; ``scale_arcsec``: what the survey file says of its scale.
 
-    Raises ``InputError`` when the header has no usable celestial WCS and one is needed, or when no scale is
-    known.
+    Raises ``InputError`` when the header has no usable celestial WCS and one is needed, when no scale is
+    known, or when the scale given differs from that of the WCS by more than ``SCALE_TOLERANCE``.
     """
     wcs, problem = _celestial(header)
     if wcs is None:
@@ -95,13 +98,15 @@ def grid_of(
             )
         return Grid(shape, None, float(scale_arcsec), None, False)
     found = _scale(wcs)
-    if scale_arcsec is not None and abs(scale_arcsec / found - 1) > 1e-6:
-        factor = scale_arcsec / found
-        if wcs.wcs.has_cd():
-            wcs.wcs.cd = wcs.wcs.cd * factor
-        else:
-            wcs.wcs.cdelt = wcs.wcs.cdelt * factor
-        wcs.wcs.set()
+    off = 0.0 if scale_arcsec is None else abs(scale_arcsec / found - 1)
+    if off > SCALE_TOLERANCE:
+        if not need_sky:
+            return Grid(shape, None, float(scale_arcsec), found, False)
+        raise InputError(
+            f"{where}: pixel_scale_arcsec = {scale_arcsec}, but its WCS has pixels of {found:.6g} arcsec. "
+            "Remove pixel_scale_arcsec, or where the WCS is the wrong one give positions in pixels: "
+            "pixel_columns = true and columns x, y."
+        )
     linear = (
         wcs.sip is None
         and wcs.cpdis1 is None
@@ -109,7 +114,7 @@ def grid_of(
         and wcs.det2im1 is None
         and all(t.endswith("-TAN") for t in wcs.wcs.ctype)
     )
-    return Grid(shape, wcs, float(scale_arcsec or found), found, linear)
+    return Grid(shape, wcs, float(scale_arcsec) if scale_arcsec and off < 1e-6 else found, found, linear)
 
 
 def _celestial(header) -> tuple[WCS | None, str]:

@@ -11,8 +11,6 @@ from galbatch.cutouts.units import ZERO_POINT_NJY, njy_per_unit, pixel_area_sr
 from galbatch.errors import GalbatchError
 from galbatch.types import Finding
 
-SCALE_TOLERANCE = 0.005
-
 
 def check_survey(survey, columns: list[str] | None = None) -> list[Finding]:
     """Open every tile of every band, and the PSFs; ``columns``: the catalogue's column names, if known."""
@@ -67,15 +65,15 @@ def _tile(tile) -> list[Finding]:
             f"noise from {tile.noise}",
         )
     )
-    if grid.header_scale_arcsec and abs(grid.header_scale_arcsec / grid.scale_arcsec - 1) > SCALE_TOLERANCE:
+    if grid.header_scale_arcsec and grid.wcs is None:
         out.append(
             Finding(
                 "warn",
                 "pixel_scale",
                 tile.subject,
-                f"pixel_scale_arcsec = {grid.scale_arcsec} is used, the WCS "
-                f"says {grid.header_scale_arcsec:.5f}",
-                "Make sure that the survey file is right.",
+                f"pixel_scale_arcsec = {grid.scale_arcsec} is used and the WCS, which "
+                f"says {grid.header_scale_arcsec:.5f}, is not: positions are in pixels",
+                "Make sure that the survey file is right, or remove pixel_scale_arcsec.",
             )
         )
     for plane in tile.missing:

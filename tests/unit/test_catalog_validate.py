@@ -100,6 +100,21 @@ def test_close_pairs_are_those_of_a_tree(dec0, monkeypatch):
     assert (near != want).sum() <= 0.02 * want.sum()
 
 
+@pytest.mark.parametrize("dec", [0.0, 70.0, -89.9])
+def test_a_pair_across_ra_0_is_close(dec):
+    step = 0.02 / 3600 / np.cos(np.radians(dec))
+    ra = np.array([step, 360 - step, 360.0 - 40 * step, -40 * step, 100.0])
+    assert close_pairs(ra, np.full(5, dec), 0.1).tolist() == [True, True, True, True, False]
+    assert not close_pairs(np.array([4 * step, 360 - 4 * step]), np.full(2, dec), 0.1).any()
+
+
+@pytest.mark.parametrize("pole", [-1, 1])
+def test_a_pair_across_a_pole_is_close(pole):
+    dec = pole * (90 - np.array([0.04, 0.04, 3.0, 3.0, 20.0, 20.0]) / 3600)
+    ra = np.array([10.0, 190.0, 50.0, 230.0, 0.0, np.degrees(0.05 / 20)])
+    assert close_pairs(ra, dec, 0.1).tolist() == [True, True, False, False, True, True]
+
+
 def test_duplicates():
     assert duplicates(np.array([3, 1, 3, 2, 1])).tolist() == [True, True, True, False, True]
 

@@ -173,13 +173,32 @@ def test_planes_of_different_shape_are_refused(tmp_path):
         open_survey(path).tile("f200w", "0")
 
 
-def test_the_given_pixel_scale_wins_and_is_reported(tmp_path):
-    survey = open_survey(simple_survey(tmp_path, extra="pixel_scale_arcsec = 0.02"))
+@pytest.mark.parametrize("given", [0.0401, 0.0399, 0.02, 0.041])
+def test_a_pixel_scale_that_is_not_the_wcs_s_is_an_error_with_both_values(tmp_path, given):
+    survey = open_survey(simple_survey(tmp_path, extra=f"pixel_scale_arcsec = {given}"))
+    (error,) = [f for f in survey.check() if f.code == "tile"]
+    assert error.level == "error" and f"= {given}," in error.what and "0.04 arcsec" in error.what
+    with pytest.raises(InputError, match="Remove pixel_scale_arcsec"):
+        survey.geometry()
+
+
+@pytest.mark.parametrize("given", [0.04, 0.04002, 0.03998])
+def test_a_pixel_scale_never_moves_a_source(tmp_path, given):
+    """The corner of the mosaic, where a rescaled WCS would miss by the most."""
+    rows = sources([259.0], [299.0])
+    survey = open_survey(simple_survey(tmp_path, extra=f"pixel_scale_arcsec = {given}"))
+    found = survey.locate(rows["ra"], rows["dec"])
+    assert found.x[0] == pytest.approx(259, abs=1e-6) and found.y[0] == pytest.approx(299, abs=1e-6)
+
+
+def test_with_pixel_columns_a_pixel_scale_stands_for_a_wcs_that_lost_its_terms(tmp_path):
+    path = simple_survey(tmp_path, head="pixel_columns = true", extra="pixel_scale_arcsec = 0.02")
+    survey = open_survey(path)
     assert survey.geometry()["f200w"].scale_arcsec == 0.02
-    assert any("0.02 is used, the WCS says 0.04" in f.what for f in survey.check())
-    off = 10 * 0.02 / 3600
-    found = survey.locate(np.array([150.0]), np.array([2.0 + off]))
-    assert found.y[0] - 149.5 == pytest.approx(10, abs=1e-3)
+    (warning,) = [f for f in survey.check() if f.code == "pixel_scale"]
+    assert "0.02 is used" in warning.what and "0.04000" in warning.what and warning.remedy
+    found = survey.locate(None, None, x=np.array([250.0]), y=np.array([20.0]))
+    assert (found.x[0], found.y[0]) == (250, 20)
 
 
 def test_a_bad_psf_fails_only_its_sources(tmp_path):
