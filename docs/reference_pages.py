@@ -69,8 +69,8 @@ def statistics() -> str:
 
 def other_columns() -> str:
     """Markdown table of the catalogue's other columns."""
-    from galbatch.measurement import column_info
     from galbatch.morphology import QUANTITIES
+    from galbatch.pipeline.measurement import column_info
     from galbatch.store import FIXED
 
     found = dict(FIXED)

@@ -248,8 +248,14 @@ def draw_figure(found: list[dict], path: Path) -> None:
             low = min(row["ratio_error"], 0.9 * row["ratio"])  # an error bar that fits a logarithmic axis
             panel.errorbar(row[key], row["ratio"], [[low], [row["ratio_error"]]], **style)
             text = row["method"].removesuffix(" (oracle)") if family == "classical" else name
-            panel.annotate(text, (row[key], row["ratio"]), (5, 4), textcoords="offset points", fontsize=7,
-                           color=COLOURS[family])
+            panel.annotate(
+                text,
+                (row[key], row["ratio"]),
+                (5, 4),
+                textcoords="offset points",
+                fontsize=7,
+                color=COLOURS[family],
+            )
         panel.axhline(1, color=COLOURS["galbatch"], lw=0.8, ls=":")
         panel.set(xscale="log", yscale="log", xlabel=label)
         panel.xaxis.set_minor_formatter("")

@@ -18,8 +18,8 @@ from prior_limits import record, start
 from scipy.ndimage import gaussian_filter, label
 
 from galbatch.forward import forward_model
-from galbatch.measurement import band_flags
 from galbatch.morphology import measure_posterior, summarise
+from galbatch.pipeline.measurement import band_flags
 from galbatch.sampler import sample_posterior
 from galbatch.types import Flag, Observation
 

@@ -23,11 +23,11 @@ import torch
 from torch import Tensor
 
 from galbatch.prior import load_prior
-from galbatch.prior.classical import wiener_denoiser
-from galbatch.prior.library import Library
-from galbatch.prior.pictures import contact_sheet
-from galbatch.prior.spectra import jacobian_trace, residuals
-from galbatch.prior.stamps import StampConfig, StampSource
+from galbatch.training.classical import wiener_denoiser
+from galbatch.training.library import Library
+from galbatch.training.pictures import contact_sheet
+from galbatch.training.spectra import jacobian_trace, residuals
+from galbatch.training.stamps import StampConfig, StampSource
 
 SIGMAS = (0.05, 0.3)
 

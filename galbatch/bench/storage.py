@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from galbatch.bench.timing import repeat, row
-from galbatch.measurement import empty_columns
+from galbatch.pipeline.measurement import empty_columns
 from galbatch.store import PlanWriter, RunPaths, StoreLayout, create_store, iter_plan, merge_catalogue
 from galbatch.store.parts import write_part
 from galbatch.store.posterior import read_sums, write_shards

@@ -41,8 +41,8 @@ def command(kind: str, out: Path, sim: str, snapshot: int | None, view: str, ban
     command. Archives are unpacked. The key is sent to the TNG project's servers only and is neither printed
     nor stored.
     """
-    from galbatch.prior.download import Client
-    from galbatch.prior.tng import Request, fetch, list_files
+    from galbatch.training.download import Client
+    from galbatch.training.tng import Request, fetch, list_files
 
     request = Request(kind, sim, snapshot, view, band, redshift, subhalos)
     secret = key_file.read_text().strip() if key_file else key or ""

@@ -126,7 +126,7 @@ def evaluate(
     wavelets, bias, calibration of its sigma, and unconditional samples against held-out galaxies."""
     from galbatch.morphology import measure
     from galbatch.prior import load_prior
-    from galbatch.prior.evaluate import evaluate_prior
+    from galbatch.training.evaluate import evaluate_prior
 
     result = evaluate_prior(load_prior(path), library, out, train_library, n_stamps, n_samples, measure)
     for row in result["denoising"]:

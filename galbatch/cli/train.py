@@ -39,10 +39,10 @@ def command(config: Path, out: Path | None, data: Path | None, stop_after: int |
 
     Repeating the command goes on from the last checkpoint. Several GPUs: torchrun --nproc-per-node N -m
     galbatch train CONFIG. The model folder is OUT/model. A configuration to start from is
-    galbatch/prior/configs/small-quick.toml.
+    galbatch/training/configs/small-quick.toml.
     """
-    from galbatch.prior.finish import finish
-    from galbatch.prior.fit import fit, load_config
+    from galbatch.training.finish import finish
+    from galbatch.training.fit import fit, load_config
 
     settings = load_config(config, data)
     out = out or config.with_suffix(".train")

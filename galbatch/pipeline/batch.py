@@ -11,8 +11,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from galbatch.measurement import Table, empty_columns, measure_band
 from galbatch.pipeline.context import Context
+from galbatch.pipeline.measurement import Table, empty_columns, measure_band
 from galbatch.pipeline.sampling import groups_of, sample_bisecting
 from galbatch.store import MASK_EXCLUDED, MASK_NEIGHBOUR, STATUS, BatchResult, PlanBatch, StoreLayout
 from galbatch.types import Failure, Flag, Posterior, StampBatch

@@ -15,7 +15,7 @@ import numpy as np
 from galbatch.config import ExecutionSettings, RunSettings
 from galbatch.cutouts import check_resolution
 from galbatch.errors import ConfigError, RunError
-from galbatch.measurement import column_info, empty_columns
+from galbatch.pipeline.measurement import column_info, empty_columns
 from galbatch.run import prepare
 from galbatch.run.context import ContextSpec
 from galbatch.run.events import Progress, Reporter, count

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from galbatch.forward import forward_model
-from galbatch.prior.library import Library, SourceImage
-from galbatch.prior.stamps import StampConfig, StampSource
 from galbatch.sampler import sample_posterior
 from galbatch.sampler.prior import prior_field
 from galbatch.simulate.galaxies import simulate_galaxies
+from galbatch.training.library import Library, SourceImage
+from galbatch.training.stamps import StampConfig, StampSource
 from galbatch.types import Observation, Posterior
 
 SEED = 2_000_000

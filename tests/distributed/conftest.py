@@ -1,12 +1,6 @@
 """One uninterrupted serial run of the toy survey, to hold every other way of running it to."""
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 import toys
 
 from galbatch.run import process

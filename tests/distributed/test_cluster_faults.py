@@ -16,7 +16,7 @@ import toys
 from galbatch.errors import RunError, Stopped
 from galbatch.run import process, resume, status
 
-HERE = Path(__file__).parent
+HERE = Path(toys.__file__).parent
 OPTIONS = dict(batch=3, draws=3, mode="fast")
 
 

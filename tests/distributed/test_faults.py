@@ -5,63 +5,15 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import toys
+from runs import OPTIONS, same, start, wait_for_parts
 
 from galbatch.errors import ConfigError, RunError, Stopped
 from galbatch.run import process, resume, status, verify
 from galbatch.run.lock import RunLock, lock_holder
-
-OPTIONS = dict(batch=3, draws=3, mode="fast")
-HERE = Path(__file__).parent
-
-
-def start(survey, out, cluster="none", slow=0.02, call="process"):
-    """A run in a process (group) of its own."""
-    code = f"""
-import sys; sys.path.insert(0, {str(HERE)!r})
-import toys
-from galbatch.errors import Stopped
-from galbatch.run import process, resume
-if __name__ == "__main__":
-    workers = 2 if {cluster!r} == "local" else 0
-    options = dict(prior=toys.GaussianPrior({slow}), cluster={cluster!r}, workers=workers)
-    try:
-        if {call!r} == "process":
-            process({str(survey)!r}, out={str(out)!r}, report=False, grace_s=0.5, **{OPTIONS!r}, **options)
-        else:
-            resume({str(out)!r}, report=False, grace_s=0.5, **options)
-    except Stopped as err:
-        print(err); sys.exit(err.exit_code)
-"""
-    script = out.parent / f"{out.name}.py"
-    script.write_text(code)
-    return subprocess.Popen(
-        [sys.executable, str(script)],
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=HERE.parents[1],
-    )
-
-
-def wait_for_parts(out, n, child, limit=240):
-    end = time.monotonic() + limit
-    while len(list(out.glob("parts/*.parquet"))) < n:
-        assert time.monotonic() < end, f"no {n} parts in {limit} s"
-        assert child.poll() is None, f"ended early: {child.stdout.read()}"
-        time.sleep(0.02)
-
-
-def same(a, b):
-    one, two = toys.product(a), toys.product(b)
-    assert one.keys() == two.keys() and [name for name in one if one[name] != two[name]] == []
 
 
 def test_kill_9_and_resume_give_the_same_bytes(serial, survey, tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import toys
 
-HERE = Path(__file__).parent
+HERE = Path(toys.__file__).parent
 OPTIONS = dict(batch=1, draws=3, mode="fast")
 HOSTS = {"gbtest-head": "10.77.31.1", "gbtest-one": "10.77.31.2", "gbtest-two": "10.77.31.3"}
 

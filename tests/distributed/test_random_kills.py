@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 import toys
-from test_faults import start
+from runs import start
 
 from galbatch.run import resume, status, verify
 from galbatch.store import RunPaths

@@ -15,7 +15,7 @@ from galbatch import open_run
 from galbatch.run import process, resume, status, verify
 from galbatch.sampler import sample_posterior
 
-HERE = Path(__file__).parent
+HERE = Path(toys.__file__).parent
 OPTIONS = dict(batch=3, draws=3, mode="fast")
 
 

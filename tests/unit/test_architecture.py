@@ -19,13 +19,13 @@ ALLOWED["types"] = {"errors"}
 ALLOWED["errors"] = set()
 ALLOWED["config"] = GROUND | {"catalog", "cutouts", "sampler"}
 ALLOWED["sampler"] = GROUND | {"forward", "prior"}
-ALLOWED["measurement"] = GROUND | {"morphology", "store"}
-ALLOWED["pipeline"] = GROUND | SIBLINGS | {"sampler", "measurement"}
+ALLOWED["training"] = GROUND | {"prior"}
+ALLOWED["pipeline"] = GROUND | SIBLINGS | {"sampler"}
 ALLOWED["run"] = ALLOWED["pipeline"] | {"pipeline", "config"}
-ALLOWED["validate"] = ALLOWED["run"] | {"run"}
+ALLOWED["validate"] = ALLOWED["run"] | {"run", "training"}
 ALLOWED["bench"] = ALLOWED["run"] | {"run"}
 ALLOWED["report"] = ALLOWED["run"] | {"run"}
-ALLOWED["cli"] = ALLOWED["report"] | {"validate", "bench", "report"}
+ALLOWED["cli"] = ALLOWED["report"] | {"validate", "bench", "report", "training"}
 ALLOWED["__main__"] = {"cli"}
 ALLOWED["__init__"] = set(ALLOWED)
 

@@ -21,7 +21,8 @@ from cutouts_field import (
     write_image,
     write_psf,
 )
-from test_cutouts_hostile_run import Prior, same_rows
+from runs import same_rows
+from toys import RedPrior
 
 from galbatch.cli.main import main
 from galbatch.errors import RunError
@@ -95,7 +96,7 @@ BEFORE = {
 @pytest.mark.parametrize("fault", BEFORE)
 def test_a_fault_of_the_inputs_stops_the_run_before_its_first_batch(tmp_path, fault, capsys, monkeypatch):
     """Nothing is written, one message names the file or the rows, and both commands exit with 1."""
-    monkeypatch.setattr("galbatch.run.prepare.load_model", lambda path, device: Prior())
+    monkeypatch.setattr("galbatch.run.prepare.load_model", lambda path, device: RedPrior())
     plant, message = BEFORE[fault]
     survey = field(tmp_path)
     plant(tmp_path)
@@ -110,7 +111,7 @@ def test_a_fault_of_the_inputs_stops_the_run_before_its_first_batch(tmp_path, fa
 
 
 def test_the_sound_survey_is_processed(tmp_path):
-    run = process(field(tmp_path).parent / "c.parquet", tmp_path / "survey.toml", prior=Prior(), **OPTIONS)
+    run = process(field(tmp_path).parent / "c.parquet", tmp_path / "survey.toml", prior=RedPrior(), **OPTIONS)
     assert run.summary["failed"] == 0 and run.summary["planned"] == 6
 
 
@@ -167,7 +168,7 @@ def test_a_file_that_changes_during_the_run_never_mixes_with_what_it_was(tmp_pat
         if progress.done == 3 and not touched:
             touched.append(harm(tmp_path / "sci.fits"))
 
-    run = process(tmp_path / "c.parquet", survey, prior=Prior(), batch=3, on_progress=look, **OPTIONS)
+    run = process(tmp_path / "c.parquet", survey, prior=RedPrior(), batch=3, on_progress=look, **OPTIONS)
     rows = ledger(run)
     assert touched and [s for s, r in rows.items() if r[0] == "failed"] == lost
     assert run.summary["failed"] == len(lost) and len(rows) == 6
@@ -177,7 +178,7 @@ def test_a_file_that_changes_during_the_run_never_mixes_with_what_it_was(tmp_pat
         assert "sci.fits changed during the run" in message
     if not lost:
         whole = process(
-            field(tmp_path).parent / "c.parquet", survey, tmp_path / "w.run", prior=Prior(), **OPTIONS
+            field(tmp_path).parent / "c.parquet", survey, tmp_path / "w.run", prior=RedPrior(), **OPTIONS
         )
         same_rows(whole, run)
 
@@ -195,12 +196,14 @@ def test_bands_on_other_grids_are_flagged(tmp_path):
         extra = f'[bands.{name}]\nsci = "{name}.fits"\nerr = "{name}_err.fits"\npsf = "{name}_psf.fits"\n'
         survey.write_text(text + extra)
         said, out = [], tmp_path / f"{name}.run"
-        run = process(tmp_path / "c.parquet", survey, out, prior=Prior(), on_message=said.append, **OPTIONS)
+        run = process(
+            tmp_path / "c.parquet", survey, out, prior=RedPrior(), on_message=said.append, **OPTIONS
+        )
         assert all(flag in r[1] and r[0] != "failed" for r in ledger(run).values())
         assert any(m.startswith(name) and flag.name in m for m in said)
 
 
-class Unsteady(Prior):
+class Unsteady(RedPrior):
     """Not a number for the source whose stamp has the brightest pixel."""
 
     def denoise(self, x, sigma):
@@ -224,25 +227,25 @@ def test_draws_that_are_not_finite_are_redrawn_and_then_in_the_ledger(tmp_path):
 def test_a_worker_that_lacks_what_the_run_needs_says_which_and_where(tmp_path, monkeypatch):
     """Files, model and version are looked at in the process that is to do the work."""
     survey = field(tmp_path)
-    process(tmp_path / "c.parquet", survey, prior=Prior(), **OPTIONS)
+    process(tmp_path / "c.parquet", survey, prior=RedPrior(), **OPTIONS)
     seen = []
     monkeypatch.setattr(sys.modules["galbatch.run.execute"], "run_serial", lambda spec, *a: seen.append(spec))
     (tmp_path / "c.run" / "parts" / "batch-000000.parquet").unlink()
     with pytest.raises(RunError, match="missing"):
-        resume(tmp_path / "c.run", prior=Prior(), cluster="none")
+        resume(tmp_path / "c.run", prior=RedPrior(), cluster="none")
     (spec,) = seen
-    context.refuse_this_machine(spec, Prior())
-    other = Prior()
+    context.refuse_this_machine(spec, RedPrior())
+    other = RedPrior()
     other.sha256 = "another"
     with pytest.raises(RunError, match=r"has sha256 another, that of the run is toy\. Put"):
         context.refuse_this_machine(spec, other)
     monkeypatch.setattr(context, "__version__", "0.0.9")
     with pytest.raises(RunError, match=r"has galbatch 0\.0\.9, the run 0\.1\.0"):
-        context.refuse_this_machine(spec, Prior())
+        context.refuse_this_machine(spec, RedPrior())
     monkeypatch.undo()
     for name in ("err.fits", "psf.fits"):
         (tmp_path / name).unlink()
     with pytest.raises(
         RunError, match=r"Worker .* cannot read 2 files.*err\.fits: No such file.*psf\.fits: No such"
     ):
-        context.refuse_this_machine(spec, Prior())
+        context.refuse_this_machine(spec, RedPrior())

@@ -62,9 +62,16 @@ def _add_piece(pair, y, first, last, rows, columns):
     image, good, turned, good_turned, weight, total = pair
     (j, wy, near), (shift, wx, near_shift) = rows, columns
     i = first + shift
-    sums = _row_sums(weight[first:last], image[y, first:last], good[y, first:last],
-                     turned[j, i:i + last - first + 1], turned[j + 1, i:i + last - first + 1],
-                     good_turned[near, first + near_shift:last + near_shift], wy, wx)
+    sums = _row_sums(
+        weight[first:last],
+        image[y, first:last],
+        good[y, first:last],
+        turned[j, i : i + last - first + 1],
+        turned[j + 1, i : i + last - first + 1],
+        good_turned[near, first + near_shift : last + near_shift],
+        wy,
+        wx,
+    )
     for k in range(5):
         total[k] += sums[k]
 

@@ -86,18 +86,53 @@ def measure_image(raw, seg, bad, sigma, fixed, centre, n_outlier, psf_sigma, gro
             flags |= mid_group(image, source, gini_region, out)
     if groups & CAS:
         flags |= clumpiness(circle, r, box, sky_sigma, out)
-    flags |= asymmetries(pair, circle, ellipse, (sky_asymmetry, sky_sigma), groups,
-                         (1.5 * r_first, a_half, a_max, r_max), region, out)
+    flags |= asymmetries(
+        pair,
+        circle,
+        ellipse,
+        (sky_asymmetry, sky_sigma),
+        groups,
+        (1.5 * r_first, a_half, a_max, r_max),
+        region,
+        out,
+    )
     if groups & SERSIC:
-        flags |= sersic.fit(image, good, sigma, psf_sigma, x, y, a_half, out[I_XA + 2], theta, out[I_C],
-                            out[I_SERSIC:I_SERSIC + sersic.N_RESULTS])
+        flags |= sersic.fit(
+            image,
+            good,
+            sigma,
+            psf_sigma,
+            x,
+            y,
+            a_half,
+            out[I_XA + 2],
+            theta,
+            out[I_C],
+            out[I_SERSIC : I_SERSIC + sersic.N_RESULTS],
+        )
     return flags
 
 
 @entry
-def measure_range(images, seg, seg_of, bad, bad_of, sigma, sigma_of, fixed, centre, n_outlier, psf_sigma,
-                  groups,
-                  find, first, last, out, flags):
+def measure_range(
+    images,
+    seg,
+    seg_of,
+    bad,
+    bad_of,
+    sigma,
+    sigma_of,
+    fixed,
+    centre,
+    n_outlier,
+    psf_sigma,
+    groups,
+    find,
+    first,
+    last,
+    out,
+    flags,
+):
     """Measure images ``first`` to ``last - 1``; ``*_of`` (n,) give the row of the maps that belongs to an
     image.
 
@@ -109,6 +144,15 @@ def measure_range(images, seg, seg_of, bad, bad_of, sigma, sigma_of, fixed, cent
         if find > 0:
             detect(raw, bad[bad_of[i]], seg[seg_of[i]])
         if find < 2:
-            flags[i] = measure_image(raw, seg[seg_of[i]], bad[bad_of[i]], sigma[sigma_of[i]], fixed[i],
-                                     centre[i],
-                                     n_outlier, psf_sigma, groups, out[i])
+            flags[i] = measure_image(
+                raw,
+                seg[seg_of[i]],
+                bad[bad_of[i]],
+                sigma[sigma_of[i]],
+                fixed[i],
+                centre[i],
+                n_outlier,
+                psf_sigma,
+                groups,
+                out[i],
+            )

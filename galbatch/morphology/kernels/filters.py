@@ -94,7 +94,7 @@ def blur_rows(image, weight, reflect, padded, out):
                 padded[r - k] = image[y, _reflect(-k, nx)]
                 padded[r + nx - 1 + k] = image[y, _reflect(nx - 1 + k, nx)]
         for k in range(1, r + 1 if reflect else min(r + 1, nx)):
-            _add_pair(row, padded[r - k:r - k + nx], padded[r + k:r + k + nx], weight[k])
+            _add_pair(row, padded[r - k : r - k + nx], padded[r + k : r + k + nx], weight[k])
 
 
 @kernel

@@ -69,8 +69,11 @@ def edge_share(dx, dy, a, dxx, dxy, dyy):
     low, high = max(min(p, q), min(u, v)), min(max(p, q), max(u, v))  # the chord, along (-ny, nx)
     mx, my = dxx * nx + dxy * ny, dxy * nx + dyy * ny
     nn, nt, tt = nx * mx + ny * my, nx * my - ny * mx, dxx * ny * ny - 2.0 * dxy * nx * ny + dyy * nx * nx
-    bend = (s * s * (nn - g * g) * (high - low) + s * nt * (high * high - low * low)
-            + tt * (high * high * high - low * low * low) / 3.0)
+    bend = (
+        s * s * (nn - g * g) * (high - low)
+        + s * nt * (high * high - low * low)
+        + tt * (high * high * high - low * low * low) / 3.0
+    )
     area -= 0.5 * bend * by_rho * by_g if high > low else 0.0
     return min(max(area, 0.0), 1.0)
 

@@ -89,32 +89,40 @@ def _cached(function):
 @intrinsic
 def bits_of(typingctx, x):
     """The 64 bits of a float as an integer."""
+
     def code(context, builder, signature, args):
         return builder.bitcast(args[0], ir.IntType(64))
+
     return types.int64(types.float64), code
 
 
 @intrinsic
 def float_of(typingctx, x):
     """The float whose 64 bits are those of an integer."""
+
     def code(context, builder, signature, args):
         return builder.bitcast(args[0], ir.DoubleType())
+
     return types.float64(types.int64), code
 
 
 @intrinsic
 def bits_of_single(typingctx, x):
     """The 32 bits of a float, rounded to single precision, as a signed integer."""
+
     def code(context, builder, signature, args):
         bits = builder.bitcast(builder.fptrunc(args[0], ir.FloatType()), ir.IntType(32))
         return builder.sext(bits, ir.IntType(64))
+
     return types.int64(types.float64), code
 
 
 @intrinsic
 def single_of(typingctx, x):
     """The float whose single precision has the bits of an integer."""
+
     def code(context, builder, signature, args):
         bits = builder.trunc(args[0], ir.IntType(32))
         return builder.fpext(builder.bitcast(bits, ir.FloatType()), ir.DoubleType())
+
     return types.float64(types.int64), code

@@ -145,8 +145,9 @@ def _normal_equations(problem, normal, gradient):
     _place, data, root, chi2 = blocks
     y0, y1, x0, x1 = window
     for y in range(y0, y1):
-        chi2 += add_row(images[y - origin[0]], x0 - origin[1], image[y, x0:x1], weight[y, x0:x1], normal,
-                        gradient)
+        chi2 += add_row(
+            images[y - origin[0]], x0 - origin[1], image[y, x0:x1], weight[y, x0:x1], normal, gradient
+        )
     for kind in range(3):
         chi2 += add_row(block_images[kind], 0, data[kind], root[kind], normal, gradient)
     return chi2

@@ -1,0 +1,186 @@
+"""``galbatch train``: from a configuration file to a trained network, resumable.
+
+The output folder holds ``library-train.npz`` and ``library-held-out.npz`` (prepared images),
+``checkpoint.safetensors``, ``log.jsonl`` (the learning curve) and, in the end, ``model/``: the model
+folder.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from galbatch.errors import ConfigError, ModelError
+from galbatch.prior.card import Card
+from galbatch.prior.checkpoint import writing
+from galbatch.prior.model import CARD, SHIPPED, load_weights
+from galbatch.prior.network import NetworkConfig
+from galbatch.training.held_out import HeldOutLoss
+from galbatch.training.library import Library
+from galbatch.training.sources import DataConfig, build_libraries
+from galbatch.training.stamps import StampConfig, StampSource
+from galbatch.training.trainer import TrainConfig, Trainer, process_group
+
+LIBRARIES = ("library-train.npz", "library-held-out.npz")
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """The tables of a training configuration; ``data`` has one entry per ``[[data]]`` table."""
+
+    network: NetworkConfig
+    stamps: StampConfig
+    training: TrainConfig
+    data: tuple[DataConfig, ...]
+    base: Path
+    name: str
+    card: dict = field(default_factory=dict)
+
+
+def load_config(path, base=None) -> FitConfig:
+    """Read and check a TOML file. File patterns in it are relative to ``base``, its own folder when None.
+
+    Raises ``ConfigError`` naming the file, the table and the key.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file: give the path of a training configuration (TOML).")
+    try:
+        table = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+        raise ConfigError(f"{path}: not valid TOML: {err}.") from err
+    unknown = set(table) - {"network", "stamps", "training", "data", "name", "card"}
+    unknown |= {f"card.{key}" for key in set(table.get("card", {})) - {"limits"}}
+    if unknown:
+        raise ConfigError(
+            f"{path}: unknown tables {sorted(unknown)}: known are network, stamps, training, data, name, "
+            "card.limits."
+        )
+    if not table.get("data"):
+        raise ConfigError(f"{path}: no [[data]] table: say at least one origin and its files.")
+    made = {
+        name: _make(kind, table.get(name, {}), f"{path} [{name}]")
+        for name, kind in (("network", NetworkConfig), ("stamps", StampConfig), ("training", TrainConfig))
+    }
+    data = tuple(_make(DataConfig, entry, f"{path} [[data]]") for entry in table["data"])
+    return FitConfig(
+        **made,
+        data=data,
+        base=Path(base) if base is not None else path.parent,
+        name=str(table.get("name", path.stem)),
+        card=table.get("card", {}),
+    )
+
+
+def _make(kind, values, where):
+    known = {f.name for f in fields(kind)}
+    unknown = set(values) - known
+    if unknown:
+        raise ConfigError(f"{where}: unknown keys {sorted(unknown)}: known are {sorted(known)}.")
+    try:
+        return kind(**values)
+    except TypeError as err:
+        raise ConfigError(f"{where}: {err}.") from err
+
+
+def prepare_libraries(
+    config: FitConfig, folder: Path, rank: int = 0, world: int = 1
+) -> tuple[Library, Library]:
+    """(training, held-out) libraries, made once by the first process and read by all."""
+    paths = [folder / name for name in LIBRARIES]
+    if rank == 0 and not all(p.is_file() for p in paths):
+        for library, path in zip(build_libraries(list(config.data), config.base), paths, strict=True):
+            with writing(path) as partial:
+                library.save(partial)
+    if world > 1:
+        dist.barrier()
+    return Library.load(paths[0]), Library.load(paths[1])
+
+
+def fit(
+    config: FitConfig, folder, report: Callable[[dict], None] | None = None, stop_after: int | None = None
+) -> Trainer:
+    """Train, or go on training, in ``folder``; returns the trainer at its end (or after ``stop_after`` more
+    steps).
+
+    ``report`` is called after every step with what is logged. Raises ``ConfigError`` or ``ModelError``.
+    """
+    rank, world, device = process_group()
+    folder = Path(folder)
+    train, held = prepare_libraries(config, folder, rank, world)
+    trainer = Trainer(
+        config.network, config.training, StampSource(train, config.stamps), folder, device, rank, world
+    )
+    if (folder / "checkpoint.safetensors").is_file():
+        trainer.load()
+    elif config.training.start:
+        trainer.start_from(load_weights(*starting_model(config)))
+    validation = HeldOutLoss(StampSource(held, config.stamps).draw(96, 72, (99,)))
+    saved, begun = time.monotonic(), trainer.step
+    while trainer.progress() < 1 and (stop_after is None or trainer.step - begun < stop_after):
+        entry = trainer.train_step()
+        if rank == 0:
+            if trainer.step % config.training.validate_every == 0:
+                entry["held_out"] = validate(trainer, validation)
+            _log(folder, trainer, entry)
+            if report:
+                report(entry)
+            if time.monotonic() - saved > config.training.checkpoint_every_s:
+                trainer.save()
+                saved = time.monotonic()
+    trainer.next_batch.close()
+    if rank == 0:
+        trainer.save()
+    return trainer
+
+
+def starting_model(config: FitConfig) -> tuple[Path, Card]:
+    """Folder and card of the model that training starts from. Raises ``ModelError`` when its network is
+    another."""
+    start = config.training.start
+    folder = SHIPPED if start == "shipped" else config.base / Path(str(start)).expanduser()
+    card = Card.load(folder / CARD)
+    wanted = json.loads(json.dumps(config.network.to_dict()))
+    if card.network != wanted:
+        raise ModelError(
+            f"{folder}: network {card.network}, the configuration asks for {wanted}: training can only start "
+            "from weights of the same network; change [network] or remove training.start."
+        )
+    return folder, card
+
+
+def validate(trainer: Trainer, validation: HeldOutLoss) -> dict[str, float]:
+    """Held-out loss by noise level of the shorter average."""
+    width = str(trainer.config.ema[0])
+    own = [p.detach().clone() for p in trainer.params]
+    with torch.no_grad():
+        for p, average in zip(trainer.params, trainer.ema[width], strict=True):
+            p.copy_(average)
+        try:
+            return validation(lambda x, s: trainer.model(x.to(trainer.device), s.to(trainer.device)).cpu())
+        finally:
+            for p, value in zip(trainer.params, own, strict=True):
+                p.copy_(value)
+
+
+def _log(folder, trainer, entry):
+    """Append to the learning curve every 20 steps and at every validation; lines after the step resumed
+    from go."""
+    path = folder / "log.jsonl"
+    if not hasattr(trainer, "_log_ready"):
+        trainer._log_ready = True
+        if path.is_file():
+            kept = [
+                line for line in path.read_text().splitlines() if json.loads(line)["step"] < entry["step"]
+            ]
+            path.write_text("".join(line + "\n" for line in kept))
+    if entry["step"] % 20 == 0 or "held_out" in entry:
+        with path.open("a") as f:
+            f.write(json.dumps(entry) + "\n")

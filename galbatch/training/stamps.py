@@ -1,0 +1,195 @@
+"""Training stamps: library galaxies as a noise-free telescope with the target PSF would see them, in random
+views.
+
+One stamp is a library image at a random rotation, reflection, size, sub-pixel position and offset,
+convolved with the Gaussian target PSF and sampled, sometimes with companions or a point source, divided by
+its flux scale.
+
+The flux scale is ``smoothed_peak``: on real data the peak of the image smoothed until a point source has a
+given FWHM, whatever the PSF, so here the stamp is smoothed to a total FWHM within
+``StampConfig.scale_fwhm_pix`` (the upper end for PSFs that are themselves broader) and the maximum over the
+central half taken. It is multiplied by exp(scatter), scatter ~ N(0, s^2) and s ~ |N(0, scatter^2)|: the
+scale of noisy data scatters, and the prior must not know it better than the sampler does.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from galbatch.training.library import N_LEVELS, Library
+
+FWHM_TO_SD = 1 / 2.3548200450309493
+
+
+@dataclass(frozen=True)
+class StampConfig:
+    """Laws that the views are drawn from; lengths in stamp pixels.
+
+    ``radius_pix``: half-light radius, log-uniform (scaled with the stamp above 72 px), ``large_fraction``
+    of them up to 1.6 times the upper end. ``offset_pix``: rms of the centre along each axis, with
+    ``far_fraction`` uniform within ``far_offset_pix``.
+    """
+
+    target_fwhm_pix: float = 2.0
+    margin_pix: int = 4
+    radius_pix: tuple[float, float] = (1.0, 14.0)
+    large_fraction: float = 0.05
+    offset_pix: float = 1.5
+    far_fraction: float = 0.05
+    far_offset_pix: float = 6.0
+    companion_fraction: float = 0.25
+    point_fraction: float = 0.02
+    nucleus_fraction: float = 0.04
+    scale_fwhm_pix: tuple[float, float] = (6.0, 6.5)
+    scatter: float = 0.25
+
+    def __post_init__(self):
+        object.__setattr__(self, "radius_pix", tuple(self.radius_pix))
+        object.__setattr__(self, "scale_fwhm_pix", tuple(self.scale_fwhm_pix))
+
+
+class StampSource:
+    """Draws stamps from a library: ``draw(n, size, seed)`` is a function of its arguments alone."""
+
+    def __init__(self, library: Library, config: StampConfig = StampConfig()):
+        self.library, self.config = library, config
+        self.levels = [torch.from_numpy(level) for level in library.levels]
+
+    def draw(self, n: int, size: int, seed: tuple[int, ...], scaled: bool = True) -> Tensor:
+        """(n, 1, size, size) float32 stamps in units of their flux scale (of unit total flux if not
+        ``scaled``)."""
+        rng = np.random.default_rng(seed)
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        c = self.config
+        point = torch.from_numpy(rng.random(n) < c.point_fraction)
+        offset = torch.randn(n, 2, generator=generator) * c.offset_pix
+        far = torch.from_numpy(rng.random(n) < c.far_fraction)[:, None]
+        offset = torch.where(far, (torch.rand(n, 2, generator=generator) * 2 - 1) * c.far_offset_pix, offset)
+        image = self._galaxies(n, size, offset, rng, generator)
+        image[point] = 0
+        nucleus = torch.from_numpy(rng.random(n) < c.nucleus_fraction) | point
+        k = int(nucleus.sum())
+        ratio = torch.exp(torch.empty(k).uniform_(math.log(0.05), math.log(2.0), generator=generator))
+        image[nucleus] += ratio[:, None, None] * self._points(size, offset[nucleus])
+        image = self._add_companions(image, size, rng, generator)[:, None]
+        return image / self._scale(image, generator) if scaled else image
+
+    def _add_companions(self, image, size, rng, generator):
+        n, c = len(image), self.config
+        has = torch.from_numpy(rng.random(n) < c.companion_fraction)
+        k = int(has.sum())
+        if k:
+            half = size / 2
+            distance = torch.empty(k).uniform_(0.12, 1.2, generator=generator) * half
+            angle = torch.rand(k, generator=generator) * 2 * math.pi
+            offset = torch.stack([distance * angle.cos(), distance * angle.sin()], dim=1)
+            ratio = torch.exp(torch.empty(k).uniform_(math.log(0.03), math.log(1.5), generator=generator))
+            image[has] += ratio[:, None, None] * self._galaxies(k, size, offset, rng, generator, small=True)
+        return image
+
+    def _points(self, size, offset):
+        """(k, size, size) point sources of unit flux at the target PSF."""
+        sd = self.config.target_fwhm_pix * FWHM_TO_SD
+        grid = torch.arange(size) - (size - 1) / 2
+        profile = torch.exp(-0.5 * ((grid[None, None] - offset[:, :, None]) / sd) ** 2) / (
+            sd * math.sqrt(2 * math.pi)
+        )
+        return profile[:, 0, :, None] * profile[:, 1, None, :]
+
+    def _galaxies(self, n, size, offset, rng, generator, small=False):
+        """(n, size, size) random library galaxies of unit flux at ``offset`` (n, 2) = (y, x) from the
+        centre."""
+        lib, c = self.library, self.config
+        index = rng.choice(len(lib), size=n, p=lib.probability)
+        low, high = c.radius_pix
+        high *= max(1.0, size / 72)
+        large = np.where(rng.random(n) < c.large_fraction, 1.6, 1.0)
+        top = np.minimum(high * large * (0.5 if small else 1.0), lib.radius[index] / lib.min_zoom[index])
+        low = np.minimum(low, 0.7 * top)
+        radius = low * (top / low) ** rng.random(n)
+        return self._render(index, lib.radius[index] / radius, offset, size, generator)
+
+    def _render(self, index, zoom, offset, size, generator):
+        """Rotate, zoom, convolve, sample: ``zoom`` (n,) library pixels per stamp pixel."""
+        n, npix = len(index), self.library.npix
+        level = np.clip(np.floor(np.log2(zoom)), 0, N_LEVELS - 1).astype(int)
+        canvas = torch.zeros(n, npix, npix)
+        for l in np.unique(level):
+            mine = torch.from_numpy(level == l)
+            side = npix >> l
+            pad = (npix - side) // 2
+            canvas[mine, pad : pad + side, pad : pad + side] = self.levels[l][index[level == l]].float()
+        scale = torch.from_numpy((zoom / 2.0**level).astype(np.float32))
+        level = torch.from_numpy(level)
+        flux = canvas.sum(dim=(1, 2)) / scale**2
+        blurred = torch.fft.irfft2(torch.fft.rfft2(canvas) * self._transfer(scale, level), s=(npix, npix))
+        centre = (npix / 2 + 0.5 - npix / 2) / 2.0**level + npix / 2 - 0.5
+        grid = self._grid(scale, centre, offset, size, generator)
+        out = F.grid_sample(
+            blurred[:, None], grid, mode="bicubic", padding_mode="zeros", align_corners=False
+        )[:, 0]
+        return out / flux[:, None, None]
+
+    def _transfer(self, scale, level):
+        """Target PSF over the box of the averaged pixels, on the canvas' frequencies."""
+        npix = self.library.npix
+        ky, kx = torch.fft.fftfreq(npix), torch.fft.rfftfreq(npix)
+        sd = (self.config.target_fwhm_pix * FWHM_TO_SD) * scale
+        box_y = torch.where(level[:, None] > 0, torch.sinc(ky)[None], 1.0)
+        box_x = torch.where(level[:, None] > 0, torch.sinc(kx)[None], 1.0)
+        gauss_y = torch.exp(-2 * (math.pi * sd[:, None] * ky) ** 2) / box_y
+        gauss_x = torch.exp(-2 * (math.pi * sd[:, None] * kx) ** 2) / box_x
+        return gauss_y[:, :, None] * gauss_x[:, None, :]
+
+    def _grid(self, scale, centre, offset, size, generator):
+        n, npix = len(scale), self.library.npix
+        angle = torch.rand(n, generator=generator) * 2 * math.pi
+        flip = torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0)
+        pixel = torch.arange(size) - (size - 1) / 2
+        dy = (pixel[None] - offset[:, 0:1])[:, :, None]
+        dx = (pixel[None] - offset[:, 1:2])[:, None, :] * flip[:, None, None]
+        cos, sin = (angle.cos() * scale)[:, None, None], (angle.sin() * scale)[:, None, None]
+        y = centre[:, None, None] + cos * dy + sin * dx
+        x = centre[:, None, None] - sin * dy + cos * dx
+        return torch.stack([(2 * x + 1) / npix - 1, (2 * y + 1) / npix - 1], dim=-1)
+
+    def _scale(self, image, generator):
+        n = len(image)
+        c = self.config
+        low, high = c.scale_fwhm_pix
+        fwhm = low * (high / low) ** torch.rand(n, generator=generator)
+        peak = smoothed_peak(image, fwhm, c)
+        s = torch.randn(n, generator=generator).abs() * c.scatter
+        return peak * torch.exp(s * torch.randn(n, generator=generator))[:, None, None, None]
+
+
+def smoothed_peak(image: Tensor, fwhm_pix: Tensor, config: StampConfig) -> Tensor:
+    """(n, 1, 1, 1) noise-free peak of stamps (n, 1, H, W) at the target PSF, smoothed to a total FWHM of
+    ``fwhm_pix`` (n,).
+
+    The maximum is over the central half of the stamp proper, without its margin.
+    """
+    size = image.shape[-1]
+    sd = torch.sqrt(fwhm_pix**2 - config.target_fwhm_pix**2) * FWHM_TO_SD
+    pad = size + 24
+    ky, kx = torch.fft.fftfreq(pad), torch.fft.rfftfreq(pad)
+    gauss = (
+        torch.exp(-2 * (math.pi * sd[:, None] * ky) ** 2)[:, :, None]
+        * torch.exp(-2 * (math.pi * sd[:, None] * kx) ** 2)[:, None, :]
+    )
+    blurred = torch.fft.irfft2(torch.fft.rfft2(image, s=(pad, pad)) * gauss[:, None], s=(pad, pad))[
+        ..., :size, :size
+    ]
+    stamp = size - 2 * config.margin_pix
+    low = config.margin_pix + stamp // 4
+    return (
+        blurred[..., low : low + stamp // 2, low : low + stamp // 2]
+        .amax(dim=(2, 3), keepdim=True)
+        .clamp_min(1e-8)
+    )

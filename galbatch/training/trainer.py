@@ -1,0 +1,282 @@
+"""Training of the denoiser: EDM loss weighted by its own running mean per noise level, power-function EMA.
+
+Every random number is a function of (seed, step, rank), and a checkpoint is one file, renamed into place: a
+run killed at any moment and resumed follows the curve of an uninterrupted one. Several processes
+(``torchrun``) draw different stamps and average their gradients. Where the device multiplies in bfloat16
+the network does, under float32 weights.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from galbatch.errors import ModelError
+from galbatch.prior.checkpoint import load_state, save_state
+from galbatch.prior.compile import has_bfloat16
+from galbatch.prior.network import Denoiser, NetworkConfig
+from galbatch.training.optimiser import MuonAdam
+from galbatch.training.prefetch import Prefetch
+
+N_SIGMA_BINS = 24
+SIGMA_RANGE = (0.002, 80.0)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """``batch`` stamps of 72 px a step over all processes (fewer when larger); ``sizes`` and their shares.
+
+    The learning rate warms up over ``warmup`` steps, stays, and falls to zero over the last ``decay`` of
+    the training, which ends after ``steps`` or, if given, ``hours`` of work, whichever is first. Noise
+    levels are log-uniform within ``sigma_core`` with share ``core_fraction`` and within ``sigma_wide``
+    else. ``start``: a model folder of the same network whose weights training begins with ("shipped": the
+    package's own). ``workers``: threads that draw stamps ahead of time, for GPUs.
+    """
+
+    steps: int = 12000
+    hours: float | None = None
+    batch: int = 64
+    sizes: tuple[int, ...] = (72, 64, 80, 96)
+    size_shares: tuple[float, ...] = (0.55, 0.25, 0.1, 0.1)
+    learning_rate: float = 2e-3
+    warmup: int = 200
+    decay: float = 0.6
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip: float = 1.0
+    muon: bool = True
+    sigma_core: tuple[float, float] = (0.004, 6.0)
+    sigma_wide: tuple[float, float] = (0.002, 60.0)
+    core_fraction: float = 0.8
+    ema: tuple[float, ...] = (0.05, 0.10)
+    seed: int = 1
+    checkpoint_every_s: float = 120.0
+    validate_every: int = 500
+    start: str | None = None
+    workers: int = 0
+
+    def __post_init__(self):
+        for name in ("sizes", "size_shares", "betas", "sigma_core", "sigma_wide", "ema"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+
+def draw_sigma(n: int, config: TrainConfig, seed: tuple[int, ...]) -> Tensor:
+    """(n,) noise levels, stratified so that every batch covers the range evenly."""
+    rng = np.random.default_rng(seed)
+    u = (rng.permutation(n) + rng.random(n)) / n
+    (a, b), (c, d) = config.sigma_core, config.sigma_wide
+    core, f = u < config.core_fraction, config.core_fraction
+    sigma = np.where(core, a * (b / a) ** (u / f), c * (d / c) ** ((u - f) / max(1 - f, 1e-9)))
+    return torch.from_numpy(sigma.astype(np.float32))
+
+
+def sigma_bin(sigma: Tensor) -> Tensor:
+    """(n,) index of the noise level among ``N_SIGMA_BINS`` logarithmic bins."""
+    low, high = (math.log(s) for s in SIGMA_RANGE)
+    return ((sigma.log() - low) / (high - low) * N_SIGMA_BINS).long().clamp(0, N_SIGMA_BINS - 1)
+
+
+def ema_exponent(relative_width: float) -> float:
+    """Exponent gamma of the power-function EMA of a relative width (Karras et al. 2024, arXiv:2312.02696,
+    eq. 126)."""
+    t = relative_width**-2
+    roots = np.roots([1, 7, 16 - t, 12 - t])
+    return float(roots.real[np.abs(roots.imag) < 1e-9].max())
+
+
+class Trainer:
+    """State of one training: network, optimiser, averages, running losses, step and time worked."""
+
+    def __init__(
+        self, network: NetworkConfig, config: TrainConfig, source, folder, device="cpu", rank=0, world=1
+    ):
+        self.config, self.network_config, self.source = config, network, source
+        self.folder, self.device, self.rank, self.world = Path(folder), torch.device(device), rank, world
+        torch.manual_seed(config.seed)
+        self.model = Denoiser(network).to(self.device, memory_format=torch.channels_last)
+        self.names = [name for name, _ in self.model.named_parameters()]
+        self.params = [p for _, p in self.model.named_parameters()]
+        matrices = (
+            {
+                i
+                for i, (n, p) in enumerate(zip(self.names, self.params, strict=True))
+                if p.ndim == 4 and "last" not in n and "first" not in n
+            }
+            if config.muon
+            else set()
+        )
+        self.optimiser = MuonAdam(self.params, matrices, config.betas)
+        self.ema = {str(w): [p.detach().clone() for p in self.params] for w in config.ema}
+        self.bin_loss = torch.ones(N_SIGMA_BINS)
+        self.step, self.elapsed_s, self._last_s = 0, 0.0, 0.0
+        self.mixed = has_bfloat16(self.device)
+        self.next_batch = Prefetch(self.batch, config.workers)
+
+    # ---- one step ----
+
+    def progress(self) -> float:
+        """Share of the training done, by steps or by time, whichever is further."""
+        c = self.config
+        by_time = self.elapsed_s / (c.hours * 3600) if c.hours else 0.0
+        return min(1.0, max(self.step / c.steps, by_time))
+
+    def learning_rate(self) -> float:
+        c = self.config
+        fall = min(1.0, (1 - self.progress()) / max(c.decay, 1e-9))
+        return c.learning_rate * min(1.0, (self.step + 1) / c.warmup) * fall
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Clean stamps, noise levels and unit noise of a step and this process."""
+        c, seed = self.config, (self.config.seed, step, self.rank)
+        rng = np.random.default_rng((c.seed, step, 7))
+        size = int(rng.choice(c.sizes, p=np.array(c.size_shares) / sum(c.size_shares)))
+        n = max(1, round(c.batch / self.world * (72 / size) ** 2))
+        clean = self.source.draw(n, size, (*seed, 1))
+        noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(hash_seed(*seed, 3)))
+        return clean, draw_sigma(n, c, (*seed, 2)), noise
+
+    def loss(self, clean, sigma, noise) -> tuple[Tensor, Tensor]:
+        """Weighted loss and, for the log, the EDM loss (n,): mean square error over c_out^2."""
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.mixed):
+            noisy = clean + sigma.reshape(-1, 1, 1, 1) * noise
+            f, c_skip, c_out = self.model.raw(noisy, sigma)
+        error = (f - (clean - c_skip * noisy) / c_out).square().mean(dim=(1, 2, 3))
+        weight = 1 / self.bin_loss.to(sigma.device)[sigma_bin(sigma)]
+        return (error * weight).mean(), error.detach()
+
+    def train_step(self) -> dict:
+        """Draw, differentiate, average over processes, update. Returns what is logged."""
+        start = time.perf_counter()
+        clean, sigma, noise = self.next_batch(self.step)
+        drawn = time.perf_counter()
+        clean, sigma, noise = (t.to(self.device) for t in (clean, sigma, noise))
+        loss, error = self.loss(clean.contiguous(memory_format=torch.channels_last), sigma, noise)
+        for p in self.params:
+            p.grad = None
+        loss.backward()
+        sums = self._bin_sums(sigma, error)
+        self.elapsed_s += self._reduce(sums, self._last_s)
+        norm = torch.nn.utils.clip_grad_norm_(self.params, self.config.clip)
+        if not torch.isfinite(norm):
+            raise ModelError(
+                f"training diverged at step {self.step}: the gradient is not finite; lower learning_rate "
+                f"({self.config.learning_rate}) and resume from the last checkpoint."
+            )
+        rate = self.learning_rate()
+        self.optimiser.step(rate)
+        self.step += 1
+        self._update_averages(sums)
+        self._last_s = time.perf_counter() - start
+        return {
+            "step": self.step,
+            "loss": float(loss.detach()),
+            "edm": float(error.mean()),
+            "norm": float(norm.detach()),
+            "lr": rate,
+            "elapsed_s": round(self.elapsed_s, 2),
+            "n": len(clean),
+            "draw_share": round((drawn - start) / self._last_s, 4),
+        }
+
+    def _bin_sums(self, sigma, error):
+        index = sigma_bin(sigma)
+        sums = torch.zeros(2, N_SIGMA_BINS, device=sigma.device)
+        sums[0].index_add_(0, index, error)
+        sums[1].index_add_(0, index, torch.ones_like(error))
+        return sums
+
+    def _reduce(self, sums, spent):
+        """Average gradients, sum the bins, average the time: one message."""
+        if self.world == 1:
+            return spent
+        flat = torch.cat(
+            [
+                *(p.grad.reshape(-1) for p in self.params),
+                sums.reshape(-1) * self.world,
+                torch.tensor([spent], device=self.device),
+            ]
+        )
+        dist.all_reduce(flat)
+        flat /= self.world
+        at = 0
+        for p in self.params:
+            p.grad.copy_(flat[at : at + p.numel()].view_as(p))
+            at += p.numel()
+        sums.copy_(flat[at:-1].view_as(sums))
+        return float(flat[-1])
+
+    def _update_averages(self, sums):
+        sums = sums.cpu()
+        seen = sums[1] > 0
+        mean = sums[0][seen] / sums[1][seen]
+        keep = 0.98 ** sums[1][seen].clamp_max(8)
+        self.bin_loss[seen] = (keep * self.bin_loss[seen] + (1 - keep) * mean).clamp_min(1e-4)
+        for width, average in self.ema.items():
+            beta = (1 - 1 / self.step) ** (ema_exponent(float(width)) + 1)
+            torch._foreach_lerp_(average, [p.detach() for p in self.params], 1 - beta)
+
+    # ---- state on disk ----
+
+    def save(self, path=None):
+        """One safetensors file with everything that the next step depends on."""
+        tensors = {f"model.{n}": p.detach() for n, p in zip(self.names, self.params, strict=True)}
+        for width, average in self.ema.items():
+            tensors |= {f"ema{width}.{n}": p for n, p in zip(self.names, average, strict=True)}
+        for name, state in zip(self.names, self.optimiser.state, strict=True):
+            tensors |= {f"optimiser.{key}.{name}": value for key, value in state.items()}
+        tensors["bin_loss"] = self.bin_loss
+        save_state(
+            path or self.folder / "checkpoint.safetensors",
+            tensors,
+            {"step": self.step, "elapsed_s": self.elapsed_s, "network": self.network_config.to_dict()},
+        )
+
+    @torch.no_grad()
+    def start_from(self, model: Denoiser):
+        """Begin with the weights of ``model``, a network of the same configuration."""
+        for i, (p, value) in enumerate(zip(self.params, model.parameters(), strict=True)):
+            for target in (p, *(average[i] for average in self.ema.values())):
+                target.copy_(value)
+
+    def load(self, path=None):
+        """Continue from a checkpoint. Raises ``ModelError`` when it belongs to another network."""
+        path = path or self.folder / "checkpoint.safetensors"
+        tensors, meta = load_state(path)
+        if meta["network"] != json.loads(json.dumps(self.network_config.to_dict())):
+            raise ModelError(
+                f"{path}: made by network {meta['network']}, the configuration asks for "
+                f"{self.network_config.to_dict()}: use another output folder or restore the configuration."
+            )
+        with torch.no_grad():
+            for i, (name, p) in enumerate(zip(self.names, self.params, strict=True)):
+                p.copy_(tensors[f"model.{name}"])
+                for width in self.ema:
+                    self.ema[width][i].copy_(tensors[f"ema{width}.{name}"])
+                for key, value in self.optimiser.state[i].items():
+                    value.copy_(tensors[f"optimiser.{key}.{name}"])
+        self.bin_loss = tensors["bin_loss"].clone()
+        self.optimiser.count = meta["step"]
+        self.step, self.elapsed_s = meta["step"], meta["elapsed_s"]
+
+
+def hash_seed(*parts: int) -> int:
+    """A 62-bit seed for torch from integers."""
+    return int(np.random.default_rng(parts).integers(2**62))
+
+
+def process_group() -> tuple[int, int, str]:
+    """(rank, world size, device) as ``torchrun`` set them; joins the group when there is more than one
+    process."""
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    cuda = torch.cuda.is_available()
+    if world > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if cuda else "gloo")
+    return rank, world, f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if cuda else "cpu"

@@ -1,0 +1,126 @@
+"""What the benchmarks count and compute is right; how fast things are is nobody's test."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from galbatch.bench import cost_table
+from galbatch.bench.cost import Rates, rates_of_run
+from galbatch.bench.machine import Roof, machine_table, roof_of
+from galbatch.bench.network import network_table, work_of
+from galbatch.bench.operators import operator_table
+from galbatch.bench.storage import storage_table
+from galbatch.errors import RunError
+from galbatch.prior.network import Denoiser, NetworkConfig
+
+SCIENCE = Path(__file__).parents[3] / "benchmarks" / "science"
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def prior():
+    """A small network with the fields that the tables read."""
+    torch.manual_seed(0)
+    model = Denoiser(NetworkConfig(widths=(8, 12), blocks=(1, 1), embedding=16)).eval().requires_grad_(False)
+    nn.init.normal_(model.net.last.weight, std=0.1)
+    fields = dict(device=CPU, backend="eager", precision="float32", margin_pix=4, multiple_of=4)
+    return SimpleNamespace(model=model, target_fwhm_pix=2.0, **fields)
+
+
+def test_operations_are_those_of_the_convolutions_and_linear_layers(prior):
+    expected = []
+
+    def convolution(layer, inputs, out):
+        expected.append(
+            2 * layer.in_channels * layer.kernel_size[0] * layer.kernel_size[1] * out.numel() / len(out)
+        )
+
+    def linear(layer, inputs, out):
+        expected.append(2 * layer.in_features * out.numel() / len(out))
+
+    hooks = [m.register_forward_hook(convolution) for m in prior.model.modules() if isinstance(m, nn.Conv2d)]
+    hooks += [m.register_forward_hook(linear) for m in prior.model.modules() if isinstance(m, nn.Linear)]
+    work = work_of(prior, size=32, batch=2)
+    for hook in hooks:
+        hook.remove()
+    smooth = 2 * 32 * 32 * 5 * 2  # the separable high pass
+    assert work.flops == pytest.approx(sum(expected) / 2 + smooth, rel=1e-3)  # counted in both passes
+    pixels = 4 * 32 * 32
+    assert 20 * pixels < work.nbytes < work.nbytes_unfused < 2000 * pixels
+
+
+def test_the_roof_is_the_slower_of_its_lines():
+    roof = Roof(gflops=100.0, gbytes=10.0)
+    assert roof.seconds(2e11, 1e9) == pytest.approx(2.0) and roof.seconds(1e9, 5e10) == pytest.approx(5.0)
+    rows = list(machine_table(CPU, 0.01))
+    assert all(r["correct"] for r in rows) and roof_of(rows, CPU).gflops > 0.1
+
+
+def test_network_rows_compare_with_the_eager_result_and_name_what_is_missing(prior):
+    rows = {r["kernel"]: r for r in network_table(prior, Roof(1e6, 1e6), ("eager", "no-such"), 0.01)}
+    assert rows["network, eager"]["correct"] and rows["network, eager"]["error"] == 0
+    assert not rows["network, no-such"]["correct"] and "no-such" in rows["network, no-such"]["note"]
+    assert rows["network, bfloat16"]["correct"] and rows["network, bfloat16"]["error"] > 0
+    assert 0 < rows["network, batch 8"]["roofline"] < 1
+
+
+def test_operators_and_stores_are_checked_before_they_are_timed(prior, tmp_path):
+    rows = [*operator_table(prior, 0.01), *storage_table(0.01, tmp_path)]
+    assert [r["kernel"] for r in rows if not r["correct"]] == []
+    assert {"A", "A^T", "solve, correlated noise", "Zarr, read", "Parquet, catalogue merged"} <= {
+        r["kernel"] for r in rows
+    }
+
+
+def test_cost_is_rates_times_galaxies_and_bands():
+    rates = Rates({"sample": 3.0, "measure": 0.6}, 2e5, 5e4, 1e3, draws=16, stamp_pix=64)
+    small, large = cost_table(rates, bands=2, galaxies=(10_000, 10**8))
+    assert small["core_hours"] == pytest.approx(20.0) and large["core_hours"] == pytest.approx(2e5)
+    assert large["store_tb"] == pytest.approx(40.0) and large["store_without_draws_tb"] == pytest.approx(10.0)
+    assert large["catalogue_gb"] == pytest.approx(100.0)
+    assert "device_hours" in next(iter(cost_table(Rates({}, 1, 1, 1, 16, 64, device="H100"))))
+
+
+def test_rates_need_a_run_that_went_through(tmp_path, monkeypatch):
+    from galbatch.bench import cost
+
+    for found in (
+        {"state": "stopped", "summary": None},
+        {"state": "finished", "summary": {"resumed_from": 3}},
+    ):
+        monkeypatch.setattr(cost, "status", lambda run, found=found: found)
+        with pytest.raises(RunError, match="in one piece"):
+            rates_of_run(tmp_path)
+
+
+@pytest.mark.slow
+def test_peers_are_given_the_problem_that_is_meant(monkeypatch, capsys):
+    """Moment matching of azula and of deepinv finds the exact Gaussian posterior through our adapters."""
+    pytest.importorskip("azula")
+    if importlib.util.find_spec("deepinv") is None:
+        pytest.skip("deepinv is not installed")
+    monkeypatch.syspath_prepend(str(SCIENCE))
+    import gaussian_check
+
+    gaussian_check.check()
+    assert capsys.readouterr().out.count("Gaussian check") == 6
+    sys.modules.pop("gaussian_check")
+
+
+def test_frontier_lines_can_be_drawn(monkeypatch, tmp_path):
+    pytest.importorskip("azula")
+    monkeypatch.syspath_prepend(str(SCIENCE))
+    import frontier
+
+    rows = [
+        {"method": m, "evaluations": e, "seconds": 0.1, **frontier.ratio(each, [0.02, 0.02])}
+        for m, e, each in (("galbatch fast", 16, [0.02, 0.019]), ("Wiener (oracle)", 0, [0.2, 0.3]))
+    ]
+    frontier.draw_figure(json.loads(json.dumps(rows)), tmp_path / "f.png")
+    assert (tmp_path / "f.png").stat().st_size > 10_000

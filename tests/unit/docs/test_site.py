@@ -1,0 +1,138 @@
+"""The documentation site: it builds without a warning, and its reference pages are the code's."""
+
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from galbatch.cli.main import COMMANDS
+from galbatch.morphology import QUANTITIES
+from galbatch.store import StoreLayout
+from galbatch.types import Flag
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    pytest.importorskip("mkdocs")
+    out = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(out)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "WARNING" not in done.stderr
+    return out
+
+
+def test_site_names_every_command(site):
+    text = (site / "cli.html").read_text()
+    for name in COMMANDS:
+        assert f"galbatch {name}" in text
+    assert "--oversample" in text
+
+
+def test_site_names_every_array_quantity_and_flag(site):
+    text = (site / "format.html").read_text()
+    for name in [
+        *StoreLayout(1, 1, 2, ("b",), 8).arrays(),
+        *QUANTITIES,
+        "prior_driven_frac_BAND",
+        "_healpix_29",
+    ]:
+        assert f"<code>{name}</code>" in text
+    text = (site / "flags.html").read_text()
+    for flag in Flag:
+        assert f"<code>{flag.name}</code>" in text
+
+
+def test_no_placeholder_is_left(site):
+    for page in site.rglob("*.html"):
+        assert not re.search(r"\[\[(?!data\])[a-z ]+\]\]", page.read_text()), page.name
+
+
+def test_architecture_page_is_the_tree():
+    table = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "architecture.md").read_text(), re.MULTILINE)
+    tree = {
+        p.stem for p in (ROOT / "galbatch").iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()
+    }
+    assert set(table) == tree - {"__init__", "__main__"}
+
+
+def test_architecture_page_is_in_the_order_of_imports():
+    """A part imports only from parts above it in the page, stages not from each other."""
+    import ast
+
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (stage)?", text, re.MULTILINE)
+    order = [name for name, _ in rows]
+    stages = {name for name, stage in rows if stage}
+    for path in (ROOT / "galbatch").rglob("*.py"):
+        part = path.relative_to(ROOT / "galbatch").parts[0].removesuffix(".py")
+        if part.startswith("__"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.ImportFrom)
+                and (node.module or "").startswith("galbatch.")
+                and not node.level
+            ):
+                other = node.module.split(".")[1]
+                if other != part:
+                    assert order.index(other) < order.index(part), f"{path.name} imports {node.module}"
+                    assert not (part in stages and other in stages), f"{path.name} imports {node.module}"
+
+
+def test_wheel_has_weights_page_and_layouts(tmp_path):
+    """Built from a copy, so that nothing is left in the checkout and nothing stale in the wheel."""
+    shutil.copytree(
+        ROOT / "galbatch", tmp_path / "copy" / "galbatch", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path / "copy" / name)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--no-deps",
+            "--no-build-isolation",
+            "-q",
+            "-w",
+            str(tmp_path),
+            "./copy",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        names = wheel.namelist()
+    for wanted in (
+        "galbatch/report/templates/report.html",
+        "galbatch/report/templates/report.js",
+        "galbatch/py.typed",
+        "galbatch/cutouts/layouts/generic.toml",
+        "galbatch/prior/models/small/model.safetensors",
+        "galbatch/prior/models/small/card.json",
+    ):
+        assert wanted in names, f"{wanted} is not in the wheel"
+    assert not [n for n in names if n.startswith(("tests/", "docs/", "benchmarks/"))]
+
+
+def test_versions_agree():
+    import galbatch
+
+    version = galbatch.__version__
+    assert f'version = "{version}"' in (ROOT / "pyproject.toml").read_text()
+    assert f"version: {version}" in (ROOT / "CITATION.cff").read_text()
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()

@@ -1,0 +1,224 @@
+"""Calibrated percentiles: they mend draws that are too sure or off, in any unit, and say nothing they do not
+know."""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from galbatch.cli.main import cli
+from galbatch.errors import ModelError
+from galbatch.morphology import measure, summarise
+from galbatch.morphology.calibration import CALIBRATED, LOGARITHMIC, calibrated
+from galbatch.morphology.measure import RESULT_DTYPE
+from galbatch.pipeline.measurement import column_info, empty_columns
+from galbatch.prior.model import CALIBRATION, SHIPPED, load_calibration, load_prior
+from galbatch.validate import calibrate as calibrate_module
+from galbatch.validate import make_mocks
+from galbatch.validate.calibrate import (
+    SEED,
+    fit_calibration,
+    measure_mocks,
+    share,
+    within,
+    write_calibration,
+)
+
+TARGET = 0.06
+
+
+def galaxies(n, seed, width=0.5, shift=1.0, k=16, unit=1.0, lean=0.0):
+    """Draws of a conjugate posterior, made ``width`` times as wide and moved by ``shift`` of its sigmas and
+    by ``lean`` of them a unit of the statistic."""
+    rng = np.random.default_rng(seed)
+    draws, truth = np.zeros((n, k), RESULT_DTYPE), np.zeros(n, RESULT_DTYPE)
+    for name in RESULT_DTYPE.names[:-1]:
+        sigma = 0.05 * np.exp(rng.normal(0, 0.7, n))
+        centre = rng.normal(0, 0.5, n)
+        off = (shift + lean * centre)[:, None] + width * rng.standard_normal((n, k))
+        values = centre[:, None] + sigma[:, None] * off
+        true = centre + sigma * rng.standard_normal(n)
+        scales = name in LOGARITHMIC or name == "sn_per_pixel"
+        factor = unit if name == "flux_njy" else 1.0
+        draws[name] = factor * np.exp(values) if scales else values
+        truth[name] = factor * np.exp(true) if scales else true
+    return summarise(draws), truth
+
+
+@pytest.fixture(scope="module")
+def table():
+    return fit_calibration(*galaxies(2000, 1), TARGET)
+
+
+def test_the_draws_of_the_test_are_wrong_and_calibration_mends_them_on_new_galaxies(table):
+    found, truth = galaxies(2000, 2)
+    columns = calibrated(found, table, TARGET)
+    for name in CALIBRATED:  # the galaxies of the fit and these are as many: sqrt(2) of the error of one
+        value, error = share(within(columns, name, ("cal16", "cal84"), truth[name]))
+        assert abs(value - 0.6827) < 4 * np.sqrt(2) * error, name
+        below, error = share((truth[name] < columns[f"{name}_cal50"]).astype(float))
+        assert abs(below - 0.5) < 4 * np.sqrt(2) * error, name
+        raw, error = share(within(found, name, ("p16", "p84"), truth[name]))
+        assert raw < 0.6827 - 10 * error, name
+        assert table["quantities"][name]["draws_coverage"][0] == pytest.approx(raw, abs=6 * error)
+
+
+def test_errors_follow_the_spread_of_the_draws(table):
+    """Sharp and vague galaxies are each covered: one width for all would cover one kind too often."""
+    found, truth = galaxies(4000, 3)
+    columns = calibrated(found, table, TARGET)
+    spread = found["gini_p84"] - found["gini_p16"]
+    inside = within(columns, "gini", ("cal16", "cal84"), truth["gini"])
+    for part in (spread < np.quantile(spread, 0.25), spread > np.quantile(spread, 0.75)):
+        value, error = share(inside[part])
+        assert abs(value - 0.6827) < 4 * np.sqrt(1.5) * error
+
+
+def test_draws_off_where_the_statistic_is_small_are_mended_there():
+    """Draws of symmetric galaxies are too asymmetric, those of asymmetric ones are not."""
+    off = {"width": 1.0, "lean": -2.0}
+    found, truth = galaxies(4000, 8, **off)
+    columns = calibrated(found, fit_calibration(*galaxies(2000, 7, **off), TARGET), TARGET)
+    inside = within(columns, "asymmetry", ("cal16", "cal84"), truth["asymmetry"])
+    below = np.where(np.isnan(inside), np.nan, truth["asymmetry"] < columns["asymmetry_cal50"])
+    median = found["asymmetry_p50"]
+    for part in (median < np.quantile(median, 0.25), median > np.quantile(median, 0.75)):
+        for shares, claimed in ((below, 0.5), (inside, 0.6827)):
+            value, error = share(shares[part])
+            assert abs(value - claimed) < 4 * np.sqrt(1.5) * error
+
+
+def test_the_unit_of_the_flux_does_not_matter(table):
+    """A table fitted in nJy serves a survey in any scale of brightness."""
+    one, other = (calibrated(galaxies(50, 4, unit=u)[0], table, TARGET) for u in (1.0, 1e6))
+    np.testing.assert_allclose(other["flux_njy_cal84"], 1e6 * one["flux_njy_cal84"], rtol=1e-9)
+    np.testing.assert_array_equal(other["gini_cal84"], one["gini_cal84"])
+
+
+def test_what_was_not_validated_is_not_said(table):
+    found, _ = galaxies(300, 5)
+    for columns in (calibrated(found, None, TARGET), calibrated(found, table, TARGET, oversample=2)):
+        assert all(np.isnan(v).all() for v in columns.values())
+    found["sn_per_pixel_p50"][0] = 1e6
+    found["n_draws_measured"][1] = 7
+    found["r50_p50"][2] = np.nan
+    columns = calibrated(found, table, TARGET)
+    for name in CALIBRATED:
+        assert np.isnan(columns[f"{name}_cal50"][:3]).all()
+        assert np.isfinite(columns[f"{name}_cal50"][3:]).mean() > 0.95
+
+
+def test_draws_that_agree_exactly_still_have_an_error(table):
+    found, _ = galaxies(100, 6)
+    for level in ("p16", "p84"):
+        found[f"gini_{level}"][:] = found["gini_p50"]
+    columns = calibrated(found, table, TARGET)
+    known = np.isfinite(columns["gini_cal50"])
+    assert known.any() and (columns["gini_cal84"] > columns["gini_cal16"])[known].all()
+
+
+def test_catalogue_has_the_columns_with_their_meaning():
+    info, columns = column_info(("f200w",)), empty_columns(("f200w",), 2)
+    about = info["r_half_cal16_f200w"]
+    assert about.unit == "arcsec" and "calibrated on simulated galaxies" in about.description
+    assert {f"{q}_cal{p}_f200w" for q in CALIBRATED for p in (16, 50, 84)} <= set(columns) & set(info)
+
+
+def test_modes_are_kept_side_by_side_and_only_for_the_same_weights(tmp_path, table):
+    path = tmp_path / CALIBRATION
+    write_calibration(path, "default", table, "a" * 64)
+    write_calibration(path, "fast", table, "a" * 64)
+    assert set(json.loads(path.read_text())["modes"]) == {"default", "fast"}
+    write_calibration(path, "fast", table, "b" * 64)
+    assert set(json.loads(path.read_text())["modes"]) == {"fast"}
+
+
+def test_a_calibration_of_other_weights_or_none_is_refused(tmp_path):
+    card = load_prior(device="cpu", backend="eager").card
+    assert load_calibration(tmp_path, card) == {}
+    (tmp_path / CALIBRATION).write_text(json.dumps({"sha256": "0" * 64, "modes": {}}))
+    with pytest.raises(ModelError, match=r"made for weights 000000000000.*calibrate"):
+        load_calibration(tmp_path, card)
+    (tmp_path / CALIBRATION).write_text("{")
+    with pytest.raises(ModelError, match="not a calibration"):
+        load_calibration(tmp_path, card)
+
+
+def test_a_table_that_lacks_a_number_is_refused(tmp_path, table):
+    card = load_prior(device="cpu", backend="eager").card
+    path = tmp_path / CALIBRATION
+    write_calibration(path, "default", table, card.sha256)
+    assert "default" in load_calibration(tmp_path, card)
+    quantities = {
+        name: {k: v for k, v in n.items() if k != "slope"} for name, n in table["quantities"].items()
+    }
+    write_calibration(path, "default", {**table, "quantities": quantities}, card.sha256)
+    with pytest.raises(ModelError, match=r"mode default was calibrated by another version.*model calibrate"):
+        load_calibration(tmp_path, card)
+
+
+@pytest.mark.parametrize("mode", ["fast", "default", "accurate"])
+def test_the_shipped_prior_is_calibrated_in_its_modes(mode):
+    numbers = load_calibration(SHIPPED, load_prior(device="cpu", backend="eager").card)[mode]
+    assert numbers["galaxies"] >= 128 and set(numbers["quantities"]) == set(CALIBRATED)
+    for name, about in numbers["quantities"].items():
+        value, error = about["coverage"]
+        assert abs(value - 0.6827) < 0.05 + 2 * error, name
+
+
+def test_command_writes_the_table_beside_the_weights_and_runs_find_it(tmp_path, table, monkeypatch):
+    folder = tmp_path / "model"
+    shutil.copytree(SHIPPED, folder)
+    (folder / CALIBRATION).unlink(missing_ok=True)
+    asked = {}
+
+    def calibrate(prior, galaxies, draws, mode, progress):
+        asked.update(galaxies=galaxies, draws=draws, mode=mode)
+        progress(galaxies, galaxies)
+        return {"galaxies": galaxies, "draws": draws, **table}
+
+    monkeypatch.setattr("galbatch.validate.calibrate.calibrate", calibrate)
+    result = CliRunner().invoke(cli, ["model", "calibrate", str(folder), "-n", "64", "--mode", "fast"])
+    assert result.exit_code == 0, result.output
+    assert asked == {"galaxies": 64, "draws": 16, "mode": "fast"}
+    assert "gini " in result.output and str(folder / CALIBRATION) in result.output.replace("\n", "")
+    assert load_prior(folder, device="cpu", backend="eager").calibration == {
+        "fast": {"galaxies": 64, "draws": 16, **table}
+    }
+
+
+def test_mocks_are_measured_with_the_truth_as_one_more_draw():
+    prior = load_prior(device="cpu")
+    mocks = make_mocks(prior, 2, seed=SEED, sn_range=(30.0, 60.0))
+    found, truth = measure_mocks(prior, mocks, 8, "fast")
+    alone, _ = measure_mocks(prior, make_mocks(prior, 2, seed=SEED, sn_range=(30.0, 60.0)), 8, "fast")
+    assert found["n_draws_measured"].tolist() == [8, 8]
+    np.testing.assert_array_equal(found["gini_p50"], alone["gini_p50"])
+    expected = measure(mocks.image, 0.03, sky_sigma=0.0)  # its own segment and limits: near, not the same
+    np.testing.assert_allclose(truth["r50"], expected["r50"], rtol=0.03)
+    np.testing.assert_allclose(found["flux_njy_p50"], truth["flux_njy"], rtol=0.1)
+
+
+def test_calibration_is_fitted_under_both_kinds_of_noise_on_different_galaxies(monkeypatch):
+    """With white noise alone, cal16 to cal84 of the flux held 46% of the truths under correlated noise."""
+    asked = []
+
+    def make(prior, n, seed, correlated=False):
+        asked.append((n, seed, correlated))
+        return SimpleNamespace(n=n, obs=SimpleNamespace(pixel_scale_arcsec=0.03))
+
+    def measure(prior, mocks, draws, mode, progress=None):
+        return {"snr": np.ones(mocks.n)}, np.arange(mocks.n)
+
+    monkeypatch.setattr(calibrate_module, "make_mocks", make)
+    monkeypatch.setattr(calibrate_module, "measure_mocks", measure)
+    fit = lambda found, truth, target: {"n": len(found["snr"])}  # noqa: E731
+    monkeypatch.setattr(calibrate_module, "fit_calibration", fit)
+    prior = SimpleNamespace(card=SimpleNamespace(target_fwhm_pix=2.0))
+    table = calibrate_module.calibrate(prior, 65, 16, "fast")
+    assert table == {"galaxies": 65, "draws": 16, "n": 65}
+    assert sorted(n for n, _, _ in asked) == [32, 33] and [c for _, _, c in asked] == [False, True]
+    assert len({seed for _, seed, _ in asked}) == 2

@@ -1,0 +1,217 @@
+"""Training: resumable to the bit, learning something, and refusing bad configurations."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from galbatch.errors import ConfigError, ModelError
+from galbatch.prior.network import Denoiser, NetworkConfig
+from galbatch.training.finish import describe_training
+from galbatch.training.fit import fit, load_config
+from galbatch.training.library import Library, SourceImage
+from galbatch.training.optimiser import orthogonalise
+from galbatch.training.stamps import StampSource
+from galbatch.training.trainer import TrainConfig, Trainer, draw_sigma, ema_exponent, sigma_bin
+
+NETWORK = NetworkConfig(widths=(8, 12, 16), blocks=(1, 1, 1), embedding=16, sigma_data=0.2)
+SHORT = TrainConfig(steps=8, batch=4, sizes=(32,), size_shares=(1.0,), warmup=2, checkpoint_every_s=1e9)
+
+
+def galaxy(i, n=64):
+    y, x = np.indices((n, n)) - n / 2
+    return np.exp(-np.hypot(x, y * (1 + 0.3 * (i % 3))) / (3 + i % 5))
+
+
+@pytest.fixture(scope="module")
+def source():
+    return StampSource(Library((SourceImage(galaxy(i), f"g{i}", "test") for i in range(6)), npix=64))
+
+
+def test_killed_and_resumed_training_has_the_same_curve(tmp_path, source):
+    whole = Trainer(NETWORK, SHORT, source, tmp_path)
+    straight = [whole.train_step()["loss"] for _ in range(8)]
+    first = Trainer(NETWORK, SHORT, source, tmp_path)
+    curve = [first.train_step()["loss"] for _ in range(3)]
+    first.save()
+    second = Trainer(NETWORK, SHORT, source, tmp_path)
+    second.load()
+    curve += [second.train_step()["loss"] for _ in range(5)]
+    assert curve == straight
+    for a, b in zip(whole.ema["0.05"], second.ema["0.05"], strict=True):
+        assert torch.equal(a, b)
+
+
+def test_batches_drawn_ahead_give_the_same_curve(tmp_path, source):
+    plain = Trainer(NETWORK, SHORT, source, tmp_path)
+    ahead = Trainer(NETWORK, replace(SHORT, workers=2), source, tmp_path)
+    assert [plain.train_step()["loss"] for _ in range(3)] == [ahead.train_step()["loss"] for _ in range(3)]
+    assert torch.equal(ahead.next_batch(20)[0], plain.batch(20)[0]) and max(ahead.next_batch.begun) == 23
+    ahead.next_batch.close()
+
+
+def test_training_starts_from_the_weights_of_a_model_folder(tmp_path, config):
+    from galbatch.prior.model import save_model
+
+    first = Denoiser(NETWORK)
+    with torch.no_grad():
+        for p in first.parameters():
+            p.add_(0.01)
+    values = {
+        "name": "first",
+        "network": NETWORK.to_dict(),
+        "max_sd": 1.0,
+        "target_fwhm_pix": 2.0,
+        "sigma_data": 0.2,
+        "spectrum": {"k": [0.0], "power": [1.0]},
+        "residual_spectrum": {"k": [0.0], "sigma": [1.0], "power": [[1.0]]},
+    }
+    card = save_model(tmp_path / "first", first, values)
+    config.write_text(
+        config.read_text().replace(
+            "[training]", 'sigma_data = 0.2\n[training]\nstart = "first"\nlearning_rate = 0.0'
+        )
+    )
+    settings = load_config(config)
+    trainer = fit(settings, tmp_path / "out", stop_after=2)
+    for p, q in zip(trainer.params, first.parameters(), strict=True):
+        assert torch.equal(p, q)
+    assert (
+        describe_training(settings, {"step": 2, "elapsed_s": 1.0}, 0.05)["started_from"]["sha256"]
+        == card.sha256
+    )
+    config.write_text(config.read_text().replace("widths = [8, 12, 16]", "widths = [8, 12, 20]"))
+    with pytest.raises(ModelError, match="same network"):
+        fit(load_config(config), tmp_path / "other", stop_after=1)
+
+
+def test_checkpoint_of_another_network_is_refused(tmp_path, source):
+    Trainer(NETWORK, SHORT, source, tmp_path).save()
+    other = Trainer(NetworkConfig(widths=(8, 12), blocks=(1, 1), embedding=16), SHORT, source, tmp_path)
+    with pytest.raises(ModelError, match="made by network"):
+        other.load()
+
+
+def test_loss_falls(tmp_path, source):
+    config = TrainConfig(steps=40, batch=6, sizes=(32,), size_shares=(1.0,), warmup=5, learning_rate=5e-3)
+    trainer = Trainer(NETWORK, config, source, tmp_path)
+    edm = [trainer.train_step()["edm"] for _ in range(40)]
+    assert np.mean(edm[-10:]) < 0.75 * np.mean(edm[:5])  # batches of six: the mean of ten scatters by a tenth
+    assert trainer.learning_rate() == 0.0 and trainer.progress() == 1.0
+
+
+def test_learning_rate_warms_up_stays_and_falls(tmp_path, source):
+    trainer = Trainer(
+        NETWORK, TrainConfig(steps=100, warmup=10, decay=0.5, learning_rate=1.0), source, tmp_path
+    )
+    rates = []
+    for trainer.step in range(100):
+        rates.append(trainer.learning_rate())
+    assert rates[0] == pytest.approx(0.1) and rates[9] == rates[49] == 1.0
+    assert rates[75] == pytest.approx(0.5) and rates[99] == pytest.approx(0.02)
+
+
+def test_time_budget_ends_training(tmp_path, source):
+    trainer = Trainer(NETWORK, TrainConfig(steps=10**9, hours=1.0), source, tmp_path)
+    trainer.elapsed_s = 3600.0
+    assert trainer.progress() == 1.0
+
+
+def test_noise_levels_cover_their_ranges():
+    sigma = draw_sigma(4000, TrainConfig(), (1, 2)).numpy()
+    assert sigma.min() < 0.0025 and sigma.max() > 45
+    core = np.mean((sigma > 0.004) & (sigma < 6.0))
+    assert 0.88 < core < 0.97
+    assert sigma_bin(torch.tensor([1e-9, 0.002, 80.0, 1e9])).tolist() == [0, 0, 23, 23]
+
+
+def test_orthogonalise_evens_out_singular_values():
+    matrix = torch.randn(12, 40, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonalise(matrix))
+    assert values.min() > 0.6 and values.max() < 1.3
+    torch.testing.assert_close(orthogonalise(matrix.T), orthogonalise(matrix).T)
+
+
+def test_ema_exponent_reproduces_the_relative_width():
+    gamma = ema_exponent(0.10)
+    assert gamma == pytest.approx(6.94, abs=0.01)
+    assert np.sqrt(gamma + 1) / ((gamma + 2) * np.sqrt(gamma + 3)) == pytest.approx(0.10, rel=1e-6)
+
+
+CONFIG = """
+[network]
+widths = [8, 12, 16]
+blocks = [1, 1, 1]
+embedding = 16
+[training]
+steps = 4
+batch = 4
+sizes = [32]
+size_shares = [1.0]
+validate_every = 2
+[[data]]
+origin = "mine"
+files = "galaxies"
+credit = "nobody"
+licence = "CC0"
+held_out = 0.3
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    from astropy.io import fits
+
+    (tmp_path / "galaxies").mkdir()
+    for i in range(12):
+        fits.writeto(tmp_path / "galaxies" / f"broadband_{i}.fits", galaxy(i).astype(np.float32))
+    path = tmp_path / "tiny.toml"
+    path.write_text(CONFIG)
+    return path
+
+
+def test_train_command_from_files_to_a_model_folder(config, tmp_path):
+    from galbatch.cli.train import command
+    from galbatch.prior import load_prior
+
+    stopped = CliRunner().invoke(
+        command, [str(config), "--stop-after", "3", "--stamps", "16"], catch_exceptions=False
+    )
+    assert "stopped at step 3 of 4" in stopped.output
+    done = CliRunner().invoke(command, [str(config), "--stamps", "16"], catch_exceptions=False)
+    assert done.exit_code == 0 and "held-out error" in done.output
+    folder = tmp_path / "tiny.train"
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4] and set(lines[0]["held_out"]) >= {"0.05", "1.5"}
+    train, held = (Library.load(folder / f"library-{n}.npz") for n in ("train", "held-out"))
+    assert set(train.groups).isdisjoint(held.groups) and len(train) + len(held) == 12
+    prior = load_prior(folder / "model", device="cpu", backend="eager")
+    assert prior.card.data[0]["origin"] == "mine" and prior.card.data[0]["licence"] == "CC0"
+    assert prior.denoise(torch.zeros(1, 1, 40, 40), torch.ones(1)).shape == (1, 1, 40, 40)
+    from galbatch.cli.model import command as model
+
+    shown = CliRunner().invoke(model, ["info", str(folder / "model")], catch_exceptions=False)
+    assert "tiny" in shown.output and prior.card.sha256 in shown.output
+    exported = CliRunner().invoke(model, ["export", str(folder / "model")], catch_exceptions=False)
+    assert exported.exit_code == 0 and (folder / "model" / "model.ts").is_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("steps = 4", "stepz = 4"), r"unknown keys \['stepz'\]"),
+        (("[training]", "[trainning]"), r"unknown tables \['trainning'\]"),
+        (("[network]", "[network"), "not valid TOML"),
+        (('files = "galaxies"', ""), "files"),
+        (('files = "galaxies"', 'files = "elsewhere/*.fits"'), "no file matches"),
+    ],
+)
+def test_bad_configurations(config, tmp_path, change, words):
+    config.write_text(config.read_text().replace(*change))
+    with pytest.raises(ConfigError, match=words):
+        fit(load_config(config), tmp_path / "out", stop_after=1)
+    with pytest.raises(ConfigError, match="no such file"):
+        load_config(tmp_path / "missing.toml")
