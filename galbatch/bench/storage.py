@@ -39,7 +39,7 @@ def _shards(folder: Path, seconds: float) -> Iterator[dict]:
         arrays[name] = samples[:, 0].astype(np.float32)
     path, size = folder / "posterior.zarr", 1e-6 * sum(a.nbytes for a in arrays.values())
     create_store(path, layout)
-    sums = write_shards(path, layout, 0, arrays)
+    sums, _ = write_shards(path, layout, 0, arrays)
     timing = repeat(lambda: write_shards(path, layout, 0, arrays), seconds)
     disk = 1e-6 * sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
     correct = read_sums(path, layout, 0) == sums
@@ -59,7 +59,7 @@ def _tables(folder: Path, seconds: float) -> Iterator[dict]:
     def write():
         for number, columns in parts:
             paths.attempt(number).write_text('{"columns": "the same"}')
-            write_part(paths, number, columns, {})
+            write_part(paths.part(number), number, columns, {})
 
     timing = repeat(write, seconds)
     yield row(

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from galbatch.errors import RunError
+from galbatch.store.checksums import DamagedBatch, digest_bytes, digest_file, seal, unseal
 from galbatch.store.layout import STATUS, StoreLayout
 from galbatch.store.paths import RunPaths, replacing, write_atomic
 from galbatch.store.posterior import write_shards
@@ -49,7 +51,7 @@ def commit_batch(paths: RunPaths, layout: StoreLayout, result: BatchResult, atte
     Returns a small record (counts, seconds, worker) for the scheduler's client; never arrays.
     """
     start = time.perf_counter()
-    sums = write_shards(paths.posterior, layout, result.batch, result.arrays)
+    sums, shards = write_shards(paths.posterior, layout, result.batch, result.arrays)
     seconds = result.seconds | {"store": time.perf_counter() - start}
     counts = {s: int(np.sum(result.columns["status"] == s)) for s in STATUS[1:]}
     record = {
@@ -64,13 +66,16 @@ def commit_batch(paths: RunPaths, layout: StoreLayout, result: BatchResult, atte
         "counters": result.counters,
         "columns": _columns_hash(result.columns),
     }
-    write_atomic(paths.attempt(result.batch), json.dumps(record).encode())
-    write_part(paths, result.batch, result.columns, sums)
+    with replacing(paths.part(result.batch)) as part:
+        write_part(part, result.batch, result.columns, sums)
+        files = {f"{paths.posterior.name}/{name}": digest for name, digest in shards.items()}
+        files[f"{paths.parts.name}/{paths.part(result.batch).name}"] = digest_file(part)
+        write_atomic(paths.attempt(result.batch), seal(record | {"files": files}))
     return record
 
 
-def write_part(paths: RunPaths, batch: int, columns: dict[str, np.ndarray], sums: dict[str, int]) -> None:
-    """Write the part file of a batch; equal input gives equal bytes.
+def write_part(path: Path, batch: int, columns: dict[str, np.ndarray], sums: dict[str, int]) -> None:
+    """Write the part file of a batch to ``path``; equal input gives equal bytes.
 
     Columns of numbers, and the status as its place in ``STATUS``, are packed into one binary column
     ``numbers``, a record a row: a file of hundreds of tiny columns takes thirty times as long to read.
@@ -92,17 +97,14 @@ def write_part(paths: RunPaths, batch: int, columns: dict[str, np.ndarray], sums
         pa.binary(kind.itemsize), len(record), [None, pa.py_buffer(record)]
     )
     rows = pa.table(table)
-    with (
-        replacing(paths.part(batch)) as tmp,
-        pq.ParquetWriter(
-            tmp,
-            rows.schema,
-            compression="none",
-            use_dictionary=False,
-            write_statistics=False,
-            store_schema=False,
-        ) as out,
-    ):
+    with pq.ParquetWriter(
+        path,
+        rows.schema,
+        compression="none",
+        use_dictionary=False,
+        write_statistics=False,
+        store_schema=False,
+    ) as out:
         out.write_table(rows)
         out.add_key_value_metadata({f"galbatch.{k}": json.dumps(v) for k, v in notes.items()})
 
@@ -155,10 +157,13 @@ def as_status(column: pa.Array) -> pa.Array:
 
 
 def read_part(paths: RunPaths, batch: int) -> Part:
-    """A committed part. Raises ``RunError`` naming the file when it cannot be read."""
+    """A committed part. Raises ``RunError`` naming the file when it cannot be read, ``DamagedBatch`` when it
+    is not the one that was committed."""
     path = paths.part(batch)
     try:
-        with pq.ParquetFile(pa.BufferReader(path.read_bytes())) as file:
+        data = path.read_bytes()
+        check_part(paths, batch, data)
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
             table = pa.Table.from_batches(file.iter_batches(_ALL_ROWS, use_threads=False))
             notes = file.metadata.metadata
         schema, kind = _schema(notes[b"galbatch.columns"])
@@ -206,9 +211,41 @@ def unpacked(records: list[np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
         yield name, np.ascontiguousarray(rows.T).view(form.base).reshape(-1, *form.shape)
 
 
-def read_attempt(paths: RunPaths, batch: int) -> dict:
-    """Who wrote a batch and when; empty when the note is missing."""
+def check_part(paths: RunPaths, batch: int, data: bytes) -> None:
+    """Hold the bytes of a part to the note of its batch. Raises ``DamagedBatch``; says nothing where a folder
+    of galbatch 0.1.0 holds no digests."""
+    path = paths.part(batch)
+    files = read_note(paths, batch).get("files")
+    committed = files and files.get(f"{paths.parts.name}/{path.name}")
+    if committed and committed != (found := digest_bytes(data)):
+        raise DamagedBatch(
+            f"{path}: not what was committed ({found[0]} bytes, SHA-256 {found[1][:12]}...; committed were "
+            f"{committed[0]} bytes, {committed[1][:12]}...). Delete it and resume: its batch is made again.",
+            batch,
+        )
+
+
+def read_note(paths: RunPaths, batch: int) -> dict:
+    """The note of a batch: who wrote it and when, and in ``files`` the digests of its part and shards.
+
+    Empty when it is missing. Raises ``DamagedBatch`` when it is not what was written.
+    """
+    path = paths.attempt(batch)
     try:
-        return json.loads(paths.attempt(batch).read_bytes())
-    except (OSError, ValueError):
+        data = path.read_bytes()
+        note = unseal(data) if b'"digest"' in data or b'"files"' in data else json.loads(data)
+        if not isinstance(note, dict) or note.get("batch", batch) != batch:
+            raise ValueError("it is not the note of this batch")
+        return note
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as err:
+        raise DamagedBatch(f"{path}: damaged ({err})", batch) from err
+
+
+def read_attempt(paths: RunPaths, batch: int) -> dict:
+    """Who wrote a batch and when; empty when the note is missing or damaged."""
+    try:
+        return read_note(paths, batch)
+    except DamagedBatch:
         return {}

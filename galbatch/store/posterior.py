@@ -16,6 +16,7 @@ import zarr
 from zarr.codecs import BloscCodec, ZstdCodec
 
 from galbatch.errors import RunError
+from galbatch.store.checksums import Digest
 from galbatch.store.layout import WCS_PARAMETERS, ArraySpec, StoreLayout
 from galbatch.store.shards import BLOCK_BYTES, CHUNK_LEVEL, CNAME, LEVEL, checksum, write_checked
 
@@ -91,8 +92,9 @@ def _no_store(path: Path) -> RunError:
 
 def write_shards(
     path: Path, layout: StoreLayout, batch: int, arrays: dict[str, np.ndarray]
-) -> dict[str, int]:
-    """Write one batch whole, read it back, and return the CRC-32 of every array's block.
+) -> tuple[dict[str, int], dict[str, Digest]]:
+    """Write one batch whole and read it back; returns the CRC-32 of every array's block, and the digest of
+    every file by its path in the store.
 
     ``arrays``: (n, ...) by name, n at most ``layout.batch``; missing rows and arrays get the fill value.
     Raises ``RunError`` when what is read back differs from what was written.
@@ -100,13 +102,13 @@ def write_shards(
     path = Path(path)
     if not path.joinpath("zarr.json").exists():
         raise _no_store(path)
-    sizes, sums = layout.sizes(), {}
+    sizes, sums, files = layout.sizes(), {}, {}
     for spec in layout.arrays().values():
         block = _whole_block(spec, arrays.get(spec.name), (layout.batch, *spec.shape(sizes)[1:]))
-        file = path.joinpath(spec.name, "c", str(batch), *["0"] * (len(spec.dims) - 1))
+        file = "/".join([spec.name, "c", str(batch), *["0"] * (len(spec.dims) - 1)])
         chunk = _chunk_sources(spec, layout.batch, sizes) if spec.is_image else 0
-        sums[spec.name] = write_checked(file, block, chunk)
-    return sums
+        sums[spec.name], files[file] = write_checked(path / file, block, chunk)
+    return sums, files
 
 
 def _whole_block(spec: ArraySpec, values: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:

@@ -19,6 +19,7 @@ import numpy as np
 from numcodecs import blosc
 
 from galbatch.errors import RunError
+from galbatch.store.checksums import Digest, digest_bytes
 
 CNAME, LEVEL = "zstd", 1
 BLOCK_BYTES = 1 << 18  # larger blocks than Blosc chooses at level 1: smaller files, and 1.4 times as fast
@@ -28,8 +29,9 @@ _INDEX = np.dtype("<u8")
 blosc.use_threads = False  # threads end in any order, and blocks lie in the order in which they end
 
 
-def write_checked(path: Path, block: np.ndarray, chunk: int = 0) -> int:
-    """Write a block whole to ``path``, atomically, read it back, and return the CRC-32 of its values.
+def write_checked(path: Path, block: np.ndarray, chunk: int = 0) -> tuple[int, Digest]:
+    """Write a block whole to ``path``, atomically, read it back; returns the CRC-32 of its values and the
+    digest of the file.
 
     ``chunk``: rows of a chunk of a shard; 0: not a shard. Raises ``RunError`` when the bytes read back, or
     what they decode to, are not what was written.
@@ -47,7 +49,7 @@ def write_checked(path: Path, block: np.ndarray, chunk: int = 0) -> int:
         found = zlib.crc32(blosc.decompress(piece), found) if chunk else _sum(_unpack(piece, block), found)
     if found != written:
         raise _unreliable(path, written, found)
-    return written
+    return written, digest_bytes(data)
 
 
 def _unreliable(path: Path, written: int, found: int) -> RunError:

@@ -57,7 +57,7 @@ def test_one_batch_is_one_file_per_array_and_reads_back(tmp_path):
     path = tmp_path / "p.zarr"
     create_store(path, layout())
     given = arrays(4)
-    sums = write_shards(path, layout(), 0, given)
+    sums, _ = write_shards(path, layout(), 0, given)
     write_shards(path, layout(), 1, arrays(1, seed=1))
     group = open_store(path)
     assert np.array_equal(group["samples"][:4], round_mantissa(given["samples"]))
@@ -120,7 +120,7 @@ def test_a_codec_that_errs_stops_the_run(tmp_path, monkeypatch):
 def test_a_flipped_byte_is_found(tmp_path):
     path = tmp_path / "p.zarr"
     create_store(path, layout())
-    sums = write_shards(path, layout(), 0, arrays(4))
+    sums, _ = write_shards(path, layout(), 0, arrays(4))
     shard = next(f for f in (path / "samples" / "c").rglob("*") if f.is_file())
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 0xFF
