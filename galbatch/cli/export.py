@@ -15,9 +15,15 @@ import click
     help="fits: images, one file a source (DS9); galfit: GALFIT inputs; hats: the catalogue, partitioned "
     "(LSDB); votable: the catalogue for a TOPCAT or STILTS without Parquet.",
 )
-@click.option("--ids", help="Comma-separated source ids; all that did not fail by default. For images only.")
 @click.option(
-    "--out", type=click.Path(file_okay=False), help="Folder to write; RUN-FORM beside RUN by default."
+    "--ids",
+    help='Comma-separated source ids, one with a comma in "double quotes"; all that did not fail by default. '
+    "For images only.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False),
+    help="New folder to write, or one of an earlier export of RUN; RUN-FORM beside RUN by default.",
 )
 def command(run: str, form: str, ids: str | None, out: str | None) -> None:
     """Write sources of RUN as FITS images or inputs of GALFIT, or its catalogue as HATS or VOTable."""
@@ -36,32 +42,46 @@ def command(run: str, form: str, ids: str | None, out: str | None) -> None:
             )
         click.echo(_catalogue(opened, form, folder))
         return
-    chosen = [i.strip() for i in ids.split(",") if i.strip()] if ids else _finished(opened)
+    chosen = _split(ids) if ids else opened.finished_ids()
     if form == "fits":
         from galbatch.report.export_fits import export_fits as write
     else:
         from galbatch.report.export_galfit import export_galfit as write
-    paths = []
     with counted(len(chosen), "sources") as done:
-        for source_id in chosen:
-            paths += write(opened, [source_id], folder)
-            done()
+        paths = write(opened, chosen, folder, done)
     click.echo(
         f"{len(paths)} {'file' if form == 'fits' else 'start file'}{'s' * (len(paths) != 1)} in {folder}"
     )
 
 
+def _split(ids: str) -> list[str]:
+    """Ids of a comma-separated list, each once; one in double quotes may hold commas."""
+    import csv
+
+    from galbatch.errors import ConfigError
+
+    try:
+        rows = list(csv.reader([ids], skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        raise ConfigError(
+            f'--ids {ids}: {error}. Separate ids by commas; put one that holds a comma in "double quotes".'
+        ) from error
+    return list(dict.fromkeys(i.strip() for row in rows for i in row if i.strip()))
+
+
 def _catalogue(run, form: str, folder) -> str:
     """Write the whole catalogue; returns the line that says where."""
+    from galbatch.cli.progress import counted
+    from galbatch.store import open_export, write_hats
+
     if form == "hats":
-        from galbatch.store import write_hats
+        with counted(run.layout.n_sources, "rows") as done:
+            written = write_hats(run.paths, folder, on_rows=done)
+        left = f"; {written.left_out} rows without a position are left out" * bool(written.left_out)
+        return f"HATS catalogue: {folder} ({len(written)} partition{'s' * (len(written) != 1)}{left})"
+    table = run.catalog
 
-        return f"HATS catalogue: {folder} ({write_hats(run.paths, folder)} partitions)"
-    table, path = run.catalog, folder / "catalog.vot"
-    folder.mkdir(parents=True, exist_ok=True)
-    table.write(path, format="votable", tabledata_format="binary2", overwrite=True)
-    return f"VOTable: {path}"
+    def write(path) -> None:
+        table.write(path, format="votable", tabledata_format="binary2")
 
-
-def _finished(run) -> list:
-    return [i for i in run.catalog["source_id"].tolist() if run.status(i) != "failed"]
+    return f"VOTable: {open_export(folder, 'votable', run.paths).place('catalog.vot', write)}"

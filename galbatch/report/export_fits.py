@@ -2,39 +2,50 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from galbatch.errors import RunError
-from galbatch.report.read import RunReader
-from galbatch.store import Run
+from galbatch.store import Run, file_names, one_line, open_export
 from galbatch.types import Flag
 
 
-def export_fits(run: Run, source_ids: list, out: Path) -> list[Path]:
-    """Write ``<out>/<id>.fits`` for each source; returns the paths.
+def export_fits(
+    run: Run, source_ids: list, out: Path, on_source: Callable[[], None] = lambda: None
+) -> list[Path]:
+    """Write ``<out>/<id>.fits`` for each source; returns the paths. ``on_source`` is called after each.
 
     Extensions by band, e.g. ``F200W_OBSERVED``, ``_SIGMA``, ``_MASK``, ``_MODEL`` on the detector grid and
-    ``_MEAN``, ``_STD``, ``_PRIOR``, ``_SAMPLES`` (a cube, one plane a draw) on the fine grid. Raises
-    ``InputError`` for an unknown id, ``RunError`` for a source that failed.
+    ``_MEAN``, ``_STD``, ``_PRIOR``, ``_SAMPLES`` (a cube, one plane a draw) on the fine grid. Ids become
+    file names as ``file_names`` says, and escapes in headers where they are not plain ASCII. Raises
+    ``InputError`` for an unknown id, ``RunError`` for a source that failed, or a folder with other files.
     """
-    reader = RunReader(run)
-    out.mkdir(parents=True, exist_ok=True)
-    return [_write(reader, source_id, out / f"{_file_name(source_id)}.fits") for source_id in source_ids]
+    refuse_failed(run, source_ids)
+    folder, names, paths = open_export(out, "fits", run.paths), file_names(run.ids), []
+    for source_id in source_ids:
+        paths.append(folder.write(f"{names[str(source_id)]}.fits", _bytes(run, source_id)))
+        on_source()
+    return paths
 
 
-def _write(reader: RunReader, source_id, path: Path) -> Path:
+def refuse_failed(run: Run, source_ids: list) -> None:
+    """Raise ``InputError`` for the first id that is unknown, ``RunError`` for the first that failed."""
+    for source_id in source_ids:
+        if run.status(source_id) == "failed":
+            raise RunError(
+                f"Source {source_id} failed and has no images: failures.parquet in {run.paths.root} says why."
+            )
+
+
+def _bytes(run: Run, source_id) -> bytes:
     from astropy.io import fits
 
-    run = reader.run
-    if run.status(source_id) == "failed":
-        raise RunError(
-            f"Source {source_id} failed and has no images: failures.parquet in {run.paths.root} says why."
-        )
     first = fits.PrimaryHDU()
-    first.header["OBJECT"] = (str(source_id), "source_id of the catalogue")
-    first.header["RUN"] = (run.paths.root.name, "run folder")
+    first.header["OBJECT"] = (one_line(source_id, True), "source_id of the catalogue")
+    first.header["RUN"] = (one_line(run.paths.root.name, True), "run folder")
     first.header["STATUS"] = run.status(source_id)
     first.header["FLAGS"] = (run.flags(source_id), "flag bits")
     names = [flag.name for flag in Flag if flag in Flag(run.flags(source_id))]
@@ -43,15 +54,16 @@ def _write(reader: RunReader, source_id, path: Path) -> Path:
     planes = [first]
     for band in run.bands:
         planes += _band(run, source_id, band)
-    fits.HDUList(planes).writeto(path, overwrite=True)
-    return path
+    out = io.BytesIO()
+    fits.HDUList(planes).writeto(out)
+    return out.getvalue()
 
 
 def _band(run: Run, source_id, band: str) -> list:
     from astropy.io import fits
 
     fine = run.wcs(source_id, band)
-    detector = _detector_wcs(fine, run.layout.oversample)
+    detector = detector_wcs(fine, run.layout.oversample)
     contents = [
         ("OBSERVED", run.observed(source_id, band), detector, "nJy", "observed flux per pixel"),
         ("SIGMA", run.sigma(source_id, band), detector, "nJy", "noise; inf where excluded"),
@@ -65,8 +77,10 @@ def _band(run: Run, source_id, band: str) -> list:
         contents.append(("SAMPLES", run.samples(source_id, band), fine, "nJy", "posterior draws"))
     planes = []
     for name, image, wcs, unit, text in contents:
-        plane = fits.ImageHDU(np.ascontiguousarray(image), wcs.to_header(), name=f"{band}_{name}".upper())
-        plane.header["OBJECT"] = str(source_id)
+        plane = fits.ImageHDU(
+            np.ascontiguousarray(image), wcs.to_header(), name=one_line(f"{band}_{name}".upper(), True)
+        )
+        plane.header["OBJECT"] = one_line(source_id, True)
         if unit:
             plane.header["BUNIT"] = (unit, "per pixel")
         plane.header["COMMENT"] = text
@@ -74,14 +88,9 @@ def _band(run: Run, source_id, band: str) -> list:
     return planes
 
 
-def _detector_wcs(fine, oversample: int):
+def detector_wcs(fine, oversample: int):
     """The WCS of the grid of ``observed``, from that of the fine grid."""
     wcs = fine.deepcopy()
     wcs.wcs.crpix = (np.asarray(fine.wcs.crpix) - 0.5) / oversample + 0.5
     wcs.wcs.cd = np.asarray(fine.wcs.cd) * oversample
     return wcs
-
-
-def _file_name(source_id) -> str:
-    """A source id as a file name: letters, digits and ``.-+_`` stay, the rest becomes an underscore."""
-    return "".join(c if c.isalnum() or c in ".-+_" else "_" for c in str(source_id)).lstrip(".") or "_"

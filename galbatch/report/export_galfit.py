@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from galbatch.errors import RunError
-from galbatch.report.export_fits import _detector_wcs, _file_name
+from galbatch.report.export_fits import detector_wcs, refuse_failed
 from galbatch.report.read import RunReader
-from galbatch.store import Run
+from galbatch.store import Run, band_name, file_names, one_line, open_export
+from galbatch.store.export_folder import ExportFolder
 
 ZERO_POINT_NJY = 31.4  # AB magnitude of 1 nJy
 _START = """\
@@ -45,19 +48,28 @@ P) 0
 """
 
 
-def export_galfit(run: Run, source_ids: list, out: Path) -> list[Path]:
+def export_galfit(
+    run: Run, source_ids: list, out: Path, on_source: Callable[[], None] = lambda: None
+) -> list[Path]:
     """Write ``<id>_<band>.galfit`` and its images for each source and band; returns the start files.
 
     The images are the ones that galbatch fitted: same pixels, noise and mask (1 = bad). The start
-    values are the posterior medians. Raises ``InputError`` for an unknown id, ``RunError`` for a source
-    that failed, or whose PSF cannot be read any more.
+    values are the posterior medians. ``on_source`` is called after each source. Raises ``InputError`` for an
+    unknown id, ``RunError`` for a source that failed, or whose PSF cannot be read any more, or a folder with
+    other files.
     """
-    reader = RunReader(run)
-    out.mkdir(parents=True, exist_ok=True)
-    return [_write(reader, source_id, band, out) for source_id in source_ids for band in run.bands]
+    refuse_failed(run, source_ids)
+    reader, folder = RunReader(run), open_export(out, "galfit", run.paths)
+    names, paths = file_names(run.ids), []
+    for source_id in source_ids:
+        for band in run.bands:
+            stem = f"{names[str(source_id)]}_{band_name(band)}"
+            paths.append(_write(reader, source_id, band, folder, stem))
+        on_source()
+    return paths
 
 
-def _write(reader: RunReader, source_id, band: str, out: Path) -> Path:
+def _write(reader: RunReader, source_id, band: str, folder: ExportFolder, stem: str) -> Path:
     from astropy.io import fits
 
     view = reader.view(source_id, band)
@@ -71,8 +83,7 @@ def _write(reader: RunReader, source_id, band: str, out: Path) -> Path:
             f'The PSF of {band} has pixels of {view.psf_scale_arcsec:g}", the stamp of '
             f'{view.pixel_scale_arcsec:g}": GALFIT needs them equal. Give the survey a PSF on its grid.'
         )
-    stem = f"{_file_name(source_id)}_{band}"
-    wcs = _detector_wcs(reader.run.wcs(source_id, band), reader.run.layout.oversample).to_header()
+    wcs = detector_wcs(reader.run.wcs(source_id, band), reader.run.layout.oversample).to_header()
     good = view.good
     sigma = np.where(good, view.sigma, 0)
     images = {
@@ -82,10 +93,13 @@ def _write(reader: RunReader, source_id, band: str, out: Path) -> Path:
         "psf": view.psf,
     }
     for name, image in images.items():
-        fits.writeto(out / f"{stem}_{name}.fits", image, None if name == "psf" else wcs, overwrite=True)
-    path = out / f"{stem}.galfit"
-    path.write_text(_START.format(stem=stem, source_id=source_id, band=band, **_start_values(reader, view)))
-    return path
+        data = io.BytesIO()
+        fits.writeto(data, image, None if name == "psf" else wcs)
+        folder.write(f"{stem}_{name}.fits", data.getvalue())
+    text = _START.format(
+        stem=stem, source_id=one_line(source_id), band=one_line(band), **_start_values(reader, view)
+    )
+    return folder.write(f"{stem}.galfit", text.encode())
 
 
 def _start_values(reader: RunReader, view) -> dict[str, float]:

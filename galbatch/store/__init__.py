@@ -2,6 +2,8 @@
 
 from galbatch.store.catalogue import merge_catalogue
 from galbatch.store.columns import FIXED, STATISTICS, ColumnInfo, statistic_column
+from galbatch.store.export_folder import open_export
+from galbatch.store.file_names import band_name, file_names, one_line
 from galbatch.store.hats import write_hats
 from galbatch.store.healpix import healpix_nested
 from galbatch.store.layout import MASK_EXCLUDED, MASK_NEIGHBOUR, STATUS, StoreLayout
@@ -34,16 +36,20 @@ __all__ = [
     "Run",
     "RunPaths",
     "StoreLayout",
+    "band_name",
     "check_accounting",
     "commit_batch",
     "create_store",
     "differences",
     "dump_toml",
+    "file_names",
     "fingerprint",
     "hash_json",
     "healpix_nested",
     "iter_plan",
     "merge_catalogue",
+    "one_line",
+    "open_export",
     "open_run",
     "plan_rows",
     "progress",

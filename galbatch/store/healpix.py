@@ -12,10 +12,10 @@ ORDER = 29
 
 def healpix_nested(ra_deg: np.ndarray, dec_deg: np.ndarray, order: int = ORDER) -> np.ndarray:
     """(n,) int64 nested index at ``order`` of ICRS positions in degrees; -1 where a position is not
-    finite."""
+    finite, or beyond a pole."""
     ra = np.asarray(ra_deg, dtype=np.float64)
     dec = np.asarray(dec_deg, dtype=np.float64)
-    good = np.isfinite(ra) & np.isfinite(dec)
+    good = np.isfinite(ra) & (np.abs(dec) <= 90)
     phi = np.deg2rad(np.where(good, ra, 0.0)) % (2 * np.pi)
     z = np.sin(np.deg2rad(np.where(good, dec, 0.0)))
     face, ix, iy = _face_pixel(phi / (np.pi / 2), z, np.deg2rad(np.where(good, dec, 0.0)), 1 << order)

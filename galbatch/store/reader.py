@@ -61,15 +61,25 @@ class Run:
         """(n,) source ids by position in the store; rows of batches not done yet hold 0 or ''."""
         return self._arrays["source_id"][: self.layout.n_sources]
 
-    @cached_property
-    def catalog(self) -> QTable:
-        """``catalog.parquet`` as an astropy ``QTable`` with units. Raises ``RunError`` before the run is
-        finished."""
+    def finished_ids(self) -> list:
+        """Ids of the sources that did not fail, in the order of the store. Raises ``RunError`` before the run
+        is finished."""
+        self._refuse_unfinished()
+        status = self._arrays["status"][: self.layout.n_sources]
+        return self.ids[np.isin(status, [STATUS.index("ok"), STATUS.index("flagged")])].tolist()
+
+    def _refuse_unfinished(self) -> None:
         if not self.paths.catalogue.exists():
             raise RunError(
                 f"{self.paths.catalogue}: not written yet. Finish the run with "
                 f"`galbatch resume {self.paths.root}`."
             )
+
+    @cached_property
+    def catalog(self) -> QTable:
+        """``catalog.parquet`` as an astropy ``QTable`` with units. Raises ``RunError`` before the run is
+        finished."""
+        self._refuse_unfinished()
         return QTable.read(self.paths.catalogue, format="parquet")
 
     def row(self, source_id) -> dict[str, Any]:

@@ -33,11 +33,12 @@ STATISTICS = {
 }
 
 
-def write_fake_run(folder, n=6, draws=4, size=16, batch=4):
+def write_fake_run(folder, n=6, draws=4, size=16, batch=4, ids=None):
     """``n`` sources in two bands; number 3 failed, number 2 is flagged. Returns the run's paths."""
     paths = RunPaths(folder)
     paths.parts.mkdir(parents=True)
-    ids = np.arange(n) + FIRST_ID
+    ids = np.arange(n) + FIRST_ID if ids is None else np.array(ids, object)
+    n = len(ids)
     with PlanWriter(paths.plan, batch) as plan:
         plan.add(
             {
@@ -51,7 +52,16 @@ def write_fake_run(folder, n=6, draws=4, size=16, batch=4):
             },
             {"redshift": np.linspace(0, 1, n)},
         )
-    layout = StoreLayout(n, batch, draws, BANDS, size, pixel_ratio=(1, 1), pixel_scale_arcsec=(0.03, 0.03))
+    layout = StoreLayout(
+        n,
+        batch,
+        draws,
+        BANDS,
+        size,
+        string_ids=ids.dtype == object,
+        pixel_ratio=(1, 1),
+        pixel_scale_arcsec=(0.03, 0.03),
+    )
     create_store(paths.posterior, layout)
     for rows in iter_plan(paths.plan):
         commit_batch(paths, layout, _result(rows, draws, size))
@@ -83,12 +93,12 @@ def write_fake_run(folder, n=6, draws=4, size=16, batch=4):
 
 
 def _result(rows, draws, size):
-    ids, n = rows.columns["source_id"], len(rows)
+    ids, n, numbers = rows.columns["source_id"], len(rows), rows.columns["source_row"] + FIRST_ID
     views = [
         [fake_view(size=size, draws=draws, truth=False, seed=int(i) + b) for b in range(len(BANDS))]
-        for i in ids
+        for i in numbers
     ]
-    failed, flagged = ids == FAILED_ID, ids == FAILED_ID - 1
+    failed, flagged = numbers == FAILED_ID, numbers == FAILED_ID - 1
     stack = lambda name: np.array([[getattr(v, name) for v in row] for row in views])  # noqa: E731
     arrays = {name: stack(name).astype("f4") for name in ("observed", "model", "mean", "std", "prior_driven")}
     arrays["samples"] = stack("samples").swapaxes(1, 2).astype("f4")
@@ -102,7 +112,7 @@ def _result(rows, draws, size):
     code = np.where(failed, 3, np.where(flagged, 2, 1)).astype(np.uint8)
     flags = np.where(failed, int(Flag.OFF_IMAGE), np.where(flagged, int(Flag.NEIGHBOUR), 0))
     arrays |= {
-        "source_id": ids,
+        "source_id": ids.astype(object) if ids.dtype.kind == "U" else ids,
         "status": code,
         "flags": flags,
         "wcs": wcs,
@@ -110,11 +120,11 @@ def _result(rows, draws, size):
         "psf_id": np.full((n, len(BANDS)), "p0", object),
     }
     return BatchResult(
-        rows.batch, arrays, _columns(ids, failed, code, flags), {"sample": 1.0}, {"draws": n * draws}
+        rows.batch, arrays, _columns(ids, numbers, failed, code, flags), {"sample": 1.0}, {"draws": n * draws}
     )
 
 
-def _columns(ids, failed, code, flags):
+def _columns(ids, numbers, failed, code, flags):
     columns = {
         "source_id": ids,
         "flags": flags,
@@ -127,7 +137,7 @@ def _columns(ids, failed, code, flags):
     for band in BANDS:
         for name, value in STATISTICS.items():
             for stat, offset in (("p16", -0.02), ("p50", 0.0), ("p84", 0.03), ("obs", 0.01)):
-                value_of = value + offset + 0.001 * (ids - FIRST_ID)
+                value_of = value + offset + 0.001 * (numbers - FIRST_ID)
                 columns[f"{name}_{stat}_{band}"] = np.where(failed, np.nan, value_of).astype("f4")
         for name in ("chi2", "chi2_p", "prior_driven_frac"):
             columns[f"{name}_{band}"] = np.where(failed, np.nan, 0.9 if name == "chi2" else 0.25).astype("f4")

@@ -110,7 +110,7 @@ def test_fits_export_reads_back_with_its_wcs(paths, run, tmp_path):
         )
         == 0
     )
-    assert {p.name for p in tmp_path.iterdir()} == {"1000.fits", "1001.fits"}
+    assert {p.name for p in tmp_path.glob("[!.]*")} == {"1000.fits", "1001.fits"}
     with fits.open(tmp_path / "1001.fits") as planes:
         assert planes[0].header["OBJECT"] == "1001"
         assert np.array_equal(planes["F200W_SAMPLES"].data, run.samples(1001, "f200w"))
@@ -147,9 +147,9 @@ def test_hats_export_reads_back_whole(paths, tmp_path):
 def test_hats_partitions_split_and_lose_nothing(paths, tmp_path):
     from galbatch.store import write_hats
 
-    count = write_hats(paths, tmp_path / "cat", rows_per_partition=2)
+    found = write_hats(paths, tmp_path / "cat", rows_per_partition=2)
     info = (tmp_path / "cat" / "partition_info.csv").read_text().splitlines()[1:]
-    assert count == len(info) >= 2 and sum(int(line.split(",")[3]) for line in info) == 6
+    assert len(found) == len(info) >= 2 and sum(int(line.split(",")[3]) for line in info) == 6
 
 
 def test_hats_refuses_ids_and_foreign_folders(paths, tmp_path, capsys):
