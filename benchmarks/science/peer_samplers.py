@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from galbatch.forward import ForwardModel, forward_model, smoothed_peak_scale
-from galbatch.sampler.prior import prior_field
+from galbatch.sampler.prior import as_denoiser
 from galbatch.types import Observation
 
 START = 4.0  # first noise level, in units of the prior's largest standard deviation
@@ -80,13 +80,13 @@ class Problem:
     @classmethod
     def of(cls, prior, obs: Observation) -> Problem:
         """From one source in one band with white noise."""
-        field = lambda name: prior_field(prior, name)  # noqa: E731
-        scale = smoothed_peak_scale(obs) if field("flux_convention") == "smoothed_peak" else np.ones((1, 1))
-        sizes = int(field("margin_pix")), int(field("multiple_of")), float(field("target_fwhm_pix"))
+        spec = as_denoiser(prior).spec
+        scale = smoothed_peak_scale(obs) if spec.flux_convention == "smoothed_peak" else np.ones((1, 1))
+        sizes = spec.margin_pix, spec.multiple_of, spec.target_fwhm_pix
         data, model = forward_model(obs, 1, *sizes, scale)
         weight = model.noise.weight[0, 0].sqrt()
         gain = float(weight[weight > 0].mean())
-        low, high = max(0.1 / gain, float(field("sigma_min"))), START * float(field("max_sd"))
+        low, high = max(0.1 / gain, spec.sigma_min), START * spec.max_sd
         return cls(
             Network(prior),
             model,

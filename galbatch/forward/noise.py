@@ -15,6 +15,9 @@ import numpy as np
 import torch
 from scipy.fft import next_fast_len
 
+from galbatch.forward.conjugate import conjugate_gradients
+from galbatch.interfaces import NoiseModel
+
 # Of the mean noise power: an autocorrelation cut at a few lags may have a negative spectrum.
 POWER_FLOOR = 1e-3
 SOLVE_ITERATIONS = 12
@@ -32,6 +35,12 @@ class WhiteNoise:
         return u * self.weight
 
     quick_precision = precision
+
+    inflation = 1.0
+
+    def coloured(self, correlated: torch.Tensor, fy: np.ndarray, fx: np.ndarray) -> torch.Tensor:
+        """No noise is correlated: as it is."""
+        return correlated
 
     @property
     def precisions(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,23 +89,15 @@ class CorrelatedNoise:
     def precision(self, u: torch.Tensor) -> torch.Tensor:
         """N^-1 u by conjugate gradients in the whitened variable, preconditioned by the inverse noise
         power."""
-        valid, inverse = self._valid, self._inverse
-        r = u * self._isigma
-        x = torch.zeros_like(r)
-        z = self._filter(r, inverse) * valid
-        p, rz = z, (r * z).sum((-1, -2), keepdim=True)
-        start = rz.clamp_min(1e-30)
-        for _ in range(SOLVE_ITERATIONS):
-            active = rz > SOLVE_TOLERANCE**2 * start
-            if u.device.type == "cpu" and not active.any():  # a look would make a GPU wait
-                break
-            q = self._filter(p, self.power) * valid
-            a = torch.where(active, rz / (p * q).sum((-1, -2), keepdim=True).clamp_min(1e-30), 0.0)
-            x = torch.addcmul(x, a, p)
-            r = torch.addcmul(r, -a, q)
-            z = self._filter(r, inverse) * valid
-            new = (r * z).sum((-1, -2), keepdim=True)
-            p, rz = torch.addcmul(z, new / rz.clamp_min(1e-30), p), torch.where(active, new, rz)
+        x, _, _ = conjugate_gradients(
+            lambda p: self._filter(p, self.power) * self._valid,
+            lambda r: self._filter(r, self._inverse) * self._valid,
+            u * self._isigma,
+            lambda a, b: (a * b).sum((-1, -2), keepdim=True),
+            lambda start: SOLVE_TOLERANCE**2 * start,
+            SOLVE_ITERATIONS,
+            1 if u.device.type == "cpu" else 0,
+        )
         return x * self._isigma
 
     def quick_precision(self, u: torch.Tensor) -> torch.Tensor:
@@ -107,6 +108,18 @@ class CorrelatedNoise:
     def precisions(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The correlated and the white part of ``weight``."""
         return self.weight * self.fraction**2, self.weight * self._white
+
+    @cached_property
+    def inflation(self) -> float:
+        """Sum of the squared autocorrelation: so many times fewer are the independent pixels."""
+        acf = torch.fft.irfft2(self.power, s=self.grid)
+        return float((acf / acf[..., :1, :1]).square().sum((-1, -2)).max())
+
+    def coloured(self, correlated: torch.Tensor, fy: np.ndarray, fx: np.ndarray) -> torch.Tensor:
+        """``correlated`` over the noise power at the nearest frequencies of its grid."""
+        iy = np.rint(np.abs((fy + 0.5) % 1 - 0.5) * self.grid[0]).astype(int) % self.grid[0]
+        ix = np.rint(np.abs((fx + 0.5) % 1 - 0.5) * self.grid[1]).astype(int)
+        return correlated / self.power[..., iy, :][..., np.minimum(ix, self.power.shape[-1] - 1)]
 
     def sample(self, normal: Callable) -> torch.Tensor:
         """Noise (b, k, c, h, w) of this covariance, zero where masked; ``normal(c, h, w)`` draws standard
@@ -132,7 +145,7 @@ def acf_power(acf: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 
 def noise_model(
     weight: torch.Tensor, noise_acf: np.ndarray | None = None, fraction: torch.Tensor | None = None
-):
+) -> NoiseModel:
     """The noise of stamps with ``weight`` (b, 1, c, h, w) = 1 / sigma^2 (zero where masked) and
     autocorrelation (c, r, r), of which ``fraction`` of sigma (like ``weight``; None: all) is correlated."""
     if noise_acf is None:

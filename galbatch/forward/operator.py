@@ -14,6 +14,7 @@ from scipy.fft import next_fast_len
 
 from galbatch.forward.noise import noise_model
 from galbatch.forward.psf import TransferCache
+from galbatch.interfaces import NoiseModel
 from galbatch.types import Observation
 
 _CACHE = TransferCache()
@@ -30,7 +31,7 @@ class ForwardModel:
 
     otf: torch.Tensor
     otf_fine: torch.Tensor
-    noise: object
+    noise: NoiseModel
     oversample: int
     margin: int
     fine: tuple[int, int]
@@ -95,14 +96,7 @@ class ForwardModel:
         if n > 1:
             box = (_dirichlet(fy, n)[:, None] * _dirichlet(fx, n)[None, :]) ** 2
             power = power * torch.as_tensor(box, dtype=power.dtype, device=power.device)
-        spectrum = getattr(self.noise, "power", None)
-        if spectrum is not None:
-            iy = (
-                np.rint(np.abs((fy * n + 0.5) % 1 - 0.5) * self.noise.grid[0]).astype(int)
-                % self.noise.grid[0]
-            )
-            ix = np.rint(np.abs((fx * n + 0.5) % 1 - 0.5) * self.noise.grid[1]).astype(int)
-            correlated = correlated / spectrum[..., iy, :][..., np.minimum(ix, spectrum.shape[-1] - 1)]
+        correlated = self.noise.coloured(correlated, fy * n, fx * n)
         return power * (correlated + white) * n**2  # D^T D averages n^4 squared sums over n^2 phases
 
 

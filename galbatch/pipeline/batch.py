@@ -122,7 +122,7 @@ def _store_posterior(
             posterior.target_fwhm_pix,
             context.measure_threads,
             context.layout.draw_columns,
-            getattr(context.prior, "calibration", {}).get(context.mode),
+            context.prior.spec.calibration.get(context.mode),
         )
     return flags
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
+from galbatch.interfaces import Denoiser
 from galbatch.store import StoreLayout
 from galbatch.types import StampBatch
 
@@ -26,7 +26,7 @@ class Context:
     """
 
     cut: Callable[[dict[str, np.ndarray]], StampBatch]
-    prior: Any
+    prior: Denoiser
     layout: StoreLayout
     mode: str = "default"
     seed: int = 0

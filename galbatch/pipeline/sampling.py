@@ -7,6 +7,7 @@ import hashlib
 
 import numpy as np
 
+from galbatch.interfaces import Denoiser
 from galbatch.pipeline.context import Context
 from galbatch.sampler import sample_posterior
 from galbatch.types import Failure, Flag, Observation, Posterior, StampBatch
@@ -85,8 +86,8 @@ def _halve(context: Context, n: int) -> bool:
     return True
 
 
-def _empty_device_cache(prior) -> None:
-    if str(getattr(prior, "device", "cpu")).startswith("cuda"):
+def _empty_device_cache(prior: Denoiser) -> None:
+    if str(prior.spec.device).startswith("cuda"):
         import torch
 
         torch.cuda.empty_cache()

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from galbatch.errors import ModelError
+from galbatch.interfaces import PriorSpec
 from galbatch.prior.checkpoint import writing
 
 FORMAT = 1
@@ -88,6 +89,13 @@ class Card:
                 f"card of '{self.name}': spectra do not match their grids (residual power {shape}, "
                 f"{len(sigma)} sigma, {len(k)} k): measure the model again."
             )
+
+    def spec(self, device: Any = "cpu", calibration: dict[str, Any] | None = None) -> PriorSpec:
+        """What the sampler must know of the prior, on a device."""
+        shared = {f.name for f in fields(PriorSpec)} & {f.name for f in fields(self)}
+        return PriorSpec(
+            device=device, calibration=calibration or {}, **{name: getattr(self, name) for name in shared}
+        )
 
     def save(self, path) -> None:
         """Write as JSON, whole or not at all."""

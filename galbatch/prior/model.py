@@ -47,6 +47,7 @@ class Prior:
         self.calibration = calibration or {}
         self.micro_batch = micro_batch or (8 if self.device.type == "cpu" else 256)
         self.model = model.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
+        self.spec = card.spec(self.device, self.calibration)
         self.precision = choose_precision(self.device, precision)
         self.backend, self._forward = compile_denoiser(self.model, self.device, backend, self.precision)
 

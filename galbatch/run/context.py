@@ -13,6 +13,7 @@ from typing import Any
 from galbatch import __version__
 from galbatch.cutouts import unreadable
 from galbatch.errors import RunError
+from galbatch.interfaces import Denoiser
 from galbatch.pipeline import Context
 from galbatch.store import RunPaths, StoreLayout, hash_json
 
@@ -79,12 +80,12 @@ def _open(spec: ContextSpec) -> Context:
     return _LOADED[spec.run_id]
 
 
-def refuse_this_machine(spec: ContextSpec, prior: Any) -> None:
+def refuse_this_machine(spec: ContextSpec, prior: Denoiser) -> None:
     """Raise ``RunError`` where this process lacks what the run began with: version, model, files."""
     here = f"Worker {socket.gethostname()}, process {os.getpid()}"
     if __version__ != spec.version:
         raise RunError(f"{here} has galbatch {__version__}, the run {spec.version}. Install the same one.")
-    found = str(prior_field_or(prior, "sha256", ""))
+    found = prior.spec.sha256
     if found != spec.model_sha256:
         raise RunError(
             f"{here}: model {spec.model or 'shipped'} has sha256 {found[:12]}, that of the run is "
@@ -108,12 +109,13 @@ def models_loaded() -> int:
     return _COUNTS["models_loaded"]
 
 
-def load_model(model: Any, device: str = "auto", precision: str = "auto") -> Any:
-    """A prior from a path, '' for the shipped one; any object with ``denoise`` is a prior already."""
-    if hasattr(model, "denoise"):
-        return model
+def load_model(model: Any, device: str = "auto", precision: str = "auto") -> Denoiser:
+    """The prior of a path ('' for the shipped one) or of an object with ``denoise``, with its spec."""
     from galbatch.prior import load_prior
+    from galbatch.sampler.prior import as_denoiser
 
+    if not isinstance(model, (str, os.PathLike, type(None))):
+        return as_denoiser(model)
     return load_prior(model or None, device=device, precision=precision)
 
 
@@ -122,14 +124,6 @@ def model_files(model: str) -> dict[str, str]:
     from galbatch.prior.model import folder_files
 
     return folder_files(model)
-
-
-def prior_field_or(prior: Any, name: str, otherwise: Any) -> Any:
-    """A field of a prior or of its card."""
-    for place in (prior, getattr(prior, "card", None)):
-        if (value := getattr(place, name, None)) is not None:
-            return value
-    return otherwise
 
 
 def fix_threads(threads: int) -> None:
@@ -154,30 +148,23 @@ def keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, 512 << 20)
 
 
-def warm_up(prior: Any, layout: StoreLayout) -> None:
+def warm_up(prior: Denoiser, layout: StoreLayout) -> None:
     """One evaluation of the run's shape, so that compilation and allocation are not timed as the first
     batch."""
     import torch
 
-    from galbatch.sampler.prior import prior_field
-
-    multiple = int(prior_field(prior, "multiple_of"))
-    side = layout.fine_pix + 2 * int(prior_field(prior, "margin_pix"))
-    side = -(-side // multiple) * multiple
-    channels = int(prior_field(prior, "channels") or 1)
-    device = prior_field(prior, "device")
+    spec = prior.spec
+    side = -(-(layout.fine_pix + 2 * spec.margin_pix) // spec.multiple_of) * spec.multiple_of
     with torch.no_grad():
         prior.denoise(
-            torch.zeros(layout.draws, channels, side, side, device=device),
-            torch.ones(layout.draws, device=device),
+            torch.zeros(layout.draws, spec.channels or 1, side, side, device=spec.device),
+            torch.ones(layout.draws, device=spec.device),
         )
 
 
-def measure_threads(prior: Any, threads: int) -> int:
+def measure_threads(prior: Denoiser, threads: int) -> int:
     """Threads for the statistics: beside a GPU all cores of its share, so that they keep up with it."""
-    from galbatch.sampler.prior import prior_field
-
-    if not str(prior_field(prior, "device")).startswith("cuda"):
+    if not str(prior.spec.device).startswith("cuda"):
         return threads
     import torch
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from galbatch.run.context import model_files, prior_field_or
+from galbatch.interfaces import Denoiser
+from galbatch.run.context import model_files
 from galbatch.store import fingerprint, hash_json
 
 
@@ -25,16 +26,15 @@ def input_files(survey: Any, catalog: str, before: dict[str, Any]) -> list[dict[
     ]
 
 
-def model_identity(prior: Any, path: str) -> dict[str, Any]:
+def model_identity(prior: Denoiser, path: str) -> dict[str, Any]:
     """Path, name, SHA-256 of the weights and calibration of a prior, and of a model folder each file's hash
     and one of all; an object without a hash is known by its type."""
-    kind = type(prior)
     files = {} if path == "object" else model_files(path)
     return {
         "path": path,
-        "name": str(prior_field_or(prior, "name", f"{kind.__module__}.{kind.__qualname__}")),
-        "sha256": str(prior_field_or(prior, "sha256", "")),
-        "calibration": hash_json(getattr(prior, "calibration", {})),
+        "name": prior.spec.name,
+        "sha256": prior.spec.sha256,
+        "calibration": hash_json(prior.spec.calibration),
         "folder": path or "shipped",
         "files": files,
         "hash": hash_json(files) if files else "",

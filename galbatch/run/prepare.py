@@ -19,10 +19,10 @@ from galbatch.catalog import open_catalog, validate
 from galbatch.config import ExecutionSettings, RunSettings, default_batch, survey_beside
 from galbatch.cutouts import check_footprint, load_survey, open_survey
 from galbatch.errors import ConfigError, InputError, RunError
+from galbatch.interfaces import Denoiser
 from galbatch.run.context import ContextSpec, load_model
 from galbatch.run.identity import input_files, model_identity
 from galbatch.run.plan import write_plan
-from galbatch.sampler.prior import prior_field
 from galbatch.store import (
     RunPaths,
     StoreLayout,
@@ -137,7 +137,7 @@ def layout_of(inputs: Inputs) -> StoreLayout:
         string_ids="int" not in str(inputs.catalog.schema.field("source_id").type),
         pixel_ratio=ratios,
         pixel_scale_arcsec=tuple(float(geometry[b].delivered_scale_arcsec) for b in survey.band_names),
-        target_fwhm_pix=float(prior_field(inputs.prior, "target_fwhm_pix")),
+        target_fwhm_pix=inputs.prior.spec.target_fwhm_pix,
         draw_columns=settings.draw_columns,
     )
 
@@ -288,11 +288,11 @@ def make_spec(
     )
 
 
-def open_model(settings: RunSettings, prior: Any) -> Any:
+def open_model(settings: RunSettings, prior: Any) -> Denoiser:
     """The prior of a run: the object given, else the model folder of the settings."""
     if prior is None and settings.model == "object":
         raise ConfigError(
             "This run was made with a prior object of a Python program: give the same one to resume()."
         )
     # for its card: workers load their own
-    return prior if prior is not None else load_model(settings.model, "cpu")
+    return load_model(settings.model if prior is None else prior, "cpu")

@@ -43,10 +43,9 @@ def chi2_misfit(model, data, x, chi2_mean, n_valid, compact) -> tuple[np.ndarray
     footprint = (image.nanmean(1, keepdim=True) ** 2 * weight > FOOTPRINT_SN**2).float()
     white = ((data - image).square() * weight * footprint).nansum((-1, -2)).mean(1).cpu().numpy()
     count = footprint.sum((-1, -2))[:, 0].cpu().numpy()
-    inflation = _footprint_inflation(model.noise)
     n = n_valid.cpu().numpy()
     whole = _two_sided(chi2_mean.cpu().numpy(), n)
-    core = np.where(count >= 8, _two_sided(white / np.maximum(count, 1), count / inflation), 1)
+    core = np.where(count >= 8, _two_sided(white / np.maximum(count, 1), count / model.noise.inflation), 1)
     off = [
         (p < FLAG_P) & (np.abs(c - 1) > TOLERANCE)
         for p, c in ((whole, chi2_mean.cpu().numpy()), (core, white / np.maximum(count, 1)))
@@ -76,15 +75,6 @@ def _two_sided(chi2, n):
     return np.minimum(
         1, 2 * np.minimum(chi2_distribution.sf(chi2 * n, n), chi2_distribution.cdf(chi2 * n, n))
     )
-
-
-def _footprint_inflation(noise) -> float:
-    """Correlated pixels are fewer independent ones: sum of squared autocorrelation (1 for white noise)."""
-    power = getattr(noise, "power", None)
-    if power is None:
-        return 1.0
-    acf = torch.fft.irfft2(power, s=noise.grid)
-    return float((acf / acf[..., :1, :1]).square().sum((-1, -2)).max())
 
 
 def _bands(shape, device):

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 
 from galbatch.forward import ForwardModel
 from galbatch.sampler.compact import CompactFilter
+from galbatch.sampler.schedule import Kind
 from galbatch.sampler.solve import FLOAT_FLOOR, Solver
 from galbatch.sampler.spectra import Spectra
 
@@ -117,30 +118,29 @@ def gaussian_draw(
 
 @dataclass
 class PosteriorDenoiser:
-    """Call it as D(x, sigma). The first ``guided`` calls use moment matching, later ones the tilt of the
-    input or, with ``normal`` given, the draw that ends a bright source.
+    """Call it as D(x, sigma, kind), with the ``Kind`` that the schedule has for the level.
 
-    ``data`` (b, 1, c, h, w); ``products``: Jacobian products a guided call takes; ``normal``: draws (b, k,
-    ...) of a shape; ``compact``: of images that are light on a dark sky, whose V has an envelope.
+    ``data`` (b, 1, c, h, w); ``normal(*shape)``: draws (b, k, ...); ``products``: Jacobian products a matched
+    step takes; ``compact``: of images that are light on a dark sky, whose V has an envelope.
     """
 
-    denoise: object
+    denoise: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     model: ForwardModel
     data: torch.Tensor
     spectra: Spectra
     solver: Solver
-    guided: int
+    normal: Callable[..., torch.Tensor]
     products: int = 1
-    normal: Callable | None = None
     compact: CompactFilter | None = None
-    calls: int = 0
     previous: torch.Tensor | None = None
 
-    def __call__(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        self.calls += 1
-        late = self._tilted if self.normal is None else self._drawn
-        step = self._matched if self.calls <= self.guided else late
-        self.previous = step(x, sigma)
+    def __call__(self, x: torch.Tensor, sigma: torch.Tensor, kind: Kind) -> torch.Tensor:
+        if kind is Kind.TILTED:
+            self.previous = self._tilted(x, sigma)
+        elif kind is Kind.DRAWN:
+            self.previous = self._drawn(x, sigma)
+        else:
+            self.previous = self._matched(x, sigma, EARLY if kind is Kind.ROUGH else FLOAT_FLOOR)
         return self.previous
 
     def _score(self, x):
@@ -164,7 +164,7 @@ class PosteriorDenoiser:
         window = self._window(d, self._score(d))
         return gaussian_draw(self.model, self.data, self.solver, d, v, self.normal, window)
 
-    def _matched(self, x, sigma):
+    def _matched(self, x, sigma, relative):
         d, s = self.denoise(x, sigma), _wide(sigma)
         v = torch.minimum(self.spectra.residual_at(sigma), s**2)
         score = self._score(d)
@@ -179,5 +179,4 @@ class PosteriorDenoiser:
 
         vw, r = conjugate_residuals(score, covariance, self.model.normal, direction, self.products)
         self.solver.worst = None  # each level puts right what the one before left: the last one counts
-        early = EARLY if 2 * self.calls < self.guided else FLOAT_FLOOR
-        return d + vw + self.solver.correction(v, r, window, relative=early)
+        return d + vw + self.solver.correction(v, r, window, relative=relative)

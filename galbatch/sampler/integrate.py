@@ -1,12 +1,11 @@
 """Integrators of the reverse diffusion: they see a denoiser D(x, sigma) and noise, never data.
 
-Variance-exploding convention, x_sigma = x_0 + sigma e; ``levels`` (n, b): decreasing noise levels of every
-source.
+Variance-exploding convention, x_sigma = x_0 + sigma e.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -14,7 +13,7 @@ LAST_DENOISING = 0.85  # share of the way from x to D at the last level
 # Share of the second-order term that makes the spread of Gaussian modes right to about 1%.
 EXTRAPOLATION = 0.93
 
-Denoiser = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Step = tuple  # what a denoiser is called with besides the image: sigma (b,), and what else it asks for
 
 
 def log_levels(high: torch.Tensor, low: torch.Tensor, n: int) -> torch.Tensor:
@@ -23,30 +22,37 @@ def log_levels(high: torch.Tensor, low: torch.Tensor, n: int) -> torch.Tensor:
     return torch.exp((1 - w) * torch.log(high) + w * torch.log(low))
 
 
+def plain_steps(levels: torch.Tensor) -> list[Step]:
+    """The steps of a denoiser D(x, sigma) that asks for nothing else."""
+    return [(sigma,) for sigma in levels]
+
+
 def sde_dpmpp_2m(
-    denoise: Denoiser,
+    denoise: Callable[..., torch.Tensor],
     x: torch.Tensor,
-    levels: torch.Tensor,
+    steps: Sequence[Step],
     noise: Callable[[], torch.Tensor],
     extrapolation: float = EXTRAPOLATION,
     last: float = LAST_DENOISING,
 ):
     """SDE-DPM-Solver++(2M) (Lu et al. 2022), data prediction.
 
-    ``x`` (b, k, c, H, W) at ``levels[0]``. The last step goes ``last`` of the way to the denoised image: half
+    ``steps``: (sigma, ...) of falling sigma (b,), with which ``denoise(x, sigma, ...)`` is called in turn.
+    ``x`` (b, k, c, H, W) at the first. The last step goes ``last`` of the way to the denoised image: half
     the way has the variance of wide modes right to fourth order in the last level, but leaves half of its
     noise where the prior allows none (blank sky, which aperture statistics add up); all of the way leaves
     none and is too narrow by second order. ``extrapolation`` 0 makes it first order (DDPM).
     """
     previous, h_previous = None, None
-    for i, sigma in enumerate(levels):
-        d = denoise(x, sigma)
-        if i == len(levels) - 1:
+    for i, step in enumerate(steps):
+        d = denoise(x, *step)
+        if i == len(steps) - 1:
             return x + last * (d - x)
-        q = (levels[i + 1] / sigma)[:, None, None, None, None]
+        sigma, following = step[0], steps[i + 1][0]
+        q = (following / sigma)[:, None, None, None, None]
         h = -torch.log(q)
         extrapolated = d if previous is None else d + extrapolation * (d - previous) * (h / (2 * h_previous))
-        spread = levels[i + 1][:, None, None, None, None] * torch.sqrt(1 - q**2)
+        spread = following[:, None, None, None, None] * torch.sqrt(1 - q**2)
         x = q**2 * x + (1 - q**2) * extrapolated + spread * noise()
         previous, h_previous = d, h
-    raise ValueError("levels is empty")
+    raise ValueError("steps is empty")

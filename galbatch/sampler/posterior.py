@@ -9,20 +9,20 @@ import torch
 
 from galbatch.errors import ConfigError, InputError
 from galbatch.forward import ForwardModel, forward_model, smoothed_peak_scale
+from galbatch.interfaces import Denoiser
 from galbatch.sampler.baselines import DiffPir, Dps, Mmps
 from galbatch.sampler.compact import CompactFilter
 from galbatch.sampler.diagnostics import chi2_of_draws
 from galbatch.sampler.guidance import EARLY, PosteriorDenoiser, gaussian_draw
 from galbatch.sampler.integrate import EXTRAPOLATION, LAST_DENOISING, sde_dpmpp_2m
-from galbatch.sampler.prior import CountedDenoiser, prior_field
-from galbatch.sampler.random import Normals
-from galbatch.sampler.schedule import MODES, Mode, levels_of, noise_level
+from galbatch.sampler.prior import CountedDenoiser, as_denoiser
+from galbatch.sampler.random import Normals, band_seed
+from galbatch.sampler.schedule import MODES, Mode, noise_level, steps_of
 from galbatch.sampler.solve import Solver
-from galbatch.sampler.spectra import Spectra, card_spectra, measure_spectra
+from galbatch.sampler.spectra import Spectra, spectra_of
 from galbatch.sampler.summary import as_posterior, join, summary
 from galbatch.types import Observation, Posterior
 
-CONVENTIONS = ("smoothed_peak", "data", "none")  # the last two: x is in the unit of the data
 GATE = 6.0  # standard deviations of chi2 beyond which a draw is run again
 RERUN_STAGE = 1 << 20  # first random stage of a second attempt
 
@@ -40,7 +40,7 @@ def sample_posterior(
     """Draws from p(x | data) for a batch of sources.
 
     ``prior``: any object with ``denoise(x, sigma)``; x and the result (b, c, H, W) float32 tensors, sigma
-    (b,), E[x0 | x0 + sigma e], and optionally the fields of a model card (``sampler/prior.py``). A prior of
+    (b,), E[x0 | x0 + sigma e], and optionally the fields of a ``PriorSpec`` (``interfaces.py``). A prior of
     one channel is applied to each band by itself. ``mode``: 'fast', 'default' or 'accurate', a baseline
     ('dps', 'diffpir', 'mmps') or a ``Mode``. ``source_ids`` (b,) integers or strings key the random numbers
     with ``seed``: a source's draws depend on nothing else. ``batch``: sources at once (one on a CPU).
@@ -62,32 +62,22 @@ def sample_posterior(
     ids = list(range(b)) if source_ids is None else list(source_ids)
     if len(ids) != b:
         raise InputError(f"{len(ids)} source_ids for {b} sources: give one id per source.")
-    channels = prior_field(prior, "channels")
+    prior = as_denoiser(prior)
+    channels = prior.spec.channels
     if channels not in (None, 1, c):
         raise InputError(f"the prior has {channels} bands, the data {c}: choose bands or a prior that fit.")
     separate = channels == 1 and c > 1
-    size = batch or (1 if str(prior_field(prior, "device")).startswith("cpu") else 64)
-    spectra_of = _SpectraOnce(prior, 1 if separate else c)
+    size = batch or (1 if str(prior.spec.device).startswith("cpu") else 64)
     parts = []
     for first in range(0, b, size):
         chosen = slice(first, min(first + size, b))
         for band in range(c) if separate else (slice(None),):
             part = _subset(obs, chosen, band)
-            salt = f"{seed}:{band}" if separate and band else seed
-            parts.append(
-                _sample(prior, part, draws, mode, oversample, _salted(salt), ids[chosen], spectra_of)
-            )
+            own = band_seed(seed, band) if separate else seed
+            parts.append(_sample(prior, part, draws, mode, oversample, own, ids[chosen]))
     n_bands = c if separate else 1
     rows = [join(parts[i : i + n_bands], axis=1) for i in range(0, len(parts), n_bands)]
-    return as_posterior(join(rows, axis=0), float(prior_field(prior, "target_fwhm_pix")))
-
-
-def _salted(seed) -> int:
-    """Bands sampled one by one have their own streams; the first keeps the run's seed."""
-    if isinstance(seed, int):
-        return seed
-    base, band = seed.split(":")
-    return int(base) + (int(band) << 48)
+    return as_posterior(join(rows, axis=0), prior.spec.target_fwhm_pix)
 
 
 def _subset(obs: Observation, rows, band) -> Observation:
@@ -104,37 +94,18 @@ def _subset(obs: Observation, rows, band) -> Observation:
     )
 
 
-class _SpectraOnce:
-    """Spectra of a prior by grid: from its card, or measured once."""
-
-    def __init__(self, prior, channels):
-        self.prior, self.channels, self.device = prior, channels, prior_field(prior, "device")
-        self._by_shape = (
-            prior.__dict__.setdefault("_galbatch_spectra", {}) if hasattr(prior, "__dict__") else {}
-        )
-
-    def __call__(self, shape) -> Spectra:
-        key = (self.channels, shape)
-        if key not in self._by_shape:
-            self._by_shape[key] = card_spectra(
-                self.prior, self.channels, shape, self.device
-            ) or measure_spectra(self.prior, self.channels, shape, self.device)
-        return self._by_shape[key]
-
-
 @dataclass
 class _Problem:
     """One batch made ready: data and operator in the units of the prior. Sources are all bright, or none
     is."""
 
-    prior: object
+    prior: Denoiser
     data: torch.Tensor
     model: ForwardModel
     compact: CompactFilter
     spectra: Spectra
     rho: torch.Tensor
     bright: torch.Tensor
-    sigma_min: float
 
     def run(self, mode: Mode, normals: Normals):
         """(draws, evaluations of a draw, solver residual (b, k))."""
@@ -142,19 +113,18 @@ class _Problem:
         denoise = CountedDenoiser(self.prior)
         guided = mode.guided(float(self.rho.min()), self.spectra.max_sd)
         bright = bool(self.bright[0])
-        levels = levels_of(mode, guided, self.rho, self.spectra.max_sd, self.sigma_min, bright)
+        steps = steps_of(mode, guided, self.rho, self.spectra.max_sd, self.prior.spec.sigma_min, bright)
         shape = (self.data.shape[2], *self.model.fine)
         if mode.method == "hybrid":
-            galaxies = prior_field(self.prior, "flux_convention") == "smoothed_peak"
+            galaxies = self.prior.spec.flux_convention == "smoothed_peak"
             posterior = PosteriorDenoiser(
                 denoise,
                 self.model,
                 self.data,
                 self.spectra,
                 solver,
-                guided,
+                normals.draw,
                 mode.products,
-                normals.draw if bright else None,
                 self.compact if galaxies else None,
             )
             warm = gaussian_draw(
@@ -168,69 +138,56 @@ class _Problem:
             )
             x = sde_dpmpp_2m(
                 posterior,
-                warm + self._first(levels, normals),
-                levels,
+                warm + self._first(steps, normals),
+                steps,
                 lambda: normals.draw(*shape),
                 last=1.0 if bright else LAST_DENOISING,
             )
         else:
-            posterior, extrapolation = self._baseline(mode, denoise, solver, levels)
+            posterior, extrapolation = self._baseline(mode, denoise, solver, steps)
             x = sde_dpmpp_2m(
                 posterior,
-                self.spectra.mean + self._first(levels, normals),
-                levels,
+                self.spectra.mean + self._first(steps, normals),
+                [(sigma,) for sigma, _ in steps],
                 lambda: normals.draw(*shape),
                 extrapolation,
             )
         worst = torch.zeros(x.shape[:2], device=x.device) if solver.worst is None else solver.worst
         return x, denoise.evaluations, worst
 
-    def _first(self, levels, normals):
-        return levels[0][:, None, None, None, None] * normals.draw(self.data.shape[2], *self.model.fine)
+    def _first(self, steps, normals):
+        return steps[0][0][:, None, None, None, None] * normals.draw(self.data.shape[2], *self.model.fine)
 
-    def _baseline(self, mode, denoise, solver, levels):
+    def _baseline(self, mode, denoise, solver, steps):
         """A conditioned denoiser of ``baselines.py`` and the order it is integrated with, as published."""
         if mode.method == "dps":
-            return Dps(denoise, self.model, self.data, float(1 - (levels[1, 0] / levels[0, 0]) ** 2)), 0.0
+            return Dps(denoise, self.model, self.data, float(1 - (steps[1][0][0] / steps[0][0][0]) ** 2)), 0.0
         if mode.method == "diffpir":
             return DiffPir(denoise, self.model, self.data, solver), 0.0
         return Mmps(denoise, self.model, self.data, mode.products), EXTRAPOLATION
 
 
 @torch.no_grad()
-def _sample(prior, obs, draws, mode, oversample, seed, ids, spectra_of) -> dict[str, np.ndarray]:
+def _sample(prior, obs, draws, mode, oversample, seed, ids) -> dict[str, np.ndarray]:
     b, c = obs.data.shape[:2]
-    device = prior_field(prior, "device")
+    spec = prior.spec
     usable = obs.valid.any((-1, -2)).all(1)
     scale = np.ones((b, c))
-    convention = prior_field(prior, "flux_convention")
-    if convention not in CONVENTIONS:
-        raise ConfigError(
-            f"the prior's flux_convention is {convention!r}: this version knows {', '.join(CONVENTIONS)}."
-        )
-    if convention == "smoothed_peak":
+    if spec.flux_convention == "smoothed_peak":
         scale = smoothed_peak_scale(obs, oversample)
         usable &= np.isfinite(scale).all(1)
         scale = np.where(usable[:, None], scale, 1.0)
     data, model = forward_model(
-        obs,
-        oversample,
-        int(prior_field(prior, "margin_pix")),
-        int(prior_field(prior, "multiple_of")),
-        float(prior_field(prior, "target_fwhm_pix")),
-        scale,
-        device,
+        obs, oversample, spec.margin_pix, spec.multiple_of, spec.target_fwhm_pix, scale, spec.device
     )
-    spectra = spectra_of(model.fine)
+    spectra = spectra_of(prior, c, model.fine)
     rho, bright = noise_level(spectra, model.circulant_precision())
     kinds = [(mode.guided(float(r), spectra.max_sd), bool(b)) for r, b in zip(rho, bright, strict=True)]
     if len(set(kinds)) > 1:  # one schedule at a time, so that a source's does not depend on the others
-        return _by_kind(prior, obs, draws, mode, oversample, seed, ids, spectra_of, kinds)
-    compact = CompactFilter(model, float(prior_field(prior, "target_fwhm_pix")))
-    problem = _Problem(
-        prior, data, model, compact, spectra, rho, bright, float(prior_field(prior, "sigma_min"))
-    )
-    x, evaluations, residual = problem.run(mode, Normals(seed, ids, range(draws), device))
+        return _by_kind(prior, obs, draws, mode, oversample, seed, ids, kinds)
+    compact = CompactFilter(model, spec.target_fwhm_pix)
+    problem = _Problem(prior, data, model, compact, spectra, rho, bright)
+    x, evaluations, residual = problem.run(mode, Normals(seed, ids, range(draws), spec.device))
     spent = np.full(b, float(evaluations))
     chi2, n_valid = chi2_of_draws(model, data, x)
     again = ~torch.isfinite(x).all((-1, -2, -3))
@@ -238,14 +195,16 @@ def _sample(prior, obs, draws, mode, oversample, seed, ids, spectra_of) -> dict[
         again |= ((chi2 - 1).abs() > GATE * (2 / n_valid.clamp_min(1)).sqrt()).any(-1)
     again &= torch.from_numpy(usable).to(again.device)[:, None]
     if again.any():
-        second, extra, _ = problem.run(MODES["rerun"], Normals(seed, ids, range(draws), device, RERUN_STAGE))
+        second, extra, _ = problem.run(
+            MODES["rerun"], Normals(seed, ids, range(draws), spec.device, RERUN_STAGE)
+        )
         x = torch.where(again[..., None, None, None], second, x)
         chi2, n_valid = chi2_of_draws(model, data, x)
         spent += extra * again.float().mean(1).cpu().numpy()
     return summary(x, problem, chi2, n_valid, scale, usable, spent, residual)
 
 
-def _by_kind(prior, obs, draws, mode, oversample, seed, ids, spectra_of, kinds):
+def _by_kind(prior, obs, draws, mode, oversample, seed, ids, kinds):
     groups = [[i for i, own in enumerate(kinds) if own == kind] for kind in sorted(set(kinds))]
     parts = [
         _sample(
@@ -256,7 +215,6 @@ def _by_kind(prior, obs, draws, mode, oversample, seed, ids, spectra_of, kinds):
             oversample,
             seed,
             [ids[i] for i in rows],
-            spectra_of,
         )
         for rows in groups
     ]

@@ -1,42 +1,71 @@
-"""What the sampler asks of a prior: ``denoise(x, sigma)`` and a few fields, with the meaning of those left
-out.
+"""The door for priors: any object with ``denoise(x, sigma)`` becomes a ``Denoiser``, once.
 
-Fields are looked for on the prior itself and then on its ``card`` (an object or a mapping).
+An object without a ``spec`` is searched for the fields of a ``PriorSpec``, and then its ``card`` (an object
+or a mapping); what is nowhere has the meaning that ``PriorSpec`` gives it when left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 
-_DEFAULTS: dict[str, Any] = {
-    "channels": None,  # None: any number of bands, seen together
-    "target_fwhm_pix": 0.0,
-    "flux_convention": "data",  # the unit of the data; "smoothed_peak": over the scale of forward/scale.py
-    "sigma_min": 0.002,
-    "sigma_max": 80.0,
-    "margin_pix": 0,
-    "multiple_of": 1,
-    "max_sd": None,
-    "spectrum": None,
-    "residual_spectrum": None,
-    "device": "cpu",
-}
+from galbatch.errors import ConfigError
+from galbatch.interfaces import FLUX_CONVENTIONS, Denoiser, PriorSpec
 
 
-def prior_field(prior, name: str):
-    """A field of a prior or of its card, or what it means when it is left out."""
-    for place in (prior, getattr(prior, "card", None)):
-        if isinstance(place, Mapping):
-            value = place.get(name)
-        else:
-            value = getattr(place, name, None)
-        if value is not None:
-            return value
-    return _DEFAULTS[name]
+@dataclass(frozen=True, eq=False)
+class WrappedPrior:
+    """A prior of a user behind the interface."""
+
+    prior: Any
+    spec: PriorSpec
+
+    def denoise(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """As the prior does."""
+        return self.prior.denoise(x, sigma)
+
+
+def as_denoiser(prior: Any) -> Denoiser:
+    """A prior with its spec: as it is when it has one, wrapped when it has not.
+
+    Raises ``ConfigError`` for an object without ``denoise`` or with a flux convention that is not known.
+    """
+    if not callable(getattr(prior, "denoise", None)):
+        raise ConfigError(
+            f"the prior is {type(prior).__name__}: it must have a method denoise(x, sigma) that returns the "
+            "mean image; give such an object, or the path of a model folder to load_prior."
+        )
+    own = getattr(prior, "spec", None)
+    denoiser = prior if isinstance(own, PriorSpec) else WrappedPrior(prior, _spec(prior))
+    if denoiser.spec.flux_convention not in FLUX_CONVENTIONS:
+        raise ConfigError(
+            f"the prior's flux_convention is {denoiser.spec.flux_convention!r}: this version knows "
+            f"{', '.join(FLUX_CONVENTIONS)}."
+        )
+    return denoiser
+
+
+def _spec(prior: Any) -> PriorSpec:
+    kind, found = type(prior), {}
+    for place in (getattr(prior, "card", None), prior):
+        for f in fields(PriorSpec):
+            value = place.get(f.name) if isinstance(place, Mapping) else getattr(place, f.name, None)
+            if value is not None:
+                found[f.name] = value
+    spec = PriorSpec(**found)
+    return replace(
+        spec,
+        target_fwhm_pix=float(spec.target_fwhm_pix),
+        sigma_min=float(spec.sigma_min),
+        sigma_max=float(spec.sigma_max),
+        margin_pix=int(spec.margin_pix),
+        multiple_of=int(spec.multiple_of),
+        name=str(spec.name or f"{kind.__module__}.{kind.__qualname__}"),
+        sha256=str(spec.sha256),
+    )
 
 
 @dataclass
@@ -44,7 +73,7 @@ class CountedDenoiser:
     """A prior seen as D(x, sigma) on (b, k, c, H, W) with sigma (b,), counting the evaluations of each
     draw."""
 
-    prior: Any
+    prior: Denoiser
     evaluations: int = 0
 
     def __call__(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:

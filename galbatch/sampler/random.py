@@ -21,6 +21,11 @@ def source_key(source_id) -> int:
     return int.from_bytes(hashlib.blake2b(str(source_id).encode(), digest_size=8).digest(), "little")
 
 
+def band_seed(seed: int, band: int) -> int:
+    """The seed of one of several bands sampled one by one; the first keeps the run's."""
+    return seed + (band << 48)
+
+
 class Normals:
     """Standard normals for sources ``ids`` and draws ``draws``; each call of ``draw`` is the next stage of
     every stream."""

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import Enum
 
 import torch
 
@@ -66,6 +67,27 @@ MODES = {
     "mmps": Mode(ratio=1.1, fewest=25, most=25, tail=1, products=3, method="mmps"),
     "rerun": Mode(ratio=1.5, fewest=12, most=24, tail=8, products=3),
 }
+
+
+class Kind(Enum):
+    """What the posterior denoiser does at a level: moment matching, roughly (the next levels put its error
+    right) or to the end; a tilt of the input; or a draw from the Gaussian that is left."""
+
+    ROUGH = "rough"
+    MATCHED = "matched"
+    TILTED = "tilted"
+    DRAWN = "drawn"
+
+
+def steps_of(
+    mode: Mode, guided: int, rho: torch.Tensor, max_sd: float, sigma_min: float, bright: bool = False
+) -> list[tuple[torch.Tensor, Kind]]:
+    """(sigma, kind) of the ``guided`` steps and of those after them: ``tail``, or one for a bright source."""
+    levels = levels_of(mode, guided, rho, max_sd, sigma_min, bright)
+    late = Kind.DRAWN if bright else Kind.TILTED
+    kinds = [Kind.ROUGH if 2 * (i + 1) < guided else Kind.MATCHED for i in range(guided)]
+    kinds += [late] * (len(levels) - guided)
+    return list(zip(levels, kinds, strict=True))
 
 
 def noise_level(spectra: Spectra, precision: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

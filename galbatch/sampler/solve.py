@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 
 from galbatch.forward import ForwardModel
+from galbatch.forward.conjugate import conjugate_gradients
 from galbatch.sampler.precondition import Preconditioner
 from galbatch.sampler.spectra import parseval
 
@@ -67,25 +68,16 @@ class Solver:
             normal = lambda z: window * full(window * z)  # noqa: E731
         inverse = 1 / v
         precondition = self._precondition.inverse_of(inverse, window)
-        r = torch.fft.rfft2(r)
-        c = torch.zeros_like(r)
-        z = precondition(r)
-        p, rz = z, self._dot(r, z)
-        start = rz.clamp_min(1e-30)
-        limit = (relative**2 * start).clamp_min(self.tolerance**2 * self._unknowns)
-        look = 1 if r.device.type == "cpu" else LOOK_EVERY
-        for i in range(self.iterations):
-            active = rz > limit
-            if i % look == 0 and not active.any():
-                break
-            kp = inverse * p + torch.fft.rfft2(normal(torch.fft.irfft2(p, s=self.model.fine)))
-            a = torch.where(active, rz / self._dot(p, kp).clamp_min(1e-30), 0.0)
-            c = torch.addcmul(c, a, p)
-            r = torch.addcmul(r, -a, kp)
-            z = precondition(r)
-            new = self._dot(r, z)
-            p, rz = torch.addcmul(z, new / rz.clamp_min(1e-30), p), torch.where(active, new, rz)
-            self.iterations_done += 1
+        c, rz, done = conjugate_gradients(
+            lambda p: inverse * p + torch.fft.rfft2(normal(torch.fft.irfft2(p, s=self.model.fine))),
+            precondition,
+            torch.fft.rfft2(r),
+            self._dot,
+            lambda start: (relative**2 * start).clamp_min(self.tolerance**2 * self._unknowns),
+            self.iterations,
+            1 if r.device.type == "cpu" else LOOK_EVERY,
+        )
+        self.iterations_done += done
         left = (rz / self._unknowns).clamp_min(0).sqrt()[..., 0, 0, 0]
         self.worst = left if self.worst is None else torch.maximum(self.worst, left)
         c = torch.fft.irfft2(c, s=self.model.fine)

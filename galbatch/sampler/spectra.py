@@ -9,16 +9,20 @@ posterior does not depend on them.
 from __future__ import annotations
 
 import math
+import weakref
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
-from galbatch.sampler.integrate import log_levels, sde_dpmpp_2m
-from galbatch.sampler.prior import CountedDenoiser, prior_field
+from galbatch.interfaces import Denoiser, PriorSpec
+from galbatch.sampler.integrate import log_levels, plain_steps, sde_dpmpp_2m
+from galbatch.sampler.prior import CountedDenoiser, WrappedPrior
 
 MEASURED_DRAWS = 48
 MEASURED_LEVELS = 24
+_KEPT: weakref.WeakKeyDictionary[Any, dict] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,22 @@ def parseval(shape: tuple[int, int], device) -> torch.Tensor:
     return twice / (h * w)
 
 
-def card_spectra(prior, channels: int, shape: tuple[int, int], device) -> Spectra | None:
-    """The tables of the prior's card on a grid, or None when it has none."""
-    spectrum, residual = prior_field(prior, "spectrum"), prior_field(prior, "residual_spectrum")
+def spectra_of(prior: Denoiser, channels: int, shape: tuple[int, int]) -> Spectra:
+    """Spectra of a prior on a grid, from its spec or measured; once per prior and grid."""
+    origin = prior.prior if isinstance(prior, WrappedPrior) else prior
+    try:
+        kept = _KEPT.setdefault(origin, {})
+    except TypeError:  # an object that cannot be a key
+        kept = {}
+    key = (channels, shape)
+    if key not in kept:
+        kept[key] = card_spectra(prior.spec, channels, shape) or measure_spectra(prior, channels, shape)
+    return kept[key]
+
+
+def card_spectra(spec: PriorSpec, channels: int, shape: tuple[int, int]) -> Spectra | None:
+    """The tables of a prior's spec on a grid, or None when it has none."""
+    spectrum, residual = spec.spectrum, spec.residual_spectrum
     if spectrum is None or residual is None:
         return None
     fy, fx = np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1])
@@ -76,33 +93,34 @@ def card_spectra(prior, channels: int, shape: tuple[int, int], device) -> Spectr
     tables = np.minimum(tables, even[:, None, None] ** 2)
 
     def tensor(a):
-        return torch.as_tensor(np.ascontiguousarray(a), dtype=torch.float32, device=device)
+        return torch.as_tensor(np.ascontiguousarray(a), dtype=torch.float32, device=spec.device)
 
-    max_sd = float(prior_field(prior, "max_sd") or math.sqrt(p.max()))
-    ones = torch.ones(channels, 1, 1, device=device)
+    max_sd = float(spec.max_sd or math.sqrt(p.max()))
+    ones = torch.ones(channels, 1, 1, device=spec.device)
     return Spectra(
         tensor(p) * ones,
         tensor(even),
         tensor(tables)[:, None] * ones,
         max_sd,
-        torch.zeros(channels, *shape, device=device),
+        torch.zeros(channels, *shape, device=spec.device),
     )
 
 
 @torch.no_grad()
-def measure_spectra(prior, channels: int, shape: tuple[int, int], device="cpu", seed: int = 0) -> Spectra:
+def measure_spectra(prior: Denoiser, channels: int, shape: tuple[int, int], seed: int = 0) -> Spectra:
     """Spectra from the prior's own unconditional draws (``MEASURED_DRAWS`` of them, stochastic second
     order)."""
+    device = prior.spec.device
     gen = torch.Generator().manual_seed(seed)
 
     def normal(*size):
         return torch.randn(*size, generator=gen).to(device)
 
-    low, high = float(prior_field(prior, "sigma_min")), float(prior_field(prior, "sigma_max"))
+    low, high = prior.spec.sigma_min, prior.spec.sigma_max
     denoise = CountedDenoiser(prior)
     levels = log_levels(torch.full((1,), high), torch.full((1,), low), 40).to(device)
     size = (1, MEASURED_DRAWS, channels, *shape)
-    x0 = sde_dpmpp_2m(denoise, high * normal(*size), levels, lambda: normal(*size))
+    x0 = sde_dpmpp_2m(denoise, high * normal(*size), plain_steps(levels), lambda: normal(*size))
     mean = x0.mean((0, 1))
     npix = shape[0] * shape[1]
 

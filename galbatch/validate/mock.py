@@ -15,7 +15,7 @@ import torch
 
 from galbatch.forward import forward_model
 from galbatch.sampler import sample_posterior
-from galbatch.sampler.prior import prior_field
+from galbatch.sampler.prior import as_denoiser
 from galbatch.simulate.galaxies import simulate_galaxies
 from galbatch.training.library import Library, SourceImage
 from galbatch.training.stamps import StampConfig, StampSource
@@ -53,7 +53,8 @@ def mock_psf(fwhm_pix: float, size: int = 41) -> np.ndarray:
 def make_mocks(prior, n: int, seed: int = SEED, correlated: bool = False, sn_range=SN_RANGE) -> MockSet:
     """``n`` mock observations for a prior with the convention 'smoothed_peak' and one channel."""
     rng = np.random.default_rng([seed, 77])
-    margin, target = int(prior_field(prior, "margin_pix")), float(prior_field(prior, "target_fwhm_pix"))
+    spec = as_denoiser(prior).spec
+    margin, target = spec.margin_pix, spec.target_fwhm_pix
     size = -(-(STAMP + 2 * margin) // 8) * 8
     images, _ = simulate_galaxies(n, seed)
     band = rng.integers(0, 2, n)

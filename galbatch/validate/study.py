@@ -13,6 +13,7 @@ import numpy as np
 
 from galbatch.morphology import summarise
 from galbatch.morphology.calibration import calibrated
+from galbatch.sampler.prior import as_denoiser
 from galbatch.types import Posterior
 from galbatch.validate.calibrate import measure_with_truth, share, within
 from galbatch.validate.mock import MockSet, sample_mocks
@@ -135,7 +136,7 @@ def _scalars(study, mocks, samples, rng, prior, mode):
 def _intervals(study, table, stamps, prior, mode, pixel_scale_arcsec):
     """The catalogue's own columns: how often they hold the truth, by the draws and calibrated. Nothing for a
     mode without a table or a study of too few draws."""
-    numbers = getattr(prior, "calibration", {}).get(mode)
+    numbers = as_denoiser(prior).spec.calibration.get(mode)
     if numbers is None:
         return
     found, truth = summarise(table[:, :-1], stamps), table[:, -1]

@@ -13,10 +13,11 @@ PACKAGE = ROOT / "galbatch"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 SIBLINGS = {"catalog", "cutouts", "forward", "prior", "morphology", "store", "simulate"}
-GROUND = {"types", "errors"}
+GROUND = {"types", "errors", "interfaces"}
 ALLOWED = {name: GROUND for name in SIBLINGS}
 ALLOWED["types"] = {"errors"}
 ALLOWED["errors"] = set()
+ALLOWED["interfaces"] = {"types", "errors"}
 ALLOWED["config"] = GROUND | {"catalog", "cutouts", "sampler"}
 ALLOWED["sampler"] = GROUND | {"forward", "prior"}
 ALLOWED["training"] = GROUND | {"prior"}

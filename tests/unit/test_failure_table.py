@@ -27,6 +27,7 @@ from toys import RedPrior
 from galbatch.cli.main import main
 from galbatch.errors import RunError
 from galbatch.run import context, process, resume
+from galbatch.sampler.prior import as_denoiser
 from galbatch.types import Flag
 
 OPTIONS = dict(cluster="none", draws=2, mode="fast", stamp_pix=24)
@@ -96,7 +97,7 @@ BEFORE = {
 @pytest.mark.parametrize("fault", BEFORE)
 def test_a_fault_of_the_inputs_stops_the_run_before_its_first_batch(tmp_path, fault, capsys, monkeypatch):
     """Nothing is written, one message names the file or the rows, and both commands exit with 1."""
-    monkeypatch.setattr("galbatch.run.prepare.load_model", lambda path, device: RedPrior())
+    monkeypatch.setattr("galbatch.run.prepare.load_model", lambda path, device: as_denoiser(RedPrior()))
     plant, message = BEFORE[fault]
     survey = field(tmp_path)
     plant(tmp_path)
@@ -234,18 +235,18 @@ def test_a_worker_that_lacks_what_the_run_needs_says_which_and_where(tmp_path, m
     with pytest.raises(RunError, match="missing"):
         resume(tmp_path / "c.run", prior=RedPrior(), cluster="none")
     (spec,) = seen
-    context.refuse_this_machine(spec, RedPrior())
+    context.refuse_this_machine(spec, as_denoiser(RedPrior()))
     other = RedPrior()
     other.sha256 = "another"
     with pytest.raises(RunError, match=r"has sha256 another, that of the run is toy\. Put"):
-        context.refuse_this_machine(spec, other)
+        context.refuse_this_machine(spec, as_denoiser(other))
     monkeypatch.setattr(context, "__version__", "0.0.9")
     with pytest.raises(RunError, match=r"has galbatch 0\.0\.9, the run 0\.1\.0"):
-        context.refuse_this_machine(spec, RedPrior())
+        context.refuse_this_machine(spec, as_denoiser(RedPrior()))
     monkeypatch.undo()
     for name in ("err.fits", "psf.fits"):
         (tmp_path / name).unlink()
     with pytest.raises(
         RunError, match=r"Worker .* cannot read 2 files.*err\.fits: No such file.*psf\.fits: No such"
     ):
-        context.refuse_this_machine(spec, RedPrior())
+        context.refuse_this_machine(spec, as_denoiser(RedPrior()))

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from galbatch.interfaces import PriorSpec
 from galbatch.pipeline import Context, batch, measurement, sampling
 from galbatch.run.task import process_isolating
 from galbatch.store import PlanBatch, StoreLayout
@@ -62,7 +63,7 @@ def calls(monkeypatch):
 
     def sample(prior, obs, draws, mode, oversample, seed, source_ids, batch):
         made.append((tuple(source_ids), obs.data.shape[1], oversample, seed))
-        if prior is not None and set(source_ids) & set(prior.bad):
+        if set(source_ids) & set(prior.bad):
             raise prior.error
         b, c, h, _ = obs.data.shape
         side = h * oversample
@@ -95,7 +96,7 @@ def calls(monkeypatch):
 
 class BadPrior:
     def __init__(self, *bad, error=None):
-        self.bad, self.error = bad, error or ValueError("no")
+        self.bad, self.error, self.spec = bad, error or ValueError("no"), PriorSpec()
 
 
 def rows(*ids):
@@ -112,7 +113,7 @@ def rows(*ids):
 
 
 def run(survey, *ids, prior=None, exclude=None):
-    context = Context(survey, prior, LAYOUT, "fast", 7)
+    context = Context(survey, prior or BadPrior(), LAYOUT, "fast", 7)
     return context, process_isolating(context, rows(*ids), exclude or {})
 
 

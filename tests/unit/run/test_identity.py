@@ -4,17 +4,21 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import toys
 
 from galbatch.errors import RunError
+from galbatch.interfaces import PriorSpec
 from galbatch.prior.model import SHIPPED
 from galbatch.run import process, resume
 from galbatch.run.context import ContextSpec, refuse_this_machine
 from galbatch.run.identity import model_identity
 from galbatch.store import RunPaths, manifest, read_manifest
 from galbatch.store.manifest import differences, fingerprint
+
+NAMELESS = SimpleNamespace(spec=PriorSpec())
 
 
 def changed(old: dict, new: dict) -> list[str]:
@@ -79,26 +83,26 @@ def test_large_files_that_nobody_touched_are_not_read_again(mosaic, monkeypatch)
 def test_an_edit_in_the_model_folder_is_named(name, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(SHIPPED, folder)
-    old = {"model": model_identity(object(), str(folder))}
-    assert differences(old, {"model": model_identity(object(), str(folder))}) == []
+    old = {"model": model_identity(NAMELESS, str(folder))}
+    assert differences(old, {"model": model_identity(NAMELESS, str(folder))}) == []
     with open(folder / name, "ab") as file:
         file.write(b" ")
-    new = {"model": model_identity(object(), str(folder))}
+    new = {"model": model_identity(NAMELESS, str(folder))}
     (line,) = differences(old, new)
     assert f"{folder}/{name}" in line and old["model"]["hash"] != new["model"]["hash"]
     (folder / "calibration.json").unlink()
-    assert "no such file" in "\n".join(differences(old, {"model": model_identity(object(), str(folder))}))
+    assert "no such file" in "\n".join(differences(old, {"model": model_identity(NAMELESS, str(folder))}))
 
 
 def test_a_worker_with_another_card_is_refused(tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(SHIPPED, folder)
-    identity = model_identity(object(), str(folder))
+    identity = model_identity(NAMELESS, str(folder))
     with open(folder / "card.json", "a") as file:
         file.write("\n")
     spec = ContextSpec("id", str(tmp_path), None, str(folder), None, "fast", 0, model_hash=identity["hash"])
     with pytest.raises(RunError, match=r"card\.json.*Put the same folder there"):
-        refuse_this_machine(spec, object())
+        refuse_this_machine(spec, NAMELESS)
 
 
 def test_a_run_does_not_go_on_with_a_mosaic_changed_in_its_middle(tmp_path, monkeypatch):

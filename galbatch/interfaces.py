@@ -1,0 +1,109 @@
+"""What the parts of the mathematics ask of each other: a prior (``Denoiser`` and its ``PriorSpec``), the
+noise of an observation (``NoiseModel``), and the operators between image and data (``Likelihood``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+FLUX_CONVENTIONS = ("smoothed_peak", "data", "none")  # the last two: x is in the unit of the data
+
+
+@dataclass(frozen=True)
+class PriorSpec:
+    """What the sampler must know of a prior besides its denoiser.
+
+    ``channels``: bands of one image, None for any number seen together. ``target_fwhm_pix``: FWHM of the
+    Gaussian PSF of its images in fine pixels. ``flux_convention``: one of ``FLUX_CONVENTIONS``.
+    ``sigma_min``, ``sigma_max``: the noise levels it is made for. ``margin_pix``: unknown sky to add around a
+    stamp. ``multiple_of``: what height and width must be multiples of. ``max_sd``: the largest standard
+    deviation of a Fourier mode. ``spectrum``, ``residual_spectrum``: tables of a model card; None: measured
+    by the sampler. ``device``: where its tensors live. ``name``, ``sha256``: how a run knows it again.
+    ``calibration``: by sampler mode, how far statistics of draws are from the truth.
+    """
+
+    channels: int | None = None
+    target_fwhm_pix: float = 0.0
+    flux_convention: str = "data"
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    margin_pix: int = 0
+    multiple_of: int = 1
+    max_sd: float | None = None
+    spectrum: Mapping[str, Any] | None = None
+    residual_spectrum: Mapping[str, Any] | None = None
+    device: Any = "cpu"
+    name: str = ""
+    sha256: str = ""
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """A prior: E[x0 | x0 + sigma e], e of unit variance, and its ``PriorSpec``."""
+
+    spec: PriorSpec
+
+    def denoise(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """x (b, c, H, W) float32, sigma (b,) -> the mean image, of the shape of x."""
+        ...
+
+
+@runtime_checkable
+class NoiseModel(Protocol):
+    """The Gaussian noise N of detector pixels, and products by its inverse.
+
+    ``weight`` (b, 1, c, h, w): 1 / sigma^2, zero where masked. ``precisions``: the part of it that is
+    correlated from pixel to pixel and the part that is not, like ``weight``. ``inflation``: how many times
+    fewer independent pixels there are than pixels (1 for white noise).
+    """
+
+    weight: torch.Tensor
+
+    @property
+    def precisions(self) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+    @property
+    def inflation(self) -> float: ...
+
+    def precision(self, u: torch.Tensor) -> torch.Tensor:
+        """N^-1 u for detector images u (b, k, c, h, w)."""
+        ...
+
+    def quick_precision(self, u: torch.Tensor) -> torch.Tensor:
+        """N^-1 u roughly and at once: for preconditioners."""
+        ...
+
+    def coloured(self, correlated: torch.Tensor, fy: np.ndarray, fx: np.ndarray) -> torch.Tensor:
+        """``correlated`` (b, 1, c, 1, 1), a precision of correlated noise, over the noise power at the
+        frequencies fy (m,) and fx (n,) in cycles per detector pixel: (b, 1, c, m, n), or as it is where no
+        noise is correlated."""
+        ...
+
+    def sample(self, normal: Callable[..., torch.Tensor]) -> torch.Tensor:
+        """Noise (b, k, c, h, w), zero where masked; ``normal(c, h, w)`` draws standard normals."""
+        ...
+
+
+@runtime_checkable
+class Likelihood(Protocol):
+    """Data y = A x + n as the sampler uses them: A, its adjoint, A^T N^-1 A, and N."""
+
+    noise: NoiseModel
+
+    def apply(self, x: torch.Tensor) -> torch.Tensor:
+        """A x: fine images (b, k, c, H, W) to detector images (b, k, c, h, w)."""
+        ...
+
+    def adjoint(self, u: torch.Tensor) -> torch.Tensor:
+        """A^T u."""
+        ...
+
+    def normal(self, x: torch.Tensor) -> torch.Tensor:
+        """A^T N^-1 A x."""
+        ...
