@@ -28,12 +28,15 @@ DASK_SETTINGS = {
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
+    # Dask would end the nanny of a worker that is not back by then, while that nanny is starting it again
+    "distributed.deploy.lost-worker-timeout": "1000 days",
 }
 
 
 CONNECT_TIMEOUT = "60s"
 WORKERS_TIMEOUT_S = 600
 COUNT_S = 2.0
+REVIVE_S = 60.0
 # Batches of a GPU process: one reads ahead, one is on the device, one is measured and written.
 GPU_THREADS = 3
 
@@ -54,12 +57,24 @@ class Cluster:
 
     @property
     def n_workers(self) -> int:
+        """Computing threads connected, at least 1."""
+        return max(1, self.connected())
+
+    def connected(self) -> int:
         """Computing threads connected some seconds ago at most (asking a thousand workers' scheduler before
-        every batch would load it more than the batches do); at least 1."""
-        now = time.monotonic()
-        if now - self._counted[0] > COUNT_S:
-            self._counted = now, max(1, sum(self.client.nthreads().values()))
+        every batch would load it more than the batches do)."""
+        if time.monotonic() - self._counted[0] > COUNT_S:
+            self._counted = time.monotonic(), sum(self.client.nthreads().values())
         return self._counted[1]
+
+    def revive(self) -> None:
+        """Let go of what is left of the workers of a cluster of ours, and start as many new ones."""
+        wanted, until = dict(self.cluster.worker_spec), time.monotonic() + REVIVE_S
+        self.cluster.scale(0)
+        while self.cluster.workers and time.monotonic() < until:
+            time.sleep(0.1)
+        self.cluster.worker_spec.update(wanted)
+        self.cluster.scale(len(wanted))
 
     def close(self) -> None:
         """Disconnect; end the cluster if it is ours."""

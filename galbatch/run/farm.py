@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from distributed import Future, KilledWorker, performance_report
@@ -17,6 +18,7 @@ from galbatch.errors import GalbatchError, RunError, Stopped
 from galbatch.run.cluster import Cluster
 from galbatch.run.context import ContextSpec
 from galbatch.run.events import Reporter
+from galbatch.run.lifeline import Lifeline
 from galbatch.run.serial import disk_stopped
 from galbatch.run.stop import StopRequest
 from galbatch.run.task import halves, is_fatal, killed
@@ -103,6 +105,7 @@ class Farm:
         self.task = task
         self.client, self.cluster, self.spec, self.settings = cluster.client, cluster, spec, settings
         self.reporter, self.stop = reporter, stop
+        self.lifeline = Lifeline(cluster, spec.root, reporter)
         self._ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
         self._flights: dict[Future, _Flight] = {}
 
@@ -144,13 +147,30 @@ class Farm:
 
     def _next(self) -> Future:
         while True:
-            if self.stop.requested:
-                raise self.stop.error(self.spec.paths)
+            self._look()
             try:
                 return self._ended.get(timeout=_POLL_S)
             except queue.Empty:
-                if self.client.status not in ("running", "connecting"):
-                    raise self._scheduler_gone(self.client.status) from None
+                pass
+
+    def _look(self) -> None:
+        """To be called while waiting. Raises ``Stopped`` on a signal, and when nobody is left to wait for."""
+        if self.stop.requested:
+            raise self.stop.error(self.spec.paths)
+        if self.client.status not in ("running", "connecting"):
+            raise self._scheduler_gone(self.client.status)
+        if self.client.status == "running":
+            self.lifeline.check()
+
+    def _result(self, future: Future) -> Any:
+        """What a future ended with; when that is lost with its worker, it is waited for once more."""
+        while True:
+            try:
+                return future.result(timeout=_POLL_S)
+            except TimeoutError:
+                if future.status in ("error", "cancelled"):  # the error of the batch itself
+                    raise
+                self._look()
 
     def _scheduler_gone(self, why) -> Stopped:
         return Stopped(
@@ -161,12 +181,15 @@ class Farm:
     def _land(self, future: Future, flights: dict[Future, _Flight]) -> None:
         flight = flights.pop(future)
         try:
-            record = future.result()
+            record = self._result(future)
+        except Stopped:
+            raise
         except KilledWorker:
             self._search(flight)
         except Exception as err:
             self._judge(flight, future, err)
         else:
+            self.lifeline.landed()
             self.reporter.batch(record)
         finally:
             future.release()
@@ -222,10 +245,9 @@ class Farm:
         probe = self.client.submit(probe_task, flight.rows.take(part), key=key, pure=False)
         try:
             while not probe.done():
-                if self.stop.requested:
-                    raise self.stop.error(self.spec.paths)
+                self._look()
                 time.sleep(0.05)
-            probe.result()
+            self._result(probe)
         except KilledWorker:
             return True
         finally:
@@ -245,7 +267,8 @@ class Farm:
             except queue.Empty:
                 continue
             if self._flights.pop(future, None) is not None and future.status == "finished":
-                self.reporter.batch(future.result())
+                with suppress(TimeoutError):  # lost with its worker just now; what is committed counts
+                    self.reporter.batch(future.result(timeout=self.settings.grace_s))
         if self.client.status == "running":
             with suppress(OSError):  # it went just now: there is nothing left to call back
                 self.client.cancel(list(self._flights), force=True)

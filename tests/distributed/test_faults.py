@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 
+import dask
 import pytest
 import toys
 from runs import OPTIONS, same, start, wait_for_parts
@@ -59,6 +60,8 @@ def test_a_killed_worker_costs_only_its_batch_and_sigterm_stops_a_cluster(serial
 
 
 def test_a_source_that_kills_its_worker_fails_alone(tmp_path):
+    """Also where a worker takes longer to come back than Dask waits by default (here: 1 s)."""
+    dask.config.set({"distributed.deploy.lost-worker-timeout": "1s"})
     catalog = toys.write_survey(tmp_path, n=6, bright=4)
     messages = []
     run = process(
