@@ -19,8 +19,9 @@ MAX_BATCH = 64
 class RunSettings:
     """What decides the results of a run. Saved with it; a resumed run must have the same.
 
-    ``catalog``, ``survey``, ``model``: paths (``model`` '' for the shipped one); ``bands`` () for all;
-    ``stamp_pix``: detector pixels of the finest band (0: from ``stamp_arcsec`` or the survey file);
+    ``catalog``, ``survey``: paths; ``model``: a folder, 'small', 'base', or 'auto': base with a CUDA card,
+    else small; ``bands`` () for all; ``stamp_pix``: detector pixels of the finest band (0: from
+    ``stamp_arcsec`` or the survey file);
     ``batch``: sources a batch (0: by the size of the catalogue); ``limit``: first rows only (0: all).
     ``draw_columns``: list columns with the statistics of every draw. ``precision``: what the network
     computes in; 'auto': bfloat16 where the machine multiplies in it by itself.
@@ -34,7 +35,7 @@ class RunSettings:
     oversample: int = 1
     stamp_arcsec: float = 0.0
     stamp_pix: int = 0
-    model: str = ""
+    model: str = "auto"
     seed: int = 0
     limit: int = 0
     batch: int = 0

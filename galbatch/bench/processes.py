@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 _CODE = """
 import sys, time
-model, threads, seconds = sys.argv[1] or None, int(sys.argv[2]), float(sys.argv[3])
+model, threads, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 import torch
 torch.set_num_threads(threads)
 from galbatch.prior import load_prior
@@ -27,14 +27,14 @@ print(done / (time.perf_counter() - start), time.process_time(), flush=True)
 
 def process_table(model=None, cores: int = 2, seconds: float = 5.0) -> Iterator[dict]:
     """Images a second of ``p`` processes of ``t`` threads each, for every p * t = ``cores``, all at work at
-    the same time; and of one process with one thread. ``model``: model folder, the shipped one when None."""
+    the same time; and of one process with one thread. ``model``: name or folder of a model."""
     splits = [
         (1, 1),
         *((p, cores // p) for p in range(1, cores + 1) if cores % p == 0 and (p, cores // p) != (1, 1)),
     ]
     alone = 0.0
     for processes, threads in splits:
-        rates = _measure(processes, threads, str(model or ""), seconds)
+        rates = _measure(processes, threads, str(model or "auto"), seconds)
         alone = alone or sum(rates)
         yield {
             "kernel": f"network, {processes} processes x {threads} threads",

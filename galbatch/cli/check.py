@@ -37,7 +37,7 @@ def command(catalog, survey, bands, out, model, draws, oversample, noise, checks
     from galbatch.config import RunSettings
 
     settings = RunSettings(
-        catalog, survey or "", band_names(bands), draws, oversample=oversample, model=model or ""
+        catalog, survey or "", band_names(bands), draws, oversample=oversample, model=model
     )
     findings = collect(settings, out, noise, checksums)
     if as_json:

@@ -9,24 +9,27 @@ import click
 
 from galbatch.cli.process import MODE
 
-FOLDER = click.argument("path", required=False, type=click.Path(file_okay=False, path_type=Path))
+WHICH = click.argument("model", metavar="[MODEL]", default="auto")
 
 
 @click.group(name="model")
 def command() -> None:
-    """Describe, convert, evaluate or calibrate a model folder. Without PATH, the shipped model."""
+    """Describe, convert, evaluate or calibrate a model.
+
+    MODEL is small, base, a model folder, or auto: base with a CUDA card, else small.
+    """
 
 
 @command.command("info")
-@FOLDER
+@WHICH
 @click.option("--json", "as_json", is_flag=True, help="The whole card as JSON.")
-def info(path: Path | None, as_json: bool) -> None:
+def info(model: str, as_json: bool) -> None:
     """Print what the card of a model says, after checking the weights against it."""
     from dataclasses import asdict
 
-    from galbatch.prior import load_prior
+    from galbatch.prior import choose_model, load_prior
 
-    prior = load_prior(path, device="cpu", backend="eager")
+    prior = load_prior(choose_model(model), device="cpu", backend="eager")
     card = prior.card
     if as_json:
         click.echo(json.dumps(asdict(card), indent=1))
@@ -54,7 +57,7 @@ def info(path: Path | None, as_json: bool) -> None:
 
 
 @command.command("export")
-@FOLDER
+@WHICH
 @click.option(
     "--to",
     "kind",
@@ -68,23 +71,24 @@ def info(path: Path | None, as_json: bool) -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="File to write; without it, in the model folder.",
 )
-def export(path: Path | None, kind: str, out: Path | None) -> None:
+def export(model: str, kind: str, out: Path | None) -> None:
     """Write the network of a model folder as a file that runs without galbatch (float32, CPU).
 
     It maps (x (b, 1, H, W), sigma (b,)) to the denoised images. The sigma correction of the card is not in
     it.
     """
     from galbatch.prior.compile import write_export
-    from galbatch.prior.model import SHIPPED, load_prior
+    from galbatch.prior.model import load_prior
+    from galbatch.prior.names import choose_model, model_folder
 
-    prior = load_prior(path, device="cpu", backend="eager")
-    target = out or Path(path or SHIPPED) / {"torchscript": "model.ts", "pt2": "model.pt2"}[kind]
+    prior = load_prior(choose_model(model), device="cpu", backend="eager")
+    target = out or model_folder(model) / {"torchscript": "model.ts", "pt2": "model.pt2"}[kind]
     write_export(prior.model, kind, target)
     click.echo(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
 
 
 @command.command("evaluate")
-@FOLDER
+@WHICH
 @click.option(
     "--library",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -120,7 +124,7 @@ def export(path: Path | None, kind: str, out: Path | None) -> None:
     help="Folder for evaluation.json and pictures.",
 )
 def evaluate(
-    path: Path | None, library: Path, train_library: Path | None, n_stamps: int, n_samples: int, out: Path
+    model: str, library: Path, train_library: Path | None, n_stamps: int, n_samples: int, out: Path
 ) -> None:
     """Measure a model on galaxies it has never seen: loss by noise level against a Wiener filter and
     wavelets, bias, calibration of its sigma, and unconditional samples against held-out galaxies."""
@@ -128,14 +132,14 @@ def evaluate(
     from galbatch.prior import load_prior
     from galbatch.training.evaluate import evaluate_prior
 
-    result = evaluate_prior(load_prior(path), library, out, train_library, n_stamps, n_samples, measure)
+    result = evaluate_prior(load_prior(model), library, out, train_library, n_stamps, n_samples, measure)
     for row in result["denoising"]:
         click.echo("  ".join(f"{k} {v:.4g}" for k, v in row.items()))
     click.echo(f"{out / 'evaluation.json'} and pictures written")
 
 
 @command.command("calibrate")
-@FOLDER
+@WHICH
 @click.option(
     "--galaxies", "-n", default=640, show_default=True, type=click.IntRange(64), help="Simulated galaxies."
 )
@@ -146,17 +150,18 @@ def evaluate(
     type=click.Path(dir_okay=False, path_type=Path),
     help="File to write; without it, calibration.json in the model folder.",
 )
-def calibrate_model(path: Path | None, galaxies: int, draws: int, mode: str, out: Path | None) -> None:
+def calibrate_model(model: str, galaxies: int, draws: int, mode: str, out: Path | None) -> None:
     """Measure how far percentiles of draws are from those of the truth, for the columns cal16, cal50, cal84.
 
     Simulated galaxies that neither training nor `galbatch validate` uses are observed and sampled; runs with
     this model and mode then have calibrated percentiles beside those of the draws.
     """
     from galbatch.cli.progress import counted
-    from galbatch.prior.model import CALIBRATION, SHIPPED, load_prior
+    from galbatch.prior.model import CALIBRATION, load_prior
+    from galbatch.prior.names import model_folder
     from galbatch.validate.calibrate import calibrate, write_calibration
 
-    prior = load_prior(path)
+    prior = load_prior(model)
     with counted(galaxies, "galaxies") as more:
         table = calibrate(prior, galaxies, draws, mode, lambda done, total: more())
     for name, numbers in table["quantities"].items():
@@ -165,6 +170,6 @@ def calibrate_model(path: Path | None, galaxies: int, draws: int, mode: str, out
             for k in ("draws_coverage", "coverage")
         )
         click.echo(f"{name:18} truth within p16 to p84 {drawn}, within cal16 to cal84 {fitted}")
-    target = out or Path(path or SHIPPED) / CALIBRATION
+    target = out or model_folder(model) / CALIBRATION
     write_calibration(target, mode, table, prior.card.sha256)
     click.echo(f"{target} written")

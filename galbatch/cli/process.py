@@ -18,7 +18,11 @@ SURVEY = click.option(
 BANDS = click.option("--bands", metavar="A,B", help="Use only these bands of the survey file.")
 DRAWS = click.option("--draws", type=int, default=16, show_default=True, help="Posterior draws a source.")
 MODEL = click.option(
-    "--model", metavar="PATH", type=click.Path(), help="Model folder  [default: the shipped model]."
+    "--model",
+    metavar="auto|small|base|PATH",
+    default="auto",
+    show_default=True,
+    help="A shipped model or a model folder; 'auto': base with a CUDA card, else small.",
 )
 PRECISION = click.option(
     "--precision",

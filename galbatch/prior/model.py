@@ -17,9 +17,10 @@ from galbatch.errors import ModelError
 from galbatch.prior.card import Card
 from galbatch.prior.checkpoint import load_state, save_state
 from galbatch.prior.compile import choose_precision, compile_denoiser
+from galbatch.prior.names import MODELS, choose_device, model_folder
 from galbatch.prior.network import Denoiser, NetworkConfig
 
-SHIPPED = Path(__file__).parent / "models" / "small"
+SHIPPED = MODELS / "small"
 _CALIBRATION_PARTS = {"place", "slope", "error", "z"}
 WEIGHTS, CARD, CALIBRATION = "model.safetensors", "card.json", "calibration.json"
 
@@ -102,27 +103,18 @@ class Prior:
         return sigma if a == b == 0 else sigma * torch.exp(a + b * sigma.log())
 
 
-def choose_device(device: str = "auto") -> torch.device:
-    """The device of a name; 'auto' is the GPU if there is one, else the CPU."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
-
-
 def load_prior(path=None, device: str = "auto", backend: str = "auto", precision: str = "auto") -> Prior:
-    """The shipped prior, or the one in the folder ``path``, on ``device`` ("auto", "cpu", "cuda", "cuda:1").
+    """A prior on ``device`` ("auto", "cpu", "cuda", "cuda:1").
+
+    ``path``: the shipped "small" or "base", a model folder, or "auto" (as None): base on a CUDA card, else
+    small.
 
     ``backend``: "auto" (the measured winner of the device), "eager", "torchscript", "compile" or "export".
     ``precision``: what the network computes in, "float32" or "bfloat16" (in between, sums and everything
     outside of it stay in float32); "auto": bfloat16 on GPUs and on CPUs that multiply in it.
     Raises ``ModelError`` in one line when the folder is incomplete, damaged or does not fit.
     """
-    folder = Path(path) if path is not None else SHIPPED
-    if not folder.is_dir():
-        raise ModelError(
-            f"{folder}: no such model folder: give one with {WEIGHTS} and {CARD} (galbatch train makes "
-            "it), or leave the path out for the shipped model."
-        )
+    folder = model_folder(path, device)
     card = Card.load(folder / CARD)
     return Prior(
         load_weights(folder, card),
@@ -186,10 +178,15 @@ def load_weights(folder, card: Card) -> Denoiser:
     return model
 
 
-def save_model(folder, model: Denoiser, card_values: dict) -> Card:
-    """Write weights and card to ``folder``; the hash and the network's own fields are filled in."""
-    folder = Path(folder)
-    save_state(folder / WEIGHTS, model.state_dict(), {})
+def save_model(folder, model: Denoiser, card_values: dict, half: bool = False) -> Card:
+    """Write weights and card to ``folder``; the hash and the network's own fields are filled in.
+
+    ``half``: weights as float16, in half the space; they are loaded to float32 all the same.
+    """
+    folder, tensors = Path(folder), model.state_dict()
+    if half:
+        tensors |= {name: p.detach().half() for name, p in model.named_parameters()}
+    save_state(folder / WEIGHTS, tensors, {})
     values = {**card_values, "sha256": file_hash(folder / WEIGHTS)}
     card = Card(**values)
     card.save(folder / CARD)
@@ -205,9 +202,9 @@ def file_hash(path) -> str:
     return digest.hexdigest()
 
 
-def folder_files(path=None) -> dict[str, str]:
-    """Name -> SHA-256 of everything that decides what the prior of a model folder does: weights, card,
-    calibration."""
-    folder = Path(path) if path else SHIPPED
+def folder_files(path="auto") -> dict[str, str]:
+    """Name -> SHA-256 of everything that decides what a model does: weights, card, calibration of its
+    folder."""
+    folder = model_folder(path)
     names = sorted(n for n in (WEIGHTS, CARD, CALIBRATION) if (folder / n).is_file())
     return {name: file_hash(folder / name) for name in names}

@@ -28,10 +28,10 @@ _COUNTS = {"models_loaded": 0}
 class ContextSpec:
     """Picklable description of a ``Context``.
 
-    ``survey``: picklable description of the survey with ``cut(...)``; ``model``: path of a model folder (''
-    for the shipped one) or a prior object; ``run_id``: the same for the same run; ``threads``: compute
-    threads; ``precision``: of the network; ``model_sha256`` (of the weights), ``model_hash`` (of the whole
-    folder, '' for an object) and ``version``: what a process must find on its own machine.
+    ``survey``: picklable description of the survey with ``cut(...)``; ``model``: name or folder of a model,
+    or a prior object; ``run_id``: the same for the same run; ``threads``: compute threads; ``precision``: of
+    the network; ``model_sha256`` (of the weights), ``model_hash`` (of the whole folder, '' for an object) and
+    ``version``: what a process must find on its own machine.
     """
 
     run_id: str
@@ -88,12 +88,12 @@ def refuse_this_machine(spec: ContextSpec, prior: Denoiser) -> None:
     found = prior.spec.sha256
     if found != spec.model_sha256:
         raise RunError(
-            f"{here}: model {spec.model or 'shipped'} has sha256 {found[:12]}, that of the run is "
+            f"{here}: model {spec.model} has sha256 {found[:12]}, that of the run is "
             f"{spec.model_sha256[:12]}. Put the same model there."
         )
     if spec.model_hash and hash_json(files := model_files(spec.model)) != spec.model_hash:
         raise RunError(
-            f"{here}: the folder of model {spec.model or 'shipped'} ({', '.join(files)}) is not that of "
+            f"{here}: the folder of model {spec.model} ({', '.join(files)}) is not that of "
             "the run: its card or its calibration differs. Put the same folder there."
         )
     lost = unreadable(spec.survey)
@@ -110,17 +110,17 @@ def models_loaded() -> int:
 
 
 def load_model(model: Any, device: str = "auto", precision: str = "auto") -> Denoiser:
-    """The prior of a path ('' for the shipped one) or of an object with ``denoise``, with its spec."""
+    """The prior of a name or folder, or of an object with ``denoise``, with its spec."""
     from galbatch.prior import load_prior
     from galbatch.sampler.prior import as_denoiser
 
-    if not isinstance(model, (str, os.PathLike, type(None))):
+    if not isinstance(model, (str, os.PathLike)):
         return as_denoiser(model)
-    return load_prior(model or None, device=device, precision=precision)
+    return load_prior(model, device=device, precision=precision)
 
 
 def model_files(model: str) -> dict[str, str]:
-    """Name -> SHA-256 of the files of a model folder, '' for the shipped one."""
+    """Name -> SHA-256 of the files of a model, given by name or folder."""
     from galbatch.prior.model import folder_files
 
     return folder_files(model)

@@ -17,6 +17,7 @@ from galbatch.cutouts import check_resolution
 from galbatch.errors import ConfigError, RunError
 from galbatch.pipeline.measurement import column_info, empty_columns
 from galbatch.run import prepare
+from galbatch.run.choice import said_of_model, settle_model
 from galbatch.run.context import ContextSpec
 from galbatch.run.events import Progress, Reporter, count
 from galbatch.run.lock import RunLock
@@ -66,7 +67,7 @@ def process(
     run_options, execution = split_options(options)
     settings = RunSettings(str(catalog), "" if survey is None else str(survey), **run_options)
     if prior is not None:
-        if settings.model:
+        if settings.model != "auto":
             raise ConfigError(f"model is {settings.model} and a prior object is given: give one.")
         settings = dataclasses.replace(settings, model="object")
     if resume and overwrite:
@@ -140,7 +141,8 @@ def _execute(
 ) -> Run:
     going_on = resuming and paths.manifest.exists()
     begun = read_manifest(paths) if going_on else {}
-    settings = prepare.settle_precision(settings, execution)
+    asked = settings.model
+    settings = prepare.settle_precision(settle_model(settings, execution, begun), execution)
     inputs = prepare.open_inputs(settings, prior, begun.get("measured"))
     prepare.refuse_errors(inputs)
     inputs.prior = prepare.open_model(settings, prior)
@@ -173,6 +175,8 @@ def _execute(
             f"{count(layout.n_sources, 'source')} in {count(layout.n_batches, 'batch')} of {layout.batch}, "
             f"bands {', '.join(layout.bands)}, {layout.draws} draws, {space}"
         )
+        for line in said_of_model(asked, settings, inputs.prior, going_on):
+            reporter.message(line)
         spec = prepare.make_spec(paths, inputs, layout, manifest, execution)
         _run_batches(spec, execution, reporter, stop, cluster)
         return _finish(paths, spec, reporter, manifest)

@@ -9,6 +9,7 @@ from typing import Any
 from galbatch.config import RunSettings
 from galbatch.cutouts import check_resolution
 from galbatch.run import prepare
+from galbatch.run.choice import said_of_model, settle_model
 from galbatch.run.execute import split_options
 from galbatch.store import RunPaths
 
@@ -28,7 +29,8 @@ def preview(
     settings = RunSettings(str(catalog), "" if survey is None else str(survey), **run_options)
     if prior is not None:
         settings = dataclasses.replace(settings, model="object")
-    settings = prepare.settle_precision(settings, execution)
+    asked = settings.model
+    settings = prepare.settle_precision(settle_model(settings, execution, {}), execution)
     inputs = prepare.open_inputs(settings, prior)
     prepare.refuse_errors(inputs)
     inputs.prior = prepare.open_model(inputs.settings, prior)
@@ -44,6 +46,7 @@ def preview(
         f"{layout.oversample}, target PSF FWHM {fwhm:.4g} arcsec",
         f"sampling   {layout.draws} draws, mode {settings.mode}, seed {settings.seed}, precision "
         f"{settings.precision}",
+        *said_of_model(asked, settings, inputs.prior, False),
         f"batches    {layout.n_batches} of {layout.batch} sources",
         f"cluster    {execution.cluster if not execution.scheduler else execution.scheduler}",
         f"output     {paths.root}: {prepare.check_space(paths, layout)}",

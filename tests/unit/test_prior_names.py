@@ -1,0 +1,120 @@
+"""The shipped networks by name: which one 'auto' is, what a run says of it, and what it goes on with."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "distributed"))
+
+import toys
+
+from galbatch.config import ExecutionSettings, RunSettings
+from galbatch.errors import ModelError, RunError
+from galbatch.prior import choose_model, load_prior, names
+from galbatch.prior.model import save_model
+from galbatch.prior.names import MODELS, model_folder
+from galbatch.prior.network import Denoiser, NetworkConfig
+from galbatch.run import process, resume
+from galbatch.run.choice import said_of_model, settle_model
+from galbatch.run.preview import preview
+from galbatch.store import read_manifest
+
+NETWORK = NetworkConfig(widths=(8, 12), blocks=(1, 1), embedding=16, sigma_data=0.2)
+CARD = {
+    "target_fwhm_pix": 2.0, "sigma_data": 0.2, "max_sd": 2.0, "network": NETWORK.to_dict(), "multiple_of": 4,
+    "spectrum": {"k": [0.0, 0.5], "power": [4.0, 0.1]},
+    "residual_spectrum": {"k": [0.0, 0.5], "sigma": [0.1, 1.0], "power": [[0.1, 0.1], [1.0, 0.1]]},
+}  # fmt: skip
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """Two shipped models of tiny networks in place of the real ones."""
+    for seed, name in enumerate(names.NAMES):
+        torch.manual_seed(seed)
+        save_model(tmp_path / "models" / name, Denoiser(NETWORK), CARD | {"name": name})
+    monkeypatch.setattr(names, "MODELS", tmp_path / "models")
+    return tmp_path / "models"
+
+
+@pytest.mark.parametrize(("cuda", "here"), [(True, "base"), (False, "small")])
+def test_auto_takes_base_where_there_is_a_card(cuda, here, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    assert choose_model() == choose_model(None) == choose_model("auto", "auto") == here
+    assert choose_model("auto", "cpu") == "small" and choose_model("auto", "cuda:1") == "base"
+    assert model_folder() == MODELS / here
+    assert choose_model("small") == "small" and choose_model("base", "cpu") == "base"
+    assert choose_model("./base") == "./base" and choose_model(Path("base")) == Path("base")
+    assert choose_model("") == "small"  # runs of before there were two
+
+
+def test_a_name_is_not_a_folder_of_that_name(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_model(tmp_path / "base", Denoiser(NETWORK), CARD | {"name": "mine"})
+    assert load_prior("base", device="cpu", backend="eager").name == "base"
+    assert load_prior("./base", device="cpu", backend="eager").name == "mine"
+    with pytest.raises(ModelError, match="bass: no such model folder: give auto, small, base, or a folder"):
+        load_prior("bass")
+
+
+def test_a_run_settles_its_model_once(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    auto, begun = RunSettings("c", "s"), {"config": {"model": "small"}}
+    assert auto.model == "auto"
+    assert settle_model(auto, ExecutionSettings(), {}).model == "base"
+    assert settle_model(auto, ExecutionSettings(cluster="local"), {}).model == "small"  # it computes on CPUs
+    assert settle_model(auto, ExecutionSettings(), begun).model == "small"
+    named = RunSettings("c", "s", model="base")
+    assert settle_model(named, ExecutionSettings(cluster="local"), begun).model == "base"
+
+
+class Card:
+    name, calibration = "base", {"fast": {}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "going_on", "words"),
+    [
+        ("auto", False, "has a CUDA card"),
+        ("auto", True, "with which the run began"),
+        ("base", False, "model: base"),
+    ],
+)
+def test_a_run_says_which_model_and_why(asked, going_on, words):
+    settings = RunSettings("c", "s", model="base", mode="fast")
+    (line,) = said_of_model(asked, settings, Card(), going_on)
+    assert line.startswith("model: base") and words in line
+    assert ("auto" in line) == (asked == "auto" and not going_on)
+
+
+def test_intervals_without_a_table_are_said_to_be_uncalibrated():
+    _, line = said_of_model("base", RunSettings("c", "s", model="base"), Card(), False)
+    assert "no calibration for mode default" in line and "cal16" in line
+    assert line.endswith("galbatch model calibrate base --mode default")
+    _, line = said_of_model("object", RunSettings("c", "s", model="object"), toys.GaussianPrior(), False)
+    assert "GaussianPrior has no calibration" in line and "galbatch model" not in line
+
+
+def test_a_run_keeps_its_model(tiny, tmp_path, monkeypatch):
+    """Begun without a card, gone on with where there is one: with the network it began with, by its name;
+    another is refused."""
+    survey, out, said = toys.write_survey(tmp_path / "s", n=2), tmp_path / "r.run", []
+    how = {"cluster": "none", "batch": 1, "draws": 2, "mode": "fast", "out": out}
+    first = process(
+        survey, on_message=said.append, model="small" if torch.cuda.is_available() else None, **how
+    )
+    assert any(line.startswith("model: small") for line in said)
+    assert any("no calibration for mode fast" in line for line in said)
+    model = read_manifest(first.paths)["model"]
+    assert (model["name"], model["path"], model["folder"]) == ("small", "small", "small")
+    monkeypatch.setattr("galbatch.prior.choose_model", lambda *_: "base")
+    next(iter(first.paths.parts.iterdir())).unlink()
+    said.clear()
+    process(survey, resume=True, on_message=said.append, **how)
+    assert "model: small, with which the run began" in said
+    assert resume(out, cluster="none").manifest["model"]["name"] == "small"
+    with pytest.raises(RunError, match=r"configuration model: .*small.*base"):
+        process(survey, resume=True, model="base", **how)
+    assert any(line.startswith("model: base") for line in preview(survey, out=tmp_path / "n", mode="fast"))
