@@ -10,6 +10,7 @@ import torch
 import galbatch
 from galbatch.errors import ModelError
 from galbatch.prior import load_prior
+from galbatch.prior.card import Card
 from galbatch.prior.compile import write_export
 from galbatch.prior.model import SHIPPED, Prior, load_weights, save_model
 from galbatch.prior.network import Denoiser, NetworkConfig
@@ -213,3 +214,15 @@ def test_shipped_card_is_complete():
     size = sum(path.stat().st_size for path in SHIPPED.iterdir())
     assert size < 8e6
     assert isinstance(load_weights(SHIPPED, card), Denoiser) and Prior.__doc__
+
+
+def test_weights_kept_as_float16_are_loaded_to_float32(tmp_path):
+    """Rounding is the only difference, and buffers are not rounded."""
+    save_model(tmp_path / "half", network(), MEASURED, half=True)
+    save_model(tmp_path / "whole", network(), MEASURED)
+    half, whole = ((tmp_path / n / "model.safetensors").stat().st_size for n in ("half", "whole"))
+    assert half < 0.6 * whole
+    found, model = load_weights(tmp_path / "half", Card.load(tmp_path / "half" / "card.json")), network()
+    for (name, a), b in zip(found.state_dict().items(), model.state_dict().values(), strict=True):
+        assert a.dtype == torch.float32, name
+        torch.testing.assert_close(a, b.half().float() if name in dict(model.named_parameters()) else b)

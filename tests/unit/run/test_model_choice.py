@@ -1,13 +1,9 @@
 """The shipped networks by name: which one 'auto' is, what a run says of it, and what it goes on with."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "distributed"))
-
 import toys
 
 from galbatch.config import ExecutionSettings, RunSettings
