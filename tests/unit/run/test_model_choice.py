@@ -8,6 +8,7 @@ import toys
 
 from galbatch.config import ExecutionSettings, RunSettings
 from galbatch.errors import ModelError, RunError
+from galbatch.interfaces import PriorSpec
 from galbatch.prior import choose_model, load_prior, names
 from galbatch.prior.model import save_model
 from galbatch.prior.names import MODELS, model_folder
@@ -15,6 +16,7 @@ from galbatch.prior.network import Denoiser, NetworkConfig
 from galbatch.run import process, resume
 from galbatch.run.choice import said_of_model, settle_model
 from galbatch.run.preview import preview
+from galbatch.sampler.prior import as_denoiser
 from galbatch.store import read_manifest
 
 NETWORK = NetworkConfig(widths=(8, 12), blocks=(1, 1), embedding=16, sigma_data=0.2)
@@ -66,8 +68,10 @@ def test_a_run_settles_its_model_once(monkeypatch):
     assert settle_model(named, ExecutionSettings(cluster="local"), begun).model == "base"
 
 
-class Card:
-    name, calibration = "base", {"fast": {}}
+class Fast:
+    """A prior with a table for mode fast alone."""
+
+    spec = PriorSpec(name="base", calibration={"fast": {}})
 
 
 @pytest.mark.parametrize(
@@ -80,16 +84,16 @@ class Card:
 )
 def test_a_run_says_which_model_and_why(asked, going_on, words):
     settings = RunSettings("c", "s", model="base", mode="fast")
-    (line,) = said_of_model(asked, settings, Card(), going_on)
+    (line,) = said_of_model(asked, settings, Fast(), going_on)
     assert line.startswith("model: base") and words in line
     assert ("auto" in line) == (asked == "auto" and not going_on)
 
 
 def test_intervals_without_a_table_are_said_to_be_uncalibrated():
-    _, line = said_of_model("base", RunSettings("c", "s", model="base"), Card(), False)
+    _, line = said_of_model("base", RunSettings("c", "s", model="base"), Fast(), False)
     assert "no calibration for mode default" in line and "cal16" in line
     assert line.endswith("galbatch model calibrate base --mode default")
-    _, line = said_of_model("object", RunSettings("c", "s", model="object"), toys.GaussianPrior(), False)
+    _, line = said_of_model("object", RunSettings("c", "s", model="object"), as_denoiser(toys.GaussianPrior()), False)
     assert "GaussianPrior has no calibration" in line and "galbatch model" not in line
 
 
