@@ -93,7 +93,8 @@ def test_intervals_without_a_table_are_said_to_be_uncalibrated():
     _, line = said_of_model("base", RunSettings("c", "s", model="base"), Fast(), False)
     assert "no calibration for mode default" in line and "cal16" in line
     assert line.endswith("galbatch model calibrate base --mode default")
-    _, line = said_of_model("object", RunSettings("c", "s", model="object"), as_denoiser(toys.GaussianPrior()), False)
+    own = as_denoiser(toys.GaussianPrior())
+    _, line = said_of_model("object", RunSettings("c", "s", model="object"), own, False)
     assert "GaussianPrior has no calibration" in line and "galbatch model" not in line
 
 
