@@ -40,7 +40,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "simulate": "Make mock galaxies and mock survey fields with known truth.",
         "fetch-tng": "Fetch simulated galaxy images of IllustrisTNG with your own key.",
         "train": "Train a prior from galaxy images.",
-        "model": "Describe, convert, evaluate or calibrate a model.",
+        "model": "List, describe, convert, evaluate or calibrate models.",
     },
     "Trust and speed": {
         "validate": "Test calibration and accuracy on held-out truth.",

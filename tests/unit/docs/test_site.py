@@ -124,6 +124,9 @@ def test_wheel_has_weights_page_and_layouts(tmp_path):
         "galbatch/cutouts/layouts/generic.toml",
         "galbatch/prior/models/small/model.safetensors",
         "galbatch/prior/models/small/card.json",
+        "galbatch/prior/models/base/model.safetensors",
+        "galbatch/prior/models/base/card.json",
+        "galbatch/prior/models/base/validation.json",
     ):
         assert wanted in names, f"{wanted} is not in the wheel"
     assert not [n for n in names if n.startswith(("tests/", "docs/", "benchmarks/"))]

@@ -1,11 +1,15 @@
 """The shipped networks by name: which one 'auto' is, what a run says of it, and what it goes on with."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import toys
+from click.testing import CliRunner
 
+from galbatch.cli.main import cli
 from galbatch.config import ExecutionSettings, RunSettings
 from galbatch.errors import ModelError, RunError
 from galbatch.interfaces import PriorSpec
@@ -33,6 +37,7 @@ def tiny(tmp_path, monkeypatch):
     for seed, name in enumerate(names.NAMES):
         torch.manual_seed(seed)
         save_model(tmp_path / "models" / name, Denoiser(NETWORK), CARD | {"name": name})
+        shutil.copy(MODELS / name / "validation.json", tmp_path / "models" / name)
     monkeypatch.setattr(names, "MODELS", tmp_path / "models")
     return tmp_path / "models"
 
@@ -119,3 +124,16 @@ def test_a_run_keeps_its_model(tiny, tmp_path, monkeypatch):
     with pytest.raises(RunError, match=r"configuration model: .*small.*base"):
         process(survey, resume=True, model="base", **how)
     assert any(line.startswith("model: base") for line in preview(survey, out=tmp_path / "n", mode="fast"))
+
+
+def test_the_models_are_listed_with_their_cost_and_headline(tiny, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    found = CliRunner().invoke(cli, ["model", "list", "--json"])
+    assert found.exit_code == 0, found.output
+    small, base = (json.loads(line) for line in found.stdout.splitlines())
+    assert (small["name"], small["auto"], base["name"], base["auto"]) == ("small", True, "base", False)
+    assert small["parameters"] == sum(p.numel() for p in Denoiser(NETWORK).parameters())
+    assert 0 < small["seconds_per_draw"] < 60 and small["calibrated"] == {}
+    assert base["within_68"]["asymmetry"] == 0.5859 and small["within_68"]["asymmetry"] == 0.375
+    table = CliRunner().invoke(cli, ["model", "list"])
+    assert table.exit_code == 0 and "128 galaxies" in " ".join(table.stdout.split())

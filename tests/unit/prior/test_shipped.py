@@ -1,0 +1,49 @@
+"""What ships as base: size, card, and that rounding its weights to float16 left its loss as it was."""
+
+import json
+
+import pytest
+from safetensors import safe_open
+
+from galbatch.prior.card import Card
+from galbatch.prior.model import load_weights
+from galbatch.prior.names import NAMES, model_folder
+from galbatch.simulate.galaxies import simulate_galaxies
+from galbatch.training.held_out import HeldOutLoss
+from galbatch.training.library import Library, SourceImage
+from galbatch.training.stamps import StampConfig, StampSource
+
+LARGEST_FILE = 25e6
+# loss of the weights before they were rounded, on the stamps of the test below; rounding to bfloat16 moves
+# the last two by 4e-4
+LOSS_BEFORE = {"0.015": 0.0797448, "0.15": 0.0247965, "1.5": 0.00358365}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cards_are_complete_and_files_small(name):
+    folder = model_folder(name)
+    card = Card.load(folder / "card.json")
+    assert card.name == name and card.training["hours"] > 0.05 and len(card.limits) >= 6
+    assert {"origin", "credit", "licence", "weight", "trained", "held_out"} <= set(card.data[0])
+    assert len(card.residual_spectrum["sigma"]) == 18 and len(card.spectrum["k"]) == 24
+    assert max(path.stat().st_size for path in folder.iterdir()) < LARGEST_FILE
+    study = json.loads((folder / "validation.json").read_text())
+    assert study["numbers"]["galaxies"] == 128 and study["mode"] == "default"
+
+
+def test_base_is_better_than_small_on_the_same_held_out_stamps():
+    rounding = Card.load(model_folder("base") / "card.json").metrics["rounding"]
+    for before, after, small in zip(rounding["float32"], rounding["float16"], rounding["small"], strict=True):
+        assert abs(after / before - 1) < 1e-4 and after < small
+
+
+def test_rounding_base_to_float16_leaves_its_held_out_loss():
+    folder = model_folder("base")
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        assert str(file.get_tensor("net.first.weight").dtype) == "torch.float16"
+    images, _ = simulate_galaxies(4, 2_000_000)
+    library = Library([SourceImage(image[0], str(i), "mock") for i, image in enumerate(images)])
+    stamps = StampSource(library, StampConfig(target_fwhm_pix=2.0)).draw(4, 64, (7,))
+    model = load_weights(folder, Card.load(folder / "card.json")).eval()
+    loss = HeldOutLoss(stamps, sigmas=tuple(float(s) for s in LOSS_BEFORE))(model)
+    assert loss == pytest.approx(LOSS_BEFORE, rel=1e-4)
