@@ -36,6 +36,7 @@ from galbatch.run.events import Reporter
 from galbatch.run.farm import Farm
 from galbatch.run.stop import StopRequest
 from galbatch.store import PlanWriter, RunPaths, iter_plan, merge_catalogue
+from galbatch.store.checksums import digest_file, seal
 from galbatch.store.parts import write_part
 
 TILES, DISTINCT = 100, 1_000
@@ -137,9 +138,12 @@ def lay_parts(folder: Path, rows: int, batch: int) -> RunPaths:
     write_plan(paths.plan, rows, batch, same_ids=True)
     rng, distinct = np.random.default_rng(1), min(DISTINCT, rows // batch)
     for number in range(distinct):
-        write_part(paths.part(number), number, part_columns(np.arange(batch), rng), {})
+        write_part(paths, number, part_columns(np.arange(batch), rng), {})
+    digests = [digest_file(paths.part(number)) for number in range(distinct)]
     for number in range(distinct, rows // batch):
         os.link(paths.part(number % distinct), paths.part(number))
+        files = {f"parts/{paths.part(number).name}": digests[number % distinct]}
+        paths.attempt(number).write_bytes(seal({"batch": number, "files": files}))
     return paths
 
 

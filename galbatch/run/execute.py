@@ -34,7 +34,9 @@ from galbatch.store import (
     open_run,
     progress,
     read_manifest,
+    refuse_old_parts,
     versions,
+    withdraw_damaged,
     write_summary,
 )
 
@@ -141,6 +143,8 @@ def _execute(
 ) -> Run:
     going_on = resuming and paths.manifest.exists()
     begun = read_manifest(paths) if going_on else {}
+    if going_on:
+        refuse_old_parts(paths)
     asked = settings.model
     settings = prepare.settle_precision(settle_model(settings, execution, begun), execution)
     inputs = prepare.open_inputs(settings, prior, begun.get("measured"))
@@ -166,6 +170,8 @@ def _execute(
                 reporter.message(f"changed, and gone on with: {change}")
             for orphan in paths.orphans():
                 orphan.unlink(missing_ok=True)
+            for batch in withdraw_damaged(paths):
+                reporter.message(f"{paths.part(batch).name} was damaged: its sources are computed again")
         else:
             prepare.new_folder(paths, overwrite or resuming)
             prepare.lay_out(paths, inputs, layout, manifest)

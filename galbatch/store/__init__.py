@@ -16,7 +16,7 @@ from galbatch.store.manifest import (
     versions,
     write_manifest,
 )
-from galbatch.store.parts import BatchResult, commit_batch
+from galbatch.store.parts import BatchResult, commit_batch, refuse_old_parts, withdraw_damaged
 from galbatch.store.paths import RunPaths, write_atomic
 from galbatch.store.plan import PlanBatch, PlanWriter, iter_plan, plan_rows
 from galbatch.store.posterior import create_store
@@ -54,9 +54,11 @@ __all__ = [
     "plan_rows",
     "progress",
     "read_manifest",
+    "refuse_old_parts",
     "statistic_column",
     "verify_store",
     "versions",
+    "withdraw_damaged",
     "write_atomic",
     "write_hats",
     "write_manifest",

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,12 +18,12 @@ from galbatch.errors import RunError
 from galbatch.store.columns import FIXED, ColumnInfo, table_metadata
 from galbatch.store.healpix import healpix_nested
 from galbatch.store.layout import STATUS
-from galbatch.store.parts import FAILURE_COLUMNS, Part, as_status, read_attempt, read_part, unpacked
+from galbatch.store.parts import FAILURE_COLUMNS, join_parts, part_bytes, part_head, read_note, read_part
 from galbatch.store.paths import RunPaths, replacing
 from galbatch.store.plan import PASS
 
 _HEAD = ("source_id", "ra", "dec")
-_GROUP_BYTES = 48 << 20  # of numbers in a row group
+_GROUP_BYTES = 24 << 20  # of parts that are joined at once; a row group has once to twice as many
 _FAILURE_SCHEMA = pa.schema(
     [
         ("source_id", pa.string()),
@@ -42,7 +44,7 @@ def merge_catalogue(
 
     Memory is bounded by one row group. Columns are those of any part, in the order in which they first occur;
     a part that lacks one gets NaN; a run without parts has those of ``template``. Raises ``RunError`` when a
-    part is missing or its ids are not the plan's.
+    part is missing or damaged, or its ids are not the plan's.
     """
     batches = sorted(paths.committed())
     try:
@@ -66,37 +68,33 @@ def _merge(paths: RunPaths, info: dict[str, ColumnInfo], schema: pa.Schema) -> C
         _writer(tmp, schema) as out,
         replacing(paths.failures) as failed_tmp,
         pq.ParquetWriter(failed_tmp, _FAILURE_SCHEMA) as failed,
-        _behind(out.write_table) as write,
+        _behind(lambda tables: out.write_table(pa.concat_tables(tables).combine_chunks())) as write,
     ):
         held: list[pa.Table] = []
-        for table, parts in _joined(paths, schema):
+        for table, lost in _joined(paths, schema):
             counts.update({n["values"]: n["counts"] for n in pc.value_counts(table["status"]).to_pylist()})
-            lost = [
-                _failures(paths, batch, part)
-                for batch, part in parts
-                if FAILURE_COLUMNS[0] in part.table.column_names
-            ]
-            if lost:
-                failed.write_table(pa.concat_tables(lost).combine_chunks())
+            if lost.num_rows:
+                failed.write_table(lost)
             held.append(table)
-            if sum(t.nbytes for t in held) > _GROUP_BYTES // 2:
-                write(pa.concat_tables(held))
+            if sum(t.nbytes for t in held) > _GROUP_BYTES:
+                write(held)
                 held = []
         if held:
-            write(pa.concat_tables(held))
+            write(held)
     return counts
 
 
 @contextmanager
-def _behind(work: Callable[[pa.Table], None]) -> Iterator[Callable[[pa.Table], None]]:
-    """``work`` in a thread of its own, one table at a time: the next is read while one is compressed."""
+def _behind(work: Callable[[list], None]) -> Iterator[Callable[[list], None]]:
+    """``work`` in a thread of its own, one call at a time: the next tables are read while some are
+    compressed."""
     with ThreadPoolExecutor(1) as thread:
         last: list[Future] = []
 
-        def submit(table: pa.Table) -> None:
+        def submit(tables: list) -> None:
             while last:
                 last.pop().result()
-            last.append(thread.submit(work, table))
+            last.append(thread.submit(work, tables))
 
         yield submit
         while last:
@@ -126,13 +124,9 @@ def _schema(paths: RunPaths, batches: list[int], template: dict[str, np.ndarray]
     fields = [plan.field(name) for name in _HEAD]
     fields += [plan.field(n).with_name(n.removeprefix(PASS)) for n in plan.names if n.startswith(PASS)]
     found: dict[str, pa.DataType] = {}
-    seen: set = set()
     for batch in batches:
-        kind = read_attempt(paths, batch).get("columns")  # parts with the same columns are looked at once
-        if kind is None or kind not in seen:
-            seen.add(kind)
-            for field in read_part(paths, batch).schema:
-                found.setdefault(field.name, field.type)
+        for field in read_part(paths, batch).rows.schema:
+            found.setdefault(field.name, field.type)
     if not found:
         found = {
             n: pa.string() if v.dtype == object else pa.from_numpy_dtype(v.dtype) for n, v in template.items()
@@ -166,64 +160,83 @@ def _writer(path, schema: pa.Schema) -> pq.ParquetWriter:
     )
 
 
-def _joined(paths: RunPaths, schema: pa.Schema) -> Iterator[tuple[pa.Table, list[tuple[int, Part]]]]:
-    """Tables of the catalogue in order, each of many batches with the same columns, and their parts."""
+@dataclass(frozen=True)
+class _Committed:
+    """A batch of the plan: its number, its rows in the plan's row group, its note and the bytes of its
+    part."""
+
+    batch: int
+    rows: slice
+    note: dict[str, Any]
+    data: bytes
+
+
+def _joined(paths: RunPaths, schema: pa.Schema) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Tables of the catalogue in order, each of many batches with the same columns, and those of the
+    failures."""
     committed, known = paths.committed(), {*schema.names, *FAILURE_COLUMNS}
     with pq.ParquetFile(paths.plan) as plan:
         for group in range(plan.num_row_groups):
             rows = plan.read_row_group(group)
-            held: list[tuple[int, Part]] = []
-            start = 0
-            for batch, first, part in _parts(paths, rows, committed):
-                full = (first - start) * part.numbers.itemsize >= _GROUP_BYTES
-                if held and (full or part.schema is not held[0][1].schema):
-                    yield _join(held, rows.slice(start, first - start), schema), held
-                    held, start = [], first
-                if not held and not known.issuperset(part.schema.names):
+            for parts in _alike(_committed(paths, rows["batch"].to_numpy(), committed)):
+                start, stop = parts[0].rows.start, parts[-1].rows.stop
+                planned, table = rows.slice(start, stop - start), join_parts([part.data for part in parts])
+                if not known.issuperset(table.column_names):
                     raise _MoreColumns
-                held.append((batch, part))
-            if held:
-                yield _join(held, rows.slice(start), schema), held
+                _check_ids(paths, parts, planned["source_id"], table["source_id"])
+                yield _join(planned, table, schema), _failures(planned, table, parts)
 
 
-def _parts(paths: RunPaths, rows: pa.Table, committed: set[int]) -> Iterator[tuple[int, int, Part]]:
-    """The batches of these rows of the plan: number, first row, part. Raises ``RunError`` where a part is
-    missing or another's."""
-    batches, ids = rows["batch"].to_numpy(), rows["source_id"].combine_chunks()
+def _committed(paths: RunPaths, batches: np.ndarray, committed: set[int]) -> Iterator[_Committed]:
+    """The batches of a row group of the plan. Raises ``RunError`` where a part is missing or damaged."""
     for batch in np.unique(batches).tolist():
-        first, stop = np.searchsorted(batches, [batch, batch + 1]).tolist()
         if batch not in committed:
             raise RunError(
                 f"{paths.part(batch)}: missing, so the run is not finished. "
                 f"Run `galbatch resume {paths.root}`."
             )
-        part, planned = read_part(paths, batch), ids.slice(first, stop - first)
-        found = part.ids
-        if not found.equals(planned) and found.to_pylist() != planned.to_pylist():
+        note = read_note(paths, batch)
+        rows = slice(*np.searchsorted(batches, [batch, batch + 1]).tolist())
+        yield _Committed(batch, rows, note, part_bytes(paths, batch, note))
+
+
+def _alike(parts: Iterator[_Committed]) -> Iterator[list[_Committed]]:
+    """Those that follow each other with the same columns, up to ``_GROUP_BYTES``."""
+    held: list[_Committed] = []
+    size = 0
+    for part in parts:
+        if held and (size >= _GROUP_BYTES or part_head(part.data) != part_head(held[0].data)):
+            yield held
+            held, size = [], 0
+        held.append(part)
+        size += len(part.data)
+    if held:
+        yield held
+
+
+def _check_ids(
+    paths: RunPaths, parts: list[_Committed], planned: pa.ChunkedArray, found: pa.ChunkedArray
+) -> None:
+    """Raise ``RunError`` when the ids of the parts are not the plan's."""
+    if found.equals(planned):
+        return
+    first = parts[0].rows.start
+    for part in parts:
+        place, rows = part.rows.start - first, part.rows.stop - part.rows.start
+        if found.slice(place, rows).to_pylist() != planned.slice(place, rows).to_pylist():
             raise RunError(
-                f"{paths.part(batch)}: its source ids are not those of batch {batch} in plan.parquet. "
-                "The file belongs to another plan: delete it and resume."
+                f"{paths.part(part.batch)}: its source ids are not those of batch {part.batch} in "
+                "plan.parquet. The file belongs to another plan: delete it and resume."
             )
-        yield batch, first, part
 
 
-def _join(parts: list[tuple[int, Part]], plan: pa.Table, schema: pa.Schema) -> pa.Table:
-    in_plan = dict(zip(plan.column_names, plan.columns, strict=True))
-    in_parts = {name: _column(values) for name, values in unpacked([part.numbers for _, part in parts])}
-    for name in {*parts[0][1].table.column_names} - {*FAILURE_COLUMNS}:
-        in_parts[name] = pa.chunked_array([chunk for _, part in parts for chunk in part.table[name].chunks])
-    in_parts["status"] = as_status(in_parts["status"])
+def _join(plan: pa.Table, parts: pa.Table, schema: pa.Schema) -> pa.Table:
+    in_plan, in_parts = (dict(zip(t.column_names, t.columns, strict=True)) for t in (plan, parts))
     columns = []
     for field in schema:
         column = _pick(field, plan, in_plan, in_parts)
         columns.append(column if column.type == field.type else column.cast(field.type))
     return pa.table(columns, schema=schema)
-
-
-def _column(values: np.ndarray) -> pa.Array:
-    if values.ndim == 2:
-        return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
-    return pa.array(values)
 
 
 def _pick(field: pa.Field, plan: pa.Table, in_plan: dict, in_parts: dict):
@@ -247,17 +260,18 @@ def _pick(field: pa.Field, plan: pa.Table, in_plan: dict, in_parts: dict):
     return pa.nulls(plan.num_rows, field.type)
 
 
-def _failures(paths: RunPaths, batch: int, part: Part) -> pa.Table:
-    rows = part.table.select(FAILURE_COLUMNS).append_column("source_id", part.ids)
-    lost = rows.filter(pc.equal(part.status, "failed"))
-    n, note = lost.num_rows, read_attempt(paths, batch)
-    worker = f"{note.get('host', '')}:{note.get('pid', '')}"
+def _failures(plan: pa.Table, table: pa.Table, parts: list[_Committed]) -> pa.Table:
+    failed = pc.equal(table["status"], "failed")
+    lost = table.select(["source_id", *FAILURE_COLUMNS]).filter(failed)
+    by_batch = {part.batch: part.note for part in parts}
+    notes = [by_batch[batch] for batch in plan["batch"].filter(failed).to_pylist()]
+    workers = [f"{note.get('host', '')}:{note.get('pid', '')}" for note in notes]
     columns = [
         lost["source_id"].cast(pa.string()),
         *(lost[name] for name in FAILURE_COLUMNS),
-        pa.array([note.get("attempt", 0)] * n, pa.int32()),
-        pa.array([worker] * n, pa.string()),
-        pa.array([note.get("time", np.nan)] * n, pa.float64()),
+        pa.array([note.get("attempt", 0) for note in notes], pa.int32()),
+        pa.array(workers, pa.string()),
+        pa.array([note.get("time", np.nan) for note in notes], pa.float64()),
     ]
     return pa.table(columns, schema=_FAILURE_SCHEMA)
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from galbatch.errors import RunError
 from galbatch.store.layout import STATUS, StoreLayout
-from galbatch.store.parts import read_attempt, read_part
+from galbatch.store.parts import read_attempt, read_part, refuse_old_parts
 from galbatch.store.paths import RunPaths, write_atomic
 from galbatch.store.plan import iter_plan, plan_rows
 from galbatch.store.posterior import open_store, read_sums
@@ -45,12 +45,9 @@ def progress(paths: RunPaths) -> dict[str, Any]:
     """How far a run is, from its files alone: batches and sources by status, from the attempt notes."""
     planned = plan_rows(paths.plan) if paths.plan.exists() else None
     done: Counter = Counter()
-    committed = sorted(paths.committed())
+    committed = sorted(paths.committed() | paths.committed_before())
     for batch in committed:
         note = read_attempt(paths, batch)
-        if not note:
-            statuses = Counter(read_part(paths, batch).status.to_pylist())
-            note = {"sources": sum(statuses.values()), **statuses}
         done.update({k: note.get(k, 0) for k in ("sources", *STATUS[1:])})
     return {
         "planned": planned,
@@ -61,7 +58,11 @@ def progress(paths: RunPaths) -> dict[str, Any]:
 
 
 def verify_store(paths: RunPaths, on_batch=None) -> list[str]:
-    """Read every shard and every part against each other and the plan; returns one line per problem found."""
+    """Read every shard and every part against each other and the plan; returns one line per problem found.
+
+    Raises ``RunError`` for a run of galbatch 0.1.0.
+    """
+    refuse_old_parts(paths)
     problems = [f"{path}: left behind by a killed process" for path in paths.orphans()]
     group = open_store(paths.posterior)
     layout = StoreLayout.from_attributes(dict(group.attrs))

@@ -1,32 +1,30 @@
-"""Part files: one small Parquet file a batch, whose existence is the batch's commit."""
+"""Part files: one small Arrow IPC stream a batch, whose existence is the batch's commit.
+
+Beside each lies its note, which holds the digests of the part and of the batch's shards: a part that is not
+what its note says is damaged, and resume computes its batch again.
+"""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import socket
 import time
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from galbatch.errors import RunError
-from galbatch.store.checksums import DamagedBatch, digest_bytes, digest_file, seal, unseal
+from galbatch.store.checksums import DamagedBatch, digest_bytes, seal, unseal
 from galbatch.store.layout import STATUS, StoreLayout
-from galbatch.store.paths import RunPaths, replacing, write_atomic
+from galbatch.store.paths import RunPaths, write_atomic
 from galbatch.store.posterior import write_shards
 
 FAILURE_COLUMNS = ("failure_stage", "failure_code", "failure_message")
-NUMBERS = "numbers"
-_ALL_ROWS = 1 << 20
+_SUMS = b"galbatch.crc32"
+_END = 8  # bytes that end an Arrow IPC stream
 
 
 @dataclass(frozen=True)
@@ -64,165 +62,140 @@ def commit_batch(paths: RunPaths, layout: StoreLayout, result: BatchResult, atte
         "time": time.time(),
         "seconds": {k: round(v, 6) for k, v in seconds.items()},
         "counters": result.counters,
-        "columns": _columns_hash(result.columns),
     }
-    with replacing(paths.part(result.batch)) as part:
-        write_part(part, result.batch, result.columns, sums)
-        files = {f"{paths.posterior.name}/{name}": digest for name, digest in shards.items()}
-        files[f"{paths.parts.name}/{paths.part(result.batch).name}"] = digest_file(part)
-        write_atomic(paths.attempt(result.batch), seal(record | {"files": files}))
+    files = {f"{paths.posterior.name}/{name}": digest for name, digest in shards.items()}
+    write_part(paths, result.batch, result.columns, sums, record | {"files": files})
     return record
 
 
-def write_part(path: Path, batch: int, columns: dict[str, np.ndarray], sums: dict[str, int]) -> None:
-    """Write the part file of a batch to ``path``; equal input gives equal bytes.
+def write_part(
+    paths: RunPaths,
+    batch: int,
+    columns: dict[str, np.ndarray],
+    sums: dict[str, int],
+    note: dict[str, Any] | None = None,
+) -> None:
+    """Write the note of a batch, with the digest of its part among its ``files``, and then the part; equal
+    columns and sums give an equal part.
 
-    Columns of numbers, and the status as its place in ``STATUS``, are packed into one binary column
-    ``numbers``, a record a row: a file of hundreds of tiny columns takes thirty times as long to read.
-    Columns of failures are left out where nothing failed.
+    ``columns``: (n,) or (n, k) by name; ``sums``: CRC-32 of the batch's shards, by array.
     """
-    packed = columns | {"status": np.array([STATUS.index(s) for s in columns["status"]], np.int32)}
-    table = {n: _column(v) for n, v in packed.items() if v.dtype.kind in "OUST"}
-    order = [[n, str(table[n].type) if n in table else v.dtype.str, *v.shape[1:]] for n, v in packed.items()]
-    notes = {"crc32": sums, "batch": batch, "columns": order}
-    kind = np.dtype([(n, v.dtype.str, v.shape[1:]) for n, v in packed.items() if n not in table])
-    record = np.empty(len(columns["source_id"]), kind)
-    for name in kind.names or ():
-        record[name] = packed[name]
-    if not np.any(columns["status"] == "failed") and all(
-        pc.all(pc.equal(table[n], "")).as_py() for n in FAILURE_COLUMNS
-    ):
-        table = {n: v for n, v in table.items() if n not in FAILURE_COLUMNS}
-    table[NUMBERS] = pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(kind.itemsize), len(record), [None, pa.py_buffer(record)]
-    )
-    rows = pa.table(table)
-    with pq.ParquetWriter(
-        path,
-        rows.schema,
-        compression="none",
-        use_dictionary=False,
-        write_statistics=False,
-        store_schema=False,
-    ) as out:
-        out.write_table(rows)
-        out.add_key_value_metadata({f"galbatch.{k}": json.dumps(v) for k, v in notes.items()})
+    rows = pa.record_batch([_column(values) for values in columns.values()], names=list(columns))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as out:
+        # not in the schema: parts with the same columns begin with the same bytes
+        out.write_batch(rows, custom_metadata={_SUMS: json.dumps(sums).encode()})
+    data, record = sink.getvalue().to_pybytes(), {"batch": batch} | (note or {})
+    files = record.get("files", {}) | {_name(paths, batch): digest_bytes(data)}
+    write_atomic(paths.attempt(batch), seal(record | {"files": files}))
+    write_atomic(paths.part(batch), data)
 
 
-def _columns_hash(columns: dict[str, np.ndarray]) -> str:
-    """The same for parts that have the same columns in the same order."""
-    kinds = [(n, "str" if v.dtype.kind in "OUST" else v.dtype.str) for n, v in columns.items()]
-    return f"{zlib.crc32(repr(kinds).encode()):08x}"
+def _name(paths: RunPaths, batch: int) -> str:
+    return f"{paths.parts.name}/{paths.part(batch).name}"
 
 
 def _column(values: np.ndarray) -> pa.Array:
-    return pa.array(values.astype(str).astype(object) if values.dtype.kind in "US" else values)
+    if values.ndim > 1:
+        return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), int(np.prod(values.shape[1:])))
+    return pa.array(values.astype(str).astype(object) if values.dtype.kind in "UST" else values)
 
 
 @dataclass(frozen=True)
 class Part:
-    """A committed part: ``table`` of its text, ``numbers`` (n,) a structured array of the rest, ``schema`` of
-    all in the order of the batch, ``notes`` what the footer says."""
+    """A committed part: its ``rows``, all columns of its batch, and the CRC-32 of the batch's shards."""
 
-    table: pa.Table
-    numbers: np.ndarray
-    schema: pa.Schema
-    notes: dict[bytes, bytes]
+    rows: pa.RecordBatch
+    sums: dict[str, int]
 
     @property
     def ids(self) -> pa.Array:
         """Source ids."""
-        return self._column("source_id")
+        return self.rows["source_id"]
 
     @property
     def status(self) -> pa.Array:
         """Status of every source."""
-        return as_status(self._column("status"))
-
-    def _column(self, name):
-        """In numbers or, ids that are words, in text."""
-        if name in self.table.column_names:
-            return self.table[name].combine_chunks()
-        return pa.array(np.ascontiguousarray(self.numbers[name]))
-
-    @property
-    def sums(self) -> dict[str, int]:
-        """CRC-32 of the batch's shards at the commit."""
-        return json.loads(self.notes[b"galbatch.crc32"])
-
-
-def as_status(column: pa.Array) -> pa.Array:
-    """Words of a column of places in ``STATUS``."""
-    return pa.array(STATUS).take(column)
+        return self.rows["status"]
 
 
 def read_part(paths: RunPaths, batch: int) -> Part:
-    """A committed part. Raises ``RunError`` naming the file when it cannot be read, ``DamagedBatch`` when it
-    is not the one that was committed."""
-    path = paths.part(batch)
+    """A committed part. Raises as ``part_bytes``."""
     try:
-        data = path.read_bytes()
-        check_part(paths, batch, data)
-        with pq.ParquetFile(pa.BufferReader(data)) as file:
-            table = pa.Table.from_batches(file.iter_batches(_ALL_ROWS, use_threads=False))
-            notes = file.metadata.metadata
-        schema, kind = _schema(notes[b"galbatch.columns"])
-        packed = table[NUMBERS]
-        packed = packed.chunk(0) if packed.num_chunks == 1 else packed.combine_chunks()
-        numbers = np.frombuffer(packed.buffers()[1], kind, len(packed), packed.offset * kind.itemsize)
-        return Part(table.drop_columns([NUMBERS]), numbers, schema, notes)
-    except (OSError, ValueError, KeyError, TypeError) as err:
-        raise RunError(
-            f"{path}: cannot be read ({err}). Delete this file and resume: its batch is made again."
-        ) from err
+        with pa.ipc.open_stream(part_bytes(paths, batch, read_note(paths, batch))) as file:
+            found = file.read_next_batch_with_custom_metadata()
+        return Part(found.batch, json.loads(found.custom_metadata[_SUMS]))
+    except (pa.ArrowException, ValueError, KeyError, TypeError, StopIteration) as err:
+        raise _damaged(paths, batch, f"no part of galbatch: {err}") from err
 
 
-@lru_cache(maxsize=64)
-def _schema(columns: bytes) -> tuple[pa.Schema, np.dtype]:
-    """Of all columns, and of the packed ones: those whose type is numpy's and not Arrow's."""
-    fields, kinds = [], []
-    for name, kind, *shape in json.loads(columns):
-        if kind[0] in "<>|":
-            kinds.append((name, kind, tuple(shape)))
-            kind = pa.string() if name == "status" else pa.from_numpy_dtype(np.dtype(kind))
-        else:
-            kind = pa.type_for_alias(kind)
-        fields.append(pa.field(name, pa.list_(kind, *shape) if shape else kind))
-    return pa.schema(fields), np.dtype(kinds)
+def part_bytes(paths: RunPaths, batch: int, note: dict[str, Any]) -> bytes:
+    """The content of a part file, held to the digest in its ``note``.
 
-
-def unpacked(records: list[np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
-    """Names and columns (n,) or (n, k) of the numbers of parts with the same columns, one after the other.
-
-    They are transposed part by part, as words that divide every field: a part fits into the cache, and a
-    column of one word a row needs no other copy.
+    Raises ``DamagedBatch`` when it is not what was committed, ``RunError`` when it cannot be read.
     """
-    kind = records[0].dtype
-    fields = [(name, *kind.fields[name][:2]) for name in kind.names]
-    word = math.gcd(4, *(form.itemsize for _, form, _ in fields))
-    words = np.empty((kind.itemsize // word, sum(map(len, records))), f"u{word}")
-    start = 0
-    for record in records:
-        stop = start + len(record)
-        words[:, start:stop] = record.view(words.dtype).reshape(len(record), -1).T
-        start = stop
-    for name, form, offset in fields:
-        rows = words[offset // word : (offset + form.itemsize) // word]
-        yield name, np.ascontiguousarray(rows.T).view(form.base).reshape(-1, *form.shape)
-
-
-def check_part(paths: RunPaths, batch: int, data: bytes) -> None:
-    """Hold the bytes of a part to the note of its batch. Raises ``DamagedBatch``; says nothing where a folder
-    of galbatch 0.1.0 holds no digests."""
-    path = paths.part(batch)
-    files = read_note(paths, batch).get("files")
-    committed = files and files.get(f"{paths.parts.name}/{path.name}")
-    if committed and committed != (found := digest_bytes(data)):
-        raise DamagedBatch(
-            f"{path}: not what was committed ({found[0]} bytes, SHA-256 {found[1][:12]}...; committed were "
-            f"{committed[0]} bytes, {committed[1][:12]}...). Delete it and resume: its batch is made again.",
+    try:
+        data = paths.part(batch).read_bytes()
+    except OSError as err:
+        raise RunError(
+            f"{paths.part(batch)}: cannot be read ({err.strerror}). Check the disk and the permissions; then "
+            f"run `galbatch resume {paths.root}`."
+        ) from err
+    committed = note.get("files", {}).get(_name(paths, batch))
+    if committed is None:
+        raise _damaged(paths, batch, f"{paths.attempt(batch).name}, which holds its digest, is missing")
+    if committed != (found := digest_bytes(data)):
+        raise _damaged(
+            paths,
             batch,
+            f"{found[0]} bytes, SHA-256 {found[1][:12]}...; committed were {committed[0]} bytes, "
+            f"{committed[1][:12]}...",
         )
+    return data
+
+
+def _damaged(paths: RunPaths, batch: int, why: str) -> DamagedBatch:
+    return DamagedBatch(
+        f"{paths.part(batch)}: not what was committed ({why}). Run `galbatch resume {paths.root}`: the "
+        "sources of this batch are computed again.",
+        batch,
+    )
+
+
+def withdraw_damaged(paths: RunPaths) -> list[int]:
+    """Delete the damaged parts, so that their batches count as not committed; returns their numbers."""
+    damaged = []
+    for batch in sorted(paths.committed()):
+        try:
+            read_part(paths, batch)
+        except DamagedBatch:
+            paths.part(batch).unlink(missing_ok=True)
+            damaged.append(batch)
+    return damaged
+
+
+def refuse_old_parts(paths: RunPaths) -> None:
+    """Raise ``RunError`` for a run whose parts this version cannot read."""
+    if paths.committed_before():
+        raise RunError(
+            f"{paths.parts}: written by galbatch 0.1.0, in Parquet, which this version does not read. A "
+            "finished run can be read as it is (`galbatch show`, `report`, `export`). To go on with it or to "
+            "verify it, install galbatch 0.1.0; or start again with `galbatch process --overwrite`."
+        )
+
+
+def part_head(data: bytes) -> bytes:
+    """The bytes with which a part begins, its schema: equal for parts with the same columns."""
+    return data[: 8 + int.from_bytes(data[4:8], "little")]
+
+
+def join_parts(parts: list[bytes]) -> pa.Table:
+    """The rows of parts with the same head, in order. They are read as the one stream that they make
+    together: a table of each would take several times as long."""
+    head, end = part_head(parts[0]), parts[0][-_END:]
+    rows = [memoryview(data)[len(head) : -_END] for data in parts]
+    with pa.ipc.open_stream(b"".join([head, *rows, end])) as file:
+        return file.read_all()
 
 
 def read_note(paths: RunPaths, batch: int) -> dict:

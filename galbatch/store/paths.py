@@ -8,7 +8,8 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-_PART = re.compile(r"batch-(\d{6,})\.parquet$")
+_PART = re.compile(r"batch-(\d{6,})\.arrow$")
+_OLD_PART = re.compile(r"batch-(\d{6,})\.parquet$")
 
 
 @dataclass(frozen=True)
@@ -35,17 +36,25 @@ class RunPaths:
 
     def part(self, batch: int) -> Path:
         """The commit record of a batch: it exists if and only if the batch is committed."""
-        return self.parts / f"batch-{batch:06d}.parquet"
+        return self.parts / f"batch-{batch:06d}.arrow"
 
     def attempt(self, batch: int) -> Path:
-        """Who wrote a batch, when and how long it took (not part of the reproducible output)."""
+        """The note of a batch: who wrote it, when and how long it took (not part of the reproducible output),
+        and the digest of its part."""
         return self.parts / f"batch-{batch:06d}.json"
 
     def committed(self) -> set[int]:
         """Numbers of the committed batches."""
+        return self._numbers(_PART)
+
+    def committed_before(self) -> set[int]:
+        """Numbers of the batches that galbatch 0.1.0 committed, in Parquet."""
+        return self._numbers(_OLD_PART)
+
+    def _numbers(self, pattern: re.Pattern) -> set[int]:
         if not self.parts.is_dir():
             return set()
-        found = (_PART.match(name) for name in os.listdir(self.parts))
+        found = (pattern.match(name) for name in os.listdir(self.parts))
         return {int(match.group(1)) for match in found if match}
 
     def orphans(self) -> list[Path]:

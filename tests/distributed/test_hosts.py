@@ -103,7 +103,7 @@ process({str(survey)!r}, out={str(out)!r}, prior=toys.GaussianPrior(0.1), schedu
 """)
     run = inside("gbtest-head", str(script), ttl_s=ttl_s, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
-        while len(list(out.glob("parts/*.parquet"))) < 2:
+        while len(list(out.glob("parts/*.arrow"))) < 2:
             assert run.poll() is None, run.stdout.read()
             time.sleep(0.1)
         ip("link", "set", "gbtest-v1", "down")  # the cable of the first worker is pulled

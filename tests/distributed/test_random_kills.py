@@ -63,7 +63,7 @@ def wait_for_the_lock(out, child) -> bool:
 
 def parts(out) -> dict[str, int]:
     """The committed batches and when each was written."""
-    return {p.name: p.stat().st_mtime_ns for p in (out / "parts").glob("*.parquet")}
+    return {p.name: p.stat().st_mtime_ns for p in (out / "parts").glob("*.arrow")}
 
 
 def moment(out) -> str:
@@ -79,7 +79,7 @@ def moment(out) -> str:
 
 def take_away(out, rng):
     """A run that ended before its kill: take some of it away, so that there is something to kill."""
-    for part in rng.sample(sorted((out / "parts").glob("*.parquet")), 2):
+    for part in rng.sample(sorted((out / "parts").glob("*.arrow")), 2):
         part.unlink()
     for name in ("catalog.parquet", "summary.json"):
         (out / name).unlink(missing_ok=True)

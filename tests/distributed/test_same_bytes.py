@@ -85,8 +85,8 @@ def test_a_stopped_run_is_finished_by_resume(serial, survey, tmp_path):
     for name in ("catalog.parquet", "summary.json", "failures.parquet"):
         (out / name).unlink()
     for batch in (1, 2):
-        (out / "parts" / f"batch-{batch:06d}.parquet").unlink()
-    (out / "parts" / ".batch-000001.parquet.abc.tmp").write_text("torn")
+        (out / "parts" / f"batch-{batch:06d}.arrow").unlink()
+    (out / "parts" / ".batch-000001.arrow.abc.tmp").write_text("torn")
     for shard in (out / "posterior.zarr" / "mean" / "c" / "1").rglob("0"):
         if shard.is_file():
             shard.write_bytes(b"torn")

@@ -9,6 +9,7 @@ import pytest
 import toys
 
 from galbatch.cli.main import main
+from galbatch.errors import RunError
 from galbatch.run import resume
 from galbatch.run.lock import RunLock
 
@@ -34,7 +35,7 @@ def unmerge(run):
 def forget(run, *batches):
     unmerge(run)
     for batch in batches:
-        (run / "parts" / f"batch-{batch:06d}.parquet").unlink()
+        (run / "parts" / f"batch-{batch:06d}.arrow").unlink()
 
 
 STATES = {
@@ -58,7 +59,7 @@ STATES = {
         ["catalog.parquet: not written yet"],
     ),
     "killed": (
-        lambda run: (forget(run, 2), (run / "parts" / ".batch-000002.parquet.x.tmp").write_text("torn")),
+        lambda run: (forget(run, 2), (run / "parts" / ".batch-000002.arrow.x.tmp").write_text("torn")),
         "stopped",
         "1 temporary files of a killed process",
         ["left behind by a killed process", "batch-000002"],
@@ -115,13 +116,13 @@ def swap_ids(run):
 DAMAGES = {
     "a bit of a shard": (lambda run: flip(run, "posterior.zarr/samples/c/2/**/0"), "array samples"),
     "a shard lost": (lambda run: shutil.rmtree(run / "posterior.zarr/std/c/1"), "array std"),
-    "a part cut short": (lambda run: cut(run, "parts/batch-000002.parquet"), "batch-000002"),
+    "a part cut short": (lambda run: cut(run, "parts/batch-000002.arrow"), "batch-000002"),
     "a part of another run": (
-        lambda run: shutil.copy(run / "parts/batch-000000.parquet", run / "parts/batch-000001.parquet"),
-        "the part's source ids are not the plan's",
+        lambda run: shutil.copy(run / "parts/batch-000000.arrow", run / "parts/batch-000001.arrow"),
+        "batch-000001.arrow: not what was committed",
     ),
     "a part too many": (
-        lambda run: shutil.copy(run / "parts/batch-000000.parquet", run / "parts/batch-000009.parquet"),
+        lambda run: shutil.copy(run / "parts/batch-000000.arrow", run / "parts/batch-000009.arrow"),
         "a part that the plan does not know",
     ),
     "the catalogue cut short": (lambda run: cut(run, "catalog.parquet"), "catalog.parquet: cannot be read"),
@@ -137,6 +138,23 @@ DAMAGES = {
     "the manifest": (lambda run: cut(run, "manifest.json"), "manifest.json"),
     "everything": (lambda run: [shutil.rmtree(run), run.mkdir()], "not a run"),
 }
+
+
+def test_resume_computes_a_damaged_part_again(run, serial):
+    flip(run, "parts/batch-000002.arrow")
+    said = []
+    resume(run, prior=toys.GaussianPrior(), cluster="none", on_message=said.append)
+    assert "batch-000002.arrow was damaged: its sources are computed again" in said
+    assert toys.product(run) == toys.product(serial)
+
+
+def test_an_unfinished_run_of_the_first_version_is_refused(run):
+    unmerge(run)
+    for part in sorted(run.glob("parts/*.arrow")):
+        part.rename(part.with_suffix(".parquet"))
+    with pytest.raises(RunError, match="written by galbatch 0"):
+        resume(run, prior=toys.GaussianPrior(), cluster="none")
+    assert len(list(run.glob("parts/*.parquet"))) == 4
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

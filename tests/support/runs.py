@@ -44,7 +44,7 @@ if __name__ == "__main__":
 
 def wait_for_parts(out, n, child, limit=240):
     end = time.monotonic() + limit
-    while len(list(out.glob("parts/*.parquet"))) < n:
+    while len(list(out.glob("parts/*.arrow"))) < n:
         assert time.monotonic() < end, f"no {n} parts in {limit} s"
         assert child.poll() is None, f"ended early: {child.stdout.read()}"
         time.sleep(0.02)

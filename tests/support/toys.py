@@ -129,7 +129,7 @@ def product(run: Path) -> dict[str, bytes]:
     """Every byte that must be the same however a run was carried out: store, parts, catalogue, plan."""
     names = [
         *run.glob("posterior.zarr/**/*"),
-        *run.glob("parts/*.parquet"),
+        *run.glob("parts/*.arrow"),
         run / "catalog.parquet",
         run / "plan.parquet",
     ]

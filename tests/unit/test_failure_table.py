@@ -231,7 +231,7 @@ def test_a_worker_that_lacks_what_the_run_needs_says_which_and_where(tmp_path, m
     process(tmp_path / "c.parquet", survey, prior=RedPrior(), **OPTIONS)
     seen = []
     monkeypatch.setattr(sys.modules["galbatch.run.execute"], "run_serial", lambda spec, *a: seen.append(spec))
-    (tmp_path / "c.run" / "parts" / "batch-000000.parquet").unlink()
+    (tmp_path / "c.run" / "parts" / "batch-000000.arrow").unlink()
     with pytest.raises(RunError, match="missing"):
         resume(tmp_path / "c.run", prior=RedPrior(), cluster="none")
     (spec,) = seen

@@ -47,7 +47,7 @@ def test_the_note_of_a_batch_has_the_digest_of_its_part_and_of_every_shard(run):
     shards = {
         str(p.relative_to(run.root)) for p in stored if p.relative_to(run.posterior).parts[2:3] == ("1",)
     }
-    assert set(files) == shards | {"parts/batch-000001.parquet"} and len(shards) > 10
+    assert set(files) == shards | {"parts/batch-000001.arrow"} and len(shards) > 10
     assert all(digest_file(run.root / name) == digest for name, digest in files.items())
 
 

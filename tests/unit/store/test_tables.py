@@ -9,13 +9,21 @@ from astropy.io.votable import parse
 from astropy.table import QTable
 
 from galbatch.errors import InputError, RunError
+from galbatch.store import catalogue
 from galbatch.store.catalogue import merge_catalogue
+from galbatch.store.checksums import DamagedBatch
 from galbatch.store.columns import ColumnInfo, statistic_column
 from galbatch.store.healpix import healpix_nested
 from galbatch.store.layout import StoreLayout
 from galbatch.store.ledger import check_accounting, progress, verify_store
 from galbatch.store.manifest import differences, fingerprint
-from galbatch.store.parts import BatchResult, commit_batch
+from galbatch.store.parts import (
+    BatchResult,
+    commit_batch,
+    read_attempt,
+    refuse_old_parts,
+    withdraw_damaged,
+)
 from galbatch.store.paths import RunPaths, write_atomic
 from galbatch.store.plan import PlanWriter, iter_plan, plan_rows
 from galbatch.store.posterior import create_store
@@ -157,8 +165,66 @@ def test_parts_may_differ_in_their_columns(tmp_path):
     assert np.isnan(draws[:4]).all() and draws[4:8].ravel().tolist() == list(range(8))
     assert table["flux_njy_p50_f200w"].to_pylist() == [1, 3, 5, 7, 9, 0, 2, 4, 6, 8]
     assert pq.read_table(paths.failures)["source_id"].to_pylist() == [str(2**60 + 3)]
-    parts = [pq.read_schema(paths.part(batch)).names for batch in range(3)]
-    assert ["failure_stage" in names for names in parts] == [True, False, False]
+
+
+def test_many_parts_are_joined_in_the_order_of_the_plan(tmp_path, monkeypatch):
+    """Whatever is joined at once and however row groups fall: the same rows, each with its own values."""
+    paths, _ = make_run(tmp_path, n=103, batch=4)
+    merge_catalogue(paths, INFO)
+    whole = pq.read_table(paths.catalogue)
+    assert whole["flux_njy_p50_f200w"].to_pylist() == [*range(1, 103, 2), *range(0, 103, 2)]
+    assert whole["source_id"].to_pylist() == pq.read_table(paths.plan)["source_id"].to_pylist()
+    monkeypatch.setattr(catalogue, "_GROUP_BYTES", 1_500)
+    merge_catalogue(paths, INFO)
+    pieces = pq.read_table(paths.catalogue)
+    gini = pieces.column_names.index("gini_p50_f200w")
+    assert np.array_equal(pieces[gini], whole[gini], equal_nan=True)
+    assert pieces.remove_column(gini).equals(whole.remove_column(gini))
+    assert pq.read_metadata(paths.catalogue).num_row_groups > 3
+
+
+def harm(path, kind):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes({"a bit": bytes(data), "cut short": data[:-40], "empty": b""}[kind])
+
+
+@pytest.mark.parametrize("kind", ["a bit", "cut short", "empty"])
+@pytest.mark.parametrize("file", ["part", "attempt"])
+def test_a_damaged_part_is_refused_and_withdrawn(tmp_path, file, kind):
+    """Part and note vouch for each other: either one damaged, and the batch counts as not committed."""
+    paths, layout = make_run(tmp_path)
+    harm(getattr(paths, file)(1), kind)
+    with pytest.raises(DamagedBatch, match="batch-000001"):
+        merge_catalogue(paths, INFO)
+    assert not paths.catalogue.exists() and not paths.orphans()
+    assert any("batch-000001" in problem for problem in verify_store(paths))
+    assert withdraw_damaged(paths) == [1] and paths.committed() == {0, 2}
+    commit_batch(paths, layout, result(list(iter_plan(paths.plan))[1]))
+    assert merge_catalogue(paths, INFO) == {"ok": 9, "failed": 1} and verify_store(paths) == []
+
+
+def test_equal_batches_make_equal_parts(tmp_path):
+    paths, layout = make_run(tmp_path)
+    before = paths.part(0).read_bytes()
+    commit_batch(paths, layout, result(next(iter_plan(paths.plan))), attempt=2)
+    assert paths.part(0).read_bytes() == before
+    assert read_attempt(paths, 0)["attempt"] == 2
+    with pa.ipc.open_stream(before) as stream:  # what anybody's Arrow reads
+        assert stream.read_all()["flux_njy_p50_f200w"].to_pylist() == [1, 3, 5, 7]
+
+
+def test_parts_of_the_first_version_are_refused_with_what_to_do(tmp_path):
+    paths, _ = make_run(tmp_path)
+    merge_catalogue(paths, INFO)
+    for batch in range(3):
+        paths.part(batch).rename(paths.part(batch).with_suffix(".parquet"))
+    assert progress(paths)["batches_committed"] == 3 and progress(paths)["sources"] == 10
+    for look in (refuse_old_parts, verify_store):
+        with pytest.raises(RunError, match=r"written by galbatch 0.1.0.*--overwrite"):
+            look(paths)
+    paths.manifest.write_text('{"config": {}, "layout": {"bands": ["f200w"]}}')
+    assert open_run(tmp_path).row(2**60 + 5)["name"] == "g5"
 
 
 def test_a_catalogue_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
@@ -194,7 +260,7 @@ def test_a_part_of_another_plan_is_refused(tmp_path):
     other = result(next(iter_plan(paths.plan)))
     other.columns["source_id"] = other.columns["source_id"] + 1
     commit_batch(paths, layout, other)
-    with pytest.raises(RunError, match="belongs to another plan"):
+    with pytest.raises(RunError, match=r"batch-000000.arrow: its source ids .* belongs to another plan"):
         merge_catalogue(paths, INFO)
 
 
