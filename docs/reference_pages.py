@@ -87,12 +87,13 @@ def other_columns() -> str:
 
 def flags() -> str:
     """Markdown table of the flag bits."""
-    from galbatch.types import FLAG_DESCRIPTIONS
+    from galbatch.flags import FLAGS
 
-    lines = ["| bit | value | flag | meaning |", "|---:|---:|---|---|"]
+    lines = ["| bit | value | flag | level | meaning | what to do |", "|---:|---:|---|---|---|---|"]
     lines += [
-        f"| {int(flag).bit_length() - 1} | {int(flag)} | `{flag.name}` | {_cell(text)} |"
-        for flag, text in FLAG_DESCRIPTIONS.items()
+        f"| {int(flag).bit_length() - 1} | {int(flag)} | `{flag.name}` | {about.level.name.lower()} "
+        f"| {_cell(about.meaning)} | {_cell(about.remedy)} |"
+        for flag, about in FLAGS.items()
     ]
     return "\n".join(lines)
 

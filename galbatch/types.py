@@ -7,85 +7,23 @@ Axis names: ``b`` source, ``k`` draw, ``c`` band, ``h w`` detector pixels, ``H W
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import IntFlag
 from typing import Any
 
 import numpy as np
 
 from galbatch.errors import InputError
+from galbatch.flags import Flag, Level
 
-
-class Flag(IntFlag):
-    """Why a source is not plainly 'ok'. Bits are causes, not severities, and never change their meaning."""
-
-    EDGE = 1 << 0
-    OFF_IMAGE = 1 << 1
-    MASKED_CENTRE = 1 << 2
-    MASKED_FRACTION = 1 << 3
-    NONFINITE = 1 << 4
-    ZERO_WEIGHT = 1 << 5
-    SATURATED = 1 << 6
-    NEIGHBOUR = 1 << 7
-    BLENDED_SEG = 1 << 8
-    NO_SEG = 1 << 9
-    BAND_MISSING = 1 << 10
-    GRID_MISMATCH = 1 << 11
-    RESAMPLED = 1 << 12
-    PSF_EXTRAPOLATED = 1 << 13
-    PSF_BAD = 1 << 14
-    LOW_SNR = 1 << 15
-    UNRESOLVED = 1 << 16
-    STAMP_TOO_SMALL = 1 << 17
-    BACKGROUND = 1 << 18
-    SAMPLER_NONFINITE = 1 << 19
-    SAMPLER_CHI2 = 1 << 20
-    FLUX_NOT_CONSERVED = 1 << 21
-    MORPH_FAILED = 1 << 22
-    SERSIC_FAILED = 1 << 23
-    SERSIC_BOUND = 1 << 24
-    DUPLICATE_ID = 1 << 25
-    DUPLICATE_POSITION = 1 << 26
-    VARIANCE_APPROX = 1 << 27
-    READ_ERROR = 1 << 28
-    TIMEOUT = 1 << 29
-    PRIOR_DRIVEN = 1 << 30
-    SOLVER = 1 << 31
-
-
-FLAG_DESCRIPTIONS: dict[Flag, str] = {
-    Flag.EDGE: "the stamp is partly outside the image",
-    Flag.OFF_IMAGE: "the position is outside every image of a band",
-    Flag.MASKED_CENTRE: "the central pixel is masked",
-    Flag.MASKED_FRACTION: "a large part of the stamp is masked",
-    Flag.NONFINITE: "NaN or infinite pixels in the stamp (masked)",
-    Flag.ZERO_WEIGHT: "pixels with zero or negative weight in the stamp (masked)",
-    Flag.SATURATED: "saturated or missing core",
-    Flag.NEIGHBOUR: "neighbours contribute a large part of the flux in the stamp",
-    Flag.BLENDED_SEG: "the segmentation map blends the source with another",
-    Flag.NO_SEG: "no segment could be made for the source",
-    Flag.BAND_MISSING: "at least one band has no usable pixels",
-    Flag.GRID_MISMATCH: "the pixel grids of the bands do not nest",
-    Flag.RESAMPLED: "at least one band was resampled",
-    Flag.PSF_EXTRAPOLATED: "the PSF was taken from outside its grid",
-    Flag.PSF_BAD: "the PSF is not finite, off-centre or otherwise unusable",
-    Flag.LOW_SNR: "signal-to-noise ratio per pixel below 2.5",
-    Flag.UNRESOLVED: "r20 below the half width at half maximum of the PSF",
-    Flag.STAMP_TOO_SMALL: "the Petrosian radius exceeds half the stamp",
-    Flag.BACKGROUND: "the sky level of the stamp is not zero",
-    Flag.SAMPLER_NONFINITE: "draws were not finite, also after a redraw",
-    Flag.SAMPLER_CHI2: "residuals do not fit the noise",
-    Flag.FLUX_NOT_CONSERVED: "the flux of the model and of the data differ",
-    Flag.MORPH_FAILED: "no morphology could be measured",
-    Flag.SERSIC_FAILED: "the Sersic fit did not converge",
-    Flag.SERSIC_BOUND: "a Sersic parameter is at its bound",
-    Flag.DUPLICATE_ID: "the source id occurs more than once",
-    Flag.DUPLICATE_POSITION: "another source lies within 0.1 arcsec",
-    Flag.VARIANCE_APPROX: "the variance had to be approximated",
-    Flag.READ_ERROR: "the pixels could not be read",
-    Flag.TIMEOUT: "the source took too long",
-    Flag.PRIOR_DRIVEN: "much of the reconstruction is owed to the prior, not to the data",
-    Flag.SOLVER: "linear solves of the sampler did not converge",
-}
+__all__ = [
+    "BandStamps",
+    "Failure",
+    "Finding",
+    "Flag",
+    "Level",
+    "Observation",
+    "Posterior",
+    "StampBatch",
+]
 
 
 @dataclass(frozen=True)
@@ -177,7 +115,8 @@ class Posterior:
     ``samples`` (b, k, c, H, W) float32, flux per fine pixel in the unit of the data; ``mean``, ``std``
     and ``prior_driven`` (b, c, H, W), the last between 0 (owed to the data) and 1 (owed to the prior);
     ``chi2`` (b, c): residual chi2 per valid pixel, averaged over draws, and ``chi2_p`` its p-value;
-    ``prior_driven_frac`` (b, c): share of the flux in prior-driven regions; ``flags`` (b,) int64 of ``Flag``;
+    ``prior_driven_frac`` (b, c): share of the flux in prior-driven regions; ``flags`` (b,) int64 of ``Flag``,
+    those of all bands together, and ``band_flags`` (b, c) of each (None: not known by band);
     ``scale`` (b, c): the flux scale used; ``n_evaluations`` (b,): network evaluations per draw, all counted;
     ``n_draws_ok`` (b,): finite draws; ``target_fwhm_pix``: FWHM of the Gaussian target PSF in fine pixels.
     """
@@ -195,6 +134,7 @@ class Posterior:
     n_draws_ok: np.ndarray
     target_fwhm_pix: float
     info: dict[str, Any] = field(default_factory=dict)
+    band_flags: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -208,7 +148,7 @@ class BandStamps:
     crval2 cd11 cd12 cd21 cd22 of the stamp (FITS convention, 1-based crpix). ``ratio``: detector pixels of
     this band per detector pixel of the finest band of the run, along a side. ``noise_acf`` (r, r) and
     ``sigma_white`` (b, h, w): see ``Observation``. ``columns``: per-source numbers for the catalogue by
-    column stem, e.g. ``neighbour_frac``.
+    column stem, e.g. ``neighbour_frac``. ``flags`` (b,) int64 of this band; None is none.
     """
 
     band: str
@@ -225,6 +165,7 @@ class BandStamps:
     ratio: int = 1
     columns: dict[str, np.ndarray] = field(default_factory=dict)
     sigma_white: np.ndarray | None = None
+    flags: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

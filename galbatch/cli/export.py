@@ -80,6 +80,9 @@ def _catalogue(run, form: str, folder) -> str:
         left = f"; {written.left_out} rows without a position are left out" * bool(written.left_out)
         return f"HATS catalogue: {folder} ({len(written)} partition{'s' * (len(written) != 1)}{left})"
     table = run.catalog
+    for name in table.colnames:
+        if table[name].dtype == "int8":  # VOTable has no signed byte
+            table[name] = table[name].astype("int16")
 
     def write(path) -> None:
         table.write(path, format="votable", tabledata_format="binary2")

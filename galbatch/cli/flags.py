@@ -12,8 +12,10 @@ import click
 @click.option("-m", "--morphology", is_flag=True, help="N is from a morph_flags column, not from flags.")
 @click.option("--json", "as_json", is_flag=True, help="The bits as JSON.")
 def command(number, morphology, as_json) -> int:
-    """Say what the bits of N mean: a value of the column flags, or with --morphology of a column
-    morph_flags_BAND. Without N, list every bit.
+    """Say what the bits of N mean, how bad each is and what to do: a value of the column flags or
+    flags_BAND, or with --morphology of a column morph_flags_BAND. Without N, list every bit.
+
+    info changes nothing; caution makes the source quality 1; bad makes it quality 2: do not use it.
 
     \b
     galbatch flags 163840
@@ -34,10 +36,12 @@ def command(number, morphology, as_json) -> int:
             else f"{name} = {value}: {len(rows) or 'no'} bit{'s' * (len(rows) != 1)}"
         )
         for row in rows:
-            severity = f" [{row['severity']}]" if "severity" in row else ""
+            level = row.get("level") or row.get("severity", "")
             click.echo(
-                f"  {row['bit']:>2}  {row['value']:>12}  {row['name']:<22} {row['description']}{severity}"
+                f"  {row['bit']:>2}  {row['value']:>12}  {row['name']:<22} {level:<8} {row['description']}"
             )
+            if value is not None and row.get("remedy"):
+                click.echo(f"{'':<42}What to do: {row['remedy']}.")
     return 0
 
 
@@ -59,12 +63,15 @@ def parse(number: str) -> int:
 
 
 def registry(morphology: bool) -> list[dict]:
-    """Every bit: its number, value, name and description; of morphology also what it says of the
-    measurement."""
+    """Every bit: its number, value, name, description and level, with a remedy; of morphology its
+    severity."""
     if not morphology:
-        from galbatch.types import FLAG_DESCRIPTIONS
+        from galbatch.flags import FLAGS
 
-        return [_row(flag, text) for flag, text in FLAG_DESCRIPTIONS.items()]
+        return [
+            _row(flag, about.meaning) | {"level": about.level.name.lower(), "remedy": about.remedy}
+            for flag, about in FLAGS.items()
+        ]
     from galbatch.morphology import MORPH_FLAG_DESCRIPTIONS, sersic_severity, severity
 
     words = {0: "note", 1: "suspect", 2: "bad", 4: "nothing measured"}

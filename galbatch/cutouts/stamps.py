@@ -7,6 +7,8 @@ stamp. What a tile cannot give (edge, bad pixels) another tile that covers the s
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from galbatch.cutouts.error_floor import floor_variance
@@ -37,17 +39,21 @@ def cut_batch(survey, sources: dict[str, np.ndarray], stamp_pix: int) -> StampBa
                 f"to those of {survey.finest()}."
             )
         cut = cut_band(survey, band, rows, stamp_pix // ratio)
-        stamps, band_flags = _finish(survey, band, rows, cut)
+        stamps = _finish(survey, band, rows, cut)
         bands.append(stamps)
-        flags |= band_flags
+        flags |= stamps.flags
         reads.append(~cut.raw.ok)
         off.append(cut.place.inside <= 0)
-        bad_psf.append((band_flags & Flag.PSF_BAD) != 0)
+        bad_psf.append((stamps.flags & Flag.PSF_BAD) != 0)
         empty.append(stamps.mask.all(axis=(1, 2)))
         why = [a or b for a, b in zip(why, cut.why, strict=True)]
     everywhere = np.all(empty, axis=0)
     flags |= np.where(np.any(empty, axis=0), int(Flag.BAND_MISSING), 0)
     flags = np.where(np.all(off, axis=0), flags | int(Flag.OFF_IMAGE), flags & ~int(Flag.OFF_IMAGE))
+    bands = [
+        replace(stamps, flags=stamps.flags | np.where(missing, int(Flag.BAND_MISSING), 0))
+        for stamps, missing in zip(bands, empty, strict=True)
+    ]
     failures = {}
     for i in np.nonzero(everywhere)[0]:
         failures[int(i)] = _failure(
@@ -73,8 +79,8 @@ def _failure(rows, i, off, unread, bad_psf, why) -> Failure:
     return Failure(sid, "cut", "ALL_MASKED", "no usable pixel in any band")
 
 
-def _finish(survey, band: str, rows, cut: RawCut) -> tuple[BandStamps, np.ndarray]:
-    """Flags, neighbours, PSFs and WCS of raw stamps."""
+def _finish(survey, band: str, rows, cut: RawCut) -> BandStamps:
+    """Raw stamps with their flags, neighbours, PSFs and WCS."""
     geometry, raw = survey.geometry()[band], cut.raw
     flags = _pixel_flags(raw, cut.place)
     data, var, bad, segmap = raw.data, raw.var, raw.bad | ~np.isfinite(raw.var), raw.segmap
@@ -105,7 +111,7 @@ def _finish(survey, band: str, rows, cut: RawCut) -> tuple[BandStamps, np.ndarra
         "valid_frac": (~mask).mean(axis=(1, 2)).astype(np.float32),
         "error_floor": floor.astype(np.float32),
     }
-    stamps = BandStamps(
+    return BandStamps(
         band,
         data,
         sigma,
@@ -120,8 +126,8 @@ def _finish(survey, band: str, rows, cut: RawCut) -> tuple[BandStamps, np.ndarra
         geometry.ratio,
         columns,
         None if white is None else np.sqrt(white).astype(np.float32),
+        flags | found.flags | psf_flags | _approximate(survey, band, cut.place),
     )
-    return stamps, flags | found.flags | psf_flags | _approximate(survey, band, cut.place)
 
 
 def _floors(survey, band: str, tiles, stamps: tuple, psf_step: float) -> tuple[np.ndarray | None, np.ndarray]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from galbatch.pipeline.context import Context
+from galbatch.pipeline.grade import grade
 from galbatch.pipeline.measurement import Table, empty_columns, measure_band
 from galbatch.pipeline.sampling import groups_of, sample_bisecting
 from galbatch.store import MASK_EXCLUDED, MASK_NEIGHBOUR, STATUS, BatchResult, PlanBatch, StoreLayout
@@ -57,11 +58,11 @@ def process_batch(
             posterior = sample_bisecting(context, stamps, bands, members, failures)
         for part, done in posterior:
             with clock("measure"):
-                flags[done] |= _store_posterior(context, arrays, columns, stamps, bands, done, part)
+                _store_posterior(context, arrays, columns, stamps, bands, done, part)
             images = part.samples.shape[1] * len(bands)
             counters["draws"] += images * len(done)
             counters["evaluations"] += float(np.sum(part.n_evaluations)) * images
-    return _finish(rows, arrays, columns, flags, failures, clock.seconds, counters)
+    return _finish(rows, context.layout, arrays, columns, flags, failures, clock.seconds, counters)
 
 
 def _empty_arrays(layout: StoreLayout, n: int) -> dict[str, np.ndarray]:
@@ -86,6 +87,10 @@ def _store_stamps(arrays, columns: Table, stamps: StampBatch, layout: StoreLayou
         arrays["wcs"][:, n] = band.wcs
         for stem, values in band.columns.items():
             columns[f"{stem}_{band.band}"] = np.asarray(values)
+        if band.flags is not None:
+            columns[f"flags_{band.band}"] |= band.flags
+        empty = band.mask.all(axis=(1, 2))
+        columns[f"flags_{band.band}"] |= np.where(empty, int(Flag.BAND_MISSING), 0)
 
 
 def _store_posterior(
@@ -96,9 +101,11 @@ def _store_posterior(
     bands,
     done: np.ndarray,
     posterior: Posterior,
-) -> np.ndarray:
-    """Put the posterior of the sources ``done`` into arrays and columns; returns their new flags (n,)."""
-    flags = np.array(posterior.flags, dtype=np.int64)
+) -> None:
+    """Put the posterior of the sources ``done`` into arrays and columns."""
+    flags = posterior.band_flags
+    if flags is None:
+        flags = np.repeat(np.asarray(posterior.flags, np.int64)[:, None], len(bands), axis=1)
     columns["n_draws_ok"][done] = np.minimum(columns["n_draws_ok"][done], posterior.n_draws_ok)
     columns["n_evaluations"][done] += posterior.n_evaluations
     for place, n in enumerate(bands):
@@ -113,7 +120,7 @@ def _store_posterior(
         arrays["chi2"][done, n] = posterior.chi2[:, place]
         for name in ("chi2", "chi2_p", "prior_driven_frac"):
             columns[f"{name}_{band.band}"][done] = getattr(posterior, name)[:, place]
-        flags |= measure_band(
+        measured = measure_band(
             columns,
             band,
             done,
@@ -124,10 +131,12 @@ def _store_posterior(
             context.layout.draw_columns,
             context.prior.spec.calibration.get(context.mode),
         )
-    return flags
+        columns[f"flags_{band.band}"][done] |= flags[:, place] | measured
 
 
-def _finish(rows: PlanBatch, arrays, columns: Table, flags, failures, seconds, counters) -> BatchResult:
+def _finish(
+    rows: PlanBatch, layout: StoreLayout, arrays, columns: Table, flags, failures, seconds, counters
+) -> BatchResult:
     ids = rows.columns["source_id"]
     failed = np.zeros(len(ids), bool)
     text = {name: np.full(len(ids), "", object) for name in ("stage", "code", "message")}
@@ -137,9 +146,9 @@ def _finish(rows: PlanBatch, arrays, columns: Table, flags, failures, seconds, c
         for name, values in text.items():
             values[number] = str(getattr(failure, name))
     columns["n_draws_ok"][failed] = 0
-    code = np.where(
-        failed, STATUS.index("failed"), np.where(flags != 0, STATUS.index("flagged"), STATUS.index("ok"))
-    )
+    flags = grade(columns, layout.bands, flags, failed)
+    good = np.where(columns["quality"] == 0, STATUS.index("ok"), STATUS.index("flagged"))
+    code = np.where(failed, STATUS.index("failed"), good)
     arrays |= {"source_id": ids, "status": code.astype(np.uint8), "flags": flags}
     table = {"source_id": ids, **columns, "flags": flags, "status": np.array(STATUS, object)[code]}
     table |= {f"failure_{name}": values for name, values in text.items()}
@@ -166,4 +175,4 @@ def _spread(
             failures[int(slot)] = Failure(rows.columns["source_id"][slot], *text)
     flags = np.asarray(rows.columns["prescreen_flags"], np.int64).copy()
     flags[kept] = part.columns["flags"]
-    return _finish(rows, arrays, columns, flags, failures, part.seconds, part.counters)
+    return _finish(rows, layout, arrays, columns, flags, failures, part.seconds, part.counters)

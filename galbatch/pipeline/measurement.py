@@ -30,6 +30,11 @@ _FIT = {
     "prior_driven_frac": ColumnInfo("", "stat.value", "share of the flux in regions owed to the prior"),
 }
 
+_GRADE = {
+    "quality": ColumnInfo("", "meta.code.qual", "0 good, 1 caution, 2 do not use, of this band"),
+    "flags": ColumnInfo("", "meta.code.qual", "flag bits of this band; `galbatch flags N` explains them"),
+}
+
 _STAMP = {
     "neighbour_frac": ColumnInfo(
         "", "", "share of the light of all segments in the stamp that is neighbours'"
@@ -54,8 +59,8 @@ def column_stems() -> list[str]:
 def column_info(bands: tuple[str, ...], draw_columns: bool = False) -> dict[str, ColumnInfo]:
     """Unit, UCD and description of every measured column; ``draw_columns``: of single draws' too."""
     info, quantities = {}, all_quantities()
-    for stem in [*column_stems(), *_STAMP]:
-        about = (_FIT | _STAMP).get(stem) or ColumnInfo(*column_description(stem, quantities))
+    for stem in [*column_stems(), *_STAMP, *_GRADE]:
+        about = (_FIT | _STAMP | _GRADE).get(stem) or ColumnInfo(*column_description(stem, quantities))
         info |= {
             f"{stem}_{b}": ColumnInfo(about.unit, about.ucd, f"{about.description} (band {b})") for b in bands
         }
@@ -64,6 +69,9 @@ def column_info(bands: tuple[str, ...], draw_columns: bool = False) -> dict[str,
             text = f"{about.description}; of each draw"
             for b in bands:
                 info[f"{name}_draws_{b}"] = ColumnInfo(about.unit, about.ucd, f"{text} (band {b})")
+    info["quality"] = ColumnInfo(
+        "", "meta.code.qual", "0 good, 1 caution, 2 do not use: the worst of the bands"
+    )
     info["n_evaluations"] = ColumnInfo(
         "", "meta.number", "network evaluations of a draw, products and re-runs counted"
     )
@@ -71,14 +79,17 @@ def column_info(bands: tuple[str, ...], draw_columns: bool = False) -> dict[str,
 
 
 def empty_columns(bands: tuple[str, ...], n: int) -> Table:
-    """Every measured column with nothing measured: NaN, 0 for counts and flag bits; draws at their largest,
-    to be lowered."""
+    """Every measured column with nothing measured: NaN, 0 for counts, flag bits and quality (before it is
+    graded); draws at their largest, to be lowered."""
     columns: Table = {}
     for stem in column_stems():
         columns |= {
             f"{stem}_{b}": np.zeros(n, np.int64) if stem in COUNTS else np.full(n, np.nan, np.float32)
             for b in bands
         }
+    columns |= {f"quality_{b}": np.zeros(n, np.int8) for b in bands}
+    columns |= {f"flags_{b}": np.zeros(n, np.int64) for b in bands}
+    columns["quality"] = np.zeros(n, np.int8)
     columns["n_draws_ok"] = np.full(n, np.iinfo(np.int32).max, np.int32)
     columns["n_evaluations"] = np.zeros(n, np.float32)
     return columns

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from galbatch.errors import RunError
+from galbatch.flags import names_of, quality_of
 from galbatch.store import Run, file_names, one_line, open_export
-from galbatch.types import Flag
 
 
 def export_fits(
@@ -48,7 +48,8 @@ def _bytes(run: Run, source_id) -> bytes:
     first.header["RUN"] = (one_line(run.paths.root.name, True), "run folder")
     first.header["STATUS"] = run.status(source_id)
     first.header["FLAGS"] = (run.flags(source_id), "flag bits")
-    names = [flag.name for flag in Flag if flag in Flag(run.flags(source_id))]
+    first.header["QUALITY"] = (int(quality_of(run.flags(source_id))), "0 good, 1 caution, 2 do not use")
+    names = names_of(run.flags(source_id))
     first.header["FLAGNAME"] = (" ".join(names)[:60], "names of the flags")
     first.header["ORIGIN"] = "galbatch"
     planes = [first]

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import galbatch
+from galbatch.flags import FLAGS
 from galbatch.report.numbers import LABELS
 from galbatch.report.summary import QUANTITIES, RunSummary
-from galbatch.types import FLAG_DESCRIPTIONS
 
 if TYPE_CHECKING:
     from bokeh.model import Model
@@ -75,8 +75,11 @@ def page_data(summary: RunSummary) -> dict:
         "ids": [str(i) for i in summary.source_id],
         "status": [str(s) for s in summary.status],
         "flags": [int(f) for f in summary.flags],
-        "flag_names": [[flag.name, int(flag).bit_length() - 1] for flag in FLAG_DESCRIPTIONS],
-        "flag_text": {flag.name: text for flag, text in FLAG_DESCRIPTIONS.items()},
+        "flag_names": [[flag.name, int(flag).bit_length() - 1] for flag in FLAGS],
+        "flag_text": {
+            flag.name: f"{about.meaning} ({about.level.name.lower()}): {about.remedy}."
+            for flag, about in FLAGS.items()
+        },
         "quantities": [
             [q, " ".join(filter(None, (LABELS[q][0], LABELS[q][1] and f"[{LABELS[q][1]}]")))]
             for q in QUANTITIES

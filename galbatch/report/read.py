@@ -7,11 +7,14 @@ from functools import cached_property
 import numpy as np
 
 from galbatch.errors import GalbatchError, InputError, RunError
+from galbatch.flags import names_of, quality_of
 from galbatch.report.numbers import LABELS
 from galbatch.report.truth import Truth, find_truth, measure_truth, stamp_origin
 from galbatch.report.view import Number, SourceView
 from galbatch.store import MASK_EXCLUDED, Run, iter_plan
-from galbatch.types import BandStamps, Flag
+from galbatch.types import BandStamps
+
+QUALITY = ("0: good", "1: caution", "2: do not use")
 
 
 class RunReader:
@@ -137,7 +140,7 @@ class RunReader:
 
     def _facts(self, source_id, band: str) -> dict[str, str]:
         run, facts = self.run, {}
-        flags = Flag(run.flags(source_id))
+        flags = self._flags_of(source_id, band)
         snr, chi2 = self.number(f"sn_per_pixel_p50_{band}", source_id), self.number(f"chi2_{band}", source_id)
         if np.isfinite(snr):
             facts["S/N per pixel"] = f"{snr:.1f}"
@@ -147,9 +150,15 @@ class RunReader:
         if np.isfinite(prior):
             facts["owed to prior"] = f"{prior:.0%} of the flux"
         facts["status"] = run.status(source_id)
-        if flags:
-            facts["flags"] = ", ".join(flag.name for flag in Flag if flag in flags)
+        facts["quality"] = QUALITY[int(quality_of(flags))]
+        if names := names_of(flags):
+            facts["flags"] = ", ".join(names)
         return facts
+
+    def _flags_of(self, source_id, band: str) -> int:
+        """Flags of a source in a band, or of all its bands while the run is not finished."""
+        row, values = self.row_of.get(str(source_id)), self.columns.get(f"flags_{band}")
+        return self.run.flags(source_id) if row is None or values is None else int(values[row])
 
     def _stamp(self, source_id, band: str) -> tuple[BandStamps | None, dict]:
         """The source's stamp cut again from the survey's files (None when gone), and its plan row."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from galbatch.errors import InputError
-from galbatch.types import FLAG_DESCRIPTIONS
+from galbatch.flags import FLAGS
 
 PLANES: dict[str, tuple[str, str]] = {
     "Gini-M20": ("m20", "gini"),
@@ -63,13 +63,14 @@ class RunSummary:
         values = self.columns.get(f"{stem}_{band}")
         return np.full(len(self.source_id), np.nan) if values is None else np.asarray(values, dtype=float)
 
-    def flag_counts(self) -> list[tuple[str, str, int]]:
-        """(name, description, sources) of every flag that occurs, the most frequent first."""
+    def flag_counts(self) -> list[tuple[str, str, str, int]]:
+        """(name, level, meaning, sources) of every flag that occurs, the worst and most frequent first."""
         found = [
-            (flag.name, text, int(np.sum(self.flags & int(flag) != 0)))
-            for flag, text in FLAG_DESCRIPTIONS.items()
+            (about.level, flag.name, about.meaning, int(np.sum(self.flags & int(flag) != 0)))
+            for flag, about in FLAGS.items()
         ]
-        return sorted((row for row in found if row[2]), key=lambda row: -row[2])
+        rows = sorted((row for row in found if row[3]), key=lambda row: (-row[0], -row[3]))
+        return [(name, level.name.lower(), meaning, count) for level, name, meaning, count in rows]
 
     @property
     def balanced(self) -> bool:

@@ -20,11 +20,15 @@ def summary(x, problem, chi2, n_valid, scale, usable, spent, residual) -> dict:
     driven, fraction = prior_driven_map(problem.model, x, mean)
     chi2_mean = torch.where(finite[..., None], chi2, torch.nan).nanmean(1)
     p, misfit = chi2_misfit(problem.model, problem.data, x, chi2_mean, n_valid[:, 0], problem.compact)
-    flags = np.zeros(len(usable), np.int64)
-    flags |= np.where(~finite.all(1).cpu().numpy(), int(Flag.SAMPLER_NONFINITE), 0)
-    flags |= np.where(misfit.any(1), int(Flag.SAMPLER_CHI2), 0)
-    flags |= np.where(residual.amax(1).cpu().numpy() > SOLVER_FLAG, int(Flag.SOLVER), 0)
-    flags |= np.where(np.nan_to_num(fraction.cpu().numpy()).max(1) > 0.5, int(Flag.PRIOR_DRIVEN), 0)
+    fraction = fraction.cpu().numpy()
+    flags = np.zeros(misfit.shape, np.int64)
+    for flag, where in (
+        (Flag.SAMPLER_NONFINITE, ~finite.all(1).cpu().numpy()[:, None]),
+        (Flag.SAMPLER_CHI2, misfit),
+        (Flag.SOLVER, residual.amax(1).cpu().numpy()[:, None] > SOLVER_FLAG),
+        (Flag.PRIOR_DRIVEN, np.nan_to_num(fraction) > 0.5),
+    ):
+        flags |= np.where(where, int(flag), 0)
     unit = np.asarray(scale, np.float32)
     crop = problem.model.crop
     wide = unit[:, :, None, None]
@@ -33,10 +37,11 @@ def summary(x, problem, chi2, n_valid, scale, usable, spent, residual) -> dict:
         "mean": crop(mean).cpu().numpy() * wide,
         "std": crop(std).cpu().numpy() * wide,
         "prior_driven": crop(driven).cpu().numpy(),
-        "prior_driven_frac": fraction.cpu().numpy(),
+        "prior_driven_frac": fraction,
         "chi2": chi2_mean.cpu().numpy(),
         "chi2_p": p,
-        "flags": flags,
+        "flags": np.bitwise_or.reduce(flags, axis=1),
+        "band_flags": flags,
         "scale": np.where(usable[:, None], scale, np.nan),
         "n_evaluations": spent,
         "n_draws_ok": finite.sum(1).cpu().numpy(),

@@ -44,7 +44,9 @@ FIXED = {
     "source_id": ColumnInfo("", "meta.id;meta.main", "identifier of the input catalogue"),
     "ra": ColumnInfo("deg", "pos.eq.ra;meta.main", "right ascension (ICRS)"),
     "dec": ColumnInfo("deg", "pos.eq.dec;meta.main", "declination (ICRS)"),
-    "status": ColumnInfo("", "meta.code", "ok, flagged (see flags) or failed (see failures.parquet)"),
+    "status": ColumnInfo(
+        "", "meta.code", "ok (quality 0), flagged (1 and 2, see flags) or failed (see failures.parquet)"
+    ),
     "flags": ColumnInfo("", "meta.code.qual", "flag bits; `galbatch flags N` explains them"),
     "n_draws_ok": ColumnInfo("", "meta.number", "posterior draws with finite pixels"),
     "_healpix_29": ColumnInfo("", "pos.healpix", "nested HEALPix index of order 29"),

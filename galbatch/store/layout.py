@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from galbatch.types import FLAG_DESCRIPTIONS
+from galbatch.flags import FLAGS
 
 SCHEMA_VERSION = 1
 STATUS = ("pending", "ok", "flagged", "failed")
@@ -66,7 +66,7 @@ class StoreLayout:
             pixel_scale_arcsec=list(self.pixel_scale_arcsec),
             unit="nJy per pixel",
             pixel_centre="integer, counted from 0",
-            flag_bits={f.name: f.bit_length() - 1 for f in FLAG_DESCRIPTIONS},
+            flag_bits={f.name: f.bit_length() - 1 for f in FLAGS},
         )
         return record
 

@@ -13,9 +13,10 @@ PACKAGE = ROOT / "galbatch"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 SIBLINGS = {"catalog", "cutouts", "forward", "prior", "morphology", "store", "simulate"}
-GROUND = {"types", "errors", "interfaces"}
+GROUND = {"types", "errors", "flags", "interfaces"}
 ALLOWED = {name: GROUND for name in SIBLINGS}
-ALLOWED["types"] = {"errors"}
+ALLOWED["types"] = {"errors", "flags"}
+ALLOWED["flags"] = set()
 ALLOWED["errors"] = set()
 ALLOWED["interfaces"] = {"types", "errors"}
 ALLOWED["config"] = GROUND | {"catalog", "cutouts", "sampler"}
