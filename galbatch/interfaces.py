@@ -60,10 +60,12 @@ class NoiseModel(Protocol):
 
     ``weight`` (b, 1, c, h, w): 1 / sigma^2, zero where masked. ``precisions``: the part of it that is
     correlated from pixel to pixel and the part that is not, like ``weight``. ``inflation``: how many times
-    fewer independent pixels there are than pixels (1 for white noise).
+    fewer independent pixels there are than pixels (1 for white noise). ``modes`` (b, m, c, h, w): what each
+    error of the PSF does to the data at one standard deviation, part of N; None where the PSF is exact.
     """
 
     weight: torch.Tensor
+    modes: torch.Tensor | None
 
     @property
     def precisions(self) -> tuple[torch.Tensor, torch.Tensor]: ...
@@ -77,6 +79,10 @@ class NoiseModel(Protocol):
 
     def quick_precision(self, u: torch.Tensor) -> torch.Tensor:
         """N^-1 u roughly and at once: for preconditioners."""
+        ...
+
+    def corrected(self, u: torch.Tensor) -> torch.Tensor:
+        """Residuals u (b, k, c, h, w) less the expected error of the PSF in them."""
         ...
 
     def coloured(self, correlated: torch.Tensor, fy: np.ndarray, fx: np.ndarray) -> torch.Tensor:

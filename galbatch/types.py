@@ -26,6 +26,16 @@ __all__ = [
 ]
 
 
+# What is known badly of a PSF, one standard deviation each, and its unit.
+PSF_ERROR_PARTS = {
+    "width": "detector pixels of FWHM",
+    "shift": "detector pixels along an axis",
+    "ellipticity": "of (a^2 - b^2) / (a^2 + b^2)",
+    "wings": "fraction of the light in a halo of three times the FWHM",
+    "rest": "fraction of the light of each pixel, for errors of other shapes",
+}
+
+
 @dataclass(frozen=True)
 class Observation:
     """Pixels of a batch of sources, what blurred them, and their noise.
@@ -36,7 +46,8 @@ class Observation:
     positive are masked too. ``psf_scale_arcsec``: pixel scale of the PSF; the detector's when None.
     ``noise_acf`` (c, r, r), r odd: noise autocorrelation by lag in detector pixels, centre 1; None is white.
     ``sigma_white`` (b, c, h, w): the part of ``sigma`` that is independent from pixel to pixel all the same;
-    None is zero.
+    None is zero. ``psf_error`` (c, 5): what is not known of the PSF, ``PSF_ERROR_PARTS`` in turn; None: it is
+    exact.
 
     Raises ``InputError`` when shapes disagree.
     """
@@ -49,9 +60,10 @@ class Observation:
     psf_scale_arcsec: float | None = None
     noise_acf: np.ndarray | None = None
     sigma_white: np.ndarray | None = None
+    psf_error: np.ndarray | None = None
 
     def __post_init__(self):
-        for name in ("data", "sigma", "psf", "mask", "noise_acf", "sigma_white"):
+        for name in ("data", "sigma", "psf", "mask", "noise_acf", "sigma_white", "psf_error"):
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, _to_numpy(value, bool if name == "mask" else np.float32))
@@ -89,6 +101,13 @@ class Observation:
             raise InputError(
                 f"Observation.noise_acf has shape {self.noise_acf.shape}: it must be (c, r, r) "
                 f"with c = {c} and r odd."
+            )
+        if self.psf_error is not None and (
+            self.psf_error.shape != (c, len(PSF_ERROR_PARTS)) or not (self.psf_error >= 0).all()
+        ):
+            raise InputError(
+                f"Observation.psf_error is {self.psf_error.tolist()}: it must be numbers of at least 0, "
+                f"{', '.join(PSF_ERROR_PARTS)} for each of {c} bands; or None."
             )
         if not self.pixel_scale_arcsec > 0:
             raise InputError(

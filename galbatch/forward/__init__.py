@@ -4,15 +4,18 @@ I/O."""
 from galbatch.forward.noise import noise_model
 from galbatch.forward.operator import ForwardModel, forward_model, kernel_hit_rate
 from galbatch.forward.psf import TransferCache, psf_offset, target_transfer
+from galbatch.forward.psf_error import full_width, with_psf_error
 from galbatch.forward.scale import smoothed_peak_scale
 
 __all__ = [
     "ForwardModel",
     "TransferCache",
     "forward_model",
+    "full_width",
     "kernel_hit_rate",
     "noise_model",
     "psf_offset",
     "smoothed_peak_scale",
     "target_transfer",
+    "with_psf_error",
 ]

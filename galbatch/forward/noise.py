@@ -37,6 +37,7 @@ class WhiteNoise:
     quick_precision = precision
 
     inflation = 1.0
+    modes = None
 
     def coloured(self, correlated: torch.Tensor, fy: np.ndarray, fx: np.ndarray) -> torch.Tensor:
         """No noise is correlated: as it is."""
@@ -46,6 +47,14 @@ class WhiteNoise:
     def precisions(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The correlated and the white part of ``weight``."""
         return torch.zeros_like(self.weight), self.weight
+
+    def corrected(self, u: torch.Tensor) -> torch.Tensor:
+        """The PSF is exact: as it is."""
+        return u
+
+    def with_white(self, variance: torch.Tensor) -> WhiteNoise:
+        """With a further variance (b, 1, c, h, w) of independent pixels."""
+        return WhiteNoise(self.weight / (1 + self.weight * variance))
 
     def sample(self, normal: Callable) -> torch.Tensor:
         """Noise (b, k, c, h, w) of this covariance, zero where masked; ``normal(c, h, w)`` draws standard
@@ -62,6 +71,8 @@ class CorrelatedNoise:
     power: torch.Tensor
     grid: tuple[int, int]
     fraction: torch.Tensor
+
+    modes = None
 
     @cached_property
     def _isigma(self):
@@ -99,6 +110,16 @@ class CorrelatedNoise:
             1 if u.device.type == "cpu" else 0,
         )
         return x * self._isigma
+
+    def corrected(self, u: torch.Tensor) -> torch.Tensor:
+        """The PSF is exact: as it is."""
+        return u
+
+    def with_white(self, variance: torch.Tensor) -> CorrelatedNoise:
+        """With a further variance (b, 1, c, h, w) of independent pixels: a larger sigma, of which a smaller
+        fraction is correlated."""
+        share = 1 / (1 + self.weight * variance)
+        return CorrelatedNoise(self.weight * share, self.power, self.grid, self.fraction * share.sqrt())
 
     def quick_precision(self, u: torch.Tensor) -> torch.Tensor:
         """N^-1 u as if no pixel were masked and no edge near: S^-1 (F C^-1 F + 1 - F^2) S^-1 u."""

@@ -41,17 +41,19 @@ def chi2_misfit(model, data, x, chi2_mean, n_valid, compact) -> tuple[np.ndarray
     weight = model.noise.weight
     image = model.apply(x)
     footprint = (image.nanmean(1, keepdim=True) ** 2 * weight > FOOTPRINT_SN**2).float()
-    white = ((data - image).square() * weight * footprint).nansum((-1, -2)).mean(1).cpu().numpy()
+    left = model.noise.corrected(data - image)
+    white = (left.square() * weight * footprint).nansum((-1, -2)).mean(1).cpu().numpy()
     count = footprint.sum((-1, -2))[:, 0].cpu().numpy()
     n = n_valid.cpu().numpy()
-    whole = _two_sided(chi2_mean.cpu().numpy(), n)
-    core = np.where(count >= 8, _two_sided(white / np.maximum(count, 1), count / model.noise.inflation), 1)
-    off = [
-        (p < FLAG_P) & (np.abs(c - 1) > TOLERANCE)
-        for p, c in ((whole, chi2_mean.cpu().numpy()), (core, white / np.maximum(count, 1)))
-    ]
-    left, beyond = _left_over(model, data, x, n, compact)
-    p = np.minimum(1, 3 * np.minimum(np.minimum(whole, core), left))
+    # an allowance for errors of the PSF that was not needed is no misfit
+    least = 0.0 if model.noise.modes is None else 1.0
+    everywhere = np.maximum(chi2_mean.cpu().numpy(), least)
+    inside = np.maximum(white / np.maximum(count, 1), least)
+    whole = _two_sided(everywhere, n)
+    core = np.where(count >= 8, _two_sided(inside, count / model.noise.inflation), 1)
+    off = [(p < FLAG_P) & (np.abs(c - 1) > TOLERANCE) for p, c in ((whole, everywhere), (core, inside))]
+    feature, beyond = _left_over(model, data, x, n, compact)
+    p = np.minimum(1, 3 * np.minimum(np.minimum(whole, core), feature))
     return np.where(n > 0, p, np.nan), (n > 0) & (off[0] | off[1] | beyond)
 
 

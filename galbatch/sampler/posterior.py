@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from galbatch.sampler.guidance import EARLY, PosteriorDenoiser, gaussian_draw
 from galbatch.sampler.integrate import EXTRAPOLATION, LAST_DENOISING, sde_dpmpp_2m
 from galbatch.sampler.prior import CountedDenoiser, as_denoiser
 from galbatch.sampler.random import Normals, band_seed
+from galbatch.sampler.reference import REFERENCE_DRAWS, REFERENCE_STAGE, with_reference
 from galbatch.sampler.schedule import MODES, Mode, noise_level, steps_of
 from galbatch.sampler.solve import Solver
 from galbatch.sampler.spectra import Spectra, spectra_of
@@ -91,6 +92,7 @@ def _subset(obs: Observation, rows, band) -> Observation:
         obs.psf_scale_arcsec,
         None if obs.noise_acf is None else obs.noise_acf[bands],
         None if obs.sigma_white is None else obs.sigma_white[rows, bands],
+        None if obs.psf_error is None else obs.psf_error[bands],
     )
 
 
@@ -109,7 +111,11 @@ class _Problem:
 
     def run(self, mode: Mode, normals: Normals):
         """(draws, evaluations of a draw, solver residual (b, k))."""
-        solver = Solver(self.model, mode.iterations)
+        model, data = self.model, self.data
+        if model.noise.modes is not None:
+            # a PSF for each draw: the galaxy does not get to choose its own (docs/decisions/0012)
+            data, model = data - model.noise.errors_of(normals.draw), replace(model, noise=model.noise.base)
+        solver = Solver(model, mode.iterations)
         denoise = CountedDenoiser(self.prior)
         guided = mode.guided(float(self.rho.min()), self.spectra.max_sd)
         bright = bool(self.bright[0])
@@ -119,8 +125,8 @@ class _Problem:
             galaxies = self.prior.spec.flux_convention == "smoothed_peak"
             posterior = PosteriorDenoiser(
                 denoise,
-                self.model,
-                self.data,
+                model,
+                data,
                 self.spectra,
                 solver,
                 normals.draw,
@@ -128,8 +134,8 @@ class _Problem:
                 self.compact if galaxies else None,
             )
             warm = gaussian_draw(
-                self.model,
-                self.data,
+                model,
+                data,
                 solver,
                 self.spectra.mean,
                 self.spectra.prior[None, None],
@@ -144,7 +150,7 @@ class _Problem:
                 last=1.0 if bright else LAST_DENOISING,
             )
         else:
-            posterior, extrapolation = self._baseline(mode, denoise, solver, steps)
+            posterior, extrapolation = self._baseline(mode, denoise, solver, steps, model, data)
             x = sde_dpmpp_2m(
                 posterior,
                 self.spectra.mean + self._first(steps, normals),
@@ -158,17 +164,17 @@ class _Problem:
     def _first(self, steps, normals):
         return steps[0][0][:, None, None, None, None] * normals.draw(self.data.shape[2], *self.model.fine)
 
-    def _baseline(self, mode, denoise, solver, steps):
+    def _baseline(self, mode, denoise, solver, steps, model, data):
         """A conditioned denoiser of ``baselines.py`` and the order it is integrated with, as published."""
         if mode.method == "dps":
-            return Dps(denoise, self.model, self.data, float(1 - (steps[1][0][0] / steps[0][0][0]) ** 2)), 0.0
+            return Dps(denoise, model, data, float(1 - (steps[1][0][0] / steps[0][0][0]) ** 2)), 0.0
         if mode.method == "diffpir":
-            return DiffPir(denoise, self.model, self.data, solver), 0.0
-        return Mmps(denoise, self.model, self.data, mode.products), EXTRAPOLATION
+            return DiffPir(denoise, model, data, solver), 0.0
+        return Mmps(denoise, model, data, mode.products), EXTRAPOLATION
 
 
 @torch.no_grad()
-def _sample(prior, obs, draws, mode, oversample, seed, ids) -> dict[str, np.ndarray]:
+def _sample(prior, obs, draws, mode, oversample, seed, ids, reference=None) -> dict[str, np.ndarray]:
     b, c = obs.data.shape[:2]
     spec = prior.spec
     usable = obs.valid.any((-1, -2)).all(1)
@@ -181,12 +187,22 @@ def _sample(prior, obs, draws, mode, oversample, seed, ids) -> dict[str, np.ndar
         obs, oversample, spec.margin_pix, spec.multiple_of, spec.target_fwhm_pix, scale, spec.device
     )
     spectra = spectra_of(prior, c, model.fine)
+    shows = np.zeros(b, bool)
+    if reference is not None:
+        wide, shows = with_reference(obs, oversample, model, reference)
+        model = wide if shows.all() else model
     rho, bright = noise_level(spectra, model.circulant_precision())
-    kinds = [(mode.guided(float(r), spectra.max_sd), bool(b)) for r, b in zip(rho, bright, strict=True)]
+    guided = [mode.guided(float(r), spectra.max_sd) for r in rho]
+    kinds = list(zip(shows.tolist(), guided, bright.tolist(), strict=True))
     if len(set(kinds)) > 1:  # one schedule at a time, so that a source's does not depend on the others
-        return _by_kind(prior, obs, draws, mode, oversample, seed, ids, kinds)
+        return _by_kind(prior, obs, draws, mode, oversample, seed, ids, kinds, reference)
     compact = CompactFilter(model, spec.target_fwhm_pix)
     problem = _Problem(prior, data, model, compact, spectra, rho, bright)
+    if obs.psf_error is not None and reference is None:
+        normals = Normals(seed, ids, range(REFERENCE_DRAWS), spec.device, REFERENCE_STAGE)
+        x, evaluations, _ = problem.run(MODES["fast"], normals)
+        out = _sample(prior, obs, draws, mode, oversample, seed, ids, x.mean(1, keepdim=True))
+        return out | {"n_evaluations": out["n_evaluations"] + evaluations * REFERENCE_DRAWS / draws}
     x, evaluations, residual = problem.run(mode, Normals(seed, ids, range(draws), spec.device))
     spent = np.full(b, float(evaluations))
     chi2, n_valid = chi2_of_draws(model, data, x)
@@ -204,17 +220,20 @@ def _sample(prior, obs, draws, mode, oversample, seed, ids) -> dict[str, np.ndar
     return summary(x, problem, chi2, n_valid, scale, usable, spent, residual)
 
 
-def _by_kind(prior, obs, draws, mode, oversample, seed, ids, kinds):
+def _by_kind(prior, obs, draws, mode, oversample, seed, ids, kinds, reference):
     groups = [[i for i, own in enumerate(kinds) if own == kind] for kind in sorted(set(kinds))]
+    exact = obs if reference is None else replace(obs, psf_error=None)
+    known = {False: exact, True: obs}
     parts = [
         _sample(
             prior,
-            _subset(obs, rows, slice(None)),
+            _subset(known[kinds[rows[0]][0]], rows, slice(None)),
             draws,
             mode,
             oversample,
             seed,
             [ids[i] for i in rows],
+            reference[rows] if kinds[rows[0]][0] else None,
         )
         for rows in groups
     ]

@@ -1,0 +1,158 @@
+"""What an error of the PSF does to the noise: N + sum_m u_m u_m^T + diag((rest A x)^2), u_m = a_m P_m x.
+
+The light seen, A x, changes by u_m when the PSF is wrong by one standard deviation of a mode: its width, its
+position along two axes, its ellipticity along two axes, its wings. Each mode multiplies the transfer function
+by 1 + g_m(f) and leaves the flux as it is (g_m(0) = 0), so u_m follows from the light seen. ``rest`` is what
+errors of other shapes leave, as a fraction of the light, independent from pixel to pixel. x is a reference,
+one for all draws of a source: the law of the noise is the same for each of them and the chi2 has its meaning.
+
+The inverse is Woodbury's: K - K U (1 + U^T K U)^-1 U^T K with K = N^-1. It is the chi2's. The sampler does
+not use it: each of its draws has a PSF of its own, drawn from what is known of the PSF, and fits the data
+less ``errors_of`` it under the base noise (docs/decisions/0012).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from galbatch.forward.noise import CorrelatedNoise, WhiteNoise
+from galbatch.forward.operator import ForwardModel
+from galbatch.forward.psf import FWHM_TO_SIGMA
+from galbatch.types import PSF_ERROR_PARTS
+
+HALO_FWHM = 3.0  # width of the halo that light of the core goes to, over the FWHM of the PSF
+MODES = 6
+
+
+@dataclass(frozen=True)
+class PsfErrorNoise:
+    """The noise ``base`` and that of the PSF. ``modes`` (b, m, c, h, w): what each does to the data at one
+    standard deviation, zero where masked."""
+
+    base: WhiteNoise | CorrelatedNoise
+    modes: torch.Tensor
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """(b, 1, c, h, w): 1 / sigma^2 without the modes, zero where masked."""
+        return self.base.weight
+
+    @property
+    def precisions(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The correlated and the white part of ``weight``."""
+        return self.base.precisions
+
+    @property
+    def inflation(self) -> float:
+        """Of the base."""
+        return self.base.inflation
+
+    def coloured(self, correlated: torch.Tensor, fy: np.ndarray, fx: np.ndarray) -> torch.Tensor:
+        """Of the base."""
+        return self.base.coloured(correlated, fy, fx)
+
+    @cached_property
+    def _exact(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return _woodbury(self.base.precision(self.modes), self.modes)
+
+    @cached_property
+    def _quick(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return _woodbury(self.base.quick_precision(self.modes), self.modes)
+
+    def precision(self, u: torch.Tensor) -> torch.Tensor:
+        """N^-1 u for u (b, k, c, h, w)."""
+        return _less(self.base.precision(u), u, *self._exact)
+
+    def quick_precision(self, u: torch.Tensor) -> torch.Tensor:
+        """N^-1 u with the quick inverse of the base."""
+        return _less(self.base.quick_precision(u), u, *self._quick)
+
+    def corrected(self, u: torch.Tensor) -> torch.Tensor:
+        """u less the expected error of the PSF in it: U (1 + U^T K U)^-1 U^T K u."""
+        weighted, inner = self._exact
+        found = torch.einsum("bcmn,bkcn->bkcm", inner, torch.einsum("bmcij,bkcij->bkcm", weighted, u))
+        return u - torch.einsum("bkcm,bmcij->bkcij", found, self.modes)
+
+    def sample(self, normal: Callable) -> torch.Tensor:
+        """Noise (b, k, c, h, w) of this covariance, zero where masked."""
+        return self.base.sample(normal) + self.errors_of(normal)
+
+    def errors_of(self, normal: Callable) -> torch.Tensor:
+        """(b, k, c, h, w): what the PSFs of draws, of those that it may be, do to the data."""
+        found = normal(self.modes.shape[2], self.modes.shape[1])
+        return torch.einsum("bkcm,bmcij->bkcij", found, self.modes)
+
+    @property
+    def significance(self) -> torch.Tensor:
+        """(b, c): squared, of the largest mode, in standard deviations of the base noise."""
+        return (self.base.quick_precision(self.modes) * self.modes).sum((-1, -2)).amax(1)
+
+
+def _woodbury(weighted: torch.Tensor, modes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    gram = torch.einsum("bmcij,bncij->bcmn", weighted.double(), modes.double())
+    one = torch.eye(modes.shape[1], dtype=torch.float64, device=modes.device)
+    return weighted, torch.linalg.inv(one + 0.5 * (gram + gram.mT)).to(modes.dtype)
+
+
+def _less(ku: torch.Tensor, u: torch.Tensor, weighted: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
+    """K u - K U (1 + U^T K U)^-1 U^T K u."""
+    found = torch.einsum("bcmn,bkcn->bkcm", inner, torch.einsum("bmcij,bkcij->bkcm", weighted, u))
+    return ku - torch.einsum("bkcm,bmcij->bkcij", found, weighted)
+
+
+def full_width(psf: np.ndarray) -> np.ndarray:
+    """FWHM (...) in pixels of PSF images (..., p, p): of a disc with the area above half of the peak."""
+    return 2 * np.sqrt((psf > 0.5 * psf.max((-1, -2), keepdims=True)).sum((-1, -2)) / np.pi)
+
+
+def mode_transfers(error: np.ndarray, fwhm: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """g_m (b, m, c, M, L // 2 + 1) complex64 on a grid, at one standard deviation.
+
+    ``error`` (c, 5): ``PSF_ERROR_PARTS``, lengths in fine pixels; ``fwhm`` (b, c) of the PSF in fine pixels.
+    """
+    fy, fx = (f.astype(np.float64) for f in (np.fft.fftfreq(grid[0])[:, None], np.fft.rfftfreq(grid[1])))
+    f2 = fy**2 + fx**2
+    width, shift, ellipticity, wings = (error[:, i, None, None] for i in range(4))
+    fwhm = fwhm[..., None, None]
+    variance = (fwhm * FWHM_TO_SIGMA) ** 2
+
+    def blurred(added):
+        return np.exp(-2 * np.pi**2 * added * f2) - 1
+
+    odd = (np.abs(fy) < 0.5) & (
+        fx < 0.5
+    )  # the transfer of a shift is imaginary: none at the Nyquist frequency
+    halves = -2 * np.pi**2 * variance * ellipticity
+    modes = (
+        blurred(((fwhm + width) * FWHM_TO_SIGMA) ** 2 - variance),
+        -2j * np.pi * shift * fy * odd,
+        -2j * np.pi * shift * fx * odd,
+        halves * (fx**2 - fy**2),
+        halves * 2 * fx * fy,
+        wings * blurred(HALO_FWHM**2 * variance),
+    )
+    shape = (*fwhm.shape[:2], grid[0], grid[1] // 2 + 1)
+    return np.stack([np.broadcast_to(m, shape) for m in modes], axis=1).astype(np.complex64)
+
+
+def with_psf_error(model: ForwardModel, x: torch.Tensor, error: np.ndarray, fwhm: np.ndarray) -> ForwardModel:
+    """The model with the noise of a PSF in error.
+
+    ``x`` (b, 1, c, H, W): the reference; ``error`` (c, 5) in detector pixels and ``fwhm`` (b, c) of the PSF
+    in fine pixels.
+    """
+    lengths = np.array(
+        [model.oversample if unit.startswith("detector") else 1 for unit in PSF_ERROR_PARTS.values()]
+    )
+    g = torch.from_numpy(mode_transfers(error * lengths, fwhm, model.grid)).to(model.otf.device)
+    seen = (model.noise.weight > 0).float()
+    modes = replace(model, otf=model.otf * g).apply(x) * seen
+    light = model.apply(x).clamp_min(0)
+    rest = torch.as_tensor(error[:, 4], dtype=light.dtype, device=light.device)[:, None, None]
+    base = model.noise.with_white((rest * light).square())
+    return replace(model, noise=PsfErrorNoise(base, modes))

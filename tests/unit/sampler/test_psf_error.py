@@ -1,0 +1,163 @@
+"""Errors of the PSF: what they do to the data, their noise against dense algebra, and draws of a Gaussian
+prior against the exact law."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import galbatch
+from galbatch.errors import InputError
+from galbatch.forward import forward_model, full_width, with_psf_error
+from galbatch.forward.psf_error import mode_transfers
+from galbatch.types import Observation
+
+N = 12
+ERROR = np.array([[0.3, 0.1, 0.03, 0.03, 0.02]])
+
+
+def gaussian(fwhm: float, dy: float = 0.0, size: int = 21) -> np.ndarray:
+    axis = np.arange(size) - size // 2
+    image = np.exp(-4 * np.log(2) * ((axis[:, None] - dy) ** 2 + axis**2) / fwhm**2)
+    return image / image.sum()
+
+
+def observed(psf: np.ndarray, **more) -> Observation:
+    blank = np.zeros((1, 1, 24, 24))
+    return Observation(blank, blank + 1, psf[None, None], **more)
+
+
+def source() -> torch.Tensor:
+    y, x = np.mgrid[:24, :24] - 11.3
+    return torch.from_numpy(100 * np.exp(-np.hypot(y, 0.7 * x) / 2).astype(np.float32))[None, None, None]
+
+
+def test_modes_are_what_another_psf_does_to_the_data():
+    x = source()
+    model = forward_model(observed(gaussian(3.5)))[1]
+    modes = with_psf_error(model, x, ERROR, np.array([[3.5]])).noise.modes[0, :, 0]
+    seen = model.apply(x)[0, 0, 0]
+    broader = forward_model(observed(gaussian(3.8)))[1].apply(x)[0, 0, 0] - seen
+    moved = forward_model(observed(gaussian(3.5, dy=0.1)))[1].apply(x)[0, 0, 0] - seen
+    assert (modes[0] - broader).norm() < 1e-3 * broader.norm()
+    assert (modes[1] - moved).norm() < 0.05 * moved.norm()
+    flux = mode_transfers(ERROR, np.array([[3.5]]), (24, 30))[..., 0, 0]
+    np.testing.assert_array_equal(flux, 0)
+
+
+def test_full_width_of_a_gaussian():
+    np.testing.assert_allclose(full_width(np.stack([gaussian(3.5), gaussian(7.0)])), [3.5, 7.0], rtol=0.06)
+
+
+@pytest.mark.parametrize("acf", [None, np.outer([0.3, 1, 0.3], [0.3, 1, 0.3])[None]])
+def test_noise_against_dense_algebra(acf):
+    mask = np.zeros((1, 1, 24, 24), bool)
+    mask[..., 10, :5] = True
+    model = forward_model(observed(gaussian(3.5), mask=mask, noise_acf=acf))[1]
+    noise = with_psf_error(model, source(), ERROR, np.array([[3.5]])).noise
+    valid = ~mask.ravel()
+    unit = torch.eye(24 * 24)[valid].reshape(1, -1, 1, 24, 24)
+    base = np.linalg.inv(noise.base.precision(unit)[0, :, 0].flatten(1)[:, valid].double().numpy())
+    modes = noise.modes[0, :, 0].flatten(1)[:, valid].double().numpy()
+    u = torch.randn(1, 1, 1, 24, 24, generator=torch.Generator().manual_seed(0))
+    flat = (u * ~torch.from_numpy(mask)[:, None]).flatten()[valid].double().numpy()
+    wanted = np.linalg.solve(base + modes.T @ modes, flat)
+    got = noise.precision(u).flatten()[valid].double().numpy()
+    assert np.abs(got - wanted).max() < 0.01 * np.abs(wanted).max()
+    corrected = noise.corrected(u).flatten()[valid].double().numpy()
+    assert np.abs(corrected - base @ wanted).max() < 0.01 * np.abs(flat).max()
+
+
+class GaussianField:
+    """A stationary Gaussian field on a torus, and what it is known by: an exact denoiser."""
+
+    flux_convention, mean = "none", 3.0
+
+    def __init__(self):
+        f = np.fft.fftfreq(N) * N
+        power = (f[:, None] ** 2 + f[None, :] ** 2 + 2.0) ** -2.0
+        power /= power.mean()
+        self.power = torch.from_numpy(power[:, : N // 2 + 1].astype(np.float32))
+        kernel, i = np.fft.ifft2(power).real, np.arange(N)
+        dy = (i[:, None, None, None] - i[None, None, :, None]) % N
+        dx = (i[None, :, None, None] - i[None, None, None, :]) % N
+        self.covariance = kernel[dy, dx].reshape(N * N, N * N)
+
+    def denoise(self, x, sigma):
+        gain = self.power / (self.power + sigma[:, None, None, None] ** 2)
+        return self.mean + torch.fft.irfft2(torch.fft.rfft2(x - self.mean) * gain, s=x.shape[-2:])
+
+
+def field(snr: float) -> tuple[GaussianField, Observation]:
+    prior, rng = GaussianField(), np.random.default_rng(5)
+    truth = prior.mean + np.linalg.cholesky(prior.covariance) @ rng.standard_normal(N * N)
+    blank = np.zeros((1, 1, N, N))
+    obs = Observation(blank, blank + 1 / snr, gaussian(3.0, size=11)[None, None])
+    clean = forward_model(obs)[1].apply(torch.from_numpy(truth.reshape(1, 1, 1, N, N).astype(np.float32)))
+    return prior, replace(obs, data=clean[:, 0].numpy() + rng.standard_normal(blank.shape) / snr)
+
+
+def test_draws_have_the_spread_of_psfs_that_may_be():
+    """With the gain G of the exact PSF a draw is the posterior mean for its PSF, G (y - U c), and the rest of
+    the exact PSF's posterior: covariance C + G U U^T G^T."""
+    (prior, obs), k = field(50.0), 200
+    post = galbatch.sample_posterior(prior, replace(obs, psf_error=ERROR), draws=k, seed=1)
+    exact = galbatch.sample_posterior(prior, obs, draws=k, seed=1)
+    unit = torch.eye(N * N).reshape(1, N * N, 1, N, N)
+    model = forward_model(obs)[1]
+    a = model.apply(unit)[0].reshape(N * N, N * N).T.double().numpy()
+    light = torch.from_numpy(exact.mean[:, None])
+    noise = with_psf_error(model, light, ERROR, full_width(obs.psf)).noise
+    u = noise.modes[0].reshape(6, -1).T.double().numpy()
+    diagonal = np.diag(1 / noise.weight.flatten().double().numpy())
+    gain = prior.covariance @ a.T @ np.linalg.inv(a @ prior.covariance @ a.T + diagonal)
+    mean = prior.mean + gain @ (obs.data.ravel() - a @ np.full(N * N, prior.mean))
+    narrow = prior.covariance - gain @ a @ prior.covariance
+    covariance = narrow + gain @ u @ u.T @ gain.T
+    draws = post.samples[0, :, 0].reshape(k, -1)
+    white = np.linalg.solve(np.linalg.cholesky(covariance), (draws - mean).T)
+    assert (white**2).mean() == pytest.approx(1, abs=0.08)
+    for direction in (gain @ u).T:  # what an error of the PSF does to the image
+        wanted = np.sqrt(direction @ covariance @ direction)
+        assert ((draws - mean) @ direction / wanted).std() == pytest.approx(1, abs=0.2)
+    widest = (gain @ u)[:, 0]
+    assert widest @ covariance @ widest > 4 * (widest @ narrow @ widest), "the test sees the PSF's error"
+    assert (post.flags == 0).all() and post.chi2_p[0, 0] > 1e-3
+
+
+def test_an_allowance_that_was_not_needed_is_no_misfit():
+    prior, obs = field(50.0)
+    post = galbatch.sample_posterior(prior, replace(obs, psf_error=ERROR), draws=6, mode="fast", seed=1)
+    assert post.chi2[0, 0] < 0.8 and post.chi2_p[0, 0] == 1 and post.flags[0] == 0
+
+
+def test_where_the_error_of_the_psf_drowns_in_the_noise_the_draws_are_those_without():
+    prior, obs = field(0.2)
+    with_it = galbatch.sample_posterior(prior, replace(obs, psf_error=ERROR), draws=4, mode="fast", seed=3)
+    without = galbatch.sample_posterior(prior, obs, draws=4, mode="fast", seed=3)
+    np.testing.assert_array_equal(with_it.samples, without.samples)
+
+
+def test_each_source_is_judged_by_itself():
+    prior, bright = field(50.0)
+    faint = field(0.2)[1]
+    both = Observation(
+        np.concatenate([bright.data, faint.data]),
+        np.concatenate([bright.sigma, faint.sigma]),
+        np.concatenate([bright.psf, faint.psf]),
+        psf_error=ERROR,
+    )
+    ask = dict(draws=3, mode="fast", seed=3)
+    together = galbatch.sample_posterior(prior, both, source_ids=[1, 2], batch=2, **ask)
+    alone = galbatch.sample_posterior(prior, replace(bright, psf_error=ERROR), source_ids=[1], **ask)
+    quiet = galbatch.sample_posterior(prior, faint, source_ids=[2], **ask)
+    np.testing.assert_allclose(together.samples[0], alone.samples[0], atol=2e-3)
+    np.testing.assert_array_equal(together.samples[1], quiet.samples[0])
+
+
+def test_numbers_that_cannot_be_are_refused():
+    with pytest.raises(InputError, match="psf_error"):
+        observed(gaussian(3.0), psf_error=-ERROR)
+    with pytest.raises(InputError, match="width"):
+        observed(gaussian(3.0), psf_error=ERROR[:, :3])
