@@ -20,7 +20,9 @@ from galbatch.cli.progress import wide_console
 @DRAWS
 @OVERSAMPLE
 @click.option(
-    "--noise", is_flag=True, help="Measure the noise of the mosaics too, where the survey file asks for it."
+    "--noise",
+    is_flag=True,
+    help="Hold the noise map of every tile to the sky, not of one tile per band only.",
 )
 @click.option("--checksums", is_flag=True, help="Read every file through and compare it with its DATASUM.")
 @click.option("--json", "as_json", is_flag=True, help="The findings as JSON.")
@@ -52,7 +54,7 @@ def collect(settings, out=None, noise=False, checksums=False) -> list:
     or the survey file cannot be read at all."""
     from galbatch.catalog import open_catalog, validate
     from galbatch.config import survey_beside
-    from galbatch.cutouts import check_footprint, load_survey, open_survey
+    from galbatch.cutouts import check_footprint, check_noise, load_survey, open_survey
 
     survey_file = settings.survey or survey_beside(settings.catalog)
     survey = open_survey(load_survey(survey_file, settings.bands or None))
@@ -60,7 +62,7 @@ def collect(settings, out=None, noise=False, checksums=False) -> list:
     findings = survey.check(catalog.columns) + validate(catalog, survey.config.pixel_columns).findings
     if not any(f.level == "error" and f.code in ("band", "grid") for f in findings):
         findings += check_footprint(survey, catalog.batches())
-        findings += _noise(survey) if noise else []
+        findings += check_noise(survey, every_tile=noise)
         findings += _product(settings, survey, catalog, out)
     if checksums:
         from galbatch.cutouts.preflight import verify_checksums
@@ -68,29 +70,6 @@ def collect(settings, out=None, noise=False, checksums=False) -> list:
         findings += verify_checksums(survey)
     order = {"error": 0, "warn": 1, "info": 2}
     return sorted(findings, key=lambda f: order[f.level])
-
-
-def _noise(survey) -> list:
-    from galbatch.errors import GalbatchError
-    from galbatch.types import Finding
-
-    try:
-        measured = survey.measure_noise()
-    except GalbatchError as error:
-        return [Finding("error", "noise", survey.config.path, str(error), "Give err_scale and noise_acf.")]
-    return [
-        Finding(
-            "info",
-            "noise",
-            band if tile == "0" else f"{band}, tile {tile}",
-            f"true noise is {entry['err_scale']:.3f} of the map's"
-            f"{', measured around each source' if entry['local'] else ''}; lag-1 correlation "
-            f"{(entry['noise_acf'][3][4] + entry['noise_acf'][4][3]) / 2:.2f}; "
-            f"{100 * entry['blank_frac']:.0f}% of the pixels are blank sky",
-        )
-        for band, tiles in measured.items()
-        for tile, entry in tiles.items()
-    ]
 
 
 def _product(settings, survey, catalog, out) -> list:

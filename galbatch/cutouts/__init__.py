@@ -2,6 +2,7 @@
 
 from galbatch.cutouts.config import SurveyConfig
 from galbatch.cutouts.footprint import check_footprint
+from galbatch.cutouts.noise_check import check_noise
 from galbatch.cutouts.preflight import check_resolution, unreadable
 from galbatch.cutouts.survey import Located, Survey, open_survey
 from galbatch.cutouts.survey_file import load_survey
@@ -11,6 +12,7 @@ __all__ = [
     "Survey",
     "SurveyConfig",
     "check_footprint",
+    "check_noise",
     "check_resolution",
     "load_survey",
     "open_survey",

@@ -22,7 +22,11 @@ class Plane:
 @dataclass(frozen=True)
 class TileConfig:
     """The files of one band in one mosaic, and what is known of them. Units are those of the keys of the
-    survey file."""
+    survey file.
+
+    ``err_scale``, ``noise_acf``: "measure" raises where too little sky is blank; "auto" then takes the noise
+    map as it is, and the noise as white.
+    """
 
     name: str
     sci: Plane
@@ -35,8 +39,8 @@ class TileConfig:
     seg: Plane | None = None
     mask_bits: int | tuple[int | str, ...] = ()
     pixel_scale_arcsec: float | None = None
-    err_scale: float | str = 1.0
-    noise_acf: str = "none"
+    err_scale: float | str = "auto"
+    noise_acf: str = "auto"
     zero_point_ab: float | None = None
     unit: str | None = None
     psf_scale_arcsec: float | None = None
@@ -44,7 +48,7 @@ class TileConfig:
     psf_norm: str = "keep"
     psf_centre: str = "check"
     saturation: float | None = None
-    error_floor: float | str = 0.0
+    error_floor: float | str = "measure"
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,12 @@ from galbatch.cutouts.source import open_bytes
 from galbatch.cutouts.variance import photon_noise
 from galbatch.errors import InputError
 
+MEASURED = ("measure", "auto")  # settings that take a value from the sky
 LAGS = 7
 BOX_PIX, MAX_BOXES = 512, 16
 SMOOTH_PIX, DETECT_SIGMA, GROW_PIX, BACKGROUND_PIX = 2.0, 3.0, 6, 48
 MIN_BLANK = 2000
+LEAST_ACF, SIGNIFICANT = 0.02, 4.0  # a correlation below both (the second in its errors) is none
 MIN_PHOTON = 9
 LOCAL_BOX_PIX, LOCAL_SPREAD, LOCAL_PRIOR = 128, 0.06, 500
 _FLOOR = 1e-3
@@ -72,6 +74,11 @@ def measure_tile(tile) -> dict:
         "local_spread": round(spread, 4),
         "local": bool(spread > LOCAL_SPREAD),
     }
+
+
+def unmeasured(why: str) -> dict:
+    """What stands in ``measure_tile``'s place where it cannot measure: the noise map as it is, white."""
+    return {"err_scale": 1.0, "photon": 0.0, "noise_acf": [[1.0]], "n_blank": 0, "local": False, "why": why}
 
 
 def robust_scatter(values: np.ndarray) -> float:
@@ -213,30 +220,40 @@ def measure_survey(survey, force: bool = False) -> None:
             if not survey._usable(band.name, tile.name):
                 continue
             opened = survey.tile(band.name, tile.name)
-            if tile.err_scale == "measure" or tile.noise_acf == "measure" or opened.noise == "exp":
+            if tile.err_scale in MEASURED or tile.noise_acf in MEASURED or opened.noise == "exp":
                 survey._measured_tile(band.name, tile.name)
 
 
 def band_acf(survey, band: str) -> np.ndarray | None:
     """The mean autocorrelation of the tiles of a band, by blank pixels; from a file where one is named;
-    None if white."""
+    None if white: where none is stated, a measured one is only used if a lag of it is beyond chance."""
     tiles = [t for t in survey._band(band).tiles if survey._usable(band, t.name)]
     if not tiles or all(t.noise_acf == "none" for t in tiles):
         return None
-    total, weights = 0.0, 0.0
+    total, weights, white = 0.0, 0.0, True
     for tile in tiles:
         if tile.noise_acf == "none":
             continue
-        if tile.noise_acf == "measure":
+        if tile.noise_acf in MEASURED:
             try:
                 entry = survey._measured_tile(band, tile.name)
             except InputError:
                 continue
             acf, weight = np.array(entry["noise_acf"]), float(entry["n_blank"])
+            if not weight:
+                continue
+            white &= tile.noise_acf == "auto" and _is_white(acf, weight)
         else:
-            acf, weight = _from_file(tile.noise_acf), 1.0
+            acf, weight, white = _from_file(tile.noise_acf), 1.0, False
         total, weights = total + weight * acf, weights + weight
-    return (total / weights).astype(np.float32) if weights else None
+    return None if white else (total / weights).astype(np.float32)
+
+
+def _is_white(acf: np.ndarray, n_blank: float) -> bool:
+    """Whether no lag of ``acf`` (r, r) stands out of what ``n_blank`` pixels of white noise give."""
+    off = np.abs(acf).ravel()
+    off = np.delete(off, off.size // 2)
+    return bool(off.max(initial=0.0) < max(LEAST_ACF, SIGNIFICANT / np.sqrt(n_blank)))
 
 
 def _from_file(path: str) -> np.ndarray:

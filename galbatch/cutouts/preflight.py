@@ -7,6 +7,7 @@ import warnings
 
 from astropy.io import fits
 
+from galbatch.cutouts.diffraction import check_sharpness
 from galbatch.cutouts.units import ZERO_POINT_NJY, njy_per_unit, pixel_area_sr
 from galbatch.errors import GalbatchError
 from galbatch.types import Finding
@@ -24,6 +25,7 @@ def check_survey(survey, columns: list[str] | None = None) -> list[Finding]:
                 good.append(tile)
                 out += _tile(tile)
                 out += tile.psf.findings(columns)
+                out += check_sharpness(tile, survey.config.layout.name, band.name)
             except GalbatchError as error:
                 out.append(Finding("error", "tile", subject, str(error), "See the message."))
         usable += bool(good)

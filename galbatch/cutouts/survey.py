@@ -18,7 +18,7 @@ from galbatch.cutouts.config import SurveyConfig
 from galbatch.cutouts.grid import Grid, grid_of
 from galbatch.cutouts.images import ImagePool
 from galbatch.cutouts.layout import PLANES
-from galbatch.cutouts.noise import band_acf, local_scale, measure_survey, measure_tile
+from galbatch.cutouts.noise import band_acf, local_scale, measure_survey, measure_tile, unmeasured
 from galbatch.cutouts.place import place
 from galbatch.cutouts.preflight import check_survey
 from galbatch.cutouts.source import FileStamp
@@ -231,7 +231,7 @@ class Survey:
         return cut_batch(self, sources, stamp_pix)
 
     def measure_noise(self, force: bool = False) -> dict:
-        """Measure what the survey file asks for (err_scale, noise_acf = "measure"), once a tile; returns
+        """Measure the noise of every tile whose err_scale or noise_acf is not stated, once; returns
         ``measured``."""
         measure_survey(self, force)
         return self.measured
@@ -241,7 +241,7 @@ class Survey:
         (x, y) where the measurement found that it varies."""
         opened = self.tile(band, tile)
         given = opened.config.err_scale
-        if given != "measure" and opened.noise != "exp":
+        if given not in ("measure", "auto") and opened.noise != "exp":
             return float(given)
         entry = self._measured_tile(band, tile)
         scale = float(entry["err_scale"])
@@ -253,7 +253,15 @@ class Survey:
 
     def _measured_tile(self, band: str, tile: str) -> dict:
         if tile not in self.measured.get(band, {}):
-            self.measured.setdefault(band, {})[tile] = measure_tile(self.tile(band, tile))
+            opened = self.tile(band, tile)
+            try:
+                entry = measure_tile(opened)
+            except InputError as error:
+                asked = (opened.config.err_scale, opened.config.noise_acf)
+                if "measure" in asked or opened.noise == "exp":
+                    raise
+                entry = unmeasured(str(error))
+            self.measured.setdefault(band, {})[tile] = entry
         return self.measured[band][tile]
 
     def noise_acf(self, band: str) -> np.ndarray | None:

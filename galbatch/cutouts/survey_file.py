@@ -110,8 +110,8 @@ def _tile(path: Path, band: str, tile: str, table: dict, layout: Layout) -> Tile
         raise ConfigError(
             f"{path}: {where} has no noise map. Add one of {', '.join(layout.noise)} (layout {layout.name})."
         )
-    acf = table.get("noise_acf", "none")
-    if acf not in ("none", "measure"):
+    acf = table.get("noise_acf", "auto")
+    if acf not in ("none", "measure", "auto"):
         acf = parse_path(path, f"{where}: noise_acf", acf, {"tile": tile, "band": band})[0]
     numbers = {
         k: positive(path, f"{where}: {k}", table.get(k)) for k in ("pixel_scale_arcsec", "psf_scale_arcsec")
@@ -125,9 +125,9 @@ def _tile(path: Path, band: str, tile: str, table: dict, layout: Layout) -> Tile
         **planes,
         psf=Plane(psf, ext),
         mask_bits=_mask_bits(path, where, table, layout),
-        err_scale=_err_scale(path, where, table.get("err_scale", 1.0)),
+        err_scale=_err_scale(path, where, table.get("err_scale", "auto")),
         noise_acf=acf,
-        error_floor=_error_floor(path, where, table.get("error_floor", 0.0)),
+        error_floor=_error_floor(path, where, table.get("error_floor", "measure")),
         **numbers,
         **words,
     )
@@ -194,10 +194,12 @@ def _mask_bits(path, where, table, layout) -> int | tuple[int | str, ...]:
 
 
 def _err_scale(path, where, value) -> float | str:
-    if value == "measure":
+    if value in ("measure", "auto"):
         return value
     if isinstance(value, str):
-        raise ConfigError(f'{path}: {where}: err_scale = {value!r}: give a positive number or "measure".')
+        raise ConfigError(
+            f'{path}: {where}: err_scale = {value!r}: give a positive number, "measure" or "auto".'
+        )
     return positive(path, f"{where}: err_scale", value)
 
 

@@ -100,7 +100,7 @@ class Tile:
             sci, ok = self.images["sci"].boxes(y0, x0, h, w)
             noise, good = self.images[self.noise].boxes(y0, x0, h, w)
             ok &= good
-            if self.config.err_scale == "measure" and self.noise in ("err", "var") and not raw_var:
+            if self.config.err_scale in ("measure", "auto") and self.noise in ("err", "var") and not raw_var:
                 with np.errstate(invalid="ignore"):
                     var = scale_sky(variance(self.noise, noise), sci, err_scale, photon / self.njy)
             else:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from galbatch.config import ExecutionSettings, RunSettings
-from galbatch.cutouts import check_resolution
+from galbatch.cutouts import check_noise, check_resolution
 from galbatch.errors import ConfigError, RunError
 from galbatch.pipeline.measurement import column_info, empty_columns
 from galbatch.run import prepare
@@ -157,6 +157,9 @@ def _execute(
             reporter.message(finding.line)
     with ExitStack() as stack:
         inputs.survey.measure_noise()
+        for finding in [] if going_on else check_noise(inputs.survey, every_tile=False):
+            if finding.level == "warn":
+                reporter.message(finding.line)
         manifest = prepare.make_manifest(inputs, layout, execution, begun)
         space = prepare.check_space(paths, layout)
         done = len(paths.committed()) if going_on else 0

@@ -17,7 +17,7 @@ def input_files(survey: Any, catalog: str, before: dict[str, Any]) -> list[dict[
     known = {i["path"]: i for i in before.get("inputs", [])}
     tiles = [t for band in survey.config.bands for t in band.tiles]
     small = {catalog, *(e["path"] for e in planes if e["role"] == "psf")}
-    tables = [t.noise_acf for t in tiles if t.noise_acf not in ("none", "measure")]
+    tables = [t.noise_acf for t in tiles if t.noise_acf not in ("none", "measure", "auto")]
     absent = {e["path"] for e in planes if e["size"] is None and "://" not in e["path"]}  # optional planes
     names = dict.fromkeys([catalog, *(e["path"] for e in planes), *tables])
     return [

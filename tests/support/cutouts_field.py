@@ -55,6 +55,14 @@ def add_galaxy(image, y, x, flux=400.0, fwhm=5.0):
     )
 
 
+STATED = {"err_scale": "1.0", "noise_acf": '"none"', "error_floor": "0.0"}
+
+
+def stated(extra=""):
+    """``extra``, and that the noise map is right and white, as far as ``extra`` does not say otherwise."""
+    return "\n".join([extra, *(f"{k} = {v}" for k, v in STATED.items() if k not in extra)])
+
+
 def simple_survey(folder, sci=None, err=None, extra="", head="", **cards):
     """Write sci, err, psf and a survey file with one band f200w; returns the path of the survey file."""
     folder = Path(folder)
@@ -65,7 +73,9 @@ def simple_survey(folder, sci=None, err=None, extra="", head="", **cards):
     write_image(folder / "err.fits", np.full(sci.shape, 0.5, np.float32) if err is None else err, wcs)
     write_psf(folder / "psf.fits")
     path = folder / "survey.toml"
-    path.write_text(f'{head}\n[bands.f200w]\nsci = "sci.fits"\nerr = "err.fits"\npsf = "psf.fits"\n{extra}\n')
+    path.write_text(
+        f'{head}\n[bands.f200w]\nsci = "sci.fits"\nerr = "err.fits"\npsf = "psf.fits"\n{stated(extra)}\n'
+    )
     return path
 
 

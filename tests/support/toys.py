@@ -114,6 +114,9 @@ psf = "psf.fits"
 pixel_scale_arcsec = 0.03
 psf_scale_arcsec = 0.03
 unit = "nJy"
+err_scale = 1.0
+noise_acf = "none"
+error_floor = 0.0
 """)
     return folder / "cat.parquet"
 

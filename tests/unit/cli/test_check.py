@@ -40,7 +40,7 @@ def test_a_sound_survey(tmp_path, capsys):
     before = sorted(p.name for p in tmp_path.iterdir())
     code, out = check(capsys, catalogue(tmp_path), "--survey", str(path), "--noise")
     assert code == 0 and "A run can start" in out.out and "30 of 30 sources lie on the images" in out.out
-    assert "true noise is" in out.out
+    assert "blank sky scatters by" in out.out
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*before, "c.parquet"])
 
 

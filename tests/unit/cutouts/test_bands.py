@@ -11,6 +11,7 @@ from cutouts_field import (
     noise_field,
     simple_survey,
     sources,
+    stated,
     wcs_of,
     write_image,
     write_psf,
@@ -37,7 +38,10 @@ def two_scales(tmp_path, coarse_scale, shape):
         write_psf(tmp_path / f"{name}_psf.fits", scale=SCALE if name == "a" else coarse_scale)
     path = tmp_path / "s.toml"
     path.write_text(
-        "".join(f'[bands.{n}]\nsci = "{n}.fits"\nerr = "{n}_err.fits"\npsf = "{n}_psf.fits"\n' for n in "ab")
+        "".join(
+            f'[bands.{n}]\nsci = "{n}.fits"\nerr = "{n}_err.fits"\npsf = "{n}_psf.fits"\n{stated()}\n'
+            for n in "ab"
+        )
     )
     return open_survey(path), level, coarse
 
@@ -106,6 +110,7 @@ def tiled(tmp_path, gap=False):
     path = tmp_path / "s.toml"
     path.write_text(
         'tiles = ["w", "e"]\n[bands.f]\nsci = "{tile}.fits"\nerr = "{tile}_err.fits"\npsf = "psf.fits"\n'
+        + stated()
     )
     return open_survey(path), sci
 
@@ -176,7 +181,9 @@ def test_a_turned_band_keeps_its_frame_and_is_flagged(tmp_path):
     turned = wcs_of(angle=30)
     write_image(tmp_path / "sci2.fits", noise_field(1), turned, BUNIT="nJy")
     write_image(tmp_path / "err2.fits", np.full((300, 260), 0.5, "f4"), turned)
-    path.write_text(path.read_text() + '[bands.z]\nsci = "sci2.fits"\nerr = "err2.fits"\npsf = "psf.fits"\n')
+    path.write_text(
+        path.read_text() + '[bands.z]\nsci = "sci2.fits"\nerr = "err2.fits"\npsf = "psf.fits"\n' + stated()
+    )
     survey = open_survey(path)
     assert any(f.code == "rotation" and "30.00 deg" in f.what for f in survey.check())
     batch = survey.cut(sources([140], [160]), 24)

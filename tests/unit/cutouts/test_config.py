@@ -47,7 +47,7 @@ def test_tiles_override_the_band(tmp_path):
     )
     tiles = load_survey(write(tmp_path, text)).bands[0].tiles
     assert [(t.name, t.sci.path.split("/")[-1], t.err_scale) for t in tiles] == [
-        ("n", "n.fits", 1.0),
+        ("n", "n.fits", "auto"),
         ("1", "s.fits", 0.5),
     ]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from astropy.io import fits
-from cutouts_field import gaussian_psf, noise_field, sources, wcs_of, write_image
+from cutouts_field import gaussian_psf, noise_field, sources, stated, wcs_of, write_image
 
 from galbatch.cutouts import open_survey
 from galbatch.cutouts.units import njy_per_unit
@@ -16,7 +16,9 @@ MJYSR_NJY = 1e15 * (0.04 * np.pi / 648000) ** 2
 def survey_of(tmp_path, layout, keys, scale=0.04):
     write_image(tmp_path / "psf.fits", gaussian_psf(), PIXSCALE=scale)
     path = tmp_path / "s.toml"
-    path.write_text(f'layout = "{layout}"\nneighbours = "keep"\n[bands.b]\npsf = "psf.fits"\n{keys}\n')
+    path.write_text(
+        f'layout = "{layout}"\nneighbours = "keep"\n[bands.b]\npsf = "psf.fits"\n{stated(keys)}\n'
+    )
     return open_survey(path)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
+from cutouts_field import stated
 
 from galbatch.catalog import open_catalog, validate
 from galbatch.cutouts import check_footprint, open_survey
@@ -126,7 +127,7 @@ def test_variance_of_real_ceers_pixels_by_hand(shared_data, tmp_path, layout):
         planes = 'sci = "m.fits"\n'
     (tmp_path / "s.toml").write_text(
         f'layout = "{layout}"\npixel_columns = true\nneighbours = "keep"\n[bands.b]\n{planes}'
-        f'psf = "{folder}/psf/f200w_psf.fits"\npixel_scale_arcsec = 0.02\nunit = "MJy/sr"\n'
+        f'psf = "{folder}/psf/f200w_psf.fits"\npixel_scale_arcsec = 0.02\nunit = "MJy/sr"\n' + stated()
     )
     stamps = (
         open_survey(tmp_path / "s.toml")
@@ -157,7 +158,7 @@ def test_variance_of_real_grizli_mosaics_by_hand(shared_data, tmp_path, name):
     fits.writeto(tmp_path / "psf.fits", psf)
     (tmp_path / "s.toml").write_text(
         'layout = "dja"\npixel_columns = true\nneighbours = "keep"\n[bands.b]\nsci = "m_sci.fits"\n'
-        'psf = "psf.fits"\npsf_scale_arcsec = 0.02\n'
+        'psf = "psf.fits"\npsf_scale_arcsec = 0.02\n' + stated()
     )
     batch = open_survey(tmp_path / "s.toml").cut(
         {"source_id": np.array([1]), "x": np.array([150.0]), "y": np.array([200.0])}, 64
