@@ -11,6 +11,7 @@ from cutouts_field import simple_survey, sources
 
 from galbatch.cli.main import main
 from galbatch.errors import ModelError
+from galbatch.sampler.prior import as_denoiser
 
 
 class Prior:
@@ -20,7 +21,7 @@ class Prior:
 @pytest.fixture(autouse=True)
 def no_model(monkeypatch):
     """The model is not what is tested here, and takes seconds to load."""
-    monkeypatch.setattr("galbatch.run.prepare.open_model", lambda settings, prior: Prior())
+    monkeypatch.setattr("galbatch.run.prepare.open_model", lambda settings, prior: as_denoiser(Prior()))
 
 
 def catalogue(tmp_path, shift=0.0, **columns):
