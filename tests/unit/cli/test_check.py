@@ -17,6 +17,9 @@ from galbatch.sampler.prior import as_denoiser
 class Prior:
     target_fwhm_pix = 2.0
 
+    def denoise(self, x, sigma):
+        raise AssertionError("check draws nothing")
+
 
 @pytest.fixture(autouse=True)
 def no_model(monkeypatch):
