@@ -1,8 +1,10 @@
 """Compressed files, unpacked once a node into a bounded folder; keyed by path, size and modification time.
 
-The folder is ``$GALBATCH_CACHE``, else ``galbatch-cache-<user>`` in the system's temporary folder. The
-files least recently used go first when it grows past its bound; a file that is still open elsewhere stays
-readable there.
+The folder is ``galbatch-unpacked`` in ``$GALBATCH_CACHE``, else in the user's cache folder
+(``$XDG_CACHE_HOME`` or ``~/.cache``): made by galbatch with a marker, mode 0700, and of this user. Nothing
+outside it is ever touched, and inside it only files with the names given here. Each file has a note with its
+size and digest, to which it is held before it is used. The files least recently used go first when the folder
+grows past its bound; a file that is still open elsewhere stays readable there.
 """
 
 from __future__ import annotations
@@ -10,7 +12,10 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import json
 import os
+import re
+import stat
 import tempfile
 import time
 import warnings
@@ -25,14 +30,23 @@ from galbatch.cutouts.source import FileStamp, open_bytes
 from galbatch.errors import InputError
 
 DEFAULT_BYTES = 50 * 2**30
+MARKER = "CACHEDIR.TAG"
+_MARKER_TEXT = (
+    "Signature: 8a477f597d28d172789f06886806bc55\n"
+    "# Files unpacked by galbatch; they may be deleted at any time. See https://bford.info/cachedir/\n"
+)
+_OWN = re.compile(r"[0-9a-f]{32}\.(fits|json|[^.]+\.tmp)")
 _CHUNK = 1 << 22
+_VERIFIED: set[tuple[str, int, int, int]] = set()  # what this process has read through
 
 
 def cache_folder() -> Path:
     """Where unpacked files are kept on this machine."""
-    folder = os.environ.get("GALBATCH_CACHE")
-    uid = os.getuid() if hasattr(os, "getuid") else "user"
-    return Path(folder) if folder else Path(tempfile.gettempdir()) / f"galbatch-cache-{uid}"
+    given = os.environ.get("GALBATCH_CACHE") or os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(given) if given else Path.home() / ".cache") / "galbatch-unpacked"
+    except RuntimeError as error:  # a user without an entry, as in some containers
+        raise InputError(f"No cache folder: {error} Set GALBATCH_CACHE to a folder of your own.") from error
 
 
 def gunzipped(path: str, stamp: FileStamp, limit: int = DEFAULT_BYTES) -> str:
@@ -86,15 +100,15 @@ def untiled(path: str, stamp: FileStamp, index: int, limit: int = DEFAULT_BYTES)
 
 
 def _cached(path: str, stamp: FileStamp, part: str, unpack: Callable[[Path], None], limit: int) -> str:
-    folder = cache_folder()
     key = hashlib.blake2b(
         f"{path}{part}\0{stamp.size}\0{stamp.mtime_ns}\0{stamp.etag}".encode("utf-8", "replace"),
         digest_size=16,
     ).hexdigest()
+    folder = cache_folder()
     target = folder / f"{key}.fits"
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if target.exists():
+        own_folder(folder)
+        if _is_sound(target):
             # The access time alone: a modification time that moves would look like a changed file to other
             # processes.
             os.utime(target, ns=(time.time_ns(), target.stat().st_mtime_ns))
@@ -105,7 +119,10 @@ def _cached(path: str, stamp: FileStamp, part: str, unpack: Callable[[Path], Non
         try:
             temporary.unlink()
             unpack(temporary)
+            note = json.dumps({"size": temporary.stat().st_size, "blake2b": _digest(temporary)})
             os.replace(temporary, target)
+            temporary.write_text(note)
+            os.replace(temporary, target.with_suffix(".json"))
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
@@ -113,14 +130,72 @@ def _cached(path: str, stamp: FileStamp, part: str, unpack: Callable[[Path], Non
             f"{path} cannot be unpacked into the cache {folder}: {error.strerror or error}. Set "
             "GALBATCH_CACHE to a folder with room."
         ) from error
+    _VERIFIED.add(_identity(target))
     _evict(folder, target, limit)
     return str(target)
 
 
+def own_folder(folder: Path) -> None:
+    """Make the cache's folder, for this user alone, with its marker; or see that it is such a folder. Raises
+    ``InputError`` for one that others may write into, or that galbatch did not make."""
+    remedy = "Set GALBATCH_CACHE to a folder of your own."
+    try:
+        folder.mkdir(parents=True, mode=0o700)
+    except FileExistsError:
+        pass
+    info = folder.lstat()
+    if not stat.S_ISDIR(info.st_mode):
+        raise InputError(f"The cache {folder} is a link or a file, not a folder. {remedy}")
+    if hasattr(os, "geteuid") and info.st_uid != os.geteuid():
+        raise InputError(f"The cache {folder} belongs to user {info.st_uid}, not to you. {remedy}")
+    if os.name == "posix" and info.st_mode & 0o022:
+        raise InputError(
+            f"The cache {folder} can be written by others (mode {stat.S_IMODE(info.st_mode):o}), who could "
+            f"change what is read from it. `chmod 700 {folder}`, or set GALBATCH_CACHE to another folder."
+        )
+    if not (marker := folder / MARKER).exists():
+        if strange := sorted(folder.iterdir()):
+            raise InputError(
+                f"The cache {folder} holds {strange[0].name}, but not the marker {MARKER} of a folder that "
+                f"galbatch made. Remove what is in it, or set GALBATCH_CACHE to another folder."
+            )
+        marker.write_text(_MARKER_TEXT)
+
+
+def _is_sound(target: Path) -> bool:
+    """Whether a file of the cache has the size and digest of its note; read through once a process."""
+    try:
+        known = _identity(target)
+        if known in _VERIFIED:
+            return True
+        note = json.loads(target.with_suffix(".json").read_text())
+        sound = note["size"] == known[1] and note["blake2b"] == _digest(target)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    if sound:
+        _VERIFIED.add(known)
+    return sound
+
+
+def _identity(path: Path) -> tuple[str, int, int, int]:
+    info = path.lstat()
+    if not stat.S_ISREG(info.st_mode):
+        raise OSError(f"{path} is no file")
+    return str(path), info.st_size, info.st_mtime_ns, info.st_ino
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
+
+
 def _evict(folder: Path, keep: Path, limit: int) -> None:
-    """Remove the least recently used files until the cache holds at most ``limit`` bytes; never ``keep``."""
+    """Remove the least recently used files until the cache holds at most ``limit`` bytes; never ``keep``, and
+    nothing but files of the cache."""
     files = []
     for file in folder.glob("*.fits"):
+        if not _OWN.fullmatch(file.name):
+            continue
         with contextlib.suppress(OSError):
             info = file.stat()
             files.append((info.st_atime_ns, info.st_size, file))
@@ -131,6 +206,7 @@ def _evict(folder: Path, keep: Path, limit: int) -> None:
         if file != keep:
             with contextlib.suppress(OSError):
                 file.unlink()
+                file.with_suffix(".json").unlink(missing_ok=True)
                 total -= size
 
 
