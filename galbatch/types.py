@@ -167,7 +167,8 @@ class BandStamps:
     crval2 cd11 cd12 cd21 cd22 of the stamp (FITS convention, 1-based crpix). ``ratio``: detector pixels of
     this band per detector pixel of the finest band of the run, along a side. ``noise_acf`` (r, r) and
     ``sigma_white`` (b, h, w): see ``Observation``. ``columns``: per-source numbers for the catalogue by
-    column stem, e.g. ``neighbour_frac``. ``flags`` (b,) int64 of this band; None is none.
+    column stem, e.g. ``neighbour_frac``. ``flags`` (b,) int64 of this band; None is none. ``psf_error`` (5,):
+    ``PSF_ERROR_PARTS``; None: the PSF is exact.
     """
 
     band: str
@@ -185,6 +186,7 @@ class BandStamps:
     columns: dict[str, np.ndarray] = field(default_factory=dict)
     sigma_white: np.ndarray | None = None
     flags: np.ndarray | None = None
+    psf_error: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

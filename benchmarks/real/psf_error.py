@@ -1,7 +1,7 @@
 """Real galaxies and simulated ones that look real, seen with another PSF than the one that is given.
 
     python benchmarks/real/psf_error.py --data shared/data [--galaxies 8] [--draws 15] [--mode fast]
-        [--sn 30 300 3000] [--error 0.25 0.08 0.03 0.02 0.005 | none] [--out DIR]
+        [--sn 30 300 3000] [--error 0.35 0.08 0.03 0.02 0.01 | none] [--out DIR]
 
 Truths are TNG50 galaxies (SKIRT, band r) and HST galaxies averaged over 3 x 3 pixels, alternately, rotated
 and brought to a random size on 64 pixels at the target PSF. Each is seen with a PSF 0.35 pixels of FWHM
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=15)
     parser.add_argument("--mode", default="fast")
     parser.add_argument("--sn", type=float, nargs="+", default=[30.0, 300.0, 3000.0])
-    parser.add_argument("--error", nargs="+", default=["0.25", "0.08", "0.03", "0.02", "0.005"])
+    parser.add_argument("--error", nargs="+", default=["0.35", "0.08", "0.03", "0.02", "0.01"])
     parser.add_argument("--exact", action="store_true", help="the given PSF is the true one")
     parser.add_argument("--out", type=Path, default=Path("psf-error"))
     options = parser.parse_args()

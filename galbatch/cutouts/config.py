@@ -49,6 +49,7 @@ class TileConfig:
     psf_centre: str = "check"
     saturation: float | None = None
     error_floor: float | str = "measure"
+    psf_error: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

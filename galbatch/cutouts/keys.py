@@ -39,6 +39,7 @@ TILE_KEYS = {
     "psf_centre": str,
     "saturation": _NUMBER,
     "error_floor": (int, float, str),
+    "psf_error": (str, list),
     "optional": list,
 }
 BAND_KEYS = {**TILE_KEYS, "tiles": list}

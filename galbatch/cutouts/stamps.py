@@ -18,7 +18,7 @@ from galbatch.cutouts.raw import RawCut, cut_band
 from galbatch.cutouts.resample import resample_acf, resample_labels, resample_psf, resample_stamps
 from galbatch.cutouts.tile import RawStamps
 from galbatch.errors import ConfigError, GalbatchError
-from galbatch.types import BandStamps, Failure, Flag, StampBatch
+from galbatch.types import PSF_ERROR_PARTS, BandStamps, Failure, Flag, StampBatch
 
 MASKED_LIMIT = 0.25
 CORE_RADIUS_PIX = 1
@@ -127,7 +127,17 @@ def _finish(survey, band: str, rows, cut: RawCut) -> BandStamps:
         columns,
         None if white is None else np.sqrt(white).astype(np.float32),
         flags | found.flags | psf_flags | _approximate(survey, band, cut.place),
+        _psf_error(survey, band, step),
     )
+
+
+def _psf_error(survey, band: str, step: float) -> np.ndarray | None:
+    """``PSF_ERROR_PARTS`` of a band, the largest of its tiles', in pixels of the stamp; None: exact."""
+    known = [t.psf_error for b in survey.config.bands if b.name == band for t in b.tiles if t.psf_error]
+    if not known:
+        return None
+    lengths = [1 / step if unit.startswith("detector") else 1.0 for unit in PSF_ERROR_PARTS.values()]
+    return (np.max(known, axis=0) * lengths).astype(np.float32)
 
 
 def _floors(survey, band: str, tiles, stamps: tuple, psf_step: float) -> tuple[np.ndarray | None, np.ndarray]:

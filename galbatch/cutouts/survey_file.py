@@ -14,6 +14,7 @@ from typing import Any
 from galbatch.cutouts.config import BandConfig, Plane, SurveyConfig, TileConfig
 from galbatch.cutouts.keys import BAND_KEYS, SURVEY_KEYS, TILE_KEYS, check_keys, finite, positive
 from galbatch.cutouts.layout import PLANES, Layout, PlaneRule, load_layout
+from galbatch.cutouts.psf_error import parse_psf_error
 from galbatch.errors import ConfigError
 
 _SCHEMES = ("http", "https", "s3", "gs", "gcs", "abfs", "az")
@@ -128,6 +129,7 @@ def _tile(path: Path, band: str, tile: str, table: dict, layout: Layout) -> Tile
         err_scale=_err_scale(path, where, table.get("err_scale", "auto")),
         noise_acf=acf,
         error_floor=_error_floor(path, where, table.get("error_floor", "measure")),
+        psf_error=parse_psf_error(path, where, table.get("psf_error", "auto"), layout.name),
         **numbers,
         **words,
     )

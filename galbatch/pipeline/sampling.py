@@ -10,7 +10,7 @@ import numpy as np
 from galbatch.interfaces import Denoiser
 from galbatch.pipeline.context import Context
 from galbatch.sampler import sample_posterior
-from galbatch.types import Failure, Flag, Observation, Posterior, StampBatch
+from galbatch.types import PSF_ERROR_PARTS, Failure, Flag, Observation, Posterior, StampBatch
 
 
 def groups_of(stamps: StampBatch, failures: dict[int, Failure], flags: np.ndarray) -> list[tuple]:
@@ -107,6 +107,7 @@ def _sample(context: Context, stamps: StampBatch, bands, members: np.ndarray) ->
         first.psf_scale_arcsec,
         acf,
         _white(chosen, members),
+        _psf_error(chosen),
     )
     return sample_posterior(
         context.prior,
@@ -126,6 +127,14 @@ def _white(bands, members) -> np.ndarray | None:
         return None
     nothing = np.zeros_like(bands[0].sigma)
     return np.stack([(nothing if b.sigma_white is None else b.sigma_white)[members] for b in bands], axis=1)
+
+
+def _psf_error(bands) -> np.ndarray | None:
+    """(c, 5): zero for a band whose PSF is exact; None where all are."""
+    if all(b.psf_error is None for b in bands):
+        return None
+    exact = np.zeros(len(PSF_ERROR_PARTS), np.float32)
+    return np.stack([exact if b.psf_error is None else b.psf_error for b in bands])
 
 
 def _seed_of(context: Context, band: str) -> int:

@@ -92,7 +92,7 @@ def _subset(obs: Observation, rows, band) -> Observation:
         obs.psf_scale_arcsec,
         None if obs.noise_acf is None else obs.noise_acf[bands],
         None if obs.sigma_white is None else obs.sigma_white[rows, bands],
-        None if obs.psf_error is None else obs.psf_error[bands],
+        None if obs.psf_error is None or not obs.psf_error[bands].any() else obs.psf_error[bands],
     )
 
 

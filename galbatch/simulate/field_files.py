@@ -121,6 +121,7 @@ def _survey_toml(field: Field, name: str) -> str:
             f'mask = "{stem}_mask.fits.gz"',
             "mask_bits = 7               # 1 bad pixel, 2 saturated, 4 outside the chip; 8 is harmless",
             f'psf = "{stem}_psf.fits"       # a cube; psf_index of the catalogue chooses the plane',
+            'psf_error = "none"          # the PSF of a simulation is exact',
             f"pixel_scale_arcsec = {spec.pixel_scale_arcsec}",
             'noise_acf = "measure"',
             f"zero_point_ab = {ZERO_POINT_AB}",

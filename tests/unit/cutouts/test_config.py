@@ -130,3 +130,21 @@ def test_shipped_surveys_can_be_read():
     assert {"ceers", "cosmosweb-f444w", "cosmosweb-f115w"} <= names
     for name in ("ceers", "cosmosweb-f444w", "cosmosweb-f115w"):
         assert load_survey(folder / f"{name}.toml").bands
+
+
+def psf_error_of(tmp_path, line: str, layout: str = "generic") -> tuple[float, ...]:
+    noise = 'var = "v.fits"' if layout == "hsc" else 'err = "e.fits"'
+    text = f'layout = "{layout}"\n[bands.f200w]\nsci = "a.fits"\npsf = "p.fits"\n{noise}\n{line}\n'
+    return load_survey(write(tmp_path, text)).bands[0].tiles[0].psf_error
+
+
+def test_psf_error_is_a_judgement_for_the_layout_unless_the_file_says_otherwise(tmp_path):
+    judged = psf_error_of(tmp_path, "")
+    assert judged == psf_error_of(tmp_path, 'psf_error = "auto"') and len(judged) == 5 and min(judged) > 0
+    assert psf_error_of(tmp_path, "", "hsc")[0] < judged[0]
+    assert psf_error_of(tmp_path, 'psf_error = "none"') == ()
+    assert psf_error_of(tmp_path, "psf_error = [0.1, 0, 0, 0, 0.01]") == (0.1, 0.0, 0.0, 0.0, 0.01)
+    wrong = {"0.1": "float", '"measure"': "none", "[0.1]": "wings", "[-1, 0, 0, 0, 0]": "width is -1"}
+    for value, say in wrong.items():
+        with pytest.raises(ConfigError, match=say):
+            psf_error_of(tmp_path, f"psf_error = {value}")
