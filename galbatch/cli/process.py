@@ -121,8 +121,12 @@ def execution_options(function):
 @click.option("--no-samples", is_flag=True, help="Store mean and spread only, not the draws.")
 @click.option("--draw-columns", is_flag=True, help="The statistics of every draw in list columns too.")
 @click.option("--resume", "resuming", is_flag=True, help="Go on with the run in the folder, if there is one.")
-@click.option("--overwrite", is_flag=True, help="Replace the run in the folder.")
-@click.option("--force", is_flag=True, help="Resume although settings or inputs changed.")
+@click.option("--overwrite", is_flag=True, help="Replace the run in the folder once this one is finished.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Resume although settings or inputs changed, if the results are stored as before.",
+)
 @click.option("--dry-run", is_flag=True, help="Check everything and say what would be done; write nothing.")
 @execution_options
 def command(

@@ -9,7 +9,11 @@ from galbatch.cli.process import execution_options, finish
 
 @click.command("resume")
 @click.argument("run", type=click.Path(file_okay=False))
-@click.option("--force", is_flag=True, help="Go on although settings or inputs changed.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Go on although settings or inputs changed, if the results are stored as before.",
+)
 @execution_options
 def command(run, force, as_json, quiet, **options) -> int:
     """Finish the run in folder RUN with the settings it was started with.

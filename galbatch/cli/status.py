@@ -38,6 +38,8 @@ def lines(found: dict) -> list[str]:
         text.append(f"  at work: host {found['holder'].get('host')}, pid {found['holder'].get('pid')}")
     elif found["state"] == "stopped":
         text.append(f"  go on with: galbatch resume {found['run']}")
+    if found["replacement"]:
+        text.append(f"  to be replaced by {found['replacement']}: galbatch resume {found['replacement']}")
     if found["orphans"] and not found["holder"]:
         text.append(f"  {found['orphans']} temporary files of a killed process; resume removes them")
     return text

@@ -87,6 +87,10 @@ class Reporter:
         )
         self._write({"event": "start", "total": total, "before": before["sources"]})
 
+    def move(self, metrics: Path) -> None:
+        """The folder of the run has another name now."""
+        self._metrics = metrics
+
     def batch(self, record: dict[str, Any]) -> None:
         """A batch is committed."""
         self.progress.add(record)

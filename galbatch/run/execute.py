@@ -16,11 +16,10 @@ from galbatch.config import ExecutionSettings, RunSettings
 from galbatch.cutouts import check_noise, check_resolution
 from galbatch.errors import ConfigError, RunError
 from galbatch.pipeline.measurement import column_info, empty_columns
-from galbatch.run import prepare
+from galbatch.run import folder, prepare
 from galbatch.run.choice import said_of_model, settle_model
 from galbatch.run.context import ContextSpec
 from galbatch.run.events import Progress, Reporter, count
-from galbatch.run.lock import RunLock
 from galbatch.run.serial import run_serial
 from galbatch.run.stop import Interrupted, StopRequest
 from galbatch.store import (
@@ -36,7 +35,6 @@ from galbatch.store import (
     read_manifest,
     refuse_old_parts,
     versions,
-    withdraw_damaged,
     write_summary,
 )
 
@@ -76,7 +74,8 @@ def process(
         raise ConfigError("resume and overwrite exclude each other: keep the run or replace it.")
     paths = RunPaths(Path(out) if out is not None else Path(catalog).with_suffix(".run"))
     reporter = Reporter(on_progress, on_message)
-    return execute(settings, execution, paths, reporter, prior, resume, overwrite, force)
+    place = _settle(paths, reporter, resume, overwrite)
+    return execute(settings, execution, place, reporter, prior, force)
 
 
 def resume(
@@ -89,13 +88,22 @@ def resume(
     **options: Any,
 ) -> Run:
     """Finish a run that was stopped, with the settings that it was started with. ``options``: of
-    ``ExecutionSettings``."""
-    paths = RunPaths(Path(run))
+    ``ExecutionSettings``. A run that is to take the place of another (``OUT.new-ID``) does so when it is
+    finished."""
+    paths, reporter = RunPaths(Path(run)), Reporter(on_progress, on_message)
+    for line in folder.recover(paths):
+        reporter.message(line)
     settings = saved_settings(paths)
     run_options, execution = split_options(options)
     if run_options:
         raise ConfigError(f"{', '.join(run_options)} cannot change on resume: they decide the results.")
-    return execute(settings, execution, paths, Reporter(on_progress, on_message), prior, True, False, force)
+    return execute(settings, execution, _settle(paths, reporter, True, False), reporter, prior, force)
+
+
+def _settle(paths: RunPaths, reporter: Reporter, resuming: bool, overwrite: bool) -> folder.Place:
+    for line in folder.recover(paths):
+        reporter.message(line)
+    return folder.settle(paths, resuming, overwrite)
 
 
 def saved_settings(paths: RunPaths) -> RunSettings:
@@ -123,25 +131,29 @@ def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], ExecutionSet
 def execute(
     settings: RunSettings,
     execution: ExecutionSettings,
-    paths: RunPaths,
+    place: folder.Place,
     reporter: Reporter,
     prior: Any,
-    resuming: bool,
-    overwrite: bool,
     force: bool,
 ) -> Run:
     """One run from open inputs to a balanced account. Raises ``Stopped`` on a signal."""
     with StopRequest() as stop:
         try:
-            return _execute(settings, execution, paths, reporter, prior, resuming, overwrite, force, stop)
+            return _execute(settings, execution, place, reporter, prior, force, stop)
         except Interrupted:
-            raise stop.error(paths) from None
+            raise stop.error(place) from None
 
 
 def _execute(
-    settings, execution, paths, reporter, prior, resuming, overwrite, force, stop: StopRequest
+    settings: RunSettings,
+    execution: ExecutionSettings,
+    place: folder.Place,
+    reporter: Reporter,
+    prior: Any,
+    force: bool,
+    stop: StopRequest,
 ) -> Run:
-    going_on = resuming and paths.manifest.exists()
+    paths, going_on = place.paths, place.going_on
     begun = read_manifest(paths) if going_on else {}
     if going_on:
         refuse_old_parts(paths)
@@ -149,6 +161,7 @@ def _execute(
     settings = prepare.settle_precision(settle_model(settings, execution, begun), execution)
     inputs = prepare.open_inputs(settings, prior, begun.get("measured"))
     prepare.refuse_errors(inputs)
+    prepare.refuse_inputs_inside(place.target or paths, inputs)
     inputs.prior = prepare.open_model(settings, prior)
     layout = prepare.layout_of(inputs)
     sharpness = check_resolution(inputs.survey, prepare.target_fwhm_arcsec(layout))
@@ -161,25 +174,22 @@ def _execute(
             if finding.level == "warn":
                 reporter.message(finding.line)
         manifest = prepare.make_manifest(inputs, layout, execution, begun)
+        if going_on:
+            changes = prepare.check_unchanged(place, manifest, force)
         space = prepare.check_space(paths, layout)
         done = len(paths.committed()) if going_on else 0
-        if not going_on:
-            prepare.check_folder(paths, overwrite or resuming)
         cluster = _open_cluster(execution, layout.n_batches - done, reporter, stack)
-        paths.root.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(RunLock(paths.lock))
+        place.make(stack)
         if going_on:
-            for change in prepare.check_unchanged(paths, manifest, force):
-                reporter.message(f"changed, and gone on with: {change}")
-            for orphan in paths.orphans():
-                orphan.unlink(missing_ok=True)
-            for batch in withdraw_damaged(paths):
-                reporter.message(f"{paths.part(batch).name} was damaged: its sources are computed again")
+            said = [f"changed, and gone on with: {change}" for change in changes]
+            said += prepare.go_on(paths, inputs)
         else:
-            prepare.new_folder(paths, overwrite or resuming)
+            said = folder.begin(place)
             prepare.lay_out(paths, inputs, layout, manifest)
         before = progress(paths)
         reporter.open(paths.metrics, layout.n_sources, before)
+        for line in said:
+            reporter.message(line)
         reporter.message(
             f"{count(layout.n_sources, 'source')} in {count(layout.n_batches, 'batch')} of {layout.batch}, "
             f"bands {', '.join(layout.bands)}, {layout.draws} draws, {space}"
@@ -188,7 +198,19 @@ def _execute(
             reporter.message(line)
         spec = prepare.make_spec(paths, inputs, layout, manifest, execution)
         _run_batches(spec, execution, reporter, stop, cluster)
-        return _finish(paths, spec, reporter, manifest)
+        _finish(paths, spec, reporter, manifest)
+        return _in_place(place, reporter)
+
+
+def _in_place(place: folder.Place, reporter: Reporter) -> Run:
+    """The finished run, opened; first it takes the place of the one that it replaces."""
+    if place.target is None:
+        return open_run(place.paths.root)
+    said = folder.put_in_place(place)
+    reporter.move(place.target.metrics)
+    for line in [f"{place.target.root}: replaced by the new run", *said]:
+        reporter.message(line)
+    return open_run(place.target.root)
 
 
 def _open_cluster(execution: ExecutionSettings, todo: int, reporter: Reporter, stack: ExitStack) -> Any:
@@ -245,7 +267,7 @@ class _Threads:
         numba.set_num_threads(self.before[1])
 
 
-def _finish(paths: RunPaths, spec: ContextSpec, reporter: Reporter, manifest: dict[str, Any]) -> Run:
+def _finish(paths: RunPaths, spec: ContextSpec, reporter: Reporter, manifest: dict[str, Any]) -> None:
     """Merge the parts, balance the account, write the summary."""
     start = time.monotonic()
     passing = {name: ColumnInfo(**about) for name, about in manifest["columns"].items()}
@@ -278,4 +300,3 @@ def _finish(paths: RunPaths, spec: ContextSpec, reporter: Reporter, manifest: di
         f"{totals['planned']} sources: {totals['ok']} ok, {totals['flagged']} flagged, "
         f"{totals['failed']} failed; {now.elapsed_s:.1f} s"
     )
-    return open_run(paths.root)

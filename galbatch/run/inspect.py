@@ -1,4 +1,4 @@
-"""``status`` and ``verify``: a run folder looked at from outside, in whatever state it is."""
+"""``status``, ``verify`` and ``repair``: a run folder looked at from outside, in whatever state it is."""
 
 from __future__ import annotations
 
@@ -7,8 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from galbatch.errors import RunError
+from galbatch.run.folder import replacement
 from galbatch.run.lock import lock_holder
-from galbatch.store import RunPaths, open_run, progress, read_manifest, verify_store
+from galbatch.store import (
+    RunPaths,
+    check_manifest,
+    is_ours,
+    open_run,
+    progress,
+    read_manifest,
+    restore_manifest,
+    verify_store,
+)
 
 
 def status(run: str | Path) -> dict[str, Any]:
@@ -37,6 +48,7 @@ def status(run: str | Path) -> dict[str, Any]:
         "flags": open_run(paths.root).flag_counts(),
         "summary": _json(paths.summary),
         "orphans": len(paths.orphans()),
+        "replacement": str(new.root) if (new := replacement(paths)) else None,
     }
 
 
@@ -47,8 +59,29 @@ def verify(run: str | Path, on_batch: Callable[[int], None] | None = None) -> li
     A run that somebody works on, or that was stopped, has its missing batches among the problems.
     """
     paths = RunPaths(Path(run))
-    read_manifest(paths)
-    return verify_store(paths, on_batch)
+    problems = check_manifest(paths) if is_ours(paths.root) else []
+    if paths.manifest.exists() or not problems:
+        read_manifest(paths)
+        problems += verify_store(paths, on_batch)
+    return problems
+
+
+def repair(run: str | Path) -> list[str]:
+    """Put back what can be put back of a run folder: ``manifest.json`` from its copy, or the copy. Returns
+    what was done, one line each.
+
+    Raises ``RunError`` when the folder is not a run, or another process works on it.
+    """
+    paths = RunPaths(Path(run))
+    if not is_ours(paths.root) and not paths.manifest_copy.exists():
+        read_manifest(paths)
+    if holder := lock_holder(paths.lock):
+        raise RunError(
+            f"{paths.root}: a run is working on this folder (host {holder.get('host')}, pid "
+            f"{holder.get('pid')}). Wait for it."
+        )
+    done = restore_manifest(paths)
+    return [done] if done else []
 
 
 def _json(path: Path) -> dict[str, Any] | None:

@@ -20,6 +20,7 @@ from galbatch.config import ExecutionSettings, RunSettings, default_batch, surve
 from galbatch.cutouts import check_footprint, load_survey, open_survey
 from galbatch.errors import ConfigError, InputError, RunError
 from galbatch.interfaces import Denoiser
+from galbatch.run import folder
 from galbatch.run.context import ContextSpec, load_model
 from galbatch.run.identity import input_files, model_identity
 from galbatch.run.plan import write_plan
@@ -30,8 +31,11 @@ from galbatch.store import (
     differences,
     dump_toml,
     hash_json,
+    layout_differences,
     read_manifest,
+    restore_manifest,
     versions,
+    withdraw_damaged,
     write_atomic,
     write_manifest,
 )
@@ -177,46 +181,6 @@ def make_manifest(
     }
 
 
-def check_folder(paths: RunPaths, overwrite: bool) -> None:
-    """Raise ``RunError`` when there is something in place of the run folder that must not be lost."""
-    if paths.root.exists() and not paths.root.is_dir():
-        raise RunError(f"{paths.root} is a file: give a folder with --out.")
-    if paths.manifest.exists() and not overwrite:
-        raise RunError(
-            f"{paths.root} holds a run already. Go on with it (--resume), replace it (--overwrite), or name "
-            "another folder (--out)."
-        )
-    if not paths.root.is_dir():
-        return
-    known = {
-        "galbatch.toml",
-        "manifest.json",
-        "plan.parquet",
-        "posterior.zarr",
-        "parts",
-        "catalog.parquet",
-        "failures.parquet",
-        "summary.json",
-        "report.html",
-        "dask-report.html",
-        "metrics.jsonl",
-        "run.lock",
-    }
-    strange = [p.name for p in paths.root.iterdir() if p.name not in known and not p.name.startswith(".")]
-    if strange:
-        raise RunError(f"{paths.root} holds {strange[0]!r}, which is no part of a run: name an empty folder.")
-
-
-def new_folder(paths: RunPaths, overwrite: bool) -> None:
-    """Make an empty run folder. Raises ``RunError`` as ``check_folder``."""
-    check_folder(paths, overwrite)
-    for entry in paths.root.iterdir():
-        if entry.name == paths.lock.name:
-            continue
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    paths.parts.mkdir(parents=True, exist_ok=True)
-
-
 def check_space(paths: RunPaths, layout: StoreLayout) -> str:
     """One line with the bytes needed and free. Raises ``RunError`` when they do not fit."""
     place = next(p for p in (paths.root, *paths.root.parents) if p.exists())
@@ -241,25 +205,69 @@ def lay_out(paths: RunPaths, inputs: Inputs, layout: StoreLayout, manifest: dict
             "damaged, or changed while it was read."
         )
     create_store(paths.posterior, layout)
-    config = {"run": inputs.settings.record(), "survey": inputs.survey.config.resolved()}
-    write_atomic(paths.config, dump_toml(config).encode())
+    write_config(paths, inputs)
     write_manifest(paths, manifest)
 
 
-def check_unchanged(paths: RunPaths, manifest: dict[str, Any], force: bool) -> list[str]:
-    """What changed since the run began. Raises ``RunError`` with the list unless ``force``."""
-    changes = differences(read_manifest(paths), manifest)
+def refuse_inputs_inside(paths: RunPaths, inputs: Inputs) -> None:
+    """Raise ``ConfigError`` when catalogue, survey file, model or an image is in the folder of the run."""
+    settings, bands = inputs.settings, inputs.survey.config.bands
+    names = [settings.catalog, settings.survey, *(entry["path"] for entry in inputs.survey.inputs())]
+    tables = {tile.noise_acf for band in bands for tile in band.tiles} - {"none", "measure"}
+    models = {settings.model} - {"", "object"}
+    folder.refuse_inside(paths, [*names, *sorted(tables), *models])
+
+
+def go_on(paths: RunPaths, inputs: Inputs) -> list[str]:
+    """Make whole what surrounds a run that goes on: copy of the manifest, configuration; remove what a killed
+    process left behind, and parts that are damaged. Returns messages."""
+    restore_manifest(paths)
+    if not paths.config.exists():
+        write_config(paths, inputs)
+    for orphan in paths.orphans():
+        orphan.unlink(missing_ok=True)
+    damaged = withdraw_damaged(paths)
+    return [f"{paths.part(batch).name} was damaged: its sources are computed again" for batch in damaged]
+
+
+def write_config(paths: RunPaths, inputs: Inputs) -> None:
+    """Write ``galbatch.toml``."""
+    config = {"run": inputs.settings.record(), "survey": inputs.survey.config.resolved()}
+    write_atomic(paths.config, dump_toml(config).encode())
+
+
+def check_unchanged(place: folder.Place, manifest: dict[str, Any], force: bool) -> list[str]:
+    """What changed since the run began. Raises ``RunError`` with the list unless ``force``, and whatever the
+    flag where it would be stored in another form."""
+    paths, begun = place.paths, read_manifest(place.paths)
+    if stored := layout_differences(begun, manifest):
+        raise RunError(
+            "\n".join(
+                [
+                    f"{paths.root} stores its results in another form, which no flag changes:",
+                    *stored,
+                    f"Restore these settings, {_instead(place)}.",
+                ]
+            )
+        )
+    changes = differences(begun, manifest)
     if changes and not force:
         raise RunError(
             "\n".join(
                 [
                     f"{paths.root} was made with other settings or inputs:",
                     *changes,
-                    "Restore them, start again with --overwrite, or go on all the same with --force.",
+                    f"Restore them, {_instead(place)}, or go on all the same with --force.",
                 ]
             )
         )
     return changes
+
+
+def _instead(place: folder.Place) -> str:
+    if place.target:
+        return f"go on with that run (`galbatch resume {place.paths.root}`), delete its folder"
+    return "start again with --overwrite"
 
 
 def make_spec(

@@ -8,7 +8,7 @@ from typing import Any
 
 from galbatch.config import RunSettings
 from galbatch.cutouts import check_resolution
-from galbatch.run import prepare
+from galbatch.run import folder, prepare
 from galbatch.run.choice import said_of_model, settle_model
 from galbatch.run.execute import split_options
 from galbatch.store import RunPaths
@@ -36,6 +36,8 @@ def preview(
     inputs.prior = prepare.open_model(inputs.settings, prior)
     layout = prepare.layout_of(inputs)
     paths = RunPaths(Path(out) if out is not None else Path(catalog).with_suffix(".run"))
+    folder.settle(paths, resuming=True, overwrite=False)
+    prepare.refuse_inputs_inside(paths, inputs)
     fwhm = prepare.target_fwhm_arcsec(layout)
     findings = inputs.findings + check_resolution(inputs.survey, fwhm)
     lines = [f"{f.level}: {f.line}" for f in findings]

@@ -7,7 +7,7 @@ import threading
 from types import FrameType
 
 from galbatch.errors import Stopped
-from galbatch.store import RunPaths
+from galbatch.run.folder import Place
 
 
 class Interrupted(KeyboardInterrupt):
@@ -43,10 +43,16 @@ class StopRequest:
         if again or self.interrupting:
             raise Interrupted(self.requested)
 
-    def error(self, paths: RunPaths) -> Stopped:
+    def error(self, place: Place) -> Stopped:
         """What to raise once everything is put away."""
+        paths = place.paths
         if not paths.manifest.exists():
             return Stopped(f"Stopped by {self.requested} before the run began: nothing was written.")
+        if place.target:
+            return Stopped(
+                f"Stopped by {self.requested}. {place.target.root} is as it was. Go on with what replaces "
+                f"it: `galbatch resume {paths.root}`, or the same command again."
+            )
         return Stopped(
             f"Stopped by {self.requested}. Every committed batch is kept: go on with "
             f"`galbatch resume {paths.root}`, or with the same command and --resume."

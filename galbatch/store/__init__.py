@@ -4,20 +4,34 @@ from galbatch.store.catalogue import merge_catalogue
 from galbatch.store.columns import FIXED, STATISTICS, ColumnInfo, statistic_column
 from galbatch.store.export_folder import open_export
 from galbatch.store.file_names import band_name, file_names, one_line
+from galbatch.store.folder import (
+    Marker,
+    clear,
+    holds_results,
+    is_empty,
+    is_ours,
+    mark,
+    read_marker,
+    remove,
+    replaces,
+)
 from galbatch.store.hats import write_hats
 from galbatch.store.healpix import healpix_nested
 from galbatch.store.layout import MASK_EXCLUDED, MASK_NEIGHBOUR, STATUS, StoreLayout
 from galbatch.store.ledger import check_accounting, progress, verify_store, write_summary
 from galbatch.store.manifest import (
+    check_manifest,
     differences,
     fingerprint,
     hash_json,
+    layout_differences,
     read_manifest,
+    restore_manifest,
     versions,
     write_manifest,
 )
 from galbatch.store.parts import BatchResult, commit_batch, refuse_old_parts, withdraw_damaged
-from galbatch.store.paths import RunPaths, write_atomic
+from galbatch.store.paths import RunPaths, is_own_name, write_atomic
 from galbatch.store.plan import PlanBatch, PlanWriter, iter_plan, plan_rows
 from galbatch.store.posterior import create_store
 from galbatch.store.reader import Run, open_run
@@ -31,6 +45,7 @@ __all__ = [
     "STATUS",
     "BatchResult",
     "ColumnInfo",
+    "Marker",
     "PlanBatch",
     "PlanWriter",
     "Run",
@@ -38,6 +53,8 @@ __all__ = [
     "StoreLayout",
     "band_name",
     "check_accounting",
+    "check_manifest",
+    "clear",
     "commit_batch",
     "create_store",
     "differences",
@@ -46,7 +63,13 @@ __all__ = [
     "fingerprint",
     "hash_json",
     "healpix_nested",
+    "holds_results",
+    "is_empty",
+    "is_ours",
+    "is_own_name",
     "iter_plan",
+    "layout_differences",
+    "mark",
     "merge_catalogue",
     "one_line",
     "open_export",
@@ -54,7 +77,11 @@ __all__ = [
     "plan_rows",
     "progress",
     "read_manifest",
+    "read_marker",
     "refuse_old_parts",
+    "remove",
+    "replaces",
+    "restore_manifest",
     "statistic_column",
     "verify_store",
     "versions",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -11,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from galbatch.errors import InputError, RunError
-from galbatch.store.paths import RunPaths, write_atomic
+from galbatch.store.layout import StoreLayout
+from galbatch.store.paths import MARKER, RunPaths, write_atomic
 
 _PACKAGES = (
     "galbatch",
@@ -102,33 +104,121 @@ def versions() -> dict[str, str]:
 
 
 def write_manifest(paths: RunPaths, manifest: dict[str, Any]) -> None:
-    """Write ``manifest.json`` atomically."""
-    write_atomic(paths.manifest, (json.dumps(manifest, indent=1, default=str) + "\n").encode())
+    """Write ``manifest.json`` atomically, with the hash of all else in it, and then its copy."""
+    record = json.loads(json.dumps(manifest, default=str))
+    record["hash"] = hash_json({k: v for k, v in record.items() if k != "hash"})
+    data = (json.dumps(record, indent=1) + "\n").encode()
+    write_atomic(paths.manifest, data)
+    write_atomic(paths.manifest_copy, data)
+
+
+def read_valid(path: Path) -> dict[str, Any] | None:
+    """The manifest in a file if it is whole: its hash (in those of galbatch 0.1.0, that of its configuration)
+    is right. Else None."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not _is_manifest(record) or not record.get("config"):
+        return None
+    said, found = record.get("hash"), hash_json({k: v for k, v in record.items() if k != "hash"})
+    if said is None:
+        said, found = record.get("config_hash"), hash_json(record["config"])
+    return record if said == found else None
+
+
+def restore_manifest(paths: RunPaths) -> str:
+    """Put the copy in place of a manifest that is missing or damaged, or make the copy anew; returns what was
+    done in words, '' for nothing."""
+    if read_valid(paths.manifest) is None and read_valid(paths.manifest_copy) is not None:
+        write_atomic(paths.manifest, paths.manifest_copy.read_bytes())
+        return f"{paths.manifest}: put back from {paths.manifest_copy.name}"
+    if read_valid(paths.manifest) is not None and read_valid(paths.manifest_copy) is None:
+        write_atomic(paths.manifest_copy, paths.manifest.read_bytes())
+        return f"{paths.manifest_copy}: made again from {paths.manifest.name}"
+    return ""
+
+
+def check_manifest(paths: RunPaths) -> list[str]:
+    """One line per problem of the manifest and its copy, with what to do."""
+    good, copy = read_valid(paths.manifest), read_valid(paths.manifest_copy)
+    state = "missing" if not paths.manifest.exists() else "damaged or edited"
+    if good is None and copy is not None:
+        return [f"{paths.manifest}: {state}. Its copy is whole: `galbatch verify --repair {paths.root}`."]
+    if good is None:
+        return [
+            f"{paths.manifest}: {state}, and so is its copy {paths.manifest_copy.name}. Put one back from a "
+            "backup; the catalogue and the draws that are there can still be read."
+        ]
+    if copy is None and "hash" in good:
+        state = "missing" if not paths.manifest_copy.exists() else "damaged or edited"
+        return [f"{paths.manifest_copy}: {state}. Make it again: `galbatch verify --repair {paths.root}`."]
+    if copy is not None and copy != good:
+        return [
+            f"{paths.manifest_copy}: is the copy of another manifest. Delete it, then "
+            f"`galbatch verify --repair {paths.root}`."
+        ]
+    return []
 
 
 def read_manifest(paths: RunPaths) -> dict[str, Any]:
     """The manifest. Raises ``RunError`` when the folder is not a run."""
+    copy = read_valid(paths.manifest_copy) is not None
+    remedy = (
+        f"Put its copy back: galbatch verify --repair {paths.root}"
+        if copy
+        else "Copy it back, or start again with --overwrite."
+    )
     try:
         manifest = json.loads(paths.manifest.read_text(encoding="utf-8"))
     except FileNotFoundError as err:
+        raise RunError(_no_manifest(paths, remedy if copy else "")) from err
+    except (ValueError, OSError, RecursionError) as err:
+        raise RunError(f"{paths.manifest}: not valid JSON ({err}). The folder is damaged. {remedy}") from err
+    if not _is_manifest(manifest):
         raise RunError(
-            f"{paths.root}: no manifest.json, so this is not a run folder. "
-            "Give the folder that `galbatch process` made."
-        ) from err
-    except (ValueError, OSError) as err:
-        raise RunError(
-            f"{paths.manifest}: not valid JSON ({err}). The folder is damaged: start again with --overwrite."
-        ) from err
-    parts = {"config": dict, "model": dict, "layout": dict, "columns": dict, "inputs": list}
-    good = isinstance(manifest, dict) and all(
-        isinstance(manifest.get(name, kind()), kind) for name, kind in parts.items()
-    )
-    if not good or not all(isinstance(i, dict) and "path" in i for i in manifest.get("inputs", [])):
-        raise RunError(
-            f"{paths.manifest}: not the manifest of a run (it begins {str(manifest)[:40]!r}). Copy it back, "
-            "or start again with --overwrite."
+            f"{paths.manifest}: not the manifest of a run (it begins {str(manifest)[:40]!r}). {remedy}"
         )
     return manifest
+
+
+def _no_manifest(paths: RunPaths, remedy: str) -> str:
+    """Why there is no manifest, and what to do."""
+    if remedy:
+        return f"{paths.manifest}: missing. {remedy}"
+    beside = paths.root.parent.glob(glob.escape(paths.root.name) + ".old-*")
+    if not paths.root.exists() and any((folder / MARKER).exists() for folder in beside):
+        return (
+            f"{paths.root}: was being replaced (--overwrite) when it was stopped. "
+            f"Put a whole run there: galbatch resume {paths.root}"
+        )
+    if (paths.root / MARKER).exists() and paths.committed():
+        return (
+            f"{paths.manifest}: missing, and so is its copy {paths.manifest_copy.name}. Put one back from a "
+            "backup."
+        )
+    return (
+        f"{paths.root}: no manifest.json, so this is not a run folder. "
+        "Give the folder that `galbatch process` made."
+    )
+
+
+def _is_manifest(record: Any) -> bool:
+    """Has it the form of a manifest?"""
+    parts = {"config": dict, "model": dict, "layout": dict, "columns": dict, "inputs": list}
+    if not isinstance(record, dict):
+        return False
+    if not all(isinstance(record.get(name, kind()), kind) for name, kind in parts.items()):
+        return False
+    return all(isinstance(i, dict) and "path" in i for i in record.get("inputs", []))
+
+
+def layout_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What changed between two manifests of the form in which results are stored: one line per setting. With
+    such a change a run cannot go on in its folder."""
+    was, now = old.get("layout", {}), json.loads(json.dumps(new.get("layout", {})))
+    both = [k for k in StoreLayout.__dataclass_fields__ if k in was and k in now]
+    return _compare("stored", {k: was[k] for k in both}, {k: now[k] for k in both})
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

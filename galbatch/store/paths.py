@@ -1,4 +1,4 @@
-"""The names of everything inside a run folder, once."""
+"""The names of everything inside a run folder, once: also the list of what galbatch may delete there."""
 
 from __future__ import annotations
 
@@ -8,8 +8,54 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from galbatch.store.layout import StoreLayout
+
 _PART = re.compile(r"batch-(\d{6,})\.arrow$")
 _OLD_PART = re.compile(r"batch-(\d{6,})\.parquet$")
+
+MARKER = ".galbatch-run"
+FILES = (
+    MARKER,
+    "galbatch.toml",
+    "manifest.json",
+    "manifest.backup.json",
+    "plan.parquet",
+    "catalog.parquet",
+    "statistics.parquet",
+    "failures.parquet",
+    "checksums.json",
+    "summary.json",
+    "report.html",
+    "dask-report.html",
+    "metrics.jsonl",
+    "run.lock",
+)
+_ANY = "(" + "|".join(map(re.escape, FILES)) + ")"
+_BATCH = r"batch-\d{6,}\.(parquet|arrow|json)"
+_ARRAY = "(" + "|".join([*StoreLayout(1, 1, 2, ("a",), 1).arrays(), "band", "wcs_parameter"]) + ")"
+_STORE = r"(posterior\.zarr|\.posterior\.zarr\.tmp)"
+_TORN = r"(\.[0-9a-z]+\.tmp)"  # end of a name of ``replacing``
+_SHARD = rf"{_STORE}/(zarr\.json|{_ARRAY}/(zarr\.json|c(/\d+)+))"
+_FILE = re.compile(
+    rf"{_ANY}|\.{_ANY}{_TORN}|run\.lock\.\d+\.tmp|parts/({_BATCH}|\.{_BATCH}{_TORN})"
+    rf"|\.plan-\w+\.tmp/\d+-\d+\.parquet|{_SHARD}(\.[0-9a-f]{{32}}\.partial)?"
+)
+_FOLDER = re.compile(rf"parts|\.plan-\w+\.tmp|{_STORE}(/{_ARRAY}(/c(/\d+)*)?)?")
+
+
+def is_own_file(name: str) -> bool:
+    """Is a file of this name (relative to a run folder, with /) one that galbatch writes?"""
+    return _FILE.fullmatch(name) is not None
+
+
+def is_own_folder(name: str) -> bool:
+    """Is a folder of this name (relative to a run folder, with /) one that galbatch makes?"""
+    return _FOLDER.fullmatch(name) is not None
+
+
+def is_own_name(name: str) -> bool:
+    """Is this (relative to a run folder, with /) the name of a file or folder of galbatch's?"""
+    return is_own_file(name) or is_own_folder(name)
 
 
 @dataclass(frozen=True)
@@ -22,7 +68,9 @@ class RunPaths:
         object.__setattr__(self, "root", Path(self.root).absolute())
 
     config = property(lambda self: self.root / "galbatch.toml")
+    marker = property(lambda self: self.root / MARKER)
     manifest = property(lambda self: self.root / "manifest.json")
+    manifest_copy = property(lambda self: self.root / "manifest.backup.json")
     plan = property(lambda self: self.root / "plan.parquet")
     posterior = property(lambda self: self.root / "posterior.zarr")
     parts = property(lambda self: self.root / "parts")
@@ -58,10 +106,9 @@ class RunPaths:
         return {int(match.group(1)) for match in found if match}
 
     def orphans(self) -> list[Path]:
-        """Temporary files that a killed process left behind."""
-        tops = [p for p in (self.root, self.parts) if p.is_dir()]
-        left = [p for top in tops for p in top.glob("*.tmp")]
-        return sorted(left + list(self.posterior.rglob("*.partial")))
+        """Temporary files that a killed process left behind; of galbatch's own names only."""
+        found = [*self.root.glob("*.tmp"), *self.parts.glob("*.tmp"), *self.posterior.rglob("*.partial")]
+        return sorted(p for p in found if is_own_file(p.relative_to(self.root).as_posix()))
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -74,7 +74,10 @@ MISTAKES = [
         "process good.parquet --out done.run",
         "(--resume), replace it (--overwrite), or name another folder (--out)",
     ),
-    ("process good.parquet --out mine --overwrite", "holds 'thesis.tex', which is no part of a run"),
+    (
+        "process good.parquet --out mine --overwrite",
+        "is no run of galbatch (it holds 'thesis.tex'). Nothing in it was changed: name another folder",
+    ),
     ("process good.parquet --out good.toml", "good.toml is a file: give a folder with --out"),
     ("process good.parquet --resume --overwrite", "exclude each other"),
     ("resume mine", "this is not a run folder. Give the folder that `galbatch process` made"),

@@ -287,7 +287,7 @@ def test_verify_names_what_is_wrong(tmp_path):
     shard = next(f for f in (paths.posterior / "mean" / "c" / "0").rglob("*") if f.is_file())
     shard.unlink()
     paths.part(2).unlink()
-    (paths.parts / ".x.tmp").write_text("")
+    (paths.parts / ".batch-000002.parquet.x.tmp").write_text("")
     problems = "\n".join(verify_store(paths))
     assert "array mean has CRC" in problems and "is ok but its posterior mean is not finite" in problems
     assert "batch-000002-tile-b: not committed" in problems and "left behind" in problems
