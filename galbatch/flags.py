@@ -46,6 +46,12 @@ class Flag(IntFlag):
     # 1 << 29 was TIMEOUT, which nothing ever set: the bit stays free
     PRIOR_DRIVEN = 1 << 30
     SOLVER = 1 << 31
+    NOISE_LEVEL = 1 << 32
+    BROKEN = 1 << 33
+    MASKED_LIGHT = 1 << 34
+    MASKED_CORE = 1 << 35
+    CONTAMINATED = 1 << 36
+    RESIDUAL_ELSEWHERE = 1 << 37
 
 
 class Level(IntEnum):
@@ -106,9 +112,9 @@ FLAGS: dict[Flag, About] = {
         "look at the picture: is a part of the source taken for a neighbour?",
     ),
     Flag.BLENDED_SEG: About(
-        Level.CAUTION,
+        Level.INFO,
         "the segment of the source was cut out of a blend with another",
-        "look at the picture; give a segmentation map (`seg`) that separates the two",
+        "nothing: CONTAMINATED is set too where the neighbour's light matters",
     ),
     Flag.NO_SEG: About(
         Level.CAUTION,
@@ -141,9 +147,9 @@ FLAGS: dict[Flag, About] = {
         "replace the PSF; `galbatch check` names the file",
     ),
     Flag.LOW_SNR: About(
-        Level.CAUTION,
+        Level.INFO,
         "signal-to-noise ratio per pixel below 2.5",
-        "expect wide intervals that owe much to the prior; stack deeper data",
+        "use the intervals, which are wide and hold, and never the *_obs columns",
     ),
     Flag.UNRESOLVED: About(
         Level.INFO,
@@ -167,12 +173,12 @@ FLAGS: dict[Flag, About] = {
     ),
     Flag.SAMPLER_CHI2: About(
         Level.BAD,
-        "residuals do not fit the noise",
+        "residuals on the source, or everywhere, are far from what the noise map says",
         "look at the residual: is the PSF right, and the noise map, and the mask?",
     ),
     Flag.FLUX_NOT_CONSERVED: About(
         Level.BAD,
-        "the flux of the model and of the data differ",
+        "the flux of the model seen through the PSF and of the pixels differ by more than 5% and 5 sigma",
         "look at the residual: is the PSF right, and the mask?",
     ),
     Flag.MORPH_FAILED: About(
@@ -219,6 +225,36 @@ FLAGS: dict[Flag, About] = {
         Level.BAD,
         "linear solves of the sampler did not converge",
         "run it again with --mode accurate; if it stays, look at the noise map",
+    ),
+    Flag.NOISE_LEVEL: About(
+        Level.CAUTION,
+        "residuals say that the noise is wrong by more than a tenth: error bars are as wrong",
+        'measure the noise: err_scale, noise_acf and error_floor = "measure" in the survey file',
+    ),
+    Flag.BROKEN: About(
+        Level.BAD,
+        "the reconstruction is striped, negative in its core, or smaller than the resolution allows",
+        'look at the picture; error_floor = "measure" and a better PSF mend most',
+    ),
+    Flag.MASKED_LIGHT: About(
+        Level.CAUTION,
+        "more than a tenth of the light of the source lies on masked pixels",
+        "look at the mask; what is there is owed to the prior",
+    ),
+    Flag.MASKED_CORE: About(
+        Level.BAD,
+        "the core, or more than a third of the light of the source, is masked",
+        "look at the mask: is the source's own core taken for a defect?",
+    ),
+    Flag.CONTAMINATED: About(
+        Level.CAUTION,
+        "a neighbour that touches the source, or outshines it, adds light beyond the error bars",
+        "look at the picture; give a segmentation map (`seg`) that separates the two",
+    ),
+    Flag.RESIDUAL_ELSEWHERE: About(
+        Level.INFO,
+        "a compact residual beyond chance away from the source",
+        "nothing: it does not touch the numbers of the source",
     ),
 }
 

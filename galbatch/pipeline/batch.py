@@ -13,6 +13,7 @@ import numpy as np
 
 from galbatch.pipeline.context import Context
 from galbatch.pipeline.grade import grade
+from galbatch.pipeline.light import contaminated, light_flags
 from galbatch.pipeline.measurement import Table, empty_columns, measure_band
 from galbatch.pipeline.sampling import groups_of, sample_bisecting
 from galbatch.store import MASK_EXCLUDED, MASK_NEIGHBOUR, STATUS, BatchResult, PlanBatch, StoreLayout
@@ -131,7 +132,12 @@ def _store_posterior(
             context.layout.draw_columns,
             context.prior.spec.calibration.get(context.mode),
         )
-        columns[f"flags_{band.band}"][done] |= flags[:, place] | measured
+        found = columns[f"flags_{band.band}"][done] | flags[:, place] | measured
+        if "model" in posterior.info:
+            found |= light_flags(band, done, posterior.info["model"][:, place])
+        if f"neighbour_frac_{band.band}" in columns:
+            found |= contaminated(found, columns[f"neighbour_frac_{band.band}"][done])
+        columns[f"flags_{band.band}"][done] = found
 
 
 def _finish(

@@ -143,12 +143,14 @@ def band_flags(found: Table, stamp_arcsec: float, target_fwhm_arcsec: float) -> 
     bits = found["morph_flags"]
     large = (bits & int(MorphFlag.PETRO_LARGE)) != 0
     with np.errstate(invalid="ignore"):
+        faint = found["sn_per_pixel_obs"] < LOW_SNR
         pairs = [
             (Flag.MORPH_FAILED, severity(bits) >= 4),
             (Flag.SERSIC_FAILED, sersic_severity(bits) >= 2),
             (Flag.SERSIC_BOUND, sersic_severity(bits) == 1),
-            (Flag.LOW_SNR, found["sn_per_pixel_obs"] < LOW_SNR),
+            (Flag.LOW_SNR, faint),
             (Flag.UNRESOLVED, found["r20_p50"] < target_fwhm_arcsec / 2),
+            (Flag.BROKEN, (found["r_petro_p50"] < target_fwhm_arcsec / 2) & ~faint),
             (Flag.STAMP_TOO_SMALL, large | (found["r_petro_p50"] > stamp_arcsec / 2)),
         ]
     flags = np.zeros(len(bits), np.int64)

@@ -16,6 +16,7 @@ and so is the second, where e is p. The map is the mean over bands by the amplit
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,7 +26,10 @@ from scipy.stats import norm
 SCALES_PIX = (0.0, 0.7, 1.4, 2.8)  # sigmas of Gaussians in fine pixels: bands are their differences
 FOOTPRINT_SN = 1.0
 FLAG_P = 1e-4
-TOLERANCE = 0.05  # no error map is known better: a smaller deviation is not flagged, however significant
+TOLERANCE = 0.05  # of the light under a compact feature: no PSF is known better
+NOISE_TOLERANCE = 1.25  # of chi2: sigma off by 12%, and error bars with it
+WRONG = 2.0  # of chi2: sigma off by 40%, which no noise map is
+NEAR_PIX = 2  # fine pixels around the source's footprint where a feature may be its own
 
 
 def chi2_of_draws(model, data, x):
@@ -35,14 +39,33 @@ def chi2_of_draws(model, data, x):
     return (residual * model.noise.precision(residual)).sum((-1, -2)) / n.clamp_min(1), n
 
 
-def chi2_misfit(model, data, x, chi2_mean, n_valid, compact) -> tuple[np.ndarray, np.ndarray]:
-    """(b, c) p-value of the residuals, whole stamp, footprint and compact features, and whether one of them
-    deviates by more than chance and more than ``TOLERANCE``. ``compact``: a ``CompactFilter``."""
-    weight = model.noise.weight
+@dataclass(frozen=True)
+class Misfit:
+    """(b, c) each: ``p``, the p-value of the residuals; whether they say that the model of the ``source`` is
+    wrong, that the ``noise`` map is off, or that something is left ``elsewhere`` in the stamp."""
+
+    p: np.ndarray
+    source: np.ndarray
+    noise: np.ndarray
+    elsewhere: np.ndarray
+
+
+def footprint_of(model, image):
+    """(b, 1, c, h, w) 1 where the mean of the images (b, k, c, h, w) exceeds the noise, else 0."""
+    return (image.nanmean(1, keepdim=True) ** 2 * model.noise.weight > FOOTPRINT_SN**2).float()
+
+
+def chi2_misfit(model, data, x, chi2_mean, n_valid, compact) -> Misfit:
+    """What the residuals of draws x say, by their size and their place; chance alone never counts.
+
+    A chi2, of the stamp or of the footprint, off by more than ``NOISE_TOLERANCE`` says that the noise map is
+    off, by more than ``WRONG`` that the model is wrong; so does a compact feature on the source of more than
+    ``TOLERANCE`` of its light there. ``compact``: a ``CompactFilter``.
+    """
     image = model.apply(x)
-    footprint = (image.nanmean(1, keepdim=True) ** 2 * weight > FOOTPRINT_SN**2).float()
+    footprint = footprint_of(model, image)
     left = model.noise.corrected(data - image)
-    white = (left.square() * weight * footprint).nansum((-1, -2)).mean(1).cpu().numpy()
+    white = (left.square() * model.noise.weight * footprint).nansum((-1, -2)).mean(1).cpu().numpy()
     count = footprint.sum((-1, -2))[:, 0].cpu().numpy()
     n = n_valid.cpu().numpy()
     # an allowance for errors of the PSF that was not needed is no misfit
@@ -51,24 +74,42 @@ def chi2_misfit(model, data, x, chi2_mean, n_valid, compact) -> tuple[np.ndarray
     inside = np.maximum(white / np.maximum(count, 1), least)
     whole = _two_sided(everywhere, n)
     core = np.where(count >= 8, _two_sided(inside, count / model.noise.inflation), 1)
-    off = [(p < FLAG_P) & (np.abs(c - 1) > TOLERANCE) for p, c in ((whole, everywhere), (core, inside))]
-    feature, beyond = _left_over(model, data, x, n, compact)
+
+    def off(tolerance):
+        return ((whole < FLAG_P) & _beyond(everywhere, tolerance)) | (
+            (core < FLAG_P) & _beyond(inside, tolerance)
+        )
+
+    feature, on, elsewhere = _left_over(model, data, x, n, compact, footprint)
     p = np.minimum(1, 3 * np.minimum(np.minimum(whole, core), feature))
-    return np.where(n > 0, p, np.nan), (n > 0) & (off[0] | off[1] | beyond)
+    there = n > 0
+    return Misfit(
+        np.where(there, p, np.nan), there & (off(WRONG) | on), there & off(NOISE_TOLERANCE), there & elsewhere
+    )
 
 
-def _left_over(model, data, x, n, compact):
+def _beyond(chi2, tolerance: float) -> np.ndarray:
+    return (chi2 > tolerance) | (chi2 < 1 / tolerance)
+
+
+def _left_over(model, data, x, n, compact, footprint):
     """(b, c) p-value of the most significant compact feature in the data less the mean, and whether one
-    exceeds chance and ``TOLERANCE`` of the light there."""
+    exceeds chance and ``TOLERANCE`` of the light there: next to the source or as bright as ``TOLERANCE`` of
+    all light, or elsewhere."""
     mean = torch.nan_to_num(x.nanmean(1, keepdim=True))
     gradient = model.adjoint(model.noise.precision(data - model.apply(mean)))
-    significance = compact(gradient)[0].abs()[:, 0]
+    significance, height = (part.abs()[:, 0] for part in compact(gradient))
     light = compact(model.normal(mean))[0].abs()[:, 0]
+    near = model.from_detector(footprint, model.fine)[:, 0]
+    near = torch.nn.functional.max_pool2d(near, 2 * NEAR_PIX + 1, 1, NEAR_PIX) > 0
+    total = mean[:, 0].clamp_min(0).sum((-1, -2), keepdim=True)
+    near |= height / compact.height > TOLERANCE * total
 
     def chance(s):
         return np.minimum(1, 2 * n * norm.sf(s.amax((-1, -2)).double().cpu().numpy()))
 
-    return chance(significance), chance((significance - TOLERANCE * light).clamp_min(0)) < FLAG_P
+    excess = (significance - TOLERANCE * light).clamp_min(0)
+    return chance(significance), chance(excess * near) < FLAG_P, chance(excess * ~near) < FLAG_P
 
 
 def _two_sided(chi2, n):

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from galbatch.sampler.diagnostics import chi2_misfit, prior_driven_map
+from galbatch.sampler.soundness import BROKEN_SHARE, flux_differs, sharper_than_resolution
 from galbatch.types import Flag, Posterior
 
 SOLVER_FLAG = 0.1
@@ -19,12 +20,16 @@ def summary(x, problem, chi2, n_valid, scale, usable, spent, residual) -> dict:
     mean, std = x.nanmean(1), _nanstd(x)
     driven, fraction = prior_driven_map(problem.model, x, mean)
     chi2_mean = torch.where(finite[..., None], chi2, torch.nan).nanmean(1)
-    p, misfit = chi2_misfit(problem.model, problem.data, x, chi2_mean, n_valid[:, 0], problem.compact)
+    misfit = chi2_misfit(problem.model, problem.data, x, chi2_mean, n_valid[:, 0], problem.compact)
     fraction = fraction.cpu().numpy()
-    flags = np.zeros(misfit.shape, np.int64)
+    flags = np.zeros(misfit.p.shape, np.int64)
     for flag, where in (
         (Flag.SAMPLER_NONFINITE, ~finite.all(1).cpu().numpy()[:, None]),
-        (Flag.SAMPLER_CHI2, misfit),
+        (Flag.SAMPLER_CHI2, misfit.source),
+        (Flag.NOISE_LEVEL, misfit.noise),
+        (Flag.RESIDUAL_ELSEWHERE, misfit.elsewhere),
+        (Flag.FLUX_NOT_CONSERVED, flux_differs(problem.model, problem.data, torch.nan_to_num(mean))),
+        (Flag.BROKEN, _broken(problem, mean, std)),
         (Flag.SOLVER, residual.amax(1).cpu().numpy()[:, None] > SOLVER_FLAG),
         (Flag.PRIOR_DRIVEN, np.nan_to_num(fraction) > 0.5),
     ):
@@ -39,7 +44,7 @@ def summary(x, problem, chi2, n_valid, scale, usable, spent, residual) -> dict:
         "prior_driven": crop(driven).cpu().numpy(),
         "prior_driven_frac": fraction,
         "chi2": chi2_mean.cpu().numpy(),
-        "chi2_p": p,
+        "chi2_p": misfit.p,
         "flags": np.bitwise_or.reduce(flags, axis=1),
         "band_flags": flags,
         "scale": np.where(usable[:, None], scale, np.nan),
@@ -48,6 +53,15 @@ def summary(x, problem, chi2, n_valid, scale, usable, spent, residual) -> dict:
         "solver_residual": residual.cpu().numpy(),
         "model": problem.model.apply(mean[:, None])[:, 0].cpu().numpy() * wide,
     }
+
+
+def _broken(problem, mean, std) -> np.ndarray:
+    """(b, c) whether the mean cannot be an image of a galaxy; priors of anything else may be negative."""
+    spec = problem.prior.spec
+    if spec.flux_convention != "smoothed_peak":
+        return np.zeros(mean.shape[:2], bool)
+    mean, std = (torch.nan_to_num(problem.model.crop(v)) for v in (mean, std))
+    return (sharper_than_resolution(mean, std, spec.target_fwhm_pix) > BROKEN_SHARE).cpu().numpy()
 
 
 def _nanstd(x):

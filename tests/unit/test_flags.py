@@ -32,16 +32,20 @@ def test_every_flag_has_a_level_a_meaning_and_a_remedy():
 
 def test_quality_is_the_worst_level():
     assert Level.INFO == FLAGS[Flag.NONFINITE].level == FLAGS[Flag.EDGE].level
-    bits = [0, Flag.NONFINITE, Flag.EDGE | Flag.LOW_SNR, Flag.LOW_SNR | Flag.SAMPLER_CHI2, 1 << 29]
+    bits = [0, Flag.NONFINITE, Flag.EDGE | Flag.BACKGROUND, Flag.BACKGROUND | Flag.SAMPLER_CHI2, 1 << 29]
     found = quality_of(np.array([int(b) for b in bits]))
     assert found.dtype == np.int8 and found.tolist() == [0, 0, 1, 2, 0]
-    assert names_of(int(Flag.EDGE | Flag.SAMPLER_CHI2 | Flag.LOW_SNR)) == ["SAMPLER_CHI2", "LOW_SNR", "EDGE"]
-    assert names_of(int(Flag.EDGE | Flag.LOW_SNR), Level.CAUTION) == ["LOW_SNR"]
+    assert names_of(int(Flag.EDGE | Flag.SAMPLER_CHI2 | Flag.BACKGROUND)) == [
+        "SAMPLER_CHI2",
+        "BACKGROUND",
+        "EDGE",
+    ]
+    assert names_of(int(Flag.EDGE | Flag.BACKGROUND), Level.CAUTION) == ["BACKGROUND"]
 
 
 def test_bands_combine_into_the_source():
     """Good in both; caution in one; bad in one; one missing for a reason that is bad; none; failed."""
-    low, chi2, missing = int(Flag.LOW_SNR), int(Flag.SAMPLER_CHI2), int(Flag.BAND_MISSING)
+    low, chi2, missing = int(Flag.BACKGROUND), int(Flag.SAMPLER_CHI2), int(Flag.BAND_MISSING)
     table = columns(
         a=[0, 0, 0, 0, missing, 0],
         b=[int(Flag.EDGE), low, chi2, missing | int(Flag.PSF_BAD | Flag.OFF_IMAGE), missing, 0],

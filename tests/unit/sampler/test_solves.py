@@ -103,8 +103,22 @@ def test_compact_light_that_draws_miss_is_a_misfit_however_small_its_part_of_chi
             residual = data - model.apply(draws)
             count = (model.noise.weight > 0).sum((-1, -2)).float()
             chi2 = (residual * model.noise.precision(residual)).sum((-1, -2)) / count
-            p, off = chi2_misfit(model, data, draws, chi2.mean(1), count[:, 0], compact)
-            assert bool(off[0, 0]) is missed and (p[0, 0] < 1e-6) is np.bool_(missed)
+            found = chi2_misfit(model, data, draws, chi2.mean(1), count[:, 0], compact)
+            assert bool(found.source[0, 0]) is missed and (found.p[0, 0] < 1e-6) is np.bool_(missed)
+
+
+def test_a_compact_residual_away_from_a_bright_source_is_told_apart_from_one_on_it():
+    model, noise = uneven(False)
+    compact = CompactFilter(model, 2.0)
+    source, feature = point(model, 12, 12), point(model, 22, 22)
+    source = 400 / compact(model.normal(source))[0].max() * source
+    for place, (on, off) in {(12, 12): (True, False), (22, 22): (False, True)}.items():
+        feature = point(model, *place)
+        feature = (30 if on else 9) / compact(model.normal(feature))[0].max() * feature
+        data = model.apply(source + feature) + noise[:, :1]
+        draws = source + 0 * source.expand(-1, 4, -1, -1, -1)
+        found = chi2_misfit(model, data, draws, torch.ones(1, 1), torch.full((1, 1), 1024.0), compact)
+        assert (bool(found.source[0, 0]), bool(found.elsewhere[0, 0])) == (on, off)
 
 
 def test_the_preconditioner_follows_the_weight_of_the_data_from_place_to_place(monkeypatch):

@@ -1,0 +1,62 @@
+"""Where the light of a source is: on masked pixels, beyond its stamp, or a neighbour's."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from galbatch.flags import Flag
+from galbatch.types import BandStamps
+
+MASKED_SHARE, LOST_SHARE = 0.1, 1 / 3  # of the light: caution, bad
+CORE_LEVEL, CORE_SHARE = 0.5, 0.5  # the core: above half of the maximum; lost where half of it is masked
+BORDER_PIX, BORDER_SHARE, BORDER_SIGNIFICANCE = 2, 0.1, 5.0
+CORRELATION = 1.5  # of drizzled noise: the error of a mean over that of independent pixels
+OUTSHONE = 0.5  # share of the light of all segments that is neighbours'
+
+
+def light_flags(band: BandStamps, done: np.ndarray, model: np.ndarray) -> np.ndarray:
+    """(n,) flags of the sources ``done`` whose posterior mean the telescope would see as ``model`` (n, h,
+    w)."""
+    flags = np.zeros(len(done), np.int64)
+    for k, i in enumerate(done):
+        own = band.seg[i] < 2
+        flags[k] |= _masked(model[k], band.sigma[i], band.mask[i], own)
+        if outgrows(band.data[i], band.sigma[i], ~band.mask[i] & own):
+            flags[k] |= Flag.STAMP_TOO_SMALL
+    return flags
+
+
+def _masked(model, sigma, mask, own) -> int:
+    """Flags by the share of the model's light, above the noise and not a neighbour's, on masked pixels."""
+    known = np.isfinite(sigma) & ~mask
+    if not known.any() or not np.isfinite(model).all():
+        return 0
+    light = np.where(own & (model > np.median(sigma[known])), model, 0.0)
+    if light.sum() <= 0:
+        return 0
+    core = np.where(light > CORE_LEVEL * light.max(), light, 0.0)
+    share = (light * mask).sum() / light.sum()
+    if share > LOST_SHARE or (core * mask).sum() > CORE_SHARE * core.sum():
+        return int(Flag.MASKED_CORE)
+    return int(Flag.MASKED_LIGHT) if share > MASKED_SHARE else 0
+
+
+def outgrows(data: np.ndarray, sigma: np.ndarray, used: np.ndarray) -> bool:
+    """Whether a source shows light at the border of its stamp, on three sides at least, that would add up to
+    ``BORDER_SHARE`` of its flux over the stamp: an exponential disc has then lost 4% outside."""
+    total, sides = data[used].sum(), []
+    for cut in (np.s_[:BORDER_PIX], np.s_[-BORDER_PIX:], np.s_[:, :BORDER_PIX], np.s_[:, -BORDER_PIX:]):
+        good = used[cut]
+        if good.sum() < BORDER_PIX * 5:
+            continue
+        level = data[cut][good].mean()
+        error = CORRELATION * np.sqrt((sigma[cut][good].astype(float) ** 2).sum()) / good.sum()
+        sides.append(level > max(BORDER_SHARE * total / data.size, BORDER_SIGNIFICANCE * error))
+    return total > 0 and len(sides) >= 3 and sum(sides) >= 3
+
+
+def contaminated(flags: np.ndarray, neighbour_frac: np.ndarray) -> np.ndarray:
+    """(n,) flags where a neighbour's light exceeds the error bars: it outshines the source, or touches one
+    whose light per pixel is not lost in the noise."""
+    touches = ((flags & Flag.BLENDED_SEG) != 0) & ((flags & Flag.LOW_SNR) == 0)
+    return np.where(touches | (neighbour_frac > OUTSHONE), int(Flag.CONTAMINATED), 0)

@@ -1,0 +1,65 @@
+"""Masked pixels count where the light is, and light at the border counts as lost."""
+
+import numpy as np
+import pytest
+
+from galbatch.flags import Flag, quality_of
+from galbatch.pipeline.light import contaminated, light_flags, outgrows
+from galbatch.types import BandStamps
+
+Y, X = np.mgrid[:48, :48] - 24
+
+
+def stamps(image, bad=None, seg=None):
+    mask = np.zeros((1, 48, 48), bool) if bad is None else bad[None]
+    seg = np.zeros((48, 48), np.int32) if seg is None else seg
+    sigma = np.where(mask, np.inf, 1.0)
+    noise = np.random.default_rng(0).standard_normal(image.shape)
+    psf = np.ones((1, 3, 3))
+    return BandStamps(
+        "b", (image + noise)[None], sigma, mask, seg[None], psf, np.array(["p"]), 0.03, 0.03, np.zeros((1, 8))
+    )
+
+
+def disc(scale=4.0):
+    return 100 * np.exp(-np.hypot(Y, X) / scale)
+
+
+@pytest.mark.parametrize(
+    ("bad", "flag", "quality"),
+    [
+        (np.hypot(Y - 20, X - 20) < 3, 0, 0),  # far from the galaxy
+        ((np.abs(Y) > 21) & (X > 0), 0, 0),
+        ((Y == 0) & (X == 0), 0, 0),  # a hot pixel
+        (np.abs(X - 4) < 2, Flag.MASKED_LIGHT, 1),
+        (np.hypot(Y, X) < 4, Flag.MASKED_CORE, 2),
+        (X > 0, Flag.MASKED_CORE, 2),
+    ],
+)
+def test_masked_pixels_count_where_the_light_is(bad, flag, quality):
+    found = light_flags(stamps(disc(), bad), np.array([0]), disc()[None])
+    assert found.tolist() == [int(flag)] and quality_of(found)[0] == quality
+
+
+def test_light_of_a_masked_neighbour_is_not_the_sources():
+    other = 300 * np.exp(-np.hypot(Y - 16, X - 16) / 2)
+    near = np.hypot(Y - 16, X - 16) < 8
+    found = light_flags(
+        stamps(disc(3.0) + other, near, np.where(near, 2, 0)), np.array([0]), (disc(3.0) + other)[None]
+    )
+    assert found.tolist() == [0]
+
+
+def test_a_source_that_outgrows_its_stamp_is_seen_and_a_neighbour_on_one_side_is_not_it():
+    used, one = np.ones((48, 48), bool), np.ones((48, 48))
+    noise = np.random.default_rng(0).standard_normal((48, 48))
+    assert not outgrows(disc(4.0) + noise, one, used)
+    assert outgrows(disc(9.0) + noise, one, used)
+    assert outgrows(disc(9.0) + noise, one, used & (X > -20))
+    assert not outgrows(disc(4.0) + 60 * np.exp(-np.hypot(Y, X - 23) / 3) + noise, one, used)
+
+
+def test_a_neighbour_counts_where_it_touches_a_bright_source_or_outshines_it():
+    flags = np.array([0, Flag.BLENDED_SEG, Flag.BLENDED_SEG | Flag.LOW_SNR, 0], np.int64)
+    found = contaminated(flags, np.array([0.1, 0.1, 0.1, 0.6]))
+    assert (found != 0).tolist() == [False, True, False, True]

@@ -1,0 +1,61 @@
+"""Planted faults of a reconstruction, and images that have none."""
+
+import numpy as np
+import pytest
+import torch
+
+from galbatch.forward import forward_model
+from galbatch.sampler.soundness import BROKEN_SHARE, flux_differs, sharper_than_resolution
+from galbatch.types import Observation
+
+Y, X = np.mgrid[:64, :64]
+
+
+def blurred(image, fwhm=2.0):
+    s = fwhm / 2.3548200450309493
+    gain = np.exp(-2 * np.pi**2 * s**2 * (np.fft.fftfreq(64)[:, None] ** 2 + np.fft.fftfreq(64) ** 2))
+    return np.fft.ifft2(np.fft.fft2(image) * gain).real
+
+
+def galaxy():
+    """A cuspy core, a point source between pixels and clumps."""
+    image = np.exp(-1.7 * (np.hypot(Y - 32, (X - 32) / 0.6) / 4) ** 0.5)
+    image[20, 40] += 3.0
+    return blurred(image + 5 * ((Y == 33) & (X == 30)))
+
+
+def sharpness(mean, std=0.0):
+    mean = torch.from_numpy(np.asarray(mean, np.float32))[None, None]
+    return float(sharper_than_resolution(mean, torch.full_like(mean, std), 2.0)[0, 0])
+
+
+def test_light_at_the_resolution_is_never_too_sharp():
+    assert sharpness(galaxy()) < 1e-3
+
+
+@pytest.mark.parametrize("fault", ["checkerboard", "rows", "columns", "hole"])
+def test_broken_cores_are_seen(fault):
+    image = galaxy()
+    core = np.hypot(Y - 32, X - 32) < 6
+    pattern = {
+        "checkerboard": (-1.0) ** (Y + X),
+        "rows": (-1.0) ** Y,
+        "columns": (-1.0) ** X,
+        "hole": np.where((Y == 33) & (X == 33), -2.0, 0),
+    }[fault]
+    broken = np.where(core, image * (1 + 0.8 * pattern), image)
+    assert sharpness(broken) > BROKEN_SHARE
+    assert sharpness(broken, image.max() / 2) <= BROKEN_SHARE  # as uncertain as that, it is no fault
+
+
+def test_flux_that_differs_by_a_few_noises_or_a_few_per_cent_is_conserved():
+    image = galaxy() / galaxy().max() * 50
+    blank = np.ones((1, 1, 64, 64), np.float32)
+    psf = np.exp(-((np.mgrid[:9, :9] - 4) ** 2).sum(0) / 4.0)
+    _, model = forward_model(Observation(blank, blank, psf[None, None] / psf.sum()), target_fwhm_pix=2.0)
+    truth = torch.from_numpy(image.astype(np.float32))[None, None]
+    data = model.apply(truth[:, None])
+    noise = torch.from_numpy(np.random.default_rng(1).standard_normal((1, 1, 1, 64, 64)).astype(np.float32))
+    found = {g: flux_differs(model, g * data + noise, truth).item() for g in (0.9, 0.98, 1.0, 1.02, 1.1)}
+    assert found == {0.9: True, 0.98: False, 1.0: False, 1.02: False, 1.1: True}
+    assert not flux_differs(model, data / 50 + noise, truth / 100).item()  # lost in the noise
