@@ -110,7 +110,7 @@ def test_compact_light_that_draws_miss_is_a_misfit_however_small_its_part_of_chi
 def test_a_compact_residual_away_from_a_bright_source_is_told_apart_from_one_on_it():
     model, noise = uneven(False)
     compact = CompactFilter(model, 2.0)
-    source, feature = point(model, 12, 12), point(model, 22, 22)
+    source = point(model, 12, 12)
     source = 400 / compact(model.normal(source))[0].max() * source
     for place, (on, off) in {(12, 12): (True, False), (22, 22): (False, True)}.items():
         feature = point(model, *place)
