@@ -4,11 +4,11 @@ surveys.
 The public API; each name is imported on first use, so that ``import galbatch`` loads neither torch nor Dask.
 """
 
-from importlib import import_module
+from galbatch.lazy import lazy
 
 __version__ = "0.1.0"
 
-_PUBLIC = {
+_HOMES = {
     "Observation": "galbatch.types",
     "Posterior": "galbatch.types",
     "Flag": "galbatch.types",
@@ -18,14 +18,5 @@ _PUBLIC = {
     "process": "galbatch.run",
     "open_run": "galbatch.store",
 }
-__all__ = [*_PUBLIC, "__version__"]
-
-
-def __getattr__(name):
-    if name in _PUBLIC:
-        return getattr(import_module(_PUBLIC[name]), name)
-    raise AttributeError(f"module 'galbatch' has no attribute {name!r}")
-
-
-def __dir__():
-    return sorted(__all__)
+__all__ = [*_HOMES, "__version__"]
+__getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -1,33 +1,26 @@
-"""Batched statistics of galaxy images, their flags, and their summaries over posterior draws."""
+"""Batched statistics of galaxy images, their flags, and their summaries over posterior draws.
 
-from galbatch.morphology.ahead import compile_kernels
-from galbatch.morphology.flags import (
-    MORPH_FLAG_DESCRIPTIONS,
-    MorphFlag,
-    flag_names,
-    sersic_severity,
-    severity,
-)
-from galbatch.morphology.measure import measure
-from galbatch.morphology.plugins import Statistic, StatisticInput, all_quantities
-from galbatch.morphology.posterior import measure_posterior
-from galbatch.morphology.quantities import QUANTITIES, Quantity
-from galbatch.morphology.summary import column_description, summarise
+Names are imported on first use: the flags load no compiled kernels.
+"""
 
-__all__ = [
-    "MORPH_FLAG_DESCRIPTIONS",
-    "QUANTITIES",
-    "MorphFlag",
-    "Quantity",
-    "Statistic",
-    "StatisticInput",
-    "all_quantities",
-    "column_description",
-    "compile_kernels",
-    "flag_names",
-    "measure",
-    "measure_posterior",
-    "sersic_severity",
-    "severity",
-    "summarise",
-]
+from galbatch.lazy import lazy
+
+_HOMES = {
+    "compile_kernels": "galbatch.morphology.ahead",
+    "MORPH_FLAG_DESCRIPTIONS": "galbatch.morphology.flags",
+    "MorphFlag": "galbatch.morphology.flags",
+    "flag_names": "galbatch.morphology.flags",
+    "sersic_severity": "galbatch.morphology.flags",
+    "severity": "galbatch.morphology.flags",
+    "measure": "galbatch.morphology.images",
+    "Statistic": "galbatch.morphology.plugins",
+    "StatisticInput": "galbatch.morphology.plugins",
+    "all_quantities": "galbatch.morphology.plugins",
+    "measure_posterior": "galbatch.morphology.posterior",
+    "QUANTITIES": "galbatch.morphology.quantities",
+    "Quantity": "galbatch.morphology.quantities",
+    "column_description": "galbatch.morphology.summary",
+    "summarise": "galbatch.morphology.summary",
+}
+__all__ = list(_HOMES)
+__getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from galbatch.errors import InputError
-from galbatch.morphology.measure import find_segments, measure
+from galbatch.morphology.images import find_segments, measure
 from galbatch.morphology.sersic_psf import psf_on_grid
 
 _POSITIONS = ("xc_centroid", "yc_centroid", "xc_asymmetry", "yc_asymmetry", "sersic_xc", "sersic_yc")

@@ -3,19 +3,14 @@
 Each name is imported on first use: ``status``, ``verify`` and ``repair`` load neither torch nor Dask.
 """
 
-from importlib import import_module
+from galbatch.lazy import lazy
 
-_PUBLIC = {
+_HOMES = {
     "process": "galbatch.run.execute",
     "repair": "galbatch.run.inspect",
     "resume": "galbatch.run.execute",
     "status": "galbatch.run.inspect",
     "verify": "galbatch.run.inspect",
 }
-__all__ = list(_PUBLIC)
-
-
-def __getattr__(name):
-    if name in _PUBLIC:
-        return getattr(import_module(_PUBLIC[name]), name)
-    raise AttributeError(f"module 'galbatch.run' has no attribute {name!r}")
+__all__ = list(_HOMES)
+__getattr__, __dir__ = lazy(__name__, _HOMES)

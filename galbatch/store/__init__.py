@@ -1,93 +1,63 @@
-"""The run folder on disk: the one place that knows Zarr and the layout of a run."""
+"""The run folder on disk: the one place that knows Zarr and the layout of a run.
 
-from galbatch.store.catalogue import merge_catalogue
-from galbatch.store.columns import FIXED, STATISTICS, ColumnInfo, statistic_column
-from galbatch.store.export_folder import open_export
-from galbatch.store.file_names import band_name, file_names, one_line
-from galbatch.store.folder import (
-    Marker,
-    clear,
-    holds_results,
-    is_empty,
-    is_ours,
-    mark,
-    read_marker,
-    remove,
-    replaces,
-)
-from galbatch.store.hats import write_hats
-from galbatch.store.healpix import healpix_nested
-from galbatch.store.layout import MASK_EXCLUDED, MASK_NEIGHBOUR, STATUS, StoreLayout
-from galbatch.store.ledger import check_accounting, progress, verify_store, write_summary
-from galbatch.store.manifest import (
-    check_manifest,
-    differences,
-    fingerprint,
-    hash_json,
-    layout_differences,
-    read_manifest,
-    restore_manifest,
-    versions,
-    write_manifest,
-)
-from galbatch.store.parts import BatchResult, commit_batch, refuse_old_parts, withdraw_damaged
-from galbatch.store.paths import RunPaths, is_own_name, write_atomic
-from galbatch.store.plan import PlanBatch, PlanWriter, iter_plan, plan_rows
-from galbatch.store.posterior import create_store
-from galbatch.store.reader import Run, open_run
-from galbatch.store.toml import dump_toml
+Names are imported on first use: a status loads no tables of astropy.
+"""
 
-__all__ = [
-    "FIXED",
-    "MASK_EXCLUDED",
-    "MASK_NEIGHBOUR",
-    "STATISTICS",
-    "STATUS",
-    "BatchResult",
-    "ColumnInfo",
-    "Marker",
-    "PlanBatch",
-    "PlanWriter",
-    "Run",
-    "RunPaths",
-    "StoreLayout",
-    "band_name",
-    "check_accounting",
-    "check_manifest",
-    "clear",
-    "commit_batch",
-    "create_store",
-    "differences",
-    "dump_toml",
-    "file_names",
-    "fingerprint",
-    "hash_json",
-    "healpix_nested",
-    "holds_results",
-    "is_empty",
-    "is_ours",
-    "is_own_name",
-    "iter_plan",
-    "layout_differences",
-    "mark",
-    "merge_catalogue",
-    "one_line",
-    "open_export",
-    "open_run",
-    "plan_rows",
-    "progress",
-    "read_manifest",
-    "read_marker",
-    "refuse_old_parts",
-    "remove",
-    "replaces",
-    "restore_manifest",
-    "statistic_column",
-    "verify_store",
-    "versions",
-    "withdraw_damaged",
-    "write_atomic",
-    "write_hats",
-    "write_manifest",
-    "write_summary",
-]
+from galbatch.lazy import lazy
+
+_HOMES = {
+    "merge_catalogue": "galbatch.store.catalogue",
+    "FIXED": "galbatch.store.columns",
+    "STATISTICS": "galbatch.store.columns",
+    "ColumnInfo": "galbatch.store.columns",
+    "statistic_column": "galbatch.store.columns",
+    "open_export": "galbatch.store.export_folder",
+    "band_name": "galbatch.store.names",
+    "file_names": "galbatch.store.names",
+    "one_line": "galbatch.store.names",
+    "Marker": "galbatch.store.folder",
+    "clear": "galbatch.store.folder",
+    "holds_results": "galbatch.store.folder",
+    "is_empty": "galbatch.store.folder",
+    "is_ours": "galbatch.store.folder",
+    "mark": "galbatch.store.folder",
+    "read_marker": "galbatch.store.folder",
+    "remove": "galbatch.store.folder",
+    "replaces": "galbatch.store.folder",
+    "write_hats": "galbatch.store.hats",
+    "healpix_nested": "galbatch.store.healpix",
+    "MASK_EXCLUDED": "galbatch.store.layout",
+    "MASK_NEIGHBOUR": "galbatch.store.layout",
+    "STATUS": "galbatch.store.layout",
+    "StoreLayout": "galbatch.store.layout",
+    "check_accounting": "galbatch.store.ledger",
+    "progress": "galbatch.store.ledger",
+    "verify_store": "galbatch.store.ledger",
+    "write_summary": "galbatch.store.ledger",
+    "check_manifest": "galbatch.store.manifest",
+    "differences": "galbatch.store.manifest",
+    "fingerprint": "galbatch.store.manifest",
+    "hash_json": "galbatch.store.manifest",
+    "layout_differences": "galbatch.store.manifest",
+    "read_manifest": "galbatch.store.manifest",
+    "restore_manifest": "galbatch.store.manifest",
+    "versions": "galbatch.store.manifest",
+    "write_manifest": "galbatch.store.manifest",
+    "BatchResult": "galbatch.store.parts",
+    "commit_batch": "galbatch.store.parts",
+    "refuse_old_parts": "galbatch.store.parts",
+    "withdraw_damaged": "galbatch.store.parts",
+    "RunPaths": "galbatch.store.paths",
+    "is_own_name": "galbatch.store.paths",
+    "write_atomic": "galbatch.store.paths",
+    "PlanBatch": "galbatch.store.plan",
+    "PlanWriter": "galbatch.store.plan",
+    "iter_plan": "galbatch.store.plan",
+    "plan_rows": "galbatch.store.plan",
+    "create_store": "galbatch.store.posterior",
+    "Run": "galbatch.store.reader",
+    "open_run": "galbatch.store.reader",
+    "dump_toml": "galbatch.store.toml",
+}
+__all__ = list(_HOMES)
+__getattr__, __dir__ = lazy(__name__, _HOMES)

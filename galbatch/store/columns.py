@@ -7,9 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from astropy.io.votable.tree import Field, Resource, TableElement, VOTableFile
-from astropy.table import Table
-from astropy.table.meta import get_yaml_from_table
 
 STATISTICS = {
     "p16": ("16th percentile of the posterior", "stat.percentile"),
@@ -61,6 +58,9 @@ def table_metadata(
     ``dtypes``: numpy type string by column ('(16,)float32' for lists), 'str' for text;
     ``lengths``: longest text by text column.
     """
+    from astropy.table import Table  # slow to import, and only a finished run needs it
+    from astropy.table.meta import get_yaml_from_table
+
     table = Table()
     for name in names:
         about = info.get(name, ColumnInfo())
@@ -95,6 +95,8 @@ _VO_TYPES = {
 
 
 def _votable(names, dtypes, info) -> str:
+    from astropy.io.votable.tree import Field, Resource, TableElement, VOTableFile
+
     document = VOTableFile()
     resource = Resource()
     document.resources.append(resource)

@@ -7,11 +7,9 @@ import json
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from astropy.table import QTable
-from astropy.wcs import WCS
 
 from galbatch.errors import InputError, RunError
 from galbatch.store.layout import STATUS, StoreLayout
@@ -19,6 +17,10 @@ from galbatch.store.manifest import read_manifest
 from galbatch.store.paths import RunPaths
 from galbatch.store.posterior import open_store
 from galbatch.types import Flag
+
+if TYPE_CHECKING:
+    from astropy.table import QTable
+    from astropy.wcs import WCS
 
 
 def open_run(path: str | Path) -> Run:
@@ -80,6 +82,8 @@ class Run:
         """``catalog.parquet`` as an astropy ``QTable`` with units. Raises ``RunError`` before the run is
         finished."""
         self._refuse_unfinished()
+        from astropy.table import QTable
+
         return QTable.read(self.paths.catalogue, format="parquet")
 
     def row(self, source_id) -> dict[str, Any]:
@@ -146,6 +150,8 @@ class Run:
 
     def wcs(self, source_id, band: str | None = None) -> WCS:
         """WCS of the fine grid: of the pixels of ``samples``, ``mean`` and ``std``."""
+        from astropy.wcs import WCS
+
         number = self._band(band or self.bands[0])
         crpix1, crpix2, *rest = self._entry("wcs", source_id)[number].tolist()
         fine = self.layout.oversample * (self.layout.pixel_ratio[number] if self.layout.pixel_ratio else 1)

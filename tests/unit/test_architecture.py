@@ -13,11 +13,12 @@ PACKAGE = ROOT / "galbatch"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 SIBLINGS = {"catalog", "cutouts", "forward", "prior", "morphology", "store", "simulate"}
-GROUND = {"types", "errors", "flags", "interfaces"}
+GROUND = {"types", "errors", "flags", "interfaces", "lazy"}
 ALLOWED = {name: GROUND for name in SIBLINGS}
 ALLOWED["types"] = {"errors", "flags"}
 ALLOWED["flags"] = set()
 ALLOWED["errors"] = set()
+ALLOWED["lazy"] = set()
 ALLOWED["interfaces"] = {"types", "errors"}
 ALLOWED["config"] = GROUND | {"catalog", "cutouts", "sampler"}
 ALLOWED["sampler"] = GROUND | {"forward", "prior"}

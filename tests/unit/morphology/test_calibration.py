@@ -13,7 +13,7 @@ from galbatch.cli.main import cli
 from galbatch.errors import ModelError
 from galbatch.morphology import measure, summarise
 from galbatch.morphology.calibration import CALIBRATED, LOGARITHMIC, calibrated
-from galbatch.morphology.measure import RESULT_DTYPE
+from galbatch.morphology.images import RESULT_DTYPE
 from galbatch.pipeline.measurement import column_info, empty_columns
 from galbatch.prior.model import CALIBRATION, SHIPPED, load_calibration, load_prior
 from galbatch.validate import calibrate as calibrate_module

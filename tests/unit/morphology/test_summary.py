@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from galbatch.morphology import QUANTITIES, MorphFlag, column_description, summarise
-from galbatch.morphology.measure import RESULT_DTYPE
+from galbatch.morphology.images import RESULT_DTYPE
 from galbatch.morphology.quantities import OBSERVED_ONLY
 from galbatch.morphology.summary import CLASSES, COUNTS
 
