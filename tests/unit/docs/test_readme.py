@@ -43,7 +43,7 @@ def commands():
     for path in PAGES:
         for block in blocks(path, "sh"):
             for line in block.splitlines():
-                for part in re.split(r"\s*&&\s*", line.strip()):
+                for part in re.split(r"\s*&&\s*", re.sub(r"\s+# .*", "", line.strip())):
                     part = part.removeprefix(".venv/bin/")
                     if part.startswith("galbatch "):
                         found.setdefault(part, path.relative_to(ROOT))
