@@ -3,8 +3,9 @@
 "auto" takes the row of the survey's layout; they are judgements, one standard deviation each, and not
 measurements. A drizzled space mosaic differs from its PSF model by the kernel of the drizzle, the jitter and
 charge diffusion of each exposure, the registration of the exposures and the spectrum of the source: a tenth
-of a pixel in position and a third in width are common. On the ground the PSF is measured on stars of the same
-image, and more pixels sample it. ``rest`` is for shapes that the other four do not have.
+of a pixel in position and a third in width are common, and 68% intervals should hold the truth then. On the
+ground the PSF is measured on stars of the same image, and more pixels sample it. ``rest`` is for shapes that
+the other four do not have.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from galbatch.cutouts.keys import finite
 from galbatch.errors import ConfigError
 from galbatch.types import PSF_ERROR_PARTS
 
-_DRIZZLED = (0.35, 0.08, 0.03, 0.02, 0.01)  # width, shift, ellipticity, wings, rest
+_DRIZZLED = (0.5, 0.1, 0.03, 0.02, 0.01)  # width, shift, ellipticity, wings, rest
 DEFAULTS: dict[str, tuple[float, ...]] = {
     "euclid-mer": (0.25, 0.06, 0.02, 0.01, 0.01),
     "hsc": (0.15, 0.05, 0.01, 0.01, 0.01),
