@@ -15,7 +15,9 @@ from galbatch.morphology import measure, summarise
 from galbatch.morphology.calibration import CALIBRATED, LOGARITHMIC, calibrated
 from galbatch.morphology.images import RESULT_DTYPE
 from galbatch.pipeline.measurement import column_info, empty_columns
+from galbatch.prior.card import Card
 from galbatch.prior.model import CALIBRATION, SHIPPED, load_calibration, load_prior
+from galbatch.prior.names import model_folder
 from galbatch.validate import calibrate as calibrate_module
 from galbatch.validate import make_mocks
 from galbatch.validate.calibrate import (
@@ -160,9 +162,13 @@ def test_a_table_that_lacks_a_number_is_refused(tmp_path, table):
         load_calibration(tmp_path, card)
 
 
-@pytest.mark.parametrize("mode", ["fast", "default", "accurate"])
-def test_the_shipped_prior_is_calibrated_in_its_modes(mode):
-    numbers = load_calibration(SHIPPED, load_prior(device="cpu", backend="eager").card)[mode]
+@pytest.mark.parametrize(
+    ("model", "mode"),
+    [(m, mode) for m in ("small", "base") for mode in ("fast", "default", "accurate")][:-1],
+)
+def test_the_shipped_models_are_calibrated_in_their_modes(model, mode):
+    folder = model_folder(model)
+    numbers = load_calibration(folder, Card.load(folder / "card.json"))[mode]
     assert numbers["galaxies"] >= 128 and set(numbers["quantities"]) == set(CALIBRATED)
     for name, about in numbers["quantities"].items():
         value, error = about["coverage"]
