@@ -72,19 +72,12 @@ def _split(ids: str) -> list[str]:
 def _catalogue(run, form: str, folder) -> str:
     """Write the whole catalogue; returns the line that says where."""
     from galbatch.cli.progress import counted
-    from galbatch.store import open_export, write_hats
+    from galbatch.store import open_export, write_hats, write_votable
 
     if form == "hats":
         with counted(run.layout.n_sources, "rows") as done:
             written = write_hats(run.paths, folder, on_rows=done)
         left = f"; {written.left_out} rows without a position are left out" * bool(written.left_out)
         return f"HATS catalogue: {folder} ({len(written)} partition{'s' * (len(written) != 1)}{left})"
-    table = run.catalog
-    for name in table.colnames:
-        if table[name].dtype == "int8":  # VOTable has no signed byte
-            table[name] = table[name].astype("int16")
-
-    def write(path) -> None:
-        table.write(path, format="votable", tabledata_format="binary2")
-
-    return f"VOTable: {open_export(folder, 'votable', run.paths).place('catalog.vot', write)}"
+    place = open_export(folder, "votable", run.paths).place
+    return f"VOTable: {place('catalog.vot', lambda path: write_votable(run.paths, path))}"

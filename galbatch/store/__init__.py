@@ -58,6 +58,7 @@ _HOMES = {
     "Run": "galbatch.store.reader",
     "open_run": "galbatch.store.reader",
     "dump_toml": "galbatch.store.toml",
+    "write_votable": "galbatch.store.votable",
 }
 __all__ = list(_HOMES)
 __getattr__, __dir__ = lazy(__name__, _HOMES)
