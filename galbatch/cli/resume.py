@@ -14,12 +14,21 @@ from galbatch.cli.process import execution_options, finish
     is_flag=True,
     help="Go on although settings or inputs changed, if the results are stored as before.",
 )
+@click.option(
+    "--retry-failed",
+    is_flag=True,
+    help="Also run sources again that failed for a reason that may have passed.",
+)
 @execution_options
-def command(run, force, as_json, quiet, **options) -> int:
+def command(run, force, retry_failed, as_json, quiet, **options) -> int:
     """Finish the run in folder RUN with the settings it was started with.
 
     Batches that are committed are kept; the result is the same, byte for byte, as that of a run that was
     never stopped. Refused when an input or the model has changed since, unless --force.
+
+    With --retry-failed, also of a finished run, batches are computed again in which a source failed, other
+    than by OFF_IMAGE, BAD_POSITION or ALL_MASKED, or could not be read in one of its bands (READ_ERROR). The
+    result is the same, byte for byte, as if it had never failed.
     """
     from galbatch.cli.progress import View
     from galbatch.run import resume
@@ -28,6 +37,7 @@ def command(run, force, as_json, quiet, **options) -> int:
         done = resume(
             run,
             force=force,
+            retry_failed=retry_failed,
             on_progress=view.progress,
             on_message=view.message,
             **{k: v for k, v in options.items() if v is not None},

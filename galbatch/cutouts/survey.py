@@ -174,6 +174,10 @@ class Survey:
                 self._broken[key] = str(error)
         return not self._broken[key]
 
+    def forget_failures(self) -> None:
+        """Try tiles again that could not be opened."""
+        self._broken = {key: why for key, why in self._broken.items() if not why}
+
     def sky_grid(self, band: str, name: str) -> Grid | None:
         """The grid of a tile from its science image alone; None if not even that can be read."""
         spec = next(t for t in self._band(band).tiles if t.name == name)

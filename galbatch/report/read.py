@@ -168,7 +168,7 @@ class RunReader:
         return next((stamp for stamp in stamps if stamp.band == band), None), row
 
     def _cut_again(self, source_id) -> tuple[tuple[BandStamps, ...], dict]:
-        from galbatch.run.context import CUT
+        from galbatch.run.cutter import CUT
 
         batch, slot = divmod(self.run.index(source_id), self.run.layout.batch)
         if self._rows is None or self._rows.batch != batch:

@@ -15,9 +15,9 @@ from galbatch.cutouts import unreadable
 from galbatch.errors import RunError
 from galbatch.interfaces import Denoiser
 from galbatch.pipeline import Context
+from galbatch.run.cutter import Cutter
 from galbatch.store import RunPaths, StoreLayout, hash_json
 
-CUT = "cut:"  # prefix, in the plan, of catalogue columns that say how a source is cut
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 _LOADED: dict[str, Context] = {}
 _LOADING = threading.Lock()
@@ -69,7 +69,7 @@ def _open(spec: ContextSpec) -> Context:
         _COUNTS["models_loaded"] += 1
         warm_up(prior, spec.layout)
         context = Context(
-            cut=_Cutter(spec.survey, spec.layout.stamp_pix),
+            cut=Cutter(spec.survey, spec.layout.stamp_pix),
             prior=prior,
             layout=spec.layout,
             mode=spec.mode,
@@ -169,13 +169,3 @@ def measure_threads(prior: Denoiser, threads: int) -> int:
     import torch
 
     return max(threads, (os.cpu_count() or 1) // max(1, torch.cuda.device_count()) - 1)
-
-
-class _Cutter:
-    def __init__(self, survey: Any, stamp_pix: int):
-        self.survey, self.stamp_pix = survey, stamp_pix
-
-    def __call__(self, columns: dict) -> Any:
-        sources = {name: columns[name] for name in ("source_id", "ra", "dec")}
-        sources |= {n.removeprefix(CUT): v for n, v in columns.items() if n.startswith(CUT)}
-        return self.survey.cut(sources, self.stamp_pix)

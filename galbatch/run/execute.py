@@ -27,6 +27,7 @@ from galbatch.store import (
     PlanBatch,
     Run,
     RunPaths,
+    batches_to_retry,
     check_accounting,
     iter_plan,
     merge_catalogue,
@@ -35,6 +36,7 @@ from galbatch.store import (
     read_manifest,
     refuse_old_parts,
     versions,
+    withdraw,
     write_summary,
 )
 
@@ -83,13 +85,15 @@ def resume(
     *,
     prior: Any = None,
     force: bool = False,
+    retry_failed: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
     on_message: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Run:
-    """Finish a run that was stopped, with the settings that it was started with. ``options``: of
-    ``ExecutionSettings``. A run that is to take the place of another (``OUT.new-ID``) does so when it is
-    finished."""
+    """Finish a run that was stopped, with the settings that it was started with. ``retry_failed``: compute
+    batches again in which a source failed for a reason that may have passed, or was not read in a band;
+    ``options``: of ``ExecutionSettings``. A run that is to take the place of another (``OUT.new-ID``) does so
+    when it is finished."""
     paths, reporter = RunPaths(Path(run)), Reporter(on_progress, on_message)
     for line in folder.recover(paths):
         reporter.message(line)
@@ -97,7 +101,8 @@ def resume(
     run_options, execution = split_options(options)
     if run_options:
         raise ConfigError(f"{', '.join(run_options)} cannot change on resume: they decide the results.")
-    return execute(settings, execution, _settle(paths, reporter, True, False), reporter, prior, force)
+    place = _settle(paths, reporter, True, False)
+    return execute(settings, execution, place, reporter, prior, force, retry_failed)
 
 
 def _settle(paths: RunPaths, reporter: Reporter, resuming: bool, overwrite: bool) -> folder.Place:
@@ -135,11 +140,12 @@ def execute(
     reporter: Reporter,
     prior: Any,
     force: bool,
+    retry_failed: bool = False,
 ) -> Run:
     """One run from open inputs to a balanced account. Raises ``Stopped`` on a signal."""
     with StopRequest() as stop:
         try:
-            return _execute(settings, execution, place, reporter, prior, force, stop)
+            return _execute(settings, execution, place, reporter, prior, force, retry_failed, stop)
         except Interrupted:
             raise stop.error(place) from None
 
@@ -151,6 +157,7 @@ def _execute(
     reporter: Reporter,
     prior: Any,
     force: bool,
+    retry_failed: bool,
     stop: StopRequest,
 ) -> Run:
     paths, going_on = place.paths, place.going_on
@@ -177,12 +184,16 @@ def _execute(
         if going_on:
             changes = prepare.check_unchanged(place, manifest, force)
         space = prepare.check_space(paths, layout)
-        done = len(paths.committed()) if going_on else 0
+        again = batches_to_retry(paths) if going_on and retry_failed else []
+        done = len(paths.committed()) - len(again) if going_on else 0
         cluster = _open_cluster(execution, layout.n_batches - done, reporter, stack)
         place.make(stack)
         if going_on:
             said = [f"changed, and gone on with: {change}" for change in changes]
             said += prepare.go_on(paths, inputs)
+            withdraw(paths, again)
+            if retry_failed:
+                said.append(f"{count(len(again), 'batch')} with failed sources computed again")
         else:
             said = folder.begin(place)
             prepare.lay_out(paths, inputs, layout, manifest)

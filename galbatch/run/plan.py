@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from galbatch.catalog.columns import OPTIONAL, REQUIRED, to_numpy
-from galbatch.run.context import CUT
+from galbatch.run.cutter import CUT
 from galbatch.store import PlanWriter, RunPaths, healpix_nested
 
 CUT_COLUMNS = ("tile", "x", "y", "psf_index", "segmap_id", "psf_x", "psf_y", "stamp_arcsec")
