@@ -68,7 +68,10 @@ MISTAKES = [
         "process good.parquet --stamp-arcsec 500 --dry-run",
         "Choose another --out, fewer --draws, or --no-samples",
     ),
-    ("process good.parquet --model nomodel --dry-run", "give auto, small, base, or a folder with model.safetensors"),
+    (
+        "process good.parquet --model nomodel --dry-run",
+        "give auto, small, base, or a folder with model.safetensors",
+    ),
     ("process good.parquet --model notamodel --dry-run", "card.json: no such file"),
     (
         "process good.parquet --out done.run",

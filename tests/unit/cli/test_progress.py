@@ -83,7 +83,9 @@ def test_status_names_the_flags_and_their_sources(tmp_path):
     assert list(found.values()) == sorted(found.values(), reverse=True)
     far = dict.fromkeys(("sources", "planned", "batches_committed", "batches", "ok", "flagged", "failed"), 6)
     far |= {"run": "f.run", "state": "finished", "catalog": "c", "bands": ["a"], "draws": 4}
-    text = lines(far | {"flags": {"EDGE": 3, "NEIGHBOUR": 1}, "holder": None, "orphans": 0})
+    text = lines(
+        far | {"flags": {"EDGE": 3, "NEIGHBOUR": 1}, "holder": None, "orphans": 0, "replacement": None}
+    )
     assert "  flags: EDGE 3, NEIGHBOUR 1" in text
 
 
