@@ -7,14 +7,31 @@ import click
 
 @click.command("show")
 @click.argument("run", type=click.Path(exists=True, file_okay=False))
-@click.argument("source_id", metavar="ID")
+@click.argument("source_id", metavar="[ID]", required=False)
 @click.option(
     "--png", type=click.Path(dir_okay=False), help="Write the figure to this file (.png, .pdf or .svg)."
 )
 @click.option("--band", help="The band to show; the run's first by default.")
-def command(run: str, source_id: str, png: str | None, band: str | None) -> None:
+@click.option(
+    "--worst",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="List the N worst sources with the reasons, in place of one source; with --png a figure of each, "
+    "its id added to the file's name.",
+)
+def command(run: str, source_id: str | None, png: str | None, band: str | None, worst: int | None) -> None:
     """Show source ID of RUN: observed pixels, posterior mean, spread, residual, what is owed to the prior,
-    draws, truth where it is known, and the numbers with their error bars."""
+    draws, truth where it is known, and the numbers with their error bars.
+
+    \b
+    galbatch show demo.run 1001 --png source.png
+    galbatch show demo.run --worst 10
+    """
+    if (source_id is None) == (worst is None):
+        raise click.UsageError("Give the ID of a source, or --worst N.")
+    if worst is not None:
+        _worst(run, worst, png, band)
+        return
     from rich.console import Console
 
     import galbatch
@@ -27,3 +44,30 @@ def command(run: str, source_id: str, png: str | None, band: str | None) -> None
     if png is not None:
         figure_source(view).savefig(png)
         click.echo(f"Figure: {png}")
+
+
+def _worst(folder: str, n: int, png: str | None, band: str | None) -> None:
+    """List the worst sources of a run with their reasons, and write their figures."""
+    from pathlib import Path
+
+    import galbatch
+    from galbatch.flags import Level, names_of
+    from galbatch.report.figure import figure_source
+    from galbatch.report.read import RunReader
+    from galbatch.store import file_names
+    from galbatch.store.grades import GRADES, quality_column
+
+    run = galbatch.open_run(folder)
+    ids = run.worst(n)
+    quality = dict(zip(run.catalog["source_id"].tolist(), quality_column(run.catalog).tolist(), strict=True))
+    reader, names = RunReader(run), file_names(ids)
+    for source_id in ids:
+        reasons = ", ".join(names_of(run.flags(source_id), Level.CAUTION)) or "no reason for caution"
+        chi2 = ", ".join(f"{b} {reader.number(f'chi2_{b}', source_id):.2f}" for b in run.bands)
+        grade = quality[source_id]
+        click.echo(f"{source_id}  {grade} ({GRADES[grade]})  chi2 {chi2}  {reasons}")
+        if png is not None:
+            path = Path(png)
+            path = path.with_name(f"{path.stem}-{names[str(source_id)]}{path.suffix or '.png'}")
+            figure_source(reader.view(source_id, band)).savefig(path)
+            click.echo(f"Figure: {path}")

@@ -14,6 +14,7 @@ from galbatch.report.read import RunReader
 from galbatch.report.summary import QUANTITIES, STATUSES, RunSummary
 from galbatch.report.thumbnails import MAX_NUMBERS, MAX_STRIPS, StripPlan, encode_strip, plan_strips
 from galbatch.store import Run
+from galbatch.store.grades import grade_counts, quality_column
 
 MAX_FAILURES = 100
 PER_BAND = ("chi2", "chi2_p", "prior_driven_frac")
@@ -43,7 +44,8 @@ def gather(run: Run, on_source: Callable[[], None] | None = None) -> RunSummary:
         source_id=columns["source_id"],
         status=np.array(columns["status"], dtype=str),
         flags=np.asarray(columns["flags"], dtype=np.int64),
-        columns={name: columns[name] for name in wanted if name in columns},
+        columns={name: columns[name] for name in wanted if name in columns}
+        | {f"quality_{band}": quality_column(columns, band) for band in run.bands},
         counts=_counts(reader.columns),
         stages=stages,
         facts=facts,
@@ -53,6 +55,7 @@ def gather(run: Run, on_source: Callable[[], None] | None = None) -> RunSummary:
         strips=_strips(reader, columns, bands, plan, on_source),
         note=" ".join(filter(None, (note, band_note))),
         calibration=_calibration(reader),
+        grades=grade_counts(reader.columns, run.bands),
     )
 
 

@@ -68,7 +68,11 @@ def page_data(summary: RunSummary) -> dict:
         for q in QUANTITIES
         for stat in ("p16", "p50", "p84", "obs")
     ]
-    names += [f"{stem}_{band}" for band in summary.bands for stem in ("chi2", "chi2_p", "prior_driven_frac")]
+    names += [
+        f"{stem}_{band}"
+        for band in summary.bands
+        for stem in ("chi2", "chi2_p", "prior_driven_frac", "quality")
+    ]
     return {
         "bands": list(summary.bands),
         "panels": list(summary.panels),

@@ -26,7 +26,8 @@ class RunSummary:
     e.g. ``gini_p50_f200w``; ``counts``: sources by status over the whole run; ``stages``: seconds by stage;
     ``facts``, ``rates``: (label, value) pairs of text; ``strips``: base64 WebP per source (or None) by band;
     ``panels``: titles of a strip's panels; ``note``: what is not shown, empty when all is; ``calibration``:
-    (quantity, band, share of truths inside the 68% interval, number of truths).
+    (quantity, band, share of truths inside the 68% interval, number of truths); ``grades``: sources of the
+    whole run of quality 0, 1 and 2, by band, '' for all bands together.
     """
 
     title: str
@@ -44,6 +45,7 @@ class RunSummary:
     panels: tuple[str, ...] = ()
     note: str = ""
     calibration: tuple[tuple[str, str, float, int], ...] = ()
+    grades: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self):
         n = len(self.source_id)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from galbatch.errors import InputError, RunError
+from galbatch.store.grades import chosen, worst_first
 from galbatch.store.layout import STATUS, StoreLayout
 from galbatch.store.manifest import read_manifest
 from galbatch.store.paths import RunPaths
@@ -85,6 +86,26 @@ class Run:
         from astropy.table import QTable
 
         return QTable.read(self.paths.catalogue, format="parquet")
+
+    def good(self, band: str | None = None) -> QTable:
+        """Rows of the catalogue of which every number may be used: quality 0, in ``band`` or in all."""
+        return self.select(0, band)
+
+    def select(self, quality: int = 0, band: str | None = None, snr: float | None = None) -> QTable:
+        """Rows of the catalogue by grade, in its order.
+
+        ``quality``: the worst that is accepted (0 good, 1 caution too, 2 all that did not fail); ``band``:
+        judged in this band alone; ``snr``: least flux over its error, in the band, or in one of all. Nothing
+        but the catalogue is read. Raises ``InputError`` for an unknown band or quality, ``RunError`` before
+        the run is finished.
+        """
+        if band is not None:
+            self._band(band)
+        return self.catalog[chosen(self.catalog, self.bands, quality, band, snr)]
+
+    def worst(self, n: int) -> list:
+        """Ids of the ``n`` worst sources that did not fail, the worst first."""
+        return self.catalog["source_id"][worst_first(self.catalog, self.bands)[:n]].tolist()
 
     def row(self, source_id) -> dict[str, Any]:
         """The catalogue row of a source as a dict."""

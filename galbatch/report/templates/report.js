@@ -47,7 +47,8 @@ window.galbatch = (() => {
   function arrange() {
     const only = $("only").value, wanted = $("find").value.trim().toLowerCase(), sign = $("descending").checked ? -1 : 1;
     const key = keys[$("sort").value];
-    const keep = (i) => (!only || (only.startsWith("flag:") ? flagsOf(i).includes(only.slice(5)) : data.status[i] === only))
+    const keep = (i) => (!only || (only.startsWith("flag:") ? flagsOf(i).includes(only.slice(5))
+      : only.startsWith("quality:") ? column("quality", i) === Number(only.slice(8)) : data.status[i] === only))
       && (!wanted || String(data.ids[i]).toLowerCase().includes(wanted));
     const rows = data.ids.map((_, i) => i).filter(keep).map((i) => [key(i), i]);
     rows.sort(([a, i], [b, j]) => (a === null) - (b === null) || sign * (a - b) || i - j);
@@ -165,6 +166,7 @@ window.galbatch = (() => {
   $("detail").addEventListener("keydown", (event) => { if (event.key === "ArrowRight") step(1); if (event.key === "ArrowLeft") step(-1); });
   for (const button of document.querySelectorAll("[data-step]")) button.addEventListener("click", () => step(Number(button.dataset.step)));
   for (const link of document.querySelectorAll("[data-flag]")) link.addEventListener("click", () => { $("only").value = `flag:${link.dataset.flag}`; arrange(); });
+  for (const link of document.querySelectorAll("[data-quality]")) link.addEventListener("click", () => { $("only").value = `quality:${link.dataset.quality}`; arrange(); });
   $("band").parentElement.hidden = data.bands.length < 2;
   const ready = setInterval(() => {
     if ((window.Bokeh?.documents ?? []).length) { clearInterval(ready); paint(); document.body.dataset.ready = "1"; }

@@ -50,6 +50,14 @@ def test_page_has_the_accounts(page, summary):
     assert "NEIGHBOUR" in page and "outside &lt;every&gt; image" in page
 
 
+def test_page_says_first_which_sources_can_be_used(summary):
+    graded = dataclasses.replace(summary, grades={"": (31, 5, 4), "f200w": (33, 4, 3)})
+    text = without_plots(graded)
+    assert text.index("Which sources can I use?") < text.index("<h2>Health</h2>")
+    row = re.search(r'data-quality="0".*?</tr>', text, re.S).group(0)
+    assert ">31<" in row and ">33<" in row and 'value="quality:2"' in text
+
+
 def test_accounts_that_do_not_balance_are_called_out(summary):
     broken = dataclasses.replace(summary, counts=summary.counts | {"ok": summary.counts["ok"] - 1})
     assert "The accounts do not balance" in without_plots(broken)

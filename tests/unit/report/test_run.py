@@ -58,6 +58,15 @@ def test_show_prints_numbers_and_writes_the_figure(paths, tmp_path, capsys):
     assert png.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and png.stat().st_size > 20_000
 
 
+def test_the_worst_are_listed_with_figures(paths, run, tmp_path, capsys):
+    assert len(run.good()) == len(run.select(2)) == 5 and FAILED_ID not in run.worst(9)
+    png = tmp_path / "worst.png"
+    assert main(["show", str(paths.root), "--worst", "2", "--png", str(png)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("0 (good)") == 2 and len(list(tmp_path.glob("worst-*.png"))) == 2
+    assert main(["show", str(paths.root)]) == 1 and "--worst" in capsys.readouterr().err
+
+
 def test_run_show_returns_the_figure(run, tmp_path):
     figure = run.show(FIRST_ID, tmp_path / "a.png")
     assert "Posterior mean" in {axis.get_title() for axis in figure.axes}
