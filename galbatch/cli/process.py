@@ -81,7 +81,9 @@ def execution_options(function):
                 help="Compute threads of each process.",
             ),
             click.option(
-                "--dashboard", metavar="[HOST]:PORT", help="Where a cluster of ours puts its dashboard."
+                "--dashboard",
+                metavar="[HOST]:PORT",
+                help="Where a cluster of ours puts its dashboard  [default: 127.0.0.1].",
             ),
             click.option(
                 "--no-dask-report",

@@ -33,6 +33,7 @@ DASK_SETTINGS = {
 }
 
 
+HERE = "127.0.0.1"  # clusters of ours listen on this machine alone
 CONNECT_TIMEOUT = "60s"
 WORKERS_TIMEOUT_S = 600
 COUNT_S = 2.0
@@ -91,7 +92,7 @@ def open_cluster(settings: ExecutionSettings, n_batches: int) -> Cluster:
     dask.config.set(DASK_SETTINGS | {"distributed.scheduler.allowed-failures": settings.allowed_failures})
     if settings.scheduler or settings.scheduler_file:
         return _join(settings)
-    dashboard = settings.dashboard if settings.dashboard != ":0" else _free_dashboard()
+    dashboard = _dashboard_address(settings.dashboard)
     if settings.cluster in ("auto", "cuda"):
         gpus, why = _gpus()
         if gpus:
@@ -129,18 +130,29 @@ def _on_gpus(settings: ExecutionSettings, gpus: int, dashboard: str) -> Cluster:
     try:
         from dask_cuda import LocalCUDACluster
 
-        cluster = LocalCUDACluster(n_workers=n, threads_per_worker=GPU_THREADS, dashboard_address=dashboard)
+        cluster = LocalCUDACluster(
+            n_workers=n,
+            threads_per_worker=GPU_THREADS,
+            host=HERE,
+            dashboard_address=dashboard,
+            worker_dashboard_address=_of_workers(dashboard),
+        )
         return Cluster(Client(cluster), cluster, f"cluster: LocalCUDACluster, {n} GPUs, one process each")
     except (
         Exception
     ) as err:  # dask-cuda fails in many ways (not installed, no NVML, ...): each has the same remedy
         reason = f"dask-cuda is not usable: {type(err).__name__}: {err}".splitlines()[0][:150]
     cluster = SpecCluster(
-        scheduler={"cls": Scheduler, "options": {"dashboard_address": dashboard}},
+        scheduler={"cls": Scheduler, "options": {"host": HERE, "dashboard_address": dashboard}},
         workers={
             i: {
                 "cls": Nanny,
-                "options": {"nthreads": GPU_THREADS, "env": {"CUDA_VISIBLE_DEVICES": _visible(i)}},
+                "options": {
+                    "nthreads": GPU_THREADS,
+                    "host": HERE,
+                    "dashboard_address": _of_workers(dashboard),
+                    "env": {"CUDA_VISIBLE_DEVICES": _visible(i)},
+                },
             }
             for i in range(n)
         },
@@ -156,7 +168,9 @@ def _on_cpu(settings: ExecutionSettings, n_batches: int, dashboard: str, why: st
         silence_logs=logging.ERROR,
         threads_per_worker=1,
         processes=True,
+        host=HERE,
         dashboard_address=dashboard,
+        worker_dashboard_address=_of_workers(dashboard),
     )
     threads = count(settings.threads, "compute thread")
     text = f"cluster: local, {count(n, 'CPU process')} with {threads} each ({why})"
@@ -182,12 +196,22 @@ def _visible(number: int) -> str:
     return names[number] if number < len(names) else str(number)
 
 
-def _free_dashboard() -> str:
-    """Dask's usual port if nobody has it."""
+def _dashboard_address(asked: str) -> str:
+    """HOST:PORT of the dashboard: of this machine alone unless another host is named, Dask's usual port if
+    nobody has it and none is named."""
+    host, _, port = asked.rpartition(":")
+    host = host or HERE
+    if port not in ("", "0"):
+        return f"{host}:{port}"
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("", 8787))
+            probe.bind((host, 8787))
         except OSError:
-            return ":0"
-    return ":8787"
+            return f"{host}:0"
+    return f"{host}:8787"
+
+
+def _of_workers(dashboard: str) -> str:
+    """Where workers serve their metrics: the host of the dashboard, any port."""
+    return f"{dashboard.rpartition(':')[0]}:0"

@@ -18,17 +18,15 @@ window.galbatch = (() => {
   }
 
   function escaped(value) {
-    const span = document.createElement("span");
-    span.textContent = value;
-    return span.innerHTML;
+    return String(value).replace(/[&<>"'`]/g, (c) => `&#${c.charCodeAt(0)};`); // in text and in attributes
   }
 
   function strip(i) {
     const code = (data.strips[state.band] || [])[i];
-    const label = `${data.panels.join(", ")} of source ${escaped(data.ids[i])}`;
+    const label = escaped(`${data.panels.join(", ")} of source ${data.ids[i]}`);
     const n = Math.max(1, data.panels.length);
     const style = `style="aspect-ratio:${n} / 1"`;
-    return code ? `<img class="strip" decoding="async" ${style} alt="${label}" src="data:image/webp;base64,${code}">` : `<div class="strip" ${style}></div>`;
+    return code ? `<img class="strip" decoding="async" ${style} alt="${label}" src="data:image/webp;base64,${escaped(code)}">` : `<div class="strip" ${style}></div>`;
   }
 
   function lines(i) {
@@ -107,10 +105,10 @@ window.galbatch = (() => {
 
   function open(i) {
     state.open = i;
-    const rows = data.quantities.map(([stem, label]) => `<tr><td>${label}</td><td class="n">${withError(stem, i)}</td><td class="n">${text(column(`${stem}_obs`, i), 4)}</td></tr>`);
-    const flags = flagsOf(i).map((name) => `<li><b>${name}</b>: ${escaped(data.flag_text[name])}</li>`);
-    $("detail-body").innerHTML = `<h3>Source ${escaped(data.ids[i])}, ${state.band}, ${data.status[i]}</h3>
-      <div class="titles">${data.panels.map((t) => `<span>${t}</span>`).join("")}</div>${strip(i)}
+    const rows = data.quantities.map(([stem, label]) => `<tr><td>${escaped(label)}</td><td class="n">${withError(stem, i)}</td><td class="n">${text(column(`${stem}_obs`, i), 4)}</td></tr>`);
+    const flags = flagsOf(i).map((name) => `<li><b>${escaped(name)}</b>: ${escaped(data.flag_text[name])}</li>`);
+    $("detail-body").innerHTML = `<h3>Source ${escaped(data.ids[i])}, ${escaped(state.band)}, ${escaped(data.status[i])}</h3>
+      <div class="titles">${data.panels.map((t) => `<span>${escaped(t)}</span>`).join("")}</div>${strip(i)}
       <p class="quiet">χ² per pixel ${text(column("chi2", i), 4)}, p = ${text(column("chi2_p", i), 2)}; larger: <code>galbatch show RUN ${escaped(data.ids[i])} --png source.png</code></p>
       ${flags.length ? `<ul>${flags.join("")}</ul>` : ""}
       <table><thead><tr><th>quantity</th><th class="n">posterior</th><th class="n">pixels</th></tr></thead><tbody>${rows.join("")}</tbody></table>`;
