@@ -110,7 +110,7 @@ def check_positions(ra: np.ndarray, dec: np.ndarray, subject: str) -> list[Findi
         ]
     if bad.any():
         findings.append(_rows(bad, subject, "ra or dec that is no position"))
-    good_ra, good_dec = ra[~bad], dec[~bad]
+    good_ra, good_dec = (ra[~bad], dec[~bad]) if bad.any() else (ra, dec)  # a copy only where it is needed
     if (
         len(good_ra) > 3
         and np.all(np.abs(good_ra) <= 2 * np.pi)
@@ -134,10 +134,8 @@ def close_pairs(ra: np.ndarray, dec: np.ndarray, arcsec: float) -> np.ndarray:
     """(n,) bool: rows with another row within ``arcsec``, by strips of declination that overlap by that
     much."""
     near = np.zeros(len(ra), bool)
-    order = np.argsort(np.where(np.isfinite(ra) & (np.abs(dec) <= 90), dec, np.inf), kind="stable").astype(
-        np.int64
-    )
-    count = int(np.sum(np.isfinite(ra) & (np.abs(dec) <= 90)))
+    placed = np.isfinite(ra) & (np.abs(dec) <= 90)
+    order, count = np.argsort(np.where(placed, dec, np.inf), kind="stable"), int(placed.sum())
     for first in range(0, count, _STRIP_ROWS):
         last = min(first + _STRIP_ROWS, count)
         while last < count and dec[order[last]] - dec[order[last - 1]] <= arcsec / 3600:

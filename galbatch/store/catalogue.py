@@ -71,14 +71,16 @@ def _merge(paths: RunPaths, info: dict[str, ColumnInfo], schema: pa.Schema) -> C
         _behind(lambda tables: out.write_table(pa.concat_tables(tables).combine_chunks())) as write,
     ):
         held: list[pa.Table] = []
-        for table, lost in _joined(paths, schema):
+        size = 0
+        for table, lost, n_bytes in _joined(paths, schema):
             counts.update({n["values"]: n["counts"] for n in pc.value_counts(table["status"]).to_pylist()})
             if lost.num_rows:
                 failed.write_table(lost)
             held.append(table)
-            if sum(t.nbytes for t in held) > _GROUP_BYTES:
+            size += n_bytes
+            if size > _GROUP_BYTES:
                 write(held)
-                held = []
+                held, size = [], 0
         if held:
             write(held)
     return counts
@@ -171,9 +173,9 @@ class _Committed:
     data: bytes
 
 
-def _joined(paths: RunPaths, schema: pa.Schema) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Tables of the catalogue in order, each of many batches with the same columns, and those of the
-    failures."""
+def _joined(paths: RunPaths, schema: pa.Schema) -> Iterator[tuple[pa.Table, pa.Table, int]]:
+    """Tables of the catalogue in order, each of many batches with the same columns, those of the failures,
+    and about how many bytes (to ask the table takes as long as to write it)."""
     committed, known = paths.committed(), {*schema.names, *FAILURE_COLUMNS}
     with pq.ParquetFile(paths.plan) as plan:
         for group in range(plan.num_row_groups):
@@ -184,7 +186,8 @@ def _joined(paths: RunPaths, schema: pa.Schema) -> Iterator[tuple[pa.Table, pa.T
                 if not known.issuperset(table.column_names):
                     raise _MoreColumns
                 _check_ids(paths, parts, planned["source_id"], table["source_id"])
-                yield _join(planned, table, schema), _failures(planned, table, parts)
+                n_bytes = sum(len(part.data) for part in parts) + planned.nbytes
+                yield _join(planned, table, schema), _failures(planned, table, parts), n_bytes
 
 
 def _committed(paths: RunPaths, batches: np.ndarray, committed: set[int]) -> Iterator[_Committed]:
