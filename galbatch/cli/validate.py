@@ -46,9 +46,10 @@ def command(model, galaxies, draws, mode, precision, correlated, seed, out):
         study = run_study(prior, mocks, draws, mode, seed, lambda n, total: done())
     checks = verdict(study)
     out.mkdir(parents=True, exist_ok=True)
-    how = {"mode": mode, "precision": prior.precision}
+    how = {"model": prior.spec.name, "sha256": prior.spec.sha256, "mode": mode, "precision": prior.precision}
     (out / "validation.json").write_text(json.dumps({**study.to_dict(), "checks": checks, **how}, indent=1))
     calibration_figure(study, out / "calibration.png")
+    console.print(f"model {prior.spec.name}, mode {mode}, {prior.precision}", highlight=False)
     _print(console, study, checks)
     console.print(f"wrote {out / 'validation.json'} and {out / 'calibration.png'}")
     raise SystemExit(0 if all(c["passed"] for c in checks) else 3)
