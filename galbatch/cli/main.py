@@ -18,7 +18,7 @@ from importlib import import_module
 import click
 
 import galbatch
-from galbatch.errors import GalbatchError
+from galbatch.errors import GalbatchError, limit_remedy
 
 OK, BAD_INPUT, SOME_FAILED, STOPPED = 0, 1, 3, 4
 
@@ -152,6 +152,12 @@ def _report(error: BaseException, with_traceback: bool) -> int:
     if isinstance(error, GalbatchError):
         _complain(str(error))
         return error.exit_code
+    if remedy := limit_remedy(error):
+        _complain(
+            f"{error or type(error).__name__}. {remedy}; then give the same command again, or "
+            "`galbatch resume RUN` for a run that had begun."
+        )
+        return STOPPED
     if isinstance(error, OSError) and error.filename:
         _complain(f"{error.filename}: {error.strerror}. Check the path, and that you may use it.")
         return BAD_INPUT

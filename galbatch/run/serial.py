@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from galbatch.errors import Stopped
+from galbatch.errors import Stopped, limit_remedy
 from galbatch.run.context import ContextSpec
 from galbatch.run.events import Reporter
 from galbatch.run.task import is_fatal, run_batch
@@ -16,7 +16,7 @@ def run_serial(spec: ContextSpec, batches: Iterable[PlanBatch], reporter: Report
     try:
         for rows in batches:
             reporter.batch(run_batch(spec, rows))
-    except OSError as err:
+    except Exception as err:
         if is_fatal(err):
             raise disk_stopped(spec, err) from err
         raise
@@ -24,7 +24,8 @@ def run_serial(spec: ContextSpec, batches: Iterable[PlanBatch], reporter: Report
 
 def disk_stopped(spec: ContextSpec, err: BaseException) -> Stopped:
     """The error for a disk that takes no more."""
+    gb = spec.layout.predicted_bytes() / 1e9
     return Stopped(
-        f"{spec.root}: {err}. Every committed batch is kept. A whole run needs about "
-        f"{spec.layout.predicted_bytes() / 1e9:.2f} GB there: make room, then `galbatch resume {spec.root}`."
+        f"{spec.root}: {err}. Every committed batch is kept. {limit_remedy(err)} (a whole run needs about "
+        f"{gb:.2f} GB there); then `galbatch resume {spec.root}`."
     )

@@ -7,12 +7,13 @@ import time
 
 import numpy as np
 
+from galbatch.errors import limit_of
 from galbatch.pipeline import Context, process_batch
 from galbatch.run.context import ContextSpec, models_loaded, open_context
 from galbatch.store import BatchResult, PlanBatch, commit_batch
 from galbatch.types import Failure
 
-_FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EMFILE, errno.ENFILE)
 
 
 def run_batch(
@@ -57,12 +58,8 @@ def process_isolating(context: Context, rows: PlanBatch, exclude: dict[int, Fail
 
 
 def is_fatal(err: BaseException) -> bool:
-    """A full or read-only disk: the fault of no source."""
-    while err is not None:
-        if isinstance(err, OSError) and err.errno in _FATAL:
-            return True
-        err = err.__cause__ or err.__context__
-    return False
+    """A full or read-only disk, or too many open files: the fault of no source."""
+    return limit_of(err) in _FATAL
 
 
 def killed(rows: PlanBatch, slot: int) -> Failure:
