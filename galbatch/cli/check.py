@@ -90,7 +90,8 @@ def _product(settings, survey, catalog, out) -> list:
         root = Path(out) if out else Path(settings.catalog).with_suffix(".run")
         room = prepare.check_space(RunPaths(root), layout)
     except GalbatchError as error:
-        return [Finding("error", "run", "model and disk", str(error))]
+        remedy = "Choose another --model, --draws, --stamp-pix or --out, as the message asks."
+        return [Finding("error", "run", "model and disk", str(error), remedy)]
     what = (
         f"stamps of {layout.stamp_pix} pixels, {layout.n_batches} batches of {layout.batch}; {root}: {room}"
     )

@@ -31,7 +31,8 @@ def check_footprint(survey, batches: Iterable[tuple[int, dict[str, np.ndarray]]]
             anywhere, total = anywhere + int(any_band.sum()), total + len(any_band)
             sample = rows if sample is None else sample
     except GalbatchError as error:
-        return [Finding("error", "footprint", survey.config.path, str(error))]
+        remedy = "Mend the tiles or the positions that are named, then check again."
+        return [Finding("error", "footprint", survey.config.path, str(error), remedy)]
     if not total:
         return []
     if anywhere < LEAST_INSIDE * total:

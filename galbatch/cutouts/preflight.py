@@ -27,7 +27,8 @@ def check_survey(survey, columns: list[str] | None = None) -> list[Finding]:
                 out += tile.psf.findings(columns)
                 out += check_sharpness(tile, survey.config.layout.name, band.name)
             except GalbatchError as error:
-                out.append(Finding("error", "tile", subject, str(error), "See the message."))
+                remedy = "Mend the file that is named or its entry in the survey file, or omit the tile."
+                out.append(Finding("error", "tile", subject, str(error), remedy))
         usable += bool(good)
         if not good:
             out.append(
@@ -166,7 +167,8 @@ def _together(survey) -> list[Finding]:
     try:
         geometry = survey.geometry()
     except GalbatchError as error:
-        return [Finding("error", "grid", survey.config.path, str(error))]
+        remedy = "Choose bands whose pixels fit together with --bands, or drizzle them to one scale."
+        return [Finding("error", "grid", survey.config.path, str(error), remedy)]
     out = []
     finest = survey.finest()
     for band, g in geometry.items():

@@ -190,6 +190,9 @@ class PsfProvider:
                     self.subject,
                     f"{len(good)} PSF{'s' * (len(good) != 1)}, FWHM {width:.3f} arcsec, "
                     f"sum {min(norms):.4f} to {max(norms):.4f}",
+                    'Set psf_norm = "unit" unless the sum is the light that the PSF image holds.'
+                    if max(abs(n - 1) for n in norms) > 0.1
+                    else "",
                 )
             )
             if width < LEAST_PIXELS * self.scale_arcsec:
