@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from galbatch.catalog.identity import ids_to_numpy
+from galbatch.catalog.passing import passage
 from galbatch.errors import InputError
 
 REQUIRED = ("source_id", "ra", "dec")
@@ -35,11 +37,19 @@ def check_types(path: str, schema: pa.Schema, pixel_columns: bool = False) -> No
     if doubles:
         raise InputError(f"{path} has more than one column named {', '.join(doubles)}. Rename them.")
     check_id_type(path, schema.field("source_id").type)
+    stuck = [f"{f.name!r} ({f.type})" for f in schema if passage(f.type).kind is None]
+    if stuck:
+        raise InputError(
+            f"{path}: {', '.join(stuck)}: no table that galbatch writes has such columns. Drop them, or "
+            "store them as numbers or text."
+        )
     for name in (n for n in (*_FLOATS, *_INTEGERS) if n in names):
         kind = schema.field(name).type
+        if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+            kind = kind.value_type
         if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)):
             raise InputError(
-                f"{path}: column {name} is of type {kind}: it must hold numbers"
+                f"{path}: column {name} is of type {kind}: it must hold numbers, as float64"
                 f"{' in degrees, not sexagesimal text' if name in ('ra', 'dec') else ''}."
             )
 
@@ -53,7 +63,7 @@ _ALIASES = {
 
 def check_id_type(path: str, kind: pa.DataType) -> None:
     """Integers and strings only: a float has lost the digits of ids above 2^53."""
-    if pa.types.is_dictionary(kind):
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
         kind = kind.value_type
     if (
         pa.types.is_integer(kind)
@@ -70,15 +80,12 @@ def check_id_type(path: str, kind: pa.DataType) -> None:
     raise InputError(f"{path}: source_id is of type {kind}: {why}. Store it as a 64-bit integer or a string.")
 
 
-def to_numpy(path: str, name: str, column: pa.ChunkedArray) -> np.ndarray:
-    """One known column as numpy: ids int64 or object (str); floats float64 with NaN for null; indices int64
-    with -1."""
+def to_numpy(path: str, name: str, column: pa.ChunkedArray, first_row: int = 0) -> np.ndarray:
+    """One known column of plain type as numpy: ids int64 or object (str); floats float64 with NaN for null;
+    indices int64 with -1. ``first_row``: number of the first row in its catalogue, for messages."""
     kind = column.type
-    if pa.types.is_dictionary(kind):
-        column = column.cast(kind.value_type)
-        kind = column.type
     if name == "source_id":
-        return _ids(path, column, kind)
+        return ids_to_numpy(path, column, first_row)
     if name in _FLOATS:
         return _float(column)
     if name in _INTEGERS:
@@ -97,23 +104,4 @@ def to_numpy(path: str, name: str, column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _float(column: pa.ChunkedArray) -> np.ndarray:
-    return (
-        np.array(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), float)
-        if not pa.types.is_null(column.type)
-        else np.full(len(column), np.nan)
-    )
-
-
-def _ids(path: str, column: pa.ChunkedArray, kind: pa.DataType) -> np.ndarray:
-    if column.null_count:
-        raise InputError(
-            f"{path}: source_id is missing in {column.null_count} rows. Every source needs an id."
-        )
-    if pa.types.is_integer(kind):
-        try:
-            return np.asarray(column.cast(pa.int64()))
-        except pa.ArrowInvalid as error:
-            raise InputError(
-                f"{path}: source_id holds integers above 2^63 - 1 ({error}). Store ids as strings."
-            ) from error
-    return np.asarray(column.to_pylist(), dtype=object)
+    return np.array(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), float)

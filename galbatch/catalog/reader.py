@@ -1,12 +1,11 @@
 """Catalogues in Parquet (streamed; also a HATS folder), FITS, ECSV and VOTable, as one thing: ``Catalog``.
 
-Rows keep their order. Nothing goes through floats on its way. Pass-through columns stay in Arrow, with
-units and descriptions where the file has them.
+Rows keep their order. Nothing goes through floats on its way. Pass-through columns stay in Arrow, in the
+types of ``galbatch.catalog.passing``, with units and descriptions where the file has them.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,9 @@ import pyarrow.dataset as pds
 import pyarrow.parquet as pq
 
 from galbatch.catalog.columns import OPTIONAL, REQUIRED, check_types, to_numpy
+from galbatch.catalog.from_astropy import read_astropy
 from galbatch.catalog.metadata import column_metadata
+from galbatch.catalog.passing import passage, plain_column, plain_field
 from galbatch.errors import InputError
 
 BATCH_ROWS = 65536
@@ -47,13 +48,13 @@ def open_catalog(path: str | Path, pixel_columns: bool = False) -> Catalog:
         elif suffix in (".parquet", ".pq", ".parq"):
             catalog = _Parquet(path, _parquet(path))
         elif suffix in _ASTROPY:
-            catalog = _InMemory(path, _read_astropy(path, _ASTROPY[suffix]))
+            catalog = _InMemory(path, read_astropy(path, _ASTROPY[suffix]))
         else:
             raise InputError(
                 f"Catalogue {path}: the ending {path.suffix!r} is not known. Use .parquet, .fits, .ecsv, "
                 ".vot or .xml; from CSV: pandas.read_csv(...).to_parquet(...)."
             )
-        check_types(str(path), catalog.schema, pixel_columns)
+        check_types(str(path), catalog.file_schema, pixel_columns)
     except InputError:
         raise
     except Exception as error:
@@ -66,25 +67,36 @@ def open_catalog(path: str | Path, pixel_columns: bool = False) -> Catalog:
 
 
 class Catalog:
-    """A source list. ``schema``: Arrow schema of all columns; ``n_rows``; ``path``; ``meta``: {column:
-    {unit, ucd, description}} as far as the file says."""
+    """A source list. ``schema``: Arrow schema of all columns, in plain types (those of the file are in
+    ``file_schema``); ``n_rows``; ``path``; ``meta``: {column: {unit, ucd, description}} as far as the file
+    says."""
 
     def __init__(self, path: Path, schema: pa.Schema, n_rows: int):
-        self.path, self.schema, self.n_rows = path, schema, n_rows
-        self.meta = column_metadata(schema)
+        self.path, self.file_schema, self.n_rows = path, schema, n_rows
+        self.schema = pa.schema([plain_field(field) for field in schema], metadata=schema.metadata)
+        self.meta = column_metadata(self.schema)
 
     @property
     def columns(self) -> list[str]:
         return self.schema.names
 
+    @property
+    def converted(self) -> dict[str, str]:
+        """Columns that the product holds in another type: what becomes of each."""
+        ways = {f.name: (f.type, passage(f.type).how) for f in self.file_schema}
+        return {name: f"{kind}: {how}" for name, (kind, how) in ways.items() if how}
+
     def _tables(self, columns: list[str], size: int) -> Iterator[pa.Table]:
         raise NotImplementedError
 
     def tables(self, columns: list[str] | None = None, size: int = BATCH_ROWS) -> Iterator[pa.Table]:
-        """Consecutive Arrow tables of at most ``size`` rows. Raises ``InputError`` where the file turns out
-        damaged."""
+        """Consecutive Arrow tables of at most ``size`` rows, in plain types. Raises ``InputError`` where the
+        file turns out damaged."""
+        names = list(columns if columns is not None else self.columns)
+        schema = pa.schema([self.schema.field(name) for name in names])
         try:
-            yield from self._tables(list(columns if columns is not None else self.columns), size)
+            for table in self._tables(names, size):
+                yield pa.Table.from_arrays([plain_column(c) for c in table.columns], schema=schema)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise InputError(f"Catalogue {self.path} cannot be read to its end: {error}.") from error
 
@@ -94,7 +106,7 @@ class Catalog:
         names = columns or [c for c in (*REQUIRED, *OPTIONAL) if c in self.columns]
         first = 0
         for table in self.tables(names, size):
-            yield first, {n: to_numpy(str(self.path), n, table.column(n)) for n in names}
+            yield first, {n: to_numpy(str(self.path), n, table.column(n), first) for n in names}
             first += table.num_rows
 
     def read(self, columns: list[str] | None = None) -> dict[str, np.ndarray]:
@@ -171,45 +183,6 @@ def _hats(path: Path):
     if not files:
         raise InputError(f"Catalogue folder {path} holds no Parquet file.")
     return pds.dataset([str(f) for f in files], format="parquet")
-
-
-def _read_astropy(path: Path, kind: str) -> pa.Table:
-    from astropy.table import Table
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        table = Table.read(path, format=kind, **({"memmap": False} if kind == "fits" else {}))
-    arrays, fields = [], []
-    for name in table.colnames:
-        column = table[name]
-        values = _plain_values(column)
-        if values is None:
-            continue
-        array = pa.array(values, mask=_mask(column)) if values.dtype != object else pa.array(list(values))
-        meta = {k: str(v) for k, v in (("unit", column.unit), ("description", column.description)) if v}
-        arrays.append(array)
-        fields.append(pa.field(name, array.type, metadata=meta or None))
-    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
-
-
-def _plain_values(column) -> np.ndarray | None:
-    """A native one-dimensional numpy array; None for columns of other shapes, which cannot pass through."""
-    values = np.asarray(
-        getattr(column, "filled", lambda *_: column)() if np.ma.isMaskedArray(column) else column
-    )
-    if values.ndim != 1:
-        return None
-    if values.dtype.kind == "S":
-        values = np.char.decode(values, "utf-8", "replace")
-    if values.dtype.kind == "U":
-        return np.array([str(v).rstrip() for v in values], dtype=object)
-    if values.dtype.kind == "O":
-        return np.array([None if v is None or v is np.ma.masked else str(v) for v in values], dtype=object)
-    return values.astype(values.dtype.newbyteorder("=")) if values.dtype.kind in "iufb" else None
-
-
-def _mask(column) -> np.ndarray | None:
-    return np.ma.getmaskarray(column) if np.ma.isMaskedArray(column) else None
 
 
 def _parquet(path: Path) -> pq.ParquetFile:

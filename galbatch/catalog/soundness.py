@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from galbatch.catalog.identity import check_ids
 from galbatch.catalog.reader import Catalog
 from galbatch.types import Finding, Flag
 
@@ -32,7 +33,7 @@ def validate(catalog: Catalog, pixel_columns: bool = False) -> Validation:
         return Validation(
             [Finding("warn", "empty", subject, "the catalogue has no rows", "The run will be empty.")]
         )
-    flags, findings = _duplicate_ids(catalog, subject)
+    flags, findings = check_ids(catalog, subject)
     a, b = np.empty(catalog.n_rows), np.empty(catalog.n_rows)
     for start, rows in catalog.batches(list(pair)):
         a[start : start + len(rows[pair[0]])], b[start : start + len(rows[pair[1]])] = (
@@ -43,7 +44,7 @@ def validate(catalog: Catalog, pixel_columns: bool = False) -> Validation:
         bad = ~(np.isfinite(a) & np.isfinite(b))
         if bad.any():
             findings.append(_rows(bad, subject, "x or y that is not finite"))
-        return Validation(findings, flags)
+        return Validation([*findings, *_types(catalog, subject)], flags)
     more = check_positions(a, b, subject)
     near = close_pairs(a, b, SAME_POSITION_ARCSEC)
     if near.any():
@@ -57,38 +58,7 @@ def validate(catalog: Catalog, pixel_columns: bool = False) -> Validation:
                 "They are flagged DUPLICATE_POSITION.",
             )
         )
-    return Validation([*findings, *more, *_units(catalog, subject)], flags)
-
-
-def _duplicate_ids(catalog: Catalog, subject: str) -> tuple[np.ndarray, list[Finding]]:
-    keys, flags = None, np.zeros(catalog.n_rows, np.int64)
-    for start, rows in catalog.batches(["source_id"]):
-        part = rows["source_id"] if rows["source_id"].dtype != object else _hashes(rows["source_id"])
-        if keys is None:
-            keys = np.empty(catalog.n_rows, part.dtype)
-        keys[start : start + len(part)] = part
-    double = duplicates(keys)
-    if not double.any():
-        return flags, []
-    flags[double] = int(Flag.DUPLICATE_ID)
-    listed = catalog.take(np.nonzero(double)[0][:_LISTED], ["source_id"]).column(0).to_pylist()
-    return flags, [
-        Finding(
-            "error",
-            "duplicate_id",
-            subject,
-            f"{int(double.sum())} rows share their source_id with "
-            f"another, e.g. {', '.join(map(str, listed))}",
-            "Give every source its own id.",
-        )
-    ]
-
-
-def duplicates(keys: np.ndarray) -> np.ndarray:
-    """(n,) bool: rows whose key occurs more than once."""
-    ordered = np.sort(keys)
-    twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-    return np.isin(keys, twice) if len(twice) else np.zeros(len(keys), bool)
+    return Validation([*findings, *more, *_units(catalog, subject), *_types(catalog, subject)], flags)
 
 
 def check_positions(ra: np.ndarray, dec: np.ndarray, subject: str) -> list[Finding]:
@@ -179,12 +149,6 @@ def _close_on_grid(ra: np.ndarray, dec: np.ndarray, arcsec: float) -> np.ndarray
     return near
 
 
-def _hashes(ids: np.ndarray) -> np.ndarray:
-    from pandas.util import hash_array
-
-    return hash_array(ids.astype(object), categorize=False)
-
-
 def _rows(bad: np.ndarray, subject: str, what: str) -> Finding:
     rows = np.nonzero(bad)[0]
     listed = ", ".join(map(str, rows[:_LISTED])) + (" ..." if len(rows) > _LISTED else "")
@@ -195,6 +159,23 @@ def _rows(bad: np.ndarray, subject: str, what: str) -> Finding:
         f"{len(rows)} rows have {what}: rows {listed}",
         "They fail in the run (BAD_POSITION); all others are processed.",
     )
+
+
+def _types(catalog: Catalog, subject: str) -> list[Finding]:
+    """Which columns pass through in another type."""
+    changed = [f"{name} ({how})" for name, how in catalog.converted.items()]
+    if not changed:
+        return []
+    more = f" and {len(changed) - _LISTED} more" if len(changed) > _LISTED else ""
+    return [
+        Finding(
+            "info",
+            "column_types",
+            subject,
+            f"columns that pass through in another type: {', '.join(changed[:_LISTED])}{more}",
+            "Nothing to do; join the product with the catalogue by source_id where you need the old types.",
+        )
+    ]
 
 
 def _units(catalog: Catalog, subject: str) -> list[Finding]:

@@ -103,7 +103,7 @@ def test_unusable_columns_are_named(tmp_path, columns, message):
 def test_ids_that_do_not_fit_or_are_missing(tmp_path):
     with pytest.raises(InputError, match="above 2\\^63"):
         open_catalog(parquet(tmp_path, source_id=pa.array([1, 2, 2**63 + 1], pa.uint64()))).read()
-    with pytest.raises(InputError, match="missing in 1 rows"):
+    with pytest.raises(InputError, match="missing in row 1 "):
         open_catalog(parquet(tmp_path, source_id=pa.array([1, None, 3]))).read()
 
 

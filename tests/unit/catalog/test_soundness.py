@@ -9,7 +9,8 @@ import pytest
 from scipy.spatial import cKDTree
 
 from galbatch.catalog import open_catalog, validate
-from galbatch.catalog.soundness import close_pairs, duplicates
+from galbatch.catalog.identity import duplicates
+from galbatch.catalog.soundness import close_pairs
 from galbatch.types import Flag
 
 

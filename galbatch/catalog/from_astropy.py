@@ -1,0 +1,77 @@
+"""FITS, ECSV and VOTable files as Arrow tables, read whole: every column, or an error that names it."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from galbatch.errors import InputError
+
+
+def read_astropy(path: Path, form: str) -> pa.Table:
+    """The table in ``path``; ``form``: astropy's name of the format. Raises ``InputError`` for a column of
+    objects that a table cannot hold."""
+    from astropy.table import Table
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        table = Table.read(path, format=form, **({"memmap": False} if form == "fits" else {}))
+    arrays, fields = [], []
+    for name in table.colnames:
+        column = table[name]
+        try:
+            array = _array(column, strip=form == "fits")
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            raise InputError(
+                f"{path}: column {name!r} ({type(column).__name__} of {getattr(column, 'dtype', 'objects')}) "
+                f"cannot pass through: {error}. Drop it, or store it as numbers or text."
+            ) from error
+        about = {k: getattr(column, k, None) for k in ("unit", "description")}
+        fields.append(pa.field(name, array.type, metadata={k: str(v) for k, v in about.items() if v} or None))
+        arrays.append(array)
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def _array(column, strip: bool) -> pa.Array:
+    """One column. FITS pads text with blanks: ``strip`` takes them off."""
+    from astropy.time import Time
+
+    if isinstance(column, Time):
+        column = column.isot
+    if not isinstance(column, np.ndarray):
+        raise TypeError("it is no plain column")
+    if column.dtype.kind not in "iufbSUO":
+        raise TypeError(f"Arrow has no {column.dtype.name}")
+    mask = np.ma.getmaskarray(column) if np.ma.isMaskedArray(column) else None
+    values = np.ma.getdata(column) if mask is not None else np.asarray(column)
+    if values.dtype.kind in "iufb":
+        values = values.astype(values.dtype.newbyteorder("="))
+        if values.ndim == 1:
+            return pa.array(values, mask=mask)
+        if values.dtype.kind == "f":
+            flat = (values if mask is None else np.where(mask, np.nan, values)).reshape(len(values), -1)
+            if values.ndim == 2:
+                return pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1])
+    rows = column.tolist() if mask is None else [None if m is True else v for v, m in _pairs(column, mask)]
+    return pa.array([_text(row, strip) for row in rows])
+
+
+def _pairs(column, mask):
+    whole = mask.reshape(len(mask), -1).all(axis=1).tolist()
+    return zip(column.tolist(), whole, strict=True)
+
+
+def _text(value, strip: bool):
+    """A value, or a list of them, as Arrow takes it."""
+    if value is None or value is np.ma.masked:
+        return None
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_text(v, strip) for v in value]
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "backslashreplace")
+    return value.rstrip() if strip and isinstance(value, str) else value
