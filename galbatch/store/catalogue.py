@@ -113,7 +113,7 @@ def _text_lengths(paths: RunPaths, schema: pa.Schema) -> dict[str, int]:
     sources = {
         n: out for n, out in plan_names.items() if out in lengths and (n in _HEAD or n.startswith(PASS))
     }
-    with pq.ParquetFile(paths.plan) as plan:
+    with pq.ParquetFile(paths.plan, pre_buffer=False) as plan:
         for rows in plan.iter_batches(columns=list(sources)) if sources else ():
             for name, out in sources.items():
                 lengths[out] = max(lengths[out], pc.max(pc.utf8_length(rows[name])).as_py() or 1)
@@ -177,7 +177,7 @@ def _joined(paths: RunPaths, schema: pa.Schema) -> Iterator[tuple[pa.Table, pa.T
     """Tables of the catalogue in order, each of many batches with the same columns, those of the failures,
     and about how many bytes (to ask the table takes as long as to write it)."""
     committed, known = paths.committed(), {*schema.names, *FAILURE_COLUMNS}
-    with pq.ParquetFile(paths.plan) as plan:
+    with pq.ParquetFile(paths.plan, pre_buffer=False) as plan:
         for group in range(plan.num_row_groups):
             rows = plan.read_row_group(group)
             for parts in _alike(_committed(paths, rows["batch"].to_numpy(), committed)):

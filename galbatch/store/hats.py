@@ -71,7 +71,7 @@ def write_hats(
     refuse_file(out := Path(out))
     if out.exists() and any(out.iterdir()):
         raise RunError(f"{out} is not empty: nothing was written. Name a new folder with --out.")
-    with pq.ParquetFile(paths.catalogue) as catalogue, _scratch(out) as folder:
+    with pq.ParquetFile(paths.catalogue, pre_buffer=False) as catalogue, _scratch(out) as folder:
         row_bytes = _row_bytes(catalogue.metadata)
         limit = rows_per_partition or int(np.clip(BYTES_PER_PARTITION // row_bytes, 1, ROWS_PER_PARTITION))
         partitions = partition_sky(_indices(catalogue), limit)

@@ -203,7 +203,7 @@ def plan_rows(path: Path) -> int:
 def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     """The plan, for reading. Raises ``RunError`` when it is damaged."""
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
             yield file
     except (OSError, pa.ArrowException) as err:
         raise RunError(

@@ -190,3 +190,15 @@ def test_a_file_damaged_inside_is_an_input_error(tmp_path):
     (tmp_path / "c.parquet").write_bytes(content)
     with pytest.raises(InputError, match="cannot be read to its end"):
         open_catalog(tmp_path / "c.parquet").read()
+
+
+def test_what_was_read_of_a_catalogue_is_let_go(tmp_path):
+    """Memory does not grow with the file: of a stream, one block is held at a time."""
+    rows = 400_000
+    table = pa.table({"source_id": np.arange(rows), "ra": np.random.default_rng(0).uniform(0, 360, rows)})
+    table = table.append_column("dec", table["ra"])
+    pq.write_table(table, tmp_path / "c.parquet", row_group_size=10_000)
+    catalog, before = open_catalog(tmp_path / "c.parquet"), pa.total_allocated_bytes()
+    for _ in catalog.batches(["ra", "dec"]):
+        pass
+    assert pa.total_allocated_bytes() - before < 2_000_000
