@@ -55,11 +55,13 @@ def collect(settings, out=None, noise=False, checksums=False) -> list:
     from galbatch.catalog import open_catalog, validate
     from galbatch.config import survey_beside
     from galbatch.cutouts import check_footprint, check_noise, load_survey, open_survey
+    from galbatch.run.columns import check_columns
 
     survey_file = settings.survey or survey_beside(settings.catalog)
     survey = open_survey(load_survey(survey_file, settings.bands or None))
     catalog = open_catalog(settings.catalog, survey.config.pixel_columns)
     findings = survey.check(catalog.columns) + validate(catalog, survey.config.pixel_columns).findings
+    findings += check_columns(catalog, survey.band_names)
     if not any(f.level == "error" and f.code in ("band", "grid") for f in findings):
         findings += check_footprint(survey, catalog.batches())
         findings += check_noise(survey, every_tile=noise)

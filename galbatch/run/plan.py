@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from galbatch.catalog.columns import OPTIONAL, REQUIRED, to_numpy
+from galbatch.run.columns import passing_names
 from galbatch.run.cutter import CUT
 from galbatch.store import PlanWriter, RunPaths, healpix_nested
 
@@ -28,6 +29,7 @@ def write_plan(
     the finest band, then by row, so that a batch reads one part of one mosaic. Memory is bounded by a block
     of rows.
     """
+    names = passing_names(catalog, survey.band_names)
     with PlanWriter(paths.plan, batch) as plan:
         for table in catalog.tables() if catalog.n_rows else [catalog.schema.empty_table()]:
             if limit:
@@ -40,7 +42,7 @@ def write_plan(
             core = locate_rows(known, survey)
             if row_flags is not None and len(row_flags):
                 core["prescreen_flags"] |= row_flags[plan.n_rows : plan.n_rows + table.num_rows]
-            plan.add(core, {n: table.column(n) for n in table.column_names if n not in REQUIRED})
+            plan.add(core, {new: table.column(old) for old, new in names.items()})
             if limit and plan.n_rows >= limit:
                 break
         return plan.n_rows

@@ -21,6 +21,7 @@ from galbatch.cutouts import check_footprint, load_survey, open_survey
 from galbatch.errors import ConfigError, InputError, RunError
 from galbatch.interfaces import Denoiser
 from galbatch.run import folder
+from galbatch.run.columns import check_columns, passing_names
 from galbatch.run.context import ContextSpec, load_model
 from galbatch.run.identity import input_files, model_identity
 from galbatch.run.plan import write_plan
@@ -78,7 +79,7 @@ def open_inputs(settings: RunSettings, prior: Any = None, measured: dict | None 
     survey = open_survey(load_survey(settings.survey, settings.bands or None), measured=measured)
     catalog = open_catalog(settings.catalog, pixel_columns=survey.config.pixel_columns)
     checked = validate(catalog, survey.config.pixel_columns)
-    findings = [*survey.check(catalog.columns), *checked.findings]
+    findings = [*survey.check(catalog.columns), *checked.findings, *check_columns(catalog, survey.band_names)]
     n_rows = min(catalog.n_rows, settings.limit) if settings.limit else catalog.n_rows
     if not any(f.level == "error" and f.code in ("band", "grid") for f in findings):
         findings += check_footprint(survey, _first(catalog, n_rows))
@@ -162,6 +163,7 @@ def make_manifest(
         "batch": layout.batch,
     }
     entries = inputs.survey.inputs()
+    names = passing_names(inputs.catalog, inputs.survey.band_names)
     return {
         "schema": 1,
         "config": config,
@@ -171,7 +173,7 @@ def make_manifest(
         "inputs": input_files(inputs.survey, inputs.settings.catalog, before or {}),
         "planes": entries,
         "measured": inputs.survey.measured,
-        "columns": inputs.catalog.meta,
+        "columns": {names.get(name, name): about for name, about in inputs.catalog.meta.items()},
         "layout": layout.attributes(),
         "threads": execution.threads,
         "versions": versions(),

@@ -1,0 +1,37 @@
+"""Names of the columns of a run's product, settled before anything is computed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from galbatch.catalog.names import product_names, renamed
+from galbatch.pipeline.measurement import column_info
+from galbatch.store import FIXED
+from galbatch.types import Finding
+
+
+def passing_names(catalog: Any, bands: tuple[str, ...]) -> dict[str, str]:
+    """Name in the product by name in the catalogue, of all columns that pass through."""
+    return product_names(catalog.columns, {**FIXED, **column_info(tuple(bands), draw_columns=True)})
+
+
+def check_columns(catalog: Any, bands: tuple[str, ...]) -> list[Finding]:
+    """Columns of the catalogue that are renamed, and bands that would share a column of the product."""
+    of_band: dict[str, str] = {}
+    findings = renamed(passing_names(catalog, bands), catalog.path.name)
+    for band in bands:
+        mine = {name.lower() for name in column_info((band,), draw_columns=True) if name.endswith(f"_{band}")}
+        shared = sorted(mine & of_band.keys())
+        if shared:
+            other = of_band[shared[0]]
+            findings.append(
+                Finding(
+                    "error",
+                    "band_names",
+                    f"{other}, {band}",
+                    f"bands {other!r} and {band!r} would share the column {shared[0]}",
+                    "Rename one of them in the survey file.",
+                )
+            )
+        of_band |= dict.fromkeys(mine, band)
+    return findings
