@@ -16,11 +16,12 @@ def command(run: str, out: str | None) -> None:
     from galbatch.cli.progress import counted
     from galbatch.report.gather import gather
     from galbatch.report.page import render_page
-    from galbatch.store import write_atomic
+    from galbatch.store import record_file, write_atomic
 
     opened = galbatch.open_run(run)
     with counted(opened.layout.n_sources, "thumbnails") as done:
         page = render_page(gather(opened, done))
     path = opened.paths.report if out is None else type(opened.paths.report)(out)
     write_atomic(path, page.encode())
+    record_file(opened.paths, path)
     click.echo(f"Report: {path} ({len(page) / 1e6:.1f} MB)")

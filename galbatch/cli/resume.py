@@ -19,8 +19,9 @@ from galbatch.cli.process import execution_options, finish
     is_flag=True,
     help="Also run sources again that failed for a reason that may have passed.",
 )
+@click.option("--redo", metavar="N,N-M", help="Batches to compute again, as `galbatch verify` names them.")
 @execution_options
-def command(run, force, retry_failed, as_json, quiet, **options) -> int:
+def command(run, force, retry_failed, redo, as_json, quiet, **options) -> int:
     """Finish the run in folder RUN with the settings it was started with.
 
     Batches that are committed are kept; the result is the same, byte for byte, as that of a run that was
@@ -38,8 +39,20 @@ def command(run, force, retry_failed, as_json, quiet, **options) -> int:
             run,
             force=force,
             retry_failed=retry_failed,
+            redo=batch_numbers(redo or ""),
             on_progress=view.progress,
             on_message=view.message,
             **{k: v for k, v in options.items() if v is not None},
         )
     return finish(done)
+
+
+def batch_numbers(text: str) -> list[int]:
+    """2, 5, 6, 7 for '2,5-7'. Raises a usage error for what is neither a number nor a range."""
+    numbers: list[int] = []
+    for piece in filter(None, map(str.strip, text.split(","))):
+        first, _, last = piece.partition("-")
+        if not first.isdigit() or not (last or first).isdigit():
+            raise click.UsageError(f"--redo has {piece!r}: give numbers and ranges, like 2,5-7.")
+        numbers += range(int(first), int(last or first) + 1)
+    return numbers

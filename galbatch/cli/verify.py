@@ -9,16 +9,38 @@ import click
 @click.argument("run", type=click.Path(file_okay=False))
 @click.option("--repair", "repairing", is_flag=True, help="First put a lost or damaged manifest.json back.")
 def command(run: str, repairing: bool) -> int:
-    """Read every shard, part and row of the run in folder RUN against each other.
+    """Hold every byte of the run in folder RUN to what was written, and its files to each other.
 
-    Exit code 1 when anything is wrong, with one line for each problem.
+    Every changed, missing or added file is found, with the command that mends it. Exit code 0: sound; 1: not.
     """
-    from galbatch.run import repair, verify
+    from galbatch.run import repair
+    from galbatch.run.inspect import examine
 
     for line in repair(run) if repairing else []:
         click.echo(line)
-    problems = verify(run)
-    for line in problems:
+    found = examine(run)
+    for line in found.problems + found.notes:
         click.echo(line)
-    click.echo(f"{run}: {len(problems)} problems" if problems else f"{run}: sound")
-    return 1 if problems else 0
+    rate = found.bytes / 1e6 / max(found.seconds, 1e-9)
+    read = f"{found.files} files, {found.bytes / 1e9:.3g} GB at {rate:.0f} MB/s"
+    click.echo(f"{run}: {_count(found.problems) if found.problems else 'sound'} ({read})")
+    if found.redo:
+        click.echo(
+            f"Mend all batches at once: galbatch resume {run} --redo {_ranges(sorted(set(found.redo)))}"
+        )
+    return 1 if found.problems else 0
+
+
+def _count(problems: list[str]) -> str:
+    return f"{len(problems)} problem{'s' * (len(problems) != 1)}"
+
+
+def _ranges(numbers: list[int]) -> str:
+    """'2,5-9' for 2, 5, 6, 7, 8, 9."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1] = [runs[-1][0], number]
+        else:
+            runs.append([number])
+    return ",".join("-".join(map(str, run)) for run in runs)

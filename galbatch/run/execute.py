@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from galbatch.config import ExecutionSettings, RunSettings
 from galbatch.cutouts import check_noise, check_resolution
 from galbatch.errors import ConfigError, RunError
 from galbatch.pipeline.measurement import column_info, empty_columns
-from galbatch.run import folder, prepare
+from galbatch.run import folder, mend, prepare
 from galbatch.run.choice import said_of_model, settle_model
 from galbatch.run.context import ContextSpec
 from galbatch.run.events import Progress, Reporter, count
@@ -24,11 +24,14 @@ from galbatch.run.serial import run_serial
 from galbatch.run.stop import Interrupted, StopRequest
 from galbatch.store import (
     ColumnInfo,
+    DamagedBatch,
     PlanBatch,
     Run,
     RunPaths,
     batches_to_retry,
     check_accounting,
+    damaged_parts,
+    end_checksums,
     iter_plan,
     merge_catalogue,
     open_run,
@@ -39,6 +42,8 @@ from galbatch.store import (
     withdraw,
     write_summary,
 )
+
+MERGES = 3  # attempts
 
 
 def process(
@@ -86,6 +91,7 @@ def resume(
     prior: Any = None,
     force: bool = False,
     retry_failed: bool = False,
+    redo: Iterable[int] = (),
     on_progress: Callable[[Progress], None] | None = None,
     on_message: Callable[[str], None] | None = None,
     **options: Any,
@@ -97,12 +103,14 @@ def resume(
     paths, reporter = RunPaths(Path(run)), Reporter(on_progress, on_message)
     for line in folder.recover(paths):
         reporter.message(line)
+    for line in mend.mend_settings(paths):
+        reporter.message(line)
     settings = saved_settings(paths)
     run_options, execution = split_options(options)
     if run_options:
         raise ConfigError(f"{', '.join(run_options)} cannot change on resume: they decide the results.")
     place = _settle(paths, reporter, True, False)
-    return execute(settings, execution, place, reporter, prior, force, retry_failed)
+    return execute(settings, execution, place, reporter, prior, force, retry_failed, tuple(redo))
 
 
 def _settle(paths: RunPaths, reporter: Reporter, resuming: bool, overwrite: bool) -> folder.Place:
@@ -141,11 +149,12 @@ def execute(
     prior: Any,
     force: bool,
     retry_failed: bool = False,
+    redo: tuple[int, ...] = (),
 ) -> Run:
     """One run from open inputs to a balanced account. Raises ``Stopped`` on a signal."""
     with StopRequest() as stop:
         try:
-            return _execute(settings, execution, place, reporter, prior, force, retry_failed, stop)
+            return _execute(settings, execution, place, reporter, prior, force, retry_failed, redo, stop)
         except Interrupted:
             raise stop.error(place) from None
 
@@ -158,6 +167,7 @@ def _execute(
     prior: Any,
     force: bool,
     retry_failed: bool,
+    redo: tuple[int, ...],
     stop: StopRequest,
 ) -> Run:
     paths, going_on = place.paths, place.going_on
@@ -185,11 +195,14 @@ def _execute(
             changes = prepare.check_unchanged(place, manifest, force)
         space = prepare.check_space(paths, layout)
         again = batches_to_retry(paths) if going_on and retry_failed else []
-        done = len(paths.committed()) - len(again) if going_on else 0
+        broken = mend.batches_to_redo(paths, redo, layout.n_batches) if going_on else {}
+        done = len(paths.committed() - {*again, *broken}) if going_on else 0
         cluster = _open_cluster(execution, layout.n_batches - done, reporter, stack)
         place.make(stack)
         if going_on:
             said = [f"changed, and gone on with: {change}" for change in changes]
+            said += mend.mend(paths, layout, lambda at: prepare.write_plan_at(at, inputs, layout))
+            said += mend.set_aside(paths, broken)
             said += prepare.go_on(paths, inputs)
             withdraw(paths, again)
             if retry_failed:
@@ -208,9 +221,33 @@ def _execute(
         for line in said_of_model(asked, settings, inputs.prior, going_on):
             reporter.message(line)
         spec = prepare.make_spec(paths, inputs, layout, manifest, execution)
+        _to_the_end(spec, execution, reporter, stop, cluster, manifest)
+        run = _in_place(place, reporter)
+        end_checksums(run.paths)
+        return run
+
+
+def _to_the_end(
+    spec: ContextSpec,
+    execution: ExecutionSettings,
+    reporter: Reporter,
+    stop: StopRequest,
+    cluster: Any,
+    manifest: dict[str, Any],
+) -> None:
+    """Every batch computed and merged. What changed between its commit and the merge is computed again."""
+    for _ in range(MERGES):
         _run_batches(spec, execution, reporter, stop, cluster)
-        _finish(paths, spec, reporter, manifest)
-        return _in_place(place, reporter)
+        try:
+            return _finish(spec.paths, spec, reporter, manifest)
+        except DamagedBatch as err:
+            cluster = None  # it is closed
+            for line in mend.set_aside(spec.paths, {err.batch: str(err)} | damaged_parts(spec.paths)):
+                reporter.message(line)
+    raise RunError(
+        f"{spec.root}: parts changed after their commit, {MERGES} times. The disk, file system or memory is "
+        f"not reliable: check it, then `galbatch resume {spec.root}`."
+    )
 
 
 def _in_place(place: folder.Place, reporter: Reporter) -> Run:

@@ -23,7 +23,7 @@ from galbatch.run.serial import disk_stopped
 from galbatch.run.stop import StopRequest
 from galbatch.run.task import halves, is_fatal, killed
 from galbatch.run.worker import GalbatchWorker, batch_task, probe_task
-from galbatch.store import PlanBatch
+from galbatch.store import PlanBatch, RunPaths, record_file
 from galbatch.types import Failure
 
 MAX_ATTEMPTS, SET_UP_ATTEMPTS = 4, 3
@@ -79,6 +79,7 @@ def _report(path: Path, wanted: bool) -> Iterator[None]:
     finally:
         with suppress(Exception):  # the scheduler that it asks may be gone: no reason to fail a run
             report.__exit__(None, None, None)
+            record_file(RunPaths(path.parent), path)
 
 
 @dataclass

@@ -12,6 +12,7 @@ from galbatch.run.folder import replacement
 from galbatch.run.lock import lock_holder
 from galbatch.store import (
     RunPaths,
+    Verdict,
     check_manifest,
     is_ours,
     open_run,
@@ -53,17 +54,23 @@ def status(run: str | Path) -> dict[str, Any]:
 
 
 def verify(run: str | Path, on_batch: Callable[[int], None] | None = None) -> list[str]:
-    """Read every shard, part and row of a run against each other; returns one line per problem, none for a
-    sound run.
+    """Hold every file of a run to its digest, and shards, parts and rows to each other; returns one line per
+    problem, none for a sound run.
 
     A run that somebody works on, or that was stopped, has its missing batches among the problems.
     """
+    return examine(run, on_batch).problems
+
+
+def examine(run: str | Path, on_batch: Callable[[int], None] | None = None) -> Verdict:
+    """``verify`` with all that it found out."""
     paths = RunPaths(Path(run))
     problems = check_manifest(paths) if is_ours(paths.root) else []
-    if paths.manifest.exists() or not problems:
+    if not problems and not paths.checksums.exists():
         read_manifest(paths)
-        problems += verify_store(paths, on_batch)
-    return problems
+    found = verify_store(paths, on_batch)
+    found.problems[:0] = problems
+    return found
 
 
 def repair(run: str | Path) -> list[str]:

@@ -28,6 +28,7 @@ from galbatch.run.plan import write_plan
 from galbatch.store import (
     RunPaths,
     StoreLayout,
+    begin_checksums,
     create_store,
     differences,
     dump_toml,
@@ -166,6 +167,7 @@ def make_manifest(
     names = passing_names(inputs.catalog, inputs.survey.band_names)
     return {
         "schema": 1,
+        "checksums": "SHA-256",
         "config": config,
         "config_hash": hash_json(config),
         "seed": inputs.settings.seed,
@@ -198,9 +200,7 @@ def check_space(paths: RunPaths, layout: StoreLayout) -> str:
 
 def lay_out(paths: RunPaths, inputs: Inputs, layout: StoreLayout, manifest: dict[str, Any]) -> None:
     """Write plan, template, configuration and, last, the manifest: with it the folder is a run."""
-    written = write_plan(
-        paths, inputs.catalog, inputs.survey, layout.batch, inputs.settings.limit, inputs.row_flags
-    )
+    written = write_plan_at(paths, inputs, layout)
     if written != layout.n_sources:
         raise InputError(
             f"{inputs.settings.catalog}: announced {layout.n_sources} rows, held {written}. The file is "
@@ -209,6 +209,13 @@ def lay_out(paths: RunPaths, inputs: Inputs, layout: StoreLayout, manifest: dict
     create_store(paths.posterior, layout)
     write_config(paths, inputs)
     write_manifest(paths, manifest)
+    begin_checksums(paths)
+
+
+def write_plan_at(paths: RunPaths, inputs: Inputs, layout: StoreLayout) -> int:
+    """Write the plan of a run into the folder of ``paths``; returns its rows."""
+    settings = inputs.settings
+    return write_plan(paths, inputs.catalog, inputs.survey, layout.batch, settings.limit, inputs.row_flags)
 
 
 def refuse_inputs_inside(paths: RunPaths, inputs: Inputs) -> None:

@@ -1,7 +1,12 @@
-"""Digests that find every changed bit of a run folder.
+"""Digests that find every changed bit of a run folder, and ``checksums.json``, which holds them.
 
 A digest is ``[bytes, SHA-256]`` of a file, as ``sha256sum`` says. The note of a batch holds those of its part
-and of its shards; a note, and ``checksums.json``, guard themselves: they are sealed records.
+and of its shards; ``checksums.json`` holds those of all other files, and one of all notes. Notes and
+``checksums.json`` guard themselves: they are sealed records.
+
+``checksums.json`` is written when the folder is laid out (state ``running``) and when the run ends (state
+``finished``). What a command writes into the folder later, it records there itself. Not in it: ``run.lock``,
+``metrics.jsonl`` until the end of the run, and what galbatch has not written.
 """
 
 from __future__ import annotations
@@ -9,10 +14,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from galbatch.errors import RunError
+from galbatch.store.paths import RunPaths, write_atomic
 
 Digest = list  # [bytes, SHA-256 in hexadecimal digits]: a list, because JSON has no tuples
 _SEAL = b',\n"digest": "'
@@ -52,3 +60,107 @@ def unseal(data: bytes) -> dict[str, Any]:
     record = json.loads(data)
     del record["digest"]
     return record
+
+
+@dataclass
+class Checksums:
+    """What ``checksums.json`` says: the digests of ``files`` by their path in the run folder; once the run is
+    ``finished``, in ``notes``, the number of batches and the SHA-256 of all their notes in order."""
+
+    files: dict[str, Digest] = field(default_factory=dict)
+    finished: bool = False
+    notes: Digest | None = None
+
+    def write(self, paths: RunPaths) -> None:
+        """Write the file atomically."""
+        record = {
+            "schema": 1,
+            "algorithm": "SHA-256",
+            "state": "finished" if self.finished else "running",
+            "notes": self.notes,
+            "files": dict(sorted(self.files.items())),
+        }
+        write_atomic(paths.checksums, seal(record, indent=1))
+
+
+def read_checksums(paths: RunPaths) -> Checksums | None:
+    """What ``checksums.json`` says; None when there is none. Raises ``RunError`` when it is damaged."""
+    try:
+        record = unseal(paths.checksums.read_bytes())
+        return Checksums(record["files"], record["state"] == "finished", record["notes"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as err:
+        raise RunError(
+            f"{paths.checksums}: damaged ({err}). `galbatch resume {paths.root}` makes it again."
+        ) from err
+
+
+def begin_checksums(paths: RunPaths) -> None:
+    """Record what was written before the first batch and never changes: settings, manifest, plan and the
+    template of the store."""
+    first = [p for p in (paths.config, paths.manifest, paths.manifest_copy, paths.plan) if p.exists()]
+    files = {name_in(paths, path): digest_file(path) for path in (*first, *template_files(paths))}
+    Checksums(files).write(paths)
+
+
+def reopen_checksums(paths: RunPaths) -> None:
+    """A run goes on: what it writes at its end is not guarded until then."""
+    sums = read_checksums(paths)
+    if sums is not None and sums.finished:
+        ends = {name_in(paths, path) for path in paths.written_last}
+        Checksums({n: d for n, d in sums.files.items() if n not in ends}).write(paths)
+
+
+def rebuild_checksums(paths: RunPaths) -> None:
+    """Make a lost or damaged ``checksums.json`` again, of what lies in the folder now."""
+    begin_checksums(paths)
+    for path in (paths.report, paths.dask_report):
+        if path.exists():
+            record_file(paths, path)
+
+
+def end_checksums(paths: RunPaths) -> None:
+    """Record what was written when the run ended, and all notes; a folder without checksums stays so."""
+    try:
+        sums = read_checksums(paths)
+    except RunError:  # it was sound when this run began
+        rebuild_checksums(paths)
+        sums = read_checksums(paths)
+    if sums is None:
+        return
+    for path in paths.written_last:
+        if path.exists():
+            sums.files[name_in(paths, path)] = digest_file(path)
+    digest, batches = hashlib.sha256(), sorted(paths.committed())
+    for batch in batches:
+        digest.update(paths.attempt(batch).read_bytes())
+    Checksums(sums.files, True, [len(batches), digest.hexdigest()]).write(paths)
+
+
+def record_file(paths: RunPaths, path: Path) -> None:
+    """Record a file that a command has written into the run folder; elsewhere, or in a folder without
+    checksums, nothing is done."""
+    path = Path(path).absolute()
+    if not path.is_relative_to(paths.root):
+        return
+    try:
+        sums = read_checksums(paths)
+    except RunError:  # `verify` says it, `resume` mends it
+        return
+    if sums is not None:
+        sums.files[name_in(paths, path)] = digest_file(path)
+        sums.write(paths)
+
+
+def name_in(paths: RunPaths, path: Path) -> str:
+    """Path of a file in the run folder, with /."""
+    return path.relative_to(paths.root).as_posix()
+
+
+def template_files(paths: RunPaths) -> Iterator[Path]:
+    """Files of the store that are written with its template: metadata and the two axes of names."""
+    yield from sorted(paths.posterior.glob("*.json"))
+    yield from sorted(paths.posterior.glob("*/*.json"))
+    for axis in ("band", "wcs_parameter"):
+        yield from sorted(p for p in paths.posterior.joinpath(axis, "c").rglob("*") if p.is_file())

@@ -76,11 +76,15 @@ class RunPaths:
     parts = property(lambda self: self.root / "parts")
     catalogue = property(lambda self: self.root / "catalog.parquet")
     failures = property(lambda self: self.root / "failures.parquet")
+    checksums = property(lambda self: self.root / "checksums.json")
     summary = property(lambda self: self.root / "summary.json")
     report = property(lambda self: self.root / "report.html")
     dask_report = property(lambda self: self.root / "dask-report.html")
     metrics = property(lambda self: self.root / "metrics.jsonl")
     lock = property(lambda self: self.root / "run.lock")
+    written_last = property(
+        lambda self: (self.catalogue, self.failures, self.summary, self.metrics, self.marker)
+    )
 
     def part(self, batch: int) -> Path:
         """The commit record of a batch: it exists if and only if the batch is committed."""

@@ -9,10 +9,14 @@ from galbatch.store import (
     PlanWriter,
     RunPaths,
     StoreLayout,
+    begin_checksums,
     commit_batch,
     create_store,
+    dump_toml,
+    end_checksums,
     iter_plan,
     merge_catalogue,
+    write_atomic,
     write_manifest,
     write_summary,
 )
@@ -63,17 +67,20 @@ def write_fake_run(folder, n=6, draws=4, size=16, batch=4, ids=None):
         pixel_scale_arcsec=(0.03, 0.03),
     )
     create_store(paths.posterior, layout)
-    for rows in iter_plan(paths.plan):
-        commit_batch(paths, layout, _result(rows, draws, size))
     write_manifest(
         paths,
         {
+            "checksums": "SHA-256",
             "config": {"catalog": "/nowhere/fake.parquet", "mode": "fast", "draws": draws, "seed": 0},
             "model": {"name": "toy", "sha256": "ab" * 32},
             "versions": {"galbatch": "0.1.0"},
             "created": 1.7e9,
         },
     )
+    write_atomic(paths.config, dump_toml({"run": {"draws": draws}}).encode())
+    begin_checksums(paths)
+    for rows in iter_plan(paths.plan):
+        commit_batch(paths, layout, _result(rows, draws, size))
     info = {f"r_half_p50_{band}": ColumnInfo("arcsec", "phys.angSize", "half-light radius") for band in BANDS}
     counts = merge_catalogue(paths, info)
     write_summary(
@@ -89,6 +96,7 @@ def write_fake_run(folder, n=6, draws=4, size=16, batch=4, ids=None):
             "stage_seconds": {"cut": 0.5, "sample": 11.0},
         },
     )
+    end_checksums(paths)
     return paths
 
 

@@ -15,20 +15,21 @@ from galbatch.store.checksums import DamagedBatch
 from galbatch.store.columns import ColumnInfo, statistic_column
 from galbatch.store.healpix import healpix_nested
 from galbatch.store.layout import StoreLayout
-from galbatch.store.ledger import check_accounting, progress, verify_store
+from galbatch.store.ledger import check_accounting, progress
 from galbatch.store.manifest import differences, fingerprint
 from galbatch.store.parts import (
     BatchResult,
     commit_batch,
     read_attempt,
     refuse_old_parts,
-    withdraw_damaged,
 )
 from galbatch.store.paths import RunPaths, write_atomic
 from galbatch.store.plan import PlanWriter, iter_plan, plan_rows
 from galbatch.store.posterior import create_store
 from galbatch.store.reader import open_run
 from galbatch.store.toml import dump_toml
+from galbatch.store.verify import verify_store
+from galbatch.store.verify_batch import damaged_parts
 
 INFO = {
     "gini_p50_f200w": statistic_column("", "src.morph.param", "Gini", "p50", "f200w"),
@@ -191,17 +192,17 @@ def harm(path, kind):
 
 @pytest.mark.parametrize("kind", ["a bit", "cut short", "empty"])
 @pytest.mark.parametrize("file", ["part", "attempt"])
-def test_a_damaged_part_is_refused_and_withdrawn(tmp_path, file, kind):
+def test_a_damaged_part_is_refused_and_computed_again(tmp_path, file, kind):
     """Part and note vouch for each other: either one damaged, and the batch counts as not committed."""
     paths, layout = make_run(tmp_path)
     harm(getattr(paths, file)(1), kind)
     with pytest.raises(DamagedBatch, match="batch-000001"):
         merge_catalogue(paths, INFO)
     assert not paths.catalogue.exists() and not paths.orphans()
-    assert any("batch-000001" in problem for problem in verify_store(paths))
-    assert withdraw_damaged(paths) == [1] and paths.committed() == {0, 2}
+    assert any("batch-000001" in problem for problem in verify_store(paths).problems)
+    assert set(damaged_parts(paths)) == {1}
     commit_batch(paths, layout, result(list(iter_plan(paths.plan))[1]))
-    assert merge_catalogue(paths, INFO) == {"ok": 9, "failed": 1} and verify_store(paths) == []
+    assert merge_catalogue(paths, INFO) == {"ok": 9, "failed": 1} and damaged_parts(paths) == {}
 
 
 def test_equal_batches_make_equal_parts(tmp_path):
@@ -283,16 +284,17 @@ def test_accounts_that_do_not_balance_are_an_error(tmp_path):
 def test_verify_names_what_is_wrong(tmp_path):
     paths, _ = make_run(tmp_path)
     merge_catalogue(paths, INFO)
-    assert verify_store(paths) == []
+    write_atomic(paths.manifest, b"{}")
+    assert verify_store(paths).problems == []
     shard = next(f for f in (paths.posterior / "mean" / "c" / "0").rglob("*") if f.is_file())
     shard.unlink()
     paths.part(2).unlink()
     (paths.parts / ".batch-000002.parquet.x.tmp").write_text("")
-    problems = "\n".join(verify_store(paths))
-    assert "array mean has CRC" in problems and "is ok but its posterior mean is not finite" in problems
+    problems = "\n".join(verify_store(paths).problems)
+    assert f"{shard}: missing" in problems and "array mean" in problems
     assert "batch-000002-tile-b: not committed" in problems and "left behind" in problems
     pq.write_table(pa.table({"source_id": [1]}), paths.part(77))
-    assert any("plan does not know" in p for p in verify_store(paths))
+    assert any("plan does not know" in p for p in verify_store(paths).problems)
 
 
 def test_run_is_read_by_source_id(tmp_path):

@@ -1,0 +1,114 @@
+"""What a run that goes on makes whole: files that are not what was written, each from what is sound."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from typing import Any
+
+from galbatch.config import RunSettings
+from galbatch.errors import ConfigError, RunError
+from galbatch.store import (
+    RunPaths,
+    StoreLayout,
+    create_store,
+    damaged_parts,
+    difference,
+    dump_toml,
+    read_checksums,
+    read_manifest,
+    rebuild_checksums,
+    reopen_checksums,
+    write_atomic,
+)
+
+
+def batches_to_redo(paths: RunPaths, redo: Iterable[int], n_batches: int) -> dict[int, str]:
+    """Committed batches that are computed again, and why: those of ``redo``, and those whose part or note is
+    not what was committed. Raises ``ConfigError`` for a number in ``redo`` that none of the ``n_batches``
+    has."""
+    if wrong := sorted(b for b in redo if not 0 <= b < n_batches):
+        raise ConfigError(f"{paths.root} has batches 0 to {n_batches - 1}, not {wrong[0]}: correct --redo.")
+    return {b: "as asked for" for b in sorted(set(redo) & paths.committed())} | damaged_parts(paths)
+
+
+def set_aside(paths: RunPaths, batches: dict[int, str]) -> list[str]:
+    """Take the commits of batches back, so that they are computed again; returns a line for each."""
+    for batch in batches:
+        paths.part(batch).unlink(missing_ok=True)
+        paths.attempt(batch).unlink(missing_ok=True)
+    return [f"batch {batch} is computed again: {why.split('. ')[0]}" for batch, why in batches.items()]
+
+
+def mend_settings(paths: RunPaths) -> list[str]:
+    """Make ``galbatch.toml`` again from the manifest where it is not what was written, before it is read."""
+    try:
+        sums = read_checksums(paths)
+        manifest = read_manifest(paths)
+    except RunError:
+        return []
+    committed = sums.files.get(paths.config.name) if sums else None
+    if committed is None or not (what := difference(paths.config, committed)):
+        return []
+    config = manifest["config"]
+    record = {f.name: config[f.name] for f in fields(RunSettings) if f.name in config}
+    text = dump_toml({"run": record, "survey": config.get("survey_resolved", {})}).encode()
+    return _put_back(paths, paths.config.name, what, lambda scratch: write_atomic(scratch.config, text))
+
+
+def mend(paths: RunPaths, layout: StoreLayout, write_plan: Callable[[RunPaths], Any]) -> list[str]:
+    """Make plan and template of the store again where they are not what was written, and open the checksums
+    of a run that goes on; returns a line for everything that was done. ``write_plan(paths)`` writes the plan.
+
+    Raises ``RunError`` for a file that cannot be made again as it was.
+    """
+    said = _open_checksums(paths)
+    sums = read_checksums(paths)
+    if sums is None:
+        return said
+    ends = {path.name for path in paths.written_last}
+    for name, committed in sums.files.items():
+        if name in ends - {paths.metrics.name} or not (what := difference(paths.root / name, committed)):
+            continue
+        if name.startswith(f"{paths.posterior.name}/"):
+            said += _put_back(paths, name, what, lambda scratch: create_store(scratch.posterior, layout))
+        elif name == paths.plan.name:
+            said += _put_back(paths, name, what, write_plan)
+        elif name in (paths.manifest.name, paths.config.name):
+            raise _lost(paths, name, what)
+        else:  # a report, a log: nothing depends on it
+            said.append(f"{paths.root / name}: {what}; it is left as it is")
+    reopen_checksums(paths)
+    return said
+
+
+def _open_checksums(paths: RunPaths) -> list[str]:
+    """Make a lost or damaged ``checksums.json`` again."""
+    try:
+        if read_checksums(paths) is not None or "checksums" not in read_manifest(paths):
+            return []
+        what = f"{paths.checksums}: missing"
+    except RunError as err:
+        what = str(err).split(". ", 1)[0]
+    rebuild_checksums(paths)
+    return [f"{what}; made again from the files that are there"]
+
+
+def _put_back(paths: RunPaths, name: str, what: str, make: Callable[[RunPaths], Any]) -> list[str]:
+    """Make a file again in a folder of its own, and put it in its place if it is the one that was written."""
+    with tempfile.TemporaryDirectory(prefix=".mend-", suffix=".tmp", dir=paths.root) as folder:
+        make(scratch := RunPaths(folder))
+        if difference(scratch.root / name, read_checksums(paths).files[name]):
+            raise _lost(paths, name, what)
+        (paths.root / name).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(scratch.root / name, paths.root / name)
+    return [f"{paths.root / name}: {what}; made again as it was"]
+
+
+def _lost(paths: RunPaths, name: str, what: str) -> RunError:
+    return RunError(
+        f"{paths.root / name}: {what}, and cannot be made again as it was. Copy it back, or start again with "
+        "--overwrite."
+    )

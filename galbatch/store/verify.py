@@ -1,0 +1,278 @@
+"""Is a run folder sound? Every file is held to its digest, and plan, parts, store and catalogue to each
+other."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from galbatch.errors import RunError
+from galbatch.store.checksums import Checksums, name_in, read_checksums
+from galbatch.store.layout import StoreLayout
+from galbatch.store.ledger import check_accounting
+from galbatch.store.manifest import read_manifest
+from galbatch.store.parts import refuse_old_parts
+from galbatch.store.paths import RunPaths
+from galbatch.store.plan import PlanBatch, iter_plan
+from galbatch.store.posterior import open_store
+from galbatch.store.verify_batch import THREADS, BatchRead, ahead, compare_batch, difference, read_batch
+
+_SHARD = re.compile(r"(\w+)/c/(0|[1-9]\d*)(/0)*")
+_OF_BATCH = re.compile(r"batch-(\d{6,})\.\w+")
+
+
+@dataclass
+class Verdict:
+    """What was found in a run folder.
+
+    ``problems``: one line each, with the file, what is wrong, and what mends it; ``notes``: worth knowing and
+    no problem; ``redo``: batches to be computed again; ``files`` and ``bytes`` that were held to their
+    digests, in ``seconds``.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    redo: list[int] = field(default_factory=list)
+    files: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+
+
+def verify_store(paths: RunPaths, on_batch: Callable[[int], None] | None = None) -> Verdict:
+    """Read every byte of a run folder and hold it to what was written. Memory does not grow with the run.
+
+    ``on_batch`` is called with the number of every batch of the plan when it has been looked at. Raises
+    ``RunError`` for a run of galbatch 0.1.0.
+    """
+    refuse_old_parts(paths)
+    began, verifier = time.monotonic(), _Verifier(paths, on_batch)
+    with ThreadPoolExecutor(THREADS) as pool:
+        verifier.checksums()
+        verifier.files(pool)
+        try:
+            verifier.batches(pool)
+            verifier.catalogue()
+        except RunError as err:  # without plan or store there is nothing to compare
+            verifier.problem(str(err))
+    verifier.strangers()
+    verifier.verdict.seconds = time.monotonic() - began
+    return verifier.verdict
+
+
+class _Verifier:
+    """One reading of one folder. ``guarded``: it has, or had, a ``checksums.json``; ``sums``: what it says,
+    None where it cannot be read; ``damaged``: names of files that are not what it says."""
+
+    def __init__(self, paths: RunPaths, on_batch: Callable[[int], None] | None):
+        self.paths, self.on_batch, self.verdict = paths, on_batch, Verdict()
+        self.sums: Checksums | None = None
+        self.guarded = True
+        self.damaged: set[str] = set()
+        self.totals: Counter = Counter()
+        self.n_batches: int | None = None
+
+    def problem(self, line: str) -> None:
+        self.verdict.problems.append(line)
+
+    def resume(self, batch: int | None = None) -> str:
+        return f"`galbatch resume {self.paths.root}{'' if batch is None else f' --redo {batch}'}`"
+
+    def checksums(self) -> None:
+        """Open ``checksums.json``."""
+        paths = self.paths
+        try:
+            self.sums = read_checksums(paths)
+            self.guarded = self.sums is not None or "checksums" in read_manifest(paths)
+            if self.guarded and self.sums is None:
+                self.problem(f"{paths.checksums}: missing. {self.resume()} makes it again.")
+            if self.sums is not None:
+                self._count(paths.checksums.stat().st_size)
+        except RunError as err:
+            self.problem(str(err))
+        if not self.guarded:
+            self.verdict.notes.append(
+                f"{paths.root}: made by a galbatch without checksums: its content cannot be checked fully"
+            )
+
+    def files(self, pool: Executor) -> None:
+        """Hold every file that ``checksums.json`` lists to its digest."""
+        if self.sums is None:
+            return
+        measure = lambda entry: difference(self.paths.root / entry[0], entry[1])  # noqa: E731
+        for (name, digest), what in ahead(pool, self.sums.files.items(), measure):
+            self._count(digest[0])
+            if what:
+                self.damaged.add(name)
+                self.problem(f"{self.paths.root / name}: {what}. {self._remedy(name)}")
+        if not self.sums.finished:
+            self.problem(
+                f"{self.paths.root}: not ended, so what is written at the end is not guarded. "
+                f"{self.resume()} ends it."
+            )
+
+    def _count(self, size: int) -> None:
+        self.verdict.files += 1
+        self.verdict.bytes += size
+
+    def _remedy(self, name: str) -> str:
+        paths = self.paths
+        if name in (paths.metrics.name, paths.dask_report.name):
+            return f"Copy it back; {self.resume()} goes on with it as it is."
+        if name.endswith(".html"):
+            out = "" if name == paths.report.name else f" --out {paths.root / name}"
+            return f"`galbatch report {paths.root}{out}` makes it again."
+        return f"{self.resume()} makes it again."
+
+    def batches(self, pool: Executor) -> None:
+        """Look at every batch of the plan; where the plan is damaged, at those that are committed. Raises
+        ``RunError`` without plan or store."""
+        paths, notes, count, n_batches = self.paths, hashlib.sha256(), 0, 0
+        unknown = paths.committed()
+        whole = paths.plan.name not in self.damaged
+        plans = iter_plan(paths.plan) if whole else (PlanBatch(b, {}) for b in sorted(unknown))
+        compare = self._comparison() if whole else None
+        for plan, read in ahead(pool, plans, partial(read_batch, paths, self.guarded)):
+            n_batches += 1
+            unknown.discard(plan.batch)
+            if read is None:
+                self.problem(f"{plan.name}: not committed ({len(plan)} sources). {self.resume()} does it.")
+            else:
+                count += 1
+                notes.update(read.note)
+                self._batch(plan, read, compare)
+            if self.on_batch is not None:
+                self.on_batch(plan.batch)
+        for batch in sorted(unknown):
+            self.problem(f"{paths.part(batch)}: a part that the plan does not know. Delete it.")
+        self.n_batches = n_batches if whole else None
+        ended = self.sums is not None and self.sums.finished and not self.verdict.redo
+        if ended and self.sums.notes != [count, notes.hexdigest()]:
+            self.problem(
+                f"{paths.parts}: the notes of the batches are not those of the end of the run. "
+                f"{self.resume()} ends it again."
+            )
+
+    def _comparison(self) -> Callable[[PlanBatch, bool], list[str]] | None:
+        """What compares plan, part and store; None where the template of the store is damaged."""
+        if any(name.startswith(f"{self.paths.posterior.name}/") for name in self.damaged):
+            return None
+        group = open_store(self.paths.posterior)
+        layout, arrays = StoreLayout.from_attributes(dict(group.attrs)), dict(group.arrays())
+        for name in set(layout.arrays()) - set(arrays):
+            self.problem(f"{self.paths.posterior / name / 'zarr.json'}: missing, its array cannot be opened")
+        return partial(compare_batch, self.paths, layout, arrays, self.totals)
+
+    def _batch(self, plan: PlanBatch, read: BatchRead, compare: Callable | None) -> None:
+        self.verdict.files += read.files
+        self.verdict.bytes += read.bytes
+        problems = [f"{path}: {what} ({plan.name}{self._array(path)})" for path, what in read.damaged]
+        if not problems and compare:
+            try:
+                problems = compare(plan, not read.checked)
+            except Exception as err:  # whatever a damaged file makes its reader raise is a finding
+                problems = [f"{plan.name}: cannot be read: {type(err).__name__}: {err}"]
+        if problems:
+            self.verdict.redo.append(plan.batch)
+        for line in problems:
+            self.problem(f"{line}. {self.resume(plan.batch)} computes the batch again.")
+
+    def _array(self, path: Path) -> str:
+        """', array mean' for a file of that array of the store, else ''."""
+        store = self.paths.posterior
+        return f", array {path.relative_to(store).parts[0]}" if path.is_relative_to(store) else ""
+
+    def catalogue(self) -> None:
+        """The catalogue read through: its ids are the plan's, and the accounts balance."""
+        paths, again = self.paths, f"{self.resume()} makes it again from the parts."
+        if paths.plan.name in self.damaged:
+            return
+        try:
+            if not paths.catalogue.exists():
+                self.problem(f"{paths.catalogue}: not written yet. {again}")
+            elif not _same_ids(paths.plan, paths.catalogue):
+                self.problem(f"{paths.catalogue}: its source ids are not the plan's. {again}")
+            elif not self.verdict.redo and paths.failures.name not in self.damaged:
+                check_accounting(paths, self.totals)
+        except RunError as err:
+            self.problem(str(err))
+        except (OSError, pa.ArrowException) as err:
+            self.problem(f"{paths.catalogue}: cannot be read ({err}). {again}")
+
+    def strangers(self) -> None:
+        """Files that no record knows: a problem where only galbatch writes, information elsewhere."""
+        paths, orphans, strange = self.paths, self.paths.orphans(), []
+        for path in orphans:
+            self.problem(f"{path}: left behind by a killed process. {self.resume()} removes it.")
+        if self.sums is None:
+            return
+        own = {*self.sums.files, paths.lock.name, paths.checksums.name}
+        if not self.sums.finished:
+            own |= {name_in(paths, path) for path in paths.written_last}
+        for path in _walk(paths.root):
+            name = name_in(paths, path)
+            if name in own or path in orphans or self._of_batch(path):
+                continue
+            if path.is_relative_to(paths.posterior):
+                self.problem(f"{path}: no file of this run. Delete it.")
+            else:
+                strange.append(name)
+        if strange:
+            some = ", ".join(sorted(strange)[:5]) + (", ..." if len(strange) > 5 else "")
+            self.verdict.notes.append(f"{paths.root}: not of galbatch, and not checked: {some}")
+
+    def _of_batch(self, path: Path) -> bool:
+        """Is this file of a batch of the plan, which has been looked at?"""
+        paths = self.paths
+        if path.is_relative_to(paths.posterior):
+            found = _SHARD.fullmatch(path.relative_to(paths.posterior).as_posix())
+            if not found or f"{paths.posterior.name}/{found[1]}/zarr.json" not in self.sums.files:
+                return False
+            batch = int(found[2])
+        elif found := _OF_BATCH.fullmatch(path.name):
+            batch = int(found[1])
+            if path not in (paths.part(batch), paths.attempt(batch)):
+                return False
+        else:
+            return False
+        return self.n_batches is None or batch < self.n_batches
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Every file below a folder, and every link to a folder, which is not followed."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(Path(entry.path))
+            else:
+                yield Path(entry.path)
+
+
+def _same_ids(plan: Path, catalogue: Path) -> bool:
+    """Are the source ids of two tables the same, in the same order? A row group of each is held at a time."""
+    rest = [pa.chunked_array([], pa.null())] * 2
+    with pq.ParquetFile(plan) as one, pq.ParquetFile(catalogue) as other:
+        if one.metadata.num_rows != other.metadata.num_rows:
+            return False
+        streams = [file.iter_batches(columns=["source_id"]) for file in (one, other)]
+        for _ in range(one.metadata.num_rows):
+            for side, stream in enumerate(streams):
+                if not len(rest[side]) and (batch := next(stream, None)) is not None:
+                    rest[side] = batch["source_id"]
+            n = min(map(len, rest))
+            if not n:
+                break
+            if not rest[0][:n].equals(rest[1][:n]):
+                return False
+            rest = [column[n:] for column in rest]
+    return True

@@ -1,0 +1,143 @@
+"""One batch looked at: its files held to the digests in its note, its part to the plan and to the store."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from galbatch.store.checksums import DamagedBatch, Digest, digest_file
+from galbatch.store.layout import STATUS, StoreLayout
+from galbatch.store.parts import part_bytes, read_note, read_part
+from galbatch.store.paths import RunPaths
+from galbatch.store.plan import PlanBatch
+from galbatch.store.posterior import read_sums
+
+THREADS = min(8, os.cpu_count() or 1)
+Item, Result = TypeVar("Item"), TypeVar("Result")
+
+
+@dataclass
+class BatchRead:
+    """What was read of a batch: the bytes of its ``note``; what is ``damaged`` as (path, what); how many
+    ``files`` and ``bytes``. ``checked``: its note has digests."""
+
+    note: bytes = b""
+    damaged: list[tuple[Path, str]] = field(default_factory=list)
+    files: int = 0
+    bytes: int = 0
+    checked: bool = False
+
+
+def difference(path: Path, committed: Digest) -> str:
+    """In what a file differs from what was written; '' if in nothing."""
+    try:
+        found = digest_file(path)
+    except FileNotFoundError:
+        return "missing"
+    except OSError as err:
+        return f"cannot be read ({err.strerror})"
+    if found[0] != committed[0]:
+        return f"has {found[0]} bytes, written were {committed[0]}"
+    if found != committed:
+        return f"its content changed (SHA-256 is {found[1][:12]}..., was {committed[1][:12]}...)"
+    return ""
+
+
+def read_batch(paths: RunPaths, guarded: bool, plan: PlanBatch) -> BatchRead | None:
+    """Note, part and shards of a batch held to each other; None when it is not committed. ``guarded``: a note
+    without digests is damaged."""
+    if not paths.part(plan.batch).exists():
+        return None
+    read, path = BatchRead(), paths.attempt(plan.batch)
+    try:
+        files = read_note(paths, plan.batch).get("files", {})
+        read.note = path.read_bytes() if files else b""
+        read.files, read.bytes = bool(files), len(read.note)
+    except (OSError, DamagedBatch) as err:
+        read.damaged.append((path, str(err).removeprefix(f"{path}: ")))
+        return read
+    read.checked = bool(files)
+    if guarded and not files:
+        read.damaged.append((path, "holds no digests" if path.exists() else "missing"))
+    for name, committed in files.items():
+        read.files += 1
+        read.bytes += committed[0]
+        if what := difference(paths.root / name, committed):
+            read.damaged.append((paths.root / name, what))
+    return read
+
+
+def damaged_parts(paths: RunPaths) -> dict[int, str]:
+    """Committed batches whose part or note is not what was written, and what is wrong with each. Every part
+    is read once."""
+
+    def look(batch: int) -> str:
+        try:
+            part_bytes(paths, batch, read_note(paths, batch))
+        except DamagedBatch as err:
+            return str(err)
+        return ""
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return {batch: what for batch, what in ahead(pool, sorted(paths.committed()), look) if what}
+
+
+def ahead(
+    pool: Executor, items: Iterable[Item], work: Callable[[Item], Result]
+) -> Iterator[tuple[Item, Result]]:
+    """Every item with what ``work`` makes of it in a thread, in order, a few ahead of the one given."""
+    waiting: deque = deque()
+    for item in items:
+        waiting.append((item, pool.submit(work, item)))
+        if len(waiting) > 4 * THREADS:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    while waiting:
+        first, future = waiting.popleft()
+        yield first, future.result()
+
+
+def compare_batch(
+    paths: RunPaths,
+    layout: StoreLayout,
+    arrays: dict[str, Any],
+    totals: Counter,
+    plan: PlanBatch,
+    checksums: bool,
+) -> list[str]:
+    """One line per disagreement of a batch's part with the plan and the store; counts its statuses in
+    ``totals``. ``checksums``: the CRC-32 of every array is compared, too."""
+    part, problems = read_part(paths, plan.batch), []
+    ids, status = part.ids.to_pylist(), part.status.to_pylist()
+    totals.update(status)
+    rows = slice(layout.rows(plan.batch).start, layout.rows(plan.batch).start + len(plan))
+    if ids != plan.columns["source_id"].tolist():
+        problems.append(f"{plan.name}: the part's source ids are not the plan's")
+    if ids != arrays["source_id"][rows].tolist():
+        problems.append(f"{plan.name}: the store's source ids are not the part's")
+    if [STATUS[s] for s in arrays["status"][rows]] != status:
+        problems.append(f"{plan.name}: the store's status differs from the part's")
+    if checksums:
+        found = read_sums(paths.posterior, layout, plan.batch)
+        problems += [
+            f"{plan.name}: array {name} has CRC {found[name]:08x}, committed was {crc:08x}"
+            for name, crc in part.sums.items()
+            if found.get(name) != crc
+        ]
+    return problems + _not_finite(arrays, rows, status, ids, plan.name)
+
+
+def _not_finite(arrays: dict[str, Any], rows: slice, status: list[str], ids: list, name: str) -> list[str]:
+    """Sources called ok whose stored mean has no finite band."""
+    mean = arrays["mean"][rows]
+    finite = abs(mean).sum(axis=(2, 3))
+    return [
+        f"{name}: source {ids[n]} is ok but its posterior mean is not finite"
+        for n, s in enumerate(status)
+        if s == "ok" and not (finite[n] < float("inf")).all()
+    ]
