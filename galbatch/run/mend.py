@@ -76,6 +76,8 @@ def mend(paths: RunPaths, layout: StoreLayout, write_plan: Callable[[RunPaths], 
             said += _put_back(paths, name, what, lambda scratch: create_store(scratch.posterior, layout))
         elif name == paths.plan.name:
             said += _put_back(paths, name, what, write_plan)
+        elif name == paths.config.name and not paths.config.exists():
+            continue  # written again from the settings of this run
         elif name in (paths.manifest.name, paths.config.name):
             raise _lost(paths, name, what)
         else:  # a report, a log: nothing depends on it

@@ -132,6 +132,11 @@ class _Verifier:
         if name.endswith(".html"):
             out = "" if name == paths.report.name else f" --out {paths.root / name}"
             return f"`galbatch report {paths.root}{out}` makes it again."
+        if name in (paths.manifest.name, paths.config.name):
+            return (
+                f"Copy it back (`galbatch verify {paths.root} --repair` does it for a manifest that cannot "
+                "be read), or start again with --overwrite."
+            )
         return f"{self.resume()} makes it again."
 
     def batches(self, pool: Executor) -> None:
@@ -206,7 +211,7 @@ class _Verifier:
                 check_accounting(paths, self.totals)
         except RunError as err:
             self.problem(str(err))
-        except (OSError, pa.ArrowException) as err:
+        except Exception as err:  # a damaged footer raises whatever its bytes happen to mean
             self.problem(f"{paths.catalogue}: cannot be read ({err}). {again}")
 
     def strangers(self) -> None:
