@@ -54,7 +54,7 @@ def collect(settings, out=None, noise=False, checksums=False) -> list:
     or the survey file cannot be read at all."""
     from galbatch.catalog import open_catalog, validate
     from galbatch.config import survey_beside
-    from galbatch.cutouts import check_footprint, check_noise, load_survey, open_survey
+    from galbatch.cutouts import check_footprint, check_noise, check_tile_names, load_survey, open_survey
     from galbatch.run.columns import check_columns
 
     survey_file = settings.survey or survey_beside(settings.catalog)
@@ -63,6 +63,7 @@ def collect(settings, out=None, noise=False, checksums=False) -> list:
     findings = survey.check(catalog.columns) + validate(catalog, survey.config.pixel_columns).findings
     findings += check_columns(catalog, survey.band_names)
     if not any(f.level == "error" and f.code in ("band", "grid") for f in findings):
+        findings += check_tile_names(survey, catalog.batches())
         findings += check_footprint(survey, catalog.batches())
         findings += check_noise(survey, every_tile=noise)
         findings += _product(settings, survey, catalog, out)

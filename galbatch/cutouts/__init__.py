@@ -3,6 +3,7 @@
 from galbatch.cutouts.config import SurveyConfig
 from galbatch.cutouts.footprint import check_footprint
 from galbatch.cutouts.noise_check import check_noise
+from galbatch.cutouts.plane_check import check_tile_names
 from galbatch.cutouts.preflight import check_resolution, unreadable
 from galbatch.cutouts.survey import Located, Survey, open_survey
 from galbatch.cutouts.survey_file import load_survey
@@ -14,6 +15,7 @@ __all__ = [
     "check_footprint",
     "check_noise",
     "check_resolution",
+    "check_tile_names",
     "load_survey",
     "open_survey",
     "unreadable",

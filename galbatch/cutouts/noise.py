@@ -40,7 +40,7 @@ def measure_tile(tile) -> dict:
     ny, nx = tile.shape
     h, w = min(ny, BOX_PIX), min(nx, BOX_PIX)
     clean, photon, count, total = [], [], 0, 0
-    for y0, x0 in _boxes(ny, nx, h, w):
+    for y0, x0 in sampled_boxes(ny, nx, h, w):
         raw = tile.read([y0], [x0], h, w, raw_var=True)
         if not raw.ok[0]:
             raise InputError(f"{tile.subject}: noise cannot be measured: {raw.error}.")
@@ -121,7 +121,7 @@ def local_scale(tile, x, y, size: int, fallback: float) -> np.ndarray:
     return out
 
 
-def _boxes(ny: int, nx: int, h: int, w: int) -> list[tuple[int, int]]:
+def sampled_boxes(ny: int, nx: int, h: int, w: int) -> list[tuple[int, int]]:
     """Up to ``MAX_BOXES`` boxes spread evenly over a mosaic."""
     rows, cols = -(-ny // h), -(-nx // w)
     all_boxes = [(min(i * h, ny - h), min(j * w, nx - w)) for i in range(rows) for j in range(cols)]

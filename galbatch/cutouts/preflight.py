@@ -8,6 +8,7 @@ import warnings
 from astropy.io import fits
 
 from galbatch.cutouts.diffraction import check_sharpness
+from galbatch.cutouts.plane_check import check_planes
 from galbatch.cutouts.units import ZERO_POINT_NJY, njy_per_unit, pixel_area_sr
 from galbatch.errors import GalbatchError
 from galbatch.types import Finding
@@ -26,6 +27,7 @@ def check_survey(survey, columns: list[str] | None = None) -> list[Finding]:
                 out += _tile(tile)
                 out += tile.psf.findings(columns)
                 out += check_sharpness(tile, survey.config.layout.name, band.name)
+                out += check_planes(survey, tile)
             except GalbatchError as error:
                 remedy = "Mend the file that is named or its entry in the survey file, or omit the tile."
                 out.append(Finding("error", "tile", subject, str(error), remedy))

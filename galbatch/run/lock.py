@@ -13,14 +13,16 @@ from galbatch.errors import RunError
 
 HEARTBEAT_S = 10.0
 STALE_S = 120.0
+WATCH = 2.5
 
 
 class RunLock:
     """Context that holds ``path`` while it is open.
 
     The file is made with O_EXCL, so two processes cannot both have it. A lock is taken over when its process
-    is dead on this host, or when another host has not touched it for ``STALE_S``. Raises ``RunError``
-    otherwise.
+    is dead on this host, or when another host has not touched it for ``STALE_S`` and does not touch it while
+    it is watched for ``WATCH`` heartbeats: its clock may be wrong. Ages are told by the clock of the file
+    system. Raises ``RunError`` otherwise.
     """
 
     def __init__(self, path: Path, heartbeat_s: float = HEARTBEAT_S):
@@ -67,11 +69,12 @@ class RunLock:
         holder, age = _holder(self.path), _age(self.path)
         if age is None:
             return
-        if not _is_stale(holder, age):
+        ahead = age < 0 and holder.get("host") not in (None, socket.gethostname())
+        if not (ahead or _is_stale(holder, age)) or not self._silent(holder):
             host, pid = holder.get("host", "?"), holder.get("pid", "?")
             raise RunError(
                 f"{self.path.parent}: another run is working on this folder (host {host}, pid {pid}, "
-                f"last sign of life {age:.0f} s ago). Wait for it, or stop it first."
+                f"last sign of life {max(0.0, age):.0f} s ago). Wait for it, or stop it first."
             )
         aside = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
         try:
@@ -79,6 +82,17 @@ class RunLock:
         except FileNotFoundError:
             return
         aside.unlink(missing_ok=True)
+
+    def _silent(self, holder: dict) -> bool:
+        """Whether nobody touches the lock of another host for ``WATCH`` heartbeats."""
+        if not holder or holder.get("host") == socket.gethostname():
+            return True
+        before, end = _touched(self.path), time.monotonic() + WATCH * self.heartbeat_s
+        while time.monotonic() < end:
+            time.sleep(self.heartbeat_s / 10)
+            if _touched(self.path) != before:
+                return False
+        return True
 
     def _beat(self) -> None:
         while not self._stop.wait(self.heartbeat_s):
@@ -93,7 +107,7 @@ def lock_holder(path: Path) -> dict | None:
     age = _age(path)
     if age is None or _is_stale(holder := _holder(path), age):
         return None
-    return holder | {"age_s": age}
+    return holder | {"age_s": max(0.0, age)}
 
 
 def _holder(path: Path) -> dict:
@@ -104,8 +118,24 @@ def _holder(path: Path) -> dict:
 
 
 def _age(path: Path) -> float | None:
+    """Seconds since a lock was touched, by the clock of its file system; below 0 where its host's clock is
+    ahead."""
+    touched = _touched(path)
+    if touched is None:
+        return None
+    probe = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        return max(0.0, time.time() - path.stat().st_mtime)
+        probe.touch()
+        now = probe.stat().st_mtime_ns
+        probe.unlink(missing_ok=True)
+    except OSError:  # a folder that may only be read
+        now = time.time_ns()
+    return (now - touched) / 1e9
+
+
+def _touched(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
     except FileNotFoundError:
         return None
 

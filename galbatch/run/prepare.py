@@ -17,7 +17,7 @@ import numpy as np
 
 from galbatch.catalog import open_catalog, validate
 from galbatch.config import ExecutionSettings, RunSettings, default_batch, survey_beside
-from galbatch.cutouts import check_footprint, load_survey, open_survey
+from galbatch.cutouts import check_footprint, check_tile_names, load_survey, open_survey
 from galbatch.errors import ConfigError, InputError, RunError
 from galbatch.interfaces import Denoiser
 from galbatch.run import folder
@@ -83,6 +83,7 @@ def open_inputs(settings: RunSettings, prior: Any = None, measured: dict | None 
     findings = [*survey.check(catalog.columns), *checked.findings, *check_columns(catalog, survey.band_names)]
     n_rows = min(catalog.n_rows, settings.limit) if settings.limit else catalog.n_rows
     if not any(f.level == "error" and f.code in ("band", "grid") for f in findings):
+        findings += check_tile_names(survey, _first(catalog, n_rows))
         findings += check_footprint(survey, _first(catalog, n_rows))
     errors = [f for f in findings if f.level == "error"]
     stamp_pix = 0 if errors else settings.stamp_pix or stamp_size(survey, catalog, settings.stamp_arcsec)
