@@ -1,15 +1,18 @@
 """Damaged catalogues and odd values in sound ones: only errors of ours, and every row is accounted for."""
 
+import unicodedata
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from damage import QUICK
 from hypothesis import given
 from hypothesis import strategies as st
 
 from galbatch.catalog import open_catalog, validate
 from galbatch.cutouts import open_survey
-from galbatch.errors import GalbatchError
+from galbatch.errors import GalbatchError, InputError
 
 
 @QUICK
@@ -55,6 +58,11 @@ def test_any_values_in_a_catalogue(folder, ids, data):
     )
     catalog = open_catalog(folder / "values.parquet")
     found = validate(catalog)
+    if any(unicodedata.category(c) == "Cc" for i in ids if isinstance(i, str) for c in i):
+        assert any(f.level == "error" for f in found.findings)
+        with pytest.raises(InputError, match="control character"):
+            catalog.read()
+        return
     assert catalog.read()["source_id"].tolist() == ids
     assert (len(set(ids)) < n) == any(f.code == "duplicate_id" for f in found.findings)
     if n:
