@@ -52,6 +52,7 @@ class Flag(IntFlag):
     MASKED_CORE = 1 << 35
     CONTAMINATED = 1 << 36
     RESIDUAL_ELSEWHERE = 1 << 37
+    APERTURE_LOSS = 1 << 38
 
 
 class Level(IntEnum):
@@ -255,6 +256,11 @@ FLAGS: dict[Flag, About] = {
         Level.INFO,
         "a compact residual beyond chance away from the source",
         "nothing: it does not touch the numbers of the source",
+    ),
+    Flag.APERTURE_LOSS: About(
+        Level.BAD,
+        "two Petrosian radii hold less than 85% of the segment's light: a bright core ends them early",
+        "use flux_seg_njy; flux_njy, mag_ab, r_half, C and all in that aperture are the core's",
     ),
 }
 

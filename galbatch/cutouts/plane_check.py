@@ -54,7 +54,10 @@ def _values(tile) -> list[Finding]:
     y0, x0 = np.array(sampled_boxes(ny, nx, h, w)).T
     if tile.noise == "exp":  # subsampled: its own pixels
         return []
-    image, noise = tile.images["sci"].boxes(y0, x0, h, w)[0], plane.boxes(y0, x0, h, w)[0]
+    try:
+        image, noise = tile.images["sci"].boxes(y0, x0, h, w)[0], plane.boxes(y0, x0, h, w)[0]
+    except GalbatchError:
+        return []  # a read that fails may pass later: the run tries it again, and says so
     with np.errstate(invalid="ignore"):
         seen, good = np.isfinite(image) & (image != 0), np.isfinite(noise) & (noise > 0)
     share = float((seen & good).sum() / max(seen.sum(), 1))

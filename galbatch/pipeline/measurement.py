@@ -23,6 +23,9 @@ from galbatch.types import BandStamps, Flag
 Table = dict[str, np.ndarray]
 
 LOW_SNR = 2.5
+# Two Petrosian radii hold all of an exponential disc and 83% of a de Vaucouleurs profile (Graham et al.
+# 2005), and the segment less than all of either.
+APERTURE_SHARE = 0.85
 
 _FIT = {
     "chi2": ColumnInfo("", "stat.fit.chi2", "residual chi2 per valid pixel, mean over draws"),
@@ -152,6 +155,7 @@ def band_flags(found: Table, stamp_arcsec: float, target_fwhm_arcsec: float) -> 
             (Flag.UNRESOLVED, found["r20_p50"] < target_fwhm_arcsec / 2),
             (Flag.BROKEN, (found["r_petro_p50"] < target_fwhm_arcsec / 2) & ~faint),
             (Flag.STAMP_TOO_SMALL, large | (found["r_petro_p50"] > stamp_arcsec / 2)),
+            (Flag.APERTURE_LOSS, found["flux_njy_p50"] < APERTURE_SHARE * found["flux_seg_njy_p50"]),
         ]
     flags = np.zeros(len(bits), np.int64)
     for flag, where in pairs:

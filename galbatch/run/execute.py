@@ -156,7 +156,7 @@ def execute(
         try:
             return _execute(settings, execution, place, reporter, prior, force, retry_failed, redo, stop)
         except Interrupted:
-            raise stop.error(place) from None
+            raise stop.error(place.paths, place.target) from None
 
 
 def _execute(
@@ -222,8 +222,11 @@ def _execute(
             reporter.message(line)
         spec = prepare.make_spec(paths, inputs, layout, manifest, execution)
         _to_the_end(spec, execution, reporter, stop, cluster, manifest)
+        end_checksums(spec.paths)  # before it takes another's place: whichever is there then is whole
+        if place.target is None:
+            return open_run(spec.paths.root)
         run = _in_place(place, reporter)
-        end_checksums(run.paths)
+        end_checksums(run.paths)  # with what was written meanwhile
         return run
 
 
@@ -251,9 +254,7 @@ def _to_the_end(
 
 
 def _in_place(place: folder.Place, reporter: Reporter) -> Run:
-    """The finished run, opened; first it takes the place of the one that it replaces."""
-    if place.target is None:
-        return open_run(place.paths.root)
+    """The finished run takes the place of the one that it replaces, and is opened there."""
     said = folder.put_in_place(place)
     reporter.move(place.target.metrics)
     for line in [f"{place.target.root}: replaced by the new run", *said]:

@@ -7,7 +7,7 @@ import threading
 from types import FrameType
 
 from galbatch.errors import Stopped
-from galbatch.run.folder import Place
+from galbatch.store import RunPaths
 
 
 class Interrupted(KeyboardInterrupt):
@@ -43,14 +43,13 @@ class StopRequest:
         if again or self.interrupting:
             raise Interrupted(self.requested)
 
-    def error(self, place: Place) -> Stopped:
-        """What to raise once everything is put away."""
-        paths = place.paths
+    def error(self, paths: RunPaths, target: RunPaths | None = None) -> Stopped:
+        """What to raise once everything is put away; ``target``: the run that this one replaces."""
         if not paths.manifest.exists():
             return Stopped(f"Stopped by {self.requested} before the run began: nothing was written.")
-        if place.target:
+        if target:
             return Stopped(
-                f"Stopped by {self.requested}. {place.target.root} is as it was. Go on with what replaces "
+                f"Stopped by {self.requested}. {target.root} is as it was. Go on with what replaces "
                 f"it: `galbatch resume {paths.root}`, or the same command again."
             )
         return Stopped(

@@ -117,6 +117,7 @@ unit = "nJy"
 err_scale = 1.0
 noise_acf = "none"
 error_floor = 0.0
+psf_error = "none"
 """)
     return folder / "cat.parquet"
 

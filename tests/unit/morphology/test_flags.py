@@ -60,7 +60,7 @@ def test_command_decodes_source_flags():
 
 def test_command_decodes_morphology_flags():
     result = run("--morphology", hex(int(MorphFlag.GINI_SEGMENT_DISJOINT)))
-    assert "GINI_SEGMENT_DISJOINT" in result.output and "[suspect]" in result.output
+    assert "GINI_SEGMENT_DISJOINT" in result.output and "suspect" in result.output
     assert "LOW_SNR" not in result.output
 
 

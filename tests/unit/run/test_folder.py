@@ -224,8 +224,11 @@ def test_a_run_without_manifest_and_copy_is_not_wiped(survey, copy):
     for flags in ({}, {"resume": True}):
         with pytest.raises(RunError, match="so is its copy"):
             run(survey, copy, **flags)
-    (line,) = verify(copy)
-    assert "Put one back from a backup" in line and repair(copy) == [] and tree(copy) == before
+    assert (
+        any("Put one back from a backup" in line for line in verify(copy))
+        and repair(copy) == []
+        and tree(copy) == before
+    )
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "manifest.backup.json"])
@@ -246,9 +249,11 @@ def as_of_010(out: Path) -> None:
     """A run folder as galbatch 0.1.0 left it: no marker, no copy of the manifest, no hash in it."""
     record = json.loads((out / "manifest.json").read_text())
     record.pop("hash", None)
+    record.pop("checksums", None)
     (out / "manifest.json").write_text(json.dumps(record, indent=1))
     (out / ".galbatch-run").unlink()
     (out / "manifest.backup.json").unlink()
+    (out / "checksums.json").unlink(missing_ok=True)
 
 
 def test_runs_of_010_are_read_resumed_and_replaced(survey, finished, copy):
