@@ -9,6 +9,8 @@ python benchmarks/science/companions.py [--modes default mmps diffpir] [--noises
 """
 
 import argparse
+import sys
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +19,10 @@ import galbatch
 from galbatch.forward import forward_model
 from galbatch.types import Observation
 from galbatch.validate.mock import mock_psf
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "peers"))
+
+from published import PEERS
 
 FWHM_PIX, HOST_SN, NETWORK_SIGMA = 3.0, 40.0, 0.05
 Y, X = np.mgrid[:64, :64]
@@ -44,7 +50,7 @@ def share_of_draws(prior, mode, width, significance, noises, draws):
     for seed in range(noises):
         data = blurred(host + blob) + np.random.default_rng(seed).standard_normal((64, 64))
         obs = Observation(data[None, None], SKY, mock_psf(FWHM_PIX)[None, None])
-        posterior = galbatch.sample_posterior(prior, obs, draws=draws, mode=mode, seed=seed)
+        posterior = galbatch.sample_posterior(prior, obs, draws=draws, mode=PEERS.get(mode, mode), seed=seed)
         shares.append(posterior.samples[0, :, 0][:, spot].sum(-1) / whole)
     return np.mean(shares), np.mean([s.std() for s in shares]), posterior.n_evaluations[0]
 

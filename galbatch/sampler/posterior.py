@@ -10,11 +10,10 @@ import torch
 from galbatch.errors import ConfigError, InputError
 from galbatch.forward import ForwardModel, forward_model, smoothed_peak_scale
 from galbatch.interfaces import Denoiser
-from galbatch.sampler.baselines import DiffPir, Dps, Mmps
 from galbatch.sampler.compact import CompactFilter
 from galbatch.sampler.diagnostics import chi2_of_draws
 from galbatch.sampler.guidance import EARLY, PosteriorDenoiser, gaussian_draw
-from galbatch.sampler.integrate import EXTRAPOLATION, LAST_DENOISING, sde_dpmpp_2m
+from galbatch.sampler.integrate import LAST_DENOISING, sde_dpmpp_2m
 from galbatch.sampler.prior import CountedDenoiser, as_denoiser
 from galbatch.sampler.random import Normals, band_seed
 from galbatch.sampler.reference import REFERENCE_DRAWS, REFERENCE_STAGE, with_reference
@@ -42,8 +41,8 @@ def sample_posterior(
 
     ``prior``: any object with ``denoise(x, sigma)``; x and the result (b, c, H, W) float32 tensors, sigma
     (b,), E[x0 | x0 + sigma e], and optionally the fields of a ``PriorSpec`` (``interfaces.py``). A prior of
-    one channel is applied to each band by itself. ``mode``: 'fast', 'default' or 'accurate', a baseline
-    ('dps', 'diffpir', 'mmps') or a ``Mode``. ``source_ids`` (b,) integers or strings key the random numbers
+    one channel is applied to each band by itself. ``mode``: 'fast', 'default' or 'accurate', or a
+    ``Mode``. ``source_ids`` (b,) integers or strings key the random numbers
     with ``seed``: a source's draws depend on nothing else. ``batch``: sources at once (one on a CPU).
 
     Returns a ``Posterior`` with H = oversample * h; its ``info`` has ``model`` (b, c, h, w), the mean as the
@@ -53,8 +52,7 @@ def sample_posterior(
     """
     if not isinstance(mode, Mode) and (mode not in MODES or mode == "rerun"):
         raise ConfigError(
-            f"mode is {mode!r}: it must be 'fast', 'default' or 'accurate' (or, to compare with, 'dps', "
-            "'diffpir' or 'mmps')."
+            f"mode is {mode!r}: it must be 'fast', 'default' or 'accurate', or a Mode of your own."
         )
     mode = mode if isinstance(mode, Mode) else MODES[mode]
     if draws < 1 or oversample < 1:
@@ -121,7 +119,7 @@ class _Problem:
         bright = bool(self.bright[0])
         steps = steps_of(mode, guided, self.rho, self.spectra.max_sd, self.prior.spec.sigma_min, bright)
         shape = (self.data.shape[2], *self.model.fine)
-        if mode.method == "hybrid":
+        if mode.peer is None:
             galaxies = self.prior.spec.flux_convention == "smoothed_peak"
             posterior = PosteriorDenoiser(
                 denoise,
@@ -150,7 +148,7 @@ class _Problem:
                 last=1.0 if bright else LAST_DENOISING,
             )
         else:
-            posterior, extrapolation = self._baseline(mode, denoise, solver, steps, model, data)
+            posterior, extrapolation = mode.peer(denoise, model, data, solver, steps)
             x = sde_dpmpp_2m(
                 posterior,
                 self.spectra.mean + self._first(steps, normals),
@@ -163,14 +161,6 @@ class _Problem:
 
     def _first(self, steps, normals):
         return steps[0][0][:, None, None, None, None] * normals.draw(self.data.shape[2], *self.model.fine)
-
-    def _baseline(self, mode, denoise, solver, steps, model, data):
-        """A conditioned denoiser of ``baselines.py`` and the order it is integrated with, as published."""
-        if mode.method == "dps":
-            return Dps(denoise, model, data, float(1 - (steps[1][0][0] / steps[0][0][0]) ** 2)), 0.0
-        if mode.method == "diffpir":
-            return DiffPir(denoise, model, data, solver), 0.0
-        return Mmps(denoise, model, data, mode.products), EXTRAPOLATION
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ end at the lowest one, with a draw from the Gaussian that is left there (``guida
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -39,8 +40,8 @@ START = 4.0
 class Mode:
     """Guided steps, of 1 + ``products`` evaluations, at levels at most ``ratio`` apart (between ``fewest``
     and ``most`` of them), and ``tail`` steps of one evaluation; ``rerun``: repeat the draws that the chi2
-    gate flags. ``method``: 'hybrid' (ours), or one of ``baselines.py``, which take ``most`` steps from
-    noise."""
+    gate flags. ``peer``, for comparisons: makes another conditioned denoiser, which takes ``most`` steps
+    from noise, and the order of its integrator, from (denoise, model, data, solver, steps)."""
 
     ratio: float
     fewest: int
@@ -49,7 +50,7 @@ class Mode:
     products: int = 1
     iterations: int = 250
     rerun: bool = False
-    method: str = "hybrid"
+    peer: Callable | None = None
 
     def guided(self, rho: float, max_sd: float) -> int:
         """Number of guided steps for a source of noise level ``rho``."""
@@ -62,9 +63,6 @@ MODES = {
     "fast": Mode(ratio=3.0, fewest=3, most=7, tail=4),
     "default": Mode(ratio=2.25, fewest=4, most=13, tail=6, products=2),
     "accurate": Mode(ratio=1.8, fewest=8, most=16, tail=7, products=2, rerun=True),
-    "dps": Mode(ratio=1.1, fewest=50, most=50, tail=1, method="dps"),
-    "diffpir": Mode(ratio=1.1, fewest=50, most=50, tail=1, method="diffpir"),
-    "mmps": Mode(ratio=1.1, fewest=25, most=25, tail=1, products=3, method="mmps"),
     "rerun": Mode(ratio=1.5, fewest=12, most=24, tail=8, products=3),
 }
 
@@ -108,7 +106,7 @@ def levels_of(
     """(guided + tail, b) noise levels for sources with noise levels ``rho`` (b,); (guided + 1, b) for bright
     ones."""
     high = torch.full_like(rho, START * max_sd)
-    if mode.method != "hybrid":
+    if mode.peer is not None:
         return log_levels(high, torch.clamp(LAST_LEVEL * rho, min=sigma_min), guided)
     switch = torch.clamp(0.5 * rho, max=max_sd / 4)
     if bright:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from published import PEERS, mmps
 
 import galbatch
 from galbatch.errors import ConfigError, InputError
@@ -12,7 +13,6 @@ from galbatch.forward import forward_model
 from galbatch.sampler.guidance import jacobian_product
 from galbatch.sampler.integrate import log_levels, plain_steps, sde_dpmpp_2m
 from galbatch.sampler.random import Normals
-from galbatch.sampler.schedule import MODES
 from galbatch.types import Flag, Observation
 
 
@@ -233,11 +233,11 @@ def test_baselines_run_behind_the_same_interface_and_are_no_better():
         )
 
     ours, spread, evaluations = error("default")
-    matched, matched_spread, _ = error(replace(MODES["mmps"], products=6))
+    matched, matched_spread, _ = error(replace(PEERS["mmps"], peer=mmps(6)))
     assert ours < 0.02 and abs(spread - 1) < 0.04 and evaluations < 48
     assert matched < 0.03 and abs(matched_spread - 1) < 0.04
     for name in ("dps", "diffpir"):
-        bias, spread, _ = error(name)
+        bias, spread, _ = error(PEERS[name])
         assert bias > 0.05 and 0.6 < spread < 1.4, f"{name}: works, and is biased as is known"
 
 

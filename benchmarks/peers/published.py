@@ -1,8 +1,8 @@
 """Published samplers, for comparison only: DPS, DiffPIR and MMPS in the same interface as ours.
 
 Each is a denoiser E[x0 | x_sigma, y] made from a prior denoiser and a forward model, called as D(x, sigma);
-the integrators, the operators, the noise and the random numbers are those of ``sample_posterior``. They start
-from noise, as published.
+the integrators, the operators, the noise and the random numbers are those of ``sample_posterior``, whose mode
+is then an entry of ``PEERS``. They start from noise, as published.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import torch
 
 from galbatch.forward import ForwardModel
 from galbatch.sampler.guidance import conjugate_residuals, jacobian_product
+from galbatch.sampler.integrate import EXTRAPOLATION
+from galbatch.sampler.schedule import Mode
 from galbatch.sampler.solve import Solver
 
 
@@ -77,3 +79,23 @@ class Mmps:
 
         vw, _ = conjugate_residuals(score, covariance, self.model.normal, lambda r: r, self.products)
         return d + vw
+
+
+def dps(denoise, model, data, solver, steps):
+    return Dps(denoise, model, data, float(1 - (steps[1][0][0] / steps[0][0][0]) ** 2)), 0.0
+
+
+def diffpir(denoise, model, data, solver, steps):
+    return DiffPir(denoise, model, data, solver), 0.0
+
+
+def mmps(products: int):
+    """Moment matching with a Krylov solver of so many steps."""
+    return lambda denoise, model, data, solver, steps: (Mmps(denoise, model, data, products), EXTRAPOLATION)
+
+
+PEERS = {
+    "dps": Mode(ratio=1.1, fewest=50, most=50, tail=1, peer=dps),
+    "diffpir": Mode(ratio=1.1, fewest=50, most=50, tail=1, peer=diffpir),
+    "mmps": Mode(ratio=1.1, fewest=25, most=25, tail=1, peer=mmps(3)),
+}
