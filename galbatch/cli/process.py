@@ -36,7 +36,7 @@ MODE = click.option(
     type=click.Choice(["fast", "default", "accurate"]),
     default="default",
     show_default=True,
-    help="About 14, 27 or 36 network evaluations a draw.",
+    help="About 14, 27 or 36 network evaluations per draw.",
 )
 
 OVERSAMPLE = click.option(

@@ -103,7 +103,7 @@ def _about(run: Run) -> tuple[tuple, tuple, dict[str, float]]:
         )
         if summary.get("draws"):
             rates += (
-                ("network evaluations a draw", f"{summary.get('evaluations', 0) / summary['draws']:.1f}"),
+                ("network evaluations per draw", f"{summary.get('evaluations', 0) / summary['draws']:.1f}"),
             )
     return facts, rates, {k: float(v) for k, v in summary.get("stage_seconds", {}).items()}
 
@@ -147,13 +147,22 @@ def _strips(reader: RunReader, columns, bands, plan: StripPlan, on_source) -> di
 
 
 def _calibration(reader: RunReader) -> tuple[tuple[str, str, float, int], ...]:
-    """(quantity, band, share of truths within p16..p84, number) of the unflagged sources of a mock field."""
+    """(quantity, band, share of truths within the 68% interval, number) of the sources of a mock field that
+    are quality 0 in the band; the calibrated interval, where there is one."""
     rows = []
     for band, table in reader.truths().items():
         for quantity in CALIBRATED:
             inside = []
             for source_id, values in table.items():
-                low, high = (reader.number(f"{quantity}_{s}_{band}", source_id) for s in ("p16", "p84"))
+                if reader.number(f"quality_{band}", source_id) > 0:
+                    continue
+                ends = np.array(
+                    [
+                        [reader.number(f"{quantity}_{s}{n}_{band}", source_id) for n in (16, 84)]
+                        for s in ("cal", "p")
+                    ]
+                )
+                low, high = ends[0] if np.isfinite(ends[0]).all() else ends[1]
                 if np.isfinite([low, high, values[quantity]]).all():
                     inside.append(low <= values[quantity] <= high)
             if inside:

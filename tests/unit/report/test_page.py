@@ -46,7 +46,7 @@ def test_page_asks_no_other_file(page):
 def test_page_has_the_accounts(page, summary):
     for count in summary.counts.values():
         assert f"<b>{count}</b>" in page
-    assert "The accounts balance" in page
+    assert "All sources accounted for" in page
     assert "NEIGHBOUR" in page and "outside &lt;every&gt; image" in page
 
 

@@ -90,7 +90,7 @@ def test_summary_of_a_run(run):
     assert summary.strips["f200w"][at] is None and all(
         s for i, s in enumerate(summary.strips["f200w"]) if i != at
     )
-    assert ("network evaluations a draw", "18.0") in summary.rates
+    assert ("network evaluations per draw", "18.0") in summary.rates
 
 
 def test_report_command_writes_the_page(paths, capsys):
