@@ -60,8 +60,9 @@ class NoiseModel(Protocol):
 
     ``weight`` (b, 1, c, h, w): 1 / sigma^2, zero where masked. ``precisions``: the part of it that is
     correlated from pixel to pixel and the part that is not, like ``weight``. ``inflation``: how many times
-    fewer independent pixels there are than pixels (1 for white noise). ``modes`` (b, m, c, h, w): what each
-    error of the PSF does to the data at one standard deviation, part of N; None where the PSF is exact.
+    fewer independent pixels there are than pixels (1 for white noise); ``sum_inflation``: how many times
+    larger than without correlation the variance of a sum over many pixels is. ``modes`` (b, m, c, h, w): what
+    each error of the PSF does to the data at one standard deviation, part of N; None where the PSF is exact.
     """
 
     weight: torch.Tensor
@@ -72,6 +73,9 @@ class NoiseModel(Protocol):
 
     @property
     def inflation(self) -> float: ...
+
+    @property
+    def sum_inflation(self) -> torch.Tensor | float: ...
 
     def precision(self, u: torch.Tensor) -> torch.Tensor:
         """N^-1 u for detector images u (b, k, c, h, w)."""

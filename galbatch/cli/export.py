@@ -12,7 +12,7 @@ import click
     "form",
     type=click.Choice(["fits", "galfit", "hats", "votable"]),
     required=True,
-    help="fits: images, one file a source (DS9); galfit: GALFIT inputs; hats: the catalogue, partitioned "
+    help="fits: images, one file per source (DS9); galfit: GALFIT inputs; hats: the catalogue, partitioned "
     "(LSDB); votable: the catalogue for a TOPCAT or STILTS without Parquet.",
 )
 @click.option(

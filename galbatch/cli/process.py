@@ -16,7 +16,7 @@ SURVEY = click.option(
     help="Survey file  [default: the catalogue's name with the ending .toml].",
 )
 BANDS = click.option("--bands", metavar="A,B", help="Use only these bands of the survey file.")
-DRAWS = click.option("--draws", type=int, default=16, show_default=True, help="Posterior draws a source.")
+DRAWS = click.option("--draws", type=int, default=16, show_default=True, help="Posterior draws per source.")
 MODEL = click.option(
     "--model",
     metavar="auto|small|base|PATH",
@@ -137,7 +137,7 @@ def command(
     """Sample the posterior of every source of CATALOG and measure it.
 
     CATALOG has columns source_id, ra, dec (Parquet, FITS, ECSV or VOTable). The survey file names the images.
-    The run folder holds catalog.parquet (one row a source, with error bars) and posterior.zarr (the draws).
+    The run folder holds catalog.parquet (one row per source, with error bars) and posterior.zarr (the draws).
 
     \b
     galbatch process catalogs/demo.parquet

@@ -36,7 +36,7 @@ def command() -> None:
 def galaxies(number: int, out: Path, seed: int, start: int, npix: int, redshift: float, jobs: int) -> None:
     """Write mock galaxies in the file layout of idealised TNG/SKIRT images.
 
-    One file a galaxy, two bands, noise-free and without PSF, and galaxies.ecsv with the kind, inclination and
+    One file per galaxy, two bands, noise-free and without PSF, and galaxies.ecsv with kind, inclination and
     half-light radius of each. Repeating the command goes on where it stopped.
     """
     from galbatch.cli.progress import counted

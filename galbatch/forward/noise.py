@@ -37,6 +37,7 @@ class WhiteNoise:
     quick_precision = precision
 
     inflation = 1.0
+    sum_inflation = 1.0
     modes = None
 
     def coloured(self, correlated: torch.Tensor, fy: np.ndarray, fx: np.ndarray) -> torch.Tensor:
@@ -135,6 +136,11 @@ class CorrelatedNoise:
         """Sum of the squared autocorrelation: so many times fewer are the independent pixels."""
         acf = torch.fft.irfft2(self.power, s=self.grid)
         return float((acf / acf[..., :1, :1]).square().sum((-1, -2)).max())
+
+    @property
+    def sum_inflation(self) -> torch.Tensor:
+        """(1, 1, c) sum of the autocorrelation, at least 1: by so much a sum over many pixels varies more."""
+        return self.power[..., 0, 0].clamp_min(1)
 
     def coloured(self, correlated: torch.Tensor, fy: np.ndarray, fx: np.ndarray) -> torch.Tensor:
         """``correlated`` over the noise power at the nearest frequencies of its grid."""

@@ -48,6 +48,11 @@ class PsfErrorNoise:
         return self.base.precisions
 
     @property
+    def sum_inflation(self) -> torch.Tensor | float:
+        """Of the base."""
+        return self.base.sum_inflation
+
+    @property
     def inflation(self) -> float:
         """Of the base."""
         return self.base.inflation

@@ -45,8 +45,6 @@ def flux_differs(model, data, mean) -> np.ndarray:
     light = (image * used).sum((-1, -2))
     difference = ((data - image) * used).sum((-1, -2)).abs()
     variance = (used / weight.clamp_min(1e-30)).sum((-1, -2))
-    power = getattr(model.noise, "power", None)
-    if power is not None:  # the variance of a sum over many pixels: that of one times the sum of the acf
-        variance = variance * power[..., 0, 0].clamp_min(1)
+    variance = variance * model.noise.sum_inflation
     found = (difference > SIGNIFICANT * variance.sqrt()) & (difference > FLUX_TOLERANCE * light)
     return (found & (light > SIGNIFICANT * variance.sqrt()))[:, 0].cpu().numpy()

@@ -1,4 +1,4 @@
-"""``catalog.parquet``, the product: one row a source, joined from plan and parts while streaming."""
+"""``catalog.parquet``, the product: one row per source, joined from plan and parts while streaming."""
 
 from __future__ import annotations
 

@@ -56,6 +56,7 @@ def test_noise_against_dense_algebra(acf):
     mask[..., 10, :5] = True
     model = forward_model(observed(gaussian(3.5), mask=mask, noise_acf=acf))[1]
     noise = with_psf_error(model, source(), ERROR, np.array([[3.5]])).noise
+    assert float(noise.sum_inflation) == pytest.approx(1 if acf is None else acf.sum(), rel=1e-4)
     valid = ~mask.ravel()
     unit = torch.eye(24 * 24)[valid].reshape(1, -1, 1, 24, 24)
     base = np.linalg.inv(noise.base.precision(unit)[0, :, 0].flatten(1)[:, valid].double().numpy())
