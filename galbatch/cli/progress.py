@@ -164,8 +164,10 @@ def counted(total: int, what: str) -> Iterator[Callable[..., None]]:
 
 
 def wide_console():
-    """A console for tables: as wide as the terminal, 160 characters where there is none."""
+    """A console for tables: as wide as the terminal or COLUMNS says, 160 characters where neither does."""
+    import os
+
     from rich.console import Console
 
     console = Console()
-    return console if console.is_terminal else Console(width=160)
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=160)
