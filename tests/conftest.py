@@ -17,6 +17,13 @@ def shared_data() -> Path:
     return path
 
 
+def pytest_runtest_setup(item):
+    """``@pytest.mark.ci("package", ...)``: skipped, and says what to install, where one of them is not."""
+    for marker in item.iter_markers("ci"):
+        for name in marker.args:
+            pytest.importorskip(name, reason=f"{name} is not installed: pip install -e '.[ci]'")
+
+
 OPT_IN = ("slow", "science", "gpu")
 
 

@@ -96,6 +96,5 @@ def duplicates(keys: np.ndarray) -> np.ndarray:
 
 
 def _hashes(ids: np.ndarray) -> np.ndarray:
-    from pandas.util import hash_array
-
-    return hash_array(ids.astype(object), categorize=False)
+    """64 bits of each id: ten million different ids share one once in 400,000 catalogues."""
+    return np.fromiter(map(hash, ids), np.int64, len(ids))

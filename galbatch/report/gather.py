@@ -13,7 +13,7 @@ from galbatch.errors import RunError
 from galbatch.report.read import RunReader
 from galbatch.report.summary import QUANTITIES, STATUSES, RunSummary
 from galbatch.report.thumbnails import MAX_NUMBERS, MAX_STRIPS, StripPlan, encode_strip, plan_strips
-from galbatch.store import Run
+from galbatch.store import Run, read_failures
 from galbatch.store.grades import grade_counts, quality_column
 
 MAX_FAILURES = 100
@@ -124,12 +124,10 @@ def _duration(seconds: float) -> str:
 
 
 def _failures(run: Run) -> tuple[dict[str, str], ...]:
-    import pandas
-
     if not run.paths.failures.exists():
         return ()
-    table = pandas.read_parquet(run.paths.failures).head(MAX_FAILURES)
-    return tuple(table[["source_id", "stage", "code", "message"]].astype(str).to_dict("records"))
+    keys = ("source_id", "stage", "code", "message")
+    return tuple({key: str(row[key]) for key in keys} for row in read_failures(run.paths, MAX_FAILURES))
 
 
 def _strips(reader: RunReader, columns, bands, plan: StripPlan, on_source) -> dict[str, list[str | None]]:

@@ -33,6 +33,7 @@ _HOMES = {
     "StoreLayout": "galbatch.store.layout",
     "check_accounting": "galbatch.store.ledger",
     "progress": "galbatch.store.ledger",
+    "read_failures": "galbatch.store.ledger",
     "Verdict": "galbatch.store.verify",
     "verify_store": "galbatch.store.verify",
     "damaged_parts": "galbatch.store.verify_batch",

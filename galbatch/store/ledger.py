@@ -34,6 +34,11 @@ def check_accounting(paths: RunPaths, counts: dict[str, int]) -> dict[str, int]:
     return {"planned": planned, "catalogue": written, **by_status}
 
 
+def read_failures(paths: RunPaths, most: int) -> list[dict[str, Any]]:
+    """The first rows of ``failures.parquet``, as dicts by column."""
+    return pq.read_table(paths.failures).slice(0, most).to_pylist()
+
+
 def write_summary(paths: RunPaths, summary: dict[str, Any]) -> None:
     """Write ``summary.json`` atomically."""
     write_atomic(paths.summary, (json.dumps(summary, indent=1, default=str) + "\n").encode())

@@ -13,10 +13,9 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import google_crc32c
 import numcodecs
 import numpy as np
-from numcodecs import blosc
+from numcodecs import CRC32C, blosc
 
 from galbatch.errors import RunError
 from galbatch.store.checksums import Digest, digest_bytes
@@ -94,7 +93,7 @@ def _unpack(data, like: np.ndarray) -> np.ndarray:
 def _index(encoded: list[bytes]) -> bytes:
     lengths = np.array([len(piece) for piece in encoded], _INDEX)
     pairs = np.stack([np.cumsum(lengths, dtype=_INDEX) - lengths, lengths], axis=1).tobytes()
-    return pairs + google_crc32c.value(pairs).to_bytes(4, "little")
+    return bytes(CRC32C(location="end").encode(pairs))
 
 
 def _replace(path: Path, data: bytes) -> None:

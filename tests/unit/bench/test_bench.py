@@ -20,6 +20,7 @@ from galbatch.errors import RunError
 from galbatch.prior.network import Denoiser, NetworkConfig
 
 SCIENCE = Path(__file__).parents[3] / "benchmarks" / "science"
+BENCH = "the peers are not installed: pip install -e '.[bench]'"
 CPU = torch.device("cpu")
 
 
@@ -102,9 +103,9 @@ def test_rates_need_a_run_that_went_through(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_peers_are_given_the_problem_that_is_meant(monkeypatch, capsys):
     """Moment matching of azula and of deepinv finds the exact Gaussian posterior through our adapters."""
-    pytest.importorskip("azula")
+    pytest.importorskip("azula", reason=BENCH)
     if importlib.util.find_spec("deepinv") is None:
-        pytest.skip("deepinv is not installed")
+        pytest.skip(BENCH)
     monkeypatch.syspath_prepend(str(SCIENCE))
     import gaussian_check
 
@@ -114,7 +115,7 @@ def test_peers_are_given_the_problem_that_is_meant(monkeypatch, capsys):
 
 
 def test_frontier_lines_can_be_drawn(monkeypatch, tmp_path):
-    pytest.importorskip("azula")
+    pytest.importorskip("azula", reason=BENCH)
     monkeypatch.syspath_prepend(str(SCIENCE))
     import frontier
 

@@ -210,10 +210,10 @@ def test_every_packing_gives_the_same_bytes(tmp_path, monkeypatch):
     assert {p: p.stat().st_ino for p in (tmp_path / "cache").iterdir()} == before
 
 
+@pytest.mark.ci("aiohttp")
 def test_the_same_galaxy_through_every_packing_and_http(tmp_path):
     """A whole cut (pixels, variance, mask, segments, sky, PSF, WCS) of survey files that name the same planes
     plain, .gz, .fz, both, and at a server."""
-    pytest.importorskip("aiohttp")
     image, err = noise_field(), np.full((300, 260), 0.5, np.float32)
     add_galaxy(image, 120, 100)
     image[118, 95], err[122, 104] = np.nan, 0
@@ -318,8 +318,8 @@ class served:
         self.server.server_close()
 
 
+@pytest.mark.ci("aiohttp")
 def test_remote_rows_are_fetched_in_few_coalesced_ranges(tmp_path):
-    pytest.importorskip("aiohttp")
     image = np.arange(600 * 5000, dtype=np.float32).reshape(600, 5000)
     write_image(tmp_path / "a.fits", image)
     with served(tmp_path) as (url, log):

@@ -19,11 +19,12 @@ def folder(tmp_path_factory):
     return top / "notebooks"
 
 
+@pytest.mark.ci("nbformat", "nbclient", "ipykernel")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_notebook_runs(path, folder):
-    nbformat = pytest.importorskip("nbformat")
-    nbclient = pytest.importorskip("nbclient")
-    pytest.importorskip("ipykernel")
+    import nbclient
+    import nbformat
+
     notebook = nbformat.read(path, as_version=4)
     settings = [cell for cell in notebook.cells if SETTINGS in cell.source]
     assert len(settings) == 1
@@ -42,8 +43,10 @@ def test_notebook_runs(path, folder):
     assert pictures, "the notebook shows no picture"
 
 
+@pytest.mark.ci("nbformat")
 def test_there_are_two_and_they_hold_no_output():
-    nbformat = pytest.importorskip("nbformat")
+    import nbformat
+
     assert [p.stem for p in NOTEBOOKS] == ["first-run", "merger-fraction"]
     for path in NOTEBOOKS:
         assert not any(cell.get("outputs") for cell in nbformat.read(path, as_version=4).cells)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import statmorph
 from astropy.io import fits
 
 from galbatch.morphology import QUANTITIES, measure, sersic_severity, severity
 
-statmorph = pytest.importorskip("statmorph")
 SCRIPT = Path(__file__).parents[3] / "benchmarks" / "throughput" / "morphology_vs_statmorph.py"
 SLICE = Path(statmorph.__file__).parent / "tests" / "data" / "slice.fits"
 SIGMA_SKY = 150.9175415

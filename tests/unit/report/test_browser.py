@@ -13,6 +13,8 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks" / "throughput"))
 
 import browser as chromium
 
+pytestmark = pytest.mark.ci("selenium")
+
 
 @pytest.fixture(scope="module")
 def summary():

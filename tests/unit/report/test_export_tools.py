@@ -28,8 +28,9 @@ def export(paths, form, folder, *more):
     return folder
 
 
+@pytest.mark.ci("hats")
 def test_hats_catalogue_is_valid_in_hats(paths, tmp_path):
-    hats = pytest.importorskip("hats")
+    import hats
     from hats.io.validation import is_valid_catalog
 
     folder = export(paths, "hats", tmp_path / "cat")
@@ -38,9 +39,11 @@ def test_hats_catalogue_is_valid_in_hats(paths, tmp_path):
     assert catalogue.catalog_info.total_rows == 6 and catalogue.schema.names[0] == "source_id"
 
 
+@pytest.mark.ci("lsdb")
 @pytest.mark.filterwarnings("ignore")  # LSDB's own, about pandas and Dask
 def test_lsdb_searches_the_hats_catalogue(paths, tmp_path):
-    lsdb = pytest.importorskip("lsdb")
+    import lsdb
+
     catalogue = lsdb.open_catalog(export(paths, "hats", tmp_path / "cat"))
     assert len(catalogue) == 6
     found = catalogue.cone_search(ra=150.4, dec=2.2, radius_arcsec=5).compute()
