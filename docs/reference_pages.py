@@ -124,6 +124,13 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+def units() -> str:
+    """The units that the survey file accepts, as a list inside another."""
+    from galbatch.cutouts.units import ACCEPTED
+
+    return "\n".join(f"  - {words}" for words in ACCEPTED).lstrip()
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "command line": command_line,
     "arrays": arrays,
@@ -133,6 +140,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "flags": flags,
     "morphology flags": morphology_flags,
     "layouts": layouts,
+    "units": units,
 }
 
 

@@ -27,8 +27,8 @@ def check_types(path: str, schema: pa.Schema, pixel_columns: bool = False) -> No
     names = schema.names
     missing = [c for c in needed if c not in names]
     if missing:
-        close = {m: [n for n in names if n.lower() in _ALIASES.get(m, (m,))] for m in missing}
-        advice = [f"rename {v[0]!r} to {m}" if v else f"add {m}" for m, v in close.items()]
+        close = {m: [n for n in names if n.lower() in USUAL.get(m, (m,))] for m in missing}
+        advice = [f"rename one of {', '.join(v)} to {m}" if v else f"add {m}" for m, v in close.items()]
         raise InputError(
             f"{path} has no column {', '.join(missing)}. It has: {', '.join(names[:30]) or '(none)'}. "
             f"To do: {', '.join(advice)}."
@@ -54,11 +54,28 @@ def check_types(path: str, schema: pa.Schema, pixel_columns: bool = False) -> No
             )
 
 
-_ALIASES = {
-    "source_id": ("id", "source_id", "sourceid", "objid", "object_id", "number"),
-    "ra": ("ra", "alpha_j2000", "raj2000", "ra_j2000", "ra_deg", "alphawin_j2000", "right_ascension"),
-    "dec": ("dec", "delta_j2000", "dej2000", "dec_j2000", "dec_deg", "deltawin_j2000", "declination"),
+# The usual names of a column in lower case, the likeliest first.
+USUAL = {
+    "source_id": ("source_id", "sourceid", "object_id", "objid", "id", "number"),
+    "ra": ("ra", "alpha_j2000", "raj2000", "ra_j2000", "ra_deg", "radeg", "alphawin_j2000"),
+    "dec": ("dec", "delta_j2000", "dej2000", "dec_j2000", "dec_deg", "decdeg", "deltawin_j2000"),
+    "x": ("x",),
+    "y": ("y",),
 }
+
+
+def read_as(names: list[str]) -> dict[str, str]:
+    """{name in the file: name that galbatch knows} of the columns that have a usual name instead of
+    ``source_id``, ``ra``, ``dec``, ``x`` or ``y``. Where two columns have the same usual name (``Id`` and
+    ``ID``), neither is taken."""
+    out = {}
+    for known, usual in USUAL.items():
+        if known in names:
+            continue
+        found = next((own for word in usual if (own := [n for n in names if n.lower() == word])), [])
+        if len(found) == 1:
+            out[found[0]] = known
+    return out
 
 
 def check_id_type(path: str, kind: pa.DataType) -> None:

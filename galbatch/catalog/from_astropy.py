@@ -1,4 +1,4 @@
-"""FITS, ECSV and VOTable files as Arrow tables, read whole: every column, or an error that names it."""
+"""FITS, ECSV, VOTable and CSV files as Arrow tables, read whole: every column, or an error that names it."""
 
 from __future__ import annotations
 
@@ -33,6 +33,15 @@ def read_astropy(path: Path, form: str) -> pa.Table:
         fields.append(pa.field(name, array.type, metadata={k: str(v) for k, v in about.items() if v} or None))
         arrays.append(array)
     return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def read_csv(path: Path) -> pa.Table:
+    """The table in ``path``, its first line the names of the columns (a leading ``#`` is no part of them);
+    types are read from the values."""
+    from pyarrow import csv
+
+    table = csv.read_csv(path)
+    return table.rename_columns([name.lstrip("# ").strip() for name in table.column_names])
 
 
 def _array(column, strip: bool) -> pa.Array:

@@ -1,4 +1,5 @@
-"""Catalogues in Parquet (streamed; also a HATS folder), FITS, ECSV and VOTable, as one thing: ``Catalog``.
+"""Catalogues in Parquet (streamed; also a HATS folder), FITS, ECSV, VOTable and CSV, as one thing:
+``Catalog``. Columns under usual names (RA, ALPHA_J2000, NUMBER, id, ...) are known as ra, dec, source_id.
 
 Rows keep their order. Nothing goes through floats on its way. Pass-through columns stay in Arrow, in the
 types of ``galbatch.catalog.passing``, with units and descriptions where the file has them.
@@ -14,8 +15,8 @@ import pyarrow as pa
 import pyarrow.dataset as pds
 import pyarrow.parquet as pq
 
-from galbatch.catalog.columns import OPTIONAL, REQUIRED, check_types, to_numpy
-from galbatch.catalog.from_astropy import read_astropy
+from galbatch.catalog.columns import OPTIONAL, REQUIRED, check_types, read_as, to_numpy
+from galbatch.catalog.from_astropy import read_astropy, read_csv
 from galbatch.catalog.metadata import column_metadata
 from galbatch.catalog.passing import passage, plain_column, plain_field
 from galbatch.errors import InputError
@@ -49,10 +50,12 @@ def open_catalog(path: str | Path, pixel_columns: bool = False) -> Catalog:
             catalog = _Parquet(path, _parquet(path))
         elif suffix in _ASTROPY:
             catalog = _InMemory(path, read_astropy(path, _ASTROPY[suffix]))
+        elif suffix == ".csv":
+            catalog = _InMemory(path, read_csv(path))
         else:
             raise InputError(
                 f"Catalogue {path}: the ending {path.suffix!r} is not known. Use .parquet, .fits, .ecsv, "
-                ".vot or .xml; from CSV: pandas.read_csv(...).to_parquet(...)."
+                ".vot, .xml or .csv."
             )
         check_types(str(path), catalog.file_schema, pixel_columns)
     except InputError:
@@ -68,12 +71,15 @@ def open_catalog(path: str | Path, pixel_columns: bool = False) -> Catalog:
 
 class Catalog:
     """A source list. ``schema``: Arrow schema of all columns, in plain types (those of the file are in
-    ``file_schema``); ``n_rows``; ``path``; ``meta``: {column: {unit, ucd, description}} as far as the file
-    says."""
+    ``file_schema``); ``read_as``: {name in the file: name here} where they differ; ``n_rows``; ``path``;
+    ``meta``: {column: {unit, ucd, description}} as far as the file says."""
 
     def __init__(self, path: Path, schema: pa.Schema, n_rows: int):
-        self.path, self.file_schema, self.n_rows = path, schema, n_rows
-        self.schema = pa.schema([plain_field(field) for field in schema], metadata=schema.metadata)
+        self.path, self.n_rows = path, n_rows
+        self.read_as = read_as(schema.names)
+        fields = [field.with_name(self.read_as.get(field.name, field.name)) for field in schema]
+        self.file_schema = pa.schema(fields, metadata=schema.metadata)
+        self.schema = pa.schema([plain_field(f) for f in self.file_schema], metadata=schema.metadata)
         self.meta = column_metadata(self.schema)
 
     @property
@@ -94,8 +100,9 @@ class Catalog:
         file turns out damaged."""
         names = list(columns if columns is not None else self.columns)
         schema = pa.schema([self.schema.field(name) for name in names])
+        stored = {known: own for own, known in self.read_as.items()}
         try:
-            for table in self._tables(names, size):
+            for table in self._tables([stored.get(name, name) for name in names], size):
                 yield pa.Table.from_arrays([plain_column(c) for c in table.columns], schema=schema)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise InputError(f"Catalogue {self.path} cannot be read to its end: {error}.") from error

@@ -30,7 +30,7 @@ def command(catalog, survey, bands, out, model, draws, oversample, noise, checks
     """Look for what would spoil a run on CATALOG: files, WCS, grids, units, PSFs, ids, positions, model,
     disk.
 
-    Exit code 1 when a run would be pointless.
+    Exit code 1 when there is an error that a run must not start with.
 
     \b
     galbatch check catalogs/demo.parquet
@@ -105,26 +105,21 @@ def _product(settings, survey, catalog, out) -> list:
 
 
 def show(findings) -> None:
-    """The findings as a table; tiles of one band with the same trouble share a line."""
+    """The findings as a table; what was found many times has one line."""
     from rich.table import Table
 
-    groups: dict[tuple, list] = {}
-    for f in findings:
-        groups.setdefault((f.level, f.code, f.subject.split(", tile")[0], f.remedy), []).append(f)
+    from galbatch.run.findings import said_once
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head, share in (("", None), ("where", 1), ("what was found", 3), ("what to do", 2)):
         table.add_column(head, overflow="fold", ratio=share, no_wrap=share is None)
     styles = {"error": "bold red", "warn": "yellow", "info": "dim"}
-    for (level, _, subject, remedy), members in groups.items():
-        if len(members) == 1:
-            subject, what = members[0].subject, members[0].what
-        else:
-            what = f"{len(members)} tiles; {members[0].subject.split(', ')[-1]}: {members[0].what}"
-        table.add_row(f"[{styles[level]}]{level}[/]", _plain(subject), _plain(what), _plain(remedy))
+    for f in said_once(findings):
+        table.add_row(f"[{styles[f.level]}]{f.level}[/]", _plain(f.subject), _plain(f.what), _plain(f.remedy))
     console = wide_console()
     console.print(table)
     counts = {level: sum(f.level == level for f in findings) for level in styles}
-    verdict = "A run would be pointless." if counts["error"] else "A run can start."
+    verdict = "Fix the errors above before running." if counts["error"] else "A run can start."
     console.print(f"Errors: {counts['error']}, warnings: {counts['warn']}. {verdict}")
 
 

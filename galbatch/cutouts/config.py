@@ -19,6 +19,9 @@ class Plane:
     optional: bool = False
 
 
+UNIFORM = Plane("measure")  # in place of an error map: one sigma for the whole tile, measured on blank sky
+
+
 @dataclass(frozen=True)
 class TileConfig:
     """The files of one band in one mosaic, and what is known of them. Units are those of the keys of the

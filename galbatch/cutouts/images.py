@@ -48,6 +48,31 @@ class OpenImage:
         return read_image(self.source, self.hdu, dtype)
 
 
+@dataclass
+class UniformNoise:
+    """What stands for the error map that a survey does not have (``err = "measure"``): one everywhere, on the
+    grid of ``like``, so that the scatter of blank sky is the whole error."""
+
+    like: OpenImage
+    path: str = "(no error map: blank sky is measured)"
+
+    @property
+    def header(self):
+        return {}
+
+    @property
+    def hdu(self) -> ImageHDU:
+        return self.like.hdu
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.like.shape
+
+    def boxes(self, y0, x0, h: int, w: int, fill=np.nan):
+        """As ``OpenImage.boxes``."""
+        return np.ones((len(y0), h, w), np.float32), np.ones(len(y0), bool)
+
+
 class ImagePool:
     """Opens planes once and keeps them; pins their files. Not shared between processes."""
 

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from galbatch.cutouts.config import UNIFORM
 from galbatch.cutouts.noise import MEASURED, measure_tile
 from galbatch.errors import InputError
 from galbatch.types import Finding
@@ -80,6 +81,10 @@ def _judge(subject: str, place: str, config, entry: dict, stated: float | None) 
                 f"In {place} write: err_scale = {scale:.3f}",
             )
         )
+    elif config.err == UNIFORM:
+        what = f"there is no error map; {found.replace('of the noise map', 'of its unit')}"
+        remedy = "Nothing to do; with an error map (err = FILE) bright cores are weighted better."
+        out.append(Finding("info", "noise", subject, what, remedy))
     elif stated is None and not entry["local"] and abs(math.log(scale)) > math.log(DISAGREES):
         out.append(
             Finding(

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from galbatch.cutouts.config import UNIFORM
 from galbatch.cutouts.noise import MEASURED, sampled_boxes
 from galbatch.cutouts.units import njy_per_unit, states_flux_unit
 from galbatch.errors import GalbatchError
@@ -52,7 +53,7 @@ def _values(tile) -> list[Finding]:
     (ny, nx), plane = tile.shape, tile.images[tile.noise]
     h, w = min(ny, SAMPLE_PIX), min(nx, SAMPLE_PIX)
     y0, x0 = np.array(sampled_boxes(ny, nx, h, w)).T
-    if tile.noise == "exp":  # subsampled: its own pixels
+    if tile.noise == "exp" or tile.config.err == UNIFORM:  # subsampled: its own pixels
         return []
     try:
         image, noise = tile.images["sci"].boxes(y0, x0, h, w)[0], plane.boxes(y0, x0, h, w)[0]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from galbatch.cutouts.config import SurveyConfig
+from galbatch.cutouts.config import UNIFORM, SurveyConfig
 from galbatch.cutouts.grid import Grid, grid_of
 from galbatch.cutouts.images import ImagePool
 from galbatch.cutouts.layout import PLANES
@@ -262,7 +262,7 @@ class Survey:
                 entry = measure_tile(opened)
             except InputError as error:
                 asked = (opened.config.err_scale, opened.config.noise_acf)
-                if "measure" in asked or opened.noise == "exp":
+                if "measure" in asked or opened.noise == "exp" or opened.config.err == UNIFORM:
                     raise
                 entry = unmeasured(str(error))
             self.measured.setdefault(band, {})[tile] = entry
@@ -279,7 +279,7 @@ class Survey:
             for tile in band.tiles:
                 for role in (*PLANES, "psf"):
                     plane = getattr(tile, role)
-                    if plane is not None:
+                    if plane is not None and plane != UNIFORM:
                         out.append(
                             {
                                 "role": role,

@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from galbatch.cutouts.config import BandConfig, Plane, SurveyConfig, TileConfig
+from galbatch.cutouts.config import UNIFORM, BandConfig, Plane, SurveyConfig, TileConfig
 from galbatch.cutouts.keys import BAND_KEYS, SURVEY_KEYS, TILE_KEYS, check_keys, finite, positive
 from galbatch.cutouts.layout import PLANES, Layout, PlaneRule, load_layout
 from galbatch.cutouts.psf_error import parse_psf_error
@@ -37,6 +37,8 @@ def load_survey(path: str | Path, bands: list[str] | tuple[str, ...] | None = No
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"Survey file {path} cannot be read as TOML: {error}.") from error
+    if open_questions := sorted(_to_do("", table)):
+        raise ConfigError(f"{path} has lines that only you can complete:\n" + "\n".join(open_questions))
     check_keys(path, "the survey file", table, SURVEY_KEYS)
     layout = load_layout(table.get("layout", "generic"), path.parent)
     if not table.get("bands"):
@@ -56,6 +58,17 @@ def load_survey(path: str | Path, bands: list[str] | tuple[str, ...] | None = No
         pixel_columns=table.get("pixel_columns", False),
         path=str(path),
     )
+
+
+def _to_do(where: str, table: dict) -> list[str]:
+    """The keys whose value begins with TODO, as ``galbatch init`` writes them, and what it asks."""
+    out = []
+    for key, value in table.items():
+        if isinstance(value, str) and value.startswith("TODO"):
+            out.append(f"  {where}{key}: {value.removeprefix('TODO').lstrip(': ') or 'no value yet'}")
+        for part in value if isinstance(value, list) else [value]:
+            out += _to_do(f"{where}{key}.", part) if isinstance(part, dict) else []
+    return out
 
 
 def _selected(path: Path, tables: dict, bands) -> list[str]:
@@ -109,7 +122,8 @@ def _tile(path: Path, band: str, tile: str, table: dict, layout: Layout) -> Tile
     planes = {k: v for k, v in planes.items() if v is not None}
     if not any(p in planes for p in layout.noise):
         raise ConfigError(
-            f"{path}: {where} has no noise map. Add one of {', '.join(layout.noise)} (layout {layout.name})."
+            f"{path}: {where} has no noise map. Add one of {', '.join(layout.noise)} (layout {layout.name}), "
+            'or err = "measure": one sigma for the whole image, measured on blank sky.'
         )
     acf = table.get("noise_acf", "auto")
     if acf not in ("none", "measure", "auto"):
@@ -137,6 +151,8 @@ def _tile(path: Path, band: str, tile: str, table: dict, layout: Layout) -> Tile
 
 def _plane(path, where, plane, table, layout, optional, names) -> Plane | None:
     rule = layout.planes.get(plane, PlaneRule())
+    if plane == "err" and table.get(plane) == UNIFORM.path:
+        return UNIFORM
     if plane in table:
         file, ext = parse_path(path, f"{where}: {plane}", table[plane], names)
         return Plane(file, ext or rule.ext, plane in optional)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from galbatch.cutouts.config import SurveyConfig, TileConfig
+from galbatch.cutouts.config import UNIFORM, SurveyConfig, TileConfig
 from galbatch.cutouts.grid import Grid, grid_of
-from galbatch.cutouts.images import ImagePool, OpenImage
+from galbatch.cutouts.images import ImagePool, OpenImage, UniformNoise
 from galbatch.cutouts.layout import PLANES
 from galbatch.cutouts.psf import PsfProvider
 from galbatch.cutouts.units import njy_per_unit, states_flux_unit
@@ -77,7 +77,7 @@ class Tile:
 
     @property
     def approximate(self) -> bool:
-        """The variance lacks something: no exposure map where one is needed, or missing gain cards."""
+        """The variance lacks something: no error map, no exposure map though needed, no gain cards."""
         if self.poisson != "exposure":
             return self.poisson == "missing" or self.noise == "exp"
         return "exp" not in self.images or not self.gain.complete
@@ -167,7 +167,7 @@ def open_tile(config: SurveyConfig, band: str, tile: TileConfig, pool: ImagePool
         if spec is None:
             continue
         try:
-            images[plane] = pool.open(spec)
+            images[plane] = UniformNoise(images["sci"]) if spec == UNIFORM else pool.open(spec)
         except InputError:
             if not spec.optional:
                 raise
@@ -203,7 +203,7 @@ def open_tile(config: SurveyConfig, band: str, tile: TileConfig, pool: ImagePool
         grid,
         njy,
         noise,
-        layout.poisson,
+        "missing" if tile.err == UNIFORM else layout.poisson,
         _bit_mask(tile.mask_bits, mask_header, where, strict),
         _bit_mask(layout.saturated_bits, mask_header, where, False),
         missing,

@@ -1,6 +1,6 @@
 """From the unit of an image to nJy per pixel. A unit is read or given, never assumed.
 
-AB magnitudes: m = 31.4 - 2.5 log10(flux / nJy) (Oke & Gunn 1983). HST states f_lambda of one electron a
+AB magnitudes: m = 31.4 - 2.5 log10(flux / nJy) (Oke & Gunn 1983). HST states f_lambda of one electron per
 second (PHOTFLAM, erg/s/cm2/Angstrom) and the pivot wavelength (PHOTPLAM, Angstrom): f_nu = PHOTFLAM
 PHOTPLAM^2 / c. A surface brightness is multiplied by the
 solid angle of a pixel, taken from the pixel scale in use (a header's PIXAR_SR may be the detector's, not
@@ -31,6 +31,18 @@ _COUNTS = ("", "adu", "count", "counts", "ct", "dn", "e", "electron", "electrons
 _ELECTRONS = ("electrons/s", "electron/s", "e/s", "e-/s")
 _RATES = ("dn/s", "adu/s", "counts/s", "count/s", "ct/s", "cps", *_ELECTRONS)
 ZERO_POINT_NJY = 31.4
+ZERO_POINT_CARDS = ("MAGZERO", "ZP_AB", "ABMAGZP", "MAGZP", "MAGZPT", "MAG_ZP", "ZEROPNT", "FLUXMAG0")
+_PER_COUNT = ("PHOTMJSR", "PHOTFNU")
+ACCEPTED = (  # what ``unit`` may be, said in errors and in the guide
+    "nJy, uJy, mJy, Jy, 10nJy, nanomaggy (each per pixel)",
+    "MJy/sr, nJy/arcsec2 and other surface brightness",
+    "electron/s, DN/s, counts/s (with PHOTFLAM and PHOTPLAM, PHOTMJSR or PHOTFNU in the header)",
+    "adu, counts, electron (with zero_point_ab)",
+)
+REMEDY = (
+    'Give unit = "nJy" or zero_point_ab = 28.9 in the survey file. Units that are known: '
+    f"{'; '.join(ACCEPTED)}."
+)
 _LIGHT = 2.99792458e18  # Angstrom/s
 
 
@@ -48,19 +60,20 @@ def njy_per_unit(
 ) -> float:
     """The factor from the image's values to nJy per pixel.
 
-    ``unit`` wins; then ``zero_point_ab``; then the header's BUNIT, PHOTMJSR, PHOTFNU, PHOTFLAM, MAGZERO.
+    ``unit`` wins; then ``zero_point_ab``; then the header's BUNIT, PHOTMJSR, PHOTFNU, PHOTFLAM (with
+    PHOTPLAM), and ``ZERO_POINT_CARDS``.
     Raises ``InputError`` when none of them says.
     """
     if unit is not None:
         if _clean(unit) not in _COUNTS + _RATES:
             return _factor(unit, scale_arcsec, where)
         if zero_point_ab is None:
-            return _of_counts(header, scale_arcsec, f"{where}: unit = {unit!r}")
+            return _of_counts(header, scale_arcsec, where, unit)
     if zero_point_ab is not None:
         return _of_zero_point(zero_point_ab)
     bunit = str(header.get("BUNIT", "")).strip()
     if _clean(bunit) in _COUNTS + _RATES:
-        return _of_counts(header, scale_arcsec, where)
+        return _of_counts(header, scale_arcsec, where, bunit)
     return _factor(bunit, scale_arcsec, f"{where}: BUNIT")
 
 
@@ -70,27 +83,39 @@ def states_flux_unit(header) -> bool:
 
 
 def in_electrons(header) -> bool:
-    """Whether an image is in electrons a second, so that times its exposure it counts photons."""
+    """Whether an image is in electrons per second, so that times its exposure it counts photons."""
     return _clean(str(header.get("BUNIT", ""))) in _ELECTRONS
 
 
-def _of_counts(header, scale_arcsec: float, where: str) -> float:
-    bunit = str(header.get("BUNIT", "")).strip()
-    per_second = _clean(bunit) in _RATES
+def _of_counts(header, scale_arcsec: float, where: str, unit: str) -> float:
+    per_second = _clean(unit) in _RATES
     for key in ("PHOTMJSR", "PHOTFNU") if per_second else ("PHOTFNU", "PHOTMJSR"):
         if (value := _number(header, key)) > 0:
             return value * (1e9 if key == "PHOTFNU" else 1e15 * pixel_area_sr(scale_arcsec))
     flam, pivot = _number(header, "PHOTFLAM"), _number(header, "PHOTPLAM")
     if per_second and flam > 0 and pivot > 0:
         return 1e32 * flam * pivot**2 / _LIGHT
-    for key in ("MAGZERO", "ZP_AB", "ABMAGZP", "MAGZP", "ZEROPNT"):
-        if math.isfinite(value := _number(header, key)):
-            return _of_zero_point(value)
+    zero_point = zero_point_of(header)
+    if zero_point is not None:
+        return _of_zero_point(zero_point)
     raise InputError(
-        f"{where}: the unit is not known: {f'BUNIT = {bunit!r} is counts' if bunit else 'no BUNIT'}, and no "
-        "PHOTMJSR, PHOTFNU, MAGZERO, or (counts a second) PHOTFLAM with PHOTPLAM in the header. Give "
-        'unit = "nJy" (or uJy, Jy, MJy/sr, 10nJy) or zero_point_ab = 28.9 in the survey file.'
+        f"{where}: the unit is not known: {f'{unit!r} is counts' if unit else 'no BUNIT'}, and the header "
+        f"has no {', '.join((*_PER_COUNT, *ZERO_POINT_CARDS))}"
+        + (", or PHOTFLAM with PHOTPLAM" if per_second else "")
+        + (". PHOTFLAM is of counts per second" if flam > 0 and not per_second else "")
+        + f". {REMEDY}"
     )
+
+
+def zero_point_of(header) -> float | None:
+    """The AB zero point that a header states (``ZERO_POINT_CARDS``), None without one."""
+    for key in ZERO_POINT_CARDS:
+        value = _number(header, key)
+        if key == "FLUXMAG0":
+            value = 2.5 * math.log10(value) if value > 0 else math.nan
+        if math.isfinite(value):
+            return value
+    return None
 
 
 def _number(header, key: str) -> float:
@@ -134,6 +159,5 @@ def _factor(text: str, scale_arcsec: float, where: str) -> float:
     except (ValueError, TypeError, AttributeError, ZeroDivisionError, OverflowError):
         pass
     raise InputError(
-        f"{where} = {text!r} is not a unit of flux or surface brightness that can be used. Give unit = "
-        '"nJy" (or uJy, Jy, MJy/sr, 10nJy) or zero_point_ab in the survey file.'
+        f"{where} = {text!r} is not a unit of flux or surface brightness that can be used. {REMEDY}"
     )

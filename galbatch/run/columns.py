@@ -9,6 +9,8 @@ from galbatch.pipeline.measurement import column_info
 from galbatch.store import FIXED
 from galbatch.types import Finding
 
+READ_AS = "read_as"  # the finding on columns with usual names, which a run says too
+
 
 def passing_names(catalog: Any, bands: tuple[str, ...]) -> dict[str, str]:
     """Name in the product by name in the catalogue, of all columns that pass through."""
@@ -19,6 +21,9 @@ def check_columns(catalog: Any, bands: tuple[str, ...]) -> list[Finding]:
     """Columns of the catalogue that are renamed, and bands that would share a column of the product."""
     of_band: dict[str, str] = {}
     findings = renamed(passing_names(catalog, bands), catalog.path.name)
+    if catalog.read_as:
+        said = ", ".join(f"{own} is read as {known}" for own, known in catalog.read_as.items())
+        findings.append(Finding("info", READ_AS, catalog.path.name, said, "Nothing to do if that is right."))
     for band in bands:
         mine = {name.lower() for name in column_info((band,), draw_columns=True) if name.endswith(f"_{band}")}
         shared = sorted(mine & of_band.keys())

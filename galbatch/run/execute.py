@@ -18,8 +18,10 @@ from galbatch.errors import ConfigError, RunError
 from galbatch.pipeline.measurement import column_info, empty_columns
 from galbatch.run import folder, mend, prepare
 from galbatch.run.choice import said_of_model, settle_model
+from galbatch.run.columns import READ_AS
 from galbatch.run.context import ContextSpec
 from galbatch.run.events import Progress, Reporter, count
+from galbatch.run.findings import said_once
 from galbatch.run.serial import run_serial
 from galbatch.run.stop import Interrupted, StopRequest
 from galbatch.store import (
@@ -42,6 +44,7 @@ from galbatch.store import (
     withdraw,
     write_summary,
 )
+from galbatch.types import Finding
 
 MERGES = 3  # attempts
 
@@ -182,14 +185,10 @@ def _execute(
     inputs.prior = prepare.open_model(settings, prior)
     layout = prepare.layout_of(inputs)
     sharpness = check_resolution(inputs.survey, prepare.target_fwhm_arcsec(layout))
-    for finding in inputs.findings + sharpness:
-        if finding.level == "warn":
-            reporter.message(finding.line)
+    _say_warnings(reporter, inputs.findings + sharpness)
     with ExitStack() as stack:
         inputs.survey.measure_noise()
-        for finding in [] if going_on else check_noise(inputs.survey, every_tile=False):
-            if finding.level == "warn":
-                reporter.message(finding.line)
+        _say_warnings(reporter, [] if going_on else check_noise(inputs.survey, every_tile=False))
         manifest = prepare.make_manifest(inputs, layout, execution, begun)
         if going_on:
             changes = prepare.check_unchanged(place, manifest, force)
@@ -228,6 +227,12 @@ def _execute(
         run = _in_place(place, reporter)
         end_checksums(run.paths)  # with what was written meanwhile
         return run
+
+
+def _say_warnings(reporter: Reporter, findings: list[Finding]) -> None:
+    for finding in said_once(findings):
+        if finding.level == "warn" or finding.code == READ_AS:
+            reporter.message(finding.line)
 
 
 def _to_the_end(

@@ -23,6 +23,7 @@ from galbatch.interfaces import Denoiser
 from galbatch.run import folder
 from galbatch.run.columns import check_columns, passing_names
 from galbatch.run.context import ContextSpec, load_model
+from galbatch.run.findings import said_once
 from galbatch.run.identity import input_files, model_identity
 from galbatch.run.plan import write_plan
 from galbatch.store import (
@@ -119,7 +120,7 @@ def refuse_errors(inputs: Inputs) -> None:
     """Raise ``InputError`` with every error that the preflight found."""
     errors = [f for f in inputs.findings if f.level == "error"]
     if errors:
-        raise InputError("\n".join(f.line for f in errors))
+        raise InputError("\n".join(f.line for f in said_once(errors)))
 
 
 def layout_of(inputs: Inputs) -> StoreLayout:

@@ -11,6 +11,7 @@ from galbatch.cutouts import check_resolution
 from galbatch.run import folder, prepare
 from galbatch.run.choice import said_of_model, settle_model
 from galbatch.run.execute import split_options
+from galbatch.run.findings import said_once
 from galbatch.store import RunPaths
 
 
@@ -40,7 +41,7 @@ def preview(
     prepare.refuse_inputs_inside(paths, inputs)
     fwhm = prepare.target_fwhm_arcsec(layout)
     findings = inputs.findings + check_resolution(inputs.survey, fwhm)
-    lines = [f"{f.level}: {f.line}" for f in findings]
+    lines = [f"{f.level}: {f.line}" for f in said_once(findings)]
     lines += [
         f"catalogue  {inputs.settings.catalog}: {inputs.n_rows} sources",
         f"survey     {inputs.settings.survey}: bands {', '.join(layout.bands)}",

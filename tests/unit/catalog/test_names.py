@@ -62,7 +62,7 @@ def test_odd_names_go_through_a_run_and_keep_their_values(tmp_path):
 
 def test_bands_that_would_share_a_column_are_refused(tmp_path, capsys):
     class Catalogue:
-        columns, path = ["source_id", "ra", "dec"], tmp_path
+        columns, path, read_as = ["source_id", "ra", "dec"], tmp_path, {}
 
     (found,) = [f for f in check_columns(Catalogue, ("a", "p_a")) if f.level == "error"]
     assert "share the column chi2_p_a" in found.what and found.remedy.startswith("Rename one")

@@ -90,7 +90,10 @@ def test_ids_keep_their_values(tmp_path, ids, values):
         ({"source_id": [1.0, 2.0, 3.0]}, "type double: integers above 2\\^53 lose"),
         ({"source_id": [True, False, True]}, "no identifier"),
         ({"source_id": None}, "no column source_id"),
-        ({"dec": None, "DEJ2000": [1.0, 2.0, 3.0]}, "no column dec.*rename 'DEJ2000' to dec"),
+        (
+            {"dec": None, "Dec": [1.0, 2.0, 3.0], "DEC": [1.0, 2.0, 3.0]},
+            "no column dec.*rename one of Dec, DEC to dec",
+        ),
         ({"ra": ["10:00:01", "10:00:02", "10:00:03"]}, "ra is of type string.*not sexagesimal"),
         ({"psf_index": ["a", "b", "c"]}, "psf_index is of type string"),
     ],
@@ -171,9 +174,9 @@ def test_damaged_and_unknown_files(tmp_path):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=f"{name} cannot be read as a table"):
             open_catalog(tmp_path / name)
-    (tmp_path / "g.csv").write_text("source_id,ra,dec\n")
-    with pytest.raises(InputError, match=r"'.csv' is not known. Use .parquet"):
-        open_catalog(tmp_path / "g.csv")
+    (tmp_path / "g.txt").write_text("source_id,ra,dec\n")
+    with pytest.raises(InputError, match=r"'.txt' is not known. Use .parquet.*csv"):
+        open_catalog(tmp_path / "g.txt")
     with pytest.raises(InputError, match="does not exist"):
         open_catalog(tmp_path / "none.parquet")
 
@@ -202,3 +205,32 @@ def test_what_was_read_of_a_catalogue_is_let_go(tmp_path):
     for _ in catalog.batches(["ra", "dec"]):
         pass
     assert pa.total_allocated_bytes() - before < 2_000_000
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "fits"])
+@pytest.mark.parametrize("names", [("NUMBER", "ALPHA_J2000", "DELTA_J2000"), ("id", "RA", "Dec")])
+def test_usual_names_are_read_as_ours(tmp_path, ending, names):
+    """With other columns kept under their own names, and the id to the last digit."""
+    made = Table(dict(zip(names, (BIG, [150.0, 150.1, 150.2], [2.0, 2.1, 2.2]), strict=True)))
+    made["Mag"] = [20.0, 21.0, 22.0]
+    path = tmp_path / f"c.{ending}"
+    made.write(path, format=f"ascii.{ending}" if ending == "csv" else ending)
+    catalog = open_catalog(path)
+    assert catalog.read_as == dict(zip(names, ("source_id", "ra", "dec"), strict=True))
+    assert catalog.columns == ["source_id", "ra", "dec", "Mag"]
+    rows = catalog.read()
+    np.testing.assert_array_equal(rows["source_id"], BIG)
+    np.testing.assert_array_equal(rows["ra"], [150.0, 150.1, 150.2])
+    assert pa.concat_tables(catalog.tables()).column("Mag").to_pylist() == [20.0, 21.0, 22.0]
+
+
+def test_own_names_win_and_two_of_a_kind_are_not_guessed(tmp_path):
+    catalog = open_catalog(parquet(tmp_path, RA=[9.0, 9.0, 9.0], NUMBER=[7, 8, 9]))
+    assert catalog.read_as == {} and catalog.read()["ra"].tolist() == [1.0, 2.0, 3.0]
+    with pytest.raises(InputError, match="rename one of RA, Ra to ra"):
+        open_catalog(parquet(tmp_path, ra=None, RA=[1.0, 2.0, 3.0], Ra=[1.0, 2.0, 3.0]))
+
+
+def test_a_csv_with_a_comment_sign_before_its_names(tmp_path):
+    (tmp_path / "c.csv").write_text("# id, ra, dec\na,1,2\nb,3,4\n")
+    assert open_catalog(tmp_path / "c.csv").read()["source_id"].tolist() == ["a", "b"]

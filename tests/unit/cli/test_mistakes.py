@@ -20,9 +20,9 @@ def desk(tmp_path_factory):
     good = pandas.read_parquet(ROOT / "catalogs" / "demo.parquet")
     good.to_parquet(folder / "good.parquet")
     good.to_parquet(folder / "alone.parquet")
-    good.rename(columns={"ra": "RA_J2000", "dec": "DEC"}).to_parquet(folder / "names.parquet")
+    good.rename(columns={"ra": "RA", "dec": "DEC"}).assign(Ra=0.0).to_parquet(folder / "names.parquet")
     good.drop(columns="source_id").to_parquet(folder / "noid.parquet")
-    good.to_csv(folder / "list.csv", index=False)
+    good.to_csv(folder / "list.txt", index=False)
     image = ROOT / "catalogs" / "demo" / "f200w_sci.fits"
     (folder / "image.fits").symlink_to(image)
     (folder / "image.parquet").symlink_to(image)
@@ -46,14 +46,14 @@ CHECK = "check good.parquet --survey"
 MISTAKES = [
     ("process nothere.parquet", "nothere.parquet does not exist. Check the path"),
     ("process alone.parquet", "no survey file beside the catalogue. Write one, or name it with --survey"),
-    ("check names.parquet --survey good.toml", "rename 'RA_J2000' to ra, rename 'DEC' to dec"),
+    ("check names.parquet --survey good.toml", "To do: rename one of RA, Ra to ra."),
     (
         "check noid.parquet --survey good.toml",
         "no column source_id. It has: ra, dec, psf_index, kind. To do: add",
     ),
     ("check image.parquet --survey good.toml", "cannot be read as a table"),
     ("check image.fits --survey good.toml", "No table found. Give a table of sources"),
-    ("check list.csv --survey good.toml", "'.csv' is not known. Use .parquet"),
+    ("check list.txt --survey good.toml", "'.txt' is not known. Use .parquet"),
     (f"{CHECK} good.parquet", "good.parquet cannot be read as TOML"),
     (f"{CHECK} no.toml", "no.toml does not exist. Give it with --survey"),
     (f"{CHECK} broken.toml", "Invalid value (at line 1, column 8)"),

@@ -148,3 +148,15 @@ def test_psf_error_is_a_judgement_for_the_layout_unless_the_file_says_otherwise(
     for value, say in wrong.items():
         with pytest.raises(ConfigError, match=say):
             psf_error_of(tmp_path, f"psf_error = {value}")
+
+
+def test_lines_left_to_do_are_refused_with_what_they_ask(tmp_path):
+    path = tmp_path / "s.toml"
+    path.write_text(
+        '[bands.a]\nsci = "a.fits"\nerr = "e.fits"\npsf = "TODO: the PSF"\n'
+        '[[bands.b.tiles]]\nname = "n"\nsci = "TODO"\n'
+    )
+    with pytest.raises(
+        ConfigError, match=r"(?s)only you can complete.*bands.a.psf: the PSF.*bands.b.tiles.sci"
+    ):
+        load_survey(path)

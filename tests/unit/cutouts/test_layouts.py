@@ -206,6 +206,8 @@ UNITS = [
     ({"BUNIT": "nJy"}, {"unit": "uJy"}, 1e3),
     ({"BUNIT": "uJy"}, {"zero_point_ab": 31.4}, 1.0),
     ({"BUNIT": "ADU"}, {"unit": "adu", "zero_point_ab": 28.9}, 10.0),
+    ({"FLUXMAG0": 63095734448.01944}, {}, 10 ** (-0.4 * (27.0 - 31.4))),  # an HSC cutout: 27.0
+    ({"MAGZPT": 23.9}, {}, 1e3),
 ]
 
 
@@ -236,6 +238,15 @@ def test_hst_zero_point_of_the_acs_pages():
     """ACS/WFC F814W after the side switch of 2006 (-81 C): the AB zero point 25.947."""
     cards = {"BUNIT": "ELECTRONS/S", "PHOTFLAM": 7.0331885e-20, "PHOTPLAM": 8045.0}
     assert 31.4 - 2.5 * np.log10(njy_per_unit(cards, 0.05)) == pytest.approx(25.947, abs=1e-3)
+
+
+def test_counts_per_second_said_in_the_survey_file():
+    """CANDELS mosaics have PHOTFLAM and PHOTPLAM and no BUNIT: their README gives 25.947 for F814W."""
+    cards = {"PHOTFLAM": 7.0331885e-20, "PHOTPLAM": 8056.9424}
+    factor = njy_per_unit(cards, 0.03, unit="electron/s")
+    assert 31.4 - 2.5 * np.log10(factor) == pytest.approx(25.947, abs=5e-3)
+    with pytest.raises(InputError, match=r"PHOTFLAM is of counts per second.*electron/s"):
+        njy_per_unit(cards, 0.03)
 
 
 def test_jwst_zero_point_of_the_readme():

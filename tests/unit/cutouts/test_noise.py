@@ -4,14 +4,16 @@ import json
 
 import numpy as np
 import pytest
-from cutouts_field import add_galaxy, simple_survey, sources, wcs_of
+from cutouts_field import NX, NY, add_galaxy, noise_field, simple_survey, sources, wcs_of
 from scipy import ndimage
 
 from galbatch.cutouts import open_survey
 from galbatch.cutouts.noise import _spectrum, autocorrelation, positive_definite
+from galbatch.cutouts.noise_check import check_noise
 from galbatch.cutouts.resample import input_size, resample_acf, resample_stamps
 from galbatch.cutouts.variance import scale_sky
 from galbatch.errors import ConfigError, InputError
+from galbatch.types import Flag
 
 MEASURE = 'err_scale = "measure"\nnoise_acf = "measure"'
 
@@ -217,3 +219,20 @@ def test_noise_of_a_resampled_band(width):
     assert np.mean(out**2) / np.mean(var) == pytest.approx(factor, rel=0.03)
     np.testing.assert_allclose(autocorrelation([(out[0] / out.std(), ~bad[0])]), expected, atol=0.02)
     assert expected[3, 4] > (0.1 if width is None else 0.3)
+
+
+def test_without_an_error_map_blank_sky_gives_one_sigma(tmp_path):
+    """As if a true and uniform map were given, with the flag that photon noise is missing."""
+    sci = noise_field(sigma=0.7)
+    path = simple_survey(tmp_path, sci=sci)
+    path.write_text(path.read_text().replace('"err.fits"', '"measure"').replace("err_scale = 1.0", ""))
+    (tmp_path / "err.fits").unlink()
+    survey = open_survey(path)
+    assert not [f for f in survey.check() if f.level == "error"]
+    rows = sources([100.0], [150.0])
+    batch = survey.cut(rows, 32)
+    n = NY * NX  # standard error of 1.4826 MAD: 1.17 sigma / sqrt(n)
+    assert np.median(batch.bands[0].sigma) == pytest.approx(0.7, rel=5 * 1.17 / np.sqrt(n) + 0.01)
+    assert batch.flags[0] & Flag.VARIANCE_APPROX
+    assert not [e for e in survey.inputs() if e["role"] == "err"]
+    assert "no error map" in " ".join(f.what for f in check_noise(survey))
