@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 import galbatch
-from galbatch.cutouts.neighbours import find_neighbours
+from galbatch.cutouts.neighbours import segment
 from galbatch.morphology import measure_posterior, severity, summarise
 from galbatch.morphology.calibration import calibrated
 from galbatch.validate.mock import make_mocks, sample_mocks
@@ -76,7 +76,7 @@ def measure_all(prior, n: int, draws: int, mode: str, seed: int):
     n, data = len(mocks.image), mocks.obs.data[:, 0]
     sigma, psf = mocks.obs.sigma[:, 0], mocks.obs.psf[:, 0]
     bad = mocks.obs.mask[:, 0] | ~np.isfinite(data)
-    seg = find_neighbours(data, sigma, bad).seg
+    seg = np.stack([segment(*stamp)[0] for stamp in zip(data, sigma, bad, strict=True)])
     posteriors = sample_mocks(prior, mocks, draws, mode, seed)
     samples = np.concatenate([p.samples[:, :, 0] for p in posteriors])
     settings = dict(mask=bad, seg=seg, psf=psf, pixel_scale_arcsec=SCALE, threads=1)

@@ -1,8 +1,8 @@
 """Which pixels belong to the source, which to its neighbours, and the sky level that is left.
 
-The segmentation is the survey's, or made for each stamp with SEP (Barbary 2016; the algorithms of
-SExtractor, Bertin & Arnouts 1996): threshold 1.5 sigma on a filtered image, deblended. ``seg`` is 0 for
-sky, 1 for the source, 2 and more for neighbours.
+The segmentation is the survey's, or made with SEP (Barbary 2016; the algorithms of SExtractor, Bertin &
+Arnouts 1996) on all bands together (``scene``): threshold 1.5 sigma on a filtered image, deblended. ``seg``
+is 0 for sky, 1 for the source, 2 and more for neighbours.
 """
 
 from __future__ import annotations
@@ -27,49 +27,46 @@ SKY_LIMIT_SIGMA, SKY_SHARE, MIN_SKY_PIX, GROW_PIX, WING_EXCESS = 0.5, 0.25, 25, 
 
 @dataclass
 class Neighbours:
-    """Of a batch: ``seg`` (n, h, w) int32; ``near`` (n, h, w) bool, neighbours grown by a pixel; columns
-    (n,); flags (n,)."""
+    """Of a batch in one band: ``near`` (n, h, w) bool, neighbours grown by a pixel; columns (n,); flags
+    (n,)."""
 
-    seg: np.ndarray
     near: np.ndarray
     columns: dict[str, np.ndarray]
     flags: np.ndarray
 
 
-def find_neighbours(
-    data: np.ndarray,
-    sigma: np.ndarray,
-    bad: np.ndarray,
-    segmap: np.ndarray | None = None,
-    segmap_id: np.ndarray | None = None,
-    acf_sum: float = 1.0,
-) -> Neighbours:
-    """Segment stamps (n, h, w) (data and sigma in one unit; ``bad`` pixels unusable).
+def segment(data: np.ndarray, sigma: np.ndarray, bad: np.ndarray) -> tuple[np.ndarray, bool]:
+    """``seg`` (h, w) of a stamp, and whether the source was separated from a blend with another."""
+    if bad.all():
+        return np.zeros(data.shape, np.int32), False
+    labels, blended = _detect(data, sigma, bad)
+    own = _central(labels)
+    return _relabel(labels, own), bool(own and blended == own)
 
-    ``segmap`` (n, h, w): cut out of the survey's map, with ``segmap_id`` (n,) the source's label (else that
-    at the centre). ``acf_sum``: sum of the noise autocorrelation, for the error of the sky level.
-    """
-    n, h, w = data.shape
-    seg, near = np.zeros((n, h, w), np.int32), np.zeros((n, h, w), bool)
-    flags = np.zeros(n, np.int64)
+
+def from_map(labels: np.ndarray, label: int = 0) -> np.ndarray:
+    """``seg`` (h, w) of a stamp of the survey's map; ``label`` of the source, where it is not positive that
+    at the centre."""
+    return _relabel(labels, label if label > 0 else _central(labels))
+
+
+def describe_neighbours(
+    data: np.ndarray, sigma: np.ndarray, bad: np.ndarray, seg: np.ndarray, acf_sum: float = 1.0
+) -> Neighbours:
+    """What neighbours and sky do to the stamps (n, h, w) of a band (data and sigma in one unit; ``bad``
+    pixels unusable; ``seg`` as above). ``acf_sum``: sum of the noise autocorrelation, for the error of the
+    sky level."""
+    n = len(data)
+    near, flags = np.zeros(data.shape, bool), np.zeros(n, np.int64)
     columns = {
         k: np.full(n, np.nan, np.float32) for k in ("neighbour_frac", "background_njy", "background_err_njy")
     }
     columns["n_neighbours"] = np.zeros(n, np.int32)
     for i in range(n):
-        if bad[i].all():
+        if bad[i].all() or not np.any(seg[i] == 1):
             flags[i] |= Flag.NO_SEG
+        if bad[i].all():
             continue
-        if segmap is None:
-            labels, blended = _detect(data[i], sigma[i], bad[i])
-            own = _central(labels)
-        else:
-            labels, blended = segmap[i], False
-            own = int(segmap_id[i]) if segmap_id is not None and segmap_id[i] > 0 else _central(labels)
-        seg[i] = _relabel(labels, own)
-        flags[i] |= (0 if np.any(seg[i] == 1) else Flag.NO_SEG) | (
-            Flag.BLENDED_SEG if blended == own and own else 0
-        )
         near[i] = ndimage.binary_dilation(seg[i] >= 2, np.ones((3, 3), bool)) & (seg[i] != 1)
         frac, count = _contamination(data[i], bad[i], seg[i])
         columns["neighbour_frac"][i], columns["n_neighbours"][i] = frac, count
@@ -78,7 +75,7 @@ def find_neighbours(
         columns["background_njy"][i], columns["background_err_njy"][i] = level, error
         off = share > SKY_SHARE and abs(level) > max(5 * error, SKY_LIMIT_SIGMA * noise)
         flags[i] |= Flag.BACKGROUND if off else 0
-    return Neighbours(seg, near, columns, flags)
+    return Neighbours(near, columns, flags)
 
 
 def _detect(data, sigma, bad) -> tuple[np.ndarray, int]:

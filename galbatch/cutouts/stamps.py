@@ -2,20 +2,23 @@
 each source.
 
 Each band's stamp is centred on its own pixel nearest to the source, which is pixel (h // 2, w // 2) of the
-stamp. What a tile cannot give (edge, bad pixels) another tile that covers the source may.
+stamp. What a tile cannot give (edge, bad pixels) another tile that covers the source may. Segments are those
+of all bands together (``scene``).
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from galbatch.cutouts.error_floor import floor_variance
-from galbatch.cutouts.neighbours import find_neighbours
+from galbatch.cutouts.neighbours import describe_neighbours
 from galbatch.cutouts.place import Place
 from galbatch.cutouts.raw import RawCut, cut_band
 from galbatch.cutouts.resample import resample_acf, resample_labels, resample_psf, resample_stamps
+from galbatch.cutouts.scene import View, find_scene
 from galbatch.cutouts.tile import RawStamps
 from galbatch.errors import ConfigError, GalbatchError
 from galbatch.types import PSF_ERROR_PARTS, BandStamps, Failure, Flag, StampBatch
@@ -28,37 +31,22 @@ def cut_batch(survey, sources: dict[str, np.ndarray], stamp_pix: int) -> StampBa
     """See ``Survey.cut``. Raises ``ConfigError`` only for a stamp size that the bands' ratios do not
     divide."""
     rows = {k: np.asarray(v) for k, v in sources.items()}
-    n = len(rows["source_id"])
-    flags = np.zeros(n, np.int64)
-    bands, reads, off, empty, bad_psf, why = [], [], [], [], [], [""] * n
-    for band in survey.band_names:
-        ratio = survey.geometry()[band].ratio
-        if stamp_pix % ratio:
-            raise ConfigError(
-                f"stamp_pix = {stamp_pix} is not a multiple of {ratio}, the ratio of band {band}'s pixels "
-                f"to those of {survey.finest()}."
-            )
-        cut = cut_band(survey, band, rows, stamp_pix // ratio)
-        stamps = _finish(survey, band, rows, cut)
-        bands.append(stamps)
-        flags |= stamps.flags
-        reads.append(~cut.raw.ok)
-        off.append(cut.place.inside <= 0)
-        bad_psf.append((stamps.flags & Flag.PSF_BAD) != 0)
-        empty.append(stamps.mask.all(axis=(1, 2)))
-        why = [a or b for a, b in zip(why, cut.why, strict=True)]
-    everywhere = np.all(empty, axis=0)
-    flags |= np.where(np.any(empty, axis=0), int(Flag.BAND_MISSING), 0)
-    flags = np.where(np.all(off, axis=0), flags | int(Flag.OFF_IMAGE), flags & ~int(Flag.OFF_IMAGE))
-    bands = [
-        replace(stamps, flags=stamps.flags | np.where(missing, int(Flag.BAND_MISSING), 0))
-        for stamps, missing in zip(bands, empty, strict=True)
-    ]
+    parts = [_prepare(survey, band, rows, stamp_pix) for band in survey.band_names]
+    segs, blended = find_scene([p.view() for p in parts], rows.get("segmap_id"))
+    bands = [_deliver(survey, part, seg, blended) for part, seg in zip(parts, segs, strict=True)]
+    empty = np.array([b.mask.all(axis=(1, 2)) for b in bands])
+    off = np.all([p.off for p in parts], axis=0)
+    flags = np.bitwise_or.reduce([b.flags for b in bands])
+    flags |= np.where(empty.any(axis=0), int(Flag.BAND_MISSING), 0)
+    flags = np.where(off, flags | int(Flag.OFF_IMAGE), flags & ~int(Flag.OFF_IMAGE))
+    for band, missing in zip(bands, empty, strict=True):
+        band.flags[missing] |= int(Flag.BAND_MISSING)
+    unread = np.any([p.unread for p in parts], axis=0)
+    bad_psf = np.all([(b.flags & Flag.PSF_BAD) != 0 for b in bands], axis=0)
     failures = {}
-    for i in np.nonzero(everywhere)[0]:
-        failures[int(i)] = _failure(
-            rows, i, np.all(off, axis=0)[i], any(r[i] for r in reads), all(b[i] for b in bad_psf), why[i]
-        )
+    for i in np.nonzero(empty.all(axis=0))[0]:
+        why = next((p.why[i] for p in parts if p.why[i]), "")
+        failures[int(i)] = _failure(rows, i, off[i], unread[i], bad_psf[i], why)
     return StampBatch(rows["source_id"], tuple(bands), flags, failures)
 
 
@@ -79,14 +67,37 @@ def _failure(rows, i, off, unread, bad_psf, why) -> Failure:
     return Failure(sid, "cut", "ALL_MASKED", "no usable pixel in any band")
 
 
-def _finish(survey, band: str, rows, cut: RawCut) -> BandStamps:
-    """Raw stamps with their flags, neighbours, PSFs and WCS."""
-    geometry, raw = survey.geometry()[band], cut.raw
-    flags = _pixel_flags(raw, cut.place)
+@dataclass
+class _Prepared:
+    """Stamps of a band before it is known what in them is whose. ``stamps``: fields of ``BandStamps``."""
+
+    stamps: dict[str, Any]
+    segmap: np.ndarray | None
+    centre: np.ndarray
+    cd: np.ndarray
+    off: np.ndarray
+    unread: np.ndarray
+    why: list[str] = field(default_factory=list)
+
+    def view(self) -> View:
+        pixels = (self.stamps[k] for k in ("data", "sigma", "mask"))
+        return View(*pixels, self.segmap, self.centre, self.cd, self.stamps["ratio"])
+
+
+def _prepare(survey, band: str, rows, stamp_pix: int) -> _Prepared:
+    """Stamps of a band with their flags, PSFs and WCS."""
+    geometry = survey.geometry()[band]
+    if stamp_pix % geometry.ratio:
+        raise ConfigError(
+            f"stamp_pix = {stamp_pix} is not a multiple of {geometry.ratio}, the ratio of band {band}'s "
+            f"pixels to those of {survey.finest()}."
+        )
+    cut = cut_band(survey, band, rows, stamp_pix // geometry.ratio)
+    raw, step, size = cut.raw, geometry.step, cut.size
+    flags = _pixel_flags(raw, cut.place) | _approximate(survey, band, cut.place)
     data, var, bad, segmap = raw.data, raw.var, raw.bad | ~np.isfinite(raw.var), raw.segmap
-    step, acf = geometry.step, survey.noise_acf(band)
+    acf = survey.noise_acf(band)
     if step != 1.0:
-        size = cut.size
         data, var, bad = resample_stamps(data, var, bad, size, size, step)
         acf, correlated = resample_acf(acf, step)
         var, acf = var * correlated, acf.astype(np.float32)
@@ -100,35 +111,48 @@ def _finish(survey, band: str, rows, cut: RawCut) -> BandStamps:
     white, floor = _floors(survey, band, cut.place.tile, (data, var, bad, psf), psf_scale / delivered)
     with np.errstate(invalid="ignore"):
         sigma = np.sqrt(np.where(bad, np.inf, var if white is None else var + white)).astype(np.float32)
-    found = find_neighbours(
-        data, sigma, bad, segmap, rows.get("segmap_id"), 1.0 if acf is None else float(acf.sum())
-    )
-    mask = bad | found.near if survey.config.neighbours == "mask" else bad
-    sigma[mask] = np.inf
-    wcs = _wcs(survey, band, rows, cut, data.shape[1:], step)
-    columns = {
-        **found.columns,
-        "valid_frac": (~mask).mean(axis=(1, 2)).astype(np.float32),
-        "error_floor": floor.astype(np.float32),
+    stamps = {
+        "band": band,
+        "data": data,
+        "sigma": sigma,
+        "mask": bad,
+        "psf": psf,
+        "psf_id": ids,
+        "pixel_scale_arcsec": delivered,
+        "psf_scale_arcsec": psf_scale,
+        "wcs": _wcs(survey, band, rows, cut, data.shape[1:], step),
+        "noise_acf": acf,
+        "ratio": geometry.ratio,
+        "columns": {"error_floor": floor.astype(np.float32)},
+        "sigma_white": None if white is None else np.sqrt(white).astype(np.float32),
+        "flags": flags | psf_flags,
+        "psf_error": _psf_error(survey, band, step),
     }
-    return BandStamps(
-        band,
-        data,
-        sigma,
-        mask,
-        found.seg,
-        psf,
-        ids,
-        delivered,
-        psf_scale,
-        wcs,
-        acf,
-        geometry.ratio,
-        columns,
-        None if white is None else np.sqrt(white).astype(np.float32),
-        flags | found.flags | psf_flags | _approximate(survey, band, cut.place),
-        _psf_error(survey, band, step),
-    )
+    off = cut.place.inside <= 0
+    first = np.stack([cut.place.x - cut.first[:, 1], cut.place.y - cut.first[:, 0]], axis=1)
+    centre = (first - raw.data.shape[1] // 2) / step + size // 2
+    centre[off] = np.nan
+    cd = stamps["wcs"][:, 4:].reshape(-1, 2, 2).copy()
+    cd[[t == "" or survey.tile(band, t).grid.wcs is None for t in cut.place.tile]] = np.nan
+    return _Prepared(stamps, segmap, centre, cd, off, ~raw.ok, cut.why)
+
+
+def _deliver(survey, part: _Prepared, seg: np.ndarray, blended: np.ndarray) -> BandStamps:
+    """The stamps of a band once their segments are known: neighbours masked, and what is said of them."""
+    at = part.stamps
+    bad, acf = at["mask"], at["noise_acf"]
+    found = describe_neighbours(at["data"], at["sigma"], bad, seg, 1.0 if acf is None else float(acf.sum()))
+    mask = bad | found.near if survey.config.neighbours == "mask" else bad
+    sigma = np.where(mask, np.float32(np.inf), at["sigma"])
+    valid = (~mask).mean(axis=(1, 2)).astype(np.float32)
+    changed = {
+        "sigma": sigma,
+        "mask": mask,
+        "seg": seg,
+        "columns": {**at["columns"], **found.columns, "valid_frac": valid},
+        "flags": at["flags"] | found.flags | np.where(blended, int(Flag.BLENDED_SEG), 0),
+    }
+    return BandStamps(**{**at, **changed})
 
 
 def _psf_error(survey, band: str, step: float) -> np.ndarray | None:

@@ -5,7 +5,7 @@ import pytest
 from cutouts_field import add_galaxy, noise_field, simple_survey, sources, wcs_of, write_image
 
 from galbatch.cutouts import open_survey
-from galbatch.cutouts.neighbours import find_neighbours
+from galbatch.cutouts.neighbours import describe_neighbours, segment
 from galbatch.types import Flag
 
 
@@ -84,24 +84,22 @@ def exponential(scale, flux=1.0, side=64):
     return flux * np.exp(-np.hypot(y, x) / scale)
 
 
+def describe(image):
+    """What is said of a stamp with noise of 1."""
+    data, sigma, bad = image.astype("f4"), np.ones((64, 64), "f4"), np.zeros((64, 64), bool)
+    seg, _ = segment(data, sigma, bad)
+    return describe_neighbours(data[None], sigma[None], bad[None], seg[None])
+
+
 @pytest.mark.parametrize("scale", [4.0, 8.0, 12.0])
 def test_wings_that_fill_the_stamp_are_not_called_sky(scale):
-    noise = np.random.default_rng(1).normal(0, 1, (1, 64, 64))
-    found = find_neighbours(
-        (noise + exponential(scale, 200.0)).astype("f4"),
-        np.ones((1, 64, 64), "f4"),
-        np.zeros((1, 64, 64), bool),
-    )
-    assert not found.flags[0] & Flag.BACKGROUND
+    noise = np.random.default_rng(1).normal(0, 1, (64, 64))
+    assert not describe(noise + exponential(scale, 200.0)).flags[0] & Flag.BACKGROUND
 
 
 @pytest.mark.parametrize("level", [-1.0, 1.0])
 def test_a_sky_level_under_a_galaxy_is_found(level):
-    noise = np.random.default_rng(2).normal(0, 1, (1, 64, 64))
-    found = find_neighbours(
-        (noise + level + exponential(3.0, 200.0)).astype("f4"),
-        np.ones((1, 64, 64), "f4"),
-        np.zeros((1, 64, 64), bool),
-    )
+    noise = np.random.default_rng(2).normal(0, 1, (64, 64))
+    found = describe(noise + level + exponential(3.0, 200.0))
     assert found.flags[0] & Flag.BACKGROUND
     assert found.columns["background_njy"][0] == pytest.approx(level, abs=0.2)
