@@ -44,39 +44,38 @@ def arrays() -> str:
 
 def quantities() -> str:
     """Markdown table of the measured quantities."""
-    from galbatch.morphology import QUANTITIES
+    from galbatch.columns import QUANTITIES
 
     lines = ["| quantity | unit | UCD | what |", "|---|---|---|---|"]
     lines += [
         f"| `{name}` | {unit or '-'} | `{ucd}` | {_cell(text)} |"
-        for name, (unit, ucd, text) in QUANTITIES.items()
+        for name, (unit, ucd, text, _) in QUANTITIES.items()
     ]
     return "\n".join(lines)
 
 
 def statistics() -> str:
     """Markdown table of the statistics of each quantity."""
-    from galbatch.morphology.calibration import CALIBRATED
-    from galbatch.morphology.summary import CALIBRATED_WORDS
-    from galbatch.store import STATISTICS
+    from galbatch.columns import CALIBRATED, CALIBRATED_LEVELS, STATISTICS
 
-    lines = ["| suffix | what |", "|---|---|"]
-    lines += [f"| `{name}` | {text} |" for name, (text, _) in STATISTICS.items()]
     of = ", ".join(f"`{name}`" for name in CALIBRATED)
-    lines += [f"| `{name}` | {text} (of {of}) |" for name, text in CALIBRATED_WORDS.items()]
+    lines = ["| suffix | what |", "|---|---|"]
+    lines += [
+        f"| `{name}` | {text}{f' (of {of})' * (name in CALIBRATED_LEVELS)} |"
+        for name, (text, _) in STATISTICS.items()
+    ]
     return "\n".join(lines)
 
 
 def other_columns() -> str:
     """Markdown table of the catalogue's other columns."""
-    from galbatch.morphology import QUANTITIES
-    from galbatch.pipeline.measurement import column_info
-    from galbatch.store import FIXED
+    from galbatch.columns import QUANTITIES, columns_of
 
-    found = dict(FIXED)
-    for name, about in column_info(("BAND",)).items():
-        if not any(name.startswith(f"{q}_") for q in QUANTITIES):
-            found[name] = about
+    found = {
+        name: about
+        for name, about in columns_of(["BAND"]).items()
+        if not any(name.startswith(f"{q}_") for q in QUANTITIES)
+    }
     lines = ["| column | unit | UCD | what |", "|---|---|---|---|"]
     lines += [
         f"| `{name}` | {about.unit or '-'} | `{about.ucd}` | {_cell(about.description)} |"

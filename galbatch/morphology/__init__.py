@@ -17,9 +17,7 @@ _HOMES = {
     "StatisticInput": "galbatch.morphology.plugins",
     "all_quantities": "galbatch.morphology.plugins",
     "measure_posterior": "galbatch.morphology.posterior",
-    "QUANTITIES": "galbatch.morphology.quantities",
-    "Quantity": "galbatch.morphology.quantities",
-    "column_description": "galbatch.morphology.summary",
+    "QUANTITIES": "galbatch.columns",
     "summarise": "galbatch.morphology.summary",
 }
 __all__ = list(_HOMES)

@@ -18,18 +18,10 @@ from __future__ import annotations
 
 import numpy as np
 
-CALIBRATED_LEVELS = {"cal16": 0.15865525393145708, "cal50": 0.5, "cal84": 0.8413447460685429}
-LOGARITHMIC = ("flux_njy", "r_half", "r20", "r50", "r80", "r_petro", "sersic_r_e")
-CALIBRATED = (
-    *LOGARITHMIC,
-    "ellipticity",
-    "gini",
-    "m20",
-    "gini_m20_merger",
-    "concentration",
-    "asymmetry",
-    "sersic_n",
-)
+from galbatch.columns import CALIBRATED, QUANTITIES
+
+LEVELS = {"cal16": 0.15865525393145708, "cal50": 0.5, "cal84": 0.8413447460685429}
+LOGARITHMIC = tuple(name for name in CALIBRATED if QUANTITIES[name].unit)
 MIN_DRAWS = 8
 _LEAST_SPREAD = 1e-4  # draws that agree to the last digit do not make a measurement exact
 
@@ -65,7 +57,7 @@ def calibrated(
     larger than any that was validated.
     """
     n = len(found["n_draws_measured"])
-    columns = {f"{q}_{level}": np.full(n, np.nan) for q in CALIBRATED for level in CALIBRATED_LEVELS}
+    columns = {f"{q}_{level}": np.full(n, np.nan) for q in CALIBRATED for level in LEVELS}
     if table is None or oversample != 1:
         return columns
     where = conditions(found, target_fwhm_arcsec)
@@ -75,7 +67,7 @@ def calibrated(
     for name, numbers in table["quantities"].items():
         middle, at, factors = median_and_factors(found, name, where, numbers["place"])
         error = np.where(known, np.exp(factors @ np.array(numbers["error"])), np.nan)
-        for level, z in zip(CALIBRATED_LEVELS, numbers["z"], strict=True):
+        for level, z in zip(LEVELS, numbers["z"], strict=True):
             value = middle + (numbers["slope"] * at + z) * error
             columns[f"{name}_{level}"] = np.exp(value) if name in LOGARITHMIC else value
     return columns

@@ -9,10 +9,19 @@ from itertools import pairwise
 
 import numpy as np
 
+from galbatch.columns import QUANTITIES
 from galbatch.errors import InputError
 from galbatch.morphology.flags import MorphFlag
+from galbatch.morphology.kernels.columns import (
+    GROUPS,
+    I_R_PETRO,
+    I_R_PETRO_ELLIP,
+    I_SERSIC,
+    I_SERSIC_LAST,
+    I_XA,
+    I_YA,
+)
 from galbatch.morphology.plugins import StatisticInput, evaluate, installed_statistics
-from galbatch.morphology.quantities import GROUPS, QUANTITIES
 
 RESULT_DTYPE = np.dtype([(name, np.float64) for name in QUANTITIES] + [("flags", np.int64)])
 OUTLIER_SIGMA = 10.0  # Lotz et al. (2004)
@@ -201,8 +210,7 @@ def _refit(out, flags, images, maps, psf, map_of):
         psf = np.broadcast_to(psf, (len(images), *psf.shape))
     elif map_of is not None:
         psf = psf[map_of]
-    column = list(QUANTITIES).index("sersic_n")
-    refit(out[:, column : column + 10], flags, images, maps, psf)
+    refit(out[:, I_SERSIC : I_SERSIC_LAST + 1], flags, images, maps, psf)
 
 
 def _run(work, n, threads):
@@ -221,12 +229,10 @@ def _run(work, n, threads):
 
 def _beyond_stamp(out, flags, shape):
     """A Petrosian radius that was reached only because the annulus ran off the stamp is none."""
-    names = list(QUANTITIES)
-    x, y = out[:, names.index("xc_asymmetry")], out[:, names.index("yc_asymmetry")]
+    x, y = out[:, I_XA], out[:, I_YA]
     corner = np.hypot(np.maximum(x, shape[1] - 1 - x) + 0.5, np.maximum(y, shape[0] - 1 - y) + 0.5)
-    petro = names.index("r_petro")
-    beyond = out[:, petro] > corner - 1.5
-    out[beyond, petro : petro + 2] = np.nan
+    beyond = out[:, I_R_PETRO] > corner - 1.5
+    out[beyond, I_R_PETRO] = out[beyond, I_R_PETRO_ELLIP] = np.nan
     flags[beyond] |= int(MorphFlag.PETRO_LARGE)
 
 

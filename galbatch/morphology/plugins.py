@@ -23,8 +23,8 @@ from importlib.metadata import entry_points
 
 import numpy as np
 
+from galbatch.columns import QUANTITIES, Column
 from galbatch.errors import ConfigError
-from galbatch.morphology.quantities import QUANTITIES, Quantity
 
 GROUP = "galbatch.statistics"
 
@@ -91,9 +91,9 @@ def installed_statistics() -> tuple[Statistic, ...]:
     return tuple(found.values())
 
 
-def all_quantities() -> dict[str, Quantity]:
+def all_quantities() -> dict[str, Column]:
     """``QUANTITIES`` and, after them, the installed statistics."""
-    extra = {s.name: Quantity(s.unit, s.ucd, s.description) for s in installed_statistics()}
+    extra = {s.name: Column(s.unit, s.ucd, s.description) for s in installed_statistics()}
     return {**QUANTITIES, **extra}
 
 

@@ -11,36 +11,10 @@ import warnings
 
 import numpy as np
 
+from galbatch.columns import ANGLES, DRAWN, OBSERVED_ONLY
 from galbatch.morphology.flags import severity
-from galbatch.morphology.quantities import ANGLES, OBSERVED_ONLY, Quantity
 
-STATISTICS = ("p16", "p50", "p84", "mean", "std", "obs")
-_PERCENTILES = (15.865525393145708, 50.0, 84.13447460685429)
-
-CLASSES: dict[str, Quantity] = {
-    "p_merger": Quantity(
-        "", "stat.probability", "share of draws above the Gini-M20 merger line (Lotz et al. 2008)"
-    ),
-    "p_bulge": Quantity("", "stat.probability", "share of draws on the bulge side of the Gini-M20 plane"),
-    "p_asymmetric": Quantity(
-        "", "stat.probability", "share of draws with A > 0.35 and A > S (Conselice 2003)"
-    ),
-    "p_disturbed_outskirts": Quantity(
-        "", "stat.probability", "share of draws with shape asymmetry > 0.2 (Pawlik et al. 2016)"
-    ),
-    "p_multimodal": Quantity("", "stat.probability", "share of draws with M > 0.1 (Freeman et al. 2013)"),
-    "p_disc": Quantity("", "stat.probability", "share of draws with a Sersic index below 2.5"),
-}
-CALIBRATED_WORDS = {
-    "cal16": "15.87th percentile of the truth, calibrated on simulated galaxies",
-    "cal50": "median of the truth, calibrated on simulated galaxies",
-    "cal84": "84.13th percentile of the truth, calibrated on simulated galaxies",
-}
-COUNTS: dict[str, Quantity] = {
-    "n_draws_measured": Quantity("", "meta.number", "draws with a measured morphology"),
-    "morph_flags": Quantity("", "meta.code", "morphology flag bits set in at least half of the draws"),
-    "morph_flags_obs": Quantity("", "meta.code", "morphology flag bits of the observed stamp"),
-}
+_PERCENTILES = {"p16": 15.865525393145708, "p50": 50.0, "p84": 84.13447460685429}
 
 
 def summarise(draws: np.ndarray, obs: np.ndarray | None = None) -> dict[str, np.ndarray]:
@@ -63,28 +37,6 @@ def summarise(draws: np.ndarray, obs: np.ndarray | None = None) -> dict[str, np.
     if obs is not None:
         columns["morph_flags_obs"] = np.array(obs["flags"])
     return columns
-
-
-def column_description(column: str, registry: dict[str, Quantity]) -> Quantity:
-    """Unit, UCD and description of a column stem of ``summarise``; ``registry`` as QUANTITIES, or with
-    plug-ins."""
-    known = {**CLASSES, **COUNTS}
-    if column in known:
-        return known[column]
-    name, _, statistic = column.rpartition("_")
-    unit, ucd, text = registry[name]
-    words = {
-        "p16": "15.87th percentile of draws",
-        "p50": "median of draws",
-        "p84": "84.13th percentile of draws",
-        "mean": "mean of draws",
-        "std": "standard deviation of draws",
-        "obs": "on the observed stamp",
-        **CALIBRATED_WORDS,
-    }
-    kinds = {"p50": "median", "cal50": "median", "mean": "mean", "std": "stdev"}
-    modifier = f";stat.{kinds[statistic]}" if statistic in kinds else ""
-    return Quantity(unit, ucd + modifier, f"{text}; {words[statistic]}")
 
 
 def class_probabilities(draws: np.ndarray) -> dict[str, np.ndarray]:
@@ -112,14 +64,13 @@ def _statistics(name, values):
     enough = 2 * np.isfinite(values).sum(axis=1) >= max(k, 1)
     if name in ANGLES:
         values = _unwrap(values)
-    out = {f"{name}_{s}": np.full(b, np.nan) for s in STATISTICS[:-1]}
+    out = {f"{name}_{s}": np.full(b, np.nan) for s in DRAWN}
     if enough.any():
         kept = values[enough]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
-            for statistic, column in zip(
-                STATISTICS, np.nanpercentile(kept, _PERCENTILES, axis=1), strict=False
-            ):
+            values_at = np.nanpercentile(kept, list(_PERCENTILES.values()), axis=1)
+            for statistic, column in zip(_PERCENTILES, values_at, strict=True):
                 out[f"{name}_{statistic}"][enough] = column
         out[f"{name}_mean"][enough] = np.nanmean(kept, axis=1)
         out[f"{name}_std"][enough] = np.nanstd(kept, axis=1)

@@ -5,19 +5,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from galbatch.columns import OBSERVED_ONLY, STAMP, Column, band_columns, columns_of
 from galbatch.morphology import (
     MorphFlag,
     all_quantities,
-    column_description,
     measure_posterior,
     sersic_severity,
     severity,
     summarise,
 )
-from galbatch.morphology.calibration import CALIBRATED, CALIBRATED_LEVELS, calibrated
-from galbatch.morphology.quantities import OBSERVED_ONLY
-from galbatch.morphology.summary import CLASSES, COUNTS
-from galbatch.store import STATISTICS, ColumnInfo
+from galbatch.morphology.calibration import calibrated
 from galbatch.types import BandStamps, Flag
 
 Table = dict[str, np.ndarray]
@@ -27,71 +24,20 @@ LOW_SNR = 2.5
 # 2005), and the segment less than all of either.
 APERTURE_SHARE = 0.85
 
-_FIT = {
-    "chi2": ColumnInfo("", "stat.fit.chi2", "residual chi2 per valid pixel, mean over draws"),
-    "chi2_p": ColumnInfo("", "stat.probability", "p-value of the residuals"),
-    "prior_driven_frac": ColumnInfo("", "stat.value", "share of the flux in regions owed to the prior"),
-}
 
-_GRADE = {
-    "quality": ColumnInfo("", "meta.code.qual", "0 good, 1 caution, 2 do not use, of this band"),
-    "flags": ColumnInfo("", "meta.code.qual", "flag bits of this band; `galbatch flags N` explains them"),
-}
-
-_STAMP = {
-    "neighbour_frac": ColumnInfo(
-        "", "", "share of the light of all segments in the stamp that is neighbours'"
-    ),
-    "n_neighbours": ColumnInfo("", "meta.number", "neighbours in the stamp"),
-    "background_njy": ColumnInfo(
-        "nJy", "instr.background", "sky level of the stamp, not taken off; per pixel"
-    ),
-    "background_err_njy": ColumnInfo("nJy", "stat.error;instr.background", "error of the sky level"),
-    "error_floor": ColumnInfo("", "stat.error", "noise in proportion to the light, as a fraction of it"),
-    "valid_frac": ColumnInfo("", "", "share of the stamp's pixels that were used"),
-}
-
-
-def column_stems() -> list[str]:
-    """Stems of the measured columns of a band, in the order of the catalogue."""
-    stems = [f"{q}_{s}" for q in all_quantities() for s in STATISTICS if s == "obs" or q not in OBSERVED_ONLY]
-    stems += [f"{q}_{level}" for q in CALIBRATED for level in CALIBRATED_LEVELS]
-    return [*stems, *CLASSES, *COUNTS, *_FIT]
-
-
-def column_info(bands: tuple[str, ...], draw_columns: bool = False) -> dict[str, ColumnInfo]:
-    """Unit, UCD and description of every measured column; ``draw_columns``: of single draws' too."""
-    info, quantities = {}, all_quantities()
-    for stem in [*column_stems(), *_STAMP, *_GRADE]:
-        about = (_FIT | _STAMP | _GRADE).get(stem) or ColumnInfo(*column_description(stem, quantities))
-        info |= {
-            f"{stem}_{b}": ColumnInfo(about.unit, about.ucd, f"{about.description} (band {b})") for b in bands
-        }
-    for name, about in quantities.items() if draw_columns else ():
-        if name not in OBSERVED_ONLY:
-            text = f"{about.description}; of each draw"
-            for b in bands:
-                info[f"{name}_draws_{b}"] = ColumnInfo(about.unit, about.ucd, f"{text} (band {b})")
-    info["quality"] = ColumnInfo(
-        "", "meta.code.qual", "0 good, 1 caution, 2 do not use: the worst of the bands"
-    )
-    info["n_evaluations"] = ColumnInfo(
-        "", "meta.number", "network evaluations of a draw, products and re-runs counted"
-    )
-    return info
+def column_info(bands: tuple[str, ...], draw_columns: bool = False) -> dict[str, Column]:
+    """Every column of a run that is not passed through; ``draw_columns``: those of single draws too."""
+    return columns_of(bands, all_quantities(), draw_columns)
 
 
 def empty_columns(bands: tuple[str, ...], n: int) -> Table:
     """Every measured column with nothing measured: NaN, 0 for counts, flag bits and quality (before it is
-    graded); draws at their largest, to be lowered."""
+    graded); draws at their largest, to be lowered. Those of stamps are added by the cut."""
     columns: Table = {}
-    for stem in column_stems():
-        columns |= {
-            f"{stem}_{b}": np.zeros(n, np.int64) if stem in COUNTS else np.full(n, np.nan, np.float32)
-            for b in bands
-        }
-    columns |= {f"quality_{b}": np.zeros(n, np.int8) for b in bands}
-    columns |= {f"flags_{b}": np.zeros(n, np.int64) for b in bands}
+    for stem, about in band_columns(all_quantities()).items():
+        if stem not in STAMP:
+            empty = np.nan if about.dtype == "float32" else 0
+            columns |= {f"{stem}_{b}": np.full(n, empty, about.dtype) for b in bands}
     columns["quality"] = np.zeros(n, np.int8)
     columns["n_draws_ok"] = np.full(n, np.iinfo(np.int32).max, np.int32)
     columns["n_evaluations"] = np.zeros(n, np.float32)

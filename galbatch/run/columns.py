@@ -6,7 +6,6 @@ from typing import Any
 
 from galbatch.catalog.names import product_names, renamed
 from galbatch.pipeline.measurement import column_info
-from galbatch.store import FIXED
 from galbatch.types import Finding
 
 READ_AS = "read_as"  # the finding on columns with usual names, which a run says too
@@ -14,7 +13,7 @@ READ_AS = "read_as"  # the finding on columns with usual names, which a run says
 
 def passing_names(catalog: Any, bands: tuple[str, ...]) -> dict[str, str]:
     """Name in the product by name in the catalogue, of all columns that pass through."""
-    return product_names(catalog.columns, {**FIXED, **column_info(tuple(bands), draw_columns=True)})
+    return product_names(catalog.columns, column_info(tuple(bands), draw_columns=True))
 
 
 def check_columns(catalog: Any, bands: tuple[str, ...]) -> list[Finding]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from galbatch.columns import Column
 from galbatch.config import ExecutionSettings, RunSettings
 from galbatch.cutouts import check_noise, check_resolution
 from galbatch.errors import ConfigError, RunError
@@ -25,7 +26,6 @@ from galbatch.run.findings import said_once
 from galbatch.run.serial import run_serial
 from galbatch.run.stop import Interrupted, StopRequest
 from galbatch.store import (
-    ColumnInfo,
     DamagedBatch,
     PlanBatch,
     Run,
@@ -324,7 +324,7 @@ class _Threads:
 def _finish(paths: RunPaths, spec: ContextSpec, reporter: Reporter, manifest: dict[str, Any]) -> None:
     """Merge the parts, balance the account, write the summary."""
     start = time.monotonic()
-    passing = {name: ColumnInfo(**about) for name, about in manifest["columns"].items()}
+    passing = {name: Column(**about) for name, about in manifest["columns"].items()}
     template = empty_columns(spec.layout.bands, 0) | {
         "flags": np.zeros(0, np.int64),
         "status": np.zeros(0, object),

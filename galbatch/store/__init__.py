@@ -7,10 +7,6 @@ from galbatch.lazy import lazy
 
 _HOMES = {
     "merge_catalogue": "galbatch.store.catalogue",
-    "FIXED": "galbatch.store.columns",
-    "STATISTICS": "galbatch.store.columns",
-    "ColumnInfo": "galbatch.store.columns",
-    "statistic_column": "galbatch.store.columns",
     "open_export": "galbatch.store.export_folder",
     "band_name": "galbatch.store.names",
     "batches_to_retry": "galbatch.store.retry",

@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from galbatch.columns import SOURCE, Column
 from galbatch.errors import RunError
-from galbatch.store.columns import FIXED, ColumnInfo, table_metadata
 from galbatch.store.healpix import healpix_nested
 from galbatch.store.layout import STATUS
+from galbatch.store.metadata import table_metadata
 from galbatch.store.parts import FAILURE_COLUMNS, join_parts, part_bytes, part_head, read_note, read_part
 from galbatch.store.paths import RunPaths, replacing
 from galbatch.store.plan import PASS
@@ -38,7 +39,7 @@ _FAILURE_SCHEMA = pa.schema(
 
 
 def merge_catalogue(
-    paths: RunPaths, info: dict[str, ColumnInfo], template: dict[str, np.ndarray] | None = None
+    paths: RunPaths, info: dict[str, Column], template: dict[str, np.ndarray] | None = None
 ) -> Counter:
     """Write ``catalog.parquet`` and ``failures.parquet`` from plan and parts; returns the sources by status.
 
@@ -57,11 +58,11 @@ class _MoreColumns(Exception):
     """A part has columns that the schema of the catalogue lacks."""
 
 
-def _merge(paths: RunPaths, info: dict[str, ColumnInfo], schema: pa.Schema) -> Counter:
+def _merge(paths: RunPaths, info: dict[str, Column], schema: pa.Schema) -> Counter:
     counts: Counter = Counter()
     dtypes = {f.name: _dtype(f.type) for f in schema}
     schema = schema.with_metadata(
-        table_metadata(schema.names, dtypes, info | FIXED, _text_lengths(paths, schema))
+        table_metadata(schema.names, dtypes, info | SOURCE, _text_lengths(paths, schema))
     )
     with (
         replacing(paths.catalogue) as tmp,

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from galbatch.columns import CALIBRATED
 from galbatch.morphology import measure_posterior, summarise
 from galbatch.morphology.calibration import (
-    CALIBRATED,
-    CALIBRATED_LEVELS,
+    LEVELS,
     calibrated,
     conditions,
     median_and_factors,
@@ -112,7 +112,7 @@ def _fit(found, name, where, truth, use) -> dict:
         slope = _resistant_slope(at, miss / e)
         z = miss / e - slope * at
         centre = (slope * at + np.median(z)) * e
-    ranks = [min(max(q + (q - 0.5) / len(z), 0.0), 1.0) for q in CALIBRATED_LEVELS.values()]
+    ranks = [min(max(q + (q - 0.5) / len(z), 0.0), 1.0) for q in LEVELS.values()]
     return {
         "place": place,
         "error": [float(a) for a in error],

@@ -3,9 +3,9 @@
 import numpy as np
 from report_fakes import fake_view
 
+from galbatch.columns import Column
 from galbatch.store import (
     BatchResult,
-    ColumnInfo,
     PlanWriter,
     RunPaths,
     StoreLayout,
@@ -81,7 +81,7 @@ def write_fake_run(folder, n=6, draws=4, size=16, batch=4, ids=None):
     begin_checksums(paths)
     for rows in iter_plan(paths.plan):
         commit_batch(paths, layout, _result(rows, draws, size))
-    info = {f"r_half_p50_{band}": ColumnInfo("arcsec", "phys.angSize", "half-light radius") for band in BANDS}
+    info = {f"r_half_p50_{band}": Column("arcsec", "phys.angSize", "half-light radius") for band in BANDS}
     counts = merge_catalogue(paths, info)
     write_summary(
         paths,

@@ -15,10 +15,11 @@ PACKAGE = ROOT / "galbatch"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 SIBLINGS = {"catalog", "cutouts", "forward", "prior", "morphology", "store", "simulate"}
-GROUND = {"types", "errors", "flags", "interfaces", "lazy"}
+GROUND = {"types", "errors", "flags", "columns", "interfaces", "lazy"}
 ALLOWED = {name: GROUND for name in SIBLINGS}
 ALLOWED["types"] = {"errors", "flags"}
 ALLOWED["flags"] = set()
+ALLOWED["columns"] = {"flags"}
 ALLOWED["errors"] = set()
 ALLOWED["lazy"] = set()
 ALLOWED["interfaces"] = {"types", "errors"}

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+from galbatch.columns import QUANTITIES
 from galbatch.morphology.flags import MorphFlag
-from galbatch.morphology.quantities import GROUPS, QUANTITIES
 
-_INDEX = {name: i for i, name in enumerate(QUANTITIES)}
-_BIT = {flag.name: int(flag) for flag in MorphFlag}
-
+GROUPS: dict[str, int] = {"gini": 1, "cas": 2, "mid": 4, "shape": 8, "sersic": 16}
 N_QUANTITIES = len(QUANTITIES)
 GINI, CAS, MID, SHAPE, SERSIC = (GROUPS[k] for k in ("gini", "cas", "mid", "shape", "sersic"))
 
-I_FLUX, I_FLUX_ELLIP, I_FLUX_SEG = _INDEX["flux_njy"], _INDEX["flux_ellip_njy"], _INDEX["flux_seg_njy"]
-I_XC, I_XA = _INDEX["xc_centroid"], _INDEX["xc_asymmetry"]
-I_R_PETRO, I_R_MAX, I_R_HALF, I_R20 = (_INDEX[k] for k in ("r_petro", "r_max", "r_half", "r20"))
-I_GINI, I_C, I_A, I_S = (_INDEX[k] for k in ("gini", "concentration", "asymmetry", "smoothness"))
-I_M, I_RMS, I_SN = (_INDEX[k] for k in ("multimode", "rms_asymmetry2", "sn_per_pixel"))
-I_SERSIC, I_SKY = _INDEX["sersic_n"], _INDEX["sky_mean"]
+_BIT = {flag.name: int(flag) for flag in MorphFlag}
+
+
+def places(*names: str) -> tuple[int, ...]:
+    """Columns of a result that hold these quantities."""
+    order = list(QUANTITIES)
+    return tuple(order.index(name) for name in names)
+
+
+I_FLUX, I_MAG, I_FLUX_ELLIP, I_FLUX_SEG = places("flux_njy", "mag_ab", "flux_ellip_njy", "flux_seg_njy")
+I_XC, I_YC = places("xc_centroid", "yc_centroid")
+I_ELLIPTICITY_C, I_ELONGATION_C, I_ORIENTATION_C = places(
+    "ellipticity_centroid", "elongation_centroid", "orientation_centroid"
+)
+I_XA, I_YA = places("xc_asymmetry", "yc_asymmetry")
+I_ELLIPTICITY, I_ELONGATION, I_ORIENTATION = places("ellipticity", "elongation", "orientation")
+I_R_PETRO, I_R_PETRO_ELLIP = places("r_petro", "r_petro_ellip")
+I_R_MAX, I_R_MAX_ELLIP = places("r_max", "r_max_ellip")
+I_R_HALF, I_R_HALF_ELLIP = places("r_half", "r_half_ellip")
+I_R20, I_R50, I_R80 = places("r20", "r50", "r80")
+I_GINI, I_M20, I_BULGE, I_MERGER = places("gini", "m20", "gini_m20_bulge", "gini_m20_merger")
+I_C, I_A, I_S, I_SN = places("concentration", "asymmetry", "smoothness", "sn_per_pixel")
+I_M, I_I, I_D = places("multimode", "intensity", "deviation")
+I_RMS, I_OUTER, I_SHAPE = places("rms_asymmetry2", "outer_asymmetry", "shape_asymmetry")
+I_SKY_MEAN, I_SKY_MEDIAN, I_SKY_SIGMA = places("sky_mean", "sky_median", "sky_sigma")
+# the Sersic fit is one block, in its own order
+I_SERSIC, I_SERSIC_LAST = places("sersic_n", "sersic_bic")
 
 F_FLUX, F_PIXELS, F_SEGMENT = _BIT["FLUX_NOT_POSITIVE"], _BIT["NO_PIXELS"], _BIT["NO_SEGMENT"]
 F_CENTROID_MASKED, F_CENTROID_OUT = _BIT["CENTROID_MASKED"], _BIT["CENTROID_OUTSIDE"]

@@ -20,8 +20,13 @@ from galbatch.morphology.kernels.columns import (
     F_PIXELS,
     GINI,
     I_C,
+    I_ELLIPTICITY,
+    I_ELONGATION,
+    I_ORIENTATION,
     I_SERSIC,
+    I_SERSIC_LAST,
     I_XA,
+    I_YA,
     MID,
     SERSIC,
 )
@@ -62,9 +67,9 @@ def measure_image(raw, seg, bad, sigma, fixed, centre, n_outlier, psf_sigma, gro
         problem = (pair, 1.5 * r_first, sky_asymmetry, room)
         x, y, more = asymmetry_centre(problem, source, xc, yc, 0.25 * r_first)
     flags |= petro_flags(status) | more
-    out[I_XA], out[I_XA + 1] = x, y
-    out[I_XA + 2], elongation, theta, valid = shape_of(image, source, x, y)
-    out[I_XA + 3], out[I_XA + 4] = elongation, theta
+    out[I_XA], out[I_YA] = x, y
+    out[I_ELLIPTICITY], elongation, theta, valid = shape_of(image, source, x, y)
+    out[I_ELONGATION], out[I_ORIENTATION] = elongation, theta
     flags |= 0 if valid else F_MOMENT
 
     circle = (tables, outline_of(x, y, 1.0, 0.0), room)
@@ -105,10 +110,10 @@ def measure_image(raw, seg, bad, sigma, fixed, centre, n_outlier, psf_sigma, gro
             x,
             y,
             a_half,
-            out[I_XA + 2],
+            out[I_ELLIPTICITY],
             theta,
             out[I_C],
-            out[I_SERSIC : I_SERSIC + sersic.N_RESULTS],
+            out[I_SERSIC : I_SERSIC_LAST + 1],
         )
     return flags
 

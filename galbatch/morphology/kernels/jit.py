@@ -24,9 +24,10 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from galbatch.columns import QUANTITIES
 from galbatch.morphology.flags import MorphFlag
 from galbatch.morphology.kernels.build import ENTRY_OPTIONS, KERNEL_OPTIONS, LEAF_OPTIONS, compile_once
-from galbatch.morphology.quantities import GROUPS, QUANTITIES
+from galbatch.morphology.kernels.columns import GROUPS
 
 
 def _content_stamp() -> tuple[int, int]:

@@ -20,9 +20,15 @@ from galbatch.morphology.kernels.columns import (
     F_PIXELS,
     F_SEGMENT,
     F_SKY,
+    I_ELLIPTICITY_C,
+    I_ELONGATION_C,
     I_FLUX_SEG,
-    I_SKY,
+    I_ORIENTATION_C,
+    I_SKY_MEAN,
+    I_SKY_MEDIAN,
+    I_SKY_SIGMA,
     I_XC,
+    I_YC,
 )
 from galbatch.morphology.kernels.filters import mask_outliers
 from galbatch.morphology.kernels.jit import kernel, leaf
@@ -83,8 +89,9 @@ def source_centroid(image, source, out):
         flags |= F_CENTROID_OUT
     if image[int(yc), int(xc)] == 0.0:
         flags |= F_CENTROID_MASKED
-    out[I_XC], out[I_XC + 1] = xc, yc
-    out[I_XC + 2], out[I_XC + 3], out[I_XC + 4], valid = shape_of(image, source, xc, yc)
+    out[I_XC], out[I_YC] = xc, yc
+    e, elongation, theta, valid = shape_of(image, source, xc, yc)
+    out[I_ELLIPTICITY_C], out[I_ELONGATION_C], out[I_ORIENTATION_C] = e, elongation, theta
     return xc, yc, True, flags | (0 if valid else F_MOMENT)
 
 
@@ -101,5 +108,5 @@ def sky_terms(image, seg, bad, fixed, out):
     if size == 0:
         return 0.0, 0.0, (0, 0, 0), F_NO_BOX
     mean, median, sigma, asymmetry = sky.box_statistics(sky.copy_box(image, y0, x0, size, size))
-    out[I_SKY], out[I_SKY + 1], out[I_SKY + 2] = mean, median, sigma
+    out[I_SKY_MEAN], out[I_SKY_MEDIAN], out[I_SKY_SIGMA] = mean, median, sigma
     return asymmetry, sigma, (y0, x0, size), (F_SKY if abs(mean) > sigma else 0)

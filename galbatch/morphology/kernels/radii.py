@@ -17,10 +17,16 @@ from galbatch.morphology.kernels.columns import (
     I_C,
     I_FLUX,
     I_FLUX_ELLIP,
+    I_MAG,
     I_R20,
+    I_R50,
+    I_R80,
     I_R_HALF,
+    I_R_HALF_ELLIP,
     I_R_MAX,
+    I_R_MAX_ELLIP,
     I_R_PETRO,
+    I_R_PETRO_ELLIP,
 )
 from galbatch.morphology.kernels.jit import kernel, leaf
 
@@ -45,19 +51,19 @@ def radii(circle, ellipse, diagonal, out):
     out[I_R_PETRO] = r if status & (profile.PETRO_SMALL | profile.PETRO_LARGE) == 0 else np.nan
     out[I_FLUX] = abs(profile.light(circle, 2.0 * r)[0])
     if out[I_FLUX] > 0.0:
-        out[I_FLUX + 1] = 31.4 - 2.5 * math.log10(out[I_FLUX])
+        out[I_MAG] = 31.4 - 2.5 * math.log10(out[I_FLUX])
     a, status = profile.petrosian_radius(ellipse, diagonal)
     flags |= petro_flags(status)
-    out[I_R_PETRO + 1] = a if status & (profile.PETRO_SMALL | profile.PETRO_LARGE) == 0 else np.nan
+    out[I_R_PETRO_ELLIP] = a if status & (profile.PETRO_SMALL | profile.PETRO_LARGE) == 0 else np.nan
     out[I_FLUX_ELLIP] = abs(profile.light(ellipse, 2.0 * a)[0])
     for k in range(3):
         value, valid = profile.fraction_radius(circle, 1.5 * r, (0.2, 0.5, 0.8)[k])
         if valid and value > 0.0:
-            out[I_R20 + k] = value
+            out[(I_R20, I_R50, I_R80)[k]] = value
         else:
             flags |= F_RADIUS
-    if out[I_R20] > 0.0 and out[I_R20 + 2] > 0.0:
-        out[I_C] = 5.0 * math.log10(out[I_R20 + 2] / out[I_R20])
+    if out[I_R20] > 0.0 and out[I_R80] > 0.0:
+        out[I_C] = 5.0 * math.log10(out[I_R80] / out[I_R20])
     return r, a, flags
 
 
@@ -76,7 +82,7 @@ def detection(circle, ellipse, source, a, box, threshold, out):
             flags = F_SHAPE
     r_max = shape.largest_radius(region, circle[1])
     a_max = shape.largest_radius(region, ellipse[1])
-    out[I_R_MAX], out[I_R_MAX + 1] = r_max, a_max
+    out[I_R_MAX], out[I_R_MAX_ELLIP] = r_max, a_max
     return region, r_max, a_max, flags | (F_RMAX if r_max == 0.0 or a_max == 0.0 else 0)
 
 
@@ -91,6 +97,6 @@ def half_light(circle, ellipse, r_max, a_max, out):
         flags |= 0 if valid else F_RADIUS
     if a_max > 0.0:
         a, valid = profile.fraction_radius(ellipse, a_max, 0.5)
-        out[I_R_HALF + 1] = a if valid else np.nan
+        out[I_R_HALF_ELLIP] = a if valid else np.nan
         flags |= 0 if valid else F_RADIUS
     return a, flags

@@ -19,7 +19,6 @@ from galbatch.morphology.kernels.least_squares import add_row, clear, expected_g
 from galbatch.morphology.kernels.sersic_blocks import block_models, make_blocks, window_of
 from galbatch.morphology.kernels.sersic_model import N_HIGH, N_LOW, N_PARAMETERS, model_images
 
-N_RESULTS = 10
 MAX_STEPS = 60
 TOLERANCE = 1e-5
 DIVIDE = 5  # points a side of the central pixels where there is a PSF

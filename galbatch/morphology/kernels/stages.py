@@ -30,10 +30,17 @@ from galbatch.morphology.kernels.columns import (
     F_SMOOTHNESS,
     F_SN,
     I_A,
+    I_BULGE,
+    I_D,
     I_GINI,
+    I_I,
     I_M,
+    I_M20,
+    I_MERGER,
+    I_OUTER,
     I_RMS,
     I_S,
+    I_SHAPE,
     I_SN,
     SHAPE,
 )
@@ -104,8 +111,8 @@ def gini_group(image, good, sigma, outline, a, room, out):
                 k += 1
     values = sorted_part(values, k)
     g, m = gm.gini(values), gm.m20(image, region, values)
-    out[I_GINI], out[I_GINI + 1] = g, m
-    out[I_GINI + 2], out[I_GINI + 3] = -0.693 * m + 4.95 * g - 3.96, 0.139 * m + 0.990 * g - 0.327
+    out[I_GINI], out[I_M20] = g, m
+    out[I_BULGE], out[I_MERGER] = -0.693 * m + 4.95 * g - 3.96, 0.139 * m + 0.990 * g - 0.327
     if math.isnan(g):
         flags |= F_GINI
     if math.isnan(m):
@@ -127,7 +134,7 @@ def mid_group(image, source, gini_region, out):
     if status & mid.UNDEFINED:
         flags |= F_MID_IS_GINI
     out[I_M] = mid.multimode(region, pixels)
-    out[I_M + 1], out[I_M + 2], status = intensity_deviation(light, region)
+    out[I_I], out[I_D], status = intensity_deviation(light, region)
     if status:
         flags |= F_DEVIATION
     larger, share = mid.segment_overlap(gini_region, region)
@@ -177,12 +184,12 @@ def asymmetries(pair, circle, ellipse, sky_terms, groups, radii, region, out):
             s = asymmetry_sums(pair, ellipse[1], a_max, ellipse[2])
             inner = asymmetry_sums(pair, ellipse[1], a_half, ellipse[2])
             sky = (s[0] - inner[0]) * sky_asymmetry
-            flags |= _ratio(out, I_RMS + 1, s[2] - inner[2] - sky, s[1] - inner[1])
+            flags |= _ratio(out, I_OUTER, s[2] - inner[2] - sky, s[1] - inner[1])
         else:
             flags |= F_ASYMMETRY
         if r_max > 0.0:
             binary = as_double(region)
             pair = (binary, pair[1], reversed_padded(binary, 0.0), pair[3], pair[4], pair[5])
             s = asymmetry_sums(pair, circle[1], r_max, circle[2])
-            flags |= _ratio(out, I_RMS + 2, s[2], s[1])
+            flags |= _ratio(out, I_SHAPE, s[2], s[1])
     return flags

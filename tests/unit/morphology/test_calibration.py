@@ -10,9 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from galbatch.cli.main import cli
+from galbatch.columns import CALIBRATED
 from galbatch.errors import ModelError
 from galbatch.morphology import measure, summarise
-from galbatch.morphology.calibration import CALIBRATED, LOGARITHMIC, calibrated
+from galbatch.morphology.calibration import LOGARITHMIC, calibrated
 from galbatch.morphology.images import RESULT_DTYPE
 from galbatch.pipeline.measurement import column_info, empty_columns
 from galbatch.prior.card import Card

@@ -5,11 +5,11 @@ from importlib.metadata import EntryPoint
 import numpy as np
 import pytest
 
+from galbatch.columns import band_columns
 from galbatch.errors import ConfigError
 from galbatch.morphology import (
     Statistic,
     all_quantities,
-    column_description,
     measure,
     measure_posterior,
     plugins,
@@ -51,7 +51,7 @@ def test_statistic_is_measured_and_described(install):
     np.testing.assert_array_equal(table["peak"], IMAGES.max(axis=(1, 2)))
     assert table.dtype.names[-1] == "flags"
     assert all_quantities()["peak"].unit == "nJy"
-    assert column_description("peak_p50", all_quantities()).description.startswith("brightest pixel; median")
+    assert band_columns(all_quantities())["peak_p50"].description.startswith("brightest pixel; median")
 
 
 def test_statistic_is_summarised_over_draws(install):

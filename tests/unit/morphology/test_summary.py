@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from galbatch.morphology import QUANTITIES, MorphFlag, column_description, summarise
+from galbatch.columns import CLASSES, COUNTS, OBSERVED_ONLY, QUANTITIES, band_columns
+from galbatch.morphology import MorphFlag, summarise
 from galbatch.morphology.images import RESULT_DTYPE
-from galbatch.morphology.quantities import OBSERVED_ONLY
-from galbatch.morphology.summary import CLASSES, COUNTS
 
 
 @pytest.fixture
@@ -88,10 +87,10 @@ def test_common_flags_need_half_of_the_draws(draws):
 
 def test_every_column_is_described(draws):
     for column in summarise(draws, draws[:, 0]):
-        about = column_description(column, QUANTITIES)
+        about = band_columns()[column]
         assert about.ucd and about.description
-    assert column_description("r_half_p50", QUANTITIES).unit == "arcsec"
-    assert "median of draws" in column_description("r_half_p50", QUANTITIES).description
+    assert band_columns()["r_half_p50"].unit == "arcsec"
+    assert "median of draws" in band_columns()["r_half_p50"].description
 
 
 def test_units_and_ucds_are_those_of_the_standards():

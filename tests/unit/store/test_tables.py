@@ -8,11 +8,11 @@ import pytest
 from astropy.io.votable import parse
 from astropy.table import QTable
 
+from galbatch.columns import Column, columns_of
 from galbatch.errors import InputError, RunError
 from galbatch.store import catalogue
 from galbatch.store.catalogue import merge_catalogue
 from galbatch.store.checksums import DamagedBatch
-from galbatch.store.columns import ColumnInfo, statistic_column
 from galbatch.store.healpix import healpix_nested
 from galbatch.store.layout import StoreLayout
 from galbatch.store.ledger import check_accounting, progress
@@ -32,8 +32,8 @@ from galbatch.store.verify import verify_store
 from galbatch.store.verify_batch import damaged_parts
 
 INFO = {
-    "gini_p50_f200w": statistic_column("", "src.morph.param", "Gini", "p50", "f200w"),
-    "flux_njy_p50_f200w": ColumnInfo("nJy", "phot.flux.density", "flux"),
+    "gini_p50_f200w": columns_of(["f200w"])["gini_p50_f200w"],
+    "flux_njy_p50_f200w": Column("nJy", "phot.flux.density", "flux"),
 }
 
 
@@ -132,7 +132,7 @@ def test_catalogue_has_every_row_once_with_units_in_both_forms(tmp_path):
     assert (
         table["name"][1] == "g3" and table["status"][1] == "failed" and np.isnan(table["gini_p50_f200w"][1])
     )
-    assert table["gini_p50_f200w"].info.description == "Gini, band f200w: median of the posterior"
+    assert table["gini_p50_f200w"].info.description == INFO["gini_p50_f200w"].description
     meta = pq.read_metadata(paths.catalogue)
     xml = meta.metadata[b"IVOA.VOTable-Parquet.content"]
     (tmp_path / "v.xml").write_bytes(xml)

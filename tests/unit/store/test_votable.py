@@ -7,11 +7,12 @@ import pytest
 from astropy.table import QTable
 from fake_run import write_fake_run
 
+from galbatch.columns import Column
 from galbatch.errors import RunError
-from galbatch.store import ColumnInfo, RunPaths, votable, write_votable
-from galbatch.store.columns import table_metadata
+from galbatch.store import RunPaths, votable, write_votable
+from galbatch.store.metadata import table_metadata
 
-INFO = {"x": ColumnInfo("nJy", "phot.flux.density", "a flux & more <b>")}
+INFO = {"x": Column("nJy", "phot.flux.density", "a flux & more <b>")}
 COLUMNS = {
     "source_id": pa.array(np.arange(11) + 2**60),
     "x": pa.array([1.5, None, np.nan, *range(8)], pa.float64()),

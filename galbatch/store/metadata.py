@@ -1,57 +1,17 @@
-"""What the columns of the catalogue mean: unit, UCD and description, in the forms that readers understand."""
+"""What the columns of a table mean, as its Parquet footer says it: in the forms that readers understand."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 
-STATISTICS = {
-    "p16": ("16th percentile of the posterior", "stat.percentile"),
-    "p50": ("median of the posterior", "stat.median"),
-    "p84": ("84th percentile of the posterior", "stat.percentile"),
-    "mean": ("mean of the posterior", "stat.mean"),
-    "std": ("standard deviation of the posterior", None),
-    "obs": ("measured on the observed pixels", None),
-}
-
-
-@dataclass(frozen=True)
-class ColumnInfo:
-    """Unit (astropy string, '' for none), UCD1+ and one line of description of a column."""
-
-    unit: str = ""
-    ucd: str = ""
-    description: str = ""
-
-
-def statistic_column(unit: str, ucd: str, description: str, stat: str, band: str) -> ColumnInfo:
-    """Meaning of ``{quantity}_{stat}_{band}`` from that of the quantity."""
-    text, word = STATISTICS[stat]
-    if stat == "std":
-        ucd = f"stat.stdev;{ucd}" if ucd else "stat.stdev"
-    elif word and ucd:
-        ucd = f"{ucd};{word}"
-    return ColumnInfo(unit, ucd, f"{description}, band {band}: {text}")
-
-
-FIXED = {
-    "source_id": ColumnInfo("", "meta.id;meta.main", "identifier of the input catalogue"),
-    "ra": ColumnInfo("deg", "pos.eq.ra;meta.main", "right ascension (ICRS)"),
-    "dec": ColumnInfo("deg", "pos.eq.dec;meta.main", "declination (ICRS)"),
-    "status": ColumnInfo(
-        "", "meta.code", "ok (quality 0), flagged (1 and 2, see flags) or failed (see failures.parquet)"
-    ),
-    "flags": ColumnInfo("", "meta.code.qual", "flag bits; `galbatch flags N` explains them"),
-    "n_draws_ok": ColumnInfo("", "meta.number", "posterior draws with finite pixels"),
-    "_healpix_29": ColumnInfo("", "pos.healpix", "nested HEALPix index of order 29"),
-}
+from galbatch.columns import Column
 
 
 def table_metadata(
-    names: Iterable[str], dtypes: dict[str, str], info: dict[str, ColumnInfo], lengths: dict[str, int]
+    names: Iterable[str], dtypes: dict[str, str], info: dict[str, Column], lengths: dict[str, int]
 ) -> dict[str, str]:
     """Key-value metadata of a Parquet footer: astropy's ``table_meta_yaml`` and VOParquet 1.0.
 
@@ -63,7 +23,7 @@ def table_metadata(
 
     table = Table()
     for name in names:
-        about = info.get(name, ColumnInfo())
+        about = info.get(name, Column())
         kind = f"U{max(1, lengths.get(name, 1))}" if dtypes[name] == "str" else dtypes[name]
         table[name] = np.zeros(0, kind)
         table[name].unit = about.unit or None
@@ -103,7 +63,7 @@ def _votable(names, dtypes, info) -> str:
     element = TableElement(document)
     resource.tables.append(element)
     for number, name in enumerate(names):
-        about = info.get(name, ColumnInfo())
+        about = info.get(name, Column())
         size, _, base = dtypes[name].rpartition(",)")
         kind = _VO_TYPES.get(base, "unicodeChar")
         field = Field(
