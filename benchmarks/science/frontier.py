@@ -2,8 +2,9 @@
 classical restoration.
 
     python benchmarks/science/frontier.py [--galaxies 8] [--draws 8] [--budgets 1 4]
-        [--out frontier.jsonl] [--figure frontier.png]
-    python benchmarks/science/frontier.py --figure frontier.png --read frontier.jsonl
+        [--out frontier.jsonl]
+
+``python benchmarks/results.py --figures`` draws results/frontier.jsonl.
 
 Every method gets the same data, PSF, noise and (but the classical ones) network. A peer's budget is the
 number of evaluations that galbatch's default mode took, times 1, 4, ...; an evaluation is a forward pass or a
@@ -44,7 +45,6 @@ from galbatch.types import Observation
 from galbatch.validate import make_mocks
 
 TUNING_SEED = 2_500_000
-COLOURS = {"galbatch": "#c0392b", "azula": "#2471a3", "deepinv": "#1e8449", "classical": "#7f8c8d"}
 
 
 def one(obs: Observation, i: int) -> Observation:
@@ -229,46 +229,6 @@ def rows(options):
             }
 
 
-def draw_figure(found: list[dict], path: Path) -> None:
-    """The error of each method over that of galbatch's default mode on the same galaxy, against a draw's
-    cost."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    from matplotlib.ticker import LogLocator
-
-    figure, panels = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
-    costs = ("evaluations", "seconds"), ("network evaluations a draw", "CPU seconds a draw")
-    for panel, key, label in zip(panels, *costs, strict=True):
-        for row in (row for row in found if row[key]):
-            family, _, name = row["method"].partition(" ")
-            family = family if family in COLOURS else "classical"
-            style = {"fmt": "o" if family == "galbatch" else "s", "color": COLOURS[family], "ms": 6}
-            low = min(row["ratio_error"], 0.9 * row["ratio"])  # an error bar that fits a logarithmic axis
-            panel.errorbar(row[key], row["ratio"], [[low], [row["ratio_error"]]], **style)
-            text = row["method"].removesuffix(" (oracle)") if family == "classical" else name
-            panel.annotate(
-                text,
-                (row[key], row["ratio"]),
-                (5, 4),
-                textcoords="offset points",
-                fontsize=7,
-                color=COLOURS[family],
-            )
-        panel.axhline(1, color=COLOURS["galbatch"], lw=0.8, ls=":")
-        panel.set(xscale="log", yscale="log", xlabel=label)
-        panel.xaxis.set_minor_formatter("")
-        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if key == "evaluations" else (1,)))
-        panel.xaxis.set_major_formatter("{x:g}")
-        panel.margins(x=0.15)
-        panel.grid(alpha=0.2, which="both")
-    panels[0].set_ylabel("squared error of the mean / that of galbatch default")
-    title = "One network, one set of mocks: galbatch (red), azula (blue), deepinv (green), classical (grey)"
-    figure.suptitle(title, fontsize=10)
-    figure.savefig(path, dpi=110)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -279,22 +239,16 @@ def main() -> None:
     parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS))
     parser.add_argument("--model", type=Path)
     parser.add_argument("--out", type=Path, default=Path("frontier.jsonl"))
-    parser.add_argument("--figure", type=Path)
-    parser.add_argument("--read", type=Path, help="Draw the figure from lines made before.")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found = [json.loads(line) for line in options.read.read_text().splitlines()] if options.read else []
-    if not options.read:
-        check()
-        place = environment("cpu")
-        for row in rows(options):
-            found.append(row | ratio(row["each"], (found or [row])[0]["each"]))
-            row = found[-1]
-            print(json.dumps(row), flush=True)
-            with open(options.out, "a", encoding="utf-8") as file:
-                file.write(json.dumps(row | place) + "\n")
-    if options.figure:
-        draw_figure(found, options.figure)
+    check()
+    place, first = environment("cpu"), None
+    for row in rows(options):
+        first = first or row
+        line = json.dumps(row | ratio(row["each"], first["each"]))
+        print(line, flush=True)
+        with open(options.out, "a", encoding="utf-8") as file:
+            file.write(json.dumps(json.loads(line) | place) + "\n")
 
 
 if __name__ == "__main__":

@@ -135,6 +135,32 @@ def test_importing_loads_neither_torch_nor_dask(name):
     assert done.stdout.split() == []
 
 
+def test_the_page_of_results_is_what_its_lines_say(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import results
+
+    assert (ROOT / "benchmarks" / "RESULTS.md").read_text() == results.page(), (
+        "benchmarks/RESULTS.md is made from the lines of benchmarks/results/*.jsonl: write the line there, "
+        "then python benchmarks/results.py"
+    )
+
+
+NOTES = sorted((ROOT / "docs" / "decisions").glob("0*.md"))
+
+
+@pytest.mark.parametrize("note", NOTES, ids=lambda p: p.stem)
+def test_decisions_have_one_form_and_are_in_the_index(note):
+    title, _, state, _, first = note.read_text().split("\n")[:5]
+    number = note.name[:4]
+    assert re.fullmatch(rf"# {number} \S.*", title) and first, note
+    said = re.fullmatch(r"\*Decided \d{4}-\d\d-\d\d\. ((In|Out of) force.*\.)\*", state)
+    assert said, f"{note}: the line below the title says when it was decided and whether it is in force"
+    row = f"| [{number}]({note.name}) | {title[7:]} | {said.group(1)} |"
+    assert row in (note.parent / "README.md").read_text(), f"{note}: its row in the index is {row}"
+    for other in re.findall(r"\b0\d{3}\b", said.group(1)):
+        assert any(p.name.startswith(other) for p in NOTES), f"{note}: no decision {other}"
+
+
 # ---- what is imported is declared, and what is declared is imported ----
 
 NAMES = {"PIL": "pillow", "yaml": "pyyaml", "pywt": "pywavelets", "skimage": "scikit-image"}
