@@ -69,11 +69,11 @@ def statistics() -> str:
 
 def other_columns() -> str:
     """Markdown table of the catalogue's other columns."""
-    from galbatch.columns import QUANTITIES, columns_of
+    from galbatch.columns import QUANTITIES, colour_columns, columns_of
 
     found = {
         name: about
-        for name, about in columns_of(["BAND"]).items()
+        for name, about in (columns_of(["BAND"]) | colour_columns(["BAND1", "BAND2"])).items()
         if not any(name.startswith(f"{q}_") for q in QUANTITIES)
     }
     lines = ["| column | unit | UCD | what |", "|---|---|---|---|"]

@@ -9,6 +9,7 @@ from 0 at the centre of the first pixel.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import NamedTuple
 
 
@@ -113,6 +114,8 @@ CALIBRATED_LEVELS = {
 }
 STATISTICS = DRAWN | OBSERVED | CALIBRATED_LEVELS
 """Words and UCD of every statistic of a quantity."""
+COLOUR = Column("mag", "phot.color", "AB colour {} - {} of draws in one aperture, at one PSF")
+COLOUR_RADIUS = Column("arcsec", "phys.angSize", "radius of the circle in which colours are measured")
 
 _SHARE = "stat.probability"
 CLASSES: dict[str, Column] = {
@@ -187,16 +190,28 @@ def band_columns(quantities: Mapping[str, Column] = QUANTITIES, draws: bool = Fa
     return found
 
 
+def colour_columns(bands: Iterable[str]) -> dict[str, Column]:
+    """Colours of neighbouring bands, ``color_{b1}_{b2}_{statistic}``, and their aperture; none of one
+    band."""
+    found = {}
+    for one, two in pairwise(bands):
+        about = COLOUR._replace(description=COLOUR.description.format(one, two))
+        for name in ("p16", "p50", "p84"):
+            found[f"color_{one}_{two}_{name}"] = _statistic(about, *DRAWN[name])
+    return found | ({"color_radius": COLOUR_RADIUS} if found else {})
+
+
 def columns_of(
     bands: Iterable[str], quantities: Mapping[str, Column] = QUANTITIES, draws: bool = False
 ) -> dict[str, Column]:
     """Every column of a run in these bands that is not passed through."""
+    bands = tuple(bands)
     found = {
         f"{stem}_{band}": about._replace(description=f"{about.description} (band {band})")
         for stem, about in band_columns(quantities, draws).items()
         for band in bands
     }
-    return found | SOURCE
+    return found | colour_columns(bands) | SOURCE
 
 
 def _statistic(about: Column, words: str, ucd: str) -> Column:

@@ -168,7 +168,8 @@ class BandStamps:
     this band per detector pixel of the finest band of the run, along a side. ``noise_acf`` (r, r) and
     ``sigma_white`` (b, h, w): see ``Observation``. ``columns``: per-source numbers for the catalogue by
     column stem, e.g. ``neighbour_frac``. ``flags`` (b,) int64 of this band; None is none. ``psf_error`` (5,):
-    ``PSF_ERROR_PARTS``; None: the PSF is exact.
+    ``PSF_ERROR_PARTS``; None: the PSF is exact. ``to_scene`` (b, 2, 3): affine map of x, y in this stamp to
+    pixels of the scene, which are one for all bands; None: the middles of all stamps are one place.
     """
 
     band: str
@@ -187,6 +188,7 @@ class BandStamps:
     sigma_white: np.ndarray | None = None
     flags: np.ndarray | None = None
     psf_error: np.ndarray | None = None
+    to_scene: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def grid_of(
     Raises ``InputError`` when the header has no usable celestial WCS and one is needed, when no scale is
     known, or when the scale given differs from that of the WCS by more than ``SCALE_TOLERANCE``.
     """
-    wcs, problem = celestial_wcs(header)
+    wcs, problem = _celestial(header)
     if wcs is None:
         if need_sky:
             raise InputError(
@@ -117,8 +117,7 @@ def grid_of(
     return Grid(shape, wcs, float(scale_arcsec) if scale_arcsec and off < 1e-6 else found, found, linear)
 
 
-def celestial_wcs(header) -> tuple[WCS | None, str]:
-    """The celestial WCS of a header, or None and why there is none that can be used."""
+def _celestial(header) -> tuple[WCS | None, str]:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         try:

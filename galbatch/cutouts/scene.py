@@ -71,31 +71,40 @@ class Step:
         return np.stack([y, x])
 
 
-def find_scene(views: list[View], segmap_id: np.ndarray | None = None) -> tuple[list[np.ndarray], np.ndarray]:
-    """Segments (n, h, w) int32 in each band (0 sky, 1 the source, more its neighbours), and whether the
-    source was separated from a blend (n,) bool. ``segmap_id`` (n,): the sources' labels in the survey's
-    maps."""
+@dataclass(frozen=True)
+class Scene:
+    """Of (n,) sources: ``segs``, for each band (n, h, w) int32 (0 sky, 1 the source, more its neighbours);
+    ``blended`` (n,): the source was separated from a blend; ``maps``, for each band (n, 2, 3): from x, y in
+    its stamp to those in the scene, the last column the offset."""
+
+    segs: list[np.ndarray]
+    blended: np.ndarray
+    maps: list[np.ndarray]
+
+
+def find_scene(views: list[View], segmap_id: np.ndarray | None = None) -> Scene:
+    """The scene of what all bands show. ``segmap_id`` (n,): the sources' labels in the survey's maps."""
     n = len(views[0].data)
     size = views[0].data.shape[1] * views[0].ratio
-    segs = [np.zeros(v.data.shape, np.int32) for v in views]
-    blended = np.zeros(n, bool)
+    scene = Scene(
+        [np.zeros(v.data.shape, np.int32) for v in views],
+        np.zeros(n, bool),
+        [np.zeros((n, 2, 3)) for _ in views],
+    )
+    finest = np.argsort([v.ratio for v in views], kind="stable")
+    given = next((b for b in finest if views[b].segmap is not None), None)
     for i in range(n):
         label = 0 if segmap_id is None else int(segmap_id[i])
         steps = _steps(views, i, size)
-        mapped = [
-            b for b in np.argsort([v.ratio for v in views], kind="stable") if views[b].segmap is not None
-        ]
-        if mapped:
-            first = mapped[0]
-            scene = _labels(from_map(views[first].segmap[i], label), steps[first].inverse(), (size, size))
+        if given is None:
+            labels, scene.blended[i] = segment(*combine(views, i, steps, size))
         else:
-            scene, blended[i] = segment(*combine(views, i, steps, size))
-        for b, view in enumerate(views):
-            own = view.segmap is not None
-            segs[b][i] = (
-                from_map(view.segmap[i], label) if own else _labels(scene, steps[b], segs[b].shape[1:])
-            )
-    return segs, blended
+            labels = _labels(from_map(views[given].segmap[i], label), steps[given].inverse(), (size, size))
+        for b, (view, step) in enumerate(zip(views, steps, strict=True)):
+            own = None if view.segmap is None else from_map(view.segmap[i], label)
+            scene.segs[b][i] = _labels(labels, step, view.data.shape[1:]) if own is None else own
+            scene.maps[b][i] = np.column_stack([step.matrix, step.offset])
+    return scene
 
 
 def combine(

@@ -18,7 +18,7 @@ from galbatch.cutouts.neighbours import describe_neighbours
 from galbatch.cutouts.place import Place
 from galbatch.cutouts.raw import RawCut, cut_band
 from galbatch.cutouts.resample import resample_acf, resample_labels, resample_psf, resample_stamps
-from galbatch.cutouts.scene import View, find_scene
+from galbatch.cutouts.scene import Scene, View, find_scene
 from galbatch.cutouts.tile import RawStamps
 from galbatch.errors import ConfigError, GalbatchError
 from galbatch.types import PSF_ERROR_PARTS, BandStamps, Failure, Flag, StampBatch
@@ -32,8 +32,8 @@ def cut_batch(survey, sources: dict[str, np.ndarray], stamp_pix: int) -> StampBa
     divide."""
     rows = {k: np.asarray(v) for k, v in sources.items()}
     parts = [_prepare(survey, band, rows, stamp_pix) for band in survey.band_names]
-    segs, blended = find_scene([p.view() for p in parts], rows.get("segmap_id"))
-    bands = [_deliver(survey, part, seg, blended) for part, seg in zip(parts, segs, strict=True)]
+    scene = find_scene([p.view() for p in parts], rows.get("segmap_id"))
+    bands = [_deliver(survey, part, scene, b) for b, part in enumerate(parts)]
     empty = np.array([b.mask.all(axis=(1, 2)) for b in bands])
     off = np.all([p.off for p in parts], axis=0)
     flags = np.bitwise_or.reduce([b.flags for b in bands])
@@ -137,9 +137,9 @@ def _prepare(survey, band: str, rows, stamp_pix: int) -> _Prepared:
     return _Prepared(stamps, segmap, centre, cd, off, ~raw.ok, cut.why)
 
 
-def _deliver(survey, part: _Prepared, seg: np.ndarray, blended: np.ndarray) -> BandStamps:
-    """The stamps of a band once their segments are known: neighbours masked, and what is said of them."""
-    at = part.stamps
+def _deliver(survey, part: _Prepared, scene: Scene, number: int) -> BandStamps:
+    """The stamps of a band once the scene is known: neighbours masked, and what is said of them."""
+    at, seg = part.stamps, scene.segs[number]
     bad, acf = at["mask"], at["noise_acf"]
     found = describe_neighbours(at["data"], at["sigma"], bad, seg, 1.0 if acf is None else float(acf.sum()))
     mask = bad | found.near if survey.config.neighbours == "mask" else bad
@@ -150,7 +150,8 @@ def _deliver(survey, part: _Prepared, seg: np.ndarray, blended: np.ndarray) -> B
         "mask": mask,
         "seg": seg,
         "columns": {**at["columns"], **found.columns, "valid_frac": valid},
-        "flags": at["flags"] | found.flags | np.where(blended, int(Flag.BLENDED_SEG), 0),
+        "flags": at["flags"] | found.flags | np.where(scene.blended, int(Flag.BLENDED_SEG), 0),
+        "to_scene": scene.maps[number],
     }
     return BandStamps(**{**at, **changed})
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 
+from galbatch.pipeline.colour import colours
 from galbatch.pipeline.context import Context
 from galbatch.pipeline.grade import grade
 from galbatch.pipeline.light import contaminated, light_flags
@@ -49,8 +51,9 @@ def process_batch(
     with context.reading, clock("cut"):
         stamps = context.cut(rows.columns)
     failures = dict(stamps.failures)
-    arrays = _empty_arrays(context.layout, len(ids))
-    columns = empty_columns(context.layout.bands, len(ids))
+    layout = context.layout
+    arrays = _empty_arrays(replace(layout, samples=layout.samples or len(layout.bands) > 1), len(ids))
+    columns = empty_columns(layout.bands, len(ids))
     flags = np.asarray(rows.columns["prescreen_flags"], np.int64) | stamps.flags
     _store_stamps(arrays, columns, stamps, context.layout)
     counters = {"draws": 0, "evaluations": 0.0}  # of one band each
@@ -63,6 +66,11 @@ def process_batch(
             images = part.samples.shape[1] * len(bands)
             counters["draws"] += images * len(done)
             counters["evaluations"] += float(np.sum(part.n_evaluations)) * images
+    with clock("measure"):
+        if len(layout.bands) > 1:
+            columns |= colours(columns, stamps.bands, arrays["samples"], layout.oversample)
+    if not layout.samples:
+        arrays.pop("samples", None)
     return _finish(rows, context.layout, arrays, columns, flags, failures, clock.seconds, counters)
 
 

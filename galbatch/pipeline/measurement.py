@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from galbatch.columns import OBSERVED_ONLY, STAMP, Column, band_columns, columns_of
+from galbatch.columns import OBSERVED_ONLY, STAMP, Column, band_columns, colour_columns, columns_of
 from galbatch.morphology import (
     MorphFlag,
     all_quantities,
@@ -38,6 +38,7 @@ def empty_columns(bands: tuple[str, ...], n: int) -> Table:
         if stem not in STAMP:
             empty = np.nan if about.dtype == "float32" else 0
             columns |= {f"{stem}_{b}": np.full(n, empty, about.dtype) for b in bands}
+    columns |= {name: np.full(n, np.nan, np.float32) for name in colour_columns(bands)}
     columns["quality"] = np.zeros(n, np.int8)
     columns["n_draws_ok"] = np.full(n, np.iinfo(np.int32).max, np.int32)
     columns["n_evaluations"] = np.zeros(n, np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from galbatch.catalog.names import product_names, renamed
@@ -38,4 +39,8 @@ def check_columns(catalog: Any, bands: tuple[str, ...]) -> list[Finding]:
                 )
             )
         of_band |= dict.fromkeys(mine, band)
+    pairs = [f"color_{one}_{two}".lower() for one, two in pairwise(bands)]
+    for name in sorted({pair for pair in pairs if pairs.count(pair) > 1}):
+        what = f"two pairs of bands would share the column {name}_p50"
+        findings.append(Finding("error", "band_names", name, what, "Rename a band, or change their order."))
     return findings
