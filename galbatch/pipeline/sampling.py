@@ -3,8 +3,6 @@ of memory, is kept from costing the others theirs."""
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 
 from galbatch.interfaces import Denoiser
@@ -115,9 +113,10 @@ def _sample(context: Context, stamps: StampBatch, bands, members: np.ndarray) ->
         draws=context.layout.draws,
         mode=context.mode,
         oversample=context.layout.oversample * first.ratio,
-        seed=_seed_of(context, first.band),
+        seed=context.seed,
         source_ids=[_plain(i) for i in stamps.source_id[members]],
         batch=context.at_once,
+        bands=[b.band for b in chosen],
     )
 
 
@@ -135,14 +134,6 @@ def _psf_error(bands) -> np.ndarray | None:
         return None
     exact = np.zeros(len(PSF_ERROR_PARTS), np.float32)
     return np.stack([exact if b.psf_error is None else b.psf_error for b in bands])
-
-
-def _seed_of(context: Context, band: str) -> int:
-    """The run's seed for the first band; another stream for a group of bands that is sampled by itself."""
-    if band == context.layout.bands[0]:
-        return context.seed
-    digest = hashlib.blake2b(f"{context.seed}:{band}".encode(), digest_size=5).digest()
-    return int.from_bytes(digest, "big")
 
 
 def _plain(value):

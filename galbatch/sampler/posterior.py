@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from galbatch.sampler.diagnostics import chi2_of_draws
 from galbatch.sampler.guidance import EARLY, PosteriorDenoiser, gaussian_draw
 from galbatch.sampler.integrate import LAST_DENOISING, sde_dpmpp_2m
 from galbatch.sampler.prior import CountedDenoiser, as_denoiser
-from galbatch.sampler.random import Normals, band_seed
+from galbatch.sampler.random import Normals
 from galbatch.sampler.reference import REFERENCE_DRAWS, REFERENCE_STAGE, with_reference
 from galbatch.sampler.schedule import MODES, Mode, noise_level, steps_of
 from galbatch.sampler.solve import Solver
@@ -36,14 +37,15 @@ def sample_posterior(
     seed: int = 0,
     source_ids=None,
     batch: int | None = None,
+    bands: Sequence | None = None,
 ) -> Posterior:
     """Draws from p(x | data) for a batch of sources.
 
     ``prior``: any object with ``denoise(x, sigma)``; x and the result (b, c, H, W) float32 tensors, sigma
     (b,), E[x0 | x0 + sigma e], and optionally the fields of a ``PriorSpec`` (``interfaces.py``). A prior of
     one channel is applied to each band by itself. ``mode``: 'fast', 'default' or 'accurate', or a
-    ``Mode``. ``source_ids`` (b,) integers or strings key the random numbers
-    with ``seed``: a source's draws depend on nothing else. ``batch``: sources at once (one on a CPU).
+    ``Mode``. ``source_ids`` (b,) and ``bands`` (c,), integers or strings (numbered if left out), key the
+    random numbers with ``seed``: they depend on nothing else. ``batch``: sources at once (one on a CPU).
 
     Returns a ``Posterior`` with H = oversample * h; its ``info`` has ``model`` (b, c, h, w), the mean as the
     telescope would see it, and ``solver_residual`` (b, k), the largest error of a linear solve in standard
@@ -61,6 +63,9 @@ def sample_posterior(
     ids = list(range(b)) if source_ids is None else list(source_ids)
     if len(ids) != b:
         raise InputError(f"{len(ids)} source_ids for {b} sources: give one id per source.")
+    bands = list(range(c)) if bands is None else list(bands)
+    if len(bands) != c:
+        raise InputError(f"{len(bands)} bands named for data with {c}: give one name per band.")
     prior = as_denoiser(prior)
     channels = prior.spec.channels
     if channels not in (None, 1, c):
@@ -71,9 +76,8 @@ def sample_posterior(
     for first in range(0, b, size):
         chosen = slice(first, min(first + size, b))
         for band in range(c) if separate else (slice(None),):
-            part = _subset(obs, chosen, band)
-            own = band_seed(seed, band) if separate else seed
-            parts.append(_sample(prior, part, draws, mode, oversample, own, ids[chosen]))
+            part, own = _subset(obs, chosen, band), [bands[band]] if separate else bands
+            parts.append(_sample(prior, part, draws, mode, oversample, (seed, ids[chosen], own)))
     n_bands = c if separate else 1
     rows = [join(parts[i : i + n_bands], axis=1) for i in range(0, len(parts), n_bands)]
     return as_posterior(join(rows, axis=0), prior.spec.target_fwhm_pix)
@@ -164,7 +168,7 @@ class _Problem:
 
 
 @torch.no_grad()
-def _sample(prior, obs, draws, mode, oversample, seed, ids, reference=None) -> dict[str, np.ndarray]:
+def _sample(prior, obs, draws, mode, oversample, streams, reference=None) -> dict[str, np.ndarray]:
     b, c = obs.data.shape[:2]
     spec = prior.spec
     usable = obs.valid.any((-1, -2)).all(1)
@@ -185,15 +189,15 @@ def _sample(prior, obs, draws, mode, oversample, seed, ids, reference=None) -> d
     guided = [mode.guided(float(r), spectra.max_sd) for r in rho]
     kinds = list(zip(shows.tolist(), guided, bright.tolist(), strict=True))
     if len(set(kinds)) > 1:  # one schedule at a time, so that a source's does not depend on the others
-        return _by_kind(prior, obs, draws, mode, oversample, seed, ids, kinds, reference)
+        return _by_kind(prior, obs, draws, mode, oversample, streams, kinds, reference)
     compact = CompactFilter(model, spec.target_fwhm_pix)
     problem = _Problem(prior, data, model, compact, spectra, rho, bright)
     if obs.psf_error is not None and reference is None:
-        normals = Normals(seed, ids, range(REFERENCE_DRAWS), spec.device, REFERENCE_STAGE)
+        normals = Normals(*streams, range(REFERENCE_DRAWS), spec.device, REFERENCE_STAGE)
         x, evaluations, _ = problem.run(MODES["fast"], normals)
-        out = _sample(prior, obs, draws, mode, oversample, seed, ids, x.mean(1, keepdim=True))
+        out = _sample(prior, obs, draws, mode, oversample, streams, x.mean(1, keepdim=True))
         return out | {"n_evaluations": out["n_evaluations"] + evaluations * REFERENCE_DRAWS / draws}
-    x, evaluations, residual = problem.run(mode, Normals(seed, ids, range(draws), spec.device))
+    x, evaluations, residual = problem.run(mode, Normals(*streams, range(draws), spec.device))
     spent = np.full(b, float(evaluations))
     chi2, n_valid = chi2_of_draws(model, data, x)
     again = ~torch.isfinite(x).all((-1, -2, -3))
@@ -202,7 +206,7 @@ def _sample(prior, obs, draws, mode, oversample, seed, ids, reference=None) -> d
     again &= torch.from_numpy(usable).to(again.device)[:, None]
     if again.any():
         second, extra, _ = problem.run(
-            MODES["rerun"], Normals(seed, ids, range(draws), spec.device, RERUN_STAGE)
+            MODES["rerun"], Normals(*streams, range(draws), spec.device, RERUN_STAGE)
         )
         x = torch.where(again[..., None, None, None], second, x)
         chi2, n_valid = chi2_of_draws(model, data, x)
@@ -210,7 +214,8 @@ def _sample(prior, obs, draws, mode, oversample, seed, ids, reference=None) -> d
     return summary(x, problem, chi2, n_valid, scale, usable, spent, residual)
 
 
-def _by_kind(prior, obs, draws, mode, oversample, seed, ids, kinds, reference):
+def _by_kind(prior, obs, draws, mode, oversample, streams, kinds, reference):
+    seed, ids, bands = streams
     groups = [[i for i, own in enumerate(kinds) if own == kind] for kind in sorted(set(kinds))]
     exact = obs if reference is None else replace(obs, psf_error=None)
     known = {False: exact, True: obs}
@@ -221,8 +226,7 @@ def _by_kind(prior, obs, draws, mode, oversample, seed, ids, kinds, reference):
             draws,
             mode,
             oversample,
-            seed,
-            [ids[i] for i in rows],
+            (seed, [ids[i] for i in rows], bands),
             reference[rows] if kinds[rows[0]][0] else None,
         )
         for rows in groups

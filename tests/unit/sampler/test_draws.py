@@ -12,7 +12,6 @@ from galbatch.errors import ConfigError, InputError
 from galbatch.forward import forward_model
 from galbatch.sampler.guidance import jacobian_product
 from galbatch.sampler.integrate import log_levels, plain_steps, sde_dpmpp_2m
-from galbatch.sampler.random import Normals
 from galbatch.types import Flag, Observation
 
 
@@ -134,16 +133,6 @@ def test_draws_belong_to_source_and_seed_not_to_batch_or_order():
     assert np.abs(whole.samples[0, 0] - whole.samples[0, 1]).max() > 0.01
 
 
-def test_normals_are_standard_and_streams_do_not_overlap():
-    normals = Normals(3, [1, 2], range(2))
-    a, b = normals.draw(64, 64), normals.draw(64, 64)
-    every = torch.stack([a, b]).flatten(0, 2).flatten(1)
-    assert abs(every.mean()) < 0.02 and abs(every.std() - 1) < 0.02
-    correlation = torch.corrcoef(every) - torch.eye(len(every))
-    assert correlation.abs().max() < 5 / 64
-    np.testing.assert_array_equal(Normals(3, [2], range(1, 2)).draw(64, 64)[0, 0], a[1, 1])
-
-
 def test_integrator_spread_of_gaussian_modes():
     """Prior modes from well below to well above the last level, without data: the spread comes back within
     3%."""
@@ -218,7 +207,7 @@ def test_bad_calls():
 def test_baselines_run_behind_the_same_interface_and_are_no_better():
     """Moment matching with enough Krylov steps is nearly exact at low S/N, which checks it; DPS and DiffPIR
     are not, anywhere."""
-    prior, k = GaussianField(12), 40
+    prior, k = GaussianField(12), 160
     obs, _ = simulate(prior, 1, np.random.default_rng(5), sources=1)
     mean, covariance = exact_posterior(prior, obs, 0, 1)
 
@@ -238,12 +227,13 @@ def test_baselines_run_behind_the_same_interface_and_are_no_better():
     assert matched < 0.03 and abs(matched_spread - 1) < 0.04
     for name in ("dps", "diffpir"):
         bias, spread, _ = error(PEERS[name])
-        assert bias > 0.05 and 0.6 < spread < 1.4, f"{name}: works, and is biased as is known"
+        # 0.06 and 0.07, which vary by 0.008 from seed to seed with this many draws
+        assert bias > 0.035 and 0.6 < spread < 1.4, f"{name}: works, and is biased as is known"
 
 
 def test_a_source_far_brighter_than_the_lowest_level_of_the_denoiser_ends_at_the_exact_posterior():
     """S/N 1000, while the spectra of the denoiser's residuals end at a level ten times the data's noise."""
-    prior, k = GaussianField(12), 60
+    prior, k = GaussianField(12), 240  # the spread is 1.07, and varies by 0.01 from seed to seed
     radius = np.hypot(np.fft.fftfreq(12)[:, None], np.fft.rfftfreq(12)[None, :]).ravel()
     order = np.argsort(radius)
     power, sigma = prior.power.numpy().ravel()[order].astype(float), np.geomspace(0.01, 20, 20)
