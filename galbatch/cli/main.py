@@ -23,6 +23,9 @@ from galbatch.errors import GalbatchError, limit_remedy
 OK, BAD_INPUT, SOME_FAILED, STOPPED = 0, 1, 3, 4
 
 SECTIONS: dict[str, dict[str, str]] = {
+    "Begin": {
+        "init": "Propose a survey file from a folder of FITS files, or write a template.",
+    },
     "Run": {
         "check": "Look for problems before a run: files, WCS, units, PSF, ids, disk, model.",
         "process": "Sample the posterior of every source of a catalogue and measure it.",

@@ -66,6 +66,11 @@ def parse_header(text: str) -> fits.Header:
         return header if len(good) == len(header.cards) else fits.Header(good)
 
 
+def primary_header(source: LocalBytes | RemoteBytes) -> fits.Header:
+    """The first header of a file, which may hold no pixels but cards on all its images."""
+    return parse_header(_read_header(source, 0, first=True)[0] or "")
+
+
 def scan_images(source: LocalBytes | RemoteBytes) -> list[ImageHDU]:
     """All image HDUs with pixels (tile-compressed ones too). Raises ``InputError`` for what is not FITS or
     is cut short."""
@@ -209,4 +214,4 @@ def read_image(source, image: ImageHDU, dtype=np.float32) -> np.ndarray:
     return scaled(np.frombuffer(raw, image.dtype).reshape(image.shape), image, np.dtype(dtype))
 
 
-__all__ = ["FileStamp", "ImageHDU", "choose", "parse_header", "read_image", "scan_images"]
+__all__ = ["FileStamp", "ImageHDU", "choose", "parse_header", "primary_header", "read_image", "scan_images"]

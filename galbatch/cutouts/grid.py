@@ -85,7 +85,7 @@ def grid_of(
     Raises ``InputError`` when the header has no usable celestial WCS and one is needed, when no scale is
     known, or when the scale given differs from that of the WCS by more than ``SCALE_TOLERANCE``.
     """
-    wcs, problem = _celestial(header)
+    wcs, problem = celestial_wcs(header)
     if wcs is None:
         if need_sky:
             raise InputError(
@@ -117,7 +117,8 @@ def grid_of(
     return Grid(shape, wcs, float(scale_arcsec) if scale_arcsec and off < 1e-6 else found, found, linear)
 
 
-def _celestial(header) -> tuple[WCS | None, str]:
+def celestial_wcs(header) -> tuple[WCS | None, str]:
+    """The celestial WCS of a header, or None and why there is none that can be used."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         try:

@@ -57,6 +57,11 @@ class Layout:
     saturated_bits: tuple[int | str, ...] = ()
     planes: dict[str, PlaneRule] = field(default_factory=dict)
 
+    @property
+    def noise_planes(self) -> tuple[str, ...]:
+        """``noise``, and an error map whatever the survey delivers: a user may have one."""
+        return tuple(dict.fromkeys((*self.noise, "err")))
+
 
 def layout_names() -> list[str]:
     """The layouts that come with the package."""

@@ -99,7 +99,7 @@ def _tile(tile) -> list[Finding]:
                 "variance",
                 tile.subject,
                 "the variance lacks the photon noise of the sources, or its gain cards",
-                "Sources are flagged VARIANCE_APPROX; give the exposure map.",
+                "Sources are flagged VARIANCE_APPROX; give an error map, or an exposure map.",
             )
         )
     out += _units(tile)

@@ -17,6 +17,7 @@ from galbatch.cutouts.layout import PLANES, Layout, PlaneRule, load_layout
 from galbatch.cutouts.psf_error import parse_psf_error
 from galbatch.errors import ConfigError
 
+LISTED = 8  # questions
 _SCHEMES = ("http", "https", "s3", "gs", "gcs", "abfs", "az")
 
 
@@ -29,7 +30,8 @@ def load_survey(path: str | Path, bands: list[str] | tuple[str, ...] | None = No
     try:
         if path.exists() and not path.is_file():
             raise ConfigError(f"Survey file {path} is not a regular file.")
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        table = tomllib.loads(text)
     except FileNotFoundError:
         raise ConfigError(
             f"Survey file {path} does not exist. Give it with --survey, or put it beside the catalogue "
@@ -37,8 +39,8 @@ def load_survey(path: str | Path, bands: list[str] | tuple[str, ...] | None = No
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"Survey file {path} cannot be read as TOML: {error}.") from error
-    if open_questions := sorted(_to_do("", table)):
-        raise ConfigError(f"{path} has lines that only you can complete:\n" + "\n".join(open_questions))
+    if questions := open_questions(text):
+        raise ConfigError(f"{path} has lines that only you can complete:\n" + "\n".join(questions))
     check_keys(path, "the survey file", table, SURVEY_KEYS)
     layout = load_layout(table.get("layout", "generic"), path.parent)
     if not table.get("bands"):
@@ -60,12 +62,24 @@ def load_survey(path: str | Path, bands: list[str] | tuple[str, ...] | None = No
     )
 
 
-def _to_do(where: str, table: dict) -> list[str]:
-    """The keys whose value begins with TODO, as ``galbatch init`` writes them, and what it asks."""
+def open_questions(text: str) -> list[str]:
+    """What a survey file leaves to its user, one line each; what is asked of several keys, once."""
+    keys: dict[str, list[str]] = {}
+    for asked, key in _to_do("", tomllib.loads(text)):
+        keys.setdefault(asked, []).append(key)
+    lines = [
+        f"  {own[0]}{f' and {len(own) - 1} more' if len(own) > 1 else ''}: {asked}"
+        for asked, own in keys.items()
+    ]
+    return lines[:LISTED] + ([f"  and {len(lines) - LISTED} more"] if len(lines) > LISTED else [])
+
+
+def _to_do(where: str, table: dict) -> list[tuple[str, str]]:
+    """(what is asked, key) of the values that begin with TODO, as ``galbatch init`` writes them."""
     out = []
     for key, value in table.items():
         if isinstance(value, str) and value.startswith("TODO"):
-            out.append(f"  {where}{key}: {value.removeprefix('TODO').lstrip(': ') or 'no value yet'}")
+            out.append((value.removeprefix("TODO").lstrip(": ") or "no value yet", f"{where}{key}"))
         for part in value if isinstance(value, list) else [value]:
             out += _to_do(f"{where}{key}.", part) if isinstance(part, dict) else []
     return out
@@ -120,10 +134,10 @@ def _tile(path: Path, band: str, tile: str, table: dict, layout: Layout) -> Tile
         p: _plane(path, where, p, table, layout, optional, {"tile": tile, "band": band}) for p in PLANES
     }
     planes = {k: v for k, v in planes.items() if v is not None}
-    if not any(p in planes for p in layout.noise):
+    if not any(p in planes for p in layout.noise_planes):
         raise ConfigError(
-            f"{path}: {where} has no noise map. Add one of {', '.join(layout.noise)} (layout {layout.name}), "
-            'or err = "measure": one sigma for the whole image, measured on blank sky.'
+            f"{path}: {where} has no noise map. Add one of {', '.join(layout.noise_planes)} (layout "
+            f'{layout.name}), or err = "measure": one sigma for the whole image, measured on blank sky.'
         )
     acf = table.get("noise_acf", "auto")
     if acf not in ("none", "measure", "auto"):
@@ -156,7 +170,7 @@ def _plane(path, where, plane, table, layout, optional, names) -> Plane | None:
     if plane in table:
         file, ext = parse_path(path, f"{where}: {plane}", table[plane], names)
         return Plane(file, ext or rule.ext, plane in optional)
-    if rule.source is None or any(p in table for p in layout.noise if plane in layout.noise):
+    if rule.source is None or any(p in table for p in layout.noise_planes if plane in layout.noise):
         return None
     file, ext = parse_path(path, f"{where}: sci", table["sci"], names)
     if rule.replace is not None:

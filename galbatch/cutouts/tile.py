@@ -185,10 +185,10 @@ def open_tile(config: SurveyConfig, band: str, tile: TileConfig, pool: ImagePool
         if len(image.hdu.shape) != 2:
             raise InputError(f"{image.path} ({plane} of {where}) is a cube {image.hdu.shape}: name an image.")
     layout = config.layout
-    noise = next((p for p in layout.noise if p in images), None)
+    noise = next((p for p in layout.noise_planes if p in images), None)
     if noise is None:
         raise ConfigError(
-            f"{where} has no noise map that can be read; one of {', '.join(layout.noise)} is needed."
+            f"{where} has no noise map that can be read; one of {', '.join(layout.noise_planes)} is needed."
         )
     unit, zero_point = tile.unit, tile.zero_point_ab
     if unit is None and zero_point is None and not states_flux_unit(header):

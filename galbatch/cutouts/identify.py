@@ -1,0 +1,151 @@
+"""Which plane, band and mosaic an image of a folder is, from its name, its cards and its pixels.
+
+Words of file names and extensions are those of the archives (MAST, grizli, HSC, Euclid). Nothing is decided
+here that cannot be overruled by an editor: every answer comes with its reason.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+
+from galbatch.cutouts.config import Plane
+from galbatch.cutouts.fitsfile import primary_header
+from galbatch.cutouts.images import ImagePool
+from galbatch.cutouts.psf_file import read_psf
+from galbatch.errors import InputError
+
+ENDINGS = (".fits", ".fit", ".fits.gz", ".fits.fz", ".fit.gz", ".psf")
+LARGEST_PSF_PIX = 1200
+_WORDS = {  # the first role with a word in the name
+    "psf": "psf psfs epsf stdpsf webbpsf stpsf oversamp overdist",
+    "": "con ctx model models residual resid bkg poisson rnoise flat",
+    "seg": "seg segm segmap segmentation",
+    "mask": "mask dq flag flg badpix",
+    "err": "err error errors rms sigma unc",
+    "var": "var variance",
+    "wht": "wht weight ivm ivar invvar",
+    "exp": "exp expmap exptime texp",
+    "sci": "sci science image img drz drc i2d bksub bgsub calexp mosaic coadd",
+}
+ROLES = {word: role for role, words in _WORDS.items() for word in words.split()}
+_FILTER = re.compile(r"f\d{3,4}(?:w2|lp|[wmnx])(?![a-z0-9])", re.IGNORECASE)
+_NAMED = re.compile(
+    r"(?:hsc|megacam|decam|sdss)[-_. ]?([ugrizy])2?(?![a-z0-9])|(?<![a-z])(vis|nir[-_][yjh])(?![a-z])"
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """An image of a folder. ``header``: its own cards over the primary ones; ``own``: its own only; ``role``:
+    a plane or 'psf', '' for what is of no use; ``why`` it was taken for that; ``words`` of its path."""
+
+    path: Path
+    ext: str
+    role: str
+    band: str
+    why: str
+    shape: tuple[int, ...]
+    header: Any
+    own: Any
+    words: frozenset[str]
+
+    def plane(self) -> Plane:
+        """What opens it."""
+        return Plane(str(self.path), (self.ext,) if self.ext else ())
+
+
+def words_of(text: str) -> list[str]:
+    """Words of a path or name in lower case, without the endings of FITS files."""
+    return [w for w in re.split(r"[^a-z0-9]+", text.lower()) if w not in ("", "fits", "fit", "gz", "fz")]
+
+
+def role_in(words: list[str]) -> str | None:
+    """The plane that a name stands for; '' for one of no use, None where no word tells."""
+    roles = [ROLES[w] for w in words if w in ROLES]
+    return min(roles, key=[*_WORDS].index) if roles else None
+
+
+def band_in(text: str) -> str:
+    """The band that a file name or card names, '' for none."""
+    if match := _FILTER.search(text):
+        return match[0].lower()
+    if match := _NAMED.search(text.lower()):
+        return (match[1] or match[2]).replace("_", "-")
+    return ""
+
+
+def find_images(folder: Path) -> tuple[list[Found], list[str]]:
+    """The images of a folder and its subfolders, and what could not be read, one line each."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name.lower().endswith(ENDINGS))
+    pool, found, said = ImagePool(), [], []
+    for path in files:
+        try:
+            found += _images_of(path, folder, pool)
+        except InputError as error:
+            said.append(str(error))
+    return found, said
+
+
+def _images_of(path: Path, folder: Path, pool: ImagePool) -> list[Found]:
+    source, images = pool.source(str(path))
+    relative = str(path.relative_to(folder))
+    words = words_of(relative)
+    if not images:
+        try:
+            kind = read_psf(str(path)).kind
+        except InputError:
+            return []
+        none = fits.Header()
+        return [Found(path, "", "psf", band_in(relative), f"a {kind} PSF", (), none, none, frozenset(words))]
+    primary = primary_header(source)
+    named = role_in(words)
+    out = []
+    for image in images:
+        header = primary.copy()
+        header.update(image.header)
+        of_ext = role_in(words_of(image.name)) if image.name != "PRIMARY" else None
+        role, why = (of_ext, f"by extension {image.name}") if of_ext is not None else (named, "by name")
+        if len(images) == 1 and named:
+            role, why = named, "by name"
+        unique = sum(i.name == image.name for i in images) == 1
+        ext = "" if len(images) == 1 else image.name if image.name and unique else str(image.index)
+        band, known = _band(header, relative), role or ""
+        one = Found(path, ext, known, band, why, image.shape, header, image.header, frozenset(words))
+        out.append(_by_content(one, pool) if role is None else one)
+    return out
+
+
+def _band(header, relative: str) -> str:
+    for key in ("PUPIL", "FILTER", "FILTER1", "FILTER2", "BAND"):
+        value = str(header.get(key, "")).strip()
+        if band := band_in(value) or (value.lower() if re.fullmatch(r"[ugrizyJHK]s?", value) else ""):
+            return band
+    return band_in(relative)
+
+
+def _by_content(image: Found, pool: ImagePool) -> Found:
+    """The plane of an image whose name says nothing, from its pixels."""
+    opened = pool.open(image.plane())
+    if len(image.shape) == 3:
+        return replace(image, role="psf", why="a cube")
+    h, w = (min(n, LARGEST_PSF_PIX) for n in image.shape)
+    data = opened.boxes([(image.shape[0] - h) // 2], [(image.shape[1] - w) // 2], h, w)[0][0]
+    good = data[np.isfinite(data)]
+    if not good.size or not good.any():
+        return replace(image, role="", why="by its pixels: nothing but zero")
+    if opened.hdu.dtype[1] in "iu":
+        role = "mask" if good.max() <= 1 else "seg"
+        return replace(image, role=role, why=f"by its pixels: integers up to {good.max():.0f}")
+    peak = np.unravel_index(np.nanargmax(data), data.shape)
+    centred = all(abs(p - (n - 1) / 2) < 2 for p, n in zip(peak, data.shape, strict=True))
+    if centred and 0.5 < good.sum() < 1.5 and image.shape == (h, w):
+        return replace(image, role="psf", why=f"by its pixels: sum {good.sum():.3f}, peak in the middle")
+    if good.min() >= 0:
+        return replace(image, role="err", why="by its pixels: none is negative")
+    return replace(image, role="sci", why="by its pixels: negative and positive")

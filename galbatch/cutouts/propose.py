@@ -1,0 +1,280 @@
+"""A survey file proposed from a folder of FITS files, with a comment on every guess.
+
+What the files do not say is asked (``ask``); without an answer the line is a TODO, which ``load_survey``
+refuses in words.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.wcs import WCS
+
+from galbatch.cutouts.diffraction import SLACK, limit_arcsec
+from galbatch.cutouts.grid import celestial_wcs
+from galbatch.cutouts.identify import ROLES, Found, find_images, words_of
+from galbatch.cutouts.psf_check import NORM_RANGE, fwhm_pix
+from galbatch.cutouts.psf_file import read_psf
+from galbatch.cutouts.survey_text import Line, Mosaic, quoted, survey_text
+from galbatch.cutouts.units import ZERO_POINT_CARDS, njy_per_unit, zero_point_of
+from galbatch.errors import InputError
+
+Ask = Callable[[str, str], str | None]  # (question, suggestion) -> answer, None if there is nobody to ask
+NOISE = ("err", "var", "wht", "exp")
+NATIVE_ARCSEC = {
+    "ACS WFC": 0.05,
+    "WFC3 UVIS": 0.04,
+    "WFC3 IR": 0.13,
+    "NIRCAM SHORT": 0.031,
+    "NIRCAM LONG": 0.063,
+}
+LOST = 0.02  # relative difference of two statements of a pixel scale beyond which one is wrong
+
+
+def propose(folder: Path, out: Path, ask: Ask) -> tuple[str, list[str]]:
+    """The text of a survey file for the images in ``folder``, to be written to ``out``, and what to know
+    about it, one line each. Raises ``InputError`` where no science image is found."""
+    images, said = find_images(folder)
+    science = _best_science(images)
+    if not science:
+        raise InputError(
+            f"{folder} has no FITS file that looks like a science image ({len(images)} images read). Give "
+            "the folder of the mosaics or cutouts, or start from a template: galbatch init --survey NAME."
+        )
+    mosaics = _mosaics(science, images, folder)
+    asked: dict[str, str | None] = {}
+
+    def once(question: str, suggestion: str) -> str | None:
+        if question not in asked:
+            asked[question] = ask(question, suggestion)
+        return asked[question]
+
+    for mosaic in mosaics:
+        _describe(mosaic, out.parent, once)
+    used = {id(f) for m in mosaics for f in m.planes.values()}
+    left = [f for f in images if id(f) not in used]
+    for f in left:
+        file = f"{f.path.relative_to(folder)}{f'[{f.ext}]' if f.ext else ''}"
+        said.append(f"not used: {file} (taken for {f.role or 'no plane that a run needs'}, {f.why})")
+    return survey_text(folder, mosaics), said
+
+
+def _best_science(images: list[Found]) -> list[Found]:
+    """One science image per file: the background-subtracted one before others."""
+    by_file: dict[Path, Found] = {}
+    for image in images:
+        if image.role == "sci" and len(image.shape) == 2:
+            old = by_file.get(image.path)
+            if old is None or ("BKSUB" in image.ext.upper() and "BKSUB" not in old.ext.upper()):
+                by_file[image.path] = image
+    return list(by_file.values())
+
+
+def _mosaics(science: list[Found], images: list[Found], folder: Path) -> list[Mosaic]:
+    out = []
+    bands = dict.fromkeys(f.band for f in science)
+    for band in sorted(bands, key=_wavelength_order):
+        own = [f for f in science if f.band == band]
+        common = frozenset.intersection(*(f.words for f in own))
+        usual = common | set(ROLES)
+        words = {id(f): words_of(str(f.path.relative_to(folder))) for f in own}
+        names = {key: [w for w in own_words if w not in usual] for key, own_words in words.items()}
+        for image in own:
+            tile = names[id(image)]
+            others = {w for f in own if f is not image for w in names[id(f)]} - set(tile)
+            planes = _planes(image, images, set(tile), others, len(bands) == 1)
+            out.append(Mosaic(band or "band", "_".join(tile) or "0", planes))
+    return out
+
+
+def _wavelength_order(band: str) -> tuple[int, str]:
+    number = re.search(r"\d+", band)
+    return int(number[0]) if number else "ugrizyjhk".find(band[-1:]), band
+
+
+def _planes(
+    image: Found, images: list[Found], tile: set[str], others: set[str], alone: bool
+) -> dict[str, Found]:
+    """The planes that go with a science image: of its band (or of none), of its tile (or of none), and, but
+    for PSFs and exposure maps, of its shape; the one whose name is nearest."""
+    planes = {"sci": image}
+    for role in (*NOISE, "mask", "seg", "psf"):
+        fit = [
+            f
+            for f in images
+            if f.role == role
+            and (f.band == image.band or (not f.band and (role == "seg" or alone)))
+            and (role in ("psf", "exp") or f.shape == image.shape)
+            and (f.path == image.path or tile <= f.words or not (f.words & others))
+            and (role == "psf" or f.path.parent == image.path.parent or not tile or tile <= f.words)
+        ]
+        if fit:
+            planes[role] = max(fit, key=lambda f: (f.path == image.path, _likeness(f, image)))
+    noise = [role for role in NOISE if role in planes]
+    for role in noise[1:]:
+        if not (role == "exp" and noise[0] == "wht"):
+            planes.pop(role)
+    return planes
+
+
+def _likeness(a: Found, b: Found) -> int:
+    return len(a.words & b.words) - len(a.words ^ b.words)
+
+
+def _describe(mosaic: Mosaic, base: Path, ask: Ask) -> None:
+    """The lines of a mosaic."""
+    sci, lines = mosaic.planes["sci"], mosaic.lines
+    for role in ("sci", *NOISE, "mask", "seg"):
+        if role in mosaic.planes:
+            plane = mosaic.planes[role]
+            lines.append(Line(role, quoted(_path(plane, base)), plane.why))
+        elif role == "err" and not any(r in mosaic.planes for r in NOISE):
+            lines.append(Line("err", '"measure"', "no noise map found: one sigma, measured on blank sky"))
+    _psf(mosaic, base, ask)
+    _scale(mosaic, ask)
+    lines += _unit(sci, ask)
+
+
+def _path(plane: Found, base: Path) -> str:
+    inside = plane.path.resolve().is_relative_to(base.resolve())
+    path = os.path.relpath(plane.path.resolve(), base.resolve()) if inside else str(plane.path.resolve())
+    return f"{path}[{plane.ext}]" if plane.ext else path
+
+
+def _psf(mosaic: Mosaic, base: Path, ask: Ask) -> None:
+    lines, found = mosaic.lines, mosaic.planes.get("psf")
+    if found is None:
+        answer = ask(f"PSF file of {mosaic.band} (an image, a cube or a grid)", "")
+        path = os.path.relpath(Path(answer).resolve(), base.resolve()) if answer else ""
+        todo = "TODO: the PSF of this band, a FITS image centred on a pixel (stpsf, PSFEx, a stack of stars)"
+        lines.append(Line("psf", quoted(path or todo)))
+        return
+    lines.append(Line("psf", quoted(_path(found, base)), found.why))
+    try:
+        file = read_psf(str(found.path), (found.ext,) if found.ext else ())
+    except InputError as error:
+        lines[-1].why = f"cannot be read: {error}"
+        return
+    total = float(np.median(file.cube.sum(axis=(1, 2)))) if file.kind in ("image", "cube") else 1.0
+    if file.kind == "cube":
+        lines[-1].why = f"a cube of {len(file.cube)}: the catalogue needs psf_index, counted from 0"
+    if file.needs_frame:
+        lines.append(Line("psf_frame", '"mosaic"', "guess: a function of the position in this mosaic"))
+    if not NORM_RANGE[0] <= total <= NORM_RANGE[1]:
+        lines.append(Line("psf_norm", '"unit"', f"its sum is {total:.4g}"))
+
+
+def _scale(mosaic: Mosaic, ask: Ask) -> None:
+    """The pixel scale where the WCS does not say it, and that of the PSF where its file does not."""
+    sci, psf = mosaic.planes["sci"], mosaic.planes.get("psf")
+    wcs, problem = celestial_wcs(sci.header)
+    found = math.sqrt(abs(np.linalg.det(wcs.pixel_scale_matrix))) * 3600 if wcs is not None else math.nan
+    stated = _stated_scale(sci.header) or (_stated_scale(psf.header) if psf is not None else 0.0)
+    step = abs(float(sci.header.get("CDELT1", 1.0))) * 3600
+    lost = wcs is not None and _lost_terms(wcs, step)
+    mosaic.scale_arcsec = found
+    if wcs is None or lost:
+        why = problem or f"the WCS lost terms of its matrix: it gives {found:.4f}, CDELT1 {step:.4f}"
+        mosaic.scale_arcsec = step if lost else stated
+        if not mosaic.scale_arcsec:
+            answer = ask(f"Pixel scale of {mosaic.band} in arcsec ({why})", "")
+            mosaic.scale_arcsec = _positive(answer)
+        value = f"{mosaic.scale_arcsec:.6g}" if mosaic.scale_arcsec > 0 else quoted("TODO: arcsec per pixel")
+        mosaic.in_pixels = True
+        mosaic.lines.append(Line("pixel_scale_arcsec", value, why))
+    if psf is not None and psf.shape:
+        mosaic.lines += _psf_scale(mosaic, psf)
+
+
+def _psf_scale(mosaic: Mosaic, psf: Found) -> list[Line]:
+    """A guess where the file does not say: the image's scale, or that of the detector where the PSF would be
+    sharper than the telescope's diffraction allows."""
+    try:
+        file = read_psf(str(psf.path), (psf.ext,) if psf.ext else ())
+    except InputError:
+        return []
+    if file.scale_arcsec is not None or file.per_detector is not None:
+        return []
+    header, scale = mosaic.planes["sci"].header, mosaic.scale_arcsec
+    limit, width = limit_arcsec("", mosaic.band, header) or 0.0, fwhm_pix(file.cube[0])
+    if not width * scale < SLACK * limit:
+        return [
+            Line("psf_scale_arcsec", f"{scale:.6g}", "guess: the PSF file does not say; that of the image")
+        ]
+    why = f"at the image's {scale:.4g} the PSF would be sharper than diffraction allows"
+    words = {str(header.get(k, "")).strip().upper() for k in ("INSTRUME", "DETECTOR", "CHANNEL")}
+    native = next((s for names, s in NATIVE_ARCSEC.items() if set(names.split()) <= words), 0.0)
+    if width * native < SLACK * limit:
+        return [Line("psf_scale_arcsec", quoted(f"TODO: arcsec per pixel of the PSF; {why}"))]
+    return [Line("psf_scale_arcsec", f"{native:.6g}", f"guess: the pixels of the detector; {why}")]
+
+
+def _stated_scale(header: Any) -> float:
+    return max(_positive(header.get(k)) for k in ("PIXSCALE", "PIXELSCL"))
+
+
+def _lost_terms(wcs: WCS, step_arcsec: float) -> bool:
+    """Whether the PC matrix of a WCS has a determinant that no rotation has."""
+    if not 1e-3 < step_arcsec < 10 or wcs.wcs.has_cd():
+        return False
+    return abs(abs(np.linalg.det(wcs.wcs.get_pc())) - 1) > LOST
+
+
+def _unit(sci: Found, ask: Ask) -> list[Line]:
+    """How the values of an image become fluxes: nothing where its own header says it to a run."""
+    own, header = sci.own, sci.header
+    bunit = str(header.get("BUNIT", "")).strip()
+    try:
+        njy_per_unit(own, 0.1)
+        card = "BUNIT" if bunit and "BUNIT" in own else "the header"
+        return [Line("", "", f"unit: {card} says {bunit or 'it'}")]
+    except InputError:
+        pass
+    if (zero_point := zero_point_of(header)) is not None:
+        card = next(k for k in ZERO_POINT_CARDS if k in header)
+        return [Line("zero_point_ab", f"{zero_point:.4f}", f"from {card} = {header[card]}")]
+    if header.get("PHOTFLAM") and header.get("PHOTPLAM"):
+        why = "guess: PHOTFLAM and PHOTPLAM are there, BUNIT is not"
+        if not bunit or bunit.lower().endswith("/s"):
+            return [Line("unit", '"electron/s"', why)]
+        return [_whole_exposure(header, bunit)]
+    for card in ("BUNIT", "PHOTMJSR", "PHOTFNU"):  # in the primary header, which a run does not read
+        if card in header and card not in own:
+            try:
+                njy_per_unit(header, 0.1)
+                return [Line("unit", quoted(bunit), "BUNIT of the primary header")]
+            except InputError:
+                break
+    jwst = re.fullmatch(r"f\d{3}[wmn]2?", sci.band) is not None and header.get("TELESCOP", "JWST") == "JWST"
+    said = f"BUNIT = {bunit!r}" if bunit else "no BUNIT"
+    answer = ask(
+        f"Unit of the pixel values (the headers say nothing: {said}, no zero point)", "MJy/sr" if jwst else ""
+    )
+    if answer:
+        return [Line("unit", quoted(answer), "as you said; the header does not say")]
+    hint = "MJy/sr for mosaics of the JWST pipeline" if jwst else "e.g. nJy, MJy/sr; or give zero_point_ab"
+    return [Line("unit", quoted(f"TODO: the unit of the pixel values, which no header states ({hint})"))]
+
+
+def _whole_exposure(header: Any, bunit: str) -> Line:
+    flam, pivot, seconds = (_positive(header.get(k)) for k in ("PHOTFLAM", "PHOTPLAM", "EXPTIME"))
+    if not seconds > 0:
+        return Line("zero_point_ab", quoted(f"TODO: the AB zero point of {bunit!r} (there is no EXPTIME)"))
+    per_second = -2.5 * math.log10(flam) - 5 * math.log10(pivot) - 2.408
+    value = per_second + 2.5 * math.log10(seconds)
+    return Line("zero_point_ab", f"{value:.4f}", f"PHOTFLAM and PHOTPLAM, times EXPTIME as BUNIT is {bunit}")
+
+
+def _positive(value: Any) -> float:
+    """A number above 0, 0 for anything else."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return 0.0
+    return number if math.isfinite(number) and number > 0 else 0.0

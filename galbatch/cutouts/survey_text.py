@@ -1,0 +1,156 @@
+"""The text of a proposed survey file: one line per key, each guess with its reason beside it."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from galbatch.cutouts.identify import Found
+
+STAMP_ARCSEC, STAMP_PIX = 3.0, (64, 128)
+OPTIONAL = ("mask", "seg", "exp")
+
+
+@dataclass
+class Line:
+    """``key = value`` with a comment; ``value`` as TOML. Without a key the comment alone."""
+
+    key: str
+    value: str
+    why: str = ""
+
+    def text(self) -> str:
+        """As it is written."""
+        if not self.key:
+            return f"# {self.why}"
+        return f"{self.key} = {self.value}" + (f"  # {self.why}" if self.why else "")
+
+
+@dataclass
+class Mosaic:
+    """One band in one mosaic: its planes by role, the lines that describe it, its pixel scale (NaN: not
+    known), and whether positions must be pixels."""
+
+    band: str
+    name: str
+    planes: dict[str, Found]
+    lines: list[Line] = field(default_factory=list)
+    scale_arcsec: float = math.nan
+    in_pixels: bool = False
+
+
+def quoted(text: str) -> str:
+    """A TOML string."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def survey_text(folder: Path, mosaics: list[Mosaic]) -> str:
+    """The survey file of ``mosaics``, which were found in ``folder``."""
+    layout, why = _layout(mosaics)
+    lines = [
+        Line("", "", f"Proposed by galbatch init from the FITS files of {folder}. Look at each line:"),
+        Line("", "", "beside it stands what it was taken from. Then: galbatch check CATALOG --survey FILE"),
+        Line("name", quoted(folder.resolve().name)),
+        Line("layout", quoted(layout), why),
+        _stamp(mosaics),
+        Line("neighbours", '"mask"', 'pixels of neighbours are not used; "keep" fits them too'),
+    ]
+    if any(m.in_pixels for m in mosaics):
+        lines.append(Line("pixel_columns", "true", "no usable WCS: the catalogue needs x, y, counted from 0"))
+    bands: dict[str, list[Mosaic]] = {}
+    for mosaic in mosaics:
+        bands.setdefault(mosaic.band, []).append(mosaic)
+    tiles = {tuple(m.name for m in own) for own in bands.values()}
+    common = {band: _common(own) for band, own in bands.items()}
+    compact = len(tiles) == 1 and len(next(iter(tiles))) > 1 and all(common.values())
+    if compact:
+        lines.append(Line("tiles", "[" + ", ".join(map(quoted, next(iter(tiles)))) + "]", "several mosaics"))
+    parts = [[line.text() for line in lines]]
+    for band, own in bands.items():
+        head = [f"\n[bands.{quoted(band) if '.' in band else band}]"]
+        if band == "band":
+            head.append("# no file or header names the filter: call the table after it")
+        if compact or len(own) == 1:
+            parts.append(head + [line.text() for line in (common[band] if compact else own[0].lines)])
+            continue
+        parts.append(head)
+        for m in own:
+            name = Line("name", quoted(m.name)).text()
+            parts.append([f"[[bands.{band}.tiles]]", name, *(line.text() for line in m.lines)])
+    return "\n".join("\n".join(part) for part in parts) + "\n"
+
+
+def _common(own: list[Mosaic]) -> list[Line]:
+    """The lines that the mosaics of a band share once ``{tile}`` stands for their names; none if they differ
+    in more than that."""
+    values: dict[str, Line] = {}
+    for m in own:
+        for line in m.lines:
+            named = line.key in m.planes
+            value = line.value.replace(m.name, "{tile}") if named else line.value
+            if values.setdefault(line.key, Line(line.key, value, line.why)).value != value:
+                return []
+    missing = [k for k in values if k and any(k not in [line.key for line in m.lines] for m in own)]
+    if not set(missing) <= set(OPTIONAL):
+        return []
+    optional = [Line("optional", "[" + ", ".join(map(quoted, missing)) + "]", "not all mosaics have it")]
+    return [*values.values(), *(optional if missing else [])]
+
+
+def _layout(mosaics: list[Mosaic]) -> tuple[str, str]:
+    """Name of the layout, and why."""
+    images = [m.planes["sci"] for m in mosaics]
+    telescopes = {str(f.header.get("TELESCOP", "")).strip().upper() for f in images}
+    if all("FLUXMAG0" in f.header or "calexp" in f.words for f in images):
+        return "hsc", "FLUXMAG0 or calexp: HSC or LSST"
+    if all("euc" in f.words for f in images):
+        return "euclid-mer", "the names are Euclid's"
+    files = [(m.planes["sci"], m.planes.get("err")) for m in mosaics]
+    if all(sci.ext == "SCI" and err is not None and err.path == sci.path for sci, err in files):
+        return "jwst-i2d", "extensions SCI and ERR in one file"
+    if all("wht" in m.planes for m in mosaics):
+        known = "hst" if telescopes == {"HST"} else "dja"
+        return known, "weight maps: they lack the photon noise of the sources, which the exposure map gives"
+    return "generic", "noise maps are taken to include the photon noise of the sources"
+
+
+def _stamp(mosaics: list[Mosaic]) -> Line:
+    """The side of the stamps: ``STAMP_ARCSEC``, kept within ``STAMP_PIX`` pixels of the finest band."""
+    known = [m.scale_arcsec for m in mosaics if m.scale_arcsec > 0]
+    low, high = (n * min(known, default=STAMP_ARCSEC / STAMP_PIX[0]) for n in STAMP_PIX)
+    side = min(max(STAMP_ARCSEC, low), high)
+    why = "guess: 64 to 128 pixels; twice the side takes four times as long"
+    return Line("stamp_arcsec", f"{side:.4g}", why)
+
+
+def template(survey: str) -> str:
+    """The survey file to begin with for a public survey of ``templates/surveys.toml``. It names no file:
+    which ones you have is a TODO, with the name of the release as an example."""
+    about = surveys()[survey]
+    lines = [
+        Line("", "", about["about"]),
+        Line("", "", "Files that are here already: galbatch init FOLDER fills all of this in."),
+        Line("name", quoted(survey)),
+        Line("layout", quoted(about["layout"])),
+        Line("stamp_arcsec", str(about["stamp_arcsec"]), "twice the side takes four times as long"),
+        Line("neighbours", '"mask"', 'pixels of neighbours are not used; "keep" fits them too'),
+    ]
+    text = [line.text() for line in lines]
+    for band in about["bands"]:
+        names = {"band": band, "BAND": band.upper()}
+        text.append(f"\n[bands.{band}]  # leave out bands that you do not have")
+        for role, example in {"sci": about["sci"], **about.get("planes", {})}.items():
+            text.append(Line(role, quoted(f"TODO: your file, e.g. {example.format(**names)}")).text())
+        text.append(
+            Line("psf", quoted(f"TODO: your PSF of this band: {about['psf'].format(**names)}")).text()
+        )
+        text += about.get("lines", [])
+    return "\n".join(text) + "\n"
+
+
+def surveys() -> dict[str, dict]:
+    """The surveys with a template, by name."""
+    path = Path(__file__).parent / "templates" / "surveys.toml"
+    return tomllib.loads(path.read_text(encoding="utf-8"))

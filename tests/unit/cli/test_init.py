@@ -1,0 +1,186 @@
+"""``galbatch init``: survey files proposed from files as archives give them, which `check` then accepts."""
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+from cutouts_field import gaussian_psf, noise_field, wcs_of, write_psf
+
+from galbatch.cli.main import main
+from galbatch.cutouts import load_survey, open_survey
+from galbatch.cutouts.identify import band_in, role_in, words_of
+from galbatch.cutouts.propose import propose
+from galbatch.cutouts.survey_text import surveys, template
+from galbatch.sampler.prior import as_denoiser
+
+
+class Prior:
+    target_fwhm_pix = 2.0
+
+    def denoise(self, x, sigma):
+        raise AssertionError("nothing is drawn here")
+
+
+@pytest.fixture(autouse=True)
+def no_model(monkeypatch):
+    monkeypatch.setattr("galbatch.run.prepare.open_model", lambda settings, prior: as_denoiser(Prior()))
+
+
+def nobody(question, suggestion):
+    return None
+
+
+def proposed(folder, tmp_path, ask=nobody):
+    text, said = propose(folder, tmp_path / "s.toml", ask)
+    (tmp_path / "s.toml").write_text(text)
+    return text, said
+
+
+def first_tile(name):
+    survey = open_survey(f"{name}.toml")
+    return survey.tile(survey.band_names[0], survey.config.bands[0].tiles[0].name)
+
+
+REAL = {  # folder: (options, catalogue, bands)
+    "hst_candels": ([], ("id", "RA", "DEC"), []),
+    "hsc_cutout": ([], ("NUMBER", "ALPHA_J2000", "DELTA_J2000"), []),
+    "jwst_ceers": (["--unit", "MJy/sr"], {"id": [1, 2], "x": [100, 100], "y": [100, 100]}, ["f200w,f444w"]),
+    "jwst_ceers_bright": ([], {"id": [40], "ra": [214.9], "dec": [52.9]}, ["f200w"]),
+    "jwst_cosmosweb": (["--unit", "MJy/sr"], None, ["f115w"]),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_folders_as_they_are(name, shared_data, tmp_path, monkeypatch, capsys):
+    options, columns, bands = REAL[name]
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", str(shared_data / name), *options]) == 0
+    assert "To complete" not in capsys.readouterr().err
+    catalogue = str(shared_data / name / "f115w_catalog.parquet")
+    if columns is not None:
+        if name == "jwst_ceers":
+            columns["tile"] = ["6978", "10735"]
+        if isinstance(columns, tuple):
+            grid = first_tile(name).grid
+            centre = grid.to_sky(*([n / 2] for n in grid.shape[::-1]))
+            columns = dict(zip(columns, ([1], *centre), strict=True))
+        Table(columns).write("cat.csv", format="ascii.csv")
+        catalogue = "cat.csv"
+    code = main(["check", catalogue, "--survey", f"{name}.toml", *[w for b in bands for w in ("--bands", b)]])
+    assert code == 0, capsys.readouterr().out
+
+
+def test_what_the_real_headers_mean(shared_data, tmp_path):
+    """CANDELS F814W counts per second have the AB zero point 25.94; FLUXMAG0 of HSC is 27.0."""
+    proposed(shared_data / "hst_candels", tmp_path)
+    survey = open_survey(tmp_path / "s.toml")
+    assert 31.4 - 2.5 * np.log10(survey.tile("f814w", "0").njy) == pytest.approx(25.943, abs=0.01)
+    assert survey.tile("f814w", "0").psf.scale_arcsec == 0.05  # at 0.03 it would beat diffraction
+    proposed(shared_data / "hsc_cutout", tmp_path)
+    survey = open_survey(tmp_path / "s.toml")
+    assert 31.4 - 2.5 * np.log10(survey.tile("r", "0").njy) == pytest.approx(27.0, abs=1e-6)
+    proposed(shared_data / "jwst_ceers", tmp_path, lambda question, like: like)
+    config = load_survey(tmp_path / "s.toml")
+    assert config.pixel_columns and [b.name for b in config.bands][::5] == ["f115w", "f444w"]
+    assert [t.name for t in config.bands[0].tiles] == ["10735", "13347", "6978"]
+    assert {t.pixel_scale_arcsec for t in config.bands[0].tiles} == {0.02}
+    assert [t.mask.optional for t in config.bands[2].tiles] == [True] * 3
+
+
+def test_a_file_of_the_jwst_pipeline(tmp_path):
+    """Planes by extension; partial variances and the context are left alone; BUNIT counts of the header."""
+    hdus = [fits.PrimaryHDU()]
+    hdus[0].header["FILTER"], hdus[0].header["TELESCOP"] = "F200W", "JWST"
+    for name in ("SCI", "ERR", "WHT", "VAR_POISSON", "VAR_RNOISE"):
+        hdu = fits.ImageHDU(np.abs(noise_field()) + 0.1, wcs_of().to_header(), name=name)
+        hdu.header["BUNIT"] = "MJy/sr"
+        hdus.append(hdu)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    fits.HDUList(hdus).writeto(folder / "jw01345-o001_t021_nircam_clear-f200w_i2d.fits")
+    write_psf(folder / "psf_f200w.fits")
+    text, said = proposed(folder, tmp_path)
+    config = load_survey(tmp_path / "s.toml")
+    assert config.layout.name == "jwst-i2d" and [b.name for b in config.bands] == ["f200w"]
+    assert config.bands[0].tiles[0].err.ext == ("ERR",) and "TODO" not in text
+    assert sum("VAR_" in line for line in said) == 2
+    assert not [f for f in open_survey(config).check() if f.level == "error"]
+
+
+CARDS = [
+    ({"MAGZPT": 25.5}, "zero_point_ab", 25.5),
+    ({"FLUXMAG0": 10**10.8}, "zero_point_ab", 27.0),
+    ({"PHOTFLAM": 1.3e-19, "PHOTPLAM": 8045.0}, "unit", "electron/s"),
+    (
+        {"PHOTFLAM": 1.3e-19, "PHOTPLAM": 8045.0, "BUNIT": "ELECTRONS", "EXPTIME": 1000.0},
+        "zero_point_ab",
+        -2.5 * np.log10(1.3e-19) - 5 * np.log10(8045) - 2.408 + 7.5,
+    ),
+]
+
+
+@pytest.mark.parametrize(("cards", "key", "value"), CARDS)
+def test_units_in_the_primary_header(cards, key, value, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    image = fits.ImageHDU(noise_field(), wcs_of().to_header())
+    fits.HDUList([fits.PrimaryHDU(header=fits.Header(cards)), image]).writeto(folder / "hst_f814w_drz.fits")
+    fits.PrimaryHDU(np.full((300, 260), 0.5, "f4")).writeto(folder / "hst_f814w_rms.fits")
+    fits.PrimaryHDU(gaussian_psf()).writeto(folder / "star.fits")  # a PSF by its pixels
+    proposed(folder, tmp_path)
+    tile = load_survey(tmp_path / "s.toml").bands[0].tiles[0]
+    found = getattr(tile, key)
+    assert found == (value if isinstance(value, str) else pytest.approx(value, abs=1e-3))
+    assert tile.err.path.endswith("rms.fits") and tile.psf.path.endswith("star.fits")
+
+
+def test_what_cannot_be_known_is_asked_once_or_left_to_do(shared_data, tmp_path, capsys, monkeypatch):
+    asked = []
+    text, _ = proposed(shared_data / "jwst_ceers", tmp_path, lambda q, like: asked.append((q, like)))
+    assert len(asked) == 1 and asked[0][1] == "MJy/sr"
+    assert text.count('unit = "TODO') == 6
+    (tmp_path / "c.csv").write_text("id,x,y\n1,100,100\n")
+    assert main(["check", str(tmp_path / "c.csv"), "--survey", str(tmp_path / "s.toml")]) == 1
+    assert "only you can complete" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", str(shared_data / "jwst_ceers")]) == 0  # no terminal: nothing is asked
+    assert "bands.f115w.unit and 5 more" in capsys.readouterr().err
+
+
+def test_no_file_is_replaced_and_no_images_is_an_error(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ceers.toml").write_text("mine")
+    assert main(["init", "--survey", "ceers"]) == 1
+    assert (tmp_path / "ceers.toml").read_text() == "mine" and "not replaced" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert main(["init", "empty"]) == 1
+    assert "no FITS file that looks like a science image" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", surveys())
+def test_templates_name_no_file_and_load_once_completed(name, tmp_path):
+    text = template(name)
+    assert all("TODO" in line for line in text.splitlines() if ".fits" in line)
+    lines = [
+        f'{line.split(" = ")[0]} = "a_sci.fits"' if "TODO" in line else line for line in text.splitlines()
+    ]
+    (tmp_path / "s.toml").write_text("\n".join(lines))
+    config = load_survey(tmp_path / "s.toml")
+    assert config.name == name and len(config.bands) >= 4
+
+
+@pytest.mark.parametrize(
+    ("name", "role", "band"),
+    [
+        ("primer-uds-north-grizli-v7.2-f200w-clear_drc_wht.fits.gz", "wht", "f200w"),
+        ("EUC_MER_MOSAIC-VIS-RMS_TILE102018666-AB12_20241019T.fits", "err", "vis"),
+        ("EUC_MER_BGSUB-MOSAIC-NIR-H_TILE102018666-AB12.fits", "sci", "nir-h"),
+        ("calexp-HSC-R-9813-5,5.fits", "sci", "r"),
+        ("psf-calexp-pdr3_dud_rev-HSC-R-9813-5.fits", "psf", "r"),
+        ("hlsp_jades_jwst_nircam_goods-s-deep_f335m_v2.0_drz.fits", "sci", "f335m"),
+        ("hlsp_candels_hst_acs_gs_f850lp_v1.0_wht.fits", "wht", "f850lp"),
+        ("galaxy.fits", None, ""),
+    ],
+)
+def test_names_of_the_archives(name, role, band):
+    assert role_in(words_of(name)) == role and band_in(name) == band
