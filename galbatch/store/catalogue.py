@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,7 @@ from galbatch.store.paths import RunPaths, replacing
 from galbatch.store.plan import PASS
 
 _HEAD = ("source_id", "ra", "dec")
+Item = TypeVar("Item")
 _GROUP_BYTES = 24 << 20  # of parts that are joined at once; a row group has once to twice as many
 _FAILURE_SCHEMA = pa.schema(
     [
@@ -69,7 +70,7 @@ def _merge(paths: RunPaths, info: dict[str, Column], schema: pa.Schema) -> Count
         _writer(tmp, schema) as out,
         replacing(paths.failures) as failed_tmp,
         pq.ParquetWriter(failed_tmp, _FAILURE_SCHEMA) as failed,
-        _behind(lambda tables: out.write_table(pa.concat_tables(tables).combine_chunks())) as write,
+        _behind(out.write_table) as write,
     ):
         held: list[pa.Table] = []
         size = 0
@@ -80,28 +81,37 @@ def _merge(paths: RunPaths, info: dict[str, Column], schema: pa.Schema) -> Count
             held.append(table)
             size += n_bytes
             if size > _GROUP_BYTES:
-                write(held)
+                write(pa.concat_tables(held).combine_chunks())
                 held, size = [], 0
         if held:
-            write(held)
+            write(pa.concat_tables(held).combine_chunks())
     return counts
 
 
 @contextmanager
-def _behind(work: Callable[[list], None]) -> Iterator[Callable[[list], None]]:
-    """``work`` in a thread of its own, one call at a time: the next tables are read while some are
+def _behind(work: Callable[[pa.Table], None]) -> Iterator[Callable[[pa.Table], None]]:
+    """``work`` in a thread of its own, one call at a time: the next table is joined while one is
     compressed."""
     with ThreadPoolExecutor(1) as thread:
         last: list[Future] = []
 
-        def submit(tables: list) -> None:
+        def submit(table: pa.Table) -> None:
             while last:
                 last.pop().result()
-            last.append(thread.submit(work, tables))
+            last.append(thread.submit(work, table))
 
         yield submit
         while last:
             last.pop().result()
+
+
+def _ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The items of an iterator; a thread of its own makes the next one."""
+    with ThreadPoolExecutor(1) as thread:
+        following = thread.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = thread.submit(next, items, None)
+            yield item
 
 
 def _text_lengths(paths: RunPaths, schema: pa.Schema) -> dict[str, int]:
@@ -181,7 +191,7 @@ def _joined(paths: RunPaths, schema: pa.Schema) -> Iterator[tuple[pa.Table, pa.T
     with pq.ParquetFile(paths.plan, pre_buffer=False) as plan:
         for group in range(plan.num_row_groups):
             rows = plan.read_row_group(group)
-            for parts in _alike(_committed(paths, rows["batch"].to_numpy(), committed)):
+            for parts in _ahead(_alike(_committed(paths, rows["batch"].to_numpy(), committed))):
                 start, stop = parts[0].rows.start, parts[-1].rows.stop
                 planned, table = rows.slice(start, stop - start), join_parts([part.data for part in parts])
                 if not known.issuperset(table.column_names):

@@ -88,12 +88,12 @@ class RunPaths:
 
     def part(self, batch: int) -> Path:
         """The commit record of a batch: it exists if and only if the batch is committed."""
-        return self.parts / f"batch-{batch:06d}.arrow"
+        return self.root.joinpath("parts", f"batch-{batch:06d}.arrow")
 
     def attempt(self, batch: int) -> Path:
         """The note of a batch: who wrote it, when and how long it took (not part of the reproducible output),
         and the digest of its part."""
-        return self.parts / f"batch-{batch:06d}.json"
+        return self.root.joinpath("parts", f"batch-{batch:06d}.json")
 
     def committed(self) -> set[int]:
         """Numbers of the committed batches."""

@@ -10,7 +10,7 @@ from astropy.table import QTable
 
 from galbatch.columns import Column, columns_of
 from galbatch.errors import InputError, RunError
-from galbatch.store import catalogue
+from galbatch.store import catalogue, parts
 from galbatch.store.catalogue import merge_catalogue
 from galbatch.store.checksums import DamagedBatch
 from galbatch.store.healpix import healpix_nested
@@ -182,6 +182,46 @@ def test_many_parts_are_joined_in_the_order_of_the_plan(tmp_path, monkeypatch):
     assert np.array_equal(pieces[gini], whole[gini], equal_nan=True)
     assert pieces.remove_column(gini).equals(whole.remove_column(gini))
     assert pq.read_metadata(paths.catalogue).num_row_groups > 3
+
+
+FLOATS = {f"f{k}": np.linspace(k, k + 1, 7, dtype=np.float32) for k in range(5)}
+WORDS = {"source_id": np.arange(7), "status": np.array(["ok", "flagged", "failed"] * 3, object)[:7]}
+LISTS = {"draws": np.arange(14.0, dtype=np.float32).reshape(7, 2)}
+
+
+@pytest.mark.parametrize(
+    "columns, as_one_block",
+    [
+        (FLOATS | WORDS | LISTS, 5),
+        (FLOATS, 5),
+        (WORDS | FLOATS, 0),
+        (LISTS | WORDS, 0),
+        ({"f0": FLOATS["f0"]} | WORDS, 0),
+    ],
+)
+def test_joined_parts_are_what_arrow_reads(tmp_path, monkeypatch, columns, as_one_block):
+    """In one piece a column; hundreds of float32 columns take one copy a part, wherever they may lie."""
+    paths = RunPaths(tmp_path)
+    paths.parts.mkdir()
+    sizes, seen, join = (7, 1, 4), [], np.concatenate
+    for batch, n in enumerate(sizes):
+        parts.write_part(paths, batch, {name: values[:n] for name, values in columns.items()}, {})
+    data = [paths.part(batch).read_bytes() for batch in range(len(sizes))]
+    monkeypatch.setattr(np, "concatenate", lambda blocks, axis: seen.extend(blocks) or join(blocks, axis))
+    found = parts.join_parts(data)
+    assert found.equals(pa.concat_tables([pa.ipc.open_stream(part).read_all() for part in data]))
+    assert {column.num_chunks for column in found.columns} == {1}
+    assert [block.shape for block in seen] == [(as_one_block, n) for n in sizes if as_one_block]
+
+
+def test_missing_values_in_parts_stay_missing():
+    """galbatch writes none into a part; a reader that took their place for a number would invent some."""
+    rows = pa.record_batch({f"f{k}": pa.array([1.0, None, 3.0], pa.float32()) for k in range(3)})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as out:
+        out.write_batch(rows)
+    part = sink.getvalue().to_pybytes()
+    assert parts.join_parts([part, part]).equals(pa.Table.from_batches([rows, rows]))
 
 
 def harm(path, kind):
