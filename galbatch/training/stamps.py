@@ -113,10 +113,12 @@ class StampSource:
         top = np.minimum(high * large * (0.5 if small else 1.0), lib.radius[index] / lib.min_zoom[index])
         low = np.minimum(low, 0.7 * top)
         radius = low * (top / low) ** rng.random(n)
-        return self._render(index, lib.radius[index] / radius, offset, size, generator)
+        return self.render(index, lib.radius[index] / radius, offset, size, generator)
 
-    def _render(self, index, zoom, offset, size, generator):
-        """Rotate, zoom, convolve, sample: ``zoom`` (n,) library pixels per stamp pixel."""
+    def render(self, index, zoom, offset, size, generator):
+        """(n, size, size) of unit flux: library images ``index`` (n,) reflected and rotated at random,
+        zoomed, convolved with the target PSF and sampled. ``zoom`` (n,): library pixels per stamp pixel;
+        ``offset`` (n, 2) tensor of stamp pixels (y, x) from the centre."""
         n, npix = len(index), self.library.npix
         level = np.clip(np.floor(np.log2(zoom)), 0, N_LEVELS - 1).astype(int)
         canvas = torch.zeros(n, npix, npix)

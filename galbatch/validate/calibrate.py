@@ -21,6 +21,7 @@ from galbatch.morphology.calibration import (
     scaled,
 )
 from galbatch.validate.mock import MockSet, make_mocks, sample_mocks
+from galbatch.validate.ranks import mean_and_error
 
 SEED = 3_000_000
 FOLDS = 8
@@ -89,10 +90,9 @@ def within(columns: dict, name: str, levels: tuple[str, str], truth: np.ndarray)
     return np.where(known, (low <= truth) & (truth <= high), np.nan)
 
 
-def share(inside: np.ndarray) -> list[float]:
-    """Mean of 0s and 1s and its binomial standard error; NaNs do not count."""
-    p, n = np.nanmean(inside), np.isfinite(inside).sum()
-    return [round(float(p), 4), round(float(np.sqrt(p * (1 - p) / n)), 4)]
+def share(inside: np.ndarray, galaxy: np.ndarray | None = None) -> list[float]:
+    """Mean of 0s and 1s and its standard error (see ``mean_and_error``); NaNs do not count."""
+    return [round(value, 4) for value in mean_and_error(inside, galaxy)[:2]]
 
 
 def _fit(found, name, where, truth, use) -> dict:

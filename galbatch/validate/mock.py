@@ -8,7 +8,7 @@ Each is seen with one of a few PSFs, at a peak signal-to-noise ratio per pixel t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -31,13 +31,19 @@ ACF = np.outer([0.08, 0.36, 1, 0.36, 0.08], [0.08, 0.36, 1, 0.36, 0.08])  # like
 @dataclass(frozen=True)
 class MockSet:
     """``obs`` of (n, 1, 64, 64) and the truth: ``image`` (n, 64, 64) at the target PSF, ``sn`` peak S/N per
-    pixel (n,), ``fwhm_pix`` of the PSF and ``radius_pix``, the half-light radius of the truth."""
+    pixel (n,), ``fwhm_pix`` of the PSF and ``radius_pix``, the half-light radius of the truth.
+
+    ``inside`` (n, 64, 64): where the truth is known and judged; None is everywhere. ``galaxy`` (n,): which
+    galaxy it is, where one is seen several times; None is another each time.
+    """
 
     obs: Observation
     image: np.ndarray
     sn: np.ndarray
     fwhm_pix: np.ndarray
     radius_pix: np.ndarray
+    inside: np.ndarray | None = None
+    galaxy: np.ndarray | None = None
 
 
 def mock_psf(fwhm_pix: float, size: int = 41) -> np.ndarray:
@@ -54,33 +60,40 @@ def make_mocks(prior, n: int, seed: int = SEED, correlated: bool = False, sn_ran
     """``n`` mock observations for a prior with the convention 'smoothed_peak' and one channel."""
     rng = np.random.default_rng([seed, 77])
     spec = as_denoiser(prior).spec
-    margin, target = spec.margin_pix, spec.target_fwhm_pix
-    size = -(-(STAMP + 2 * margin) // 8) * 8
+    size = stamp_side(spec)
     images, _ = simulate_galaxies(n, seed)
     band = rng.integers(0, 2, n)
     library = Library([SourceImage(images[i, band[i]], f"mock-{seed}-{i}", "mock") for i in range(n)])
     # every galaxy once: the library draws with repetition, so it is asked for one galaxy at a time
-    stamps = np.concatenate(
-        [
-            StampSource(_only(library, i), StampConfig(target_fwhm_pix=target, margin_pix=margin))
-            .draw(1, size, (seed, i), scaled=False)
-            .numpy()
-            for i in range(len(library))
-        ]
-    )[:, None]
-    n = len(stamps)
-    fwhm = rng.choice(PSF_FWHM_PIX, n)
+    config = StampConfig(target_fwhm_pix=spec.target_fwhm_pix, margin_pix=spec.margin_pix)
+    views = (StampSource(only(library, i), config) for i in range(len(library)))
+    stamps = np.stack([v.draw(1, size, (seed, i), scaled=False)[0, 0].numpy() for i, v in enumerate(views)])
+    fwhm = rng.choice(PSF_FWHM_PIX, len(stamps))
     psf = np.stack([mock_psf(f) for f in fwhm])[:, None]
+    mask = rng.random((len(stamps), 1, STAMP, STAMP)) < 0.01
+    mask[rng.random(len(stamps)) < 0.2, :, :, 50:53] = True  # a bad column in some
+    sn = np.exp(rng.uniform(np.log(sn_range[0]), np.log(sn_range[1]), len(stamps)))
+    return observe(spec, stamps, psf, fwhm, mask, sn, rng, correlated)
+
+
+def stamp_side(spec) -> int:
+    """Side of the square on which a prior works for a stamp of ``STAMP`` pixels."""
+    return -(-(STAMP + 2 * spec.margin_pix) // 8) * 8
+
+
+def observe(spec, stamps, psf, fwhm_pix, mask, sn, rng, correlated: bool) -> MockSet:
+    """What a telescope sees of noise-free ``stamps`` (n, H, W) at the target PSF.
+
+    ``psf`` (n, 1, p, p), ``mask`` (n, 1, 64, 64) True where bad, ``sn`` (n,) peak signal-to-noise ratio
+    per pixel. The noise varies over the stamp, and with the light of the galaxy.
+    """
+    n, margin = len(stamps), spec.margin_pix
     blank = np.zeros((n, 1, STAMP, STAMP), np.float32)
-    mask = rng.random(blank.shape) < 0.01
-    mask[rng.random(n) < 0.2, :, :, 50:53] = True  # a bad column in some
-    model = forward_model(Observation(blank, blank + 1, psf), 1, margin, 8, target)[1]
-    clean = model.apply(torch.from_numpy(stamps.astype(np.float32)))[:, 0].numpy()
-    sn = np.exp(rng.uniform(np.log(sn_range[0]), np.log(sn_range[1]), n))
-    peak = clean.max((1, 2, 3))
-    unit = sn / peak  # flux units in which the sky noise is one
+    model = forward_model(Observation(blank, blank + 1, psf), 1, margin, 8, spec.target_fwhm_pix)[1]
+    clean = model.apply(torch.from_numpy(stamps[:, None, None].astype(np.float32)))[:, 0].numpy()
+    unit = sn / clean.max((1, 2, 3))  # flux units in which the sky noise is one
     ramp = 1 + 0.25 * np.linspace(-1, 1, STAMP)[:, None] * rng.uniform(-1, 1, (n, 1, 1, 1))
-    clean, truth = clean * unit[:, None, None, None], stamps * unit[:, None, None, None, None]
+    clean, truth = clean * unit[:, None, None, None], stamps * unit[:, None, None]
     sigma = np.sqrt(ramp**2 + clean.clip(min=0) * rng.uniform(0, 0.1, (n, 1, 1, 1)))
     acf = ACF[None] if correlated else None
     noise = forward_model(Observation(blank, sigma, psf, mask, noise_acf=acf), 1)[1].noise
@@ -88,36 +101,34 @@ def make_mocks(prior, n: int, seed: int = SEED, correlated: bool = False, sn_ran
         lambda *shape: torch.from_numpy(rng.standard_normal((n, 1, *shape)).astype(np.float32))
     )
     data = np.where(mask, np.nan, clean + added[:, 0].numpy())
-    image = truth[:, 0, 0, margin : margin + STAMP, margin : margin + STAMP].astype(np.float32)
-    return MockSet(Observation(data, sigma, psf, mask, noise_acf=acf), image, sn, fwhm, _half_light(image))
+    image = truth[:, margin : margin + STAMP, margin : margin + STAMP].astype(np.float32)
+    obs = Observation(data, sigma, psf, mask, noise_acf=acf)
+    return MockSet(obs, image, sn, fwhm_pix, _half_light(image))
 
 
 def sample_mocks(
     prior, mocks: MockSet, draws: int, mode: str, seed: int = 0, progress=None
 ) -> list[Posterior]:
-    """The posterior of every mock, each by itself. ``progress(done, total)`` is called after each."""
+    """The posterior of all mocks, in batches as a run has them. ``progress(done, total)`` is called for each
+    mock."""
     parts, n = [], len(mocks.image)
-    for i in range(n):
-        obs = _one(mocks.obs, i)
-        parts.append(sample_posterior(prior, obs, draws=draws, mode=mode, seed=seed, source_ids=[i]))
-        if progress:
+    size = 1 if str(as_denoiser(prior).spec.device).startswith("cpu") else 64
+    for first in range(0, n, size):
+        rows = range(first, min(first + size, n))
+        obs = _rows(mocks.obs, rows)
+        parts.append(sample_posterior(prior, obs, draws=draws, mode=mode, seed=seed, source_ids=list(rows)))
+        for i in rows if progress else ():
             progress(i + 1, n)
     return parts
 
 
-def _one(obs: Observation, i: int) -> Observation:
-    return Observation(
-        obs.data[i : i + 1],
-        obs.sigma[i : i + 1],
-        obs.psf[i : i + 1],
-        obs.mask[i : i + 1],
-        obs.pixel_scale_arcsec,
-        obs.psf_scale_arcsec,
-        obs.noise_acf,
-    )
+def _rows(obs: Observation, rows: range) -> Observation:
+    take = lambda values: values[rows.start : rows.stop]  # noqa: E731
+    return replace(obs, data=take(obs.data), sigma=take(obs.sigma), psf=take(obs.psf), mask=take(obs.mask))
 
 
-def _only(library: Library, i: int) -> Library:
+def only(library: Library, i: int) -> Library:
+    """A library of one image of another."""
     one = Library.__new__(Library)
     one.groups, one.origins = [library.groups[i]], [library.origins[i]]
     one.min_zoom, one.radius, one.probability = (

@@ -23,16 +23,26 @@ def ranks(draws: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> np.
     return np.where(np.isfinite(truth) & np.isfinite(draws).all(1), u, np.nan)
 
 
-def coverage(u: np.ndarray, weight: np.ndarray | None = None, bootstraps: int = 400, seed: int = 0):
+def coverage(
+    u: np.ndarray,
+    weight: np.ndarray | None = None,
+    galaxy: np.ndarray | None = None,
+    bootstraps: int = 400,
+    seed: int = 0,
+):
     """Coverage (levels,) and its standard error by bootstrap over galaxies, from ranks u (n, ...) in any
     shape.
 
-    ``weight`` (n, ...) True where a rank counts. Galaxies without a rank drop out.
+    ``weight`` (n, ...) True where a rank counts. ``galaxy`` (n,): numbers of the galaxies, where one is seen
+    several times. Galaxies without a rank drop out.
     """
     flat = u.reshape(len(u), -1)
     use = np.isfinite(flat) & (True if weight is None else weight.reshape(flat.shape))
     inside = np.stack([((np.abs(flat - 0.5) < p / 2) & use).sum(1) for p in LEVELS], 1)
     count = use.sum(1)
+    if galaxy is not None:
+        count = np.bincount(galaxy, count)
+        inside = np.stack([np.bincount(galaxy, column) for column in inside.T], 1)
     keep = count > 0
     inside, count = inside[keep], count[keep]
     if not len(count):
@@ -64,3 +74,18 @@ def tarp(draws: np.ndarray, truth: np.ndarray, reference: np.ndarray, rng) -> tu
     f = ranks(d_draw, d_true, rng)
     levels = np.linspace(0, 1, 51)
     return levels, np.array([(f < a).mean() for a in levels])
+
+
+def mean_and_error(values: np.ndarray, galaxy: np.ndarray | None = None) -> tuple[float, float, int]:
+    """Mean of values (n,), its standard error and how many galaxies it is of; NaN does not count.
+
+    The error is that of independent galaxies, however often each of them is seen (``galaxy`` (n,)): for
+    zeros and ones of as many galaxies it is the binomial one.
+    """
+    known = np.isfinite(values)
+    if not known.any():
+        return float("nan"), float("nan"), 0
+    galaxy = np.arange(len(values)) if galaxy is None else galaxy
+    values, names = values[known], galaxy[known]
+    miss = np.bincount(names, values - values.mean())
+    return float(values.mean()), float(np.sqrt((miss**2).sum())) / len(values), len(np.unique(names))

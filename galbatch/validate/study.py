@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from galbatch.sampler.prior import as_denoiser
 from galbatch.types import Posterior
 from galbatch.validate.calibrate import measure_with_truth, share, within
 from galbatch.validate.mock import MockSet, sample_mocks
-from galbatch.validate.ranks import LEVELS, coverage, rank_histogram_p, ranks, tarp
+from galbatch.validate.ranks import LEVELS, coverage, mean_and_error, rank_histogram_p, ranks, tarp
 
 SCALARS = ("flux", "r_half", "gini", "m20", "concentration", "asymmetry")
 SN_EDGES = (3.0, 10.0, 30.0, 100.0, 300.0)
@@ -29,13 +29,14 @@ FOOTPRINT = 0.5  # of the sky noise: pixels where the truth is brighter are the 
 class Study:
     """``rows``: one dict a test (what, bin, n, coverage by level with errors); ``intervals``: one dict a
     quantity, the share of truths within its p16 to p84 and cal16 to cal84 columns; ``numbers``: everything
-    else, by name."""
+    else, by name; ``galaxy`` (n,): see ``MockSet``."""
 
     rows: list[dict] = field(default_factory=list)
     intervals: list[dict] = field(default_factory=list)
     numbers: dict = field(default_factory=dict)
     histograms: dict = field(default_factory=dict)
     tarp: dict = field(default_factory=dict)
+    galaxy: np.ndarray | None = None
 
     def to_dict(self) -> dict:
         return {
@@ -55,9 +56,13 @@ def run_study(
     parts = sample_mocks(prior, mocks, draws, mode, seed, progress)
     seconds = time.perf_counter() - start
     samples = np.concatenate([p.samples[:, :, 0] for p in parts])
-    study = Study()
+    study = Study(galaxy=mocks.galaxy)
     rng = np.random.default_rng([seed, 5])
-    _pixels(study, mocks, samples, rng)
+    inside = np.ones(mocks.image.shape, bool) if mocks.inside is None else mocks.inside
+    if not inside.all():  # truth and draws have the same edge
+        mocks = replace(mocks, image=np.where(inside, mocks.image, 0.0).astype(np.float32))
+        samples = np.where(inside[:, None], samples, 0.0).astype(np.float32)
+    _pixels(study, mocks, samples, rng, inside)
     _fourier(study, mocks, samples, rng)
     _scalars(study, mocks, samples, rng, prior, mode)
     _tarp(study, mocks, samples, rng)
@@ -66,7 +71,8 @@ def run_study(
 
 
 def _row(study: Study, what: str, where: str, u, weight=None):
-    value, error, n = coverage(u, weight)
+    """``u``: ranks of all observations; NaN where one does not count."""
+    value, error, n = coverage(u, weight, study.galaxy)
     study.rows.append(
         {"what": what, "bin": where, "n": n, "coverage": _numbers_of(value), "error": _numbers_of(error)}
     )
@@ -78,13 +84,13 @@ def _numbers_of(values):
 
 def _bins(values, edges):
     for low, high in itertools.pairwise(edges):
-        inside = (values >= low) & (values < high)
+        inside = (values >= low) & ((values < high) | (high == edges[-1]))
         if inside.any():
             yield f"{low:g}-{high:g}", inside
 
 
-def _pixels(study, mocks, samples, rng):
-    u = ranks(samples, mocks.image, rng)
+def _pixels(study, mocks, samples, rng, known):
+    u = np.where(known, ranks(samples, mocks.image, rng), np.nan)
     sky = np.median(mocks.obs.sigma[:, 0], axis=(1, 2))[:, None, None]
     bright = mocks.image > FOOTPRINT * sky
     _row(study, "pixels", "all", u)
@@ -92,10 +98,15 @@ def _pixels(study, mocks, samples, rng):
     _row(study, "pixels", "sky", u, ~bright)
     _row(study, "pixels", "masked", u, mocks.obs.mask[:, 0])
     for name, inside in _bins(mocks.sn, SN_EDGES):
-        _row(study, "pixels", f"S/N {name}", u[inside])
-        _row(study, "footprint pixels", f"S/N {name}", u[inside], bright[inside])
+        _row(study, "pixels", f"S/N {name}", u, _only(inside, u))
+        _row(study, "footprint pixels", f"S/N {name}", u, bright & _only(inside, u))
     for name, inside in _bins(mocks.radius_pix / mocks.fwhm_pix, SIZE_EDGES):
-        _row(study, "footprint pixels", f"r/FWHM {name}", u[inside], bright[inside])
+        _row(study, "footprint pixels", f"r/FWHM {name}", u, bright & _only(inside, u))
+
+
+def _only(inside, u):
+    """Observations (n,) as a weight of the shape of ``u``."""
+    return np.broadcast_to(inside.reshape(-1, *[1] * (u.ndim - 1)), u.shape)
 
 
 def _fourier(study, mocks, samples, rng):
@@ -120,16 +131,15 @@ def _scalars(study, mocks, samples, rng, prior, mode):
         u = ranks(v[:, :-1], v[:, -1], rng)
         _row(study, name, "all", u)
         for label, inside in _bins(mocks.sn, SN_EDGES):
-            _row(study, name, f"S/N {label}", u[inside])
+            _row(study, name, f"S/N {label}", u, inside)
         good = u[np.isfinite(u)]
         study.histograms[name] = np.histogram(good, 10, (0, 1))[0].tolist()
         study.numbers[f"{name}_rank_p"] = rank_histogram_p(u)
         mean, sd = v[:, :-1].mean(1), v[:, :-1].std(1, ddof=1)
         z = (v[:, -1] - mean) / np.where(sd > 0, sd, np.nan)
-        z = z[np.isfinite(z)]
-        study.numbers[f"{name}_mean_z"] = float(z.mean())
-        study.numbers[f"{name}_mean_z_error"] = float(z.std() / np.sqrt(len(z)))
-        study.numbers[f"{name}_rms_z"] = float(np.sqrt((z**2).mean()))
+        value, error, _ = mean_and_error(z, study.galaxy)
+        study.numbers |= {f"{name}_mean_z": value, f"{name}_mean_z_error": error}
+        study.numbers[f"{name}_rms_z"] = float(np.sqrt(np.nanmean(z**2)))
         study.numbers[f"{name}_bias"] = float(np.nanmedian(mean - v[:, -1]))
 
 
@@ -150,9 +160,9 @@ def _intervals(study, table, stamps, prior, mode, pixel_scale_arcsec):
             {
                 "what": name,
                 "n": int(np.isfinite(inside).sum()),
-                "draws": share(within(found, name, ("p16", "p84"), truth[name])),
-                "calibrated": share(inside),
-                "below_cal50": share(below),
+                "draws": share(within(found, name, ("p16", "p84"), truth[name]), study.galaxy),
+                "calibrated": share(inside, study.galaxy),
+                "below_cal50": share(below, study.galaxy),
             }
         )
 
@@ -187,7 +197,8 @@ def _numbers(study, mocks, samples, parts: list[Posterior], seconds):
     p_value = np.concatenate([p.chi2_p[:, 0] for p in parts])
     flags = np.concatenate([p.flags for p in parts])
     study.numbers |= {
-        "galaxies": n,
+        "galaxies": n if mocks.galaxy is None else len(np.unique(mocks.galaxy)),
+        "observations": n,
         "draws": k,
         "seconds_per_draw": seconds / (n * k),
         "evaluations": float(np.mean([p.n_evaluations for p in parts])),

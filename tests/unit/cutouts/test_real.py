@@ -12,11 +12,11 @@ from galbatch.catalog import open_catalog, validate
 from galbatch.cutouts import check_footprint, open_survey
 from galbatch.types import Flag
 
-CATALOGS = Path(__file__).resolve().parents[3] / "catalogs"
+SURVEYS = Path(__file__).resolve().parents[3] / "benchmarks" / "real" / "surveys"
 
 
 def survey_of(shared_data, tmp_path, name, **change):
-    text = (CATALOGS / f"{name}.toml").read_text().replace("../../shared/data", str(shared_data))
+    text = (SURVEYS / f"{name}.toml").read_text().replace("DATA", str(shared_data))
     for old, new in change.items():
         text = text.replace(old, new)
     (tmp_path / f"{name}.toml").write_text(text)
@@ -57,7 +57,7 @@ def test_cosmosweb(shared_data, tmp_path, band, n, scale, err_scale, lag):
 
 
 def test_ceers(shared_data, tmp_path):
-    rows = open_catalog(CATALOGS / "ceers.parquet", pixel_columns=True).read()
+    rows = open_catalog(SURVEYS / "ceers.parquet", pixel_columns=True).read()
     survey = survey_of(shared_data, tmp_path, "ceers")
     found = survey.check(list(rows))
     assert not [f for f in found if f.level == "error"]

@@ -47,7 +47,7 @@ def test_half_light_radius_of_a_gaussian():
 @pytest.mark.parametrize("zoom", [0.8, 1.7, 3.3, 6.0])
 def test_rendering_keeps_flux_and_convolves_with_the_target(zoom):
     source = StampSource(Library([SourceImage(gaussian(12), "g", "test")]), PLAIN)
-    image = source._render(
+    image = source.render(
         np.array([0]), np.array([zoom]), torch.zeros(1, 2), 96, torch.Generator().manual_seed(1)
     )[0]
     assert float(image.sum()) == pytest.approx(1.0, abs=0.01)
