@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from galbatch.display import html_table
 from galbatch.errors import InputError
 from galbatch.flags import Flag, Level
+from galbatch.quantity import plain, same_kind
 
 __all__ = [
     "BandStamps",
@@ -49,7 +51,9 @@ class Observation:
     None is zero. ``psf_error`` (c, 5): what is not known of the PSF, ``PSF_ERROR_PARTS`` in turn; None: it is
     exact.
 
-    Raises ``InputError`` when shapes disagree.
+    Astropy quantities are converted: ``data``, ``sigma`` and ``sigma_white`` to nJy per pixel (surface
+    brightness too), scales to arcsec. Raises ``InputError`` when shapes disagree, for a unit of something
+    else, and when only one of ``data`` and ``sigma`` has a unit.
     """
 
     data: np.ndarray
@@ -63,6 +67,7 @@ class Observation:
     psf_error: np.ndarray | None = None
 
     def __post_init__(self):
+        self._without_units()
         for name in ("data", "sigma", "psf", "mask", "noise_acf", "sigma_white", "psf_error"):
             value = getattr(self, name)
             if value is not None:
@@ -114,6 +119,28 @@ class Observation:
                 f"Observation.pixel_scale_arcsec is {self.pixel_scale_arcsec}: it must be positive."
             )
 
+    def _without_units(self) -> None:
+        same_kind("Observation", data=self.data, sigma=self.sigma, sigma_white=self.sigma_white)
+        scale = plain(self.pixel_scale_arcsec, "arcsec", "Observation.pixel_scale_arcsec")
+        object.__setattr__(self, "pixel_scale_arcsec", scale)
+        kinds = {"data": "nJy", "sigma": "nJy", "sigma_white": "nJy", "psf_scale_arcsec": "arcsec"}
+        for name in ("data", "sigma", "sigma_white", "psf_scale_arcsec", "psf", "noise_acf", "mask"):
+            value = plain(getattr(self, name), kinds.get(name, ""), f"Observation.{name}", scale)
+            object.__setattr__(self, name, value)
+
+    def _repr_html_(self) -> str:
+        b, c, h, w = self.data.shape
+        return html_table(
+            "Observation",
+            {
+                "sources, bands": f"{b}, {c}",
+                "pixels": f"{h} x {w} of {self.pixel_scale_arcsec:.4g} arcsec",
+                "usable pixels": f"{self.valid.mean():.1%}",
+                "PSF": f"{self.psf.shape[-1]} x {self.psf.shape[-1]} pixels",
+                "noise": "white" if self.noise_acf is None else "correlated",
+            },
+        )
+
     @property
     def valid(self) -> np.ndarray:
         """(b, c, h, w) True where a pixel enters the likelihood."""
@@ -154,6 +181,21 @@ class Posterior:
     target_fwhm_pix: float
     info: dict[str, Any] = field(default_factory=dict)
     band_flags: np.ndarray | None = None
+
+    def _repr_html_(self) -> str:
+        b, k, c, h, w = self.samples.shape
+        return html_table(
+            "Posterior",
+            {
+                "sources, draws, bands": f"{b}, {k}, {c}",
+                "fine pixels": f"{h} x {w}, target PSF {self.target_fwhm_pix:g} pixels FWHM",
+                "chi2 per pixel (median)": f"{np.nanmedian(self.chi2):.3f}" if self.chi2.size else "-",
+                "prior-dominated flux (median)": f"{np.nanmedian(self.prior_driven_frac):.0%}"
+                if self.prior_driven_frac.size
+                else "-",
+                "sources with flags": int(np.count_nonzero(self.flags)),
+            },
+        )
 
 
 @dataclass(frozen=True)

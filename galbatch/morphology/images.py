@@ -22,6 +22,7 @@ from galbatch.morphology.kernels.columns import (
     I_YA,
 )
 from galbatch.morphology.plugins import StatisticInput, evaluate, installed_statistics
+from galbatch.quantity import plain, same_kind
 
 RESULT_DTYPE = np.dtype([(name, np.float64) for name in QUANTITIES] + [("flags", np.int64)])
 OUTLIER_SIGMA = 10.0  # Lotz et al. (2004)
@@ -64,11 +65,20 @@ def measure(
     from 0 at the centre of the first) and ``flags`` (``MorphFlag``); NaN where not measurable. Definitions:
     Lotz et al. (2004), Rodriguez-Gomez et al. (2019), as in statmorph 0.7. Inputs are never changed.
 
-    Raises ``InputError`` when shapes or settings cannot be used; a bad image never raises.
+    Astropy quantities are converted to nJy per pixel and arcsec. Raises ``InputError`` when shapes, units or
+    settings cannot be used; a bad image never raises.
     """
     from galbatch.morphology.kernels.engine import measure_range
 
-    images = _images(images)
+    same_kind(
+        "measure", images=images, sky_sigma=sky_sigma, sigma=sigma, detection_threshold=detection_threshold
+    )
+    pixel_scale_arcsec = plain(pixel_scale_arcsec, "arcsec", "measure: pixel_scale_arcsec")
+    fluxes = {"sky_sigma": sky_sigma, "sigma": sigma, "detection_threshold": detection_threshold}
+    sky_sigma, sigma, detection_threshold = (
+        plain(value, "nJy", f"measure: {name}", pixel_scale_arcsec) for name, value in fluxes.items()
+    )
+    images = _images(plain(images, "nJy", "measure: images", pixel_scale_arcsec))
     n, shape = len(images), images.shape[1:]
     if not pixel_scale_arcsec > 0:
         raise InputError(

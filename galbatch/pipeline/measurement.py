@@ -69,6 +69,7 @@ def measure_band(
         band.pixel_scale_arcsec,
         oversample,
         target_fwhm_pix,
+        psf_scale_arcsec=band.psf_scale_arcsec,
         threads=threads,
     )
     found = summarise(draws, observed)

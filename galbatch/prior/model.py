@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from galbatch.display import html_table
 from galbatch.errors import ModelError
 from galbatch.prior.card import Card
 from galbatch.prior.checkpoint import load_state, save_state
@@ -51,6 +52,17 @@ class Prior:
         self.spec = card.spec(self.device, self.calibration)
         self.precision = choose_precision(self.device, precision)
         self.backend, self._forward = compile_denoiser(self.model, self.device, backend, self.precision)
+
+    def _repr_html_(self) -> str:
+        return html_table(
+            f"Prior {self.card.name}",
+            {
+                "target PSF": f"{self.spec.target_fwhm_pix:g} pixels FWHM",
+                "device, precision, backend": f"{self.device}, {self.precision}, {self.backend}",
+                "calibrated for modes": ", ".join(self.calibration) or "none",
+                "sha256": self.spec.sha256,
+            },
+        )
 
     def __getattr__(self, name):
         if name != "card" and hasattr(self.__dict__.get("card"), name):

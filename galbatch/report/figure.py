@@ -35,11 +35,12 @@ RC = {
 def figure_source(view: SourceView) -> Figure:
     """The figure of ``view``; the caller saves it (``fig.savefig``). Uses no global state of matplotlib."""
     import matplotlib
-    from matplotlib.figure import Figure
+
+    from galbatch.report.picture import Picture
 
     columns = 6 if view.truth is not None else 5
     with matplotlib.rc_context(RC):
-        fig = Figure(figsize=(1.7 * columns + 3.5, 4.6), facecolor="white", dpi=150)
+        fig = Picture(figsize=(1.7 * columns + 3.5, 4.6), facecolor="white", dpi=150)
         grid = fig.add_gridspec(
             2,
             columns + 1,

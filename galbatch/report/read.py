@@ -90,7 +90,7 @@ class RunReader:
         )
 
     def _more(self, source_id, band: str) -> dict:
-        stamp, row = self._stamp(source_id, band)
+        stamp, row = self.stamp(source_id, band)
         true = self._true(source_id, band, stamp, row)
         values = {} if true is None else self.truth_values(true, stamp, band)
         numbers = tuple(
@@ -132,7 +132,7 @@ class RunReader:
             if self.run.status(source_id) == "failed":
                 continue
             for band in self.run.bands:
-                stamp, row = self._stamp(source_id, band)
+                stamp, row = self.stamp(source_id, band)
                 true = self._true(source_id, band, stamp, row)
                 if true is not None:
                     found[band][source_id] = self.truth_values(true, stamp, band)
@@ -160,7 +160,7 @@ class RunReader:
         row, values = self.row_of.get(str(source_id)), self.columns.get(f"flags_{band}")
         return self.run.flags(source_id) if row is None or values is None else int(values[row])
 
-    def _stamp(self, source_id, band: str) -> tuple[BandStamps | None, dict]:
+    def stamp(self, source_id, band: str) -> tuple[BandStamps | None, dict]:
         """The source's stamp cut again from the survey's files (None when gone), and its plan row."""
         if self._cut[0] != str(source_id):
             self._cut = (str(source_id), *self._cut_again(source_id))

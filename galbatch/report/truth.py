@@ -96,5 +96,6 @@ def measure_truth(
         stamp.pixel_scale_arcsec,
         oversample,
         target_fwhm_pix,
+        psf_scale_arcsec=stamp.psf_scale_arcsec,
     )
     return {name: float(found[name][0, 0]) for name in found.dtype.names if found[name].dtype.kind == "f"}

@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from galbatch.display import html_table
 from galbatch.errors import InputError, RunError
-from galbatch.store.grades import chosen, worst_first
+from galbatch.quantity import plain
+from galbatch.store.grades import GRADES, chosen, grade_counts, worst_first
 from galbatch.store.layout import STATUS, StoreLayout
 from galbatch.store.manifest import read_manifest
 from galbatch.store.paths import RunPaths
+from galbatch.store.positions import separation_arcsec
 from galbatch.store.posterior import open_store
 from galbatch.types import Flag
 
 if TYPE_CHECKING:
+    from astropy.coordinates import SkyCoord
     from astropy.table import QTable
     from astropy.wcs import WCS
 
@@ -107,6 +111,28 @@ class Run:
         """Ids of the ``n`` worst sources that did not fail, the worst first."""
         return self.catalog["source_id"][worst_first(self.catalog, self.bands)[:n]].tolist()
 
+    def near(self, coord: SkyCoord, radius: Any) -> QTable:
+        """Rows of the catalogue within ``radius`` (a quantity, or arcsec) of a position, the nearest first.
+
+        Raises ``InputError`` when ``coord`` is no single ``SkyCoord``, ``RunError`` before the run is
+        finished.
+        """
+        away = separation_arcsec(self.catalog, coord)
+        inside = np.flatnonzero(away <= plain(radius, "arcsec", "near: radius"))
+        return self.catalog[inside[np.argsort(away[inside])]]
+
+    def at(self, coord: SkyCoord, within: Any = 1.0) -> Any:
+        """Id of the source nearest to a position. Raises ``InputError`` when there is none within ``within``
+        (a quantity, or arcsec)."""
+        away, limit = separation_arcsec(self.catalog, coord), plain(within, "arcsec", "at: within")
+        if not np.nanmin(away, initial=np.inf) <= limit:
+            raise InputError(
+                f"No source within {limit:g} arcsec of {coord.to_string('hmsdms')}: the nearest is "
+                f"{np.nanmin(away, initial=np.inf):.2f} arcsec away. Give another position, or a larger "
+                "`within`."
+            )
+        return self.catalog["source_id"][int(np.nanargmin(away))].item()
+
     def row(self, source_id) -> dict[str, Any]:
         """The catalogue row of a source as a dict."""
         match = np.flatnonzero(np.asarray(self.catalog["source_id"]).astype(str) == str(source_id))
@@ -189,6 +215,41 @@ class Run:
         ``galbatch.report``, and is found by name."""
         return import_module("galbatch.report").show(self, source_id, png, band)
 
+    @property
+    def plot(self) -> Any:
+        """The usual figures: ``plot.corner(id)``, ``plot.pixels("gini")``, ``plot.size_magnitude()``,
+        ``plot.gini_m20()``."""
+        return import_module("galbatch.report").RunPlots(self)
+
+    def to_pandas(self) -> Any:
+        """``catalog.parquet`` as a pandas ``DataFrame``. Raises ``RunError`` without pandas, and before the
+        run is finished."""
+        _needs("pandas")
+        self._refuse_unfinished()
+        import pyarrow.parquet as pq
+
+        return pq.read_table(self.paths.catalogue).to_pandas()
+
+    def to_xarray(self) -> Any:
+        """``posterior.zarr`` as an xarray ``Dataset``, read when used, ``source_id`` a coordinate. Raises
+        ``RunError`` without xarray."""
+        return _needs("xarray").open_zarr(self.paths.posterior).set_coords("source_id")
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "folder": self.paths.root,
+            "sources": self.layout.n_sources,
+            "bands": ", ".join(self.bands),
+            "draws": self.layout.draws,
+            "model": self.manifest.get("model", {}).get("name", ""),
+        }
+        if self.paths.catalogue.exists():
+            counts = grade_counts(self.catalog, self.bands)[""]
+            facts |= {grade: n for grade, n in zip(GRADES, counts, strict=True)}
+        else:
+            facts["state"] = "not finished"
+        return html_table("galbatch run", facts)
+
     def index(self, source_id) -> int:
         """Position of a source on the source axis of the store. Raises ``InputError`` for an unknown id."""
         if not self._positions:
@@ -231,3 +292,11 @@ class Run:
             f"Source {source_id!r} is not in {self.paths.root} (or not done yet): "
             f"its ids begin with {some}. Take one from column source_id of the catalogue."
         )
+
+
+def _needs(name: str) -> Any:
+    """An optional package. Raises ``RunError`` where it is not installed."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise RunError(f"{name} is not installed: `pip install {name}`, then try again.") from error

@@ -15,9 +15,11 @@ PACKAGE = ROOT / "galbatch"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 SIBLINGS = {"catalog", "cutouts", "forward", "prior", "morphology", "store", "simulate"}
-GROUND = {"types", "errors", "flags", "columns", "interfaces", "lazy"}
+GROUND = {"types", "errors", "flags", "display", "quantity", "columns", "interfaces", "lazy"}
 ALLOWED = {name: GROUND for name in SIBLINGS}
-ALLOWED["types"] = {"errors", "flags"}
+ALLOWED["types"] = {"errors", "flags", "display", "quantity"}
+ALLOWED["display"] = set()
+ALLOWED["quantity"] = {"errors"}
 ALLOWED["flags"] = set()
 ALLOWED["columns"] = {"flags"}
 ALLOWED["errors"] = set()

@@ -1,0 +1,16 @@
+"""What an object shows of itself in a notebook: a small table of facts. No text of a user becomes markup."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+
+
+def html_table(title: str, facts: Mapping[str, object]) -> str:
+    """HTML of ``title`` and a row per fact, all of it escaped."""
+    rows = "".join(
+        f"<tr><th style='text-align:left'>{escape(str(name))}</th>"
+        f"<td style='text-align:left'>{escape(str(value))}</td></tr>"
+        for name, value in facts.items()
+    )
+    return f"<div><strong>{escape(title)}</strong><table>{rows}</table></div>"
