@@ -37,6 +37,6 @@ measured galbatch process "$out/many.parquet" --survey "$here/catalogs/demo.toml
   --out "$out/many.run"
 kill $watch
 awk -F, '{busy += ($1 > 0); use += $1; n++} END {if (n) printf "device at work in %.0f%% of the samples, mean use %.0f%%\n", 100 * busy / n, use / n}' "$out/busy.csv" | tee "$out/busy.txt"
-galbatch bench --cost "$out/many.run" --device cuda | tee "$out/cost.txt"
+galbatch plan "$out/many.parquet" --survey "$here/catalogs/demo.toml" --on "$out/many.run" --sources 1000000 | tee "$out/cost.txt"
 
 python "$here/benchmarks/throughput/profile_draw.py" --device cuda | tee "$out/profile.txt"

@@ -1,8 +1,6 @@
-"""``galbatch bench``: the throughput table of this machine, and what a survey costs at the rates of a run."""
+"""``galbatch bench``: the throughput table of this machine."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import click
 
@@ -25,15 +23,9 @@ from galbatch.cli.progress import wide_console
 )
 @click.option("--seconds", default=0.5, show_default=True, help="Least time spent on each row.")
 @click.option(
-    "--cost",
-    "run",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Measure nothing: the cost of surveys at the rates of this finished run.",
-)
-@click.option(
     "--json", "as_json", is_flag=True, help="One JSON line a row, with commit, device and versions."
 )
-def command(model, device, backends, groups, seconds, run, as_json):
+def command(model, device, backends, groups, seconds, as_json):
     """Measure the throughput of this machine.
 
     Each kernel is checked for correctness before it is timed. Quote ratios: a busy machine is slower as a
@@ -42,9 +34,6 @@ def command(model, device, backends, groups, seconds, run, as_json):
     """
     import json
 
-    if run is not None:
-        _cost(run, device, as_json)
-        return
     from galbatch.bench import GROUPS, environment, kernel_table, process_table
     from galbatch.prior import load_prior
     from galbatch.prior.compile import BACKENDS
@@ -98,28 +87,3 @@ def _notes(row) -> str:
     if "times_one" in row:
         out.append(f"{row['times_one']:.2f} times one core")
     return "; ".join(out)
-
-
-def _cost(run, device: str, as_json: bool) -> None:
-    import json
-
-    from rich.table import Table
-
-    from galbatch.bench import cost_table, rates_of_run
-
-    rates = rates_of_run(run, "cpu" if device == "auto" else device)
-    rows = list(cost_table(rates))
-    if as_json:
-        for row in rows:
-            click.echo(json.dumps(row))
-        return
-    cpu = rates.device == "cpu"
-    hours, where = ("core", "GPU: not measured") if cpu else ("device", f"On {rates.device}, one device")
-    title = f"One band, {rates.draws} draws, {rates.stamp_pix} px: {rates.total_s:.3g} {hours}-s a galaxy."
-    title = f"{title} {where}"
-    heads = (f"{hours}-hours", f"days on 1000 {hours}s", "store, TB", "without draws, TB", "catalogue, GB")
-    table = Table("galaxies", *heads, title=title)
-    for row in rows:
-        names = (f"{hours}_hours", "days_on_1000", "store_tb", "store_without_draws_tb", "catalogue_gb")
-        table.add_row(f"{row['galaxies']:,}", *(f"{row[name]:.3g}" for name in names))
-    wide_console().print(table)

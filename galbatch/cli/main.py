@@ -28,6 +28,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
     "Run": {
         "check": "Look for problems before a run: files, WCS, units, PSF, ids, disk, model.",
+        "plan": "Say what a run will take: hours, bytes, requests, money.",
         "process": "Sample the posterior of every source of a catalogue and measure it.",
         "status": "Say how far a run is, and what was flagged or failed.",
         "resume": "Go on with a run that was stopped.",

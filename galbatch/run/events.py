@@ -27,6 +27,7 @@ class Progress:
     first: tuple[float, int] | None = None  # when the first batch was committed, and ``done`` then
     latest: float = 0.0  # when the latest was
     dashboard: str = ""
+    devices: set[tuple[str, str]] = field(default_factory=set)  # kind and identity
 
     @property
     def elapsed_s(self) -> float:
@@ -56,6 +57,8 @@ class Progress:
         self.draws += int(record["counters"].get("draws", 0))
         self.evaluations += record["counters"].get("evaluations", 0.0)
         self.cpu_s += record.get("cpu_s", 0.0)
+        if "device" in record:
+            self.devices.add(tuple(record["device"]))
         for stage, seconds in record["seconds"].items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 

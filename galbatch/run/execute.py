@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -345,6 +346,7 @@ def _finish(paths: RunPaths, spec: ContextSpec, reporter: Reporter, manifest: di
             "evaluations": now.evaluations,
             "stage_seconds": {k: round(v, 3) for k, v in now.seconds.items()},
             "cpu_s": round(now.cpu_s, 3),
+            "devices": dict(sorted(Counter(kind for kind, _ in now.devices).items())),
             "resumed_from": now.before,
             "finished": time.time(),
             "versions": versions(),

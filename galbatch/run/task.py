@@ -8,6 +8,7 @@ import time
 import numpy as np
 
 from galbatch.errors import limit_of
+from galbatch.interfaces import Denoiser
 from galbatch.pipeline import Context, process_batch
 from galbatch.run.context import ContextSpec, models_loaded, open_context
 from galbatch.store import BatchResult, PlanBatch, commit_batch
@@ -27,7 +28,18 @@ def run_batch(
     record = commit_batch(spec.paths, spec.layout, result, attempt)
     used = time.process_time() - start  # of all threads: with several batches at once, of theirs too
     more = {"cpu_s": round(used, 6), "models_loaded": models_loaded(), "tile": str(rows.columns["tile"][0])}
-    return record | more
+    return record | more | {"device": device_of(context.prior)}
+
+
+def device_of(prior: Denoiser) -> list[str]:
+    """Kind and identity of what a prior computes on: ['cpu', ''], or a card's name and UUID."""
+    import torch
+
+    device = torch.device(prior.spec.device)
+    if device.type != "cuda":
+        return [device.type, ""]
+    card = torch.cuda.get_device_properties(device)
+    return [card.name, str(getattr(card, "uuid", device))]
 
 
 def probe_batch(spec: ContextSpec, rows: PlanBatch) -> int:

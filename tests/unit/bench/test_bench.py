@@ -9,13 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from galbatch.bench import cost_table
-from galbatch.bench.cost import Rates, rates_of_run
 from galbatch.bench.machine import Roof, machine_table, roof_of
 from galbatch.bench.network import network_table, work_of
 from galbatch.bench.operators import operator_table
 from galbatch.bench.storage import storage_table
-from galbatch.errors import RunError
 from galbatch.prior.network import Denoiser, NetworkConfig
 
 SCIENCE = Path(__file__).parents[3] / "benchmarks" / "science"
@@ -76,27 +73,6 @@ def test_operators_and_stores_are_checked_before_they_are_timed(prior, tmp_path)
     assert {"A", "A^T", "solve, correlated noise", "Zarr, read", "Parquet, catalogue merged"} <= {
         r["kernel"] for r in rows
     }
-
-
-def test_cost_is_rates_times_galaxies_and_bands():
-    rates = Rates({"sample": 3.0, "measure": 0.6}, 2e5, 5e4, 1e3, draws=16, stamp_pix=64)
-    small, large = cost_table(rates, bands=2, galaxies=(10_000, 10**8))
-    assert small["core_hours"] == pytest.approx(20.0) and large["core_hours"] == pytest.approx(2e5)
-    assert large["store_tb"] == pytest.approx(40.0) and large["store_without_draws_tb"] == pytest.approx(10.0)
-    assert large["catalogue_gb"] == pytest.approx(100.0)
-    assert "device_hours" in next(iter(cost_table(Rates({}, 1, 1, 1, 16, 64, device="H100"))))
-
-
-def test_rates_need_a_run_that_went_through(tmp_path, monkeypatch):
-    from galbatch.bench import cost
-
-    for found in (
-        {"state": "stopped", "summary": None},
-        {"state": "finished", "summary": {"resumed_from": 3}},
-    ):
-        monkeypatch.setattr(cost, "status", lambda run, found=found: found)
-        with pytest.raises(RunError, match="in one piece"):
-            rates_of_run(tmp_path)
 
 
 @pytest.mark.slow
