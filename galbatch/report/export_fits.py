@@ -50,7 +50,7 @@ def _bytes(run: Run, source_id) -> bytes:
     first.header["FLAGS"] = (run.flags(source_id), "flag bits")
     first.header["QUALITY"] = (int(quality_of(run.flags(source_id))), "0 good, 1 caution, 2 do not use")
     names = names_of(run.flags(source_id))
-    first.header["FLAGNAME"] = (" ".join(names)[:60], "names of the flags")
+    first.header["FLAGNAME"] = " ".join(names)  # as long as it is: astropy goes on in CONTINUE cards
     first.header["ORIGIN"] = "galbatch"
     planes = [first]
     for band in run.bands:

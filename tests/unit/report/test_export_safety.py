@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 import galbatch
 from galbatch.cli.main import main
+from galbatch.flags import FLAGS, names_of
 from galbatch.report.read import RunReader
-from galbatch.store import band_name, file_names, one_line
+from galbatch.store import Run, band_name, file_names, one_line
 
 IDS = [
     "M/1", "M_1", "M 1", "failed", "m_1", "../../etc/passwd", "-rf", ".hidden", "con", "a,b", "日本 é",
@@ -182,3 +183,13 @@ def test_hats_streams_the_same_rows_whatever_the_size_of_a_block(tmp_path, monke
     rows = np.argsort(table["_healpix_29"].to_numpy(), kind="stable")[1:]
     assert pa.concat_tables(parts).equals(table.take(pa.array(rows)))
     assert all(len(p) == k for p, k in zip(parts, found.rows, strict=True))
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_names_of_many_flags_are_all_in_the_header(paths, tmp_path, monkeypatch):
+    """A header line has room for three or four: the rest goes on in the next, nothing is cut."""
+    every = sum(int(flag) for flag in FLAGS)
+    monkeypatch.setattr(Run, "flags", lambda self, source_id: every)
+    assert export(paths, "fits", tmp_path / "out", "--ids", "con") == 0
+    header = fits.getheader(next((tmp_path / "out").glob("*.fits")))
+    assert header["FLAGNAME"].split() == names_of(every) and header["FLAGS"] == every
