@@ -29,6 +29,7 @@ RC = {
     "axes.labelcolor": INK,
     "xtick.color": INK,
     "ytick.color": INK,
+    "text.parse_math": False,  # a user's names may hold dollar signs
 }
 
 
@@ -228,6 +229,7 @@ def _bars(fig: Figure, stretch: Stretch, shown: dict[str, tuple], axes) -> None:
     drawn.set_label(
         "surface brightness [nJy arcsec$^{-2}$], asinh, one scale for all brightness panels and the spread",
         labelpad=1,
+        parse_math=True,
     )
     for kind, ticks in (("residual", [-4, -2, 0, 2, 4]), ("prior", [0, 0.5, 1])):
         image, axis = shown[kind]
@@ -256,7 +258,8 @@ def _numbers(axis: Axes, view: SourceView) -> None:
         error = max(number.p84 - number.p50, number.p50 - number.p16)
         axis.text(0.05, y, f"{label} [{unit}]" if unit else label, va="top", fontsize=7.5)
         axis.text(at["value"], y, value, ha="right", va="top", weight="bold", fontsize=7.5)
-        axis.text(at["value"] + 0.008, y + 0.006, f"$^{{+{plus}}}_{{-{minus}}}$" if plus else "", va="top")
+        error_bar = f"$^{{+{plus}}}_{{-{minus}}}$" if plus else ""
+        axis.text(at["value"] + 0.008, y + 0.006, error_bar, va="top", parse_math=True)
         axis.text(at["obs"], y, plain(number.obs, error), ha="right", va="top", color=QUIET, fontsize=7.5)
         if with_truth:
             axis.text(

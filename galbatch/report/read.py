@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -27,12 +28,12 @@ class RunReader:
 
     @cached_property
     def columns(self) -> dict[str, np.ndarray]:
-        """Catalogue columns as plain arrays; empty while the run is not finished."""
+        """Catalogue columns as plain arrays, NaN or '' where missing; empty while the run is not finished."""
         try:
             table = self.run.catalog
         except RunError:
             return {}
-        return {name: np.asarray(getattr(table[name], "value", table[name])) for name in table.colnames}
+        return {name: _plain(table[name]) for name in table.colnames}
 
     @cached_property
     def row_of(self) -> dict[str, int]:
@@ -196,6 +197,13 @@ class RunReader:
             )
         except (GalbatchError, OSError, TypeError):  # files gone; or keys of another version of galbatch
             return None
+
+
+def _plain(column: Any) -> np.ndarray:
+    values = getattr(column, "value", column)
+    if hasattr(values, "filled"):
+        values = values.filled("") if values.dtype.kind == "U" else values.astype(float).filled(np.nan)
+    return np.asarray(values)
 
 
 def _band_number(run: Run, band: str) -> int:

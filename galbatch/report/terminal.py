@@ -22,19 +22,19 @@ SHADES = " .:-=+*#%@"
 
 def print_source(view: SourceView, console: Console) -> None:
     """Print ``view`` on ``console``, as many panels side by side as its width allows."""
+    from rich.text import Text
+
     panels = _panels(view)
     size = int(np.clip((console.width + 2) // min(len(panels), 4) - 2, 12, 32))
     per_row = max(1, (console.width + 2) // (size + 2))
     side = view.observed.shape[1] * view.pixel_scale_arcsec
-    console.print(
-        f'[bold]Source {view.source_id}[/bold]  {view.band}, {len(view.samples)} draws, {side:.2f}" across',
-        highlight=False,
-    )
+    what = f'  {view.band}, {len(view.samples)} draws, {side:.2f}" across'
+    console.print(Text.assemble((f"Source {view.source_id}", "bold"), what))
     for start in range(0, len(panels), per_row):
         console.print(_row(panels[start : start + per_row], size, console.color_system is not None))
     console.print(_table(view))
     for name, text in view.facts.items():
-        console.print(f"{name}: {text}", highlight=False, markup=False)
+        console.print(Text(f"{name}: {text}"))
 
 
 def _panels(view: SourceView) -> list[tuple[str, np.ndarray, str]]:
@@ -113,6 +113,7 @@ def _shades(image: np.ndarray, colours: str) -> RenderableType:
 
 def _table(view: SourceView) -> RenderableType:
     from rich.table import Table
+    from rich.text import Text
 
     with_truth = any(np.isfinite(n.truth) for n in view.numbers)
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -125,5 +126,6 @@ def _table(view: SourceView) -> RenderableType:
         value, plus, minus = with_error(number.p16, number.p50, number.p84)
         error = max(number.p84 - number.p50, number.p50 - number.p16)
         truth = [plain(number.truth, error)] if with_truth else []
-        table.add_row(label, f"[bold]{value}[/bold]", plus, minus, plain(number.obs, error), *truth, unit)
+        cells = (plus, minus, plain(number.obs, error), *truth, Text(unit))
+        table.add_row(Text(label), Text(value, "bold"), *cells)
     return table

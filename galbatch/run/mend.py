@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import fields
 from typing import Any
 
-from galbatch.config import RunSettings
 from galbatch.errors import ConfigError, RunError
 from galbatch.store import (
     RunPaths,
@@ -43,7 +41,10 @@ def set_aside(paths: RunPaths, batches: dict[int, str]) -> list[str]:
 
 
 def mend_settings(paths: RunPaths) -> list[str]:
-    """Make ``galbatch.toml`` again from the manifest where it is not what was written, before it is read."""
+    """Make ``galbatch.toml`` again from the manifest where it is not what was written, before it is read.
+
+    Raises ``RunError`` where the manifest does not say it all (of a run by an earlier version of galbatch).
+    """
     try:
         sums = read_checksums(paths)
         manifest = read_manifest(paths)
@@ -52,9 +53,8 @@ def mend_settings(paths: RunPaths) -> list[str]:
     committed = sums.files.get(paths.config.name) if sums else None
     if committed is None or not (what := difference(paths.config, committed)):
         return []
-    config = manifest["config"]
-    record = {f.name: config[f.name] for f in fields(RunSettings) if f.name in config}
-    text = dump_toml({"run": record, "survey": config.get("survey_resolved", {})}).encode()
+    survey = manifest.get("config", {}).get("survey_resolved", {})
+    text = dump_toml({"run": manifest.get("settings", {}), "survey": survey}).encode()
     return _put_back(paths, paths.config.name, what, lambda scratch: write_atomic(scratch.config, text))
 
 
@@ -76,9 +76,9 @@ def mend(paths: RunPaths, layout: StoreLayout, write_plan: Callable[[RunPaths], 
             said += _put_back(paths, name, what, lambda scratch: create_store(scratch.posterior, layout))
         elif name == paths.plan.name:
             said += _put_back(paths, name, what, write_plan)
-        elif name == paths.config.name and not paths.config.exists():
-            continue  # written again from the settings of this run
-        elif name in (paths.manifest.name, paths.config.name):
+        elif name == paths.config.name:
+            said += mend_settings(paths)
+        elif name == paths.manifest.name:
             raise _lost(paths, name, what)
         else:  # a report, a log: nothing depends on it
             said.append(f"{paths.root / name}: {what}; it is left as it is")

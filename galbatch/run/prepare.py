@@ -171,6 +171,7 @@ def make_manifest(
         "schema": 1,
         "checksums": "SHA-256",
         "config": config,
+        "settings": inputs.settings.record(),
         "config_hash": hash_json(config),
         "seed": inputs.settings.seed,
         "model": model_identity(inputs.prior, inputs.settings.model),

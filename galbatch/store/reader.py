@@ -84,12 +84,12 @@ class Run:
 
     @cached_property
     def catalog(self) -> QTable:
-        """``catalog.parquet`` as an astropy ``QTable`` with units. Raises ``RunError`` before the run is
-        finished."""
+        """``catalog.parquet`` as an astropy ``QTable`` with units; missing texts, integers and truth values
+        are masked, missing floats NaN. Raises ``RunError`` before the run is finished."""
         self._refuse_unfinished()
-        from astropy.table import QTable
+        from galbatch.store.masked import read_table
 
-        return QTable.read(self.paths.catalogue, format="parquet")
+        return read_table(self.paths.catalogue)
 
     def good(self, band: str | None = None) -> QTable:
         """Rows of the catalogue of which every number may be used: quality 0, in ``band`` or in all."""

@@ -132,7 +132,9 @@ class _Verifier:
         if name.endswith(".html"):
             out = "" if name == paths.report.name else f" --out {paths.root / name}"
             return f"`galbatch report {paths.root}{out}` makes it again."
-        if name in (paths.manifest.name, paths.config.name):
+        if name == paths.config.name:
+            return f"{self.resume()} makes it again from {paths.manifest.name}."
+        if name == paths.manifest.name:
             return (
                 f"Copy it back (`galbatch verify {paths.root} --repair` does it for a manifest that cannot "
                 "be read), or start again with --overwrite."

@@ -74,6 +74,10 @@ def _header(file: pq.ParquetFile) -> tuple[bytes, np.dtype]:
     ET.register_namespace("", re.search(rb'xmlns="([^"]+)"', content)[1].decode())
     document = ET.fromstring(content)
     fields = [e for e in document.iter() if e.tag.endswith("}FIELD")]
+    beyond = _beyond_long(file)
+    for field in fields:
+        if field.get("name") in beyond:
+            field.set("datatype", "unicodeChar")
     widths = _widths(file, [f.get("name") for f in fields if f.get("datatype") == "unicodeChar"])
     kinds: list[tuple] = [("empty", "u1", ((len(fields) + 7) // 8,))]
     for number, field in enumerate(fields):
@@ -86,6 +90,16 @@ def _header(file: pq.ParquetFile) -> tuple[bytes, np.dtype]:
             shape = (int(size),) if size else ()
             kinds.append((f"c{number}", _TYPES[field.get("datatype")], shape))
     return ET.tostring(document, "UTF-8", xml_declaration=True), np.dtype(kinds)
+
+
+def _beyond_long(file: pq.ParquetFile) -> set[str]:
+    """Columns of unsigned integers with values beyond 2^63 - 1, for which a VOTable has no type: they are
+    written as text."""
+    names = [field.name for field in file.schema_arrow if pa.types.is_uint64(field.type)]
+    found: set[str] = set()
+    for table in _tables(file, names) if names else ():
+        found |= {name for name in names if (pc.max(table[name]).as_py() or 0) >= 2**63}
+    return found
 
 
 def _widths(file: pq.ParquetFile, names: list[str]) -> dict[str, int]:
@@ -133,11 +147,6 @@ def _cells(column: pa.ChunkedArray, place: np.dtype) -> np.ndarray:
             flat.values.slice(flat.offset * place.shape[0], len(flat) * place.shape[0])
             .to_numpy(zero_copy_only=False)
             .reshape(len(flat), -1)
-        )
-    if pa.types.is_uint64(column.type) and (pc.max(column).as_py() or 0) >= 2**63:
-        raise RunError(
-            "A column of unsigned 64-bit integers holds values beyond 2^63, for which a VOTable has no type. "
-            "Use catalog.parquet, or export to HATS."
         )
     if column.null_count and not pa.types.is_floating(column.type):
         column = column.fill_null(0)

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from astropy.table import Table
 from toys import GaussianPrior, write_survey
 
 from galbatch.catalog import open_catalog, validate
@@ -23,7 +24,7 @@ TYPES = {
     "bool": (pa.array([True, None, False]), [True, None, False]),
     "int8": (pa.array([1, None, 3], pa.int8()), [1, None, 3]),
     "int64": (pa.array([2**62 + 1, None, 3]), [2**62 + 1, None, 3]),
-    "uint64": (pa.array([2**63 - 1, None, 0], pa.uint64()), [2**63 - 1, None, 0]),
+    "uint64": (pa.array([2**64 - 1, None, 0], pa.uint64()), [2**64 - 1, None, 0]),
     "float16": (pa.array(np.array([1.5, 2, 3], np.float16)), [1.5, 2.0, 3.0]),
     "float32": (pa.array([1.5, None, 3], pa.float32()), [1.5, None, 3.0]),
     "float64": (pa.array([0.1, None, 3]), [0.1, None, 3.0]),
@@ -103,11 +104,16 @@ def test_every_type_goes_through_a_run_and_every_export(tmp_path, ids, capsys):
     for name, (_, expected) in TYPES.items():
         assert product[name].to_pylist() == expected, name
     assert len(run.catalog) == 3 and run.catalog["floats"].shape == (3, 2)
+    for name, (_, expected) in TYPES.items():
+        if not (None in expected and isinstance(expected[0], float)) and name not in ("floats", "duration"):
+            assert run.catalog[name].tolist() == expected, name  # exact, and None where missing
     where, one = str(run.paths.root), str(run.ids[0])
     assert main(["show", where, one]) == 0 and main(["report", where]) == 0
     for form in ("fits", "votable", "hats"):
         assert main(["export", where, "--to", form, "--out", str(tmp_path / form)]) == 0, capsys.readouterr()
     assert len(list((tmp_path / "fits").glob("*.fits"))) == 3
+    votable = Table.read(tmp_path / "votable" / "catalog.vot")
+    assert votable["int64"].tolist() == TYPES["int64"][1] and votable["uint64"][0] == str(2**64 - 1)
     lsdb = pytest.importorskip("lsdb", reason="lsdb is not installed: pip install -e '.[ci]'")
     found = lsdb.open_catalog(tmp_path / "hats").compute()
     assert sorted(map(str, found["source_id"])) == sorted(map(str, product["source_id"].to_pylist()))

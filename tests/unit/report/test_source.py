@@ -5,6 +5,7 @@ import io
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from report_fakes import fake_view
 from rich.console import Console
 
@@ -189,3 +190,26 @@ def test_plain_numbers():
 def test_shapes_that_disagree_are_named(change, said):
     with pytest.raises(InputError, match=said):
         dataclasses.replace(fake_view(), **change)
+
+
+NAMES = ["[red]x", "[/]", "$a$", "a_$\\frac$", ":smile:", "back\\\\slash\\", "[bold"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_shown_as_it_is(name, tmp_path):
+    """rich reads [red] as a colour and :smile: as a picture, matplotlib $a$ as mathematics."""
+    number = Number(name, 1.0, 2.0, 3.0, unit=name)
+    view = dataclasses.replace(
+        fake_view(), source_id=name, band=name, facts={"flags": name}, numbers=(number,)
+    )
+    out = io.StringIO()
+    print_source(view, Console(file=out, width=160, color_system=None))
+    lines = out.getvalue().splitlines()
+    assert lines[0].startswith(f"Source {name}  {name}, 8 draws") and lines[-1] == f"flags: {name}"
+    row = next(line for line in lines if line.startswith(name))
+    assert row.rstrip().endswith(name) and len(row.split(name)) == 3
+    figure = figure_source(view)
+    figure.savefig(tmp_path / "figure.png")
+    mine = [text for text in figure.findobj(Text) if name in text.get_text()]
+    assert len(mine) == 4 and not any(text.get_parse_math() for text in mine)
+    assert any(text.get_parse_math() and text.get_text().startswith("$^{+") for text in figure.findobj(Text))

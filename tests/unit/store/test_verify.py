@@ -116,7 +116,7 @@ EDITS = {
     "the plan lost": (lambda p: p.plan.unlink(), "plan.parquet", "missing", "resume {}"),
     "the failures lost": (lambda p: p.failures.unlink(), "failures.parquet", "missing", "resume {}"),
     "the summary edited": (lambda p: same_meaning(p.summary), "summary.json", "written were", "resume {}"),
-    "the settings lost": (lambda p: p.config.unlink(), "galbatch.toml", "missing", "Copy it back"),
+    "the settings lost": (lambda p: p.config.unlink(), "galbatch.toml", "missing", "resume {}"),
     "the checksums lost": (lambda p: p.checksums.unlink(), "checksums.json", "missing", "resume {}"),
     "the checksums edited": (
         lambda p: same_meaning(p.checksums),
