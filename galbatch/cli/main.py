@@ -25,6 +25,7 @@ OK, BAD_INPUT, SOME_FAILED, STOPPED = 0, 1, 3, 4
 SECTIONS: dict[str, dict[str, str]] = {
     "Begin": {
         "init": "Propose a survey file from a folder of FITS files, or write a template.",
+        "cutout": "One galaxy, no catalogue: a picture and a table.",
     },
     "Run": {
         "check": "Look for problems before a run: files, WCS, units, PSF, ids, disk, model.",

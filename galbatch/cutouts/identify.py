@@ -86,13 +86,16 @@ def find_images(folder: Path) -> tuple[list[Found], list[str]]:
     pool, found, said = ImagePool(), [], []
     for path in files:
         try:
-            found += _images_of(path, folder, pool)
+            found += images_of(path, folder, pool)
         except InputError as error:
             said.append(str(error))
     return found, said
 
 
-def _images_of(path: Path, folder: Path, pool: ImagePool) -> list[Found]:
+def images_of(path: Path, folder: Path, pool: ImagePool | None = None) -> list[Found]:
+    """The images of one file; ``folder``: where paths begin, whose words tell tiles apart. Raises
+    ``InputError`` for a file that cannot be read."""
+    pool = pool or ImagePool()
     source, images = pool.source(str(path))
     relative = str(path.relative_to(folder))
     words = words_of(relative)

@@ -10,6 +10,7 @@ import math
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from astropy.wcs import WCS
 
 from galbatch.cutouts.diffraction import SLACK, limit_arcsec
 from galbatch.cutouts.grid import celestial_wcs
-from galbatch.cutouts.identify import ROLES, Found, find_images, words_of
+from galbatch.cutouts.identify import ROLES, Found, find_images, images_of, words_of
 from galbatch.cutouts.psf_check import NORM_RANGE, fwhm_pix
 from galbatch.cutouts.psf_file import read_psf
 from galbatch.cutouts.survey_text import Line, Mosaic, quoted, survey_text
@@ -63,6 +64,37 @@ def propose(folder: Path, out: Path, ask: Ask) -> tuple[str, list[str]]:
         file = f"{f.path.relative_to(folder)}{f'[{f.ext}]' if f.ext else ''}"
         said.append(f"not used: {file} (taken for {f.role or 'no plane that a run needs'}, {f.why})")
     return survey_text(folder, mosaics), said
+
+
+def propose_one(image: Path, psf: Path | None, err: Path | None, base: Path, settings: dict[str, Any]) -> str:
+    """The survey file of one image, to be written in the folder ``base``: ``psf`` and ``err`` are its files,
+    else those in the file of the image. ``settings``: values for what no header says; positions are pixels.
+    Raises ``InputError`` for a file that holds no image."""
+    images = [replace(f, band=f.band or "image") for f in images_of(image, image.parent)]
+    science = _best_science(images) or [replace(f, role="sci") for f in images if len(f.shape) == 2][:1]
+    if not science:
+        raise InputError(f"{image} holds no image of two axes. Give the FITS file of the image.")
+    planes = _planes(science[0], images, set(), set(), True)
+    for role, path in (("psf", psf), ("err", err)):
+        if path is not None:
+            held = images_of(path, path.parent)
+            if not held:
+                raise InputError(f"{path} ({role}) holds no image. Give a FITS file.")
+            planes[role] = replace(held[0], role=role, why="as you said")
+    mosaic = Mosaic(science[0].band, "0", {**planes, "sci": science[0]}, in_pixels=True)
+    _describe(mosaic, base, lambda question, like: settings.get("unit"))
+    given = {k: v for k, v in settings.items() if k != "stamp_arcsec"}
+    if "zero_point_ab" in given and "unit" not in given:
+        mosaic.lines = [line for line in mosaic.lines if line.key != "unit"]
+    mosaic.lines = [line for line in mosaic.lines if line.key not in given]
+    for key, value in given.items():
+        mosaic.lines.append(
+            Line(key, quoted(value) if isinstance(value, str) else repr(value), "as you said")
+        )
+    text = survey_text(image.parent, [mosaic])
+    if "stamp_arcsec" in settings:
+        text = re.sub("(?m)^stamp_arcsec = .*$", f"stamp_arcsec = {settings['stamp_arcsec']!r}", text)
+    return text
 
 
 def _best_science(images: list[Found]) -> list[Found]:

@@ -1,0 +1,102 @@
+"""``galbatch cutout``: one galaxy, no catalogue; and what it says where something is missing."""
+
+import pytest
+import toys
+from astropy.io import fits
+from astropy.table import Table
+from cutouts_field import add_galaxy, gaussian_psf, noise_field, wcs_of, write_image
+
+from galbatch.cli.main import main
+from galbatch.run import single
+
+NY, NX = 120, 100
+
+
+@pytest.fixture
+def image(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = noise_field(ny=NY, nx=NX)
+    add_galaxy(data, 61, 47, flux=900)
+    add_galaxy(data, 20, 20, flux=3000)  # brighter, but not in the middle
+    write_image(tmp_path / "galaxy.fits", data, wcs_of(NY, NX), BUNIT="nJy")
+    fits.PrimaryHDU(gaussian_psf()).writeto(tmp_path / "psf.fits")
+    return tmp_path / "galaxy.fits"
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """A prior that costs nothing; what is tested is the way there and back."""
+    made = []
+
+    def process(*arguments, **options):
+        made.append(arguments)
+        options |= {"prior": toys.GaussianPrior(), "model": "auto", "on_message": None}
+        return single_process(*arguments, **options)
+
+    single_process = single.process
+    monkeypatch.setattr(single, "process", process)
+    return made
+
+
+def test_a_picture_and_a_table(image, quick, capsys):
+    assert main(["cutout", "galaxy.fits", "--psf", "psf.fits", "--draws", "3", "--stamp-arcsec", "1.92"]) == 0
+    assert "galaxy.galbatch.png" in capsys.readouterr().out
+    assert (image.parent / "galaxy.galbatch.png").read_bytes()[:4] == b"\x89PNG"
+    table = Table.read(image.parent / "galaxy.galbatch.ecsv")
+    flux = table[table["statistic"] == "flux_njy"][0]
+    # a segment misses the wings of a Gaussian, and noise has 0.5 per pixel
+    assert 0.6 * 900 < flux["pixels"] < 1.1 * 900 and flux["unit"] == "nJy"
+    assert flux["draws_p16"] <= flux["draws_p50"] <= flux["draws_p84"] and table.meta["source_id"] == "galaxy"
+
+
+@pytest.mark.parametrize(
+    ("options", "position"),
+    [
+        ([], (47, 61)),
+        (["--x", "20", "--y", "20"], (20, 20)),
+        (["--ra", "150.0", "--dec", "2.0"], ((NX - 1) / 2, (NY - 1) / 2)),
+    ],
+)
+def test_positions(image, monkeypatch, options, position):
+    class Enough(Exception):
+        pass
+
+    def process(catalog, *arguments, **options):
+        raise Enough(catalog.read_text())
+
+    monkeypatch.setattr(single, "process", process)
+    with pytest.raises(Enough) as caught:
+        main_raising(["cutout", "galaxy.fits", "--psf", "psf.fits", *options])
+    x, y = (float(v) for v in str(caught.value).splitlines()[1].split(",")[1:])
+    assert (x, y) == pytest.approx(position, abs=1)
+
+
+def main_raising(arguments):
+    from galbatch.cli.main import cli
+
+    cli.main(arguments, standalone_mode=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "--psf is missing: the PSF of the image says what to deconvolve"),
+        (["--psf", "psf.fits", "--x", "3"], "Give both --x and --y"),
+        (["--psf", "psf.fits", "--x", "3", "--y", "500"], "outside the image of 100 x 120 pixels"),
+    ],
+)
+def test_what_is_missing_is_said_with_its_remedy(image, capsys, options, message):
+    assert main(["cutout", "galaxy.fits", *options]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_unit_is_asked_for_and_taken(image, quick, capsys):
+    with fits.open(image, mode="update") as hdus:
+        del hdus[0].header["BUNIT"]
+    arguments = ["cutout", "galaxy.fits", "--psf", "psf.fits", "--draws", "2", "--stamp-arcsec", "1.28"]
+    assert main(arguments) == 1
+    assert "give --unit" in capsys.readouterr().err
+    assert main([*arguments, "--zero-point", "28.9"]) == 0
+    table = Table.read(image.parent / "galaxy.galbatch.ecsv")
+    flux = table[table["statistic"] == "flux_njy"]["pixels"][0]
+    assert 0.6 * 9000 < flux < 1.1 * 9000  # 10 nJy per count
