@@ -32,6 +32,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "plan": "Say what a run will take: hours, bytes, requests, money.",
         "process": "Sample the posterior of every source of a catalogue and measure it.",
         "status": "Say how far a run is, and what was flagged or failed.",
+        "watch": "Watch a run while it goes.",
         "resume": "Go on with a run that was stopped.",
         "verify": "Check a run folder: every shard, every row, every hash.",
     },

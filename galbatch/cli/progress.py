@@ -98,13 +98,13 @@ def new_bar(console):
 
 def facts(progress) -> dict[str, Any]:
     """The numbers of a progress line."""
-    eta = progress.eta_s
+    eta, pace = progress.eta_s, progress.pace
     return {
         "done": progress.done,
         "total": progress.total,
         "flagged": progress.flagged,
         "failed": progress.failed,
-        "draws_per_s": round(progress.draws_per_s, 2),
+        "draws_per_s": None if pace is None else float(f"{pace:.4g}"),
         "elapsed_s": round(progress.elapsed_s, 1),
         "eta_s": None if eta is None else round(eta, 1),
         "dashboard": progress.dashboard,
@@ -124,14 +124,19 @@ def plain_line(progress) -> str:
 
 
 def _numbers(progress) -> list[str]:
-    eta = progress.eta_s
+    eta, pace = progress.eta_s, progress.pace
     return [
-        f"{progress.draws_per_s:.1f} draws/s",
+        *([] if pace is None else [f"{rate(pace)} draws/s"]),
         f"{progress.flagged} flagged",
         f"{progress.failed} failed",
         clock(progress.elapsed_s),
         *([] if eta is None else [f"{clock(eta)} left"]),
     ]
+
+
+def rate(per_s: float) -> str:
+    """A rate with two digits or more, never 0.0 for one that is not."""
+    return f"{per_s:.0f}" if per_s >= 100 else f"{per_s:.2g}"
 
 
 def clock(seconds: float) -> str:

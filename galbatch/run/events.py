@@ -24,7 +24,8 @@ class Progress:
     cpu_s: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
-    first: tuple[float, int] | None = None  # when the first batch was committed, and ``done`` then
+    workers: int = 1  # batches at work at once
+    first: tuple[float, int, int] | None = None  # time, ``done`` and ``draws`` at the first commit
     latest: float = 0.0  # when the latest was
     dashboard: str = ""
     devices: set[tuple[str, str]] = field(default_factory=set)  # kind and identity
@@ -35,26 +36,49 @@ class Progress:
 
     @property
     def draws_per_s(self) -> float:
+        """Over the whole time, loading and compiling included."""
         return self.draws / max(self.elapsed_s, 1e-9)
 
     @property
-    def eta_s(self) -> float | None:
-        """Seconds left at the rate since the first batch, which has loaded and compiled; None before the
-        second, and at the end."""
-        if self.first is None or self.done <= self.first[1] or self.done >= self.total:
+    def seconds_per_source(self) -> float | None:
+        """At the pace since the first batch, which has loaded and compiled; after it alone, by its own
+        seconds of work; None before."""
+        if self.first is None:
             return None
-        began, done = self.first
-        needed = (self.total - self.done) * (self.latest - began) / (self.done - done)
-        return max(0.0, self.latest + needed - time.monotonic())
+        began, done, _ = self.first
+        if self.done > done:
+            return (self.latest - began) / (self.done - done)
+        worked = sum(self.seconds.values())
+        return worked / self.workers / (self.done - self.before) if worked > 0 else None
+
+    @property
+    def pace(self) -> float | None:
+        """Draws per second at the present pace; None before the first batch."""
+        each = self.seconds_per_source
+        if not each or self.first is None:
+            return None
+        again = self.done - self.first[1]
+        sources, draws = (
+            (again, self.draws - self.first[2]) if again else (self.done - self.before, self.draws)
+        )
+        return draws / sources / each
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds left at the present pace; None before the first batch, and at the end."""
+        each = self.seconds_per_source
+        if each is None or self.done >= self.total:
+            return None
+        return max(0.0, self.latest + (self.total - self.done) * each - time.monotonic())
 
     def add(self, record: dict[str, Any]) -> None:
         """Count a committed batch."""
         self.done += record["sources"]
         self.latest = time.monotonic()
-        self.first = self.first or (self.latest, self.done)
         self.flagged += record["flagged"]
         self.failed += record["failed"]
         self.draws += int(record["counters"].get("draws", 0))
+        self.first = self.first or (self.latest, self.done, self.draws)
         self.evaluations += record["counters"].get("evaluations", 0.0)
         self.cpu_s += record.get("cpu_s", 0.0)
         if "device" in record:

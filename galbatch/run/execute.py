@@ -342,7 +342,7 @@ def _finish(paths: RunPaths, spec: ContextSpec, reporter: Reporter, manifest: di
             "config_hash": manifest["config_hash"],
             "elapsed_s": round(now.elapsed_s, 3),
             "draws": now.draws,
-            "draws_per_s": round(now.draws_per_s, 3),
+            "draws_per_s": float(f"{now.draws_per_s:.4g}"),
             "evaluations": now.evaluations,
             "stage_seconds": {k: round(v, 3) for k, v in now.seconds.items()},
             "cpu_s": round(now.cpu_s, 3),

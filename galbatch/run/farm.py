@@ -42,6 +42,7 @@ def run_on_cluster(
     stop.interrupting = False  # from here on a signal is looked for, between the answers of the workers
     try:
         reporter.message(cluster.line)
+        reporter.progress.workers = max(1, cluster.n_workers)
         reporter.dashboard(cluster.dashboard)
         with _report(spec.paths.dask_report, settings.report):
             _set_up_workers(cluster, spec)

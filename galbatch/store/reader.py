@@ -13,6 +13,7 @@ import numpy as np
 
 from galbatch.display import html_table
 from galbatch.errors import InputError, RunError
+from galbatch.flags import Level, quality_of
 from galbatch.quantity import plain
 from galbatch.store.grades import GRADES, chosen, grade_counts, worst_first
 from galbatch.store.layout import STATUS, StoreLayout
@@ -195,6 +196,14 @@ class Run:
         counts = {flag.name: int(np.count_nonzero(flags & flag)) for flag in Flag}
         return dict(sorted(((k, n) for k, n in counts.items() if n), key=lambda item: -item[1]))
 
+    def quality_counts(self) -> tuple[int, ...]:
+        """Sources done so far by quality (good, caution, do not use), failed ones among the last."""
+        status = self._arrays["status"][: self.layout.n_sources]
+        found = np.asarray(quality_of(self._arrays["flags"][: self.layout.n_sources]))
+        found = np.where(status == STATUS.index("failed"), int(Level.BAD), found)
+        found = found[status != STATUS.index("pending")]
+        return tuple(int(np.sum(found == level)) for level in Level)
+
     def wcs(self, source_id, band: str | None = None) -> WCS:
         """WCS of the fine grid: of the pixels of ``samples``, ``mean`` and ``std``."""
         from astropy.wcs import WCS
@@ -287,10 +296,11 @@ class Run:
         return self.bands.index(band)
 
     def _unknown(self, source_id) -> InputError:
-        some = ", ".join(str(i) for i in self.ids[:5])
+        some = ", ".join(list(self._positions)[:5])
+        done = f"those done begin with {some}" if some else "no source of it is done yet"
         return InputError(
-            f"Source {source_id!r} is not in {self.paths.root} (or not done yet): "
-            f"its ids begin with {some}. Take one from column source_id of the catalogue."
+            f"Source {source_id!r} is not in {self.paths.root}, or not done yet: {done}. Take one from "
+            "column source_id of the catalogue."
         )
 
 

@@ -4,10 +4,12 @@ import io
 import time
 
 import numpy as np
+import pytest
 from fake_run import write_fake_run
 
 from galbatch.cli import progress as shown
 from galbatch.cli.status import lines
+from galbatch.errors import InputError
 from galbatch.run.events import Progress
 from galbatch.store import open_run
 from galbatch.types import Flag
@@ -74,6 +76,32 @@ def test_time_left_does_not_count_loading_and_compiling(monkeypatch):
     assert progress.eta_s == 25.0  # it does not grow while a batch is at work
     now += 60
     assert progress.eta_s == 0.0
+
+
+def test_time_left_is_known_from_the_first_batch_on(monkeypatch):
+    """By its own seconds of work, those of all workers, not by the time of loading."""
+    now = 1000.0
+    monkeypatch.setattr("galbatch.run.events.time.monotonic", lambda: now)
+    progress = Progress(total=40, workers=2)
+    assert progress.pace is None and "draws/s" not in shown.plain_line(progress)
+    now += 300
+    progress.add(record(4) | {"seconds": {"sample": 30.0, "measure": 10.0}, "counters": {"draws": 2}})
+    assert progress.eta_s == 36 * 40 / 4 / 2 and progress.pace == pytest.approx(2 / 4 / 5)
+    assert "0.1 draws/s" in shown.plain_line(progress) and "left" in shown.plain_line(progress)
+    assert shown.facts(progress)["draws_per_s"] == 0.1
+    now += 10
+    progress.add(record(4) | {"seconds": {"sample": 30.0}, "counters": {"draws": 2}})
+    assert progress.eta_s == 32 * 10 / 4 and progress.pace == pytest.approx(0.2)
+
+
+def test_pending_slots_are_no_ids(tmp_path):
+    run = open_run(write_fake_run(tmp_path / "f.run").root)
+    run.__dict__["_positions"] = {"7": 3}
+    with pytest.raises(InputError, match=r"those done begin with 7. Take one"):
+        run.index(0)
+    run.__dict__["_positions"] = {}
+    with pytest.raises(InputError, match="no source of it is done yet"):
+        run.index(0)
 
 
 def test_status_names_the_flags_and_their_sources(tmp_path):

@@ -1,0 +1,80 @@
+"""``galbatch watch``: a run while it goes, on the terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import click
+
+from galbatch.cli.progress import LINE_S, clock, rate
+from galbatch.cli.status import lines
+
+
+@click.command("watch")
+@click.argument("run", type=click.Path(file_okay=False))
+@click.option(
+    "--every",
+    type=click.FloatRange(min=0.2),
+    default=2.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds between looks.",
+)
+def command(run: str, every: float) -> int:
+    """Watch the run in folder RUN until it ends: progress, rate, time left, sources by grade, messages.
+
+    Reads the folder alone and writes nothing, so that it works beside a run of any machine that shares the
+    disk. Ctrl-C ends the watching, not the run. Without a terminal one line every 30 s.
+
+    \b
+    galbatch watch demo.run
+    """
+    from galbatch.run.watch import snapshot
+
+    found = snapshot(run)
+    try:
+        if sys.stdout.isatty():
+            _live(run, found, every)
+        else:
+            while found["state"] == "running":
+                click.echo(line(found))
+                time.sleep(LINE_S)
+                found = snapshot(run)
+            click.echo(line(found))
+    except KeyboardInterrupt:
+        click.echo("The run goes on.", err=True)
+    return 0
+
+
+def _live(run: str, found: dict[str, Any], every: float) -> None:
+    from rich.live import Live
+
+    from galbatch.run.watch import snapshot
+
+    with Live(picture(found), auto_refresh=False) as live:
+        while found["state"] == "running":
+            time.sleep(every)
+            found = snapshot(run)
+            live.update(picture(found), refresh=True)
+
+
+def picture(found: dict[str, Any]):
+    """What stands on the terminal: a bar, the pace, grades, the status, and the latest messages."""
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.text import Text
+
+    bar = ProgressBar(total=max(1, found["planned"] or 1), completed=found["sources"])
+    latest = [f"  {text}" for text in found["latest"]]
+    return Group(bar, Text("\n".join([line(found), *lines(found), *latest])))
+
+
+def line(found: dict[str, Any]) -> str:
+    """One line: progress, pace, grades."""
+    parts = [f"{found['sources']}/{found['planned'] or 0} sources"]
+    if found["draws_per_s"] is not None:
+        parts += [f"{rate(found['draws_per_s'])} draws/s", f"{clock(found['eta_s'])} left"]
+    parts += [f"{n} {grade}" for grade, n in found["grades"].items()]
+    return ", ".join([*parts, f"{found['failed']} failed"])

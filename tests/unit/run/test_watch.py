@@ -1,0 +1,36 @@
+"""``galbatch watch``: what a run does, seen from outside, without a trace in its folder."""
+
+import json
+
+import toys
+
+from galbatch.cli.main import main
+from galbatch.run import process, watch
+
+
+def test_a_run_is_watched_and_not_written_to(tmp_path, capsys):
+    survey = toys.write_survey(tmp_path, n=4)
+    root = tmp_path / "w.run"
+    options = dict(prior=toys.GaussianPrior(), cluster="none", batch=2, draws=2, mode="fast")
+    process(survey, out=root, **options)
+    before = {p: (p.stat().st_size, p.stat().st_mtime_ns) for p in root.rglob("*")}
+    assert main(["watch", str(root)]) == 0
+    text = capsys.readouterr().out
+    assert "4/4 sources" in text and "do not use" in text and "draws/s" not in text
+    assert {p: (p.stat().st_size, p.stat().st_mtime_ns) for p in root.rglob("*")} == before
+    found = watch.snapshot(root)
+    assert sum(found["grades"].values()) == 4 and any("4 sources" in m for m in found["latest"])
+
+
+def test_the_pace_is_that_since_the_first_batch_of_the_latest_start(tmp_path, monkeypatch):
+    batch = {"event": "batch", "sources": 2, "counters": {"draws": 8}}
+    rows = [{"event": "start"}, batch | {"time": 0}, {"event": "start"}]
+    rows += [batch | {"time": 100.0}, batch | {"time": 110.0}, {"event": "message", "text": "hello"}]
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)) + '\n{"event": "ba')  # a line still being written
+    batches, messages = watch._metrics(path)
+    assert [b["time"] for b in batches] == [100.0, 110.0] and messages == ["hello"]
+    monkeypatch.setattr("galbatch.run.watch.time.time", lambda: 112.0)
+    found = watch._pace({"state": "running", "planned": 10, "sources": 4}, batches)
+    assert found == {"draws_per_s": 0.8, "eta_s": 6 * 10 / 2 - 2}
+    assert watch._pace({"state": "stopped", "planned": 10, "sources": 4}, batches)["eta_s"] is None
