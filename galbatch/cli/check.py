@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
@@ -52,33 +53,24 @@ def command(catalog, survey, bands, out, model, draws, oversample, noise, checks
 def collect(settings, out=None, noise=False, checksums=False) -> list:
     """All findings for a run with these ``RunSettings``, the gravest first. Raises only when the catalogue
     or the survey file cannot be read at all."""
-    from galbatch.catalog import open_catalog, validate
-    from galbatch.config import survey_beside
-    from galbatch.cutouts import check_footprint, check_noise, check_tile_names, load_survey, open_survey
-    from galbatch.run.columns import check_columns
+    from galbatch.cutouts import check_noise
+    from galbatch.run import prepare
 
-    survey_file = settings.survey or survey_beside(settings.catalog)
-    survey = open_survey(load_survey(survey_file, settings.bands or None))
-    catalog = open_catalog(settings.catalog, survey.config.pixel_columns)
-    findings = survey.check(catalog.columns) + validate(catalog, survey.config.pixel_columns).findings
-    findings += check_columns(catalog, survey.band_names)
+    inputs = prepare.open_inputs(settings)
+    findings = inputs.findings
     if not any(f.level == "error" and f.code in ("band", "grid") for f in findings):
-        findings += check_tile_names(survey, catalog.batches())
-        findings += check_footprint(survey, catalog.batches())
-        findings += check_noise(survey, every_tile=noise)
-        findings += _product(settings, survey, catalog, out)
+        findings += check_noise(inputs.survey, every_tile=noise)
+        findings += _product(inputs, Path(out) if out else Path(settings.catalog).with_suffix(".run"))
     if checksums:
         from galbatch.cutouts.preflight import verify_checksums
 
-        findings += verify_checksums(survey)
+        findings += verify_checksums(inputs.survey)
     order = {"error": 0, "warn": 1, "info": 2}
     return sorted(findings, key=lambda f: order[f.level])
 
 
-def _product(settings, survey, catalog, out) -> list:
+def _product(inputs, root: Path) -> list:
     """Resolution, model and disk."""
-    from pathlib import Path
-
     from galbatch.cutouts import check_resolution
     from galbatch.errors import GalbatchError
     from galbatch.run import prepare
@@ -86,11 +78,8 @@ def _product(settings, survey, catalog, out) -> list:
     from galbatch.types import Finding
 
     try:
-        prior = prepare.open_model(settings, None)
-        size = prepare.stamp_size(survey, catalog)
-        inputs = prepare.Inputs(settings, survey, catalog, prior, [], None, catalog.n_rows, size)
+        inputs.prior = prepare.open_model(inputs.settings, None)
         layout = prepare.layout_of(inputs)
-        root = Path(out) if out else Path(settings.catalog).with_suffix(".run")
         room = prepare.check_space(RunPaths(root), layout)
     except GalbatchError as error:
         remedy = "Choose another --model, --draws, --stamp-pix or --out, as the message asks."
@@ -99,7 +88,7 @@ def _product(settings, survey, catalog, out) -> list:
         f"stamps of {layout.stamp_pix} pixels, {layout.n_batches} batches of {layout.batch}; {root}: {room}"
     )
     return [
-        *check_resolution(survey, prepare.target_fwhm_arcsec(layout)),
+        *check_resolution(inputs.survey, prepare.target_fwhm_arcsec(layout)),
         Finding("info", "run", "model and disk", what),
     ]
 

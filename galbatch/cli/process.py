@@ -177,7 +177,7 @@ def finish(run) -> int:
 
 
 def _dry_run(catalog, survey, out, chosen) -> int:
-    from galbatch.run.preview import preview
+    from galbatch.run import preview
 
     for line in preview(catalog, survey, out, **chosen):
         click.echo(line)

@@ -6,9 +6,10 @@ Each name is imported on first use: ``status``, ``verify`` and ``repair`` load n
 from galbatch.lazy import lazy
 
 _HOMES = {
-    "process": "galbatch.run.execute",
+    "preview": "galbatch.run.start",
+    "process": "galbatch.run.start",
     "repair": "galbatch.run.inspect",
-    "resume": "galbatch.run.execute",
+    "resume": "galbatch.run.start",
     "status": "galbatch.run.inspect",
     "verify": "galbatch.run.inspect",
 }

@@ -1,28 +1,25 @@
-"""``process`` and ``resume``: a run from its settings to the finished folder."""
+"""One run from its settings to the finished folder: inputs opened, batches computed, parts merged."""
 
 from __future__ import annotations
 
-import dataclasses
 import time
-import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from galbatch.columns import Column
 from galbatch.config import ExecutionSettings, RunSettings
-from galbatch.cutouts import check_noise, check_resolution
-from galbatch.errors import ConfigError, RunError
+from galbatch.cutouts import check_noise
+from galbatch.errors import RunError
 from galbatch.pipeline.measurement import column_info, empty_columns
-from galbatch.run import folder, mend, prepare
-from galbatch.run.choice import said_of_model, settle_model
+from galbatch.run import folder, lay_out, mend, prepare
+from galbatch.run.choice import said_of_model
 from galbatch.run.columns import READ_AS
 from galbatch.run.context import ContextSpec
-from galbatch.run.events import Progress, Reporter, count
+from galbatch.run.events import Reporter, count
 from galbatch.run.findings import said_once
 from galbatch.run.serial import run_serial
 from galbatch.run.stop import Interrupted, StopRequest
@@ -48,101 +45,6 @@ from galbatch.store import (
 from galbatch.types import Finding
 
 MERGES = 3  # attempts
-
-
-def process(
-    catalog: str | Path,
-    survey: str | Path | None = None,
-    out: str | Path | None = None,
-    *,
-    prior: Any = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    force: bool = False,
-    on_progress: Callable[[Progress], None] | None = None,
-    on_message: Callable[[str], None] | None = None,
-    **options: Any,
-) -> Run:
-    """Sample the posterior of every source of ``catalog`` and measure it; what ``galbatch process`` calls.
-
-    ``survey``: survey file, ``<catalogue stem>.toml`` beside the catalogue when None; ``out``: run folder,
-    ``<catalogue stem>.run`` when None; ``prior``: any object with ``denoise(x, sigma)`` instead of a model
-    folder; ``options``: fields of ``RunSettings`` (bands, draws, mode, oversample, stamp_arcsec, stamp_pix,
-    model, seed, limit, batch, samples, precision) and ``ExecutionSettings`` (cluster, scheduler,
-    scheduler_file, workers, threads, ...).
-
-    Returns the finished run. Raises ``InputError``, ``ConfigError``, ``ModelError`` or ``RunError`` before
-    anything starts, ``Stopped`` when it ended early and can be resumed. With a cluster of processes, call it
-    under ``if __name__ == "__main__":``.
-    """
-    run_options, execution = split_options(options)
-    settings = RunSettings(str(catalog), "" if survey is None else str(survey), **run_options)
-    if prior is not None:
-        if settings.model != "auto":
-            raise ConfigError(f"model is {settings.model} and a prior object is given: give one.")
-        settings = dataclasses.replace(settings, model="object")
-    if resume and overwrite:
-        raise ConfigError("resume and overwrite exclude each other: keep the run or replace it.")
-    paths = RunPaths(Path(out) if out is not None else Path(catalog).with_suffix(".run"))
-    reporter = Reporter(on_progress, on_message)
-    place = _settle(paths, reporter, resume, overwrite)
-    return execute(settings, execution, place, reporter, prior, force)
-
-
-def resume(
-    run: str | Path,
-    *,
-    prior: Any = None,
-    force: bool = False,
-    retry_failed: bool = False,
-    redo: Iterable[int] = (),
-    on_progress: Callable[[Progress], None] | None = None,
-    on_message: Callable[[str], None] | None = None,
-    **options: Any,
-) -> Run:
-    """Finish a run that was stopped, with the settings that it was started with. ``retry_failed``: compute
-    batches again in which a source failed for a reason that may have passed, or was not read in a band;
-    ``options``: of ``ExecutionSettings``. A run that is to take the place of another (``OUT.new-ID``) does so
-    when it is finished."""
-    paths, reporter = RunPaths(Path(run)), Reporter(on_progress, on_message)
-    for line in folder.recover(paths):
-        reporter.message(line)
-    for line in mend.mend_settings(paths):
-        reporter.message(line)
-    settings = saved_settings(paths)
-    run_options, execution = split_options(options)
-    if run_options:
-        raise ConfigError(f"{', '.join(run_options)} cannot change on resume: they decide the results.")
-    place = _settle(paths, reporter, True, False)
-    return execute(settings, execution, place, reporter, prior, force, retry_failed, tuple(redo))
-
-
-def _settle(paths: RunPaths, reporter: Reporter, resuming: bool, overwrite: bool) -> folder.Place:
-    for line in folder.recover(paths):
-        reporter.message(line)
-    return folder.settle(paths, resuming, overwrite)
-
-
-def saved_settings(paths: RunPaths) -> RunSettings:
-    """The settings that a run was started with. Raises ``RunError`` when the folder is not a run."""
-    read_manifest(paths)
-    try:
-        return RunSettings.from_record(tomllib.loads(paths.config.read_text(encoding="utf-8"))["run"])
-    except (OSError, ValueError, KeyError) as err:
-        raise RunError(f"{paths.config}: cannot be read ({err}). Start again with --overwrite.") from err
-
-
-def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], ExecutionSettings]:
-    """Options that decide results, and how to execute. Raises ``ConfigError`` for one that is neither."""
-    run_names = {f.name for f in dataclasses.fields(RunSettings)} - {"catalog", "survey"}
-    how_names = {f.name for f in dataclasses.fields(ExecutionSettings)}
-    unknown = sorted(set(options) - run_names - how_names)
-    if unknown:
-        raise ConfigError(
-            f"Unknown option {unknown[0]!r}: use one of {', '.join(sorted(run_names | how_names))}."
-        )
-    chosen = {k: v for k, v in options.items() if k in run_names and v is not None}
-    return chosen, ExecutionSettings(**{k: v for k, v in options.items() if k in how_names and v is not None})
 
 
 def execute(
@@ -178,21 +80,16 @@ def _execute(
     begun = read_manifest(paths) if going_on else {}
     if going_on:
         refuse_old_parts(paths)
-    asked = settings.model
-    settings = prepare.settle_precision(settle_model(settings, execution, begun), execution)
-    inputs = prepare.open_inputs(settings, prior, begun.get("measured"))
-    prepare.refuse_errors(inputs)
+    inputs = prepare.preflight(settings, execution, prior, begun)
+    layout = inputs.layout
     prepare.refuse_inputs_inside(place.target or paths, inputs)
-    inputs.prior = prepare.open_model(settings, prior)
-    layout = prepare.layout_of(inputs)
-    sharpness = check_resolution(inputs.survey, prepare.target_fwhm_arcsec(layout))
-    _say_warnings(reporter, inputs.findings + sharpness)
+    _say_warnings(reporter, inputs.findings)
     with ExitStack() as stack:
         inputs.survey.measure_noise()
         _say_warnings(reporter, [] if going_on else check_noise(inputs.survey, every_tile=False))
-        manifest = prepare.make_manifest(inputs, layout, execution, begun)
+        manifest = lay_out.make_manifest(inputs, execution, begun)
         if going_on:
-            changes = prepare.check_unchanged(place, manifest, force)
+            changes = lay_out.check_unchanged(place, manifest, force)
         space = prepare.check_space(paths, layout)
         again = batches_to_retry(paths) if going_on and retry_failed else []
         broken = mend.batches_to_redo(paths, redo, layout.n_batches) if going_on else {}
@@ -201,15 +98,15 @@ def _execute(
         place.make(stack)
         if going_on:
             said = [f"changed, and gone on with: {change}" for change in changes]
-            said += mend.mend(paths, layout, lambda at: prepare.write_plan_at(at, inputs, layout))
+            said += mend.mend(paths, layout, lambda at: lay_out.write_plan_at(at, inputs))
             said += mend.set_aside(paths, broken)
-            said += prepare.go_on(paths, inputs)
+            said += lay_out.go_on(paths, inputs)
             withdraw(paths, again)
             if retry_failed:
                 said.append(f"{count(len(again), 'batch')} with failed sources computed again")
         else:
             said = folder.begin(place)
-            prepare.lay_out(paths, inputs, layout, manifest)
+            lay_out.lay_out(paths, inputs, manifest)
         before = progress(paths)
         reporter.open(paths.metrics, layout.n_sources, before)
         for line in said:
@@ -218,9 +115,9 @@ def _execute(
             f"{count(layout.n_sources, 'source')} in {count(layout.n_batches, 'batch')} of {layout.batch}, "
             f"bands {', '.join(layout.bands)}, {layout.draws} draws, {space}"
         )
-        for line in said_of_model(asked, settings, inputs.prior, going_on):
+        for line in said_of_model(settings.model, inputs.settings, inputs.prior, going_on):
             reporter.message(line)
-        spec = prepare.make_spec(paths, inputs, layout, manifest, execution)
+        spec = lay_out.make_spec(paths, inputs, manifest, execution)
         _to_the_end(spec, execution, reporter, stop, cluster, manifest)
         end_checksums(spec.paths)  # before it takes another's place: whichever is there then is whole
         if place.target is None:

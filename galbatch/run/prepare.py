@@ -1,48 +1,38 @@
-"""Everything that is settled before the first batch: inputs, model, layout, disk space; and the run folder
-laid out."""
+"""What is settled before the first batch: inputs, model, layout, disk space. Nothing is written."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
-import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from galbatch.catalog import open_catalog, validate
 from galbatch.config import ExecutionSettings, RunSettings, default_batch, survey_beside
-from galbatch.cutouts import check_footprint, check_tile_names, load_survey, open_survey
+from galbatch.cutouts import (
+    check_footprint,
+    check_resolution,
+    check_tile_names,
+    load_survey,
+    open_survey,
+)
 from galbatch.errors import ConfigError, InputError, RunError
 from galbatch.interfaces import Denoiser
 from galbatch.run import folder
-from galbatch.run.columns import check_columns, passing_names
-from galbatch.run.context import ContextSpec, load_model
+from galbatch.run.choice import settle_model
+from galbatch.run.columns import check_columns
+from galbatch.run.context import load_model
 from galbatch.run.findings import said_once
-from galbatch.run.identity import input_files, model_identity
-from galbatch.run.plan import write_plan
-from galbatch.store import (
-    RunPaths,
-    StoreLayout,
-    begin_checksums,
-    create_store,
-    differences,
-    dump_toml,
-    hash_json,
-    layout_differences,
-    read_manifest,
-    restore_manifest,
-    versions,
-    withdraw_damaged,
-    write_atomic,
-    write_manifest,
-)
+from galbatch.store import RunPaths, StoreLayout
 from galbatch.types import Finding
+
+if TYPE_CHECKING:
+    from galbatch.catalog import Catalog
+    from galbatch.cutouts import Survey
 
 LARGEST_STAMP_PIX = 512
 
@@ -52,13 +42,31 @@ class Inputs:
     """The opened inputs of a run and what was found out about them."""
 
     settings: RunSettings
-    survey: Any
-    catalog: Any
-    prior: Any
+    survey: Survey
+    catalog: Catalog
     findings: list[Finding]
-    row_flags: Any
+    row_flags: np.ndarray
     n_rows: int
-    stamp_pix: int
+    prior: Any = None
+    layout: StoreLayout | None = None
+
+
+def preflight(
+    settings: RunSettings,
+    execution: ExecutionSettings,
+    prior: Any = None,
+    begun: Mapping[str, Any] | None = None,
+) -> Inputs:
+    """Inputs, model and layout of a run, for ``process``, ``resume`` and ``--dry-run``. ``begun``: the
+    manifest of a run that goes on. Raises the error of the first that cannot be used."""
+    begun = begun or {}
+    settings = settle_precision(settle_model(settings, execution, begun), execution)
+    inputs = open_inputs(settings, begun.get("measured"))
+    refuse_errors(inputs)
+    inputs.prior = open_model(settings, prior)
+    inputs.layout = layout_of(inputs)
+    inputs.findings += check_resolution(inputs.survey, target_fwhm_arcsec(inputs.layout))
+    return inputs
 
 
 def settle_precision(settings: RunSettings, execution: ExecutionSettings) -> RunSettings:
@@ -72,8 +80,8 @@ def settle_precision(settings: RunSettings, execution: ExecutionSettings) -> Run
     return dataclasses.replace(settings, precision=choose_precision(device, settings.precision))
 
 
-def open_inputs(settings: RunSettings, prior: Any = None, measured: dict | None = None) -> Inputs:
-    """Open and check survey, catalogue and model. Raises the error of the first that cannot be used."""
+def open_inputs(settings: RunSettings, measured: dict[str, Any] | None = None) -> Inputs:
+    """Open and check survey and catalogue, for ``check`` too. Raises where one cannot be read at all."""
     survey_path = settings.survey or str(survey_beside(settings.catalog))
     settings = dataclasses.replace(
         settings, survey=str(Path(survey_path).absolute()), catalog=str(Path(settings.catalog).absolute())
@@ -86,12 +94,10 @@ def open_inputs(settings: RunSettings, prior: Any = None, measured: dict | None 
     if not any(f.level == "error" and f.code in ("band", "grid") for f in findings):
         findings += check_tile_names(survey, _first(catalog, n_rows))
         findings += check_footprint(survey, _first(catalog, n_rows))
-    errors = [f for f in findings if f.level == "error"]
-    stamp_pix = 0 if errors else settings.stamp_pix or stamp_size(survey, catalog, settings.stamp_arcsec)
-    return Inputs(settings, survey, catalog, prior, findings, checked.flags, n_rows, stamp_pix)
+    return Inputs(settings, survey, catalog, findings, checked.flags, n_rows)
 
 
-def stamp_size(survey: Any, catalog: Any, stamp_arcsec: float = 0.0) -> int:
+def stamp_size(survey: Survey, catalog: Catalog, stamp_arcsec: float = 0.0) -> int:
     """Side of the stamps of a run in pixels of the finest band: that of ``stamp_arcsec``, else of the
     largest ``stamp_arcsec`` in the catalogue (all stamps have one size; a row's pixels outside its own are
     masked), else the survey's. Raises ``InputError`` where the largest is beyond ``LARGEST_STAMP_PIX``."""
@@ -108,7 +114,7 @@ def stamp_size(survey: Any, catalog: Any, stamp_arcsec: float = 0.0) -> int:
     return survey.stamp_pix(stamp_arcsec or None)
 
 
-def _first(catalog: Any, n_rows: int) -> Iterator[tuple[int, dict[str, Any]]]:
+def _first(catalog: Catalog, n_rows: int) -> Iterator[tuple[int, dict[str, Any]]]:
     """The batches of a catalogue up to ``n_rows`` rows."""
     for start, rows in catalog.batches():
         if start >= n_rows:
@@ -128,10 +134,11 @@ def layout_of(inputs: Inputs) -> StoreLayout:
     survey, settings = inputs.survey, inputs.settings
     geometry = survey.geometry()
     ratios = tuple(int(geometry[b].ratio) for b in survey.band_names)
-    bad = [r for r in ratios if inputs.stamp_pix % r]
+    stamp_pix = settings.stamp_pix or stamp_size(survey, inputs.catalog, settings.stamp_arcsec)
+    bad = [r for r in ratios if stamp_pix % r]
     if bad:
         raise InputError(
-            f"stamp_pix is {inputs.stamp_pix}, but a band has pixels {bad[0]} times larger: "
+            f"stamp_pix is {stamp_pix}, but a band has pixels {bad[0]} times larger: "
             f"use a multiple of {bad[0]}."
         )
     return StoreLayout(
@@ -139,7 +146,7 @@ def layout_of(inputs: Inputs) -> StoreLayout:
         batch=settings.batch or default_batch(inputs.n_rows),
         draws=settings.draws,
         bands=tuple(survey.band_names),
-        stamp_pix=inputs.stamp_pix,
+        stamp_pix=stamp_pix,
         oversample=settings.oversample,
         samples=settings.samples,
         string_ids="int" not in str(inputs.catalog.schema.field("source_id").type),
@@ -155,39 +162,6 @@ def target_fwhm_arcsec(layout: StoreLayout) -> float:
     return layout.target_fwhm_pix / layout.oversample * min(layout.pixel_scale_arcsec)
 
 
-def make_manifest(
-    inputs: Inputs, layout: StoreLayout, execution: ExecutionSettings, before: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """What the run is made from; ``differences`` compares the parts that decide the results. ``before``: the
-    manifest of the run that goes on, so that large files that nobody touched are not read through again."""
-    config = inputs.settings.record() | {
-        "survey_resolved": inputs.survey.config.resolved(),
-        "stamp_pix": layout.stamp_pix,
-        "batch": layout.batch,
-    }
-    entries = inputs.survey.inputs()
-    names = passing_names(inputs.catalog, inputs.survey.band_names)
-    return {
-        "schema": 1,
-        "checksums": "SHA-256",
-        "config": config,
-        "settings": inputs.settings.record(),
-        "config_hash": hash_json(config),
-        "seed": inputs.settings.seed,
-        "model": model_identity(inputs.prior, inputs.settings.model),
-        "inputs": input_files(inputs.survey, inputs.settings.catalog, before or {}),
-        "planes": entries,
-        "measured": inputs.survey.measured,
-        "columns": {names.get(name, name): about for name, about in inputs.catalog.meta.items()},
-        "layout": layout.attributes(),
-        "threads": execution.threads,
-        "versions": versions(),
-        "argv": sys.argv,
-        "host": os.uname().nodename,
-        "created": time.time(),
-    }
-
-
 def check_space(paths: RunPaths, layout: StoreLayout) -> str:
     """One line with the bytes needed and free. Raises ``RunError`` when they do not fit."""
     place = next(p for p in (paths.root, *paths.root.parents) if p.exists())
@@ -201,26 +175,6 @@ def check_space(paths: RunPaths, layout: StoreLayout) -> str:
     return f"about {size} to write, {free / 1e9:.0f} GB free"
 
 
-def lay_out(paths: RunPaths, inputs: Inputs, layout: StoreLayout, manifest: dict[str, Any]) -> None:
-    """Write plan, template, configuration and, last, the manifest: with it the folder is a run."""
-    written = write_plan_at(paths, inputs, layout)
-    if written != layout.n_sources:
-        raise InputError(
-            f"{inputs.settings.catalog}: announced {layout.n_sources} rows, held {written}. The file is "
-            "damaged, or changed while it was read."
-        )
-    create_store(paths.posterior, layout)
-    write_config(paths, inputs)
-    write_manifest(paths, manifest)
-    begin_checksums(paths)
-
-
-def write_plan_at(paths: RunPaths, inputs: Inputs, layout: StoreLayout) -> int:
-    """Write the plan of a run into the folder of ``paths``; returns its rows."""
-    settings = inputs.settings
-    return write_plan(paths, inputs.catalog, inputs.survey, layout.batch, settings.limit, inputs.row_flags)
-
-
 def refuse_inputs_inside(paths: RunPaths, inputs: Inputs) -> None:
     """Raise ``ConfigError`` when catalogue, survey file, model or an image is in the folder of the run."""
     settings, bands = inputs.settings, inputs.survey.config.bands
@@ -228,84 +182,6 @@ def refuse_inputs_inside(paths: RunPaths, inputs: Inputs) -> None:
     tables = {tile.noise_acf for band in bands for tile in band.tiles} - {"none", "measure"}
     models = {settings.model} - {"", "object"}
     folder.refuse_inside(paths, [*names, *sorted(tables), *models])
-
-
-def go_on(paths: RunPaths, inputs: Inputs) -> list[str]:
-    """Make whole what surrounds a run that goes on: copy of the manifest, configuration; remove what a killed
-    process left behind, and parts that are damaged. Returns messages."""
-    restore_manifest(paths)
-    if not paths.config.exists():
-        write_config(paths, inputs)
-    for orphan in paths.orphans():
-        orphan.unlink(missing_ok=True)
-    damaged = withdraw_damaged(paths)
-    return [f"{paths.part(batch).name} was damaged: its sources are computed again" for batch in damaged]
-
-
-def write_config(paths: RunPaths, inputs: Inputs) -> None:
-    """Write ``galbatch.toml``."""
-    config = {"run": inputs.settings.record(), "survey": inputs.survey.config.resolved()}
-    write_atomic(paths.config, dump_toml(config).encode())
-
-
-def check_unchanged(place: folder.Place, manifest: dict[str, Any], force: bool) -> list[str]:
-    """What changed since the run began. Raises ``RunError`` with the list unless ``force``, and whatever the
-    flag where it would be stored in another form."""
-    paths, begun = place.paths, read_manifest(place.paths)
-    if stored := layout_differences(begun, manifest):
-        raise RunError(
-            "\n".join(
-                [
-                    f"{paths.root} stores its results in another form, which no flag changes:",
-                    *stored,
-                    f"Restore these settings, {_instead(place)}.",
-                ]
-            )
-        )
-    changes = differences(begun, manifest)
-    if changes and not force:
-        raise RunError(
-            "\n".join(
-                [
-                    f"{paths.root} was made with other settings or inputs:",
-                    *changes,
-                    f"Restore them, {_instead(place)}, or go on all the same with --force.",
-                ]
-            )
-        )
-    return changes
-
-
-def _instead(place: folder.Place) -> str:
-    if place.target:
-        return f"go on with that run (`galbatch resume {place.paths.root}`), delete its folder"
-    return "start again with --overwrite"
-
-
-def make_spec(
-    paths: RunPaths,
-    inputs: Inputs,
-    layout: StoreLayout,
-    manifest: dict[str, Any],
-    execution: ExecutionSettings,
-) -> ContextSpec:
-    """What workers need, to be sent to them."""
-    model = inputs.prior if inputs.settings.model == "object" else inputs.settings.model
-    run_id = f"{paths.root}:{manifest['config_hash']}:{time.time_ns()}"
-    return ContextSpec(
-        run_id,
-        str(paths.root),
-        inputs.survey,
-        model,
-        layout,
-        inputs.settings.mode,
-        inputs.settings.seed,
-        execution.threads,
-        "cpu" if execution.cluster == "local" else "auto",
-        manifest["model"]["sha256"],
-        inputs.settings.precision,
-        model_hash=manifest["model"]["hash"],
-    )
 
 
 def open_model(settings: RunSettings, prior: Any) -> Denoiser:

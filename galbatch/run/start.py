@@ -1,0 +1,151 @@
+"""What is called on a run: ``process``, ``resume``, and ``preview``, which says what ``process`` would do."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from galbatch.config import ExecutionSettings, RunSettings
+from galbatch.errors import ConfigError, RunError
+from galbatch.run import folder, mend, prepare
+from galbatch.run.choice import said_of_model
+from galbatch.run.events import Progress, Reporter
+from galbatch.run.execute import execute
+from galbatch.run.findings import said_once
+from galbatch.store import Run, RunPaths, read_manifest
+
+
+def process(
+    catalog: str | Path,
+    survey: str | Path | None = None,
+    out: str | Path | None = None,
+    *,
+    prior: Any = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    force: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_message: Callable[[str], None] | None = None,
+    **options: Any,
+) -> Run:
+    """Sample the posterior of every source of ``catalog`` and measure it; what ``galbatch process`` calls.
+
+    ``survey``: survey file, ``<catalogue stem>.toml`` beside the catalogue when None; ``out``: run folder,
+    ``<catalogue stem>.run`` when None; ``prior``: any object with ``denoise(x, sigma)`` instead of a model
+    folder; ``options``: fields of ``RunSettings`` (bands, draws, mode, oversample, stamp_arcsec, stamp_pix,
+    model, seed, limit, batch, samples, precision) and ``ExecutionSettings`` (cluster, scheduler,
+    scheduler_file, workers, threads, ...).
+
+    Returns the finished run. Raises ``InputError``, ``ConfigError``, ``ModelError`` or ``RunError`` before
+    anything starts, ``Stopped`` when it ended early and can be resumed. With a cluster of processes, call it
+    under ``if __name__ == "__main__":``.
+    """
+    run_options, execution = split_options(options)
+    settings = RunSettings(str(catalog), "" if survey is None else str(survey), **run_options)
+    if prior is not None:
+        if settings.model != "auto":
+            raise ConfigError(f"model is {settings.model} and a prior object is given: give one.")
+        settings = dataclasses.replace(settings, model="object")
+    if resume and overwrite:
+        raise ConfigError("resume and overwrite exclude each other: keep the run or replace it.")
+    paths = RunPaths(Path(out) if out is not None else Path(catalog).with_suffix(".run"))
+    reporter = Reporter(on_progress, on_message)
+    place = _settle(paths, reporter, resume, overwrite)
+    return execute(settings, execution, place, reporter, prior, force)
+
+
+def resume(
+    run: str | Path,
+    *,
+    prior: Any = None,
+    force: bool = False,
+    retry_failed: bool = False,
+    redo: Iterable[int] = (),
+    on_progress: Callable[[Progress], None] | None = None,
+    on_message: Callable[[str], None] | None = None,
+    **options: Any,
+) -> Run:
+    """Finish a run that was stopped, with the settings that it was started with. ``retry_failed``: compute
+    batches again in which a source failed for a reason that may have passed, or was not read in a band;
+    ``options``: of ``ExecutionSettings``. A run that is to take the place of another (``OUT.new-ID``) does so
+    when it is finished."""
+    paths, reporter = RunPaths(Path(run)), Reporter(on_progress, on_message)
+    for line in folder.recover(paths):
+        reporter.message(line)
+    for line in mend.mend_settings(paths):
+        reporter.message(line)
+    settings = saved_settings(paths)
+    run_options, execution = split_options(options)
+    if run_options:
+        raise ConfigError(f"{', '.join(run_options)} cannot change on resume: they decide the results.")
+    place = _settle(paths, reporter, True, False)
+    return execute(settings, execution, place, reporter, prior, force, retry_failed, tuple(redo))
+
+
+def _settle(paths: RunPaths, reporter: Reporter, resuming: bool, overwrite: bool) -> folder.Place:
+    for line in folder.recover(paths):
+        reporter.message(line)
+    return folder.settle(paths, resuming, overwrite)
+
+
+def saved_settings(paths: RunPaths) -> RunSettings:
+    """The settings that a run was started with. Raises ``RunError`` when the folder is not a run."""
+    read_manifest(paths)
+    try:
+        return RunSettings.from_record(tomllib.loads(paths.config.read_text(encoding="utf-8"))["run"])
+    except (OSError, ValueError, KeyError) as err:
+        raise RunError(f"{paths.config}: cannot be read ({err}). Start again with --overwrite.") from err
+
+
+def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], ExecutionSettings]:
+    """Options that decide results, and how to execute. Raises ``ConfigError`` for one that is neither."""
+    run_names = {f.name for f in dataclasses.fields(RunSettings)} - {"catalog", "survey"}
+    how_names = {f.name for f in dataclasses.fields(ExecutionSettings)}
+    unknown = sorted(set(options) - run_names - how_names)
+    if unknown:
+        raise ConfigError(
+            f"Unknown option {unknown[0]!r}: use one of {', '.join(sorted(run_names | how_names))}."
+        )
+    chosen = {k: v for k, v in options.items() if k in run_names and v is not None}
+    return chosen, ExecutionSettings(**{k: v for k, v in options.items() if k in how_names and v is not None})
+
+
+def preview(
+    catalog: str | Path,
+    survey: str | Path | None = None,
+    out: str | Path | None = None,
+    prior: Any = None,
+    **options: Any,
+) -> list[str]:
+    """Check inputs, model and disk as ``process`` does and say what it would do; nothing is written.
+
+    Raises what ``process`` would raise before its first batch.
+    """
+    run_options, execution = split_options(options)
+    settings = RunSettings(str(catalog), "" if survey is None else str(survey), **run_options)
+    if prior is not None:
+        settings = dataclasses.replace(settings, model="object")
+    paths = RunPaths(Path(out) if out is not None else Path(catalog).with_suffix(".run"))
+    inputs = prepare.preflight(settings, execution, prior)
+    folder.settle(paths, resuming=True, overwrite=False)
+    prepare.refuse_inputs_inside(paths, inputs)
+    layout = inputs.layout
+    lines = [f"{f.level}: {f.line}" for f in said_once(inputs.findings)]
+    lines += [
+        f"catalogue  {inputs.settings.catalog}: {inputs.n_rows} sources",
+        f"survey     {inputs.settings.survey}: bands {', '.join(layout.bands)}",
+        f"stamps     {layout.stamp_pix} pixels of {min(layout.pixel_scale_arcsec):.4g} arcsec, oversample "
+        f"{layout.oversample}, target PSF FWHM {prepare.target_fwhm_arcsec(layout):.4g} arcsec",
+        f"sampling   {layout.draws} draws, mode {settings.mode}, seed {settings.seed}, precision "
+        f"{inputs.settings.precision}",
+        *said_of_model(settings.model, inputs.settings, inputs.prior, False),
+        f"batches    {layout.n_batches} of {layout.batch} sources",
+        f"cluster    {execution.cluster if not execution.scheduler else execution.scheduler}",
+        f"output     {paths.root}: {prepare.check_space(paths, layout)}",
+    ]
+    if paths.manifest.exists():
+        lines.append(f"output     {paths.root} holds a run already: use --resume or --overwrite")
+    return lines
