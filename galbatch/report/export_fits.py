@@ -24,7 +24,7 @@ def export_fits(
     ``InputError`` for an unknown id, ``RunError`` for a source that failed, or a folder with other files.
     """
     refuse_failed(run, source_ids)
-    folder, names, paths = open_export(out, "fits", run.paths), file_names(run.ids), []
+    folder, names, paths = open_export(out, "fits", run.paths), file_names(run.locate(source_ids)), []
     for source_id in source_ids:
         paths.append(folder.write(f"{names[str(source_id)]}.fits", _bytes(run, source_id)))
         on_source()
@@ -33,6 +33,7 @@ def export_fits(
 
 def refuse_failed(run: Run, source_ids: list) -> None:
     """Raise ``InputError`` for the first id that is unknown, ``RunError`` for the first that failed."""
+    run.locate(source_ids)
     for source_id in source_ids:
         if run.status(source_id) == "failed":
             raise RunError(

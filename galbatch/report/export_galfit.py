@@ -60,7 +60,7 @@ def export_galfit(
     """
     refuse_failed(run, source_ids)
     reader, folder = RunReader(run), open_export(out, "galfit", run.paths)
-    names, paths = file_names(run.ids), []
+    names, paths = file_names(run.locate(source_ids)), []
     for source_id in source_ids:
         for band in run.bands:
             stem = f"{names[str(source_id)]}_{band_name(band)}"

@@ -132,6 +132,7 @@ def _failures(run: Run) -> tuple[dict[str, str], ...]:
 
 def _strips(reader: RunReader, columns, bands, plan: StripPlan, on_source) -> dict[str, list[str | None]]:
     strips: dict[str, list[str | None]] = {band: [] for band in bands}
+    reader.run.locate(columns["source_id"].tolist())
     for source_id in columns["source_id"].tolist():
         for band in bands:
             try:

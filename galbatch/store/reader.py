@@ -4,6 +4,7 @@ source."""
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +18,7 @@ from galbatch.flags import Level, quality_of
 from galbatch.quantity import plain
 from galbatch.store.grades import GRADES, chosen, grade_counts, worst_first
 from galbatch.store.layout import STATUS, StoreLayout
+from galbatch.store.lookup import find_sources
 from galbatch.store.manifest import read_manifest
 from galbatch.store.paths import RunPaths
 from galbatch.store.positions import separation_arcsec
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from astropy.coordinates import SkyCoord
     from astropy.table import QTable
     from astropy.wcs import WCS
+
+_KEPT_WHOLE = 1 << 16  # sources of a run up to which the positions of all are looked up at once
 
 
 def open_run(path: str | Path) -> Run:
@@ -43,6 +47,7 @@ class Run:
         self._group = open_store(paths.posterior)
         self.layout = StoreLayout.from_attributes(dict(self._group.attrs))
         self._kept: dict[str, tuple[int, np.ndarray]] = {}
+        self._positions: dict[str, int] = {}
 
     def __repr__(self) -> str:
         bands = ", ".join(self.bands)
@@ -261,34 +266,41 @@ class Run:
 
     def index(self, source_id) -> int:
         """Position of a source on the source axis of the store. Raises ``InputError`` for an unknown id."""
-        if not self._positions:
+        position = self.locate([source_id]).get(str(source_id))
+        if position is None or not self._at("status", position):
             raise self._unknown(source_id)
-        try:
-            return self._positions[str(source_id)]
-        except KeyError:
-            raise self._unknown(source_id) from None
+        return position
+
+    def locate(self, source_ids: Iterable) -> dict[str, int]:
+        """Positions on the source axis by id as text, of these sources and of those whose ids differ from
+        theirs in capitals only; unknown ids are left out. To ask for many at once is one look through the
+        plan."""
+        texts = {str(i) for i in source_ids}
+        if not texts <= self._positions.keys():
+            whole = self.layout.n_sources <= _KEPT_WHOLE
+            self._positions |= find_sources(self.paths.plan, None if whole else texts)
+        return self._positions
 
     @cached_property
     def _arrays(self) -> dict[str, Any]:
         """The arrays, opened once: opening one costs as much as reading a stamp."""
         return dict(self._group.arrays())
 
-    @cached_property
-    def _positions(self) -> dict[str, int]:
-        done = self._arrays["status"][: self.layout.n_sources]
-        return {str(i): n for n, i in enumerate(self.ids.tolist()) if done[n]}
-
     def _read(self, array: str, source_id, band: str | None) -> np.ndarray:
         values = self._entry(array, source_id)
         return values if band is None else values[self._band(band)]
 
     def _entry(self, array: str, source_id) -> np.ndarray:
-        """A source's entry. The chunk that holds it is kept: its neighbours are often read next."""
-        values, index = self._arrays[array], self.index(source_id)
+        """A source's entry."""
+        return np.copy(self._at(array, self.index(source_id)))
+
+    def _at(self, array: str, index: int) -> np.ndarray:
+        """The entry at a position. The chunk that holds it is kept: its neighbours are often read next."""
+        values = self._arrays[array]
         first = index // values.chunks[0] * values.chunks[0]
         if self._kept.get(array, (-1,))[0] != first:
             self._kept[array] = (first, values[first : first + values.chunks[0]])
-        return np.copy(self._kept[array][1][index - first])
+        return self._kept[array][1][index - first]
 
     def _band(self, band: str) -> int:
         if band not in self.bands:
@@ -296,12 +308,21 @@ class Run:
         return self.bands.index(band)
 
     def _unknown(self, source_id) -> InputError:
-        some = ", ".join(list(self._positions)[:5])
+        some = ", ".join(map(str, self._first_done()))
         done = f"those done begin with {some}" if some else "no source of it is done yet"
         return InputError(
             f"Source {source_id!r} is not in {self.paths.root}, or not done yet: {done}. Take one from "
             "column source_id of the catalogue."
         )
+
+    def _first_done(self) -> np.ndarray:
+        """Ids of the first five sources that are done."""
+        status, ids, end = self._arrays["status"], self._arrays["source_id"], self.layout.n_sources
+        for first in range(0, end, _KEPT_WHOLE):
+            done = np.flatnonzero(status[first : min(first + _KEPT_WHOLE, end)])[:5]
+            if len(done):
+                return ids[first : first + int(done[-1]) + 1][done]
+        return np.array([])
 
 
 def _needs(name: str) -> Any:

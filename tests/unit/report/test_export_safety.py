@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 import galbatch
 from galbatch.cli.main import main
+from galbatch.errors import InputError
 from galbatch.flags import FLAGS, names_of
+from galbatch.report.export_fits import export_fits
 from galbatch.report.read import RunReader
-from galbatch.store import Run, band_name, file_names, one_line
+from galbatch.store import Run, band_name, file_names, one_line, reader
 
 IDS = [
     "M/1", "M_1", "M 1", "failed", "m_1", "../../etc/passwd", "-rf", ".hidden", "con", "a,b", "日本 é",
@@ -45,6 +47,20 @@ def test_three_ids_that_were_one_file_are_three(paths, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["e"]
     with fits.open(tmp_path / "e" / "M%2F1.fits") as one, fits.open(tmp_path / "e" / "m_1.fits") as other:
         assert (one[0].header["OBJECT"], other[0].header["OBJECT"]) == ("M/1", "m_1")
+
+
+def test_one_source_of_a_large_run_has_the_name_that_it_has_among_all(paths, tmp_path, monkeypatch):
+    """Found in the plan: the ids of the run are not read, but those that are alike but for capitals are."""
+    assert export(paths, "fits", tmp_path / "all") == 0
+    monkeypatch.setattr(reader, "_KEPT_WHOLE", 3)
+    monkeypatch.setattr(Run, "ids", property(lambda run: pytest.fail("all ids were read")))
+    run = galbatch.open_run(paths.root)
+    found = export_fits(run, ["M_1", "日本 é"], tmp_path / "two")
+    assert [p.name for p in found] == ["M_1~1.fits", "%E6%97%A5%E6%9C%AC%20%C3%A9.fits"]
+    assert set(visible(tmp_path / "two")) < set(visible(tmp_path / "all"))
+    assert set(run.locate([])) == {"M_1", "m_1", "日本 é"}
+    with pytest.raises(InputError, match=r"'M_2' is not in .* those done begin with M/1, M_1, M 1"):
+        run.status("M_2")
 
 
 @given(st.lists(st.text(), unique=True, max_size=40))
