@@ -14,7 +14,7 @@ from galbatch.cutouts import load_survey, open_survey
 from galbatch.cutouts.propose import propose_one
 from galbatch.cutouts.survey_file import open_questions
 from galbatch.errors import ConfigError, InputError
-from galbatch.run.execute import process
+from galbatch.run.start import process
 from galbatch.store import Run
 
 CENTRAL = 1 / 3  # of the image's side: where the source is looked for when no position is given

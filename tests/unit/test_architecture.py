@@ -109,6 +109,35 @@ def test_the_one_way_up_is_still_used():
     assert used >= UPWARD
 
 
+def defined_in(module: Path) -> set[str]:
+    """Names at the top of a module; of a package also its modules and what it imports on first use."""
+    found = {p.stem for p in module.parent.iterdir()} if module.name == "__init__.py" else set()
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Dict):
+            found |= {key.value for key in node.keys if isinstance(key, ast.Constant)}
+    return found
+
+
+def test_what_is_imported_is_there():
+    """Every name that a file imports from the package is defined where it is looked for."""
+    defined, missing = {}, []
+    for path in [*MODULES, *sorted((ROOT / "benchmarks").rglob("*.py"))]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("galbatch."):
+                continue
+            place = ROOT.joinpath(*node.module.split("."))
+            module = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+            names = defined.setdefault(module, defined_in(module) if module.exists() else set())
+            missing += [f"{path}:{node.lineno}: {a.name}" for a in node.names if a.name not in names]
+    assert not missing, missing
+
+
 @pytest.mark.parametrize("path", sorted((PACKAGE / "cli").glob("*.py")), ids=lambda p: p.name)
 def test_commands_import_what_is_heavy_inside_their_bodies(path):
     light = {"__future__", "click", "galbatch", "galbatch.errors"}
