@@ -6,7 +6,7 @@ Axis names: ``b`` source, ``k`` draw, ``c`` band, ``h w`` detector pixels, ``H W
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -232,6 +232,23 @@ class BandStamps:
     psf_error: np.ndarray | None = None
     to_scene: np.ndarray | None = None
 
+    def take(self, chosen: np.ndarray) -> BandStamps:
+        """The stamps of ``chosen`` sources: places, or a mask."""
+        per_source = (
+            "data",
+            "sigma",
+            "mask",
+            "seg",
+            "psf",
+            "psf_id",
+            "wcs",
+            "sigma_white",
+            "flags",
+            "to_scene",
+        )
+        kept = {name: v[chosen] for name in per_source if (v := getattr(self, name)) is not None}
+        return replace(self, **kept, columns={k: np.asarray(v)[chosen] for k, v in self.columns.items()})
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -252,6 +269,13 @@ class StampBatch:
     bands: tuple[BandStamps, ...]
     flags: np.ndarray
     failures: dict[int, Failure] = field(default_factory=dict)
+
+    def take(self, chosen: np.ndarray) -> StampBatch:
+        """The stamps of ``chosen`` sources: places, or a mask."""
+        places = np.arange(len(self.source_id))[chosen]
+        failures = {n: self.failures[i] for n, i in enumerate(places.tolist()) if i in self.failures}
+        bands = tuple(band.take(chosen) for band in self.bands)
+        return StampBatch(self.source_id[chosen], bands, self.flags[chosen], failures)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def colours_of(reader: RunReader, source_id) -> dict | None:
     """Colour of the truth, ends of the catalogue's interval, differences of draws (k,), S/N and quality of a
     source of two bands; None without truth."""
     run = reader.run
-    stamps, row = zip(*(reader._stamp(source_id, band) for band in run.bands), strict=True)
+    stamps, row = zip(*(reader.stamp(source_id, band) for band in run.bands), strict=True)
     truth = [reader._true(source_id, s.band, s, row[0]) for s in stamps]
     if any(image is None for image in truth):
         return None

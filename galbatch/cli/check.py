@@ -84,9 +84,7 @@ def _product(inputs, root: Path) -> list:
     except GalbatchError as error:
         remedy = "Choose another --model, --draws, --stamp-pix or --out, as the message asks."
         return [Finding("error", "run", "model and disk", str(error), remedy)]
-    what = (
-        f"stamps of {layout.stamp_pix} pixels, {layout.n_batches} batches of {layout.batch}; {root}: {room}"
-    )
+    what = f"stamps of {layout.said_of_stamps}, {layout.n_batches} batches of {layout.batch}; {root}: {room}"
     return [
         *check_resolution(inputs.survey, prepare.target_fwhm_arcsec(layout)),
         Finding("info", "run", "model and disk", what),

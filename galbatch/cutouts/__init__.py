@@ -5,6 +5,7 @@ from galbatch.cutouts.footprint import check_footprint
 from galbatch.cutouts.noise_check import check_noise
 from galbatch.cutouts.plane_check import check_tile_names
 from galbatch.cutouts.preflight import check_resolution, unreadable
+from galbatch.cutouts.sizes import classes, cut_fitting, outgrown, outgrows
 from galbatch.cutouts.survey import Located, Survey, open_survey
 from galbatch.cutouts.survey_file import load_survey
 
@@ -16,7 +17,11 @@ __all__ = [
     "check_noise",
     "check_resolution",
     "check_tile_names",
+    "classes",
+    "cut_fitting",
     "load_survey",
     "open_survey",
+    "outgrown",
+    "outgrows",
     "unreadable",
 ]

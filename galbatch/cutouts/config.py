@@ -76,6 +76,11 @@ class SurveyConfig:
     pixel_columns: bool = False
     path: str = ""
 
+    @property
+    def stamp_auto(self) -> bool:
+        """Whether the size of a source's stamp is found from its pixels."""
+        return self.stamp_arcsec is None and self.stamp_pix is None
+
     def resolved(self) -> dict[str, Any]:
         """Plain dictionaries and lists, for JSON; ``from_resolved`` is its inverse."""
         return _plain(dataclasses.asdict(self))

@@ -11,6 +11,7 @@ SURVEY_KEYS = {
     "name": str,
     "layout": str,
     "description": str,
+    "stamp": str,
     "stamp_arcsec": _NUMBER,
     "stamp_pix": int,
     "neighbours": str,
@@ -44,6 +45,7 @@ TILE_KEYS = {
 }
 BAND_KEYS = {**TILE_KEYS, "tiles": list}
 _CHOICES = {
+    "stamp": ("auto",),
     "neighbours": ("mask", "keep"),
     "psf_frame": ("mosaic", "detector"),
     "psf_norm": ("keep", "unit"),

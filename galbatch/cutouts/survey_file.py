@@ -50,6 +50,8 @@ def load_survey(path: str | Path, bands: list[str] | tuple[str, ...] | None = No
     if not all(isinstance(t, str) and t for t in tiles) or len(set(tiles)) != len(tiles):
         raise ConfigError(f"{path}: tiles = {tiles}: give different names as strings.")
     stamp_arcsec = positive(path, "stamp_arcsec", table.get("stamp_arcsec"))
+    if "stamp" in table and ("stamp_arcsec" in table or "stamp_pix" in table):
+        raise ConfigError(f'{path}: stamp = "auto" leaves the size of stamps open. Remove it, or the size.')
     return SurveyConfig(
         name=table.get("name", path.stem),
         layout=layout,

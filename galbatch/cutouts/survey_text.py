@@ -9,7 +9,6 @@ from pathlib import Path
 
 from galbatch.cutouts.identify import Found
 
-STAMP_ARCSEC, STAMP_PIX = 3.0, (64, 128)
 OPTIONAL = ("mask", "seg", "exp")
 
 
@@ -26,6 +25,11 @@ class Line:
         if not self.key:
             return f"# {self.why}"
         return f"{self.key} = {self.value}" + (f"  # {self.why}" if self.why else "")
+
+
+_STAMP = Line(
+    "stamp", '"auto"', "64 to 128 pixels of the finest band, as each source needs; or stamp_arcsec = 3.0"
+)
 
 
 @dataclass
@@ -54,7 +58,7 @@ def survey_text(folder: Path, mosaics: list[Mosaic]) -> str:
         Line("", "", "beside it stands what it was taken from. Then: galbatch check CATALOG --survey FILE"),
         Line("name", quoted(folder.resolve().name)),
         Line("layout", quoted(layout), why),
-        _stamp(mosaics),
+        _STAMP,
         Line("neighbours", '"mask"', 'pixels of neighbours are not used; "keep" fits them too'),
     ]
     if any(m.in_pixels for m in mosaics):
@@ -116,15 +120,6 @@ def _layout(mosaics: list[Mosaic]) -> tuple[str, str]:
     return "generic", "noise maps are taken to include the photon noise of the sources"
 
 
-def _stamp(mosaics: list[Mosaic]) -> Line:
-    """The side of the stamps: ``STAMP_ARCSEC``, kept within ``STAMP_PIX`` pixels of the finest band."""
-    known = [m.scale_arcsec for m in mosaics if m.scale_arcsec > 0]
-    low, high = (n * min(known, default=STAMP_ARCSEC / STAMP_PIX[0]) for n in STAMP_PIX)
-    side = min(max(STAMP_ARCSEC, low), high)
-    why = "guess: 64 to 128 pixels; twice the side takes four times as long"
-    return Line("stamp_arcsec", f"{side:.4g}", why)
-
-
 def template(survey: str) -> str:
     """The survey file to begin with for a public survey of ``templates/surveys.toml``. It names no file:
     which ones you have is a TODO, with the name of the release as an example."""
@@ -134,7 +129,7 @@ def template(survey: str) -> str:
         Line("", "", "Files that are here already: galbatch init FOLDER fills all of this in."),
         Line("name", quoted(survey)),
         Line("layout", quoted(about["layout"])),
-        Line("stamp_arcsec", str(about["stamp_arcsec"]), "twice the side takes four times as long"),
+        _STAMP,
         Line("neighbours", '"mask"', 'pixels of neighbours are not used; "keep" fits them too'),
     ]
     text = [line.text() for line in lines]

@@ -43,19 +43,27 @@ def process_batch(
     ``exclude``: failures by slot that are known beforehand; these sources are not touched. A source that
     cannot be processed becomes a failed row; nothing about a single source raises.
     """
-    if exclude:
-        kept = np.array([n for n in range(len(rows)) if n not in exclude], dtype=np.int64)
-        return _spread(context.layout, rows, kept, process_batch(context, rows.take(kept)), exclude)
-    clock = Clock()
-    ids = rows.columns["source_id"]
+    layout, exclude, clock = context.layout, exclude or {}, Clock()
+    kept = np.array([n for n in range(len(rows)) if n not in exclude], dtype=np.int64)
     with context.reading, clock("cut"):
-        stamps = context.cut(rows.columns)
+        pieces = context.cut(rows.take(kept).columns)
+    parts = [
+        (kept[places], _process(context, rows.take(kept[places]), stamps, clock)) for places, stamps in pieces
+    ]
+    if len(parts) == 1 and not exclude and not layout.sides:
+        return parts[0][1]
+    return _gather(layout, rows, parts, exclude, clock.seconds)
+
+
+def _process(context: Context, rows: PlanBatch, stamps: StampBatch, clock: Clock) -> BatchResult:
+    """The result of sources whose stamps have one size, in arrays of that size."""
+    ids = rows.columns["source_id"]
+    layout = replace(context.layout, stamp_pix=_side(stamps), sides=())
     failures = dict(stamps.failures)
-    layout = context.layout
     arrays = _empty_arrays(replace(layout, samples=layout.samples or len(layout.bands) > 1), len(ids))
     columns = empty_columns(layout.bands, len(ids))
     flags = np.asarray(rows.columns["prescreen_flags"], np.int64) | stamps.flags
-    _store_stamps(arrays, columns, stamps, context.layout)
+    _store_stamps(arrays, columns, stamps, layout)
     counters = {"draws": 0, "evaluations": 0.0}  # of one band each
     for bands, members in groups_of(stamps, failures, flags):
         with context.sampling, clock("sample"):
@@ -71,7 +79,12 @@ def process_batch(
             columns |= colours(columns, stamps.bands, arrays["samples"], layout.oversample)
     if not layout.samples:
         arrays.pop("samples", None)
-    return _finish(rows, context.layout, arrays, columns, flags, failures, clock.seconds, counters)
+    return _finish(rows, layout, arrays, columns, flags, failures, clock.seconds, counters)
+
+
+def _side(stamps: StampBatch) -> int:
+    """Side of stamps in detector pixels of the finest band."""
+    return stamps.bands[0].data.shape[-1] * stamps.bands[0].ratio
 
 
 def _empty_arrays(layout: StoreLayout, n: int) -> dict[str, np.ndarray]:
@@ -169,24 +182,52 @@ def _finish(
     return BatchResult(rows.batch, arrays, table, seconds, counters)
 
 
-def _spread(
-    layout: StoreLayout, rows: PlanBatch, kept: np.ndarray, part: BatchResult, exclude: dict[int, Failure]
+def _gather(
+    layout: StoreLayout,
+    rows: PlanBatch,
+    parts: list[tuple[np.ndarray, BatchResult]],
+    exclude: dict[int, Failure],
+    seconds: dict[str, float],
 ) -> BatchResult:
-    """The result of some rows of a batch, at their places in the whole batch; the others are failed rows."""
+    """The results of some rows each of a batch, at their places in the whole batch; the others are failed
+    rows."""
     n = len(rows)
     arrays, columns = _empty_arrays(layout, n), empty_columns(layout.bands, n)
-    columns |= {
-        k: np.full((n, *v.shape[1:]), np.nan, v.dtype) for k, v in part.columns.items() if v.dtype.kind == "f"
-    }
-    names = [k for k in part.columns if k in columns]
-    for target, source, keys in ((arrays, part.arrays, list(arrays)), (columns, part.columns, names)):
-        for key in keys:
-            target[key][kept] = source[key]
-    failures = dict(exclude)
-    for place, slot in enumerate(kept):
-        if part.columns["status"][place] == "failed":
-            text = (str(part.columns[f"failure_{k}"][place]) for k in ("stage", "code", "message"))
-            failures[int(slot)] = Failure(rows.columns["source_id"][slot], *text)
     flags = np.asarray(rows.columns["prescreen_flags"], np.int64).copy()
-    flags[kept] = part.columns["flags"]
-    return _finish(rows, layout, arrays, columns, flags, failures, part.seconds, part.counters)
+    failures, counters = dict(exclude), {}
+    if layout.sides:
+        arrays["stamp_pix"][:] = layout.sides[0]
+        arrays["mask"][:], arrays["sigma"][:] = MASK_EXCLUDED, np.inf
+    for kept, part in parts:
+        _put_arrays(layout, arrays, part.arrays, kept)
+        for name, values in part.columns.items():
+            if name not in (*columns, "source_id", "flags") and values.dtype.kind in "fi":
+                empty = np.nan if values.dtype.kind == "f" else 0
+                columns[name] = np.full((n, *values.shape[1:]), empty, values.dtype)
+            if name in columns:
+                columns[name][kept] = values
+        for place in np.flatnonzero(part.columns["status"] == "failed"):
+            text = (str(part.columns[f"failure_{k}"][place]) for k in ("stage", "code", "message"))
+            failures[int(kept[place])] = Failure(part.columns["source_id"][place], *text)
+        flags[kept] = part.columns["flags"]
+        counters = {name: counters.get(name, 0) + value for name, value in part.counters.items()}
+    return _finish(rows, layout, arrays, columns, flags, failures, seconds, counters)
+
+
+def _put_arrays(
+    layout: StoreLayout, arrays: dict[str, np.ndarray], part: dict[str, np.ndarray], kept: np.ndarray
+) -> None:
+    """Put the arrays of a part, whose stamps may be smaller, at the places ``kept``, each stamp in the
+    middle."""
+    specs = layout.arrays()
+    side = part["mean"].shape[-1] // layout.oversample
+    for name, spec in specs.items():
+        if name == "stamp_pix":
+            arrays[name][kept] = side
+        elif spec.is_image:
+            inside = layout.place(side, spec)
+            arrays[name][kept, ..., inside, inside] = part[name]
+        elif name in arrays:
+            arrays[name][kept] = part[name]
+    shift = layout.place(side).start / np.array(layout.pixel_ratio or [1])
+    arrays["wcs"][kept, :, :2] += shift[:, None]

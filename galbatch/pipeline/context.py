@@ -18,14 +18,14 @@ class Context:
     """What a process needs for every batch, made once: survey, prior, layout of the store and sampling
     settings.
 
-    ``cut(columns) -> StampBatch`` cuts the stamps of plan rows. ``at_once``: sources sampled together (None:
-    the sampler's choice); it is halved when memory runs out, and stays so. ``measure_threads``: threads for
-    the statistics of a batch. Several threads may work on batches of one context: stamps are cut and draws
-    are made by one at a time, so that one thread reads ahead and another measures and writes while the device
-    is at work.
+    ``cut(columns)`` cuts the stamps of plan rows: (places among the rows, stamps) of each size. ``at_once``:
+    sources sampled together (None: the sampler's choice); it is halved when memory runs out, and stays so.
+    ``measure_threads``: threads for the statistics of a batch. Several threads may work on batches of one
+    context: stamps are cut and draws are made by one at a time, so that one thread reads ahead and another
+    measures and writes while the device is at work.
     """
 
-    cut: Callable[[dict[str, np.ndarray]], StampBatch]
+    cut: Callable[[dict[str, np.ndarray]], list[tuple[np.ndarray, StampBatch]]]
     prior: Denoiser
     layout: StoreLayout
     mode: str = "default"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from galbatch.cutouts import outgrows
 from galbatch.flags import Flag
 from galbatch.types import BandStamps
 
 MASKED_SHARE, LOST_SHARE = 0.1, 1 / 3  # of the light: caution, bad
 CORE_LEVEL, CORE_SHARE = 0.5, 0.5  # the core: above half of the maximum; lost where half of it is masked
-BORDER_PIX, BORDER_SHARE, BORDER_SIGNIFICANCE = 2, 0.1, 5.0
-CORRELATION = 1.5  # of drizzled noise: the error of a mean over that of independent pixels
 OUTSHONE = 0.5  # share of the light of all segments that is neighbours'
 
 
@@ -39,20 +38,6 @@ def _masked(model, sigma, mask, own) -> int:
     if share > LOST_SHARE or (core * mask).sum() > CORE_SHARE * core.sum():
         return int(Flag.MASKED_CORE)
     return int(Flag.MASKED_LIGHT) if share > MASKED_SHARE else 0
-
-
-def outgrows(data: np.ndarray, sigma: np.ndarray, used: np.ndarray) -> bool:
-    """Whether a source shows light at the border of its stamp, on three sides at least, that would add up to
-    ``BORDER_SHARE`` of its flux over the stamp: an exponential disc has then lost 4% outside."""
-    total, sides = data[used].sum(), []
-    for cut in (np.s_[:BORDER_PIX], np.s_[-BORDER_PIX:], np.s_[:, :BORDER_PIX], np.s_[:, -BORDER_PIX:]):
-        good = used[cut]
-        if good.sum() < BORDER_PIX * 5:
-            continue
-        level = data[cut][good].mean()
-        error = CORRELATION * np.sqrt((sigma[cut][good].astype(float) ** 2).sum()) / good.sum()
-        sides.append(level > max(BORDER_SHARE * total / data.size, BORDER_SIGNIFICANCE * error))
-    return total > 0 and len(sides) >= 3 and sum(sides) >= 3
 
 
 def contaminated(flags: np.ndarray, neighbour_frac: np.ndarray) -> np.ndarray:

@@ -180,7 +180,7 @@ class RunReader:
         wanted = {name: row[name] for name in ("source_id", "ra", "dec")}
         wanted |= {name.removeprefix(CUT): values for name, values in row.items() if name.startswith(CUT)}
         try:
-            return self._survey.cut(wanted, self.run.layout.stamp_pix).bands, row
+            return self._survey.cut(wanted, self.run.stamp_pix(source_id)).bands, row
         except (GalbatchError, OSError):
             return (), row
 

@@ -38,7 +38,7 @@ class Truth:
             return None
         if not np.isclose(min(layout.pixel_scale_arcsec), self.pixel_scale_arcsec):
             return None
-        image, side = self.images[row, self.bands.index(band)], layout.stamp_pix
+        image, side = self.images[row, self.bands.index(band)], run.stamp_pix(source_id)
         x, y = origin[0] - int(self.x0[row]), origin[1] - int(self.y0[row])
         if min(x, y) < 0 or y + side > image.shape[0] or x + side > image.shape[1]:
             return None

@@ -69,7 +69,7 @@ def _open(spec: ContextSpec) -> Context:
         _COUNTS["models_loaded"] += 1
         warm_up(prior, spec.layout)
         context = Context(
-            cut=Cutter(spec.survey, spec.layout.stamp_pix),
+            cut=Cutter(spec.survey, spec.layout),
             prior=prior,
             layout=spec.layout,
             mode=spec.mode,

@@ -6,6 +6,10 @@ import random
 import time
 from typing import Any
 
+import numpy as np
+
+from galbatch.cutouts import cut_fitting
+from galbatch.store import StoreLayout
 from galbatch.types import Flag, StampBatch
 
 CUT = "cut:"  # prefix, in the plan, of catalogue columns that say how a source is cut
@@ -16,18 +20,23 @@ LASTING = ("changed during the run", "ends before", "is not a regular file", "ne
 
 
 class Cutter:
-    """``survey.cut`` of the rows of a plan. Where a read fails that may succeed later (a network file
-    system that hiccups, an EIO), the batch is cut again, up to three times within some seconds; the result
-    is that of the last cut, the same as if it had been the first."""
+    """Stamps of the rows of a plan, as ``cut_fitting`` returns them; all of one size where the layout has no
+    ``sides``. Where a read fails that may succeed later (a network file system that hiccups, an EIO), the
+    batch is cut again, up to three times within some seconds; the result is that of the last cut, the same as
+    if it had been the first."""
 
-    def __init__(self, survey: Any, stamp_pix: int):
-        self.survey, self.stamp_pix = survey, stamp_pix
+    def __init__(self, survey: Any, layout: StoreLayout):
+        self.survey, self.sides = survey, layout.sides or (layout.stamp_pix,)
+        self.scale_arcsec = min(layout.pixel_scale_arcsec)
         self._in_vain = 0.0
 
-    def __call__(self, columns: dict) -> StampBatch:
+    def __call__(self, columns: dict) -> list[tuple[np.ndarray, StampBatch]]:
         sources = {name: columns[name] for name in ("source_id", "ra", "dec")}
         sources |= {n.removeprefix(CUT): v for n, v in columns.items() if n.startswith(CUT)}
-        stamps, waited = self.survey.cut(sources, self.stamp_pix), 0.0
+        return cut_fitting(self._cut, sources, self.sides, self.scale_arcsec)
+
+    def _cut(self, sources: dict[str, np.ndarray], side: int) -> StampBatch:
+        stamps, waited = self.survey.cut(sources, side), 0.0
         for wait in WAITS_S:
             if not may_pass(stamps) or self._in_vain > BUDGET_S:
                 break
@@ -36,7 +45,7 @@ class Cutter:
             waited += wait
             if hasattr(self.survey, "forget_failures"):
                 self.survey.forget_failures()
-            stamps = self.survey.cut(sources, self.stamp_pix)
+            stamps = self.survey.cut(sources, side)
         self._in_vain = self._in_vain + waited if may_pass(stamps) else 0.0
         return stamps
 

@@ -64,4 +64,9 @@ def locate_rows(known: dict[str, np.ndarray], survey: Any) -> dict[str, np.ndarr
         "prescreen_flags": np.asarray(found.flags, np.int64).copy(),
         "_healpix_29": healpix_nested(ra, dec),
     }
-    return core | {CUT + name: known[name] for name in CUT_COLUMNS if name in known}
+    cut = {CUT + name: known[name] for name in CUT_COLUMNS if name in known}
+    if "stamp_arcsec" in known and not survey.config.stamp_auto:  # the survey's size, where a row has none
+        scale, wanted = survey.geometry()[survey.finest()].scale_arcsec, known["stamp_arcsec"]
+        own = np.isfinite(wanted) & (wanted > 0)
+        cut[CUT + "stamp_arcsec"] = np.where(own, wanted, survey.stamp_pix() * scale)
+    return core | cut

@@ -17,6 +17,7 @@ from galbatch.cutouts import (
     check_footprint,
     check_resolution,
     check_tile_names,
+    classes,
     load_survey,
     open_survey,
 )
@@ -98,20 +99,39 @@ def open_inputs(settings: RunSettings, measured: dict[str, Any] | None = None) -
 
 
 def stamp_size(survey: Survey, catalog: Catalog, stamp_arcsec: float = 0.0) -> int:
-    """Side of the stamps of a run in pixels of the finest band: that of ``stamp_arcsec``, else of the
-    largest ``stamp_arcsec`` in the catalogue (all stamps have one size; a row's pixels outside its own are
-    masked), else the survey's. Raises ``InputError`` where the largest is beyond ``LARGEST_STAMP_PIX``."""
-    if not stamp_arcsec and "stamp_arcsec" in catalog.columns:
+    """Largest side of the stamps of a run in pixels of the finest band: that of ``stamp_arcsec``, else of the
+    largest ``stamp_arcsec`` in the catalogue, else the survey's, else that of the largest class. Raises
+    ``InputError`` where the largest of the catalogue is beyond ``LARGEST_STAMP_PIX``."""
+    if stamp_arcsec:
+        return survey.stamp_pix(stamp_arcsec)
+    stated, open_rows = 0.0, "stamp_arcsec" not in catalog.columns
+    if not open_rows:
         for _, rows in catalog.batches(["stamp_arcsec"]):
-            wanted = rows["stamp_arcsec"]
-            stamp_arcsec = max(stamp_arcsec, float(wanted[np.isfinite(wanted)].max(initial=0.0)))
-        size = survey.stamp_pix(stamp_arcsec or None)
-        if size > LARGEST_STAMP_PIX:
-            raise InputError(
-                f"{catalog.path}: the largest stamp_arcsec is {stamp_arcsec:g}, {size} pixels; more than "
-                f"{LARGEST_STAMP_PIX} must be asked for. Correct that row, or give --stamp-arcsec."
-            )
-    return survey.stamp_pix(stamp_arcsec or None)
+            known = np.isfinite(rows["stamp_arcsec"]) & (rows["stamp_arcsec"] > 0)
+            open_rows |= not known.all()
+            stated = max(stated, float(rows["stamp_arcsec"][known].max(initial=0.0)))
+    size = survey.stamp_pix(stated) if stated else 0
+    if size > LARGEST_STAMP_PIX:
+        raise InputError(
+            f"{catalog.path}: the largest stamp_arcsec is {stated:g}, {size} pixels; more than "
+            f"{LARGEST_STAMP_PIX} must be asked for. Correct that row, or give --stamp-arcsec."
+        )
+    if not open_rows:
+        return size
+    return max(size, _classes(survey)[-1] if survey.config.stamp_auto else survey.stamp_pix())
+
+
+def stamp_sides(survey: Survey, catalog: Catalog, settings: RunSettings, largest: int) -> tuple[int, ...]:
+    """The classes of stamps of a run; () where all have one size."""
+    chosen = settings.stamp_pix or settings.stamp_arcsec
+    if chosen or not (survey.config.stamp_auto or "stamp_arcsec" in catalog.columns):
+        return ()
+    sides = _classes(survey, largest)
+    return sides if len(sides) > 1 else ()
+
+
+def _classes(survey: Survey, *largest: int) -> tuple[int, ...]:
+    return classes([g.ratio for g in survey.geometry().values()], *largest)
 
 
 def _first(catalog: Catalog, n_rows: int) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -141,12 +161,14 @@ def layout_of(inputs: Inputs) -> StoreLayout:
             f"stamp_pix is {stamp_pix}, but a band has pixels {bad[0]} times larger: "
             f"use a multiple of {bad[0]}."
         )
+    sides = stamp_sides(survey, inputs.catalog, settings, stamp_pix)
     return StoreLayout(
         n_sources=inputs.n_rows,
         batch=settings.batch or default_batch(inputs.n_rows),
         draws=settings.draws,
         bands=tuple(survey.band_names),
-        stamp_pix=stamp_pix,
+        stamp_pix=max(sides, default=stamp_pix),
+        sides=sides,
         oversample=settings.oversample,
         samples=settings.samples,
         string_ids="int" not in str(inputs.catalog.schema.field("source_id").type),

@@ -137,7 +137,7 @@ def preview(
     lines += [
         f"catalogue  {inputs.settings.catalog}: {inputs.n_rows} sources",
         f"survey     {inputs.settings.survey}: bands {', '.join(layout.bands)}",
-        f"stamps     {layout.stamp_pix} pixels of {min(layout.pixel_scale_arcsec):.4g} arcsec, oversample "
+        f"stamps     {layout.said_of_stamps} of {min(layout.pixel_scale_arcsec):.4g} arcsec, oversample "
         f"{layout.oversample}, target PSF FWHM {prepare.target_fwhm_arcsec(layout):.4g} arcsec",
         f"sampling   {layout.draws} draws, mode {settings.mode}, seed {settings.seed}, precision "
         f"{inputs.settings.precision}",

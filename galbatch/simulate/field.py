@@ -43,7 +43,6 @@ class FieldSpec:
     columns: int = 8
     cell: int = 88
     grid: int = 88  # side of a galaxy's own image
-    stamp: int = 64
     truth_stamp: int = 80
     psf_pix: int = 81
     star_pix: int = 181

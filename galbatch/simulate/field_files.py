@@ -108,7 +108,6 @@ def _survey_toml(field: Field, name: str) -> str:
         f"# Mock survey field made by: galbatch simulate field --name {name} --n {spec.n} --seed {spec.seed}",
         f'name = "{name}"',
         'layout = "generic"',
-        f"stamp_arcsec = {spec.stamp * spec.pixel_scale_arcsec:.4g}",
         'neighbours = "mask"',
     ]
     for band in spec.bands:

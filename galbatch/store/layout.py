@@ -3,7 +3,7 @@ starts."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,9 @@ class StoreLayout:
     ``n_sources`` rows of the plan, ``batch`` sources a shard, ``stamp_pix`` detector pixels of the finest
     band along a side, ``oversample`` fine pixels a detector pixel of that band, ``pixel_ratio`` finest-band
     pixels along a side of each band's own pixel, ``pixel_scale_arcsec`` of each band, ``target_fwhm_pix`` in
-    fine pixels. ``draw_columns``: the statistics of every draw are in the catalogue too.
+    fine pixels. ``draw_columns``: the statistics of every draw are in the catalogue too. ``sides``: the
+    sides, in these pixels, that stamps may have, ``stamp_pix`` the largest; () for that one alone. A smaller
+    stamp lies in the middle of its place.
     """
 
     n_sources: int
@@ -38,6 +40,7 @@ class StoreLayout:
     pixel_scale_arcsec: tuple[float, ...] = ()
     target_fwhm_pix: float = 2.0
     draw_columns: bool = False
+    sides: tuple[int, ...] = ()
 
     @property
     def n_batches(self) -> int:
@@ -52,6 +55,18 @@ class StoreLayout:
     def fine_pix(self) -> int:
         return self.stamp_pix * self.oversample
 
+    @property
+    def common_pix(self) -> int:
+        """Side of most stamps: the smallest."""
+        return min(self.sides, default=self.stamp_pix)
+
+    @property
+    def said_of_stamps(self) -> str:
+        """Their sides, in words."""
+        if not self.sides:
+            return f"{self.stamp_pix} pixels"
+        return f"{self.common_pix} to {self.stamp_pix} pixels"
+
     def rows(self, batch: int) -> slice:
         """Where a batch lies on the source axis."""
         return slice(batch * self.batch, (batch + 1) * self.batch)
@@ -64,6 +79,7 @@ class StoreLayout:
             bands=list(self.bands),
             pixel_ratio=list(self.pixel_ratio),
             pixel_scale_arcsec=list(self.pixel_scale_arcsec),
+            sides=list(self.sides),
             unit="nJy per pixel",
             pixel_centre="integer, counted from 0",
             flag_bits={f.name: f.bit_length() - 1 for f in FLAGS},
@@ -131,11 +147,22 @@ class StoreLayout:
                 "FITS WCS (TAN, deg) of the band's own detector stamp: " + " ".join(WCS_PARAMETERS),
             ),
         ]
+        if self.sides:
+            text = "side of the source's own stamp in detector pixels of the finest band; nothing is outside"
+            specs.append(ArraySpec("stamp_pix", ("source",), "int32", text))
         return {s.name: s for s in specs if self.samples or s.name != "samples"}
 
+    def place(self, side: int, spec: ArraySpec | None = None) -> slice:
+        """Where a stamp of ``side`` detector pixels of the finest band lies along an axis of an array, or of
+        the detector."""
+        fine = self.oversample if spec is not None and "y" in spec.dims else 1
+        first = (self.stamp_pix - side) // 2 * fine
+        return slice(first, first + side * fine)
+
     def predicted_bytes(self) -> int:
-        """Expected size on disk: rounded noise compresses about 2.2-fold, the rest about 1.1-fold."""
-        size, total = self.sizes(), 0.0
+        """Expected size on disk: rounded noise compresses about 2.2-fold, the rest about 1.1-fold, and what
+        is outside of stamps, most of which have the smallest side, to nothing."""
+        size, total = replace(self, stamp_pix=self.common_pix).sizes(), 0.0
         for spec in self.arrays().values():
             count = float(np.prod([size[d] for d in spec.dims]))
             width = 16 if spec.dtype == "str" else np.dtype(spec.dtype).itemsize

@@ -17,7 +17,7 @@ from galbatch.errors import InputError, RunError
 from galbatch.flags import Level, quality_of
 from galbatch.quantity import plain
 from galbatch.store.grades import GRADES, chosen, grade_counts, worst_first
-from galbatch.store.layout import STATUS, StoreLayout
+from galbatch.store.layout import STATUS, ArraySpec, StoreLayout
 from galbatch.store.lookup import find_sources
 from galbatch.store.manifest import read_manifest
 from galbatch.store.paths import RunPaths
@@ -209,17 +209,25 @@ class Run:
         found = found[status != STATUS.index("pending")]
         return tuple(int(np.sum(found == level)) for level in Level)
 
+    def stamp_pix(self, source_id) -> int:
+        """Side of a source's stamp in detector pixels of the finest band."""
+        if not self.layout.sides:
+            return self.layout.stamp_pix
+        return int(self._at("stamp_pix", self.index(source_id)))
+
     def wcs(self, source_id, band: str | None = None) -> WCS:
         """WCS of the fine grid: of the pixels of ``samples``, ``mean`` and ``std``."""
         from astropy.wcs import WCS
 
         number = self._band(band or self.bands[0])
         crpix1, crpix2, *rest = self._entry("wcs", source_id)[number].tolist()
-        fine = self.layout.oversample * (self.layout.pixel_ratio[number] if self.layout.pixel_ratio else 1)
+        ratio = self.layout.pixel_ratio[number] if self.layout.pixel_ratio else 1
+        fine = self.layout.oversample * ratio
+        outside = self.layout.place(self.stamp_pix(source_id)).start / ratio
         wcs = WCS(naxis=2)
         wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
         wcs.wcs.cunit = ["deg", "deg"]
-        wcs.wcs.crpix = [(c - 0.5) * fine + 0.5 for c in (crpix1, crpix2)]
+        wcs.wcs.crpix = [(c - outside - 0.5) * fine + 0.5 for c in (crpix1, crpix2)]
         wcs.wcs.crval = rest[:2]
         wcs.wcs.cd = np.reshape(rest[2:], (2, 2)) / fine
         return wcs
@@ -291,8 +299,16 @@ class Run:
         return values if band is None else values[self._band(band)]
 
     def _entry(self, array: str, source_id) -> np.ndarray:
-        """A source's entry."""
-        return np.copy(self._at(array, self.index(source_id)))
+        """A source's entry; of an image, its own stamp."""
+        values, spec = self._at(array, self.index(source_id)), self._specs[array]
+        if spec.is_image and self.layout.sides:
+            inside = self.layout.place(self.stamp_pix(source_id), spec)
+            values = values[..., inside, inside]
+        return np.copy(values)
+
+    @cached_property
+    def _specs(self) -> dict[str, ArraySpec]:
+        return self.layout.arrays()
 
     def _at(self, array: str, index: int) -> np.ndarray:
         """The entry at a position. The chunk that holds it is kept: its neighbours are often read next."""

@@ -53,7 +53,7 @@ class FakeSurvey:
             raise RuntimeError("survey blew up")
         bands = (band("f200w", ids, 1, self.off), band("f444w", ids, 2, (*self.off, *self.missing)))
         failures = {i: Failure(s, "cut", "OFF_IMAGE", "off") for i, s in enumerate(ids) if s in self.off}
-        return StampBatch(ids, bands, np.zeros(len(ids), np.int64), failures)
+        return [(np.arange(len(ids)), StampBatch(ids, bands, np.zeros(len(ids), np.int64), failures))]
 
 
 @pytest.fixture
@@ -146,7 +146,8 @@ def test_bands_on_one_grid_keep_their_own_white_noise(calls, monkeypatch):
     def survey(columns):
         plain, other = (band(name, columns["source_id"], 1) for name in LAYOUT.bands)
         floored = replace(other, sigma_white=np.full_like(other.sigma, 0.5))
-        return StampBatch(columns["source_id"], (plain, floored), np.zeros(len(plain.data), np.int64), {})
+        n = len(plain.data)
+        return [(np.arange(n), StampBatch(columns["source_id"], (plain, floored), np.zeros(n, np.int64), {}))]
 
     _, result = run(survey, 1, 2)
     assert result.columns["status"].tolist() == ["ok"] * 2
