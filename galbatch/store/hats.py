@@ -156,33 +156,37 @@ def _write_dataset(catalogue: pq.ParquetFile, folder: Path, partitions: Partitio
 def _sort_into(catalogue: pq.ParquetFile, scratch: Path, partitions: Partitions) -> list[list[int]]:
     """Write the rows to ``scratch`` in batches that belong to one partition each; returns the numbers of the
     batches by partition."""
-    pieces: list[list[int]] = [[] for _ in range(len(partitions))]
-    schema, starts, written = catalogue.schema_arrow.remove_metadata(), partitions.starts, 0
+    homes: list[int] = []
+    schema = catalogue.schema_arrow.remove_metadata()
     with pa.OSFile(str(scratch), "wb") as file, pa.ipc.new_file(file, schema) as out:
         for block in _blocks(catalogue):
-            index = block[INDEX].to_numpy()
-            rows = np.argsort(index, kind="stable")[np.count_nonzero(index < 0) :]
-            block = block.take(pa.array(rows)).replace_schema_metadata(None).combine_chunks()
-            home = np.searchsorted(starts, index[rows], side="right") - 1
-            edges = [0, *(np.flatnonzero(np.diff(home)) + 1).tolist(), len(home)]
-            for first, stop in itertools.pairwise(edges):
-                for batch in block.slice(first, stop - first).to_batches() if stop > first else ():
-                    out.write_batch(batch)
-                    pieces[home[first]].append(written)
-                    written += 1
-    return pieces
+            homes += _sort_block(block, out, partitions.starts)
+    found = np.array(homes)
+    return [np.flatnonzero(found == k).tolist() for k in range(len(partitions))]
+
+
+def _sort_block(block: pa.Table, out: pa.RecordBatchWriter, starts: np.ndarray) -> list[int]:
+    """Write the rows of a block in the order of the sky, cut where partitions begin; returns the partition of
+    every batch."""
+    index = block[INDEX].to_numpy()
+    rows, homes = np.argsort(index, kind="stable")[np.count_nonzero(index < 0) :], []
+    block = block.take(pa.array(rows)).replace_schema_metadata(None).combine_chunks()
+    home = np.searchsorted(starts, index[rows], side="right") - 1
+    edges = [0, *(np.flatnonzero(np.diff(home)) + 1).tolist(), len(home)]
+    for first, stop in itertools.pairwise(edges):
+        for batch in block.slice(first, stop - first).to_batches() if stop > first else ():
+            out.write_batch(batch)
+            homes.append(int(home[first]))
+    return homes
 
 
 def _blocks(catalogue: pq.ParquetFile) -> Iterator[pa.Table]:
-    """The rows of the catalogue, about ``BLOCK_BYTES`` at a time."""
+    """The rows of the catalogue, about ``BLOCK_BYTES`` at a time, of which nothing is kept here."""
     held: list[pa.Table] = []
     for group in range(catalogue.num_row_groups):
         held.append(catalogue.read_row_group(group, use_threads=False))
-        if sum(t.nbytes for t in held) >= BLOCK_BYTES:
-            yield pa.concat_tables(held).combine_chunks()
-            held = []
-    if held:
-        yield pa.concat_tables(held).combine_chunks()
+        if group == catalogue.num_row_groups - 1 or sum(t.nbytes for t in held) >= BLOCK_BYTES:
+            yield pa.concat_tables([held.pop(0) for _ in range(len(held))])
 
 
 def _dir(pixel: int) -> int:

@@ -201,6 +201,30 @@ def test_hats_streams_the_same_rows_whatever_the_size_of_a_block(tmp_path, monke
     assert all(len(p) == k for p, k in zip(parts, found.rows, strict=True))
 
 
+def test_hats_holds_two_blocks_and_no_more(tmp_path, monkeypatch):
+    """One as it is read and one in the order of the sky; with 10^7 rows it held four and took 1.1 GB."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from galbatch.store import hats, healpix_nested
+
+    run, rng, n = write_fake_run(tmp_path / "a.run"), np.random.default_rng(0), 20_000
+    ra, dec = rng.uniform(0, 360, n), np.degrees(np.arcsin(rng.uniform(-1, 1, n)))
+    columns = {"source_id": np.arange(n), "ra": ra, "dec": dec, "_healpix_29": healpix_nested(ra, dec)}
+    columns |= {f"v{k}": rng.normal(size=n) for k in range(60)}
+    pq.write_table(pa.table(columns), run.catalogue, row_group_size=n // 20)
+    size = 64 * 8 * n // 5  # a block of four row groups
+    monkeypatch.setattr(hats, "BLOCK_BYTES", size)
+    monkeypatch.setattr(hats, "BYTES_PER_PARTITION", size)
+    before, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
+    pa.set_memory_pool(pool)
+    try:
+        found = hats.write_hats(run, tmp_path / "h")
+    finally:
+        pa.set_memory_pool(before)
+    assert found.rows.sum() == n and size < pool.max_memory() < 2.7 * size
+
+
 @pytest.mark.filterwarnings("error")
 def test_the_names_of_many_flags_are_all_in_the_header(paths, tmp_path, monkeypatch):
     """A header line has room for three or four: the rest goes on in the next, nothing is cut."""
