@@ -114,7 +114,7 @@ def layouts() -> str:
 
     from galbatch.cutouts.layout import layout_names, load_layout
 
-    lines = ["| layout | what it takes the files for |", "|---|---|"]
+    lines = ["| layout | expected files |", "|---|---|"]
     lines += [f"| `{name}` | {_cell(load_layout(name, Path()).description)} |" for name in layout_names()]
     return "\n".join(lines)
 

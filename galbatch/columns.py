@@ -136,7 +136,7 @@ COUNTS: dict[str, Column] = {
 FIT: dict[str, Column] = {
     "chi2": Column("", "stat.fit.chi2", "residual chi2 per valid pixel, mean over draws"),
     "chi2_p": Column("", "stat.probability", "p-value of the residuals"),
-    "prior_driven_frac": Column("", "stat.value", "share of the flux in regions owed to the prior"),
+    "prior_driven_frac": Column("", "stat.value", "share of the flux in prior-dominated regions"),
 }
 STAMP: dict[str, Column] = {
     "neighbour_frac": Column("", "", "share of the light of all segments in the stamp that is neighbours'"),
@@ -165,7 +165,7 @@ SOURCE: dict[str, Column] = {
     "quality": Column(
         "", "meta.code.qual", "0 good, 1 caution, 2 do not use: the worst of the bands", "int8"
     ),
-    "n_evaluations": Column("", "meta.number", "network evaluations of a draw, products and re-runs counted"),
+    "n_evaluations": Column("", "meta.number", "network evaluations per draw, products and re-runs counted"),
 }
 
 

@@ -22,9 +22,9 @@ class RunSettings:
     ``catalog``, ``survey``: paths; ``model``: a folder, 'small', 'base', or 'auto': base with a CUDA card,
     else small; ``bands`` () for all; ``stamp_pix``: detector pixels of the finest band (0: from
     ``stamp_arcsec`` or the survey file);
-    ``batch``: sources a batch (0: by the size of the catalogue); ``limit``: first rows only (0: all).
+    ``batch``: sources per batch (0: by the size of the catalogue); ``limit``: first rows only (0: all).
     ``draw_columns``: list columns with the statistics of every draw. ``precision``: what the network
-    computes in; 'auto': bfloat16 where the machine multiplies in it by itself.
+    computes in; 'auto': bfloat16 if the hardware supports it.
     """
 
     catalog: str
@@ -112,7 +112,7 @@ class ExecutionSettings:
 
 
 def default_batch(n_rows: int) -> int:
-    """Sources a batch when none is chosen: a power of two that leaves about 12 batches, at most 64.
+    """Sources per batch when none is chosen: a power of two that leaves about 12 batches, at most 64.
 
     It depends on the catalogue only, never on the machine, so that a run has the same files everywhere.
     """

@@ -219,7 +219,7 @@ FLAGS: dict[Flag, About] = {
     ),
     Flag.PRIOR_DRIVEN: About(
         Level.CAUTION,
-        "more than half of the light is owed to the prior, not to the data",
+        "more than half of the light is prior-dominated: the data say little about it",
         "do not interpret its structure; stack deeper data",
     ),
     Flag.SOLVER: About(
@@ -240,7 +240,7 @@ FLAGS: dict[Flag, About] = {
     Flag.MASKED_LIGHT: About(
         Level.CAUTION,
         "more than a tenth of the light of the source lies on masked pixels",
-        "look at the mask; what is there is owed to the prior",
+        "look at the mask; what is there comes from the prior",
     ),
     Flag.MASKED_CORE: About(
         Level.BAD,

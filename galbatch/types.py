@@ -159,7 +159,7 @@ class Posterior:
     """Posterior draws of the noise-free image at the target PSF, and what is known of their quality.
 
     ``samples`` (b, k, c, H, W) float32, flux per fine pixel in the unit of the data; ``mean``, ``std``
-    and ``prior_driven`` (b, c, H, W), the last between 0 (owed to the data) and 1 (owed to the prior);
+    and ``prior_driven`` (b, c, H, W), the last between 0 (the data dominate) and 1 (the prior does);
     ``chi2`` (b, c): residual chi2 per valid pixel, averaged over draws, and ``chi2_p`` its p-value;
     ``prior_driven_frac`` (b, c): share of the flux in prior-driven regions; ``flags`` (b,) int64 of ``Flag``,
     those of all bands together, and ``band_flags`` (b, c) of each (None: not known by band);
@@ -280,7 +280,7 @@ class StampBatch:
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of a preflight: ``level`` 'error' (a run would be pointless), 'warn' or 'info'; what it is
+    """One line of a preflight: ``level`` 'error' (a run must not start), 'warn' or 'info'; what it is
     about; what was found, with its values; and what to do about it."""
 
     level: str

@@ -22,7 +22,7 @@ BY_DRAW = ("sample", "measure", "store", "run")  # stages whose time grows with 
 
 @dataclass(frozen=True)
 class Rates:
-    """Of one band of one source with ``draws`` draws of ``fine_pix`` pixels a side.
+    """Of one band of one source with ``draws`` draws of ``fine_pix`` pixels per side.
 
     ``seconds``: of one core ('cpu') or of one card, by stage; bytes on disk: ``draws_bytes`` of the draws,
     ``store_bytes`` of the rest of the store, ``catalogue_bytes`` of the catalogue's columns. ``source``:

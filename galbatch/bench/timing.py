@@ -37,8 +37,8 @@ def repeat(
 
 
 def row(kernel: str, unit: str, count: float, timing: dict[str, float], correct, **more) -> dict:
-    """One line of a table: ``count`` units a call; ``rate`` a second by the median call, ``best`` by the
-    fastest, ``per_core`` a second of CPU time, which other people's work on the machine does not change."""
+    """One line of a table: ``count`` units per call; ``rate`` per second by the median call, ``best`` by the
+    fastest, ``per_core`` per second of CPU time, which other people's work on the machine does not change."""
     rates = {
         "rate": count / timing["median_s"],
         "best": count / timing["min_s"],

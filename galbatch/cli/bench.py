@@ -23,7 +23,7 @@ from galbatch.cli.progress import wide_console
 )
 @click.option("--seconds", default=0.5, show_default=True, help="Least time spent on each row.")
 @click.option(
-    "--json", "as_json", is_flag=True, help="One JSON line a row, with commit, device and versions."
+    "--json", "as_json", is_flag=True, help="One JSON line per row, with commit, device and versions."
 )
 def command(model, device, backends, groups, seconds, as_json):
     """Measure the throughput of this machine.
@@ -50,7 +50,7 @@ def command(model, device, backends, groups, seconds, as_json):
             if as_json:
                 click.echo(json.dumps({**row, **place}))
             else:
-                click.echo(f"{row['kernel']}: {row['rate']:.4g} {row['unit']} a second", err=True)
+                click.echo(f"{row['kernel']}: {row['rate']:.4g} {row['unit']} per second", err=True)
     if not as_json:
         _print(rows, place)
     raise SystemExit(0 if all(r["correct"] for r in rows if "note" not in r) else 3)

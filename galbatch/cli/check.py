@@ -23,7 +23,7 @@ from galbatch.cli.progress import wide_console
 @click.option(
     "--noise",
     is_flag=True,
-    help="Hold the noise map of every tile to the sky, not of one tile per band only.",
+    help="Compare the noise map of every tile with the sky, not of one tile per band only.",
 )
 @click.option("--checksums", is_flag=True, help="Read every file through and compare it with its DATASUM.")
 @click.option("--json", "as_json", is_flag=True, help="The findings as JSON.")

@@ -21,7 +21,7 @@ def command() -> None:
 
 
 @command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="One JSON line a model.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON line per model.")
 def list_models(as_json: bool) -> None:
     """The shipped models: size, what a draw costs on this machine (measured now), how often the truth was in
     the 68% intervals of galaxies never seen, and which is taken by itself here."""
@@ -42,7 +42,7 @@ def _print_list(rows: list[dict]) -> None:
     from galbatch.cli.progress import wide_console
 
     within = list(rows[0]["within_68"])
-    table = Table("model", "parameters", "MB", "s a draw", "auto", *within, "calibrated (galaxies)")
+    table = Table("model", "parameters", "MB", "s per draw", "auto", *within, "calibrated (galaxies)")
     for row in rows:
         table.add_row(
             row["name"],
@@ -57,7 +57,7 @@ def _print_list(rows: list[dict]) -> None:
     console.print(table)
     tried = ", ".join(f"{row['name']} {row['validated']:.0f}" for row in rows)
     console.print(
-        "s a draw: the network alone, for a stamp of 64 pixels in mode default, measured now on "
+        "s per draw: the network alone, for a stamp of 64 pixels in mode default, measured now on "
         f"{rows[0]['device']}, in seconds of one core or card. {', '.join(within)}: per cent of the truths "
         f"inside the 68% intervals of the draws ({tried} galaxies; more in validation.json beside the "
         "weights). calibrated: modes with columns cal16, cal50, cal84.",

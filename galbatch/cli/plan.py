@@ -78,7 +78,7 @@ def command(catalog, survey, bands, on, counts, deadline, no_samples, save, as_j
 def _say(wanted, rates, devices, found, deadline, prices) -> None:
     device = "core" if rates.device == "cpu" else "card"
     lines = {
-        "survey": f"{wanted.sources:,} sources in {wanted.bands} bands, {wanted.fine_pix} pixels a side, "
+        "survey": f"{wanted.sources:,} sources in {wanted.bands} bands, {wanted.fine_pix} pixels per side, "
         f"{wanted.draws} draws, mode {rates.mode}, model {rates.model}",
         "rates": rates.source,
         "time": f"{found['device_hours']:,.3g} {device}-hours: {_hours(found['wall_hours'])} on {devices:,}",

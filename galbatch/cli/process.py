@@ -29,7 +29,7 @@ PRECISION = click.option(
     type=click.Choice(["auto", "float32", "bfloat16"]),
     default="auto",
     show_default=True,
-    help="Of the network; 'auto': bfloat16 on machines that multiply in it.",
+    help="Of the network; 'auto': bfloat16 if the hardware supports it.",
 )
 MODE = click.option(
     "--mode",
@@ -83,7 +83,7 @@ def execution_options(function):
             click.option(
                 "--dashboard",
                 metavar="[HOST]:PORT",
-                help="Where a cluster of ours puts its dashboard  [default: 127.0.0.1].",
+                help="Address of the dashboard of a cluster that galbatch starts  [default: 127.0.0.1].",
             ),
             click.option(
                 "--no-dask-report",
@@ -117,7 +117,7 @@ def execution_options(function):
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers.")
 @click.option("--limit", type=int, metavar="N", help="Only the first N rows of the catalogue.")
 @click.option(
-    "--batch", type=int, metavar="N", help="Sources a batch, one file each  [default: 1 to 64 by size]."
+    "--batch", type=int, metavar="N", help="Sources per batch, one file each  [default: 1 to 64 by size]."
 )
 @PRECISION
 @click.option("--no-samples", is_flag=True, help="Store mean and spread only, not the draws.")

@@ -20,7 +20,7 @@ import click
     "its id added to the file's name.",
 )
 def command(run: str, source_id: str | None, png: str | None, band: str | None, worst: int | None) -> None:
-    """Show source ID of RUN: observed pixels, posterior mean, spread, residual, what is owed to the prior,
+    """Show source ID of RUN: observed pixels, posterior mean, spread, residual, prior-dominated light,
     draws, truth where it is known, and the numbers with their error bars.
 
     \b

@@ -9,7 +9,7 @@ import click
 @click.argument("run", type=click.Path(file_okay=False))
 @click.option("--repair", "repairing", is_flag=True, help="First put a lost or damaged manifest.json back.")
 def command(run: str, repairing: bool) -> int:
-    """Hold every byte of the run in folder RUN to what was written, and its files to each other.
+    """Compare every byte of the run in folder RUN with what was written, and its files with each other.
 
     Every changed, missing or added file is found, with the command that mends it. Exit code 0: sound; 1: not.
     """

@@ -1,4 +1,4 @@
-"""Compressed files, unpacked once a node into a bounded folder; keyed by path, size and modification time.
+"""Compressed files, unpacked once per node into a bounded folder; keyed by path, size and modification time.
 
 The folder is ``galbatch-unpacked`` in ``$GALBATCH_CACHE``, else in the user's cache folder
 (``$XDG_CACHE_HOME`` or ``~/.cache``): made by galbatch with a marker, mode 0700, and of this user. Nothing
@@ -163,7 +163,7 @@ def own_folder(folder: Path) -> None:
 
 
 def _is_sound(target: Path) -> bool:
-    """Whether a file of the cache has the size and digest of its note; read through once a process."""
+    """Whether a file of the cache has the size and digest of its note; read through once per process."""
     try:
         known = _identity(target)
         if known in _VERIFIED:

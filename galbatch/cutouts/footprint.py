@@ -17,7 +17,7 @@ def check_footprint(survey, batches: Iterable[tuple[int, dict[str, np.ndarray]]]
     """Count the sources inside each band; ``batches`` as from ``Catalog.batches``.
 
     Level 'error' when fewer than ``LEAST_INSIDE`` of all sources lie inside any band: a run would be
-    pointless.
+    not worth starting.
     """
     total, anywhere, sample = 0, 0, None
     inside = dict.fromkeys(survey.band_names, 0)

@@ -162,6 +162,7 @@ def _likeness(a: Found, b: Found) -> int:
 def _describe(mosaic: Mosaic, base: Path, ask: Ask) -> None:
     """The lines of a mosaic."""
     sci, lines = mosaic.planes["sci"], mosaic.lines
+    lines.append(Line("", "", _where(sci)))
     for role in ("sci", *NOISE, "mask", "seg"):
         if role in mosaic.planes:
             plane = mosaic.planes[role]
@@ -171,6 +172,16 @@ def _describe(mosaic: Mosaic, base: Path, ask: Ask) -> None:
     _psf(mosaic, base, ask)
     _scale(mosaic, ask)
     lines += _unit(sci, ask)
+
+
+def _where(sci: Found) -> str:
+    """Size and centre of an image: what a catalogue must lie on."""
+    ny, nx = sci.shape
+    wcs, problem = celestial_wcs(sci.header)
+    if wcs is None:
+        return f"{nx} x {ny} pixels; {problem}"
+    ra, dec = wcs.all_pix2world((nx - 1) / 2, (ny - 1) / 2, 0)
+    return f"{nx} x {ny} pixels, centred on ra {float(ra):.5f}, dec {float(dec):.5f}"
 
 
 def _path(plane: Found, base: Path) -> str:

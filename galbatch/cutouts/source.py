@@ -2,8 +2,8 @@
 
 A ``ByteSource`` knows its size and modification time when opened and refuses to go on once they have changed.
 Many short rows of a local file are gathered from a memory map by the kernel, which writes them to a file in
-memory (``pwritev``): one call a stamp instead of one a row. This process never touches the map itself, and
-where a page of it is gone the call returns an error.
+memory (``pwritev``): one call per stamp instead of one per row. This process never touches the map itself,
+and where a page of it is gone the call returns an error.
 """
 
 from __future__ import annotations

@@ -273,7 +273,7 @@ class Survey:
         return band_acf(self, band)
 
     def inputs(self) -> list[dict]:
-        """One dict a file: role, band, tile, path, size, mtime_ns."""
+        """One dict per file: role, band, tile, path, size, mtime_ns."""
         out = []
         for band in self.config.bands:
             for tile in band.tiles:

@@ -91,7 +91,7 @@ def _common(own: list[Mosaic]) -> list[Line]:
     in more than that."""
     values: dict[str, Line] = {}
     for m in own:
-        for line in m.lines:
+        for line in (line for line in m.lines if line.key):
             named = line.key in m.planes
             value = line.value.replace(m.name, "{tile}") if named else line.value
             if values.setdefault(line.key, Line(line.key, value, line.why)).value != value:

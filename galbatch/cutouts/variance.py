@@ -32,7 +32,7 @@ class Gain:
 
 def gain_of(exp_header, sci_header, exp_shape, sci_shape) -> Gain:
     """Gain cards from the header of the exposure map, else from that of the science image. Of an image in
-    electrons a second, the gain is the exposure itself."""
+    electrons per second, the gain is the exposure itself."""
 
     def card(key):
         for header in (exp_header, sci_header):

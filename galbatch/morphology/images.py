@@ -45,7 +45,7 @@ def measure(
     threads: int | None = None,
     map_of=None,
 ) -> np.ndarray:
-    """Morphology of ``images`` (n, H, W), nJy per pixel, one row an image; pixels are taken in single
+    """Morphology of ``images`` (n, H, W), nJy per pixel, one row per image; pixels are taken in single
     precision.
 
     ``segmap`` (H, W) or (n, H, W): 1 or True the source, 0 sky, larger the neighbours (excluded); made from
@@ -104,7 +104,7 @@ def measure(
         except ValueError as error:
             raise InputError(
                 f"measure: centre has shape {np.shape(centre)} for {n} images: "
-                "give (x, y) or one pair an image."
+                "give (x, y) or one pair per image."
             ) from error
     out, flags = np.full((n, len(QUANTITIES)), np.nan), np.zeros(n, dtype=np.int64)
     arguments = (
@@ -155,7 +155,7 @@ def _maps(name, value, n, shape, dtype, fill, map_of):
     if value.ndim != 3 or value.shape[1:] != shape or not fits:
         raise InputError(
             f"measure: {name} has shape {value.shape}, the images {(n, *shape)}: "
-            f"give one map of shape {shape} for all, or one an image."
+            f"give one map of shape {shape} for all, or one per image."
         )
     return value, np.arange(n) if map_of is None else map_of
 
@@ -166,7 +166,7 @@ def _per_image(name, value, n):
     value = np.asarray(value, dtype=np.float64)
     if value.shape not in ((), (n,)):
         raise InputError(
-            f"measure: {name} has shape {value.shape} for {n} images: give a number or one an image."
+            f"measure: {name} has shape {value.shape} for {n} images: give a number or one per image."
         )
     return np.broadcast_to(value, (n,))
 

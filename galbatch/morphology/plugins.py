@@ -114,6 +114,6 @@ def evaluate(statistic: Statistic, inputs: StatisticInput) -> np.ndarray:
     if values.shape != (n,):
         raise ConfigError(
             f"the statistic '{statistic.name}' returned shape {values.shape} for {n} images: "
-            "it must return one number an image."
+            "it must return one number per image."
         )
     return values

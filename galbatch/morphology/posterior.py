@@ -97,7 +97,7 @@ def _check(samples, observed, sigma, oversample):
     if np.shape(sigma) != observed.shape:
         raise InputError(
             f"measure_posterior: sigma has shape {np.shape(sigma)}, observed {observed.shape}: "
-            "give one sigma a pixel."
+            "give one sigma per pixel."
         )
     b, k, *shape = samples.shape
     if tuple(shape) != tuple(oversample * n for n in observed.shape[1:]):

@@ -19,7 +19,7 @@ def export_fits(
     """Write ``<out>/<id>.fits`` for each source; returns the paths. ``on_source`` is called after each.
 
     Extensions by band, e.g. ``F200W_OBSERVED``, ``_SIGMA``, ``_MASK``, ``_MODEL`` on the detector grid and
-    ``_MEAN``, ``_STD``, ``_PRIOR``, ``_SAMPLES`` (a cube, one plane a draw) on the fine grid. Ids become
+    ``_MEAN``, ``_STD``, ``_PRIOR``, ``_SAMPLES`` (a cube, one plane per draw) on the fine grid. Ids become
     file names as ``file_names`` says, and escapes in headers where they are not plain ASCII. Raises
     ``InputError`` for an unknown id, ``RunError`` for a source that failed, or a folder with other files.
     """
@@ -73,7 +73,7 @@ def _band(run: Run, source_id, band: str) -> list:
         ("MODEL", run.model(source_id, band), detector, "nJy", "posterior mean seen by the telescope"),
         ("MEAN", run.mean(source_id, band), fine, "nJy", "posterior mean at the target PSF"),
         ("STD", run.std(source_id, band), fine, "nJy", "posterior standard deviation"),
-        ("PRIOR", run.prior_driven(source_id, band), fine, "", "0 owed to the data, 1 to the prior"),
+        ("PRIOR", run.prior_driven(source_id, band), fine, "", "0 data dominate, 1 prior dominates"),
     ]
     if run.layout.samples:
         contents.append(("SAMPLES", run.samples(source_id, band), fine, "nJy", "posterior draws"))

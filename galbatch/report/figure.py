@@ -88,7 +88,7 @@ def _top_row(view: SourceView, stretch: Stretch, axes) -> dict[str, tuple]:
         axis.text(0.5, 0.5, "no model", ha="center", va="center", transform=axis.transAxes)
     axis, prior = next(panels), view.prior_driven
     image = np.full(view.mean.shape, np.nan) if prior is None else prior
-    shown["prior"] = (_panel(axis, image, "Owed to the prior", PRIOR_MAP, (0.0, 1.0)), axis)
+    shown["prior"] = (_panel(axis, image, "Prior-dominated", PRIOR_MAP, (0.0, 1.0)), axis)
     _outline(axis, view)
     return shown
 

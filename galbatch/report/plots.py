@@ -109,7 +109,7 @@ def histogram(
     bins: np.ndarray,
     expected: float | None = None,
 ) -> figure:
-    """Histograms of one quantity, one a band; ``expected`` is marked.
+    """Histograms of one quantity, one per band; ``expected`` is marked.
 
     What lies outside ``bins`` counts in the outermost ones, as the label says.
     """
@@ -150,20 +150,20 @@ def distributions(summary: RunSummary) -> dict[str, figure]:
     return {
         "chi2": histogram(
             "Residual chi2",
-            "chi2 per pixel (noise alone: dashed; the outer bars hold what is beyond)",
+            "chi2 per pixel (dashed: noise alone; outer bins include values outside the axis)",
             by["chi2"],
             np.linspace(0.5, 1.5, 41),
             expected=1.0,
         ),
         "chi2_p": histogram(
             "p-value of chi2",
-            "p-value (of noise alone: level, and a quarter at 1)",
+            "p-value of chi2 (flat if only noise remains, plus about 25% at 1)",
             by["chi2_p"],
             np.linspace(0, 1, 21),
         ),
         "prior": histogram(
-            "Owed to the prior",
-            "share of the flux in prior-driven regions",
+            "Prior-dominated light",
+            "share of the flux in prior-dominated regions",
             by["prior_driven_frac"],
             np.linspace(0, 1, 21),
         ),

@@ -149,7 +149,7 @@ class RunReader:
             facts["chi2 per pixel"] = f"{chi2:.3f} (p = {self.number(f'chi2_p_{band}', source_id):.2g})"
         prior = self.number(f"prior_driven_frac_{band}", source_id)
         if np.isfinite(prior):
-            facts["owed to prior"] = f"{prior:.0%} of the flux"
+            facts["prior-dominated"] = f"{prior:.0%} of the flux"
         facts["status"] = run.status(source_id)
         facts["quality"] = QUALITY[int(quality_of(flags))]
         if names := names_of(flags):

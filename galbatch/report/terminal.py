@@ -51,7 +51,7 @@ def _panels(view: SourceView) -> list[tuple[str, np.ndarray, str]]:
     if residual is not None:
         panels.append(("residual / sigma", np.clip(residual / RESIDUAL_LIMIT / 2 + 0.5, 0, 1), RESIDUAL_MAP))
     if view.prior_driven is not None:
-        panels.append(("owed to the prior", view.prior_driven, PRIOR_MAP))
+        panels.append(("prior-dominated", view.prior_driven, PRIOR_MAP))
     return panels
 
 

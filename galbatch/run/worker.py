@@ -41,7 +41,7 @@ class GalbatchWorker(WorkerPlugin):
     def setup(self, worker) -> None:
         """Load what batches need before the first one is taken. Raises what makes this worker unusable."""
         open_context(self.spec)
-        # the statistics compile (once an installation) while the first batch is sampled
+        # the statistics compile (once per installation) while the first batch is sampled
         threading.Thread(target=compile_kernels, name="compile", daemon=True).start()
         worker.galbatch_started = time.monotonic()
         for name in COLUMNS:

@@ -1,4 +1,4 @@
-"""Is a posterior believable? Residual chi2 and its p-value, and what in the image is owed to the prior.
+"""Is a posterior believable? Residual chi2 and its p-value, and what in the image is prior-dominated.
 
 **chi2** of a draw x: (y - A x)^T N^-1 (y - A x) / n_valid; for a right model it is chi2-distributed with
 n_valid degrees of freedom over data and draws. The p-value is two-sided, of the mean over draws, over the
@@ -8,7 +8,7 @@ are pixels: the smallest of the three times three.
 
 **Prior-driven**: in a band of scales, let n(x) be the variance that a data-only estimate of the band would
 have, v(x) its posterior variance and e(x) the energy of the posterior mean in it, as local means. A structure
-is owed to the prior when the posterior is much narrower than the data alone allow *and* the structure would
+is prior-dominated when the posterior is much narrower than the data alone allow *and* the structure would
 drown in that noise: min(1 - v/n, n / (e + n)). For a Gaussian prior of variance p the first is n / (p + n),
 and so is the second, where e is p. The map is the mean over bands by the amplitude, sqrt(e), in each.
 """

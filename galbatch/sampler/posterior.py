@@ -112,7 +112,7 @@ class _Problem:
     bright: torch.Tensor
 
     def run(self, mode: Mode, normals: Normals):
-        """(draws, evaluations of a draw, solver residual (b, k))."""
+        """(draws, evaluations per draw, solver residual (b, k))."""
         model, data = self.model, self.data
         if model.noise.modes is not None:
             # a PSF for each draw: the galaxy does not get to choose its own (docs/decisions/0012)

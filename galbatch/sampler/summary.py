@@ -1,4 +1,4 @@
-"""What is said of the draws of a batch, and its parts put together again."""
+"""Mean, spread and diagnostics of the draws of a batch, and its parts put together again."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def deposit_sheet(image, x, y, weights):  # type: ignore[no-untyped-def]
     """Paint a deformed sheet into ``image`` (c, ny, nx).
 
     Nodes x, y (nr, nphi) are in pixels; ``weights`` (c, nr - 1, nphi) is each cell's light. Every cell is
-    filled by bilinear interpolation with twice as many points a side as it is pixels long.
+    filled by bilinear interpolation with twice as many points per side as it is pixels long.
     """
     ny, nx = image.shape[1], image.shape[2]
     nr, nphi = x.shape

@@ -127,7 +127,7 @@ def nircam_like_psf(
     wavelength_um : central wavelength, micron; ``bandwidth`` is the filter's width over it.
     pixel_scale_arcsec : side of a pixel, arcsec; the response of the square pixel is included.
     npix : side of the result; must be odd so that the centre is a pixel.
-    oversample : odd number of points a pixel side at which the image is computed and averaged.
+    oversample : odd number of points per pixel side at which the image is computed and averaged.
     seed : which wavefront (a position on the detector, say).
 
     The sum is the energy that falls on the array: below 1, and never forced to it. Raises ``InputError`` for

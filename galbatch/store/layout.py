@@ -20,7 +20,7 @@ MASK_EXCLUDED, MASK_NEIGHBOUR = 1, 2
 class StoreLayout:
     """Sizes of a run's store.
 
-    ``n_sources`` rows of the plan, ``batch`` sources a shard, ``stamp_pix`` detector pixels of the finest
+    ``n_sources`` rows of the plan, ``batch`` sources per shard, ``stamp_pix`` detector pixels of the finest
     band along a side, ``oversample`` fine pixels a detector pixel of that band, ``pixel_ratio`` finest-band
     pixels along a side of each band's own pixel, ``pixel_scale_arcsec`` of each band, ``target_fwhm_pix`` in
     fine pixels. ``draw_columns``: the statistics of every draw are in the catalogue too. ``sides``: the
@@ -119,7 +119,7 @@ class StoreLayout:
             ),
             ArraySpec("mean", fine, "float32", "posterior mean, nJy per fine pixel"),
             ArraySpec("std", fine, "float32", "posterior standard deviation, nJy per fine pixel"),
-            ArraySpec("prior_driven", fine, "float32", "0 owed to the data ... 1 owed to the prior"),
+            ArraySpec("prior_driven", fine, "float32", "0: the data dominate, 1: the prior does"),
             ArraySpec("observed", detector, "float32", "observed stamp, nJy per pixel of the finest band"),
             ArraySpec("sigma", detector, "float32", "its noise; inf where excluded"),
             ArraySpec(

@@ -200,7 +200,7 @@ class _Verifier:
         return f", array {path.relative_to(store).parts[0]}" if path.is_relative_to(store) else ""
 
     def catalogue(self) -> None:
-        """The catalogue read through: its ids are the plan's, and the accounts balance."""
+        """The catalogue read through: its ids are the plan's, and all sources are accounted for."""
         paths, again = self.paths, f"{self.resume()} makes it again from the parts."
         if paths.plan.name in self.damaged:
             return

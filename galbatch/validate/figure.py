@@ -35,7 +35,7 @@ def calibration_figure(study: Study, path: Path) -> None:
     numbers = study.numbers
     fig.suptitle(
         f"{numbers['galaxies']} held-out galaxies x {numbers['draws']} draws, {numbers['evaluations']:.0f} "
-        f"evaluations a draw, chi2 {numbers['chi2_mean']:.3f}"
+        f"evaluations per draw, chi2 {numbers['chi2_mean']:.3f}"
     )
     fig.savefig(path, dpi=110)
     plt.close(fig)

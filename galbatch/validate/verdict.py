@@ -27,7 +27,7 @@ CALIBRATED = 0.05
 
 
 def verdict(study: Study) -> list[dict]:
-    """One dict a check: name, value, error, target, passed."""
+    """One dict per check: name, value, error, target, passed."""
     checks = []
     for row in study.rows:
         tolerance = TARGETS[row["what"]]

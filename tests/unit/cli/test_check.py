@@ -1,4 +1,4 @@
-"""``galbatch check``: a table with what to do, exit code 1 where a run would be pointless."""
+"""``galbatch check``: a table with what to do, exit code 1 where a run must not start."""
 
 import json
 

@@ -75,6 +75,7 @@ def test_what_the_real_headers_mean(shared_data, tmp_path):
     proposed(shared_data / "hst_candels", tmp_path)
     survey = open_survey(tmp_path / "s.toml")
     assert 31.4 - 2.5 * np.log10(survey.tile("f814w", "0").njy) == pytest.approx(25.943, abs=0.01)
+    assert "# 150 x 150 pixels, centred on ra 150.23911, dec 2.04826" in (tmp_path / "s.toml").read_text()
     assert survey.tile("f814w", "0").psf.scale_arcsec == 0.05  # at 0.03 it would beat diffraction
     proposed(shared_data / "hsc_cutout", tmp_path)
     survey = open_survey(tmp_path / "s.toml")

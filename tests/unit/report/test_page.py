@@ -60,7 +60,7 @@ def test_page_says_first_which_sources_can_be_used(summary):
 
 def test_accounts_that_do_not_balance_are_called_out(summary):
     broken = dataclasses.replace(summary, counts=summary.counts | {"ok": summary.counts["ok"] - 1})
-    assert "The accounts do not balance" in without_plots(broken)
+    assert "Not all sources are accounted for" in without_plots(broken)
 
 
 def test_embedded_data_are_the_columns(page, summary):

@@ -26,7 +26,7 @@ def test_panels_with_and_without_truth():
         panels_of(figure_source(fake_view())),
         panels_of(figure_source(fake_view(truth=False))),
     )
-    common = {"Observed", "Posterior mean", "Spread (1σ)", "Residual / σ", "Owed to the prior"}
+    common = {"Observed", "Posterior mean", "Spread (1σ)", "Residual / σ", "Prior-dominated"}
     assert set(with_truth) == common | {"Truth"} | {f"Draw {k}" for k in range(1, 7)}
     assert set(without) == common | {f"Draw {k}" for k in range(1, 6)}
 
