@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -21,8 +22,9 @@ from galbatch.run.columns import READ_AS
 from galbatch.run.context import ContextSpec
 from galbatch.run.events import Reporter, count
 from galbatch.run.findings import said_once
-from galbatch.run.serial import run_serial
+from galbatch.run.serial import run_serial, write_stopped
 from galbatch.run.stop import Interrupted, StopRequest
+from galbatch.run.task import is_fatal
 from galbatch.store import (
     DamagedBatch,
     PlanBatch,
@@ -57,12 +59,17 @@ def execute(
     retry_failed: bool = False,
     redo: tuple[int, ...] = (),
 ) -> Run:
-    """One run from open inputs to a balanced account. Raises ``Stopped`` on a signal."""
+    """One run from open inputs to a balanced account. Raises ``Stopped`` on a signal, and where the folder of
+    a run that has begun can no longer be written."""
     with StopRequest() as stop:
         try:
             return _execute(settings, execution, place, reporter, prior, force, retry_failed, redo, stop)
         except Interrupted:
             raise stop.error(place.paths, place.target) from None
+        except Exception as err:
+            if not (isinstance(err, OSError) or is_fatal(err)) or not os.path.exists(place.paths.manifest):
+                raise
+            raise write_stopped(place.paths.root, err) from err
 
 
 def _execute(

@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from galbatch.errors import RunError
@@ -14,15 +15,16 @@ from galbatch.errors import RunError
 HEARTBEAT_S = 10.0
 STALE_S = 120.0
 WATCH = 2.5
+_HELD: set[str] = set()  # real paths of the locks that this process holds
 
 
 class RunLock:
     """Context that holds ``path`` while it is open.
 
     The file is made with O_EXCL, so two processes cannot both have it. A lock is taken over when its process
-    is dead on this host, or when another host has not touched it for ``STALE_S`` and does not touch it while
-    it is watched for ``WATCH`` heartbeats: its clock may be wrong. Ages are told by the clock of the file
-    system. Raises ``RunError`` otherwise.
+    is dead on this host (or is this one, which once could not remove it), or when another host has not
+    touched it for ``STALE_S`` and does not touch it while it is watched for ``WATCH`` heartbeats: its clock
+    may be wrong. Ages are told by the clock of the file system. Raises ``RunError`` otherwise.
     """
 
     def __init__(self, path: Path, heartbeat_s: float = HEARTBEAT_S):
@@ -34,6 +36,7 @@ class RunLock:
         for _ in range(3):
             try:
                 self._create()
+                _HELD.add(os.path.realpath(self.path))
                 break
             except FileExistsError:
                 self._take_over()
@@ -49,8 +52,10 @@ class RunLock:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
+        _HELD.discard(os.path.realpath(self.path))
         if _holder(self.path).get("pid") == os.getpid():
-            self.path.unlink(missing_ok=True)
+            with suppress(OSError):  # in a folder that may not be written it stays, and is void
+                self.path.unlink()
 
     def _create(self) -> None:
         handle = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
@@ -70,7 +75,7 @@ class RunLock:
         if age is None:
             return
         ahead = age < 0 and holder.get("host") not in (None, socket.gethostname())
-        if not (ahead or _is_stale(holder, age)) or not self._silent(holder):
+        if not (ahead or _is_stale(self.path, holder, age)) or not self._silent(holder):
             host, pid = holder.get("host", "?"), holder.get("pid", "?")
             raise RunError(
                 f"{self.path.parent}: another run is working on this folder (host {host}, pid {pid}, "
@@ -105,7 +110,7 @@ class RunLock:
 def lock_holder(path: Path) -> dict | None:
     """Who holds a lock that is alive (host, pid, age_s), or None."""
     age = _age(path)
-    if age is None or _is_stale(holder := _holder(path), age):
+    if age is None or _is_stale(path, holder := _holder(path), age):
         return None
     return holder | {"age_s": max(0.0, age)}
 
@@ -140,8 +145,10 @@ def _touched(path: Path) -> int | None:
         return None
 
 
-def _is_stale(holder: dict, age: float) -> bool:
+def _is_stale(path: Path, holder: dict, age: float) -> bool:
     if holder.get("host") == socket.gethostname():
+        if holder.get("pid") == os.getpid():
+            return os.path.realpath(path) not in _HELD
         return _started(holder.get("pid", -1)) != holder.get("started")
     return age > (STALE_S if holder else 5.0)  # an empty file is a lock being written, or one never written
 

@@ -70,8 +70,9 @@ def process_isolating(context: Context, rows: PlanBatch, exclude: dict[int, Fail
 
 
 def is_fatal(err: BaseException) -> bool:
-    """A full or read-only disk, or too many open files: the fault of no source."""
-    return limit_of(err) in _FATAL
+    """A full or read-only disk, one where nothing may be written, or too many open files: the fault of no
+    source."""
+    return isinstance(err, PermissionError) or limit_of(err) in _FATAL
 
 
 def killed(rows: PlanBatch, slot: int) -> Failure:

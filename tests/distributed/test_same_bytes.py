@@ -10,20 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toys
+from runs import OPTIONS, same
 
 from galbatch import open_run
 from galbatch.run import process, resume, status, verify
 from galbatch.sampler import sample_posterior
 
 HERE = Path(toys.__file__).parent
-OPTIONS = dict(batch=3, draws=3, mode="fast")
-
-
-def same(a, b):
-    one, two = toys.product(a), toys.product(b)
-    assert one.keys() == two.keys()
-    assert [name for name in one if one[name] != two[name]] == []
-    assert len(one) > 30
 
 
 def test_serial_run_balances(serial):

@@ -1,13 +1,13 @@
 """What galbatch deletes: what it wrote and can prove it wrote, and nothing else."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 import toys
 from fake_run import write_fake_run
+from faults import tree
 
 from galbatch.cli.main import main
 from galbatch.errors import ConfigError, RunError
@@ -18,20 +18,6 @@ from galbatch.store.manifest import check_manifest, layout_differences, read_val
 from galbatch.store.paths import FILES, is_own_file, is_own_folder
 
 OPTIONS = dict(batch=3, draws=2, mode="fast", cluster="none")
-
-
-def tree(folder: Path) -> dict[str, bytes | str]:
-    """Every file, link and empty folder below a folder, with what is in it."""
-    found: dict[str, bytes | str] = {}
-    for path in sorted(folder.rglob("*")):
-        name = str(path.relative_to(folder))
-        if path.is_symlink():
-            found[name] = f"-> {os.readlink(path)}"
-        elif path.is_file():
-            found[name] = path.read_bytes()
-        elif not any(path.iterdir()):
-            found[name] = "empty"
-    return found
 
 
 def run(survey: Path, out: Path, **options):

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from galbatch.errors import RunError
-from galbatch.run.lock import STALE_S, RunLock
+from galbatch.run.lock import STALE_S, RunLock, lock_holder
 
 
 def held_elsewhere(path, age):
@@ -58,3 +58,20 @@ def test_a_lock_of_this_host_that_is_alive_is_kept_though_its_time_is_ahead(tmp_
         os.utime(path, (time.time() + 3600,) * 2)
         with pytest.raises(RunError, match="another run is working"), RunLock(path, heartbeat_s=0.1):
             pass
+
+
+def test_the_heart_of_a_lock_beats(tmp_path):
+    with RunLock(path := tmp_path / "run.lock", heartbeat_s=0.05):
+        os.utime(path, (time.time() - 1000,) * 2)
+        time.sleep(0.3)
+        assert time.time() - path.stat().st_mtime < 100
+
+
+def test_a_lock_that_this_process_could_not_remove_is_void(tmp_path, monkeypatch):
+    """The disk was read-only when the run ended: the same process can go on with it later."""
+    path = tmp_path / "run.lock"
+    with monkeypatch.context() as patch, RunLock(path):
+        patch.setattr(type(path), "unlink", lambda *a, **k: (_ for _ in ()).throw(OSError(30, "Read-only")))
+    assert path.exists() and lock_holder(path) is None
+    with RunLock(path):
+        assert lock_holder(path)["pid"] == os.getpid()
