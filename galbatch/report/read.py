@@ -12,7 +12,7 @@ from galbatch.flags import names_of, quality_of
 from galbatch.report.numbers import LABELS
 from galbatch.report.truth import Truth, find_truth, measure_truth, stamp_origin
 from galbatch.report.view import Number, SourceView
-from galbatch.store import MASK_EXCLUDED, Run, iter_plan
+from galbatch.store import MASK_EXCLUDED, Run, plan_batch
 from galbatch.types import BandStamps
 
 QUALITY = ("0: good", "1: caution", "2: do not use")
@@ -171,10 +171,11 @@ class RunReader:
     def _cut_again(self, source_id) -> tuple[tuple[BandStamps, ...], dict]:
         from galbatch.run.cutter import CUT
 
-        batch, slot = divmod(self.run.index(source_id), self.run.layout.batch)
+        position = self.run.index(source_id)
+        batch, slot = divmod(position, self.run.layout.batch)
         if self._rows is None or self._rows.batch != batch:
-            self._rows = next((r for r in iter_plan(self.run.paths.plan) if r.batch == batch), None)
-        if self._rows is None or self._survey is None:
+            self._rows = plan_batch(self.run.paths.plan, position)
+        if self._survey is None:
             return (), {}
         row = {name: values[slot : slot + 1] for name, values in self._rows.columns.items()}
         wanted = {name: row[name] for name in ("source_id", "ra", "dec")}

@@ -62,6 +62,7 @@ _HOMES = {
     "PlanBatch": "galbatch.store.plan",
     "PlanWriter": "galbatch.store.plan",
     "iter_plan": "galbatch.store.plan",
+    "plan_batch": "galbatch.store.plan",
     "plan_rows": "galbatch.store.plan",
     "create_store": "galbatch.store.posterior",
     "Run": "galbatch.store.reader",

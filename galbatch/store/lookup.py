@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -37,6 +38,24 @@ def find_sources(plan: Path, ids: Iterable[str] | None = None) -> dict[str, int]
             f"{plan}: cannot be read ({err}). `galbatch resume {plan.parent}` makes it again."
         ) from err
     return found
+
+
+def row_group(metadata: pq.FileMetaData, row: int) -> tuple[int, int]:
+    """The row group of a Parquet file that holds a row, and its first row. Raises ``IndexError``."""
+    first = 0
+    for group in range(metadata.num_row_groups):
+        stop = first + metadata.row_group(group).num_rows
+        if first <= row < stop:
+            return group, first
+        first = stop
+    raise IndexError(f"row {row} of {first}")
+
+
+def read_row(table: Path, row: int) -> dict[str, Any]:
+    """The values of one row of a Parquet file by column; its row group alone is read."""
+    with pq.ParquetFile(table, pre_buffer=False) as file:
+        group, first = row_group(file.metadata, row)
+        return file.read_row_group(group, use_threads=False).slice(row - first, 1).to_pylist()[0]
 
 
 def _wanted(ids: Iterable[str], kind: pa.DataType) -> pa.Array:

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from galbatch.errors import InputError, RunError
+from galbatch.store.lookup import row_group
 from galbatch.store.paths import replacing
 
 PASS = "cat:"
@@ -182,15 +183,27 @@ def iter_plan(path: Path) -> Iterator[PlanBatch]:
     """The batches of a plan in order, read row group by row group; pass-through columns are left in the
     file."""
     with _opened(path) as file:
-        names = [n for n in file.schema_arrow.names if not n.startswith(PASS)]
         for group in range(file.num_row_groups):
-            table = file.read_row_group(group, columns=names)
-            columns = {n: _numpy(table[n]) for n in names}
-            batch = columns.pop("batch")
-            edges = np.flatnonzero(np.diff(batch)) + 1
-            for start, stop in zip([0, *edges], [*edges, len(batch)], strict=True):
-                if stop > start:
-                    yield PlanBatch(int(batch[start]), {k: v[start:stop] for k, v in columns.items()})
+            yield from _batches(file, group)
+
+
+def plan_batch(path: Path, row: int) -> PlanBatch:
+    """The batch that holds a row of the plan; its row group alone is read."""
+    with _opened(path) as file:
+        group, first = row_group(file.metadata, row)
+        batches = list(_batches(file, group))
+        return batches[(row - first) // len(batches[0])]
+
+
+def _batches(file: pq.ParquetFile, group: int) -> Iterator[PlanBatch]:
+    names = [n for n in file.schema_arrow.names if not n.startswith(PASS)]
+    table = file.read_row_group(group, columns=names)
+    columns = {n: _numpy(table[n]) for n in names}
+    batch = columns.pop("batch")
+    edges = np.flatnonzero(np.diff(batch)) + 1
+    for start, stop in zip([0, *edges], [*edges, len(batch)], strict=True):
+        if stop > start:
+            yield PlanBatch(int(batch[start]), {k: v[start:stop] for k, v in columns.items()})
 
 
 def plan_rows(path: Path) -> int:

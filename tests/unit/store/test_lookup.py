@@ -6,7 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from galbatch.errors import RunError
-from galbatch.store.lookup import find_sources
+from galbatch.store.lookup import find_sources, read_row
+from galbatch.store.plan import PlanWriter, plan_batch
 
 NUMBERS = np.arange(1000) * 7 - 3
 WORDS = [f"Gal-{k}{'xX'[k % 2]}" for k in range(998)] + ["GAL-3x", "É"]
@@ -55,3 +56,22 @@ def test_a_damaged_plan_is_said_with_what_mends_it(tmp_path):
     (tmp_path / "plan.parquet").write_bytes(b"PAR1")
     with pytest.raises(RunError, match=r"plan.parquet: cannot be read .* `galbatch resume"):
         find_sources(tmp_path / "plan.parquet", ["1"])
+
+
+def test_a_row_and_its_batch_are_read_alone(tmp_path, monkeypatch):
+    with PlanWriter(tmp_path / "plan.parquet", 7) as plan_writer:
+        ids = np.arange(200_000)
+        plan_writer.add({"source_id": ids, "tile": np.full(len(ids), "t")}, {"note": ids % 11})
+    read, groups = pq.ParquetFile.read_row_group, []
+    monkeypatch.setattr(
+        pq.ParquetFile, "read_row_group", lambda self, g, *a, **k: groups.append(g) or read(self, g, *a, **k)
+    )
+    path = tmp_path / "plan.parquet"
+    for row in (0, 6, 7, 65_533, 65_534, 131_072, 199_999):
+        batch = plan_batch(path, row)
+        assert batch.batch == row // 7 and batch.columns["source_id"][row % 7] == row
+        assert read_row(path, row) | {"source_id": row, "cat:note": row % 11} == read_row(path, row)
+    assert set(groups) == {0, 1, 2, 3} and len(groups) == 7 * 3
+    for row in (-1, 200_000):
+        with pytest.raises(IndexError, match=f"row {row} of 200000"):
+            read_row(path, row)
