@@ -127,7 +127,8 @@ def survey_beside(catalog: str | Path) -> Path:
     path = Path(catalog).absolute().with_suffix(".toml")
     if not path.exists():
         raise ConfigError(
-            f"{path}: no survey file beside the catalogue. Write one, or name it with --survey."
+            f"{path}: no survey file beside the catalogue. Write one, or name it with --survey. `galbatch "
+            "init FOLDER` proposes one from FITS files."
         )
     return path
 

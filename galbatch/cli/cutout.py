@@ -36,9 +36,7 @@ from galbatch.cli.process import DRAWS, MODE, MODEL, OVERSAMPLE
 @MODEL
 @OVERSAMPLE
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers.")
-def command(
-    image, psf, err, ra, dec, x, y, unit, zero_point, pixel_scale, psf_scale, stamp_arcsec, out, **options
-) -> int:
+def command(image, psf, err, ra, dec, x, y, unit, zero_point, pixel_scale, psf_scale, out, **options) -> int:
     """Deconvolve and measure one galaxy of IMAGE, without a catalogue or survey file.
 
     The galaxy is at --ra and --dec, or at --x and --y; without them it is the brightest source near the
@@ -62,8 +60,8 @@ def command(
         "zero_point_ab": zero_point,
         "pixel_scale_arcsec": pixel_scale,
         "psf_scale_arcsec": psf_scale,
-        "stamp_arcsec": stamp_arcsec,
     }
+    options = {k: v for k, v in options.items() if v is not None}
     settings: dict[str, Any] = {k: v for k, v in known.items() if v is not None}
     name = out or Path(image).name.split(".fit")[0] + ".galbatch"
     with tempfile.TemporaryDirectory(prefix="galbatch-") as folder:

@@ -64,11 +64,15 @@ def picture(found: dict[str, Any]):
     """What stands on the terminal: a bar, the pace, grades, the status, and the latest messages."""
     from rich.console import Group
     from rich.progress_bar import ProgressBar
+    from rich.table import Table
     from rich.text import Text
 
-    bar = ProgressBar(total=max(1, found["planned"] or 1), completed=found["sources"])
-    latest = [f"  {text}" for text in found["latest"]]
-    return Group(bar, Text("\n".join([line(found), *lines(found), *latest])))
+    bar = Table.grid(expand=True)
+    bar.add_row(ProgressBar(total=max(1, found["planned"] or 1), completed=found["sources"]))
+    head, _, _, *rest = lines(found)
+    return Group(
+        bar, Text("\n".join([head, f"  {line(found)}", *rest, *(f"  {t}" for t in found["latest"])]))
+    )
 
 
 def line(found: dict[str, Any]) -> str:

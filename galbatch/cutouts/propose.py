@@ -80,21 +80,21 @@ def propose_one(image: Path, psf: Path | None, err: Path | None, base: Path, set
             held = images_of(path, path.parent)
             if not held:
                 raise InputError(f"{path} ({role}) holds no image. Give a FITS file.")
+            if len(held[0].shape) == 3:
+                raise InputError(
+                    f"{path} ({role}) is a cube of {held[0].shape[0]} images. Give a file with one."
+                )
             planes[role] = replace(held[0], role=role, why="as you said")
     mosaic = Mosaic(science[0].band, "0", {**planes, "sci": science[0]}, in_pixels=True)
     _describe(mosaic, base, lambda question, like: settings.get("unit"))
-    given = {k: v for k, v in settings.items() if k != "stamp_arcsec"}
-    if "zero_point_ab" in given and "unit" not in given:
+    if "zero_point_ab" in settings and "unit" not in settings:
         mosaic.lines = [line for line in mosaic.lines if line.key != "unit"]
-    mosaic.lines = [line for line in mosaic.lines if line.key not in given]
-    for key, value in given.items():
+    mosaic.lines = [line for line in mosaic.lines if line.key not in settings]
+    for key, value in settings.items():
         mosaic.lines.append(
             Line(key, quoted(value) if isinstance(value, str) else repr(value), "as you said")
         )
-    text = survey_text(image.parent, [mosaic])
-    if "stamp_arcsec" in settings:
-        text = re.sub("(?m)^stamp_arcsec = .*$", f"stamp_arcsec = {settings['stamp_arcsec']!r}", text)
-    return text
+    return survey_text(image.parent, [mosaic])
 
 
 def _best_science(images: list[Found]) -> list[Found]:
@@ -297,9 +297,11 @@ def _unit(sci: Found, ask: Ask) -> list[Line]:
     jwst = re.fullmatch(r"f\d{3}[wmn]2?", sci.band) is not None and header.get("TELESCOP", "JWST") == "JWST"
     said = f"BUNIT = {bunit!r}" if bunit else "no BUNIT"
     answer = ask(
-        f"Unit of the pixel values (the headers say nothing: {said}, no zero point)", "MJy/sr" if jwst else ""
+        f"Unit of the pixel values, such as nJy or MJy/sr (the headers say nothing: {said}, no zero point)",
+        "MJy/sr" if jwst else "",
     )
     if answer:
+        njy_per_unit(header, 0.1, answer, where=f"{sci.path.name}: the unit that you gave")
         return [Line("unit", quoted(answer), "as you said; the header does not say")]
     hint = "MJy/sr for mosaics of the JWST pipeline" if jwst else "e.g. nJy, MJy/sr; or give zero_point_ab"
     return [Line("unit", quoted(f"TODO: the unit of the pixel values, which no header states ({hint})"))]

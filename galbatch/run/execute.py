@@ -257,6 +257,6 @@ def _finish(paths: RunPaths, spec: ContextSpec, reporter: Reporter, manifest: di
         },
     )
     reporter.message(
-        f"{totals['planned']} sources: {totals['ok']} ok, {totals['flagged']} flagged, "
+        f"{count(totals['planned'], 'source')}: {totals['ok']} ok, {totals['flagged']} flagged, "
         f"{totals['failed']} failed; {now.elapsed_s:.1f} s"
     )

@@ -49,7 +49,7 @@ def cutout(
 
     ``sky``: (ra, dec) in deg; ``pixel``: (x, y) from 0; without either the brightest source near the middle
     of the image. ``settings``: lines of the survey file that the headers cannot say (``unit``,
-    ``zero_point_ab``, ``psf_scale_arcsec``, ``pixel_scale_arcsec``, ``stamp_arcsec``). ``options``: of
+    ``zero_point_ab``, ``psf_scale_arcsec``, ``pixel_scale_arcsec``). ``options``: of
     ``process``. Raises ``InputError`` or ``ConfigError`` that names what is missing and how to give it.
     """
     folder, image = Path(folder), Path(image)

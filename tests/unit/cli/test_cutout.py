@@ -1,5 +1,6 @@
 """``galbatch cutout``: one galaxy, no catalogue; and what it says where something is missing."""
 
+import numpy as np
 import pytest
 import toys
 from astropy.io import fits
@@ -29,9 +30,9 @@ def quick(monkeypatch):
     made = []
 
     def process(*arguments, **options):
-        made.append(arguments)
         options |= {"prior": toys.GaussianPrior(), "model": "auto", "on_message": None}
-        return single_process(*arguments, **options)
+        made.append(single_process(*arguments, **options))
+        return made[-1]
 
     single_process = single.process
     monkeypatch.setattr(single, "process", process)
@@ -41,6 +42,7 @@ def quick(monkeypatch):
 def test_a_picture_and_a_table(image, quick, capsys):
     assert main(["cutout", "galaxy.fits", "--psf", "psf.fits", "--draws", "3", "--stamp-arcsec", "1.92"]) == 0
     assert "galaxy.galbatch.png" in capsys.readouterr().out
+    assert quick[0].layout.stamp_pix == 48 and quick[0].layout.draws == 3  # of 0.04 arcsec
     assert (image.parent / "galaxy.galbatch.png").read_bytes()[:4] == b"\x89PNG"
     table = Table.read(image.parent / "galaxy.galbatch.ecsv")
     flux = table[table["statistic"] == "flux_njy"][0]
@@ -88,6 +90,12 @@ def main_raising(arguments):
 def test_what_is_missing_is_said_with_its_remedy(image, capsys, options, message):
     assert main(["cutout", "galaxy.fits", *options]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_cube_of_psfs_is_refused(image, capsys):
+    fits.PrimaryHDU(np.stack([gaussian_psf()] * 3)).writeto(image.parent / "cube.fits")
+    assert main(["cutout", "galaxy.fits", "--psf", "cube.fits"]) == 1
+    assert "is a cube of 3 images. Give a file with one" in capsys.readouterr().err
 
 
 def test_a_unit_is_asked_for_and_taken(image, quick, capsys):

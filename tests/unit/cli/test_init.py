@@ -148,6 +148,13 @@ def test_what_cannot_be_known_is_asked_once_or_left_to_do(shared_data, tmp_path,
     assert "bands.f115w.unit and 5 more" in capsys.readouterr().err
 
 
+def test_a_unit_that_is_none_is_refused(shared_data, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", str(shared_data / "jwst_ceers"), "--unit", "furlong"]) == 1
+    assert "the unit that you gave = 'furlong' is not a unit" in capsys.readouterr().err
+    assert not (tmp_path / "jwst_ceers.toml").exists()
+
+
 def test_no_file_is_replaced_and_no_images_is_an_error(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ceers.toml").write_text("mine")

@@ -1,10 +1,13 @@
 """``galbatch watch``: what a run does, seen from outside, without a trace in its folder."""
 
+import io
 import json
 
 import toys
+from rich.console import Console
 
 from galbatch.cli.main import main
+from galbatch.cli.watch import picture
 from galbatch.run import process, watch
 
 
@@ -19,6 +22,10 @@ def test_a_run_is_watched_and_not_written_to(tmp_path, capsys):
     assert "4/4 sources" in text and "do not use" in text and "draws/s" not in text
     assert {p: (p.stat().st_size, p.stat().st_mtime_ns) for p in root.rglob("*")} == before
     found = watch.snapshot(root)
+    screen = Console(width=200, file=io.StringIO())
+    screen.print(picture(found))
+    bar, head, pace = screen.file.getvalue().splitlines()[:3]
+    assert set(bar.strip()) == {"━"} and "finished" in head and "4/4 sources" in pace
     assert sum(found["grades"].values()) == 4 and any("4 sources" in m for m in found["latest"])
 
 
