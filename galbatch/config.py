@@ -43,7 +43,7 @@ class RunSettings:
     draw_columns: bool = False
     precision: str = "auto"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "bands", tuple(self.bands))
         _choice("mode", self.mode, MODES)
         _choice("precision", self.precision, PRECISIONS)
@@ -96,7 +96,7 @@ class ExecutionSettings:
     dashboard: str = ":0"
     report: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _choice("cluster", self.cluster, CLUSTERS)
         if self.scheduler and self.scheduler_file:
             raise ConfigError(

@@ -66,7 +66,7 @@ class Observation:
     sigma_white: np.ndarray | None = None
     psf_error: np.ndarray | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._without_units()
         for name in ("data", "sigma", "psf", "mask", "noise_acf", "sigma_white", "psf_error"):
             value = getattr(self, name)
@@ -148,7 +148,7 @@ class Observation:
         return good if self.mask is None else good & ~self.mask
 
 
-def _to_numpy(value, dtype):
+def _to_numpy(value: np.ndarray, dtype: type) -> np.ndarray:
     if hasattr(value, "detach"):
         value = value.detach().cpu().numpy()
     return np.asarray(value, dtype=dtype)

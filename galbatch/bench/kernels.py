@@ -6,7 +6,8 @@ Every kernel is compared with a slower or independent form first; a row that is 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,10 +21,20 @@ from galbatch.morphology import measure
 from galbatch.prior.compile import BACKENDS
 from galbatch.sampler import sample_posterior
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from galbatch.interfaces import Denoiser
+    from galbatch.prior import Prior
+    from galbatch.types import Observation
+
+
 GROUPS = ("network", "operators", "draws", "morphology", "storage")
 
 
-def kernel_table(prior, backends=BACKENDS, seconds: float = 0.5, groups=GROUPS) -> Iterator[dict]:
+def kernel_table(
+    prior: Prior, backends: Sequence[str] = BACKENDS, seconds: float = 0.5, groups: Sequence[str] = GROUPS
+) -> Iterator[dict]:
     """Rows: kernel, unit, rate per second, correct (bool), and the timing. ``prior``: a loaded ``Prior``;
     ``groups``: which of ``GROUPS``; the machine's own rates always come first."""
     roofline = list(machine_table(prior.device, seconds, getattr(torch, prior.precision)))
@@ -43,13 +54,13 @@ def kernel_table(prior, backends=BACKENDS, seconds: float = 0.5, groups=GROUPS) 
 class TimedPrior:
     """A prior whose share of the time is taken."""
 
-    def __init__(self, prior):
+    def __init__(self, prior: Prior) -> None:
         self.prior, self.seconds = prior, 0.0
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self.prior, name)
 
-    def denoise(self, x, sigma):
+    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         start = time.perf_counter()
         out = self.prior.denoise(x, sigma)
         if self.prior.device.type == "cuda":
@@ -58,16 +69,16 @@ class TimedPrior:
         return out
 
 
-def _draws(prior, seconds):
+def _draws(prior: Denoiser, seconds: float) -> Iterator[dict]:
     for mode in ("fast", "default", "accurate"):
         for noise in ("white", "correlated"):
             yield _draw(prior, example(np.random.default_rng(0), noise == "correlated"), mode, noise, seconds)
 
 
-def _draw(prior, obs, mode, noise, seconds) -> dict:
+def _draw(prior: Denoiser, obs: Observation, mode: str, noise: str, seconds: float) -> dict:
     timed, post = TimedPrior(prior), None
 
-    def work():
+    def work() -> Any:
         nonlocal post
         post = sample_posterior(timed, obs, draws=DRAWS, mode=mode)
 
@@ -86,7 +97,7 @@ def _draw(prior, obs, mode, noise, seconds) -> dict:
     )
 
 
-def _morphology(seconds):
+def _morphology(seconds: float) -> dict:
     image = np.repeat(example(np.random.default_rng(0)).data[:, 0].clip(-1), DRAWS, axis=0)
     table = measure(image, 0.03)
     timing = repeat(lambda: measure(image, 0.03, threads=1), seconds)

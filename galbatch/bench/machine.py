@@ -23,7 +23,7 @@ class Roof:
         return max(1e-9 * flops / self.gflops, 1e-9 * nbytes / self.gbytes)
 
 
-def machine_table(device: torch.device, seconds: float, dtype=torch.float32) -> Iterator[dict]:
+def machine_table(device: torch.device, seconds: float, dtype: torch.dtype = torch.float32) -> Iterator[dict]:
     """Rows 'matrix product' (GFLOP) and 'copy' (GB, read plus written); the product in ``dtype``."""
     n = 1024 if device.type == "cpu" else 8192
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))

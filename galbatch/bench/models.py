@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from galbatch.bench.timing import repeat
 from galbatch.prior import choose_model, load_prior
 from galbatch.prior.names import NAMES, model_folder
+
+if TYPE_CHECKING:
+    from galbatch.prior import Prior
+
 
 VALIDATION = "validation.json"
 HEADLINE = {
@@ -45,7 +50,7 @@ def model_rows(seconds: float = 0.3) -> Iterator[dict]:
         }
 
 
-def seconds_per_image(prior, seconds: float) -> float:
+def seconds_per_image(prior: Prior, seconds: float) -> float:
     """What a full group of images of 64 pixels and their margin takes, over their number: seconds of a CPU
     core, which other people's work does not change, or of a card."""
     side = 64 + 2 * prior.spec.margin_pix

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -13,6 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from galbatch.bench.machine import Roof, speed
 from galbatch.bench.timing import repeat, row
 from galbatch.prior.compile import BACKENDS, PRECISIONS, compile_denoiser
+
+if TYPE_CHECKING:
+    from galbatch.prior import Prior
+
 
 STAMP, BATCH = 64, 8
 BATCHES = (1, 2, 4, 8, 16, 32)
@@ -33,11 +38,13 @@ class Work:
 class _Traffic(TorchDispatchMode):
     """Adds up the bytes of the tensors that operations take and give."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.products, self.all = 0, 0
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         out = function(*args, **(kwargs or {}))
         if not function.is_view:
             tensors = [a for a in (*args, out) if isinstance(a, torch.Tensor)]
@@ -50,7 +57,7 @@ class _Traffic(TorchDispatchMode):
         return out
 
 
-def work_of(prior, size: int = STAMP, batch: int = BATCH) -> Work:
+def work_of(prior: Prior, size: int = STAMP, batch: int = BATCH) -> Work:
     """Counted, not estimated: one pass of ``batch`` images of size x size through the network, in float32."""
     x = torch.ones(batch, 1, size, size, device=prior.device)
     sigma = torch.ones(batch, device=prior.device)
@@ -62,7 +69,9 @@ def work_of(prior, size: int = STAMP, batch: int = BATCH) -> Work:
     return Work(counter.get_total_flops() / batch, traffic.products / batch, traffic.all / batch)
 
 
-def network_table(prior, roof: Roof, backends=BACKENDS, seconds: float = 0.5) -> Iterator[dict]:
+def network_table(
+    prior: Prior, roof: Roof, backends: Sequence[str] = BACKENDS, seconds: float = 0.5
+) -> Iterator[dict]:
     """One row a variant: first the backends, then the winner by batch, number format and layout of the
     weights.
 
@@ -86,7 +95,17 @@ def network_table(prior, roof: Roof, backends=BACKENDS, seconds: float = 0.5) ->
             yield _variant(prior, roof, work, seconds, prior.backend, "network, batch 256", batch=256)
 
 
-def _variant(prior, roof, work, seconds, backend, label, batch=BATCH, precision=None, plain=False) -> dict:
+def _variant(
+    prior: Prior,
+    roof: Roof,
+    work: Work,
+    seconds: float,
+    backend: str,
+    label: str,
+    batch: int = BATCH,
+    precision: str | None = None,
+    plain: bool = False,
+) -> dict:
     gen = torch.Generator().manual_seed(0)
     x = torch.randn(batch, 1, STAMP, STAMP, generator=gen).to(prior.device)
     sigma = torch.linspace(0.01, 1, batch, device=prior.device)

@@ -4,6 +4,7 @@ form."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,11 +14,18 @@ from galbatch.forward import forward_model
 from galbatch.sampler.solve import Solver
 from galbatch.types import Observation
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from galbatch.forward import ForwardModel
+    from galbatch.prior import Prior
+
+
 STAMP, DRAWS = 64, 16
 ACF = np.outer([0.08, 0.36, 1, 0.36, 0.08], [0.08, 0.36, 1, 0.36, 0.08])
 
 
-def example(rng, correlated: bool = False) -> Observation:
+def example(rng: np.random.Generator, correlated: bool = False) -> Observation:
     """One disc with a bar-like core, S/N of some tens, heteroscedastic noise (correlated as ``ACF`` if asked
     for), one bad pixel in a hundred."""
     y, x = np.mgrid[:STAMP, :STAMP] - STAMP / 2
@@ -37,7 +45,7 @@ def example(rng, correlated: bool = False) -> Observation:
     )
 
 
-def operator_table(prior, seconds: float) -> Iterator[dict]:
+def operator_table(prior: Prior, seconds: float) -> Iterator[dict]:
     """Rows: A, its adjoint, A^T N^-1 A, and the solve (1/v + Q) c = r, for white and for correlated noise;
     unit: one image."""
     device = prior.device
@@ -74,7 +82,7 @@ def operator_table(prior, seconds: float) -> Iterator[dict]:
         yield _solve(model, x, noise, seconds, device)
 
 
-def _direct(obs, model, x) -> bool:
+def _direct(obs: Observation, model: ForwardModel, x: Tensor) -> bool:
     """A against a convolution in real space, in one draw, on a grid where it needs no other PSF than the one
     given."""
     from scipy.signal import convolve2d
@@ -87,7 +95,7 @@ def _direct(obs, model, x) -> bool:
     )
 
 
-def _solve(model, x, noise, seconds, device) -> dict:
+def _solve(model: ForwardModel, x: Tensor, noise: str, seconds: float, device: torch.device | str) -> dict:
     v = torch.full_like(model.circulant_precision(), 0.05)
     r = model.normal(x)
     solver = Solver(model)

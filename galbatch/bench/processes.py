@@ -25,7 +25,7 @@ print(done / (time.perf_counter() - start), time.process_time(), flush=True)
 """
 
 
-def process_table(model=None, cores: int = 2, seconds: float = 5.0) -> Iterator[dict]:
+def process_table(model: str | None = None, cores: int = 2, seconds: float = 5.0) -> Iterator[dict]:
     """Images per second of ``p`` processes of ``t`` threads each, for every p * t = ``cores``, all at work at
     the same time; and of one process with one thread. ``model``: name or folder of a model."""
     splits = [

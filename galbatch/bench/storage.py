@@ -4,8 +4,9 @@ functions."""
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def _tables(folder: Path, seconds: float) -> Iterator[dict]:
         plan.add(known | {"tile": np.full(n, "0"), "prescreen_flags": np.zeros(n, np.int64)}, {})
     parts = [(b.batch, part_columns(b.columns["source_id"], rng)) for b in iter_plan(paths.plan)]
 
-    def write():
+    def write() -> None:
         for number, columns in parts:
             write_part(paths, number, columns, {})
 
@@ -66,14 +67,16 @@ def _tables(folder: Path, seconds: float) -> Iterator[dict]:
     )
     counts: dict = {}
 
-    def merge():
+    def merge() -> Any:
         counts.update(merge_catalogue(paths, {}))
 
     timing = repeat(merge, seconds)
     yield row("Parquet, catalogue merged", "row", n, timing, counts == {"ok": n}, columns=len(parts[0][1]))
 
 
-def part_columns(ids: np.ndarray, rng, bands=("f200w",)) -> dict[str, np.ndarray]:
+def part_columns(
+    ids: np.ndarray, rng: np.random.Generator, bands: Sequence[str] = ("f200w",)
+) -> dict[str, np.ndarray]:
     """Columns of a part of a run of ``bands``, filled with noise."""
     columns = {
         k: rng.normal(size=len(ids)).astype(v.dtype) for k, v in empty_columns(bands, len(ids)).items()

@@ -8,12 +8,16 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    import torch
+
 
 def repeat(
-    work: Callable[[], object], least_s: float = 0.5, fewest: int = 3, device="cpu"
+    work: Callable[[], object], least_s: float = 0.5, fewest: int = 3, device: torch.device | str = "cpu"
 ) -> dict[str, float]:
     """Median, minimum and maximum wall seconds of ``work()`` after one warm-up, its CPU seconds, and CPU
     seconds per wall second. On a machine that others use too, ``min_s`` and ``cpu_s`` are what the work
@@ -36,7 +40,7 @@ def repeat(
     }
 
 
-def row(kernel: str, unit: str, count: float, timing: dict[str, float], correct, **more) -> dict:
+def row(kernel: str, unit: str, count: float, timing: dict[str, float], correct: bool, **more: Any) -> dict:
     """One line of a table: ``count`` units per call; ``rate`` per second by the median call, ``best`` by the
     fastest, ``per_core`` per second of CPU time, which other people's work on the machine does not change."""
     rates = {
@@ -47,14 +51,14 @@ def row(kernel: str, unit: str, count: float, timing: dict[str, float], correct,
     return {"kernel": kernel, "unit": unit, **rates, "correct": bool(correct), **timing, **more}
 
 
-def _wait(device) -> None:
+def _wait(device: torch.device | str) -> None:
     if str(device).startswith("cuda"):
         import torch
 
         torch.cuda.synchronize()
 
 
-def environment(device="cpu") -> dict:
+def environment(device: torch.device | str = "cpu") -> dict:
     """Versions, device, threads, load and commit: what a figure must be read with."""
     import torch
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -44,7 +45,7 @@ def read_csv(path: Path) -> pa.Table:
     return table.rename_columns([name.lstrip("# ").strip() for name in table.column_names])
 
 
-def _array(column, strip: bool) -> pa.Array:
+def _array(column: np.ma.MaskedArray | np.ndarray, strip: bool) -> pa.Array:
     """One column. FITS pads text with blanks: ``strip`` takes them off."""
     from astropy.time import Time
 
@@ -68,12 +69,12 @@ def _array(column, strip: bool) -> pa.Array:
     return pa.array([_text(row, strip) for row in rows])
 
 
-def _pairs(column, mask):
+def _pairs(column: np.ma.MaskedArray, mask: np.ndarray) -> Any:
     whole = mask.reshape(len(mask), -1).all(axis=1).tolist()
     return zip(column.tolist(), whole, strict=True)
 
 
-def _text(value, strip: bool):
+def _text(value: str, strip: bool) -> str:
     """A value, or a list of them, as Arrow takes it."""
     if value is None or value is np.ma.masked:
         return None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -9,6 +12,10 @@ import pyarrow.types as is_
 
 from galbatch.errors import InputError
 from galbatch.types import Finding, Flag
+
+if TYPE_CHECKING:
+    from galbatch.catalog.reader import _Parquet
+
 
 LONGEST_ID = 256
 _LISTED = 10
@@ -32,7 +39,7 @@ def ids_to_numpy(path: str, column: pa.ChunkedArray, first_row: int = 0) -> np.n
     return np.asarray(column.to_pylist(), dtype=object)
 
 
-def _faults(column: pa.ChunkedArray):
+def _faults(column: pa.ChunkedArray) -> Iterator[tuple[pa.ChunkedArray, str, str]]:
     """(rows bool, what is wrong with them, remedy), one kind after the other."""
     yield pc.is_null(column), "is missing", "Every source needs an id: fill it in, or drop the row."
     if column.type == pa.uint64():
@@ -54,12 +61,12 @@ def _faults(column: pa.ChunkedArray):
         )
 
 
-def _shown(value) -> str:
+def _shown(value: int | str | None) -> str:
     text = "" if value is None else repr(value)
     return f": {text[:60]}{'...' * (len(text) > 60)}" if text else ""
 
 
-def check_ids(catalog, subject: str) -> tuple[np.ndarray, list[Finding]]:
+def check_ids(catalog: _Parquet, subject: str) -> tuple[np.ndarray, list[Finding]]:
     """Flags (n,) int64 with DUPLICATE_ID, and what is wrong with the ids of the whole catalogue."""
     keys, flags = None, np.zeros(catalog.n_rows, np.int64)
     try:

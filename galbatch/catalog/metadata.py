@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
 import yaml
 
@@ -46,14 +48,14 @@ class _Loader(yaml.SafeLoader):
     """Plain values only; astropy's own tags (units, ordered maps) become their text. Raises ``YAMLError``
     where aliases would make the document grow beyond ``MAX_NODES``, before anything is made of them."""
 
-    def get_single_node(self):
+    def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
         if _written_out(node, {}) > MAX_NODES:
             raise yaml.YAMLError("its aliases expand to too many nodes")
         return node
 
 
-def _written_out(node, known: dict[int, float]) -> float:
+def _written_out(node: Any, known: dict[int, float]) -> float:
     """Nodes under ``node`` with every alias written out; infinite where one holds itself."""
     if id(node) not in known:
         known[id(node)] = float("inf")
@@ -64,7 +66,7 @@ def _written_out(node, known: dict[int, float]) -> float:
     return known[id(node)]
 
 
-def _text(loader, suffix, node):
+def _text(loader: _Loader, suffix: str, node: yaml.Node) -> str:
     if isinstance(node, yaml.ScalarNode):
         return node.value
     if isinstance(node, yaml.MappingNode):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -112,11 +113,11 @@ def _through_python(write: Callable, how: str) -> Callable[[pa.DataType], Passag
     return lambda kind: Passage(pa.string(), how, convert)
 
 
-def _json(value) -> str:
+def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=_plain_value)
 
 
-def _plain_value(value):
+def _plain_value(value: Any) -> str:
     if isinstance(value, bytes):
         return value.hex()
     return value.isoformat() if hasattr(value, "isoformat") else str(value)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -74,7 +75,7 @@ class Catalog:
     ``file_schema``); ``read_as``: {name in the file: name here} where they differ; ``n_rows``; ``path``;
     ``meta``: {column: {unit, ucd, description}} as far as the file says."""
 
-    def __init__(self, path: Path, schema: pa.Schema, n_rows: int):
+    def __init__(self, path: Path, schema: pa.Schema, n_rows: int) -> None:
         self.path, self.n_rows = path, n_rows
         self.read_as = read_as(schema.names)
         fields = [field.with_name(self.read_as.get(field.name, field.name)) for field in schema]
@@ -146,7 +147,7 @@ class Catalog:
 class _Parquet(Catalog):
     """Streamed from disk; a folder is read file by file in the order of names."""
 
-    def __init__(self, path: Path, source):
+    def __init__(self, path: Path, source: Any) -> None:
         self._source = source
         single = isinstance(source, pq.ParquetFile)
         super().__init__(
@@ -155,14 +156,14 @@ class _Parquet(Catalog):
             source.metadata.num_rows if single else source.count_rows(),
         )
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Path]:
         return {"path": self.path}
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Path]) -> None:
         path = state["path"]
         self.__init__(path, _hats(path) if path.is_dir() else _parquet(path))
 
-    def _tables(self, columns, size):
+    def _tables(self, columns: list[str], size: int) -> Iterator[pa.Table]:
         if isinstance(self._source, pq.ParquetFile):
             batches = self._source.iter_batches(batch_size=size, columns=columns, use_threads=False)
         else:
@@ -175,17 +176,17 @@ class _Parquet(Catalog):
 class _InMemory(Catalog):
     """A table that was read whole."""
 
-    def __init__(self, path: Path, table: pa.Table):
+    def __init__(self, path: Path, table: pa.Table) -> None:
         self._table = table
         super().__init__(path, table.schema, table.num_rows)
 
-    def _tables(self, columns, size):
+    def _tables(self, columns: list[str], size: int) -> Iterator[pa.Table]:
         table = self._table.select(columns)
         for first in range(0, table.num_rows, size):
             yield table.slice(first, size)
 
 
-def _hats(path: Path):
+def _hats(path: Path) -> Any:
     files = sorted(p for p in path.rglob("*.parquet") if not p.name.startswith(("_", ".")))
     if not files:
         raise InputError(f"Catalogue folder {path} holds no Parquet file.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from galbatch.cli.process import MODEL
@@ -25,7 +27,9 @@ from galbatch.cli.progress import wide_console
 @click.option(
     "--json", "as_json", is_flag=True, help="One JSON line per row, with commit, device and versions."
 )
-def command(model, device, backends, groups, seconds, as_json):
+def command(
+    model: str, device: str, backends: tuple[str, ...], groups: tuple[str, ...], seconds: float, as_json: bool
+):
     """Measure the throughput of this machine.
 
     Each kernel is checked for correctness before it is timed. Quote ratios: a busy machine is slower as a
@@ -56,7 +60,7 @@ def command(model, device, backends, groups, seconds, as_json):
     raise SystemExit(0 if all(r["correct"] for r in rows if "note" not in r) else 3)
 
 
-def _print(rows, place) -> None:
+def _print(rows: list[dict[str, Any]], place: Any) -> None:
     from rich.table import Table
 
     table = Table(
@@ -73,7 +77,7 @@ def _print(rows, place) -> None:
     wide_console().print(table)
 
 
-def _notes(row) -> str:
+def _notes(row: dict[str, Any]) -> str:
     out = [] if row["correct"] else [row.get("note", "WRONG RESULT")]
     if "roofline" in row:
         out.append(

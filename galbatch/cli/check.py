@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from galbatch.cli.process import BANDS, DRAWS, MODEL, OVERSAMPLE, SURVEY, band_names
 from galbatch.cli.progress import wide_console
+
+if TYPE_CHECKING:
+    from galbatch.config import RunSettings
 
 
 @click.command("check")
@@ -27,7 +31,18 @@ from galbatch.cli.progress import wide_console
 )
 @click.option("--checksums", is_flag=True, help="Read every file through and compare it with its DATASUM.")
 @click.option("--json", "as_json", is_flag=True, help="The findings as JSON.")
-def command(catalog, survey, bands, out, model, draws, oversample, noise, checksums, as_json) -> int:
+def command(
+    catalog: str,
+    survey: str | None,
+    bands: str | None,
+    out: str | None,
+    model: str,
+    draws: int,
+    oversample: int,
+    noise: bool,
+    checksums: bool,
+    as_json: bool,
+) -> int:
     """Look for what would spoil a run on CATALOG: files, WCS, grids, units, PSFs, ids, positions, model,
     disk.
 
@@ -50,7 +65,9 @@ def command(catalog, survey, bands, out, model, draws, oversample, noise, checks
     return 1 if any(f.level == "error" for f in findings) else 0
 
 
-def collect(settings, out=None, noise=False, checksums=False) -> list:
+def collect(
+    settings: RunSettings, out: str | None = None, noise: bool = False, checksums: bool = False
+) -> list:
     """All findings for a run with these ``RunSettings``, the gravest first. Raises only when the catalogue
     or the survey file cannot be read at all."""
     from galbatch.cutouts import check_noise
@@ -69,7 +86,7 @@ def collect(settings, out=None, noise=False, checksums=False) -> list:
     return sorted(findings, key=lambda f: order[f.level])
 
 
-def _product(inputs, root: Path) -> list:
+def _product(inputs: Any, root: Path) -> list:
     """Resolution, model and disk."""
     from galbatch.cutouts import check_resolution
     from galbatch.errors import GalbatchError
@@ -91,7 +108,7 @@ def _product(inputs, root: Path) -> list:
     ]
 
 
-def show(findings) -> None:
+def show(findings: list) -> None:
     """The findings as a table; what was found many times has one line."""
     from rich.table import Table
 

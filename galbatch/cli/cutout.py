@@ -36,7 +36,21 @@ from galbatch.cli.process import DRAWS, MODE, MODEL, OVERSAMPLE
 @MODEL
 @OVERSAMPLE
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers.")
-def command(image, psf, err, ra, dec, x, y, unit, zero_point, pixel_scale, psf_scale, out, **options) -> int:
+def command(
+    image: Any,
+    psf: Any,
+    err: Any,
+    ra: Any,
+    dec: Any,
+    x: Any,
+    y: Any,
+    unit: Any,
+    zero_point: Any,
+    pixel_scale: Any,
+    psf_scale: Any,
+    out: str | None,
+    **options: Any,
+) -> int:
     """Deconvolve and measure one galaxy of IMAGE, without a catalogue or survey file.
 
     The galaxy is at --ra and --dec, or at --x and --y; without them it is the brightest source near the

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from galbatch.store.reader import Run
 
 
 @click.command("export")
@@ -69,7 +75,7 @@ def _split(ids: str) -> list[str]:
     return list(dict.fromkeys(i.strip() for row in rows for i in row if i.strip()))
 
 
-def _catalogue(run, form: str, folder) -> str:
+def _catalogue(run: Run, form: str, folder: Path) -> str:
     """Write the whole catalogue; returns the line that says where."""
     from galbatch.cli.progress import counted
     from galbatch.store import open_export, write_hats, write_votable

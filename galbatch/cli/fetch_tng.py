@@ -60,7 +60,7 @@ def command(kind: str, out: Path, sim: str, snapshot: int | None, view: str, ban
 class _Progress:
     """The file at hand and its bytes on a terminal; nothing elsewhere."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.live, self.name, self.bytes = sys.stderr.isatty(), "", 0
 
     def __call__(self, name: str, n: int) -> None:

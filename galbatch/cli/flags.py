@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 
@@ -11,7 +12,7 @@ import click
 @click.argument("number", metavar="[N]", required=False)
 @click.option("-m", "--morphology", is_flag=True, help="N is from a morph_flags column, not from flags.")
 @click.option("--json", "as_json", is_flag=True, help="The bits as JSON.")
-def command(number, morphology, as_json) -> int:
+def command(number: Any, morphology: bool, as_json: bool) -> int:
     """Say what the bits of N mean, how bad each is and what to do: a value of the column flags or
     flags_BAND, or with --morphology of a column morph_flags_BAND. Without N, list every bit.
 
@@ -100,5 +101,5 @@ def decode(value: int, rows: list[dict]) -> list[dict]:
     ]
 
 
-def _row(flag, text) -> dict:
+def _row(flag: Any, text: str) -> dict:
     return {"bit": int(flag).bit_length() - 1, "value": int(flag), "name": flag.name, "description": text}

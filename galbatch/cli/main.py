@@ -12,8 +12,9 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -181,10 +182,17 @@ def _complain(message: str) -> None:
     click.echo(f"{click.style('Error:', fg='red', bold=True)} {message}", err=True)
 
 
-def _warn_once(seen: set[str]):
+def _warn_once(seen: set[str]) -> Callable[..., Any]:
     """A ``warnings.showwarning`` that prints each message once, without the source line."""
 
-    def showwarning(message, category, filename, lineno, file=None, line=None):
+    def showwarning(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: Any = None,
+        line: str | None = None,
+    ):
         if str(message) not in seen:
             seen.add(str(message))
             click.echo(f"{click.style('Warning:', fg='yellow')} {message}", err=True)

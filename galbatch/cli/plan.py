@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -42,7 +43,18 @@ from galbatch.cli.process import BANDS, DRAWS, MODE, MODEL, OVERSAMPLE, SURVEY, 
     help="Write the rates that were used to a file, for --on elsewhere.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON line per number of sources.")
-def command(catalog, survey, bands, on, counts, deadline, no_samples, save, as_json, **options) -> None:
+def command(
+    catalog: str,
+    survey: str | None,
+    bands: str | None,
+    on: Any,
+    counts: Any,
+    deadline: Any,
+    no_samples: bool,
+    save: Any,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Say what a run on CATALOG will take: hours, bytes, requests, money.
 
     Rates were measured, and are multiplied: in proportion to pixels and draws. Nothing is added for queues
@@ -75,7 +87,7 @@ def command(catalog, survey, bands, on, counts, deadline, no_samples, save, as_j
         click.echo(f"{save} written", err=True)
 
 
-def _say(wanted, rates, devices, found, deadline, prices) -> None:
+def _say(wanted: Any, rates: Any, devices: Any, found: Any, deadline: Any, prices: Any) -> None:
     device = "core" if rates.device == "cpu" else "card"
     lines = {
         "survey": f"{wanted.sources:,} sources in {wanted.bands} bands, {wanted.fine_pix} pixels per side, "

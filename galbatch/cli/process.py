@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -54,7 +55,7 @@ def band_names(bands: str | None) -> tuple[str, ...]:
     return tuple(b.strip() for b in bands.split(",") if b.strip()) if bands else ()
 
 
-def execution_options(function):
+def execution_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Options that say where a run is carried out; shared with ``resume``."""
     for option in reversed(
         [
@@ -132,7 +133,18 @@ def execution_options(function):
 @click.option("--dry-run", is_flag=True, help="Check everything and say what would be done; write nothing.")
 @execution_options
 def command(
-    catalog, survey, out, bands, no_samples, resuming, overwrite, force, dry_run, as_json, quiet, **options
+    catalog: str,
+    survey: str | None,
+    out: str | None,
+    bands: str | None,
+    no_samples: bool,
+    resuming: bool,
+    overwrite: bool,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
 ) -> int:
     """Sample the posterior of every source of CATALOG and measure it.
 
@@ -169,14 +181,14 @@ def command(
     return finish(run)
 
 
-def finish(run) -> int:
+def finish(run: str) -> int:
     """Say where the run is and what comes next; the exit code."""
     click.echo(f"{run.paths.root}")
     click.echo(f"Look at it: galbatch report {run.paths.root}", err=True)
     return SOME_FAILED if run.summary["failed"] else OK
 
 
-def _dry_run(catalog, survey, out, chosen) -> int:
+def _dry_run(catalog: str, survey: str | None, out: str | None, chosen: dict[str, Any]) -> int:
     from galbatch.run import preview
 
     for line in preview(catalog, survey, out, **chosen):

@@ -9,7 +9,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
 
 LINE_S = 30.0
 
@@ -21,7 +25,7 @@ class View:
     goes to standard error, so that standard output stays free for results; JSON goes to standard output.
     """
 
-    def __init__(self, style: str | None = None):
+    def __init__(self, style: str | None = None) -> None:
         self.style = style or ("bar" if sys.stderr.isatty() else "plain")
         self._bar: Any = None
         self._task: Any = None
@@ -34,7 +38,7 @@ class View:
             threading.Thread(target=self._repeat, name="progress", daemon=True).start()
         return self
 
-    def __exit__(self, kind, value, trace):
+    def __exit__(self, kind: Any, value: Any, trace: Any):
         self._end.set()
         if self._bar is not None:
             self._bar.stop()
@@ -48,7 +52,7 @@ class View:
         else:
             print(text, file=sys.stderr, flush=True)
 
-    def progress(self, progress) -> None:
+    def progress(self, progress: Any) -> None:
         """Show how far the run is."""
         if self.style == "bar":
             self._show_bar(progress)
@@ -71,7 +75,7 @@ class View:
             if self._latest is not None:
                 self._line()
 
-    def _show_bar(self, progress) -> None:
+    def _show_bar(self, progress: Any) -> None:
         if self._bar is None:
             from rich.console import Console
 
@@ -81,14 +85,14 @@ class View:
         self._bar.update(self._task, completed=progress.done, total=progress.total, run=progress)
 
 
-def new_bar(console):
+def new_bar(console: Console):
     """As wide as the terminal: the numbers have their room first, the bar what is left."""
     from rich.progress import BarColumn, Progress, ProgressColumn
     from rich.table import Column
     from rich.text import Text
 
     class Numbers(ProgressColumn):
-        def render(self, task):
+        def render(self, task: Any):
             return Text.from_markup(bar_line(task.fields["run"]))
 
     numbers = Numbers(table_column=Column(no_wrap=True, overflow="ellipsis"))
@@ -96,7 +100,7 @@ def new_bar(console):
     return Progress(bar, numbers, console=console, refresh_per_second=4, expand=True)
 
 
-def facts(progress) -> dict[str, Any]:
+def facts(progress: Any) -> dict[str, Any]:
     """The numbers of a progress line."""
     eta, pace = progress.eta_s, progress.pace
     return {
@@ -111,19 +115,19 @@ def facts(progress) -> dict[str, Any]:
     }
 
 
-def bar_line(progress) -> str:
+def bar_line(progress: Any) -> str:
     """What stands beside the bar, as rich markup; the dashboard is a link where the terminal has links."""
     head = f"{progress.done}/{progress.total}"
     link = [f"[link={progress.dashboard}]dashboard[/link]"] if progress.dashboard else []
     return "  ".join([head, *_numbers(progress), *link])
 
 
-def plain_line(progress) -> str:
+def plain_line(progress: Any) -> str:
     """One line for a log."""
     return ", ".join([f"{progress.done}/{progress.total} sources", *_numbers(progress)])
 
 
-def _numbers(progress) -> list[str]:
+def _numbers(progress: Any) -> list[str]:
     eta, pace = progress.eta_s, progress.pace
     return [
         *([] if pace is None else [f"{rate(pace)} draws/s"]),

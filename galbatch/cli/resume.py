@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from galbatch.cli.process import execution_options, finish
@@ -21,7 +23,15 @@ from galbatch.cli.process import execution_options, finish
 )
 @click.option("--redo", metavar="N,N-M", help="Batches to compute again, as `galbatch verify` names them.")
 @execution_options
-def command(run, force, retry_failed, redo, as_json, quiet, **options) -> int:
+def command(
+    run: str,
+    force: bool,
+    retry_failed: bool,
+    redo: tuple[int, ...],
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> int:
     """Finish the run in folder RUN with the settings it was started with.
 
     Batches that are committed are kept; the result is the same, byte for byte, as that of a run that was

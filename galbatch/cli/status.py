@@ -10,7 +10,7 @@ import click
 @click.command("status")
 @click.argument("run", type=click.Path(file_okay=False))
 @click.option("--json", "as_json", is_flag=True, help="All of it as JSON.")
-def command(run, as_json) -> int:
+def command(run: str, as_json: bool) -> int:
     """Say how far the run in folder RUN is, and what was flagged or failed."""
     from galbatch.run import status
 

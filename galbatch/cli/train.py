@@ -65,7 +65,7 @@ def command(config: Path, out: Path | None, data: Path | None, stop_after: int |
 class Progress:
     """A live bar on a terminal; without one, a line every 30 s. Held-out losses are printed either way."""
 
-    def __init__(self, steps: int):
+    def __init__(self, steps: int) -> None:
         self.live = sys.stderr.isatty()
         self.bar = click.progressbar(length=steps, label="training", file=sys.stderr) if self.live else None
         self.steps, self.last, self.at = steps, time.monotonic(), 0

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from galbatch.cli.process import MODE, MODEL, PRECISION
 from galbatch.cli.progress import counted, wide_console
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @click.command()
@@ -44,7 +48,18 @@ from galbatch.cli.progress import counted, wide_console
     show_default=True,
     help="Folder for validation.json and calibration.png.",
 )
-def command(model, galaxies, truth, data, draws, mode, precision, correlated, seed, out):
+def command(
+    model: str,
+    galaxies: int,
+    truth: Any,
+    data: Path | None,
+    draws: int,
+    mode: str,
+    precision: str,
+    correlated: bool,
+    seed: int,
+    out: str | None,
+):
     """Test calibration and accuracy on held-out truth.
 
     Simulated galaxies that no prior was trained on are observed with different PSFs, sizes and S/N of 3 to
@@ -79,7 +94,7 @@ def command(model, galaxies, truth, data, draws, mode, precision, correlated, se
     raise SystemExit(0 if all(c["passed"] for c in checks) else 3)
 
 
-def _print(console, study, checks):
+def _print(console: Console, study: Any, checks: Any):
     from rich.table import Table
 
     table = Table("what", "bin", "galaxies", *(f"{level:.0%}" for level in study.numbers["levels"]))
@@ -108,7 +123,7 @@ def _print(console, study, checks):
         )
 
 
-def _print_intervals(console, rows):
+def _print_intervals(console: Console, rows: list[dict[str, Any]]):
     from rich.table import Table
 
     table = Table("column", "galaxies", "p16 to p84", "cal16 to cal84", "below cal50")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +18,10 @@ from scipy.fft import next_fast_len
 
 from galbatch.forward.conjugate import conjugate_gradients
 from galbatch.interfaces import NoiseModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 # Of the mean noise power: an autocorrelation cut at a few lags may have a negative spectrum.
 POWER_FLOOR = 1e-3
@@ -76,22 +81,22 @@ class CorrelatedNoise:
     modes = None
 
     @cached_property
-    def _isigma(self):
+    def _isigma(self) -> Tensor:
         return self.weight.sqrt()
 
     @cached_property
-    def _valid(self):
+    def _valid(self) -> Tensor:
         return (self.weight > 0).to(self.weight.dtype)
 
     @cached_property
-    def _inverse(self):
+    def _inverse(self) -> Tensor:
         return 1 / self.power
 
     @cached_property
-    def _white(self):
+    def _white(self) -> Tensor:
         return 1 - self.fraction**2
 
-    def _filter(self, u, spectrum):
+    def _filter(self, u: Tensor, spectrum: Tensor) -> Tensor:
         h, w = u.shape[-2:]
         mixed = self.fraction.ndim > 0  # a scalar is one: all of the noise is correlated
         part = torch.fft.rfft2(u * self.fraction if mixed else u, s=self.grid)

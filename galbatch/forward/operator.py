@@ -7,6 +7,7 @@ Fourier grid large enough that no lag between an unknown and a data pixel wraps 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,6 +17,10 @@ from galbatch.forward.noise import noise_model
 from galbatch.forward.psf import TransferCache
 from galbatch.interfaces import NoiseModel
 from galbatch.types import Observation
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 _CACHE = TransferCache()
 
@@ -46,7 +51,7 @@ class ForwardModel:
         z = torch.fft.irfft(z, self.grid[1])[..., m : m + n * w]
         return z if n == 1 else z.unflatten(-2, (h, n)).unflatten(-1, (w, n)).sum((-1, -3))
 
-    def _spectrum(self, x):
+    def _spectrum(self, x: Tensor) -> Tensor:
         """Half spectrum on the padded grid: a transform of the rows that there are, then of the columns."""
         return torch.fft.fft(torch.fft.rfft(x, self.grid[1]), self.grid[0], dim=-2)
 
@@ -110,7 +115,7 @@ def _dirichlet(f: np.ndarray, n: int) -> np.ndarray:
     return np.sinc(n * f) / np.sinc(f)
 
 
-def _correlated(obs: Observation, device) -> torch.Tensor | None:
+def _correlated(obs: Observation, device: str) -> torch.Tensor | None:
     """(b, 1, c, h, w) fraction of sigma that is correlated from pixel to pixel; None where all of it is."""
     if obs.sigma_white is None:
         return None
@@ -126,7 +131,7 @@ def forward_model(
     multiple_of: int = 1,
     target_fwhm_pix: float = 0.0,
     scale: np.ndarray | None = None,
-    device="cpu",
+    device: str = "cpu",
     cache: TransferCache | None = None,
 ) -> tuple[torch.Tensor, ForwardModel]:
     """Data (b, 1, c, h, w) with masked pixels zero, and the forward model of an observation.

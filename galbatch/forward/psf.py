@@ -110,12 +110,18 @@ def divide_by_target(otf: np.ndarray, fwhm_pix: float, shape: tuple[int, int]) -
 class TransferCache:
     """Transfer functions by PSF content, scales, grid, target and device; least recently used go first."""
 
-    def __init__(self, capacity: int = 256):
+    def __init__(self, capacity: int = 256) -> None:
         self.capacity, self.hits, self.misses = capacity, 0, 0
         self._store: OrderedDict[tuple, torch.Tensor] = OrderedDict()
 
     def get(
-        self, psf: np.ndarray, psf_scale, fine_scale, shape, target_fwhm_pix, device="cpu"
+        self,
+        psf: np.ndarray,
+        psf_scale: float,
+        fine_scale: float,
+        shape: tuple[int, int],
+        target_fwhm_pix: float,
+        device: str = "cpu",
     ) -> torch.Tensor:
         """(n, M, L // 2 + 1) complex64 on ``device`` for PSF images (n, p, p)."""
         out: list = [None] * len(psf)

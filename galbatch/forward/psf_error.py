@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -126,7 +127,7 @@ def mode_transfers(error: np.ndarray, fwhm: np.ndarray, grid: tuple[int, int]) -
     fwhm = fwhm[..., None, None]
     variance = (fwhm * FWHM_TO_SIGMA) ** 2
 
-    def blurred(added):
+    def blurred(added: float) -> Any:
         return np.exp(-2 * np.pi**2 * added * f2) - 1
 
     odd = (np.abs(fy) < 0.5) & (

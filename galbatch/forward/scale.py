@@ -33,7 +33,7 @@ def smoothed_peak_scale(obs: Observation, oversample: int = 1) -> np.ndarray:
     smoothing = _smoothing(otf / otf[:, :1, :1].real, oversample, grid).reshape(b, c, grid[0], -1)
     kernel = irfft2(smoothing, s=grid)
 
-    def smooth(u, spectrum):
+    def smooth(u: np.ndarray, spectrum: np.ndarray) -> np.ndarray:
         return irfft2(rfft2(u, s=grid) * spectrum, s=grid)[..., :h, :w]
 
     total = smooth(valid.astype(np.float64), smoothing)
@@ -49,7 +49,7 @@ def smoothed_peak_scale(obs: Observation, oversample: int = 1) -> np.ndarray:
     return np.where(np.isfinite(peak) & (scale > 0), scale, np.nan) / oversample**2
 
 
-def _smoothing(otf, oversample, grid):
+def _smoothing(otf: np.ndarray, oversample: int, grid: tuple[int, int]) -> np.ndarray:
     """Transfer functions (n, M, L // 2 + 1) of the Gaussians that bring the peak of each PSF to that of a
     Gaussian of ``SCALE_FWHM_PIX``: by bisection of their FWHM."""
     wanted = target_transfer(SCALE_FWHM_PIX / oversample, grid)
@@ -63,7 +63,7 @@ def _smoothing(otf, oversample, grid):
     low = np.full(len(otf), LEAST_FWHM_PIX / oversample)
     high = np.full(len(otf), SCALE_FWHM_PIX / oversample)
 
-    def gaussian(fwhm):
+    def gaussian(fwhm: np.ndarray) -> np.ndarray:
         return np.exp(-2 * np.pi**2 * (fwhm * FWHM_TO_SIGMA)[:, None, None] ** 2 * k2)
 
     for _ in range(HALVINGS):

@@ -31,12 +31,14 @@ def conditions(found: dict[str, np.ndarray], target_fwhm_arcsec: float) -> np.nd
     return np.stack([_log(found["sn_per_pixel_p50"]), _log(found["r50_p50"] / target_fwhm_arcsec)], axis=-1)
 
 
-def scaled(name: str, values) -> np.ndarray:
+def scaled(name: str, values: np.ndarray) -> np.ndarray:
     """Values of a quantity as they are calibrated: the logarithm of those with a unit."""
     return _log(values) if name in LOGARITHMIC else np.asarray(values, float)
 
 
-def median_and_factors(found: dict, name: str, where: np.ndarray, place=(0.0, 1.0)) -> tuple:
+def median_and_factors(
+    found: dict, name: str, where: np.ndarray, place: list[float] | tuple[float, float] = (0.0, 1.0)
+) -> tuple:
     """m (n,), t (n,) and what a, b, c, d, f of ln e are multiplied with (n, 5), at the ``conditions`` (n, 2).
 
     ``place``: m_0 and w, the middle and the width of m on the galaxies of the fit.
@@ -73,6 +75,6 @@ def calibrated(
     return columns
 
 
-def _log(values) -> np.ndarray:
+def _log(values: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.log(np.asarray(values, float))

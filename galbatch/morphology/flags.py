@@ -103,7 +103,7 @@ _ALL = _F(sum(MorphFlag))
 _BAD = _ALL & ~(_NOTES | _SUSPECT | _NOTHING | _SERSIC_SUSPECT | _SERSIC_BAD)
 
 
-def severity(flags) -> np.ndarray:
+def severity(flags: np.ndarray) -> np.ndarray:
     """0 good, 1 suspect, 2 bad, 4 nothing measured, of all but the Sersic fit; ``flags`` any integer
     array."""
     flags = np.asarray(flags, dtype=np.int64)
@@ -112,7 +112,7 @@ def severity(flags) -> np.ndarray:
     return np.where(flags & int(_NOTHING), 4, out)
 
 
-def sersic_severity(flags) -> np.ndarray:
+def sersic_severity(flags: np.ndarray) -> np.ndarray:
     """The same of the Sersic fit: 0 good, 1 at a bound, 2 bad, 4 nothing measured."""
     flags = np.asarray(flags, dtype=np.int64)
     out = np.where(flags & int(_SERSIC_SUSPECT), 1, 0)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -29,21 +30,21 @@ OUTLIER_SIGMA = 10.0  # Lotz et al. (2004)
 
 
 def measure(
-    images,
+    images: np.ndarray,
     pixel_scale_arcsec: float,
-    segmap=None,
-    sky_sigma=None,
-    centre=None,
-    mask=None,
+    segmap: np.ndarray | None = None,
+    sky_sigma: float | None = None,
+    centre: np.ndarray | tuple[float, float] | None = None,
+    mask: np.ndarray | None = None,
     *,
-    sigma=None,
-    detection_threshold=None,
+    sigma: np.ndarray | None = None,
+    detection_threshold: np.ndarray | None = None,
     outlier_sigma: float = OUTLIER_SIGMA,
     psf_fwhm_pix: float = 0.0,
-    psf=None,
+    psf: np.ndarray | None = None,
     groups: Iterable[str] = tuple(GROUPS),
     threads: int | None = None,
-    map_of=None,
+    map_of: np.ndarray | None = None,
 ) -> np.ndarray:
     """Morphology of ``images`` (n, H, W), nJy per pixel, one row per image; pixels are taken in single
     precision.
@@ -130,7 +131,7 @@ def measure(
     return _with_plugins(result, images, (seg, seg_of, bad, bad_of, noise, noise_of), pixel_scale_arcsec)
 
 
-def _images(images) -> np.ndarray:
+def _images(images: np.ndarray) -> np.ndarray:
     images = images.detach().cpu().numpy() if hasattr(images, "detach") else np.asarray(images)
     if images.ndim != 3 or 0 in images.shape[1:]:
         raise InputError(f"measure: images have shape {images.shape}: they must be (n, H, W).")
@@ -138,13 +139,21 @@ def _images(images) -> np.ndarray:
         return _owned(images, np.float32)
 
 
-def _owned(array, dtype):
+def _owned(array: np.ndarray, dtype: type) -> np.ndarray:
     """``array`` in C order and writeable, copied only where it is not: kernels are compiled for one kind of
     array."""
     return np.require(array, dtype=dtype, requirements=["C", "W"])
 
 
-def _maps(name, value, n, shape, dtype, fill, map_of):
+def _maps(
+    name: str,
+    value: np.ndarray | None,
+    n: int,
+    shape: tuple[int, int],
+    dtype: type,
+    fill: bool | float,
+    map_of: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray]:
     """((m, H, W) array, (n,) row of it for each image)."""
     if value is None:
         return np.full((1, *shape), fill, dtype=dtype), np.zeros(n, dtype=np.int64)
@@ -160,7 +169,7 @@ def _maps(name, value, n, shape, dtype, fill, map_of):
     return value, np.arange(n) if map_of is None else map_of
 
 
-def _per_image(name, value, n):
+def _per_image(name: str, value: float | np.ndarray | None, n: int) -> np.ndarray:
     if value is None:
         return np.full(n, np.nan)
     value = np.asarray(value, dtype=np.float64)
@@ -171,14 +180,14 @@ def _per_image(name, value, n):
     return np.broadcast_to(value, (n,))
 
 
-def _group_bits(groups) -> int:
+def _group_bits(groups: tuple[str, ...]) -> int:
     unknown = set(groups) - set(GROUPS)
     if unknown:
         raise InputError(f"measure: unknown group {sorted(unknown)}: choose from {sorted(GROUPS)}.")
     return sum(GROUPS[name] for name in set(groups))
 
 
-def find_segments(images, mask) -> np.ndarray:
+def find_segments(images: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     """(n, H, W) int32: 1 on what stands out of the sky around the middle of each of ``images`` (n, H, W).
 
     ``mask`` (n, H, W), True excludes. Empty where an image has no finite pixel.
@@ -210,7 +219,14 @@ def find_segments(images, mask) -> np.ndarray:
     return seg
 
 
-def _refit(out, flags, images, maps, psf, map_of):
+def _refit(
+    out: np.ndarray,
+    flags: np.ndarray,
+    images: np.ndarray,
+    maps: tuple[np.ndarray, ...],
+    psf: np.ndarray,
+    map_of: np.ndarray | None,
+) -> None:
     from galbatch.morphology.sersic_psf import refit
 
     psf = np.asarray(psf, dtype=np.float64)
@@ -223,7 +239,7 @@ def _refit(out, flags, images, maps, psf, map_of):
     refit(out[:, I_SERSIC : I_SERSIC_LAST + 1], flags, images, maps, psf)
 
 
-def _run(work, n, threads):
+def _run(work: Callable[..., Any], n: int, threads: int | None) -> None:
     """Call ``work(first, last)`` over pieces of ``range(n)``; the kernels hold no lock, so threads run at
     once."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -237,7 +253,7 @@ def _run(work, n, threads):
     return None
 
 
-def _beyond_stamp(out, flags, shape):
+def _beyond_stamp(out: np.ndarray, flags: np.ndarray, shape: tuple[int, int]) -> None:
     """A Petrosian radius that was reached only because the annulus ran off the stamp is none."""
     x, y = out[:, I_XA], out[:, I_YA]
     corner = np.hypot(np.maximum(x, shape[1] - 1 - x) + 0.5, np.maximum(y, shape[0] - 1 - y) + 0.5)
@@ -246,7 +262,9 @@ def _beyond_stamp(out, flags, shape):
     flags[beyond] |= int(MorphFlag.PETRO_LARGE)
 
 
-def _with_plugins(result, images, maps, pixel_scale_arcsec):
+def _with_plugins(
+    result: np.ndarray, images: np.ndarray, maps: tuple[np.ndarray, ...], pixel_scale_arcsec: float
+) -> np.ndarray:
     statistics = installed_statistics()
     if not statistics:
         return result
@@ -264,7 +282,7 @@ def _with_plugins(result, images, maps, pixel_scale_arcsec):
     return wide
 
 
-def _result(out, flags, pixel_scale_arcsec):
+def _result(out: np.ndarray, flags: np.ndarray, pixel_scale_arcsec: float) -> np.ndarray:
     result = np.empty(len(out), dtype=RESULT_DTYPE)
     for i, (name, quantity) in enumerate(QUANTITIES.items()):
         factor = {"arcsec": pixel_scale_arcsec, "nJy arcsec-2": pixel_scale_arcsec**-2}.get(

@@ -55,7 +55,7 @@ class Statistic:
     description: str
     function: Callable[[StatisticInput], np.ndarray]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name) or self.name in QUANTITIES or self.name == "flags":
             raise ConfigError(
                 f"statistic '{self.name}' cannot be a column: use lower case letters, digits and _, "

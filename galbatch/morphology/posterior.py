@@ -13,6 +13,8 @@ measured on a draw but set once per source:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from galbatch.errors import InputError
@@ -23,21 +25,21 @@ _POSITIONS = ("xc_centroid", "yc_centroid", "xc_asymmetry", "yc_asymmetry", "ser
 
 
 def measure_posterior(
-    samples,
-    observed,
-    sigma,
-    mask=None,
-    seg=None,
-    psf=None,
+    samples: np.ndarray,
+    observed: np.ndarray,
+    sigma: np.ndarray,
+    mask: np.ndarray | None = None,
+    seg: np.ndarray | None = None,
+    psf: np.ndarray | None = None,
     pixel_scale_arcsec: float = 0.03,
     oversample: int = 1,
     target_fwhm_pix: float = 2.0,
     *,
-    mean=None,
-    psf_scale_arcsec=None,
-    groups=None,
+    mean: np.ndarray | None = None,
+    psf_scale_arcsec: float | np.ndarray | None = None,
+    groups: Sequence[str] | None = None,
     threads: int | None = None,
-):
+) -> tuple[np.ndarray, np.ndarray]:
     """(draws (b, k), obs (b,)): structured arrays as of ``measure``.
 
     ``samples`` (b, k, H, W) nJy per fine pixel; ``observed``, ``sigma`` (b, h, w) nJy per detector pixel;
@@ -88,7 +90,9 @@ def measure_posterior(
     return draws.reshape(b, k), obs
 
 
-def _check(samples, observed, sigma, oversample):
+def _check(
+    samples: np.ndarray, observed: np.ndarray, sigma: np.ndarray, oversample: int
+) -> tuple[int, int, tuple[int, int]]:
     if samples.ndim != 4 or observed.ndim != 3 or len(samples) != len(observed):
         raise InputError(
             f"measure_posterior: samples have shape {samples.shape}, observed {observed.shape}: "
@@ -108,7 +112,7 @@ def _check(samples, observed, sigma, oversample):
     return b, k, tuple(shape)
 
 
-def _fill_segments(fine_seg, mean, seg, oversample):
+def _fill_segments(fine_seg: np.ndarray, mean: np.ndarray, seg: np.ndarray, oversample: int) -> None:
     """Where a source has no segment, take one from the posterior mean, on both grids, outside its
     neighbours."""
     empty = np.flatnonzero(~(seg == 1).any(axis=(1, 2)))
@@ -120,7 +124,7 @@ def _fill_segments(fine_seg, mean, seg, oversample):
         seg[b][found[i][oversample // 2 :: oversample, oversample // 2 :: oversample] == 1] = 1
 
 
-def _filled(noise):
+def _filled(noise: np.ndarray) -> np.ndarray:
     """Noise (b, h, w) with the unknown pixels set to the median of their stamp: draws exist there too."""
     out = noise.copy()
     for stamp in out:

@@ -8,6 +8,8 @@ its result does not depend on its company.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from scipy import fft
@@ -30,7 +32,9 @@ _NAMES = (
 )
 
 
-def refit(first, flags, images, maps, psf):
+def refit(
+    first: np.ndarray, flags: np.ndarray, images: np.ndarray, maps: tuple[np.ndarray, ...], psf: np.ndarray
+) -> None:
     """Replace the Sersic columns of ``first`` (n, 10) (pixels, order of the registry) and their bits in
     ``flags``.
 
@@ -50,7 +54,7 @@ def refit(first, flags, images, maps, psf):
         flags[part] = (flags[part] & ~_bits("SERSIC_NOT_CONVERGED", "SERSIC_BOUND")) | bits
 
 
-def _weights(data, seg, bad, sigma):
+def _weights(data: np.ndarray, seg: np.ndarray, bad: np.ndarray, sigma: np.ndarray) -> np.ndarray:
     """1 / sigma on the pixels that enter the fit, as ``kernels.sersic.weights`` has it; all (n, H, W)."""
     known = np.isfinite(sigma).any(axis=(1, 2), keepdims=True)
     sigma = np.where(known, np.abs(sigma), 1.0)
@@ -59,7 +63,7 @@ def _weights(data, seg, bad, sigma):
     return np.divide(1.0, sigma, out=np.zeros(data.shape), where=use)
 
 
-def psf_on_grid(psf, psf_scale_arcsec, pixel_scale_arcsec):
+def psf_on_grid(psf: np.ndarray, psf_scale_arcsec: float, pixel_scale_arcsec: float) -> np.ndarray:
     """``psf`` (n, p, p), centre at (p - 1) / 2, summed into pixels of ``pixel_scale_arcsec``.
 
     Where the scales have no whole ratio it is first interpolated (cubic) to the next finer scale that has
@@ -72,7 +76,7 @@ def psf_on_grid(psf, psf_scale_arcsec, pixel_scale_arcsec):
     return _binned(psf, r) if r > 1 else psf
 
 
-def _interpolated(psf, step):
+def _interpolated(psf: np.ndarray, step: float) -> np.ndarray:
     """``psf`` sampled every ``step`` of its own pixels about its centre, on an odd grid."""
     p = psf.shape[-1]
     half = math.floor((p - 1) / 2 / step)
@@ -81,7 +85,7 @@ def _interpolated(psf, step):
     return np.stack([map_coordinates(image, (rows, columns), order=3, mode="constant") for image in psf])
 
 
-def _binned(psf, r):
+def _binned(psf: np.ndarray, r: int) -> np.ndarray:
     """Sums over r x r samples, the centre of ``psf`` at the centre of a pixel of the odd result."""
     p = psf.shape[-1]
     if (p - r) % 2:  # the centre would be between two samples: share each sample with its neighbours
@@ -95,11 +99,13 @@ def _binned(psf, r):
     return padded.reshape(len(psf), n, r, n, r).sum(axis=(2, 4))
 
 
-def _bits(*names):
+def _bits(*names: MorphFlag) -> int:
     return np.int64(sum(int(MorphFlag[name]) for name in names))
 
 
-def _fit_piece(first, data, weight, psf, known):
+def _fit_piece(
+    first: np.ndarray, data: np.ndarray, weight: np.ndarray, psf: np.ndarray, known: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     from galbatch.morphology.kernels.sersic import MAX_STEPS
     from galbatch.morphology.kernels.sersic_steps import assess_models, propose_models
 
@@ -126,13 +132,13 @@ def _fit_piece(first, data, weight, psf, known):
     return out, bits
 
 
-def _convolver(psf, ny, nx):
+def _convolver(psf: np.ndarray, ny: int, nx: int) -> Callable[..., Any]:
     size = psf.shape[-1]
     shape = (fft.next_fast_len(ny + size - 1, True), fft.next_fast_len(nx + size - 1, True))
     kernel = fft.rfft2(psf / psf.sum(axis=(1, 2), keepdims=True), shape)
     low = (size - 1) // 2
 
-    def convolve(images, which):
+    def convolve(images: np.ndarray, which: np.ndarray) -> np.ndarray:
         stacked = np.ascontiguousarray(images.transpose(0, 2, 1, 3))
         blurred = fft.irfft2(fft.rfft2(stacked, shape) * kernel[which, None], shape)
         return np.ascontiguousarray(blurred[:, :, low : low + ny, low : low + nx].transpose(0, 2, 1, 3))
@@ -140,7 +146,7 @@ def _convolver(psf, ny, nx):
     return convolve
 
 
-def _pack(first):
+def _pack(first: np.ndarray) -> np.ndarray:
     n, r_e, e, theta, amplitude, x, y = first[:, :7].T
     e = np.clip(e, 0.0, 0.95)
     return np.ascontiguousarray(
@@ -159,7 +165,7 @@ def _pack(first):
     )
 
 
-def _unpack(p, chi2, n_pixels, known):
+def _unpack(p: np.ndarray, chi2: np.ndarray, n_pixels: np.ndarray, known: np.ndarray) -> np.ndarray:
     e = np.hypot(p[:, 5], p[:, 6])
     out = np.full((len(p), 10), np.nan)
     out[:, 0], out[:, 1], out[:, 2] = np.exp(p[:, 2]), np.exp(p[:, 1]) / np.sqrt(1 - e), e

@@ -59,7 +59,7 @@ def class_probabilities(draws: np.ndarray) -> dict[str, np.ndarray]:
     return out
 
 
-def _statistics(name, values):
+def _statistics(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
     b, k = values.shape
     enough = 2 * np.isfinite(values).sum(axis=1) >= max(k, 1)
     if name in ANGLES:
@@ -77,7 +77,7 @@ def _statistics(name, values):
     return out
 
 
-def _unwrap(angles):
+def _unwrap(angles: np.ndarray) -> np.ndarray:
     """Angles (b, k) modulo pi, moved within pi/2 of their axial mean."""
     finite = np.isfinite(angles)
     vector = np.where(finite, np.exp(2j * np.where(finite, angles, 0.0)), 0.0).sum(axis=1)
@@ -85,7 +85,7 @@ def _unwrap(angles):
     return mean + np.mod(angles - mean + np.pi / 2, np.pi) - np.pi / 2
 
 
-def _common_bits(flags):
+def _common_bits(flags: np.ndarray) -> np.ndarray:
     k = flags.shape[1]
     bits = np.arange(63, dtype=np.int64)
     often = ((flags[..., None] >> bits) & 1).sum(axis=1) * 2 >= max(k, 1)

@@ -7,8 +7,10 @@ in.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -25,11 +27,11 @@ from galbatch.types import Failure, Flag, Posterior, StampBatch
 class Clock:
     """Seconds by stage."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def __call__(self, stage: str):
+    def __call__(self, stage: str) -> Any:
         start = time.perf_counter()
         yield
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
@@ -96,7 +98,9 @@ def _empty_arrays(layout: StoreLayout, n: int) -> dict[str, np.ndarray]:
     }
 
 
-def _store_stamps(arrays, columns: Table, stamps: StampBatch, layout: StoreLayout) -> None:
+def _store_stamps(
+    arrays: dict[str, np.ndarray], columns: Table, stamps: StampBatch, layout: StoreLayout
+) -> None:
     for n, band in enumerate(stamps.bands):
         r = band.ratio
         wide = lambda a, r=r: a if r == 1 else a.repeat(r, axis=1).repeat(r, axis=2)  # noqa: E731
@@ -117,10 +121,10 @@ def _store_stamps(arrays, columns: Table, stamps: StampBatch, layout: StoreLayou
 
 def _store_posterior(
     context: Context,
-    arrays,
+    arrays: dict[str, np.ndarray],
     columns: Table,
     stamps: StampBatch,
-    bands,
+    bands: Sequence[str],
     done: np.ndarray,
     posterior: Posterior,
 ) -> None:
@@ -162,7 +166,14 @@ def _store_posterior(
 
 
 def _finish(
-    rows: PlanBatch, layout: StoreLayout, arrays, columns: Table, flags, failures, seconds, counters
+    rows: PlanBatch,
+    layout: StoreLayout,
+    arrays: dict[str, np.ndarray],
+    columns: Table,
+    flags: np.ndarray,
+    failures: dict[int, Failure],
+    seconds: dict[str, float],
+    counters: dict[str, float],
 ) -> BatchResult:
     ids = rows.columns["source_id"]
     failed = np.zeros(len(ids), bool)

@@ -14,6 +14,7 @@ their median by the factor by which calibration widens the interval of its flux 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -71,7 +72,9 @@ def widened_magnitudes(light: np.ndarray, factor: float) -> np.ndarray:
     return middle + factor * (magnitudes - middle)
 
 
-def light_in_aperture(columns, bands, samples, oversample: int, i: int) -> tuple[np.ndarray, float]:
+def light_in_aperture(
+    columns: dict[str, np.ndarray], bands: Sequence[str], samples: np.ndarray, oversample: int, i: int
+) -> tuple[np.ndarray, float]:
     """Light (k, c) of the draws (k, c, H, W) of source ``i`` in the common aperture, and its radius, arcsec;
     NaN without one."""
     light = np.full(samples.shape[:2], np.nan)
@@ -107,7 +110,7 @@ def to_scene(band: BandStamps, i: int) -> np.ndarray:
     return np.column_stack([band.ratio * np.eye(2), -band.ratio * middle])
 
 
-def circle(shape: tuple[int, int], centre, radius: float) -> np.ndarray:
+def circle(shape: tuple[int, int], centre: np.ndarray, radius: float) -> np.ndarray:
     """(H, W) share of each pixel inside a circle; at its edge, as if the edge were straight."""
     y, x = np.indices(shape)
     return np.clip(radius + 0.5 - np.hypot(x - centre[0], y - centre[1]), 0.0, 1.0)

@@ -25,7 +25,7 @@ def light_flags(band: BandStamps, done: np.ndarray, model: np.ndarray) -> np.nda
     return flags
 
 
-def _masked(model, sigma, mask, own) -> int:
+def _masked(model: np.ndarray, sigma: np.ndarray, mask: np.ndarray, own: np.ndarray) -> int:
     """Flags by the share of the model's light, above the noise and not a neighbour's, on masked pixels."""
     known = np.isfinite(sigma) & ~mask
     if not known.any() or not np.isfinite(model).all():

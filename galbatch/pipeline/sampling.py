@@ -3,6 +3,9 @@ of memory, is kept from costing the others theirs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from galbatch.interfaces import Denoiser
@@ -44,7 +47,13 @@ def groups_of(stamps: StampBatch, failures: dict[int, Failure], flags: np.ndarra
     return groups
 
 
-def sample_bisecting(context: Context, stamps: StampBatch, bands, members, failures):
+def sample_bisecting(
+    context: Context,
+    stamps: StampBatch,
+    bands: Sequence[str],
+    members: np.ndarray,
+    failures: dict[int, Failure],
+) -> Any:
     """Sample; when it raises, halve until the sources that cause it are alone, and fail only these."""
     try:
         return [(_sample(context, stamps, bands, members), members)]
@@ -91,7 +100,7 @@ def _empty_device_cache(prior: Denoiser) -> None:
         torch.cuda.empty_cache()
 
 
-def _sample(context: Context, stamps: StampBatch, bands, members: np.ndarray) -> Posterior:
+def _sample(context: Context, stamps: StampBatch, bands: Sequence[str], members: np.ndarray) -> Posterior:
     chosen = [stamps.bands[b] for b in bands]
     first = chosen[0]
     take = lambda name: np.stack([getattr(b, name)[members] for b in chosen], axis=1)  # noqa: E731
@@ -120,7 +129,7 @@ def _sample(context: Context, stamps: StampBatch, bands, members: np.ndarray) ->
     )
 
 
-def _white(bands, members) -> np.ndarray | None:
+def _white(bands: Sequence[str], members: np.ndarray) -> np.ndarray | None:
     """``sigma_white`` (b, c, h, w) of a group of bands, zero for those without; None where none has one."""
     if all(b.sigma_white is None for b in bands):
         return None
@@ -128,7 +137,7 @@ def _white(bands, members) -> np.ndarray | None:
     return np.stack([(nothing if b.sigma_white is None else b.sigma_white)[members] for b in bands], axis=1)
 
 
-def _psf_error(bands) -> np.ndarray | None:
+def _psf_error(bands: Sequence[str]) -> np.ndarray | None:
     """(c, 5): zero for a band whose PSF is exact; None where all are."""
     if all(b.psf_error is None for b in bands):
         return None
@@ -136,5 +145,5 @@ def _psf_error(bands) -> np.ndarray | None:
     return np.stack([exact if b.psf_error is None else b.psf_error for b in bands])
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value

@@ -55,7 +55,7 @@ class Card:
     metrics: dict[str, Any] = field(default_factory=dict)
     limits: list[str] = field(default_factory=list)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "sigma_map", tuple(self.sigma_map))
         if self.format != FORMAT:
             raise ModelError(
@@ -69,7 +69,7 @@ class Card:
             )
         self._check_spectra()
 
-    def _check_spectra(self):
+    def _check_spectra(self) -> None:
         for name in ("target_fwhm_pix", "sigma_data", "max_sd"):
             if not getattr(self, name) > 0:
                 raise ModelError(
@@ -97,13 +97,13 @@ class Card:
             device=device, calibration=calibration or {}, **{name: getattr(self, name) for name in shared}
         )
 
-    def save(self, path) -> None:
+    def save(self, path: Path) -> None:
         """Write as JSON, whole or not at all."""
         with writing(path) as partial:
             partial.write_text(json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
-    def load(cls, path) -> Card:
+    def load(cls, path: Path) -> Card:
         """Read and check. Raises ``ModelError`` in one line."""
         path = Path(path)
         if not path.is_file():

@@ -15,7 +15,7 @@ from galbatch.errors import ModelError
 
 
 @contextmanager
-def writing(path) -> Iterator[Path]:
+def writing(path: Path) -> Iterator[Path]:
     """A name to write ``path`` under; it is renamed when all went well. Raises ``ModelError`` when the disk
     refuses."""
     from safetensors import SafetensorError
@@ -37,7 +37,7 @@ def writing(path) -> Iterator[Path]:
         ) from err
 
 
-def save_state(path, tensors: dict[str, Tensor], meta: dict) -> None:
+def save_state(path: Path, tensors: dict[str, Tensor], meta: dict) -> None:
     """Write ``tensors`` and ``meta`` to ``path`` by atomic rename. Raises ``ModelError`` when the disk
     refuses."""
     from safetensors.torch import save_file
@@ -50,7 +50,7 @@ def save_state(path, tensors: dict[str, Tensor], meta: dict) -> None:
         )
 
 
-def load_state(path) -> tuple[dict[str, Tensor], dict]:
+def load_state(path: Path) -> tuple[dict[str, Tensor], dict]:
     """(tensors, meta) of ``save_state``. Raises ``ModelError`` when the file is missing or damaged."""
     from safetensors import SafetensorError, safe_open
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +42,7 @@ def choose_precision(device: torch.device, precision: str = "auto") -> str:
 class Mixed(nn.Module):
     """The denoiser under autocast."""
 
-    def __init__(self, model: nn.Module, device_type: str):
+    def __init__(self, model: nn.Module, device_type: str) -> None:
         super().__init__()
         self.model, self.device_type = model, device_type
 
@@ -70,12 +72,12 @@ def compile_denoiser(
     return name, model
 
 
-def example_inputs(device, n: int = 2, size: int = 64) -> tuple[Tensor, Tensor]:
+def example_inputs(device: torch.device, n: int = 2, size: int = 64) -> tuple[Tensor, Tensor]:
     """Inputs of the shape and range that the network is traced with."""
     return torch.ones(n, 1, size, size, device=device), torch.full((n,), 0.5, device=device)
 
 
-def torchscript(model: nn.Module, device):
+def torchscript(model: nn.Module, device: torch.device) -> Any:
     """Traced and frozen TorchScript of the denoiser; any batch and any size afterwards."""
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -83,12 +85,12 @@ def torchscript(model: nn.Module, device):
         return torch.jit.freeze(traced)
 
 
-def exported(model: nn.Module, device):
+def exported(model: nn.Module, device: torch.device) -> Any:
     """``torch.export`` graph with free batch and size, as a module."""
     return export_program(model, device).module()
 
 
-def export_program(model: nn.Module, device) -> torch.export.ExportedProgram:
+def export_program(model: nn.Module, device: torch.device) -> torch.export.ExportedProgram:
     """The exported program (what ``model.pt2`` holds)."""
     batch = torch.export.Dim("batch", min=1, max=4096)
     rows, columns = torch.export.Dim("rows", min=2, max=128), torch.export.Dim("columns", min=2, max=128)
@@ -98,7 +100,7 @@ def export_program(model: nn.Module, device) -> torch.export.ExportedProgram:
         return torch.export.export(model.eval(), example_inputs(device, 3, 64), dynamic_shapes=shapes)
 
 
-def write_export(model: nn.Module, kind: str, path) -> None:
+def write_export(model: nn.Module, kind: str, path: Path) -> None:
     """Write a denoiser as "torchscript" (``model.ts``) or "pt2" (``model.pt2``): float32 on a CPU, any
     batch and size."""
     with warnings.catch_warnings():

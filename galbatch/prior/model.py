@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,12 +40,12 @@ class Prior:
         self,
         model: Denoiser,
         card: Card,
-        device="cpu",
-        backend="auto",
+        device: str | torch.device = "cpu",
+        backend: str = "auto",
         micro_batch: int | None = None,
         calibration: dict | None = None,
         precision: str = "auto",
-    ):
+    ) -> None:
         self.card, self.device = card, torch.device(device)
         self.calibration = calibration or {}
         self.micro_batch = micro_batch or (8 if self.device.type == "cpu" else 256)
@@ -64,7 +65,7 @@ class Prior:
             },
         )
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         if name != "card" and hasattr(self.__dict__.get("card"), name):
             return getattr(self.card, name)
         raise AttributeError(f"Prior has no attribute {name!r}")
@@ -89,13 +90,13 @@ class Prior:
             out[i : i + n] = self._forward(part, level)[: min(n, b * c - i)]
         return out.reshape(b, c, h, w).to(x.device)
 
-    def _group(self, n):
+    def _group(self, n: int) -> int:
         """Images a pass: fixed on a CPU; on a GPU a power of two for few images, which may move last bits."""
         if self.device.type == "cpu" or n >= self.micro_batch:
             return self.micro_batch
         return max(8, 1 << (n - 1).bit_length())
 
-    def _checked(self, x, sigma):
+    def _checked(self, x: Tensor, sigma: Tensor) -> torch.Size | None:
         if x.ndim != 4 or sigma.shape != (len(x),):
             raise ModelError(
                 f"denoise: x has shape {tuple(x.shape)}, sigma {tuple(sigma.shape)}: "
@@ -109,13 +110,15 @@ class Prior:
             )
         return x.shape
 
-    def _mapped(self, sigma):
+    def _mapped(self, sigma: Tensor) -> Tensor:
         a, b = self.card.sigma_map
         sigma = sigma.clamp(self.card.sigma_min, self.card.sigma_max)
         return sigma if a == b == 0 else sigma * torch.exp(a + b * sigma.log())
 
 
-def load_prior(path=None, device: str = "auto", backend: str = "auto", precision: str = "auto") -> Prior:
+def load_prior(
+    path: Path | str | None = None, device: str = "auto", backend: str = "auto", precision: str = "auto"
+) -> Prior:
     """A prior on ``device`` ("auto", "cpu", "cuda", "cuda:1").
 
     ``path``: the shipped "small" or "base", a model folder, or "auto" (as None): base on a CUDA card, else
@@ -138,7 +141,7 @@ def load_prior(path=None, device: str = "auto", backend: str = "auto", precision
     )
 
 
-def load_calibration(folder, card: Card) -> dict[str, dict]:
+def load_calibration(folder: Path, card: Card) -> dict[str, dict]:
     """Sampler mode -> table of a model folder's ``calibration.json``; {} without one.
 
     Raises ``ModelError`` when it cannot be read or belongs to other weights.
@@ -167,7 +170,7 @@ def _parts(table: dict) -> set[str]:
     return set.intersection(*({*numbers} for numbers in table["quantities"].values()))
 
 
-def load_weights(folder, card: Card) -> Denoiser:
+def load_weights(folder: Path, card: Card) -> Denoiser:
     """The network of a model folder, its weights checked against the card's hash and shapes."""
     path = Path(folder) / WEIGHTS
     if not path.is_file():
@@ -190,7 +193,7 @@ def load_weights(folder, card: Card) -> Denoiser:
     return model
 
 
-def save_model(folder, model: Denoiser, card_values: dict, half: bool = False) -> Card:
+def save_model(folder: Path, model: Denoiser, card_values: dict, half: bool = False) -> Card:
     """Write weights and card to ``folder``; the hash and the network's own fields are filled in.
 
     ``half``: weights as float16, in half the space; they are loaded to float32 all the same.
@@ -205,7 +208,7 @@ def save_model(folder, model: Denoiser, card_values: dict, half: bool = False) -
     return card
 
 
-def file_hash(path) -> str:
+def file_hash(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as f:
@@ -214,7 +217,7 @@ def file_hash(path) -> str:
     return digest.hexdigest()
 
 
-def folder_files(path="auto") -> dict[str, str]:
+def folder_files(path: Path | str = "auto") -> dict[str, str]:
     """Name -> SHA-256 of everything that decides what a model does: weights, card, calibration of its
     folder."""
     folder = model_folder(path)

@@ -23,7 +23,7 @@ def choose_device(device: str = "auto") -> torch.device:
     return torch.device(device)
 
 
-def choose_model(model="auto", device: str = "auto"):
+def choose_model(model: Path | str | None = "auto", device: str = "auto") -> Path | str:
     """What ``model`` stands for when it is computed on ``device``: for 'auto' or None the name of a shipped
     network, 'base' where the device is a CUDA card, else 'small'; any other name or path as it is."""
     if model is None or model == "auto":
@@ -31,7 +31,7 @@ def choose_model(model="auto", device: str = "auto"):
     return _BEFORE_NAMES.get(model, model)
 
 
-def model_folder(model="auto", device: str = "auto") -> Path:
+def model_folder(model: Path | str | None = "auto", device: str = "auto") -> Path:
     """The folder of a model: of 'auto', 'small', 'base', or the path of one. A folder of your own with such
     a name is given as ``./base``. Raises ``ModelError`` where there is none."""
     name = choose_model(model, device)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +43,7 @@ class NetworkConfig:
     embedding: int = 128
     sigma_data: float = 0.15
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(int(w) for w in self.widths))
         object.__setattr__(self, "blocks", tuple(int(n) for n in self.blocks))
         if len(self.widths) != len(self.blocks) or not self.widths:
@@ -70,7 +71,7 @@ class ChannelNorm(nn.Module):
 class Block(nn.Module):
     """Residual block: two 3x3 convolutions, the second scaled and shifted by the noise level."""
 
-    def __init__(self, channels: int, embedding: int):
+    def __init__(self, channels: int, embedding: int) -> None:
         super().__init__()
         self.norm = ChannelNorm()
         self.conv_a = nn.Conv2d(channels, channels, 3, padding=1)
@@ -91,7 +92,7 @@ class Block(nn.Module):
 class NoiseLevel(nn.Module):
     """Embedding (b, n) of ln(sigma) / 4: smooth Fourier features and a two-layer perceptron."""
 
-    def __init__(self, n: int):
+    def __init__(self, n: int) -> None:
         super().__init__()
         self.register_buffer("frequency", torch.linspace(0.25, 4.0, 16))
         self.first = nn.Linear(32, n)
@@ -103,7 +104,7 @@ class NoiseLevel(nn.Module):
         return F.silu(self.second(F.silu(self.first(features))))
 
 
-def full_precision(x: Tensor):
+def full_precision(x: Tensor) -> Any:
     """A context that autocast does not reach."""
     return torch.autocast(x.device.type, enabled=False)
 
@@ -117,7 +118,7 @@ def asinh(x: Tensor) -> Tensor:
 class UNet(nn.Module):
     """F(inputs, c_noise): (b, 3, H, W), (b,) -> (b, 1, H, W). Fully convolutional."""
 
-    def __init__(self, config: NetworkConfig):
+    def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         widths, blocks, n = config.widths, config.blocks, config.embedding
         self.level = NoiseLevel(n)
@@ -160,7 +161,7 @@ class Denoiser(nn.Module):
     """D(x; sigma) with EDM preconditioning: x (b, 1, H, W), sigma (b,) -> (b, 1, H, W), float32 in and
     out."""
 
-    def __init__(self, config: NetworkConfig):
+    def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.sigma_data = float(config.sigma_data)
         self.net = UNet(config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,7 @@ def refuse_failed(run: Run, source_ids: list) -> None:
             )
 
 
-def _bytes(run: Run, source_id) -> bytes:
+def _bytes(run: Run, source_id: int | str) -> bytes:
     from astropy.io import fits
 
     first = fits.PrimaryHDU()
@@ -61,7 +62,7 @@ def _bytes(run: Run, source_id) -> bytes:
     return out.getvalue()
 
 
-def _band(run: Run, source_id, band: str) -> list:
+def _band(run: Run, source_id: int | str, band: str) -> list:
     from astropy.io import fits
 
     fine = run.wcs(source_id, band)
@@ -90,7 +91,7 @@ def _band(run: Run, source_id, band: str) -> list:
     return planes
 
 
-def detector_wcs(fine, oversample: int):
+def detector_wcs(fine: Any, oversample: int) -> Any:
     """The WCS of the grid of ``observed``, from that of the fine grid."""
     wcs = fine.deepcopy()
     wcs.wcs.crpix = (np.asarray(fine.wcs.crpix) - 0.5) / oversample + 0.5

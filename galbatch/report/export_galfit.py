@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,10 @@ from galbatch.report.export_fits import detector_wcs, refuse_failed
 from galbatch.report.read import RunReader
 from galbatch.store import Run, band_name, file_names, one_line, open_export
 from galbatch.store.export_folder import ExportFolder
+
+if TYPE_CHECKING:
+    from galbatch.report.view import SourceView
+
 
 ZERO_POINT_NJY = 31.4  # AB magnitude of 1 nJy
 _START = """\
@@ -69,7 +74,7 @@ def export_galfit(
     return paths
 
 
-def _write(reader: RunReader, source_id, band: str, folder: ExportFolder, stem: str) -> Path:
+def _write(reader: RunReader, source_id: int | str, band: str, folder: ExportFolder, stem: str) -> Path:
     from astropy.io import fits
 
     view = reader.view(source_id, band)
@@ -102,7 +107,7 @@ def _write(reader: RunReader, source_id, band: str, folder: ExportFolder, stem: 
     return folder.write(f"{stem}.galfit", text.encode())
 
 
-def _start_values(reader: RunReader, view) -> dict[str, float]:
+def _start_values(reader: RunReader, view: SourceView) -> dict[str, float]:
     """GALFIT's parameters from posterior medians; pixels count from 1, angles from +y counter-clockwise."""
 
     def median(name: str, otherwise: float) -> float:

@@ -6,7 +6,7 @@ grey means the same flux everywhere: where the spread is as bright as the mean, 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -69,7 +69,7 @@ def figure_source(view: SourceView) -> Figure:
     return fig
 
 
-def _top_row(view: SourceView, stretch: Stretch, axes) -> dict[str, tuple]:
+def _top_row(view: SourceView, stretch: Stretch, axes: Any) -> dict[str, tuple]:
     """Draw the first row; returns {kind: (image, axes)} of the panels with a colour bar of their own."""
     panels = iter(axes)
     _brightness(next(panels), view.observed_sb(), stretch, "Observed")
@@ -93,7 +93,7 @@ def _top_row(view: SourceView, stretch: Stretch, axes) -> dict[str, tuple]:
     return shown
 
 
-def _draws(view: SourceView, stretch: Stretch, axes) -> None:
+def _draws(view: SourceView, stretch: Stretch, axes: Any) -> None:
     for k, axis in enumerate(axes):
         if k < len(view.samples):
             _brightness(axis, view.sb(view.samples[k]), stretch, f"Draw {k + 1}")
@@ -101,11 +101,11 @@ def _draws(view: SourceView, stretch: Stretch, axes) -> None:
             axis.set_axis_off()
 
 
-def _brightness(axis: Axes, image: np.ndarray, stretch: Stretch, title: str):
+def _brightness(axis: Axes, image: np.ndarray, stretch: Stretch, title: str) -> Any:
     return _panel(axis, stretch(image), title, BRIGHTNESS_MAP, (0.0, 1.0))
 
 
-def _panel(axis: Axes, image: np.ndarray, title: str, colours: str, limits: tuple[float, float]):
+def _panel(axis: Axes, image: np.ndarray, title: str, colours: str, limits: tuple[float, float]) -> Any:
     import matplotlib
 
     cmap = matplotlib.colormaps[colours].with_extremes(bad=MASKED)
@@ -216,7 +216,7 @@ def _compass(axis: Axes, view: SourceView) -> None:
         )
 
 
-def _bars(fig: Figure, stretch: Stretch, shown: dict[str, tuple], axes) -> None:
+def _bars(fig: Figure, stretch: Stretch, shown: dict[str, tuple], axes: Any) -> None:
     """The colour bars: brightness under the draws, residual and prior under their panels."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -130,7 +131,13 @@ def _failures(run: Run) -> tuple[dict[str, str], ...]:
     return tuple({key: str(row[key]) for key in keys} for row in read_failures(run.paths, MAX_FAILURES))
 
 
-def _strips(reader: RunReader, columns, bands, plan: StripPlan, on_source) -> dict[str, list[str | None]]:
+def _strips(
+    reader: RunReader,
+    columns: dict[str, np.ndarray],
+    bands: tuple[str, ...],
+    plan: StripPlan,
+    on_source: Callable[..., Any],
+) -> dict[str, list[str | None]]:
     strips: dict[str, list[str | None]] = {band: [] for band in bands}
     reader.run.locate(columns["source_id"].tolist())
     for source_id in columns["source_id"].tolist():

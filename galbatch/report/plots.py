@@ -7,7 +7,7 @@ index, so that the page's script can show the thumbnail of what the pointer is o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -50,7 +50,7 @@ def plane_figures(summary: RunSummary, band: str) -> dict[str, figure]:
     return {plane: _plane(plane, x, y, source, flagged) for plane, (x, y) in PLANES.items()}
 
 
-def _plane(plane: str, x: str, y: str, source, flagged: np.ndarray) -> figure:
+def _plane(plane: str, x: str, y: str, source: Any, flagged: np.ndarray) -> figure:
     from bokeh.models import CDSView, CustomJS, HoverTool, IndexFilter, TapTool
 
     fig = _figure(plane, LABELS[x], LABELS[y], tools=TOOLS, output_backend="webgl", active_drag=None)
@@ -90,7 +90,7 @@ def _plane(plane: str, x: str, y: str, source, flagged: np.ndarray) -> figure:
     return _legend_below(fig)
 
 
-def _limits(fig: figure, source, x: str, y: str) -> None:
+def _limits(fig: figure, source: Any, x: str, y: str) -> None:
     """Axes over the bulk of the points; M20 grows to the left, as in print."""
     for name, axis in ((x, fig.x_range), (y, fig.y_range)):
         values = source.data[f"{name}_p50"]
@@ -186,7 +186,7 @@ def stage_bars(stages: dict[str, float]) -> figure:
     return fig
 
 
-def coverage_bars(calibration) -> figure:
+def coverage_bars(calibration: Any) -> figure:
     """Share of truths inside the 68% interval by quantity, with its binomial error; 68% is dashed."""
     from bokeh.models import Span
 
@@ -238,7 +238,7 @@ def _dashes(n: int) -> list[str]:
     return [("solid", "dashed", "dotted", "dotdash", "dashdot", "solid")[i % 6] for i in range(n)]
 
 
-def _figure(title: str, x_label: str, y_label: str, height: int = 330, **options) -> figure:
+def _figure(title: str, x_label: str, y_label: str, height: int = 330, **options: Any) -> figure:
     """A figure that fits its column, with the page's background; the page's script sets ink for the theme."""
     from bokeh.plotting import figure
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,13 +15,17 @@ from galbatch.report.view import Number, SourceView
 from galbatch.store import MASK_EXCLUDED, Run, plan_batch
 from galbatch.types import BandStamps
 
+if TYPE_CHECKING:
+    from galbatch.cutouts.survey import Survey
+
+
 QUALITY = ("0: good", "1: caution", "2: do not use")
 
 
 class RunReader:
     """A run as the pictures need it; catalogue, plan and truth are read once."""
 
-    def __init__(self, run: Run):
+    def __init__(self, run: Run) -> None:
         self.run = run
         self._cut: tuple = ("", (), {})  # the last source cut again
         self._rows = None  # the last batch read from the plan
@@ -45,14 +49,14 @@ class RunReader:
         """The truth of a mock field, found beside the catalogue the run was made from; None without one."""
         return find_truth(self.run.manifest)
 
-    def number(self, name: str, source_id) -> float:
+    def number(self, name: str, source_id: str) -> float:
         """One catalogue value of a source; NaN where there is none."""
         row = self.row_of.get(str(source_id))
         values = self.columns.get(name)
         return float(values[row]) if row is not None and values is not None else np.nan
 
     def view(
-        self, source_id, band: str | None = None, draws: int | None = None, lean: bool = False
+        self, source_id: int | str, band: str | None = None, draws: int | None = None, lean: bool = False
     ) -> SourceView:
         """One source in one band. ``draws``: only the first few; ``lean``: no PSF, truth or numbers.
 
@@ -90,7 +94,7 @@ class RunReader:
             **more,
         )
 
-    def _more(self, source_id, band: str) -> dict:
+    def _more(self, source_id: str, band: str) -> dict:
         stamp, row = self.stamp(source_id, band)
         true = self._true(source_id, band, stamp, row)
         values = {} if true is None else self.truth_values(true, stamp, band)
@@ -112,7 +116,9 @@ class RunReader:
             "psf_scale_arcsec": None if stamp is None else stamp.psf_scale_arcsec,
         }
 
-    def _true(self, source_id, band: str, stamp: BandStamps | None, row) -> np.ndarray | None:
+    def _true(
+        self, source_id: str, band: str, stamp: BandStamps | None, row: dict[str, np.ndarray]
+    ) -> np.ndarray | None:
         """(H, W) the truth of a source of a mock field; None without one."""
         if self.truth is None or stamp is None:
             return None
@@ -139,7 +145,7 @@ class RunReader:
                     found[band][source_id] = self.truth_values(true, stamp, band)
         return found
 
-    def _facts(self, source_id, band: str) -> dict[str, str]:
+    def _facts(self, source_id: str, band: str) -> dict[str, str]:
         run, facts = self.run, {}
         flags = self._flags_of(source_id, band)
         snr, chi2 = self.number(f"sn_per_pixel_p50_{band}", source_id), self.number(f"chi2_{band}", source_id)
@@ -156,19 +162,19 @@ class RunReader:
             facts["flags"] = ", ".join(names)
         return facts
 
-    def _flags_of(self, source_id, band: str) -> int:
+    def _flags_of(self, source_id: str, band: str) -> int:
         """Flags of a source in a band, or of all its bands while the run is not finished."""
         row, values = self.row_of.get(str(source_id)), self.columns.get(f"flags_{band}")
         return self.run.flags(source_id) if row is None or values is None else int(values[row])
 
-    def stamp(self, source_id, band: str) -> tuple[BandStamps | None, dict]:
+    def stamp(self, source_id: int | str, band: str) -> tuple[BandStamps | None, dict]:
         """The source's stamp cut again from the survey's files (None when gone), and its plan row."""
         if self._cut[0] != str(source_id):
             self._cut = (str(source_id), *self._cut_again(source_id))
         _, stamps, row = self._cut
         return next((stamp for stamp in stamps if stamp.band == band), None), row
 
-    def _cut_again(self, source_id) -> tuple[tuple[BandStamps, ...], dict]:
+    def _cut_again(self, source_id: str) -> tuple[tuple[BandStamps, ...], dict]:
         from galbatch.run.cutter import CUT
 
         position = self.run.index(source_id)
@@ -186,7 +192,7 @@ class RunReader:
             return (), row
 
     @cached_property
-    def _survey(self):
+    def _survey(self) -> Survey:
         from galbatch.cutouts import SurveyConfig, open_survey
 
         described = self.run.manifest.get("config", {}).get("survey_resolved")
@@ -213,7 +219,7 @@ def _band_number(run: Run, band: str) -> int:
     return run.bands.index(band)
 
 
-def _north(run: Run, source_id, band: str) -> float | None:
+def _north(run: Run, source_id: str, band: str) -> float | None:
     """Angle of north from +y, counter-clockwise, in degrees; None without a usable WCS."""
     wcs = run.wcs(source_id, band)
     cd = wcs.wcs.cd

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,10 @@ from galbatch.errors import InputError
 from galbatch.flags import Level
 from galbatch.store import Run
 from galbatch.store.grades import quality_column
+
+if TYPE_CHECKING:
+    from astropy.table import QTable
+
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +42,7 @@ GOOD, CAUTION = "#0072b2", "#d55e00"  # Okabe and Ito (2008): told apart without
 class RunPlots:
     """Figures of ``run``. ``band``: the run's first where None."""
 
-    def __init__(self, run: Run):
+    def __init__(self, run: Run) -> None:
         self.run = run
 
     def gini_m20(self, band: str | None = None) -> Picture:
@@ -76,7 +80,11 @@ class RunPlots:
         return _end(figure, axis)
 
     def corner(
-        self, source_id, band: str | None = None, statistics: Sequence[str] = CORNER, bins: int = 12
+        self,
+        source_id: int | str,
+        band: str | None = None,
+        statistics: Sequence[str] = CORNER,
+        bins: int = 12,
     ) -> Picture:
         """The draws of one source, statistic against statistic; dashed: the value on the observed pixels.
 
@@ -126,7 +134,7 @@ class RunPlots:
             raise InputError(f"Band {band!r} is not in this run: it has {', '.join(self.run.bands)}.")
         return band
 
-    def _rows(self, quantity: str, band: str):
+    def _rows(self, quantity: str, band: str) -> Any:
         table = self.run.select(1, band)
         if f"{quantity}_p50_{band}" not in table.colnames:
             known = sorted(
@@ -143,7 +151,7 @@ class RunPlots:
         axis.set(xlabel=SYMBOLS.get(x, x), ylabel=SYMBOLS.get(y, y), title=band)
 
 
-def statistics_of_draws(run: Run, source_id, band: str) -> tuple[np.ndarray, np.ndarray]:
+def statistics_of_draws(run: Run, source_id: int | str, band: str) -> tuple[np.ndarray, np.ndarray]:
     """Statistics (k,) of the draws of a source as the run measured them, and the classical ones (), as
     structured arrays. Its stamp is cut again; without its files the draws are measured by themselves."""
     from galbatch.morphology import measure, measure_posterior
@@ -166,12 +174,12 @@ def statistics_of_draws(run: Run, source_id, band: str) -> tuple[np.ndarray, np.
     return found[0], seen[0]
 
 
-def column(table, name: str) -> np.ndarray:
+def column(table: QTable, name: str) -> np.ndarray:
     """(n,) values without their unit."""
     return np.asarray(getattr(table[name], "value", table[name]), float)
 
 
-def interval(table, quantity: str, band: str) -> tuple[np.ndarray, ...]:
+def interval(table: QTable, quantity: str, band: str) -> tuple[np.ndarray, ...]:
     """(low, middle, high) (n,) of the 68% interval: calibrated where there is one, else of the draws."""
     plain = [column(table, f"{quantity}_{p}_{band}") for p in ("p16", "p50", "p84")]
     names = [f"{quantity}_{p}_{band}" for p in ("cal16", "cal50", "cal84")]
@@ -182,11 +190,11 @@ def interval(table, quantity: str, band: str) -> tuple[np.ndarray, ...]:
     return tuple(np.where(known, b, a) for a, b in zip(plain, better, strict=True))
 
 
-def _bars(low, middle, high) -> np.ndarray:
+def _bars(low: np.ndarray, middle: np.ndarray, high: np.ndarray) -> np.ndarray:
     return np.clip([middle - low, high - middle], 0, None)
 
 
-def _grades(table, band: str):
+def _grades(table: QTable, band: str) -> np.ndarray:
     """(rows, style) of the sources that are good and of those with a caution."""
     quality = quality_column(table, band)
     kinds = ((Level.INFO, GOOD, GOOD, "good"), (Level.CAUTION, CAUTION, "none", "caution"))

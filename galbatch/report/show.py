@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def show(run: Run, source_id, png: str | Path | None = None, band: str | None = None) -> Figure:
+def show(run: Run, source_id: int | str, png: str | Path | None = None, band: str | None = None) -> Figure:
     """The figure of one source in one band (the run's first by default), written to ``png`` where given.
 
     Raises ``InputError`` for an unknown source or band, ``RunError`` for a source that failed.

@@ -47,7 +47,7 @@ class RunSummary:
     calibration: tuple[tuple[str, str, float, int], ...] = ()
     grades: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         n = len(self.source_id)
         for name, values in {
             "status": self.status,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _HEADS = ("low", "value", "high", "draws_p16", "draws_p50", "draws_p84", "pixels")
 
 
-def statistics_table(run: Run, source_id, band: str | None = None) -> Table:
+def statistics_table(run: Run, source_id: int | str, band: str | None = None) -> Table:
     """One row per statistic of a source in a band: ``low``, ``value``, ``high`` of the 68% interval
     (calibrated where ``calibrated`` is True), percentiles of the draws, the classical value on the observed
     pixels."""

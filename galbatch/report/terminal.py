@@ -55,7 +55,7 @@ def _panels(view: SourceView) -> list[tuple[str, np.ndarray, str]]:
     return panels
 
 
-def _row(panels, size: int, colour: bool) -> RenderableType:
+def _row(panels: list[tuple[str, np.ndarray, str]], size: int, colour: bool) -> RenderableType:
     from rich.table import Table
 
     row = Table.grid(padding=(0, 2, 0, 0))

@@ -24,7 +24,7 @@ class Truth:
     pixel_scale_arcsec: float
     target_fwhm_pix: float
 
-    def image(self, run: Run, source_id, band: str, origin: tuple[int, int]) -> np.ndarray | None:
+    def image(self, run: Run, source_id: int | str, band: str, origin: tuple[int, int]) -> np.ndarray | None:
         """(H, W) truth on the run's grid, for a stamp whose first pixel is ``origin`` (x, y) of the mosaic.
 
         None when the source, the band, the pixel scale or the target PSF of the run is not the truth's, or
@@ -65,7 +65,7 @@ def find_truth(manifest: dict) -> Truth | None:
     )
 
 
-def stamp_origin(run: Run, source_id, row: dict[str, np.ndarray]) -> tuple[int, int] | None:
+def stamp_origin(run: Run, source_id: int | str, row: dict[str, np.ndarray]) -> tuple[int, int] | None:
     """(x, y) in the mosaic of the finest band of the stamp's first pixel, from a plan row with one source.
 
     The plan has the source's position in the mosaic, the store's WCS gives the one in the stamp: they differ

@@ -58,7 +58,7 @@ class SourceView:
     numbers: tuple[Number, ...] = ()
     facts: dict[str, str] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         fine = self.mean.shape
         for name, shape in (
             ("sigma", self.observed.shape),

@@ -25,7 +25,7 @@ class Cutter:
     batch is cut again, up to three times within some seconds; the result is that of the last cut, the same as
     if it had been the first."""
 
-    def __init__(self, survey: Any, layout: StoreLayout):
+    def __init__(self, survey: Any, layout: StoreLayout) -> None:
         self.survey, self.sides = survey, layout.sides or (layout.stamp_pix,)
         self.scale_arcsec = min(layout.pixel_scale_arcsec)
         self._in_vain = 0.0

@@ -97,7 +97,7 @@ class Reporter:
         self,
         on_progress: Callable[[Progress], None] | None = None,
         on_message: Callable[[str], None] | None = None,
-    ):
+    ) -> None:
         self.progress = Progress()
         self.on_progress, self.on_message = on_progress, on_message
         self._metrics: Path | None = None

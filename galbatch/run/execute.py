@@ -212,13 +212,13 @@ def _uncommitted(paths: RunPaths) -> Iterator[PlanBatch]:
 class _Threads:
     """Restores the number of compute threads of the caller's process."""
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         import numba
         import torch
 
         self.before = torch.get_num_threads(), numba.get_num_threads()
 
-    def __exit__(self, kind, value, trace):
+    def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
         import numba
         import torch
 

@@ -103,7 +103,7 @@ class Farm:
         reporter: Reporter,
         stop: StopRequest,
         task: Callable = batch_task,
-    ):
+    ) -> None:
         self.task = task
         self.client, self.cluster, self.spec, self.settings = cluster.client, cluster, spec, settings
         self.reporter, self.stop = reporter, stop
@@ -174,7 +174,7 @@ class Farm:
                     raise
                 self._look()
 
-    def _scheduler_gone(self, why) -> Stopped:
+    def _scheduler_gone(self, why: Any) -> Stopped:
         return Stopped(
             f"The Dask scheduler is gone ({why}). Every committed batch is kept: start one, then `galbatch "
             f"resume {self.spec.root}`."

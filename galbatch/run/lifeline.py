@@ -20,7 +20,7 @@ class Lifeline:
     ``WORKERS_TIMEOUT_S``.
     """
 
-    def __init__(self, cluster: Cluster, root: str, reporter: Reporter):
+    def __init__(self, cluster: Cluster, root: str, reporter: Reporter) -> None:
         self.cluster, self.root, self.reporter = cluster, root, reporter
         self._since: float | None = None
         self._restarts = 0

@@ -9,6 +9,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from galbatch.errors import RunError
 
@@ -27,7 +28,7 @@ class RunLock:
     may be wrong. Ages are told by the clock of the file system. Raises ``RunError`` otherwise.
     """
 
-    def __init__(self, path: Path, heartbeat_s: float = HEARTBEAT_S):
+    def __init__(self, path: Path, heartbeat_s: float = HEARTBEAT_S) -> None:
         self.path, self.heartbeat_s = Path(path), heartbeat_s
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -48,7 +49,7 @@ class RunLock:
         self._thread.start()
         return self
 
-    def __exit__(self, kind, value, trace):
+    def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from types import FrameType
+from typing import Any
 
 from galbatch.errors import Stopped
 from galbatch.store import RunPaths
@@ -23,7 +24,7 @@ class StopRequest:
     Outside the main thread signals are left alone.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.requested = ""
         self.interrupting = True
         self._previous: dict[int, object] = {}
@@ -34,7 +35,7 @@ class StopRequest:
                 self._previous[number] = signal.signal(number, self._handle)
         return self
 
-    def __exit__(self, kind, value, trace):
+    def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 

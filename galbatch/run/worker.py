@@ -35,10 +35,10 @@ class GalbatchWorker(WorkerPlugin):
 
     name = PLUGIN
 
-    def __init__(self, spec: ContextSpec):
+    def __init__(self, spec: ContextSpec) -> None:
         self.spec = spec
 
-    def setup(self, worker) -> None:
+    def setup(self, worker: Any) -> None:
         """Load what batches need before the first one is taken. Raises what makes this worker unusable."""
         open_context(self.spec)
         # the statistics compile (once per installation) while the first batch is sampled
@@ -48,7 +48,7 @@ class GalbatchWorker(WorkerPlugin):
             worker.metrics[f"galbatch_{name}"] = _column(name)
 
 
-def _column(name: str):
+def _column(name: str) -> Any:
     async def read(worker) -> float:
         return COLUMNS[name](max(time.monotonic() - worker.galbatch_started, 1e-9))
 
@@ -98,5 +98,5 @@ def probe_task(rows: PlanBatch) -> int:
     return probe_batch(_spec(get_worker()), rows)
 
 
-def _spec(worker) -> ContextSpec:
+def _spec(worker: Any) -> ContextSpec:
     return worker.plugins[PLUGIN].spec

@@ -7,10 +7,16 @@ amplitude b.g / b.Qb, Q = A^T N^-1 A, and the significance b.g / sqrt(b.Qb), of 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from galbatch.forward import ForwardModel, target_transfer
 from galbatch.sampler.spectra import parseval
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 LEAST_COVERAGE = 0.5  # of the pixels under a feature: a place that is masked or off the stamp says nothing
 
@@ -18,7 +24,7 @@ LEAST_COVERAGE = 0.5  # of the pixels under a feature: a place that is masked or
 class CompactFilter:
     """For one observation. ``fwhm_pix``: of the feature, in fine pixels."""
 
-    def __init__(self, model: ForwardModel, fwhm_pix: float):
+    def __init__(self, model: ForwardModel, fwhm_pix: float) -> None:
         self.shape = model.fine
         device, sums = model.otf_fine.device, parseval(model.fine, model.otf_fine.device)
         self.transfer = torch.as_tensor(
@@ -32,7 +38,7 @@ class CompactFilter:
         seen_as = torch.fft.irfft2(model.otf_fine * self.transfer, s=self.shape).square()
         seen_as = torch.fft.rfft2(seen_as / seen_as.sum((-1, -2), keepdim=True)).conj()
 
-        def under(image):
+        def under(image: Tensor) -> Tensor:
             """Mean (b, 1, c, H, W) of a detector image under a feature at each place."""
             spectrum = torch.fft.rfft2(model.from_detector(image, self.shape))
             return torch.fft.irfft2(spectrum * seen_as, s=self.shape)

@@ -17,11 +17,19 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from scipy.stats import chi2 as chi2_distribution
 from scipy.stats import norm
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from galbatch.forward.operator import ForwardModel
+    from galbatch.sampler.compact import CompactFilter
+
 
 SCALES_PIX = (0.0, 0.7, 1.4, 2.8)  # sigmas of Gaussians in fine pixels: bands are their differences
 FOOTPRINT_SN = 1.0
@@ -32,7 +40,7 @@ WRONG = 2.0  # of chi2: sigma off by 40%, which no noise map is
 NEAR_PIX = 2  # fine pixels around the source's footprint where a feature may be its own
 
 
-def chi2_of_draws(model, data, x):
+def chi2_of_draws(model: ForwardModel, data: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """chi2 per valid pixel (b, k, c) and the number of valid pixels (b, 1, c)."""
     residual = data - model.apply(x)
     n = (model.noise.weight > 0).sum((-1, -2)).float()
@@ -50,12 +58,14 @@ class Misfit:
     elsewhere: np.ndarray
 
 
-def footprint_of(model, image):
+def footprint_of(model: ForwardModel, image: Tensor) -> Tensor:
     """(b, 1, c, h, w) 1 where the mean of the images (b, k, c, h, w) exceeds the noise, else 0."""
     return (image.nanmean(1, keepdim=True) ** 2 * model.noise.weight > FOOTPRINT_SN**2).float()
 
 
-def chi2_misfit(model, data, x, chi2_mean, n_valid, compact) -> Misfit:
+def chi2_misfit(
+    model: ForwardModel, data: Tensor, x: Tensor, chi2_mean: Tensor, n_valid: Tensor, compact: CompactFilter
+) -> Misfit:
     """What the residuals of draws x say, by their size and their place; chance alone never counts.
 
     A chi2, of the stamp or of the footprint, off by more than ``NOISE_TOLERANCE`` says that the noise map is
@@ -75,7 +85,7 @@ def chi2_misfit(model, data, x, chi2_mean, n_valid, compact) -> Misfit:
     whole = _two_sided(everywhere, n)
     core = np.where(count >= 8, _two_sided(inside, count / model.noise.inflation), 1)
 
-    def off(tolerance):
+    def off(tolerance: float) -> np.ndarray:
         return ((whole < FLAG_P) & _beyond(everywhere, tolerance)) | (
             (core < FLAG_P) & _beyond(inside, tolerance)
         )
@@ -88,11 +98,13 @@ def chi2_misfit(model, data, x, chi2_mean, n_valid, compact) -> Misfit:
     )
 
 
-def _beyond(chi2, tolerance: float) -> np.ndarray:
+def _beyond(chi2: np.ndarray, tolerance: float) -> np.ndarray:
     return (chi2 > tolerance) | (chi2 < 1 / tolerance)
 
 
-def _left_over(model, data, x, n, compact, footprint):
+def _left_over(
+    model: ForwardModel, data: Tensor, x: Tensor, n: np.ndarray, compact: CompactFilter, footprint: Tensor
+) -> tuple[np.ndarray, ...]:
     """(b, c) p-value of the most significant compact feature in the data less the mean, and whether one
     exceeds chance and ``TOLERANCE`` of the light there: next to the source or as bright as ``TOLERANCE`` of
     all light, or elsewhere."""
@@ -105,14 +117,14 @@ def _left_over(model, data, x, n, compact, footprint):
     total = mean[:, 0].clamp_min(0).sum((-1, -2), keepdim=True)
     near |= height / compact.height > TOLERANCE * total
 
-    def chance(s):
+    def chance(s: Tensor) -> np.ndarray:
         return np.minimum(1, 2 * n * norm.sf(s.amax((-1, -2)).double().cpu().numpy()))
 
     excess = (significance - TOLERANCE * light).clamp_min(0)
     return chance(significance), chance(excess * near) < FLAG_P, chance(excess * ~near) < FLAG_P
 
 
-def _two_sided(chi2, n):
+def _two_sided(chi2: np.ndarray, n: np.ndarray) -> np.ndarray:
     """p-value of a chi2 per degree of freedom."""
     n = np.maximum(n, 1)
     return np.minimum(
@@ -120,12 +132,12 @@ def _two_sided(chi2, n):
     )
 
 
-def _bands(shape, device):
+def _bands(shape: torch.Size, device: torch.device) -> list[Tensor]:
     smooth = [_blur(shape, s, device) for s in SCALES_PIX]
     return [fine - coarse for fine, coarse in itertools.pairwise(smooth)] + [smooth[-1]]
 
 
-def prior_driven_map(model, x, mean):
+def prior_driven_map(model: ForwardModel, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
     """The map (b, c, H, W) in [0, 1] and the share (b, c) of the flux of the mean lying where it exceeds one
     half."""
     if x.shape[1] < 2:
@@ -163,11 +175,11 @@ def prior_driven_map(model, x, mean):
     return driven, share
 
 
-def _filtered(image, transfer):
+def _filtered(image: Tensor, transfer: Tensor) -> Tensor:
     return torch.fft.irfft2(torch.fft.rfft2(image) * transfer, s=image.shape[-2:])
 
 
-def _blur(shape, sigma, device):
+def _blur(shape: torch.Size, sigma: float, device: torch.device) -> Tensor:
     """Half spectrum of a Gaussian sampled in pixels: one cut off at the Nyquist frequency would ring along
     rows and columns."""
     if sigma == 0:

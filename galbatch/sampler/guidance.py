@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,12 @@ from galbatch.sampler.compact import CompactFilter
 from galbatch.sampler.schedule import Kind
 from galbatch.sampler.solve import FLOAT_FLOOR, Solver
 from galbatch.sampler.spectra import Spectra
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from galbatch.sampler.prior import CountedDenoiser
+
 
 # Rms of a finite difference step, in units of sigma: a smaller one drowns in the rounding of a network in
 # bfloat16, a larger one leaves the straight part of the denoiser (docs/decisions/0009).
@@ -35,15 +42,15 @@ ENVELOPE_POWER = 0.75  # of the brightness: with the root of it, cores of few pi
 FOUND_SN = 5.0  # significance from which the data alone say that there is light
 
 
-def _wide(sigma):
+def _wide(sigma: Tensor) -> Tensor:
     return sigma[:, None, None, None, None]
 
 
-def _dot(a, b):
+def _dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum((-1, -2, -3), keepdim=True)
 
 
-def jacobian_product(denoise, x, sigma, d, u):
+def jacobian_product(denoise: CountedDenoiser, x: Tensor, sigma: Tensor, d: Tensor, u: Tensor) -> Tensor:
     """J u for the Jacobian J of the denoiser at x (where it is d), by a finite difference: one evaluation."""
     step = (
         DIFFERENCE_STEP * _wide(sigma) / u.square().mean((-1, -2, -3), keepdim=True).sqrt().clamp_min(1e-30)
@@ -51,7 +58,13 @@ def jacobian_product(denoise, x, sigma, d, u):
     return (denoise(x + step * u, sigma) - d) / step
 
 
-def conjugate_residuals(r, covariance, q, precondition, products: int):
+def conjugate_residuals(
+    r: Tensor,
+    covariance: Callable[..., Any],
+    q: Callable[..., Any],
+    precondition: Callable[..., Any],
+    products: int,
+) -> tuple[Tensor, Tensor]:
     """V w and what is left, r - (I + Q V) w, after ``products`` steps of generalised conjugate residuals on
     (I + Q V) w = r.
 
@@ -97,14 +110,14 @@ def found_light(compact: CompactFilter, gradient: torch.Tensor) -> torch.Tensor:
 
 def gaussian_draw(
     model: ForwardModel,
-    data,
+    data: Tensor,
     solver: Solver,
-    mean,
-    spectrum,
+    mean: Tensor,
+    spectrum: Tensor,
     normal: Callable,
-    window=None,
-    relative=FLOAT_FLOOR,
-):
+    window: Tensor | None = None,
+    relative: float = FLOAT_FLOOR,
+) -> Tensor:
     """Draws (b, k, c, H, W) given the data of an image with a Gaussian law of ``mean`` and covariance
     W v W, v the power ``spectrum`` and W the ``window`` (None: one), by Matheron's rule: a draw of the law,
     its data with noise, and the correction by the misfit, solved to ``relative``."""
@@ -143,14 +156,14 @@ class PosteriorDenoiser:
             self.previous = self._matched(x, sigma, EARLY if kind is Kind.ROUGH else FLOAT_FLOOR)
         return self.previous
 
-    def _score(self, x):
+    def _score(self, x: Tensor) -> Tensor:
         """A^T N^-1 (y - A x), the gradient of the log-likelihood at x."""
         return self.model.adjoint(self.model.noise.precision(self.data - self.model.apply(x)))
 
-    def _tilted(self, x, sigma):
+    def _tilted(self, x: Tensor, sigma: Tensor) -> Tensor:
         return self.denoise(x + _wide(sigma) ** 2 * self._score(self.previous), sigma)
 
-    def _window(self, d, gradient):
+    def _window(self, d: Tensor, gradient: Tensor) -> None:
         """The envelope of what is seen by the denoiser, or was by the data at the last level, or is by them
         now in what the denoiser leaves, of ``gradient``."""
         if self.compact is None:
@@ -158,22 +171,22 @@ class PosteriorDenoiser:
         bright = torch.maximum(d, found_light(self.compact, gradient))
         return envelope(bright if self.previous is None else torch.maximum(bright, self.previous))
 
-    def _drawn(self, x, sigma):
+    def _drawn(self, x: Tensor, sigma: float) -> Tensor:
         d = self.denoise(x, sigma)
         v = torch.minimum(self.spectra.residual_at(sigma), _wide(sigma) ** 2)
         window = self._window(d, self._score(d))
         return gaussian_draw(self.model, self.data, self.solver, d, v, self.normal, window)
 
-    def _matched(self, x, sigma, relative):
+    def _matched(self, x: Tensor, sigma: Tensor, relative: float) -> Tensor:
         d, s = self.denoise(x, sigma), _wide(sigma)
         v = torch.minimum(self.spectra.residual_at(sigma), s**2)
         score = self._score(d)
         window = self._window(d, score)
 
-        def covariance(u):
+        def covariance(u: Tensor) -> Tensor:
             return s**2 * jacobian_product(self.denoise, x, sigma, d, u)
 
-        def direction(r):
+        def direction(r: Tensor) -> Tensor:
             """r - Q c, what the solve leaves of r: it need not be exact."""
             return r - self.model.quick_normal(self.solver.correction(v, r, window, relative=ROUGH))
 

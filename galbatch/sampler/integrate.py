@@ -6,8 +6,13 @@ Variance-exploding convention, x_sigma = x_0 + sigma e.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 LAST_DENOISING = 0.85  # share of the way from x to D at the last level
 # Share of the second-order term that makes the spread of Gaussian modes right to about 1%.
@@ -34,7 +39,7 @@ def sde_dpmpp_2m(
     noise: Callable[[], torch.Tensor],
     extrapolation: float = EXTRAPOLATION,
     last: float = LAST_DENOISING,
-):
+) -> Tensor:
     """SDE-DPM-Solver++(2M) (Lu et al. 2022), data prediction.
 
     ``steps``: (sigma, ...) of falling sigma (b,), with which ``denoise(x, sigma, ...)`` is called in turn.

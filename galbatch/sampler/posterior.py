@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,13 +30,13 @@ RERUN_STAGE = 1 << 20  # first random stage of a second attempt
 
 
 def sample_posterior(
-    prior,
+    prior: Any,
     obs: Observation,
     draws: int = 16,
     mode: str | Mode = "default",
     oversample: int = 1,
     seed: int = 0,
-    source_ids=None,
+    source_ids: Any = None,
     batch: int | None = None,
     bands: Sequence | None = None,
 ) -> Posterior:
@@ -83,7 +84,7 @@ def sample_posterior(
     return as_posterior(join(rows, axis=0), prior.spec.target_fwhm_pix)
 
 
-def _subset(obs: Observation, rows, band) -> Observation:
+def _subset(obs: Observation, rows: Any, band: Any) -> Observation:
     bands = slice(band, band + 1) if isinstance(band, int) else band
     return Observation(
         obs.data[rows, bands],
@@ -111,7 +112,7 @@ class _Problem:
     rho: torch.Tensor
     bright: torch.Tensor
 
-    def run(self, mode: Mode, normals: Normals):
+    def run(self, mode: Mode, normals: Normals) -> Any:
         """(draws, evaluations per draw, solver residual (b, k))."""
         model, data = self.model, self.data
         if model.noise.modes is not None:
@@ -163,12 +164,20 @@ class _Problem:
         worst = torch.zeros(x.shape[:2], device=x.device) if solver.worst is None else solver.worst
         return x, denoise.evaluations, worst
 
-    def _first(self, steps, normals):
+    def _first(self, steps: Any, normals: Any) -> Any:
         return steps[0][0][:, None, None, None, None] * normals.draw(self.data.shape[2], *self.model.fine)
 
 
 @torch.no_grad()
-def _sample(prior, obs, draws, mode, oversample, streams, reference=None) -> dict[str, np.ndarray]:
+def _sample(
+    prior: Denoiser,
+    obs: Observation,
+    draws: int,
+    mode: str,
+    oversample: int,
+    streams: Any,
+    reference: Any = None,
+) -> dict[str, np.ndarray]:
     b, c = obs.data.shape[:2]
     spec = prior.spec
     usable = obs.valid.any((-1, -2)).all(1)
@@ -214,7 +223,16 @@ def _sample(prior, obs, draws, mode, oversample, streams, reference=None) -> dic
     return summary(x, problem, chi2, n_valid, scale, usable, spent, residual)
 
 
-def _by_kind(prior, obs, draws, mode, oversample, streams, kinds, reference):
+def _by_kind(
+    prior: Denoiser,
+    obs: Observation,
+    draws: int,
+    mode: str,
+    oversample: int,
+    streams: Any,
+    kinds: Any,
+    reference: Any,
+) -> Any:
     seed, ids, bands = streams
     groups = [[i for i, own in enumerate(kinds) if own == kind] for kind in sorted(set(kinds))]
     exact = obs if reference is None else replace(obs, psf_error=None)

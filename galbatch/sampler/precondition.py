@@ -10,10 +10,15 @@ there, and falls with s as the inverse does (docs/decisions/0011).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 
 from galbatch.forward import ForwardModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 NEARBY_PIX = 3.0  # standard deviation of the neighbourhood that a local precision is the mean of, fine pixels
 
@@ -30,7 +35,7 @@ def relative_precision(model: ForwardModel) -> torch.Tensor:
 
 
 class Preconditioner:
-    def __init__(self, model: ForwardModel):
+    def __init__(self, model: ForwardModel) -> None:
         self.grid = model.fine
         self.precision, self.local = model.circulant_precision(), relative_precision(model)
 
@@ -44,7 +49,7 @@ class Preconditioner:
         return lambda r: root * torch.fft.rfft2(gain * torch.fft.irfft2(root * r, s=self.grid))
 
 
-def _nearby(image):
+def _nearby(image: Tensor) -> Tensor:
     """Mean with Gaussian weights, on a periodic grid."""
     y, x = (
         torch.exp(-0.5 * (torch.fft.fftfreq(n, device=image.device) * n / NEARBY_PIX) ** 2)

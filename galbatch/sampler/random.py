@@ -65,7 +65,7 @@ class Normals:
         draws: range,
         device: Any = "cpu",
         first_stage: int = 0,
-    ):
+    ) -> None:
         self.keys = stream_keys(seed, ids, bands).to(device)
         self.draws = torch.tensor(draws, dtype=torch.int64, device=device)
         self.stage = torch.full((len(self.keys),), first_stage, dtype=torch.int64, device=device)
@@ -114,7 +114,7 @@ def _fused() -> Callable[..., torch.Tensor]:
     return torch.compile(torch_normals, dynamic=True, fullgraph=True)
 
 
-def _philox(c0, c1, c2, c3, k0, k1):
+def _philox(c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> Any:
     """Philox4x32-10 on words in 64-bit integers, of which a product may wrap."""
     for _ in range(10):
         p0, p1 = 0xD2511F53 * c0, 0xCD9E8D57 * c2
@@ -134,7 +134,7 @@ def _box_muller(on: SimpleNamespace) -> Callable:
     half_step, place, right_angle = number(2.0**-33), number(2.0**-30), number(math.pi / 2)
     ln2_high, ln2_low = number(0.693359375), number(-2.12194440e-4)
 
-    def pair(a, b):
+    def pair(a: Any, b: Any) -> Any:
         bits = bits_of(to_float(a) * scale + half_step)
         e = (bits - _ROOT_HALF_BITS) >> 23
         t, e = float_of(bits - (e << 23)) - one, to_float(e)
@@ -166,28 +166,28 @@ _torch_pair = _box_muller(
 
 
 @intrinsic
-def _bits_of(typingctx, x):
-    def code(context, builder, signature, args):
+def _bits_of(typingctx: Any, x: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.sext(builder.bitcast(args[0], ir.IntType(32)), ir.IntType(64))
 
     return numba.int64(numba.float32), code
 
 
 @intrinsic
-def _float_of(typingctx, n):
-    def code(context, builder, signature, args):
+def _float_of(typingctx: Any, n: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.bitcast(builder.trunc(args[0], ir.IntType(32)), ir.FloatType())
 
     return numba.float32(numba.int64), code
 
 
 @numba.njit(forceinline=True)
-def _to_float(n):
+def _to_float(n: Any) -> Any:
     return np.float32(n)
 
 
 @numba.njit(forceinline=True)
-def _choose(condition, x, y):
+def _choose(condition: Any, x: Any, y: Any) -> Any:
     return x if condition else y
 
 
@@ -215,7 +215,7 @@ def _cached(function: Callable) -> Callable:
 
 
 @_cached
-def _fill(keys, draws, stage, out):
+def _fill(keys: Any, draws: Any, stage: Any, out: Any) -> Any:
     """Normals for streams (b, c, 3), draws (k,) and stages (b,) into ``out`` (b, k, c, n)."""
     b, k, c, n = out.shape
     for i in range(b):

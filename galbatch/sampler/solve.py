@@ -10,6 +10,7 @@ operator: with one that wraps, a bright source near the edge of the stamp sends 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,6 +18,10 @@ from galbatch.forward import ForwardModel
 from galbatch.forward.conjugate import conjugate_gradients
 from galbatch.sampler.precondition import Preconditioner
 from galbatch.sampler.spectra import parseval
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 LOOK_EVERY = 4  # iterations between looks at the convergence on a GPU: each look waits for the device
 FLOAT_FLOOR = 1e-4  # of the first residual: what float32 can still gain
@@ -38,13 +43,13 @@ class Solver:
     iterations_done: int = 0
     _precondition: Preconditioner = field(init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._precondition = Preconditioner(self.model)
         otf = self.model.otf_fine
         self._unknowns = otf.shape[2] * self.model.fine[0] * self.model.fine[1]
         self._parseval = parseval(self.model.fine, otf.device)
 
-    def _dot(self, a, b):
+    def _dot(self, a: Tensor, b: Tensor) -> Tensor:
         """Inner product of two images by their half spectra (b, k, 1, 1, 1): bands are one vector."""
         a, b = (torch.view_as_real(u).flatten(2) for u in (a * self._parseval, b))
         return torch.linalg.vecdot(a, b)[..., None, None, None]

@@ -10,10 +10,18 @@ Stripes, checkerboards and negative pixels in a bright core break this; no galax
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 
 from galbatch.sampler.diagnostics import footprint_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from galbatch.forward.operator import ForwardModel
+
 
 SIGNIFICANT = 5.0  # standard deviations
 BROKEN_SHARE = 0.1  # of the peak
@@ -36,7 +44,7 @@ def sharper_than_resolution(mean: torch.Tensor, std: torch.Tensor, fwhm_pix: flo
     return worst / mean.amax((-1, -2)).clamp_min(1e-30)
 
 
-def flux_differs(model, data, mean) -> np.ndarray:
+def flux_differs(model: ForwardModel, data: Tensor, mean: Tensor) -> np.ndarray:
     """(b, c) whether the flux of the pixels where the model shows light differs from the model's through the
     PSF by more than ``FLUX_TOLERANCE`` of it and ``SIGNIFICANT`` standard deviations of the noise."""
     image = model.apply(mean[:, None])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import weakref
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,6 +19,10 @@ import torch
 from galbatch.interfaces import Denoiser, PriorSpec
 from galbatch.sampler.integrate import log_levels, plain_steps, sde_dpmpp_2m
 from galbatch.sampler.prior import CountedDenoiser, WrappedPrior
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 MEASURED_DRAWS = 48
 MEASURED_LEVELS = 24
@@ -46,7 +50,7 @@ class Spectra:
         return torch.exp((1 - w) * table[low] + w * table[low + 1])[:, None]
 
 
-def parseval(shape: tuple[int, int], device) -> torch.Tensor:
+def parseval(shape: tuple[int, int], device: torch.device) -> torch.Tensor:
     """(W // 2 + 1,) weights that make a sum over half spectra of images (H, W) a sum over their pixels."""
     h, w = shape
     twice = torch.full((w // 2 + 1,), 2.0, device=device)
@@ -77,7 +81,7 @@ def card_spectra(spec: PriorSpec, channels: int, shape: tuple[int, int]) -> Spec
     fy, fx = np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1])
     k = np.hypot(fy[:, None], fx[None, :])
 
-    def on_grid(radii, power):
+    def on_grid(radii: np.ndarray, power: np.ndarray) -> np.ndarray:
         power = np.maximum(np.asarray(power, float), 1e-12)
         return np.exp(np.interp(k, np.asarray(radii, float), np.log(power)))
 
@@ -92,7 +96,7 @@ def card_spectra(spec: PriorSpec, channels: int, shape: tuple[int, int]) -> Spec
     tables = np.exp((1 - w) * logs[low] + w * logs[low + 1]).reshape(tables.shape)
     tables = np.minimum(tables, even[:, None, None] ** 2)
 
-    def tensor(a):
+    def tensor(a: np.ndarray) -> Tensor:
         return torch.as_tensor(np.ascontiguousarray(a), dtype=torch.float32, device=spec.device)
 
     max_sd = float(spec.max_sd or math.sqrt(p.max()))
@@ -113,7 +117,7 @@ def measure_spectra(prior: Denoiser, channels: int, shape: tuple[int, int], seed
     device = prior.spec.device
     gen = torch.Generator().manual_seed(seed)
 
-    def normal(*size):
+    def normal(*size: Any) -> Tensor:
         return torch.randn(*size, generator=gen).to(device)
 
     low, high = prior.spec.sigma_min, prior.spec.sigma_max
@@ -124,7 +128,7 @@ def measure_spectra(prior: Denoiser, channels: int, shape: tuple[int, int], seed
     mean = x0.mean((0, 1))
     npix = shape[0] * shape[1]
 
-    def power(residual):
+    def power(residual: Tensor) -> Tensor:
         p = (torch.fft.rfft2(residual).abs() ** 2 / npix).mean((0, 1))
         p = torch.fft.fftshift(p, dim=-2)[None]  # smooth: a mean over a few neighbours
         p = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(p, (1, 1, 1, 1), mode="reflect"), 3, 1)[0]

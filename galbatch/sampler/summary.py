@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 
@@ -9,10 +11,25 @@ from galbatch.sampler.diagnostics import chi2_misfit, prior_driven_map
 from galbatch.sampler.soundness import BROKEN_SHARE, flux_differs, sharper_than_resolution
 from galbatch.types import Flag, Posterior
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from galbatch.sampler.posterior import _Problem
+
+
 SOLVER_FLAG = 0.1
 
 
-def summary(x, problem, chi2, n_valid, scale, usable, spent, residual) -> dict:
+def summary(
+    x: Tensor,
+    problem: _Problem,
+    chi2: Tensor,
+    n_valid: Tensor,
+    scale: np.ndarray,
+    usable: np.ndarray,
+    spent: np.ndarray,
+    residual: Tensor,
+) -> dict:
     """Draws x (b, k, c, H, W) of ``problem`` as numpy arrays in the unit of the data, with mean, spread, chi2
     and flags; a draw that is not finite counts for nothing."""
     finite = torch.isfinite(x).all((-1, -2, -3)) & torch.from_numpy(usable).to(x.device)[:, None]
@@ -55,7 +72,7 @@ def summary(x, problem, chi2, n_valid, scale, usable, spent, residual) -> dict:
     }
 
 
-def _broken(problem, mean, std) -> np.ndarray:
+def _broken(problem: _Problem, mean: Tensor, std: Tensor) -> np.ndarray:
     """(b, c) whether the mean cannot be an image of a galaxy; priors of anything else may be negative."""
     spec = problem.prior.spec
     if spec.flux_convention != "smoothed_peak":
@@ -64,7 +81,7 @@ def _broken(problem, mean, std) -> np.ndarray:
     return (sharper_than_resolution(mean, std, spec.target_fwhm_pix) > BROKEN_SHARE).cpu().numpy()
 
 
-def _nanstd(x):
+def _nanstd(x: Tensor) -> Tensor:
     centred = x - x.nanmean(1, keepdim=True)
     n = torch.isfinite(x).sum(1)
     return (centred.square().nansum(1) / (n - 1).clamp_min(1)).sqrt().where(n > 1, torch.nan)

@@ -31,14 +31,24 @@ class Orbit:
 
 
 @njit(cache=True, fastmath=True)
-def _pull(dx, dy, dz, mass, soft):  # type: ignore[no-untyped-def]
+def _pull(dx: float, dy: float, dz: float, mass: float, soft: float) -> tuple[float, float, float]:  # type: ignore[no-untyped-def]
     r2 = dx * dx + dy * dy + dz * dz + soft * soft
     f = -mass / (r2 * math.sqrt(r2))
     return f * dx, f * dy, f * dz
 
 
 @njit(cache=True)
-def _centres(pos, vel, m1, m2, a1, a2, friction, dt, steps):  # type: ignore[no-untyped-def]
+def _centres(
+    pos: np.ndarray,
+    vel: np.ndarray,
+    m1: float,
+    m2: float,
+    a1: float,
+    a2: float,
+    friction: float,
+    dt: float,
+    steps: int,
+) -> np.ndarray:  # type: ignore[no-untyped-def]
     """Track (steps + 1, 2, 3) of the two masses by leapfrog; the state advances in place."""
     track = np.zeros((steps + 1, 2, 3))
     soft = math.sqrt(a1 * a1 + a2 * a2)
@@ -63,7 +73,9 @@ def _centres(pos, vel, m1, m2, a1, a2, friction, dt, steps):  # type: ignore[no-
 
 
 @njit(cache=True, fastmath=True)
-def _advance(x, v, track, m1, m2, a1, a2, dt):  # type: ignore[no-untyped-def]
+def _advance(
+    x: np.ndarray, v: np.ndarray, track: np.ndarray, m1: float, m2: float, a1: float, a2: float, dt: float
+) -> None:  # type: ignore[no-untyped-def]
     """Leapfrog of test particles x, v (n, 3) in the field of the two tracked masses, in place."""
     steps = track.shape[0] - 1
     for i in range(x.shape[0]):
@@ -85,7 +97,7 @@ def _advance(x, v, track, m1, m2, a1, a2, dt):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=True)
-def deposit_sheet(image, x, y, weights):  # type: ignore[no-untyped-def]
+def deposit_sheet(image: np.ndarray, x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> None:  # type: ignore[no-untyped-def]
     """Paint a deformed sheet into ``image`` (c, ny, nx).
 
     Nodes x, y (nr, nphi) are in pixels; ``weights`` (c, nr - 1, nphi) is each cell's light. Every cell is

@@ -32,8 +32,23 @@ class DiscGeometry:
 
 @njit(cache=True, fastmath=True)
 def _march(
-    maps, step_pix, npix, cos_i, sin_i, cos_p, sin_p, x0, y0, h_o, h_y, h_d, warp, warp_phase, ratio, out
-):  # type: ignore[no-untyped-def]
+    maps: np.ndarray,
+    step_pix: float,
+    npix: int,
+    cos_i: float,
+    sin_i: float,
+    cos_p: float,
+    sin_p: float,
+    x0: float,
+    y0: float,
+    h_o: float,
+    h_y: float,
+    h_d: float,
+    warp: float,
+    warp_phase: float,
+    ratio: float,
+    out: np.ndarray,
+) -> None:  # type: ignore[no-untyped-def]
     """Fill ``out`` (5, npix, npix): old and young in red, old and young in blue, tau in red."""
     m = maps.shape[0]
     r_max = 0.5 * (m - 2) * step_pix

@@ -10,10 +10,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from galbatch.errors import InputError
+
+if TYPE_CHECKING:
+    from astropy.io import fits
+
 
 EMPTY_MAG = 99.0
 FILTERS = (("Subaru_HSC.g", 0.4809), ("Subaru_HSC.i", 0.7703))
@@ -80,8 +85,8 @@ def write_skirt(
 
 
 def _describe(
-    header, name: str, pivot: float, redshift: float, fov_kpc: float, npix: int, cdelt: float
-) -> None:  # type: ignore[no-untyped-def]
+    header: fits.Header, name: str, pivot: float, redshift: float, fov_kpc: float, npix: int, cdelt: float
+) -> None:
     header["EXTNAME"] = name.upper()
     header["FILTER"] = name
     header["WLPIVOT"] = (pivot, "pivot wavelength [micron]")

@@ -32,7 +32,18 @@ def sersic_b(n: float) -> float:
 
 
 @njit(cache=True, fastmath=True)
-def _paint(image, x0, y0, re, n, q, angle, boxy, twist, b):  # type: ignore[no-untyped-def]
+def _paint(
+    image: np.ndarray,
+    x0: float,
+    y0: float,
+    re: float,
+    n: float,
+    q: float,
+    angle: float,
+    boxy: float,
+    twist: float,
+    b: float,
+) -> None:  # type: ignore[no-untyped-def]
     npix = image.shape[0]
     for iy in range(npix):
         for ix in range(npix):

@@ -16,7 +16,7 @@ def wiener_denoiser(spectrum: dict, size: int, mean: Tensor) -> Callable[[Tensor
     power = np.exp(np.interp(k, spectrum["k"], np.log(np.maximum(spectrum["power"], 1e-12))))
     power_t = torch.from_numpy(power.astype(np.float32))
 
-    def denoise(x, sigma):
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         gain = power_t / (power_t + sigma.reshape(-1, 1, 1, 1) ** 2)
         return mean + torch.fft.ifft2(torch.fft.fft2(x - mean) * gain).real
 
@@ -31,7 +31,7 @@ def wavelet_denoiser() -> Callable[[Tensor, Tensor], Tensor] | None:
     except ImportError:
         return None
 
-    def denoise(x, sigma):
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         planes = [
             denoise_wavelet(
                 image[0].numpy(),

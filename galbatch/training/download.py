@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import urllib3
@@ -37,7 +38,7 @@ class Client:
     timeout_s: float = 60.0
     sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.key or not self.key.isascii() or not self.key.isprintable() or " " in self.key.strip():
             raise InputError(
                 "no usable API key: copy yours from https://www.tng-project.org/users/profile/ and set it in "
@@ -62,7 +63,7 @@ class Client:
             url = urljoin(url, reply.headers.get("Location", ""))
         raise InputError(f"{first}: more than 5 redirects: check the address of the API.")
 
-    def attempt(self, action: Callable[[], object]):
+    def attempt(self, action: Callable[[], object]) -> dict[str, list[str]] | None:
         """``action()``, repeated while it raises ``Passing``; then ``InputError``."""
         for left in range(self.retries, -1, -1):
             try:
@@ -75,10 +76,10 @@ class Client:
                     ) from err
                 self.sleep(err.after_s or self.wait_s * 2 ** (self.retries - left))
 
-    def json(self, url: str):
+    def json(self, url: str) -> dict[str, list[str]] | None:
         """The JSON document at ``url``."""
 
-        def once():
+        def once() -> dict[str, list[str]] | None:
             reply = self.get(url)
             try:
                 return json.loads(reply.read())
@@ -92,7 +93,7 @@ class Client:
 
         return self.attempt(once)
 
-    def _trusted(self, url):
+    def _trusted(self, url: str) -> bool:
         """Whether the key may go there: the API's own host, or a subdomain of its domain, never
         downgraded."""
         home, there = urlsplit(self.base), urlsplit(url)
@@ -102,7 +103,7 @@ class Client:
         return there.netloc == home.netloc or (there.hostname or "").endswith("." + domain)
 
     @staticmethod
-    def _checked(reply, url):
+    def _checked(reply: Any, url: str) -> Any:
         status = reply.status
         if status in (200, 206, 416):
             return reply
@@ -123,7 +124,7 @@ class Client:
 class Passing(Exception):
     """A failure that another attempt may cure; ``after_s``: what the server asked to wait."""
 
-    def __init__(self, message: str, after_s: float | None = None):
+    def __init__(self, message: str, after_s: float | None = None) -> None:
         super().__init__(message)
         self.after_s = after_s
 
@@ -151,7 +152,7 @@ def download(client: Client, url: str, target: Path, report: Callable[[int], Non
     return True
 
 
-def _fetch(client, url, part, note, report):
+def _fetch(client: Client, url: str, part: Path, note: Path, report: Callable[..., Any] | None) -> None:
     """One attempt: ask for what is missing, append it, compare length and checksum."""
     have = part.stat().st_size if part.exists() and note.exists() else 0
     tag = json.loads(note.read_text()).get("tag", "") if have else ""
@@ -177,14 +178,14 @@ def _fetch(client, url, part, note, report):
     _compare(reply, url, part, total)
 
 
-def _continues(reply, have):
+def _continues(reply: Any, have: int) -> bool:
     """Whether the body is what follows the ``have`` bytes at hand (or everything, when there are none)."""
     if reply.status == 200:
         return have == 0
     return reply.headers.get("Content-Range", "").startswith(f"bytes {have}-")
 
 
-def _compare(reply, url, part, total):
+def _compare(reply: Any, url: str, part: Path, total: int) -> None:
     size = part.stat().st_size
     if total is not None and size < total:
         raise Passing(f"{url}: {size} of {total} bytes arrived")
@@ -198,7 +199,7 @@ def _compare(reply, url, part, total):
             )
 
 
-def checksums(headers) -> list[tuple[str, bytes]]:
+def checksums(headers: Any) -> list[tuple[str, bytes]]:
     """(algorithm, digest) of the whole file that the headers state: Repr-Digest (RFC 9530), Digest (RFC
     3230) and, of a complete answer, Content-MD5 (RFC 1864)."""
     found = []

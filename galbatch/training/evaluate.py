@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,14 +21,19 @@ from galbatch.training.spectra import residuals
 from galbatch.training.stamps import StampConfig, StampSource
 from galbatch.training.two_sample import morphology_two_sample, pixel_two_sample
 
+if TYPE_CHECKING:
+    from galbatch.prior.model import Prior
+    from galbatch.prior.network import Denoiser
+
+
 SIGMAS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 def evaluate_prior(
-    prior,
-    library,
-    out,
-    train_library=None,
+    prior: Prior,
+    library: Path,
+    out: Path,
+    train_library: Path | None = None,
     n_stamps: int = 256,
     n_samples: int = 64,
     measure: Callable | None = None,
@@ -76,7 +82,9 @@ def evaluate_prior(
     return result
 
 
-def denoising_table(prior, stamps: Tensor, sigmas=SIGMAS) -> list[dict[str, float]]:
+def denoising_table(
+    prior: Prior, stamps: Tensor, sigmas: tuple[float, ...] = SIGMAS
+) -> list[dict[str, float]]:
     """Mean square error in units of sigma^2: the network, a Wiener filter with the card's spectrum,
     wavelets."""
     wiener = wiener_denoiser(prior.spectrum, stamps.shape[-1], stamps.mean(dim=0, keepdim=True))
@@ -94,7 +102,9 @@ def denoising_table(prior, stamps: Tensor, sigmas=SIGMAS) -> list[dict[str, floa
     return rows
 
 
-def bias_table(denoise, stamps: Tensor, sigmas=SIGMAS) -> list[dict[str, float]]:
+def bias_table(
+    denoise: Callable[..., Any], stamps: Tensor, sigmas: tuple[float, ...] = SIGMAS
+) -> list[dict[str, float]]:
     """By sigma: slope of x0 on D over pixels, and of flux on flux (1 for a calibrated denoiser, as E[x0 |
     D] = D); and the mean of the flux error in units of its own scatter."""
     rows = []
@@ -114,7 +124,13 @@ def bias_table(denoise, stamps: Tensor, sigmas=SIGMAS) -> list[dict[str, float]]
     return rows
 
 
-def by_origin(prior, held: Library, config: StampConfig, n: int = 48, sigmas=(0.02, 0.1, 0.5)) -> dict:
+def by_origin(
+    prior: Prior,
+    held: Library,
+    config: StampConfig,
+    n: int = 48,
+    sigmas: tuple[float, ...] = (0.02, 0.1, 0.5),
+) -> dict:
     """Origin -> mean square error in units of sigma^2 at each sigma, ``n`` stamps of its held-out images
     alone."""
     rows = {}
@@ -127,7 +143,9 @@ def by_origin(prior, held: Library, config: StampConfig, n: int = 48, sigmas=(0.
     return rows
 
 
-def brightness_bias(denoise, stamps: Tensor, sigmas=(0.02, 0.1, 0.5)) -> list[dict[str, float]]:
+def brightness_bias(
+    denoise: Callable[..., Any], stamps: Tensor, sigmas: tuple[float, ...] = (0.02, 0.1, 0.5)
+) -> list[dict[str, float]]:
     """By sigma and by bins of D: mean of x0 - D over the pixels of a bin, in units of sigma, and the rms
     there.
 
@@ -147,7 +165,9 @@ def brightness_bias(denoise, stamps: Tensor, sigmas=(0.02, 0.1, 0.5)) -> list[di
     return rows
 
 
-def two_sample_table(samples: Tensor, galaxies: Tensor, source: StampSource, measure) -> dict:
+def two_sample_table(
+    samples: Tensor, galaxies: Tensor, source: StampSource, measure: Callable[..., Any]
+) -> dict:
     """AUC and its standard error of two classifiers told samples from held-out galaxies; as a control,
     galaxies from other galaxies of the same source, which is 0.5 but for chance."""
     others = source.draw(len(galaxies), samples.shape[-1], (1005,))
@@ -160,11 +180,16 @@ def two_sample_table(samples: Tensor, galaxies: Tensor, source: StampSource, mea
     }
 
 
-def _slope(x, y):
+def _slope(x: Tensor, y: Tensor) -> float:
     return float((x * y).sum() / (x * x).sum())
 
 
-def response_table(denoise, stamps: Tensor, sigmas=SIGMAS, factor: float = 1.1) -> list[dict[str, float]]:
+def response_table(
+    denoise: Callable[..., Any] | Denoiser,
+    stamps: Tensor,
+    sigmas: tuple[float, ...] = SIGMAS,
+    factor: float = 1.1,
+) -> list[dict[str, float]]:
     """By sigma: error of D(x; c sigma) over that of D(x; sigma) for c = 1 / factor and factor, and the c of
     least error from a parabola in ln c. An exact denoiser has it at one."""
     rows, step = [], np.log(factor)
@@ -192,7 +217,7 @@ def fit_sigma_map(rows: list[dict[str, float]], limit: float = 0.2) -> tuple[flo
 
 @torch.inference_mode()
 def sample_prior(
-    prior, n: int, size: int, seed: int, steps: int = 40, start: float = 20.0, end: float = 0.004
+    prior: Any, n: int, size: int, seed: int, steps: int = 40, start: float = 20.0, end: float = 0.004
 ) -> Tensor:
     """(n, 1, size, size) unconditional samples: SDE-DPM-Solver++(2M), log-uniform noise levels."""
     generator = torch.Generator().manual_seed(seed)
@@ -215,8 +240,16 @@ def sample_prior(
 def morphology_distance(
     samples: Tensor,
     held: Tensor,
-    measure,
-    names=("gini", "m20", "concentration", "asymmetry", "smoothness", "r_half", "ellipticity"),
+    measure: Callable[..., Any],
+    names: Sequence[str] = (
+        "gini",
+        "m20",
+        "concentration",
+        "asymmetry",
+        "smoothness",
+        "r_half",
+        "ellipticity",
+    ),
 ) -> dict:
     """Kolmogorov-Smirnov distance and p-value by quantity between unconditional samples and held-out
     stamps."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,10 +19,16 @@ from galbatch.training.library import Library
 from galbatch.training.spectra import RadialBins, jacobian_trace, prior_spectrum, residual_spectrum
 from galbatch.training.stamps import StampSource
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from galbatch.prior.card import Card
+
+
 RESPONSE_SIGMAS = (0.01, 0.03, 0.1, 0.3, 1.0)
 
 
-def averaged_model(checkpoint, network: NetworkConfig, width: float | None) -> tuple[Denoiser, dict]:
+def averaged_model(checkpoint: Path, network: NetworkConfig, width: float | None) -> tuple[Denoiser, dict]:
     """The network of a checkpoint with the weights of one average (``None``: the raw ones), and its meta
     data."""
     tensors, meta = load_state(checkpoint)
@@ -38,7 +45,7 @@ def sigma_grid(low: float, high: float, n: int = 18) -> np.ndarray:
     return np.exp(np.linspace(np.log(low), np.log(high), n))
 
 
-def measure_card(model: Denoiser, stamps, target_fwhm_pix: float, name: str) -> dict:
+def measure_card(model: Denoiser, stamps: Tensor, target_fwhm_pix: float, name: str) -> dict:
     """The measured part of the card of a network, from held-out stamps (n, 1, 72, 72)."""
     bins = RadialBins(stamps.shape[-1])
     spectrum, max_sd = prior_spectrum(stamps, bins)
@@ -53,7 +60,7 @@ def measure_card(model: Denoiser, stamps, target_fwhm_pix: float, name: str) -> 
     }
 
 
-def tweedie_check(model: Denoiser, stamps) -> dict[str, list[float]]:
+def tweedie_check(model: Denoiser, stamps: Tensor) -> dict[str, list[float]]:
     """Mean square error and sigma^2 tr J / n_pix at ``RESPONSE_SIGMAS``, and the square root of their
     ratio."""
     pairs = [jacobian_trace(model, stamps, s, 31 + i) for i, s in enumerate(RESPONSE_SIGMAS)]
@@ -66,8 +73,13 @@ def tweedie_check(model: Denoiser, stamps) -> dict[str, list[float]]:
 
 
 def finish(
-    config: FitConfig, folder, out, width: float | None = None, n_stamps: int = 512, extra: dict | None = None
-):
+    config: FitConfig,
+    folder: Path,
+    out: Path,
+    width: float | None = None,
+    n_stamps: int = 512,
+    extra: dict | None = None,
+) -> Card:
     """Write the model folder ``out`` from the training folder ``folder``; returns its card.
 
     ``width``: which average to use; None takes the one with the least held-out loss. ``extra`` overrides
@@ -98,7 +110,7 @@ def finish(
     return save_model(out, model, values | (extra or {}))
 
 
-def best_average(config: FitConfig, checkpoint, stamps) -> tuple[float, dict[str, float]]:
+def best_average(config: FitConfig, checkpoint: Path, stamps: Tensor) -> tuple[float, dict[str, float]]:
     """The average with the least mean log held-out loss, and that loss of each."""
     losses = {}
     for width in config.training.ema:

@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -44,7 +45,7 @@ class FitConfig:
     card: dict = field(default_factory=dict)
 
 
-def load_config(path, base=None) -> FitConfig:
+def load_config(path: Path, base: Path | None = None) -> FitConfig:
     """Read and check a TOML file. File patterns in it are relative to ``base``, its own folder when None.
 
     Raises ``ConfigError`` naming the file, the table and the key.
@@ -79,7 +80,7 @@ def load_config(path, base=None) -> FitConfig:
     )
 
 
-def _make(kind, values, where):
+def _make(kind: type, values: dict[str, Any], where: str) -> Any:
     known = {f.name for f in fields(kind)}
     unknown = set(values) - known
     if unknown:
@@ -105,7 +106,10 @@ def prepare_libraries(
 
 
 def fit(
-    config: FitConfig, folder, report: Callable[[dict], None] | None = None, stop_after: int | None = None
+    config: FitConfig,
+    folder: Path,
+    report: Callable[[dict], None] | None = None,
+    stop_after: int | None = None,
 ) -> Trainer:
     """Train, or go on training, in ``folder``; returns the trainer at its end (or after ``stop_after`` more
     steps).
@@ -170,7 +174,7 @@ def validate(trainer: Trainer, validation: HeldOutLoss) -> dict[str, float]:
                 p.copy_(value)
 
 
-def _log(folder, trainer, entry):
+def _log(folder: Path, trainer: Trainer, entry: dict[str, float]) -> None:
     """Append to the learning curve every 20 steps and at every validation; lines after the step resumed
     from go."""
     path = folder / "log.jsonl"

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from galbatch.prior.network import Denoiser
 
 
 @dataclass
@@ -18,7 +23,7 @@ class HeldOutLoss:
     seed: int = 11
 
     @torch.no_grad()
-    def __call__(self, denoise) -> dict[str, float]:
+    def __call__(self, denoise: Callable[..., Any] | Denoiser) -> dict[str, float]:
         """sigma -> mean square error in units of sigma^2."""
         generator = torch.Generator().manual_seed(self.seed)
         noise = torch.randn(self.clean.shape, generator=generator)

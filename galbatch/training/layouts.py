@@ -7,10 +7,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from galbatch.errors import InputError
+
+if TYPE_CHECKING:
+    from astropy.io import fits
+
 
 EMPTY_MAG = 99.0
 _JY_PER_NANOMAGGY = 3.631e-6
@@ -45,7 +51,7 @@ def kpc_per_arcsec(redshift: float) -> float:
     return float(Planck15.kpc_proper_per_arcmin(redshift).value) / 60.0
 
 
-def _read_idealised(hdus, path):
+def _read_idealised(hdus: list[tuple[str, fits.Header, np.ndarray]], path: Path) -> GalaxyImages | None:
     first = next(header for _, header, data in hdus if data is not None)
     to_kpc = {"kpc": 1.0, "pc": 1e-3}.get(_card(first, "CTYPE1", path, str).strip())
     if to_kpc is None:
@@ -77,7 +83,7 @@ def _read_idealised(hdus, path):
     )
 
 
-def _read_realistic(hdus, path):
+def _read_realistic(hdus: list[Any], path: Path) -> GalaxyImages:
     kinds = (" MASK", " VARIANCE", " PSF")
     bands = [(n, h, d) for n, h, d in hdus if d is not None and not n.endswith(kinds)]
     psf = {n.removesuffix(" PSF"): d for n, _, d in hdus if d is not None and n.endswith(" PSF")}
@@ -98,12 +104,12 @@ def _read_realistic(hdus, path):
     )
 
 
-def _moment_fwhm(psf):
+def _moment_fwhm(psf: np.ndarray) -> float:
     """FWHM of the Gaussian with the PSF's peak-to-sum ratio (robust against wings)."""
     return float(2.3548 * np.sqrt(psf.sum() / psf.max() / (2 * np.pi)))
 
 
-def _read_counts(hdus, path):
+def _read_counts(hdus: list[tuple[str, fits.Header, np.ndarray]], path: Path) -> GalaxyImages:
     _, header, data = next(h for h in hdus if h[2] is not None)
     bands = tuple(_card(header, f"FILTER{i}", path, str) for i in range(len(data)))
     return GalaxyImages(
@@ -119,7 +125,7 @@ def _read_counts(hdus, path):
     )
 
 
-def _read_jwst(hdus, path):
+def _read_jwst(hdus: list[tuple[str, fits.Header, np.ndarray]], path: Path) -> GalaxyImages:
     _, header, data = next(h for h in hdus if h[2] is not None)
     bands = tuple(_card(header, f"EXT{i + 1}", path, str).strip() for i in range(len(data)))
     redshift = _card(header, "REDSHIFT", path)
@@ -138,7 +144,7 @@ def _read_jwst(hdus, path):
     )
 
 
-def _read_plain(hdus, path):
+def _read_plain(hdus: list[tuple[str, fits.Header, np.ndarray]], path: Path) -> GalaxyImages | None:
     name, header, data = next(h for h in hdus if h[2] is not None)
     data = np.atleast_3d(data) if data.ndim > 3 else data.reshape(-1, *data.shape[-2:])
     bands = tuple(
@@ -156,7 +162,7 @@ def _read_plain(hdus, path):
     )
 
 
-def _card(header, name, path, kind=float):
+def _card(header: fits.Header, name: str, path: Path, kind: type = float) -> float | str | None:
     try:
         return kind(header[name])
     except KeyError:
@@ -170,7 +176,7 @@ def _card(header, name, path, kind=float):
         ) from None
 
 
-def clean(flux, path):
+def clean(flux: np.ndarray, path: Path | str) -> np.ndarray | None:
     flux = np.ascontiguousarray(flux, dtype=np.float32)
     bad = int(np.count_nonzero(~np.isfinite(flux)))
     if bad:
@@ -185,7 +191,7 @@ def clean(flux, path):
     return flux
 
 
-def _group(header, path):
+def _group(header: fits.Header, path: Path) -> str:
     """Simulation and subhalo: views, bands and files of one subhalo stay together."""
     number = next((str(header[k]) for k in ("SUBHALO", "TARGET", "SUBTAG") if k in header), None)
     if number is None:

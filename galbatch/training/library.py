@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -29,7 +30,7 @@ class SourceImage:
     min_zoom: float = 0.6
 
 
-def prepare_image(image, npix: int = 128) -> np.ndarray | None:
+def prepare_image(image: np.ndarray, npix: int = 128) -> np.ndarray | None:
     """(H, W) -> (npix, npix) float32 of unit sum: centred on the flux, block-averaged to fit, faded at the
     edge.
 
@@ -56,7 +57,7 @@ def prepare_image(image, npix: int = 128) -> np.ndarray | None:
     return (out / total).astype(np.float32) if total > 0 else None
 
 
-def flux_centre(image) -> tuple[float, float]:
+def flux_centre(image: np.ndarray) -> tuple[float, float]:
     """Centroid of the pixels above 10% of the peak of a lightly smoothed image: robust against wide wings."""
     from scipy.ndimage import gaussian_filter
 
@@ -66,7 +67,7 @@ def flux_centre(image) -> tuple[float, float]:
     return float((grid_y * weight).sum() / weight.sum()), float((grid_x * weight).sum() / weight.sum())
 
 
-def half_light_radius(image) -> float:
+def half_light_radius(image: np.ndarray) -> float:
     """Radius in pixels around ``flux_centre`` with half of the flux of the image."""
     y, x = flux_centre(image)
     grid_y, grid_x = np.indices(image.shape)
@@ -76,7 +77,7 @@ def half_light_radius(image) -> float:
     return float(radius[order][np.searchsorted(growth, 0.5 * growth[-1])])
 
 
-def _needed_half_width(image, y, x, fraction=0.985):
+def _needed_half_width(image: np.ndarray, y: float, x: float, fraction: float = 0.985) -> float:
     grid_y, grid_x = np.indices(image.shape)
     distance = np.maximum(abs(grid_y - y), abs(grid_x - x)).ravel()
     order = np.argsort(distance)
@@ -84,7 +85,7 @@ def _needed_half_width(image, y, x, fraction=0.985):
     return distance[order][np.searchsorted(growth, fraction * growth[-1])] + 1
 
 
-def _round_fade(image, y, x, faint=1e-3):
+def _round_fade(image: np.ndarray, y: float, x: float, faint: float = 1e-3) -> float | np.ndarray:
     """(H, W) a round fade where the galaxy reaches the frame, so that no square edge is ever learned; else
     one."""
     edge = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
@@ -96,7 +97,7 @@ def _round_fade(image, y, x, faint=1e-3):
     return 0.5 - 0.5 * np.cos(np.pi * inside)
 
 
-def _fade(n, width=8):
+def _fade(n: int, width: int = 8) -> np.ndarray:
     """(n,) one inside, a cosine to zero over the last ``width`` pixels at both ends."""
     edge = np.minimum(np.arange(n), np.arange(n)[::-1]) + 0.5
     return 0.5 - 0.5 * np.cos(np.pi * np.clip(edge / width, 0, 1))
@@ -108,7 +109,7 @@ class Library:
 
     def __init__(
         self, sources: Iterable[SourceImage], npix: int = 128, weights: dict[str, float] | None = None
-    ):
+    ) -> None:
         images, self.groups, self.origins, zooms, radii = [], [], [], [], []
         for source in sources:
             image = prepare_image(source.image, npix)
@@ -131,7 +132,7 @@ class Library:
         self._build_levels(np.stack(images))
         self.probability = self._probability(weights or {})
 
-    def save(self, path) -> None:
+    def save(self, path: Path) -> None:
         """Keep the prepared images, so that resuming need not read the sources again (npz, no pickle)."""
         np.savez(
             path,
@@ -144,7 +145,7 @@ class Library:
         )
 
     @classmethod
-    def load(cls, path) -> Library:
+    def load(cls, path: Path) -> Library:
         """What ``save`` kept."""
         with np.load(path, allow_pickle=False) as kept:
             library = cls.__new__(cls)
@@ -154,7 +155,7 @@ class Library:
             library._build_levels(kept["images"])
         return library
 
-    def _build_levels(self, images):
+    def _build_levels(self, images: np.ndarray) -> None:
         self.npix = images.shape[-1]
         self.levels = [images]
         for _ in range(1, N_LEVELS):
@@ -162,10 +163,10 @@ class Library:
             n, side = len(last), last.shape[-1] // 2
             self.levels.append(last.reshape(n, side, 2, side, 2).mean(axis=(2, 4)).astype(np.float16))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.groups)
 
-    def _probability(self, weights):
+    def _probability(self, weights: dict[str, float]) -> np.ndarray:
         """Share of the draws by origin, spread evenly over the galaxies of an origin and the images of a
         galaxy."""
         origins, groups = np.array(self.origins), np.array(self.groups)

@@ -30,7 +30,13 @@ class MuonAdam:
     """``matrices``: indices of the parameters that Muon takes. State tensors per parameter are in
     ``state``."""
 
-    def __init__(self, params: list[Tensor], matrices: set[int], betas=(0.9, 0.99), momentum: float = 0.95):
+    def __init__(
+        self,
+        params: list[Tensor],
+        matrices: set[int],
+        betas: tuple[float, float] = (0.9, 0.99),
+        momentum: float = 0.95,
+    ) -> None:
         self.params, self.matrices, self.betas, self.momentum = params, matrices, betas, momentum
         self.count = 0
         self.state: list[dict[str, Tensor]] = [
@@ -50,12 +56,12 @@ class MuonAdam:
             else:
                 self._adam(p, state, rate)
 
-    def _muon(self, p, state, rate):
+    def _muon(self, p: Tensor, state: dict[str, Tensor], rate: float) -> None:
         m = state["m"].mul_(self.momentum).add_(p.grad)
         update = orthogonalise((p.grad + self.momentum * m).reshape(p.shape[0], -1))
         p.sub_(update.reshape(p.shape) * (0.2 * max(update.shape) ** 0.5 * rate))
 
-    def _adam(self, p, state, rate):
+    def _adam(self, p: Tensor, state: dict[str, Tensor], rate: float) -> None:
         b1, b2 = self.betas
         m = state["m"].lerp_(p.grad, 1 - b1)
         v = state["v"].lerp_(p.grad.square(), 1 - b2)

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 
-def contact_sheet(images: Tensor, path, columns: int = 12) -> None:
+def contact_sheet(images: Tensor, path: Path, columns: int = 12) -> None:
     """Grey PNG of (n, 1, H, W) images, each scaled to its peak, asinh stretch."""
     columns = min(columns, len(images))
     n = len(images) // columns * columns
@@ -24,7 +24,7 @@ def contact_sheet(images: Tensor, path, columns: int = 12) -> None:
 def grey_png(pixels: np.ndarray) -> bytes:
     """(H, W) uint8 as a PNG file (ISO/IEC 15948), first row on top."""
 
-    def chunk(kind, data):
+    def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     height, width = pixels.shape

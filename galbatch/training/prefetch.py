@@ -16,7 +16,7 @@ class Prefetch:
     """``prefetch(step)`` is ``make(step)``; with ``workers`` threads, up to twice as many later steps are
     begun."""
 
-    def __init__(self, make: Callable[[int], T], workers: int):
+    def __init__(self, make: Callable[[int], T], workers: int) -> None:
         self.make, self.ahead = make, 2 * workers
         self.pool = ThreadPoolExecutor(workers, thread_name_prefix="stamps") if workers else None
         self.begun: dict[int, Future[T]] = {}

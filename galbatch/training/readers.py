@@ -17,6 +17,7 @@ import re
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from galbatch.errors import InputError
 from galbatch.training.layouts import READERS, GalaxyImages, clean
 
 
-def read_images(path) -> list[GalaxyImages]:
+def read_images(path: Path) -> list[GalaxyImages]:
     """All galaxies of one file. Raises ``InputError`` naming the file, what is wrong with it, and the
     remedy."""
     path = Path(path)
@@ -35,7 +36,7 @@ def read_images(path) -> list[GalaxyImages]:
     return [READERS[layout](hdus, path)]
 
 
-def find_layout(hdus, path) -> str:
+def find_layout(hdus: list[Any], path: Path) -> str:
     """Name of the layout of an opened file: a list of (name, header, data)."""
     images = [(name, header, data) for name, header, data in hdus if data is not None]
     if not images:
@@ -78,7 +79,7 @@ def find_layout(hdus, path) -> str:
     )
 
 
-def _open(path):
+def _open(path: Path) -> list[Any] | None:
     from astropy.io import fits
 
     if not path.is_file():
@@ -105,7 +106,7 @@ def _open(path):
         ) from err
 
 
-def _read_npz(path):
+def _read_npz(path: Path) -> list[GalaxyImages] | None:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             names = list(archive)

@@ -42,7 +42,7 @@ class DataConfig:
     held_out: float = 0.1
     optional: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         files = (self.files,) if isinstance(self.files, str) else tuple(self.files)
         object.__setattr__(self, "files", files)
         object.__setattr__(self, "exclude", tuple(self.exclude))
@@ -84,7 +84,7 @@ def read_sources(config: DataConfig, base: Path) -> Iterator[SourceImage]:
             )
 
 
-def _planes(path, config):
+def _planes(path: Path, config: DataConfig) -> Iterator[tuple[np.ndarray, str, float]]:
     if path.suffix == ".onnx":
         yield from _decode(path, config.decode)
     elif path.suffix == ".npy":
@@ -96,7 +96,7 @@ def _planes(path, config):
                     yield flux, galaxy.group, galaxy.psf_fwhm_pix
 
 
-def _read_npy(path, config):
+def _read_npy(path: Path, config: DataConfig) -> Iterator[tuple[np.ndarray, str, float]]:
     try:
         images = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as err:
@@ -112,7 +112,7 @@ def _read_npy(path, config):
                 yield np.asarray(flux), f"{path.stem}-{i}", 0.0
 
 
-def _decode(path, n):
+def _decode(path: Path, n: int) -> np.ndarray:
     """Images of an autoencoder's decoder at ``n`` points of the sphere, converted back to linear flux.
 
     With m the mean of the three channels, flux = sinh(5 m) / 4.5 + 0.001 and channel ratios are unchanged

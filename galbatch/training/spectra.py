@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,14 +36,14 @@ class RadialBins:
         """(n,) mean k of each bin."""
         return self.average(self._k())
 
-    def average(self, power) -> np.ndarray:
+    def average(self, power: np.ndarray) -> np.ndarray:
         """(size, size) -> (n,): mean over the modes of each bin."""
         index = self.index().ravel()
         count = np.bincount(index, minlength=self.n)
         total = np.bincount(index, np.asarray(power, dtype=np.float64).ravel(), minlength=self.n)
         return total / np.maximum(count, 1)
 
-    def _k(self):
+    def _k(self) -> np.ndarray:
         f = np.fft.fftfreq(self.size)
         return np.hypot(f[:, None], f[None, :])
 
@@ -60,8 +61,13 @@ def prior_spectrum(stamps: Tensor, bins: RadialBins) -> tuple[dict[str, list], f
 
 
 def residual_spectrum(
-    denoise: Denoise, stamps: Tensor, sigmas, bins: RadialBins, seed: int = 21, batch: int = 32
-):
+    denoise: Denoise,
+    stamps: Tensor,
+    sigmas: list[float] | np.ndarray,
+    bins: RadialBins,
+    seed: int = 21,
+    batch: int = 32,
+) -> dict[str, Any]:
     """Spectrum of x0 - D(x0 + sigma e) at each sigma: {"k", "sigma", "power"}."""
     powers = []
     for i, sigma in enumerate(sigmas):
@@ -85,7 +91,7 @@ def residuals(denoise: Denoise, stamps: Tensor, sigma: float, seed: int, batch: 
 
 def jacobian_trace(
     denoise: Denoise, stamps: Tensor, sigma: float, seed: int, step: float = 0.02, batch: int = 32
-):
+) -> tuple[float, float]:
     """(mean square error, sigma^2 tr J / n_pix) per pixel: equal for an exact denoiser (Tweedie).
 
     The trace is probed with random signs and a forward difference of rms ``step`` sigma.
@@ -104,5 +110,5 @@ def jacobian_trace(
     return float(torch.cat(mse).mean()), float(torch.cat(trace).mean())
 
 
-def _rounded(values):
+def _rounded(values: list[float] | np.ndarray) -> list[float]:
     return [float(f"{v:.5g}") for v in np.asarray(values, dtype=np.float64)]

@@ -49,7 +49,7 @@ class StampConfig:
     scale_fwhm_pix: tuple[float, float] = (6.0, 6.5)
     scatter: float = 0.25
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "radius_pix", tuple(self.radius_pix))
         object.__setattr__(self, "scale_fwhm_pix", tuple(self.scale_fwhm_pix))
 
@@ -57,7 +57,7 @@ class StampConfig:
 class StampSource:
     """Draws stamps from a library: ``draw(n, size, seed)`` is a function of its arguments alone."""
 
-    def __init__(self, library: Library, config: StampConfig = StampConfig()):
+    def __init__(self, library: Library, config: StampConfig = StampConfig()) -> None:
         self.library, self.config = library, config
         self.levels = [torch.from_numpy(level) for level in library.levels]
 
@@ -80,7 +80,9 @@ class StampSource:
         image = self._add_companions(image, size, rng, generator)[:, None]
         return image / self._scale(image, generator) if scaled else image
 
-    def _add_companions(self, image, size, rng, generator):
+    def _add_companions(
+        self, image: Tensor, size: int, rng: np.random.Generator, generator: torch.Generator
+    ) -> Tensor:
         n, c = len(image), self.config
         has = torch.from_numpy(rng.random(n) < c.companion_fraction)
         k = int(has.sum())
@@ -93,7 +95,7 @@ class StampSource:
             image[has] += ratio[:, None, None] * self._galaxies(k, size, offset, rng, generator, small=True)
         return image
 
-    def _points(self, size, offset):
+    def _points(self, size: int, offset: Tensor) -> Tensor:
         """(k, size, size) point sources of unit flux at the target PSF."""
         sd = self.config.target_fwhm_pix * FWHM_TO_SD
         grid = torch.arange(size) - (size - 1) / 2
@@ -102,7 +104,15 @@ class StampSource:
         )
         return profile[:, 0, :, None] * profile[:, 1, None, :]
 
-    def _galaxies(self, n, size, offset, rng, generator, small=False):
+    def _galaxies(
+        self,
+        n: int,
+        size: int,
+        offset: Tensor,
+        rng: np.random.Generator,
+        generator: torch.Generator,
+        small: bool = False,
+    ) -> Tensor:
         """(n, size, size) random library galaxies of unit flux at ``offset`` (n, 2) = (y, x) from the
         centre."""
         lib, c = self.library, self.config
@@ -115,7 +125,9 @@ class StampSource:
         radius = low * (top / low) ** rng.random(n)
         return self.render(index, lib.radius[index] / radius, offset, size, generator)
 
-    def render(self, index, zoom, offset, size, generator):
+    def render(
+        self, index: Tensor, zoom: Tensor, offset: Tensor, size: int, generator: torch.Generator
+    ) -> Tensor:
         """(n, size, size) of unit flux: library images ``index`` (n,) reflected and rotated at random,
         zoomed, convolved with the target PSF and sampled. ``zoom`` (n,): library pixels per stamp pixel;
         ``offset`` (n, 2) tensor of stamp pixels (y, x) from the centre."""
@@ -138,7 +150,7 @@ class StampSource:
         )[:, 0]
         return out / flux[:, None, None]
 
-    def _transfer(self, scale, level):
+    def _transfer(self, scale: Tensor, level: Tensor) -> Tensor:
         """Target PSF over the box of the averaged pixels, on the canvas' frequencies."""
         npix = self.library.npix
         ky, kx = torch.fft.fftfreq(npix), torch.fft.rfftfreq(npix)
@@ -149,7 +161,9 @@ class StampSource:
         gauss_x = torch.exp(-2 * (math.pi * sd[:, None] * kx) ** 2) / box_x
         return gauss_y[:, :, None] * gauss_x[:, None, :]
 
-    def _grid(self, scale, centre, offset, size, generator):
+    def _grid(
+        self, scale: Tensor, centre: Tensor, offset: Tensor, size: int, generator: torch.Generator
+    ) -> Tensor:
         n, npix = len(scale), self.library.npix
         angle = torch.rand(n, generator=generator) * 2 * math.pi
         flip = torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0)
@@ -161,7 +175,7 @@ class StampSource:
         x = centre[:, None, None] - sin * dy + cos * dx
         return torch.stack([(2 * x + 1) / npix - 1, (2 * y + 1) / npix - 1], dim=-1)
 
-    def _scale(self, image, generator):
+    def _scale(self, image: Tensor, generator: torch.Generator) -> Tensor:
         n = len(image)
         c = self.config
         low, high = c.scale_fwhm_pix

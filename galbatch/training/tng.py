@@ -37,7 +37,7 @@ class Request:
     redshift: int = 3
     subhalos: tuple[int, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         allowed = {"hsc-idealized": range(72, 92), "hsc-realistic": range(72, 92), "sdss": (95, 99)}
         if self.kind not in KINDS:
             raise ConfigError(f"kind '{self.kind}': known are {', '.join(KINDS)}.")
@@ -59,7 +59,7 @@ class Request:
         return self.snapshot if self.snapshot is not None else {"sdss": 99}.get(self.kind, 91)
 
 
-def _spell(numbers) -> str:
+def _spell(numbers: range) -> str:
     return f"{min(numbers)} to {max(numbers)}" if len(numbers) > 2 else " and ".join(map(str, numbers))
 
 

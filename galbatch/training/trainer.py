@@ -14,6 +14,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,6 +27,10 @@ from galbatch.prior.compile import has_bfloat16
 from galbatch.prior.network import Denoiser, NetworkConfig
 from galbatch.training.optimiser import MuonAdam
 from galbatch.training.prefetch import Prefetch
+
+if TYPE_CHECKING:
+    from galbatch.training.stamps import StampSource
+
 
 N_SIGMA_BINS = 24
 SIGMA_RANGE = (0.002, 80.0)
@@ -63,7 +68,7 @@ class TrainConfig:
     start: str | None = None
     workers: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("sizes", "size_shares", "betas", "sigma_core", "sigma_wide", "ema"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
@@ -96,8 +101,15 @@ class Trainer:
     """State of one training: network, optimiser, averages, running losses, step and time worked."""
 
     def __init__(
-        self, network: NetworkConfig, config: TrainConfig, source, folder, device="cpu", rank=0, world=1
-    ):
+        self,
+        network: NetworkConfig,
+        config: TrainConfig,
+        source: StampSource,
+        folder: Path,
+        device: str = "cpu",
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
         self.config, self.network_config, self.source = config, network, source
         self.folder, self.device, self.rank, self.world = Path(folder), torch.device(device), rank, world
         torch.manual_seed(config.seed)
@@ -143,7 +155,7 @@ class Trainer:
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(hash_seed(*seed, 3)))
         return clean, draw_sigma(n, c, (*seed, 2)), noise
 
-    def loss(self, clean, sigma, noise) -> tuple[Tensor, Tensor]:
+    def loss(self, clean: Tensor, sigma: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Weighted loss and, for the log, the EDM loss (n,): mean square error over c_out^2."""
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.mixed):
             noisy = clean + sigma.reshape(-1, 1, 1, 1) * noise
@@ -186,14 +198,14 @@ class Trainer:
             "draw_share": round((drawn - start) / self._last_s, 4),
         }
 
-    def _bin_sums(self, sigma, error):
+    def _bin_sums(self, sigma: Tensor, error: Tensor) -> Tensor:
         index = sigma_bin(sigma)
         sums = torch.zeros(2, N_SIGMA_BINS, device=sigma.device)
         sums[0].index_add_(0, index, error)
         sums[1].index_add_(0, index, torch.ones_like(error))
         return sums
 
-    def _reduce(self, sums, spent):
+    def _reduce(self, sums: Tensor, spent: float) -> float:
         """Average gradients, sum the bins, average the time: one message."""
         if self.world == 1:
             return spent
@@ -213,7 +225,7 @@ class Trainer:
         sums.copy_(flat[at:-1].view_as(sums))
         return float(flat[-1])
 
-    def _update_averages(self, sums):
+    def _update_averages(self, sums: Tensor) -> None:
         sums = sums.cpu()
         seen = sums[1] > 0
         mean = sums[0][seen] / sums[1][seen]
@@ -225,7 +237,7 @@ class Trainer:
 
     # ---- state on disk ----
 
-    def save(self, path=None):
+    def save(self, path: Path | None = None) -> None:
         """One safetensors file with everything that the next step depends on."""
         tensors = {f"model.{n}": p.detach() for n, p in zip(self.names, self.params, strict=True)}
         for width, average in self.ema.items():
@@ -240,13 +252,13 @@ class Trainer:
         )
 
     @torch.no_grad()
-    def start_from(self, model: Denoiser):
+    def start_from(self, model: Denoiser) -> None:
         """Begin with the weights of ``model``, a network of the same configuration."""
         for i, (p, value) in enumerate(zip(self.params, model.parameters(), strict=True)):
             for target in (p, *(average[i] for average in self.ema.values())):
                 target.copy_(value)
 
-    def load(self, path=None):
+    def load(self, path: Path | None = None) -> None:
         """Continue from a checkpoint. Raises ``ModelError`` when it belongs to another network."""
         path = path or self.folder / "checkpoint.safetensors"
         tensors, meta = load_state(path)

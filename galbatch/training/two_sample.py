@@ -7,6 +7,7 @@ under its ROC curve (AUC) is 0.5 when the sets cannot be told apart and 1 when e
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ def pixel_two_sample(
     images = torch.asinh(torch.cat([a, b]) / 0.02) / 5
     label = torch.cat([torch.zeros(len(a)), torch.ones(len(b))])
 
-    def fit_and_score(train, test, generator):
+    def fit_and_score(train: Tensor, test: Tensor, generator: torch.Generator) -> Tensor:
         net = nn.Sequential(
             nn.Conv2d(1, 16, 5, 2, 2), nn.GroupNorm(4, 16), nn.SiLU(),
             nn.Conv2d(16, 32, 3, 2, 1), nn.GroupNorm(4, 32), nn.SiLU(),
@@ -78,7 +79,7 @@ def morphology_two_sample(
     features = torch.from_numpy(rank.astype(np.float32))
     label = torch.cat([torch.zeros(len(a)), torch.ones(len(b))])
 
-    def fit_and_score(train, test, generator):
+    def fit_and_score(train: Tensor, test: Tensor, generator: torch.Generator) -> Tensor:
         net = nn.Sequential(nn.Linear(features.shape[1], 16), nn.Tanh(), nn.Linear(16, 1))
         optimiser = torch.optim.AdamW(net.parameters(), 1e-2, weight_decay=0.1)
         for _ in range(200):
@@ -98,7 +99,9 @@ def _filled(column: np.ndarray) -> np.ndarray:
     return np.where(good, column, np.median(column[good]) if good.any() else 0.0)
 
 
-def _cross_validated(label, folds, seed, fit_and_score):
+def _cross_validated(
+    label: Tensor, folds: int, seed: int, fit_and_score: Callable[..., Any]
+) -> tuple[float, float]:
     """AUC of scores that each image gets from a classifier trained without it; ranks are taken fold by
     fold."""
     with torch.random.fork_rng(devices=[]):

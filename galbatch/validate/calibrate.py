@@ -7,7 +7,9 @@ the calibration on galaxies it has not seen.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,12 +25,24 @@ from galbatch.morphology.calibration import (
 from galbatch.validate.mock import MockSet, make_mocks, sample_mocks
 from galbatch.validate.ranks import mean_and_error
 
+if TYPE_CHECKING:
+    from galbatch.interfaces import Denoiser
+    from galbatch.types import Observation
+
+
 SEED = 3_000_000
 FOLDS = 8
 PASSES = 2  # of the size of the errors, about the centre that the pass before found
 
 
-def measure_mocks(prior, mocks: MockSet, draws: int, mode: str, seed: int = 0, progress=None):
+def measure_mocks(
+    prior: Denoiser,
+    mocks: MockSet,
+    draws: int,
+    mode: str,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Any:
     """(columns of ``summarise``, truth): dict of (n,), structured (n,)."""
     posteriors = sample_mocks(prior, mocks, draws, mode, seed, progress)
     samples = np.concatenate([p.samples[:, :, 0] for p in posteriors])
@@ -36,7 +50,7 @@ def measure_mocks(prior, mocks: MockSet, draws: int, mode: str, seed: int = 0, p
     return summarise(table[:, :-1], stamps), table[:, -1]
 
 
-def measure_with_truth(samples, image, obs):
+def measure_with_truth(samples: np.ndarray, image: np.ndarray, obs: Observation) -> Any:
     """Statistics of draws (n, k, h, w) and, as one more draw, of the truth (n, h, w): (n, k + 1), and of the
     stamps."""
     return measure_posterior(
@@ -95,7 +109,9 @@ def share(inside: np.ndarray, galaxy: np.ndarray | None = None) -> list[float]:
     return [round(value, 4) for value in mean_and_error(inside, galaxy)[:2]]
 
 
-def _fit(found, name, where, truth, use) -> dict:
+def _fit(
+    found: dict[str, np.ndarray], name: str, where: np.ndarray, truth: np.ndarray, use: np.ndarray
+) -> dict:
     middle, _, factors = median_and_factors(found, name, where)
     miss = truth - middle
     use = use & np.isfinite(miss) & np.isfinite(factors).all(axis=1)
@@ -121,7 +137,7 @@ def _fit(found, name, where, truth, use) -> dict:
     }
 
 
-def _resistant_slope(x, y) -> float:
+def _resistant_slope(x: np.ndarray, y: np.ndarray) -> float:
     """Slope of the line through the medians of the lower and upper thirds in x (Tukey 1977)."""
     low, high = np.quantile(x, [1 / 3, 2 / 3])
     if low == high:
@@ -137,7 +153,9 @@ def write_calibration(path: Path, mode: str, table: dict, sha256: str) -> None:
     path.write_text(json.dumps({"sha256": sha256, "modes": {**modes, mode: table}}, indent=1) + "\n")
 
 
-def calibrate(prior, galaxies: int, draws: int, mode: str, progress=None) -> dict:
+def calibrate(
+    prior: Denoiser, galaxies: int, draws: int, mode: str, progress: Callable[[int, int], None] | None = None
+) -> dict:
     """The table of a sampler mode from ``galaxies`` mocks, half of them under correlated noise: see
     ``fit_calibration``. Under one kind alone S/N and spread say the same, and their shares in the error are
     not told apart."""

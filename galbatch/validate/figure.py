@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from galbatch.validate.study import SCALARS, Study
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def calibration_figure(study: Study, path: Path) -> None:
@@ -41,7 +45,7 @@ def calibration_figure(study: Study, path: Path) -> None:
     plt.close(fig)
 
 
-def _coverage(ax, study: Study) -> None:
+def _coverage(ax: Axes, study: Study) -> None:
     rows = [r for r in study.rows if r["n"] >= 10 and (r["what"] not in SCALARS or r["bin"] == "all")]
     colours = ("#ccbb44", "#4477aa", "#228833", "#aa3377")
     y = np.arange(len(rows))[::-1]

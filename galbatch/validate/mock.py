@@ -8,7 +8,9 @@ Each is seen with one of a few PSFs, at a peak signal-to-noise ratio per pixel t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,6 +22,12 @@ from galbatch.simulate.galaxies import simulate_galaxies
 from galbatch.training.library import Library, SourceImage
 from galbatch.training.stamps import StampConfig, StampSource
 from galbatch.types import Observation, Posterior
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from galbatch.interfaces import Denoiser, PriorSpec
+
 
 SEED = 2_000_000
 STAMP = 64
@@ -56,7 +64,13 @@ def mock_psf(fwhm_pix: float, size: int = 41) -> np.ndarray:
     return psf / psf.sum()
 
 
-def make_mocks(prior, n: int, seed: int = SEED, correlated: bool = False, sn_range=SN_RANGE) -> MockSet:
+def make_mocks(
+    prior: Denoiser,
+    n: int,
+    seed: int = SEED,
+    correlated: bool = False,
+    sn_range: tuple[float, float] = SN_RANGE,
+) -> MockSet:
     """``n`` mock observations for a prior with the convention 'smoothed_peak' and one channel."""
     rng = np.random.default_rng([seed, 77])
     spec = as_denoiser(prior).spec
@@ -76,12 +90,21 @@ def make_mocks(prior, n: int, seed: int = SEED, correlated: bool = False, sn_ran
     return observe(spec, stamps, psf, fwhm, mask, sn, rng, correlated)
 
 
-def stamp_side(spec) -> int:
+def stamp_side(spec: PriorSpec) -> int:
     """Side of the square on which a prior works for a stamp of ``STAMP`` pixels."""
     return -(-(STAMP + 2 * spec.margin_pix) // 8) * 8
 
 
-def observe(spec, stamps, psf, fwhm_pix, mask, sn, rng, correlated: bool) -> MockSet:
+def observe(
+    spec: PriorSpec,
+    stamps: Tensor,
+    psf: np.ndarray,
+    fwhm_pix: float,
+    mask: np.ndarray | None,
+    sn: np.ndarray,
+    rng: np.random.Generator,
+    correlated: bool,
+) -> MockSet:
     """What a telescope sees of noise-free ``stamps`` (n, H, W) at the target PSF.
 
     ``psf`` (n, 1, p, p), ``mask`` (n, 1, 64, 64) True where bad, ``sn`` (n,) peak signal-to-noise ratio
@@ -107,7 +130,12 @@ def observe(spec, stamps, psf, fwhm_pix, mask, sn, rng, correlated: bool) -> Moc
 
 
 def sample_mocks(
-    prior, mocks: MockSet, draws: int, mode: str, seed: int = 0, progress=None
+    prior: Denoiser,
+    mocks: MockSet,
+    draws: int,
+    mode: str,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Posterior]:
     """The posterior of all mocks, in batches as a run has them. ``progress(done, total)`` is called for each
     mock."""
@@ -140,7 +168,7 @@ def only(library: Library, i: int) -> Library:
     return one
 
 
-def _half_light(images) -> np.ndarray:
+def _half_light(images: np.ndarray) -> np.ndarray:
     out = []
     y, x = np.indices(images.shape[1:])
     for image in images:

@@ -29,7 +29,7 @@ def coverage(
     galaxy: np.ndarray | None = None,
     bootstraps: int = 400,
     seed: int = 0,
-):
+) -> dict:
     """Coverage (levels,) and its standard error by bootstrap over galaxies, from ranks u (n, ...) in any
     shape.
 
@@ -66,7 +66,9 @@ def rank_histogram_p(u: np.ndarray, bins: int = 10) -> float:
     return float(chisquare(np.histogram(u, bins, (0, 1))[0]).pvalue)
 
 
-def tarp(draws: np.ndarray, truth: np.ndarray, reference: np.ndarray, rng) -> tuple[np.ndarray, np.ndarray]:
+def tarp(
+    draws: np.ndarray, truth: np.ndarray, reference: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Expected coverage against credibility (Lemos et al. 2023): (levels, coverage), for draws (n, k, d),
     truth and reference points (n, d) that do not depend on the truth."""
     d_draw = np.linalg.norm(draws - reference[:, None], axis=-1)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,6 +26,10 @@ from galbatch.training.library import Library, SourceImage, is_held_out
 from galbatch.training.sources import DataConfig, read_sources
 from galbatch.training.stamps import StampConfig, StampSource
 from galbatch.validate.mock import STAMP, MockSet, observe, only, stamp_side
+
+if TYPE_CHECKING:
+    from galbatch.interfaces import Denoiser, PriorSpec
+
 
 CONFIG = Path(__file__).parents[1] / "training" / "configs" / "small.toml"
 FOLDER = "../shared/data/"  # as the configuration spells the folder of real files
@@ -77,7 +82,7 @@ def _missing(table: DataConfig, data: Path) -> list[SourceImage]:
 
 
 def make_real(
-    prior, data: Path, images: int | None = None, seed: int = SEED, correlated: bool = False
+    prior: Denoiser, data: Path, images: int | None = None, seed: int = SEED, correlated: bool = False
 ) -> MockSet:
     """Observations of the held-out images in ``data`` (of ``images`` of them, at random), each at every
     ``SN``, for a prior of one channel. Raises what ``held_out_images`` does."""
@@ -99,7 +104,9 @@ def make_real(
     return replace(mocks, inside=inside[each], galaxy=np.unique(names, return_inverse=True)[1])
 
 
-def _view(spec, library: Library, psf_fwhm_pix: float, rng, seed: tuple[int, int]):
+def _view(
+    spec: PriorSpec, library: Library, psf_fwhm_pix: float, rng: np.random.Generator, seed: tuple[int, int]
+) -> Any:
     """(H, W) of the image of a library of one, at the target PSF, and where it is inside its segment."""
     size, low = stamp_side(spec), RADIUS_PIX[0]
     high = min(RADIUS_PIX[1], library.radius[0] / KINDS[library.origins[0]].min_zoom)

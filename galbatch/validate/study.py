@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +20,10 @@ from galbatch.types import Posterior
 from galbatch.validate.calibrate import measure_with_truth, share, within
 from galbatch.validate.mock import MockSet, sample_mocks
 from galbatch.validate.ranks import LEVELS, coverage, mean_and_error, rank_histogram_p, ranks, tarp
+
+if TYPE_CHECKING:
+    from galbatch.interfaces import Denoiser
+
 
 SCALARS = ("flux", "r_half", "gini", "m20", "concentration", "asymmetry")
 SN_EDGES = (3.0, 10.0, 30.0, 100.0, 300.0)
@@ -49,7 +55,12 @@ class Study:
 
 
 def run_study(
-    prior, mocks: MockSet, draws: int = 15, mode: str = "default", seed: int = 0, progress=None
+    prior: Denoiser,
+    mocks: MockSet,
+    draws: int = 15,
+    mode: str = "default",
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Study:
     """Sample and test. ``progress(done, total)`` is called after each galaxy."""
     start = time.perf_counter()
@@ -70,7 +81,7 @@ def run_study(
     return study
 
 
-def _row(study: Study, what: str, where: str, u, weight=None):
+def _row(study: Study, what: str, where: str, u: np.ndarray, weight: np.ndarray | None = None) -> dict:
     """``u``: ranks of all observations; NaN where one does not count."""
     value, error, n = coverage(u, weight, study.galaxy)
     study.rows.append(
@@ -78,18 +89,20 @@ def _row(study: Study, what: str, where: str, u, weight=None):
     )
 
 
-def _numbers_of(values):
+def _numbers_of(values: np.ndarray) -> dict:
     return [round(float(v), 4) for v in values]
 
 
-def _bins(values, edges):
+def _bins(values: np.ndarray, edges: Sequence[float]) -> Any:
     for low, high in itertools.pairwise(edges):
         inside = (values >= low) & ((values < high) | (high == edges[-1]))
         if inside.any():
             yield f"{low:g}-{high:g}", inside
 
 
-def _pixels(study, mocks, samples, rng, known):
+def _pixels(
+    study: Study, mocks: MockSet, samples: np.ndarray, rng: np.random.Generator, known: np.ndarray
+) -> None:
     u = np.where(known, ranks(samples, mocks.image, rng), np.nan)
     sky = np.median(mocks.obs.sigma[:, 0], axis=(1, 2))[:, None, None]
     bright = mocks.image > FOOTPRINT * sky
@@ -104,12 +117,12 @@ def _pixels(study, mocks, samples, rng, known):
         _row(study, "footprint pixels", f"r/FWHM {name}", u, bright & _only(inside, u))
 
 
-def _only(inside, u):
+def _only(inside: np.ndarray, u: np.ndarray) -> Any:
     """Observations (n,) as a weight of the shape of ``u``."""
     return np.broadcast_to(inside.reshape(-1, *[1] * (u.ndim - 1)), u.shape)
 
 
-def _fourier(study, mocks, samples, rng):
+def _fourier(study: Study, mocks: MockSet, samples: np.ndarray, rng: np.random.Generator) -> None:
     h, w = mocks.image.shape[1:]
     k = np.hypot(np.fft.fftfreq(h)[:, None], np.fft.rfftfreq(w)[None, :])
     edges = [1e-9, 0.04, 0.1, 0.2, 0.35]
@@ -121,7 +134,9 @@ def _fourier(study, mocks, samples, rng):
         _row(study, "fourier", f"k {low:.2f}-{high:.2f}", u)
 
 
-def _scalars(study, mocks, samples, rng, prior, mode):
+def _scalars(
+    study: Study, mocks: MockSet, samples: np.ndarray, rng: np.random.Generator, prior: Denoiser, mode: str
+) -> None:
     table, stamps = measure_with_truth(samples, mocks.image, mocks.obs)
     _intervals(study, table, stamps, prior, mode, mocks.obs.pixel_scale_arcsec)
     values = {name: table[name].astype(float) for name in SCALARS if name != "flux"}
@@ -143,7 +158,14 @@ def _scalars(study, mocks, samples, rng, prior, mode):
         study.numbers[f"{name}_bias"] = float(np.nanmedian(mean - v[:, -1]))
 
 
-def _intervals(study, table, stamps, prior, mode, pixel_scale_arcsec):
+def _intervals(
+    study: Study,
+    table: Mapping[str, Any],
+    stamps: np.ndarray,
+    prior: Denoiser,
+    mode: str,
+    pixel_scale_arcsec: float,
+) -> None:
     """The catalogue's own columns: how often they hold the truth, by the draws and calibrated. Nothing for a
     mode without a table or a study of too few draws."""
     numbers = as_denoiser(prior).spec.calibration.get(mode)
@@ -167,7 +189,7 @@ def _intervals(study, table, stamps, prior, mode, pixel_scale_arcsec):
         )
 
 
-def _tarp(study, mocks, samples, rng):
+def _tarp(study: Study, mocks: MockSet, samples: np.ndarray, rng: np.random.Generator) -> None:
     """Two sets of references: another galaxy's truth, and the posterior mean moved by a random field of its
     own size."""
     n = len(mocks.image)
@@ -185,7 +207,9 @@ def _tarp(study, mocks, samples, rng):
         study.numbers[f"tarp_{name.replace(' ', '_')}"] = float(np.abs(expected - levels).max())
 
 
-def _numbers(study, mocks, samples, parts: list[Posterior], seconds):
+def _numbers(
+    study: Study, mocks: MockSet, samples: np.ndarray, parts: list[Posterior], seconds: float
+) -> None:
     n, k = samples.shape[:2]
     mean = samples.mean(1)
     power = (mocks.image**2).mean((1, 2))
@@ -211,7 +235,7 @@ def _numbers(study, mocks, samples, parts: list[Posterior], seconds):
     }
 
 
-def _mean_difference(samples):
+def _mean_difference(samples: np.ndarray) -> np.ndarray:
     """Mean |a - b| over pairs of draws (with itself too), by sorting: O(k log k)."""
     k = samples.shape[1]
     ordered = np.sort(samples, axis=1)

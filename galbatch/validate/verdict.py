@@ -72,7 +72,7 @@ def verdict(study: Study) -> list[dict]:
     return checks
 
 
-def _check(name, value, error, target, passed, inside) -> dict:
+def _check(name: str, value: float, error: float, target: float, passed: bool, inside: float | None) -> dict:
     return {
         "name": name,
         "value": float(value),

@@ -14,16 +14,19 @@ import numpy as np
 from galbatch.morphology.kernels.geometry import FINE, column_range, divided_share, edge_share, row_range
 from galbatch.morphology.kernels.jit import kernel, leaf
 
+Room = tuple[np.ndarray, np.ndarray]  # first and last pixel of an ellipse by row
+Curve = tuple[tuple[np.ndarray, ...], tuple[float, ...], Room]  # tables, outline, room
+
 
 @kernel
-def new_room(ny, nx):
+def new_room(ny: int, nx: int) -> tuple[np.ndarray, np.ndarray]:
     """What ``trace`` fills: per row the columns where the edge begins, whole pixels begin and end, and the
     edge ends (ny, 4); dx, dy and share (3, .) of all the edge pixels in that order."""
     return np.empty((ny, 4), np.int64), np.empty((3, ny * nx))
 
 
 @leaf
-def trace(outline, a, nx, room):
+def trace(outline: tuple[float, ...], a: float, nx: int, room: Room) -> tuple[int, int]:
     """Trace the ellipse ``rho < a`` on an image ``nx`` wide; returns its (first, last + 1) row."""
     xc, yc, dxx, dxy, dyy, reach = outline
     limits, (dx, dy, share) = room[0], (room[1][0], room[1][1], room[1][2])
@@ -51,7 +54,7 @@ def trace(outline, a, nx, room):
 
 
 @leaf(forceinline=True)
-def row_weights(room, y, n, weight):
+def row_weights(room: Room, y: int, n: int, weight: np.ndarray) -> int:
     """Set ``weight`` to the shares of row ``y``, whose edge begins at the n-th pixel of all edges; returns
     that of the next row."""
     limits, share = room[0][y], room[1][2]
@@ -67,7 +70,7 @@ def row_weights(room, y, n, weight):
 
 
 @kernel
-def running_sums(image):
+def running_sums(image: np.ndarray) -> np.ndarray:
     """(H, W + 1): sums of the first pixels of each row."""
     ny, nx = image.shape
     out = np.empty((ny, nx + 1))
@@ -80,7 +83,9 @@ def running_sums(image):
 
 
 @leaf
-def inside(tables, outline, a, room):
+def inside(
+    tables: tuple[np.ndarray, ...], outline: tuple[float, ...], a: float, room: Room
+) -> tuple[float, float]:
     """(flux, unmasked area on the image) inside the ellipse of semi-major axis ``a``.
 
     ``tables``: image, its running sums, mask of good pixels (1 or 0), its running sums.
@@ -108,7 +113,9 @@ def inside(tables, outline, a, room):
 
 
 @leaf
-def roughly_inside(tables, outline, a):
+def roughly_inside(
+    tables: tuple[np.ndarray, ...], outline: tuple[float, ...], a: float
+) -> tuple[float, float]:
     """``inside`` by pixel centres."""
     _image, flux_sums, _good, area_sums = tables
     flux = area = 0.0

@@ -13,12 +13,15 @@ import math
 
 import numpy as np
 
-from galbatch.morphology.kernels.apertures import row_weights, trace
+from galbatch.morphology.kernels.apertures import Room, row_weights, trace
 from galbatch.morphology.kernels.jit import kernel, leaf, sum_kernel
+
+Pair = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # of ``reversed_pair``
+AsymmetryProblem = tuple[Pair, float, float, Room]
 
 
 @kernel
-def reversed_padded(image, fill):
+def reversed_padded(image: np.ndarray, fill: float) -> np.ndarray:
     """``image`` turned by 180 degrees about its middle, with a border one pixel wide of ``fill``."""
     ny, nx = image.shape
     out = np.empty((ny + 2, nx + 2))
@@ -30,7 +33,7 @@ def reversed_padded(image, fill):
 
 
 @kernel
-def reversed_pair(image, good):
+def reversed_pair(image: np.ndarray, good: np.ndarray) -> Pair:
     """What ``asymmetry_sums`` compares: image and mask of good pixels, both reversed, room for a row's
     weights and for the sums."""
     turned, good_turned = reversed_padded(image, 0.0), reversed_padded(good, 1.0)
@@ -38,7 +41,16 @@ def reversed_pair(image, good):
 
 
 @sum_kernel
-def _row_sums(weight, row, good, turned0, turned1, good_turned, wy, wx):
+def _row_sums(
+    weight: np.ndarray,
+    row: np.ndarray,
+    good: np.ndarray,
+    turned0: np.ndarray,
+    turned1: np.ndarray,
+    good_turned: np.ndarray,
+    wy: float,
+    wx: float,
+) -> tuple[float, ...]:
     """Area, and the sums of |I|, |I180 - I| and their squares over a piece of a row; ``turned0/1`` one pixel
     longer, from the two rows that I180 lies between."""
     area = one = difference = squares = square_differences = 0.0
@@ -56,7 +68,9 @@ def _row_sums(weight, row, good, turned0, turned1, good_turned, wy, wx):
 
 
 @leaf(forceinline=True)
-def _add_piece(pair, y, first, last, rows, columns):
+def _add_piece(
+    pair: Pair, y: int, first: int, last: int, rows: tuple[int, float, int], columns: tuple[int, float, int]
+) -> None:
     """Add the sums over pixels first..last-1 of row ``y`` to those so far. ``rows``: the upper of the
     two that I180 lies between, its weight and the nearest one; ``columns``: the same as shifts."""
     image, good, turned, good_turned, weight, total = pair
@@ -77,7 +91,7 @@ def _add_piece(pair, y, first, last, rows, columns):
 
 
 @leaf
-def _shift(centre, n):
+def _shift(centre: float, n: int) -> tuple[int, float, int]:
     """(whole, fractional) shift into the padded reversed image along one axis; the nearest whole one."""
     s = n - 2.0 * centre  # (n - 1) - 2 c, plus one for the border
     whole = math.floor(s)
@@ -85,7 +99,7 @@ def _shift(centre, n):
 
 
 @leaf
-def asymmetry_sums(pair, outline, a, room):
+def asymmetry_sums(pair: Pair, outline: tuple[float, ...], a: float, room: Room) -> tuple[float, ...]:
     """Sums inside an ellipse, about whose centre the image is turned: (area, |I|, |I180 - I|,
     I^2, (I180 - I)^2). ``pair``: see ``reversed_pair``."""
     image, _good, _turned, _good_turned, weight, total = pair

@@ -17,8 +17,10 @@ The details used are private to numba: where one is missing, it compiles in its 
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from numba.core import options, registry
 from numba.core.compiler import Compiler, Flags
@@ -43,17 +45,17 @@ _NEEDLESS_PASSES = (  # for closures, comprehensions, array expressions, literal
 class _NoPass:
     """A pass manager of LLVM that does nothing."""
 
-    def run(self, *_args):
+    def run(self, *_args: Any) -> None:
         return None
 
 
 class _NoEngine:
     """An execution engine that has nothing to run."""
 
-    def is_symbol_defined(self, _name):
+    def is_symbol_defined(self, _name: str) -> bool:
         return False
 
-    def finalize_object(self):
+    def finalize_object(self) -> None:
         return None
 
 
@@ -61,31 +63,31 @@ class _Draft:
     """A code generator whose libraries are linked elsewhere: neither optimised nor turned into machine
     code."""
 
-    def __init__(self, real):
+    def __init__(self, real: Any) -> None:
         self._real = real
         self._engine = _NoEngine()
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
 
-    def create_library(self, name, **options):
+    def create_library(self, name: str, **options: Any) -> Any:
         return self._real._library_class(self, name, **options)
 
-    def _module_pass_manager(self, **options):
+    def _module_pass_manager(self, **options: Any) -> Any:
         return _NoPass(), self._real._pass_builder()
 
-    def _add_module(self, _module):
+    def _add_module(self, _module: Any) -> None:
         return None
 
-    def _scan_and_fix_unresolved_refs(self, _module):
+    def _scan_and_fix_unresolved_refs(self, _module: Any) -> None:
         return None
 
-    def set_env(self, _name, _env):
+    def set_env(self, _name: str, _env: Any) -> None:
         return None
 
 
 @contextmanager
-def _drafting(contexts):
+def _drafting(contexts: Any) -> Iterator[None]:
     real = [context._internal_codegen for context in contexts]
     try:
         for context, codegen in zip(contexts, real, strict=True):
@@ -101,7 +103,7 @@ class _QuickFlags(Flags):
 
     __slots__ = ("_gathered",)
 
-    def values(self):
+    def values(self) -> dict[str, bool]:
         try:
             return self._gathered
         except AttributeError:
@@ -110,18 +112,18 @@ class _QuickFlags(Flags):
 
     __hash__ = Flags.__hash__
 
-    def __eq__(self, other):
+    def __eq__(self, other: Any) -> bool:
         return self is other or super().__eq__(other)
 
 
 class KernelCompiler(Compiler):
     """numba's compiler of one function, with quick flags and without the passes that no kernel needs."""
 
-    def __init__(self, *arguments):
+    def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.state.flags = _QuickFlags(self.state.flags)
 
-    def define_pipelines(self):
+    def define_pipelines(self) -> Any:
         managers = super().define_pipelines()
         for manager in managers:
             manager.passes = [p for p in manager.passes if p[0].__name__ not in _NEEDLESS_PASSES]
@@ -132,7 +134,7 @@ class KernelCompiler(Compiler):
 class EntryCompiler(KernelCompiler):
     """Compiles one function for real and, meanwhile, what it calls as drafts. numba's own lock is held."""
 
-    def compile_extra(self, func):
+    def compile_extra(self, func: Callable[..., Any]) -> Any:
         state, base = self.state, registry.cpu_target.target_context
         state.library = state.targetctx.codegen().create_library(func.__qualname__)
         state.library.enable_object_caching()
@@ -140,12 +142,12 @@ class EntryCompiler(KernelCompiler):
             return super().compile_extra(func)
 
 
-def compile_once(dispatcher, cache_path):
+def compile_once(dispatcher: Callable[..., Any], cache_path: str) -> None:
     """Let one process at a time compile ``dispatcher``: the next finds the result in the cache under
     ``cache_path``."""
     compile_now = dispatcher.compile
 
-    def compile_in_turn(signature):
+    def compile_in_turn(signature: Any) -> Callable[..., Any]:
         with _turn(Path(cache_path)), _no_collection():
             return compile_now(signature)
 
@@ -153,7 +155,7 @@ def compile_once(dispatcher, cache_path):
 
 
 @contextmanager
-def _no_collection():
+def _no_collection() -> Iterator[None]:
     """Keep the cyclic garbage collector off: a fifth of the time of a compilation, for 170 MB at its peak."""
     was_on = gc.isenabled()
     gc.disable()
@@ -164,7 +166,7 @@ def _no_collection():
             gc.enable()
 
 
-def _with_roomy_frame(function):
+def _with_roomy_frame(function: Callable[..., Any]) -> Callable[..., Any]:
     """``function`` with a frame of a megabyte, in which those of all the calls below it find room.
 
     CPython keeps frames in chunks of 16 KiB, and a call at the end of one maps a chunk and unmaps it when it
@@ -176,7 +178,7 @@ def _with_roomy_frame(function):
 
 
 @contextmanager
-def _turn(folder):
+def _turn(folder: Path) -> Iterator[None]:
     """Hold the lock of a cache folder; without it, on file systems or platforms that have none, go ahead."""
     file = None
     with suppress(OSError, ImportError):
@@ -192,7 +194,7 @@ def _turn(folder):
             file.close()
 
 
-def _options():
+def _options() -> tuple[dict[str, Any], dict[str, bool], dict[str, Any]]:
     kernel, entry = {}, {}
     leaf = {"_nrt": False} if hasattr(options.DefaultOptions, "_nrt") else {}
     if hasattr(registry.cpu_target.target_context, "_internal_codegen"):

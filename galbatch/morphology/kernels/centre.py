@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from galbatch.morphology.kernels.asymmetry import asymmetry_sums
+from galbatch.morphology.kernels.asymmetry import AsymmetryProblem, asymmetry_sums
 from galbatch.morphology.kernels.geometry import outline_of
 from galbatch.morphology.kernels.jit import kernel, leaf
 
@@ -19,7 +19,7 @@ _REFLECT, _EXPAND, _CONTRACT_OUTSIDE, _CONTRACT_INSIDE = 2.0, 3.0, 1.5, 0.5  # f
 
 
 @leaf
-def _try(problem, x, y, vertex):
+def _try(problem: AsymmetryProblem, x: float, y: float, vertex: np.ndarray) -> int:
     """Set ``vertex`` to (asymmetry, x, y); returns status bits."""
     pair, r, sky, room = problem
     ny, nx = pair[0].shape
@@ -34,7 +34,7 @@ def _try(problem, x, y, vertex):
 
 
 @leaf
-def _try_along(problem, simplex, t, vertex):
+def _try_along(problem: AsymmetryProblem, simplex: np.ndarray, t: float, vertex: np.ndarray) -> int:
     """``_try`` at a point of the line from the worst vertex (0) over the middle of the others (1)."""
     x = simplex[2, 1] + t * (0.5 * (simplex[0, 1] + simplex[1, 1]) - simplex[2, 1])
     y = simplex[2, 2] + t * (0.5 * (simplex[0, 2] + simplex[1, 2]) - simplex[2, 2])
@@ -42,12 +42,12 @@ def _try_along(problem, simplex, t, vertex):
 
 
 @leaf
-def _copy_vertex(to, vertex):
+def _copy_vertex(to: np.ndarray, vertex: np.ndarray) -> None:
     to[0], to[1], to[2] = vertex[0], vertex[1], vertex[2]
 
 
 @leaf
-def _sort(simplex, spare):
+def _sort(simplex: np.ndarray, spare: np.ndarray) -> None:
     """Best vertex first; equal ones stay in order."""
     for i in range(1, 3):
         _copy_vertex(spare, simplex[i])
@@ -59,12 +59,12 @@ def _sort(simplex, spare):
 
 
 @leaf
-def _spread(simplex, column):
+def _spread(simplex: np.ndarray, column: int) -> float:
     return max(abs(simplex[1, column] - simplex[0, column]), abs(simplex[2, column] - simplex[0, column]))
 
 
 @leaf
-def _first_simplex(problem, x, y, simplex):
+def _first_simplex(problem: AsymmetryProblem, x: float, y: float, simplex: np.ndarray) -> int:
     """A vertex at the start and one a step away along either axis; returns status bits."""
     x_step = x * _FIRST_STEP if x != 0.0 else _STEP_FROM_ZERO
     y_step = y * _FIRST_STEP if y != 0.0 else _STEP_FROM_ZERO
@@ -73,7 +73,7 @@ def _first_simplex(problem, x, y, simplex):
 
 
 @leaf
-def _shrink(problem, simplex):
+def _shrink(problem: AsymmetryProblem, simplex: np.ndarray) -> int:
     """Halve the distances to the best vertex; returns status bits."""
     status = 0
     for k in range(1, 3):
@@ -83,7 +83,7 @@ def _shrink(problem, simplex):
 
 
 @kernel
-def minimise_asymmetry(problem, x_start, y_start):
+def minimise_asymmetry(problem: AsymmetryProblem, x_start: float, y_start: float) -> tuple[float, float, int]:
     """(x, y, status bits): the local minimum of the asymmetry that is found from the start.
 
     ``problem``: the pair of ``asymmetry_sums``, the radius, the asymmetry of a pixel of sky, room to trace.

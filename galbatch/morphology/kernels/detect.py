@@ -16,7 +16,7 @@ _N_SIGMA = 1.5
 
 
 @kernel
-def detect(raw, bad, seg):
+def detect(raw: np.ndarray, bad: np.ndarray, seg: np.ndarray) -> None:
     """Set ``seg`` to 1 on the pixels of the 3 x 3 averaged image above mode + 1.5 sigma that connect to its
     brightest pixel in the central half of the stamp. Leaves it empty where no pixel is finite."""
     ny, nx = raw.shape

@@ -9,6 +9,7 @@ compute.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from galbatch.morphology.kernels import profile, sersic
 from galbatch.morphology.kernels.apertures import new_room, running_sums
@@ -44,9 +45,23 @@ from galbatch.morphology.kernels.stages import (
     mid_group,
 )
 
+if TYPE_CHECKING:
+    import numpy as np
+
 
 @kernel(inline="always")
-def measure_image(raw, seg, bad, sigma, fixed, centre, n_outlier, psf_sigma, groups, out):
+def measure_image(
+    raw: np.ndarray,
+    seg: np.ndarray,
+    bad: np.ndarray,
+    sigma: np.ndarray,
+    fixed: np.ndarray,
+    centre: np.ndarray,
+    n_outlier: float,
+    psf_sigma: float,
+    groups: int,
+    out: np.ndarray,
+) -> int:
     """Fill ``out`` (NaN on entry) for one image; returns the flag bits."""
     ny, nx = raw.shape
     image, good, source, flags = prepare(raw, seg, bad, n_outlier)
@@ -120,24 +135,24 @@ def measure_image(raw, seg, bad, sigma, fixed, centre, n_outlier, psf_sigma, gro
 
 @entry
 def measure_range(
-    images,
-    seg,
-    seg_of,
-    bad,
-    bad_of,
-    sigma,
-    sigma_of,
-    fixed,
-    centre,
-    n_outlier,
-    psf_sigma,
-    groups,
-    find,
-    first,
-    last,
-    out,
-    flags,
-):
+    images: np.ndarray,
+    seg: np.ndarray,
+    seg_of: np.ndarray,
+    bad: np.ndarray,
+    bad_of: np.ndarray,
+    sigma: np.ndarray,
+    sigma_of: np.ndarray,
+    fixed: np.ndarray,
+    centre: np.ndarray,
+    n_outlier: float,
+    psf_sigma: float,
+    groups: int,
+    find: int,
+    first: int,
+    last: int,
+    out: np.ndarray,
+    flags: np.ndarray,
+) -> None:
     """Measure images ``first`` to ``last - 1``; ``*_of`` (n,) give the row of the maps that belongs to an
     image.
 

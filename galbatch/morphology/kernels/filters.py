@@ -14,14 +14,14 @@ from galbatch.morphology.kernels.jit import kernel, leaf
 
 
 @leaf
-def _reflect(i, n):
+def _reflect(i: int, n: int) -> int:
     period = 2 * n
     i %= period
     return i if i < n else period - 1 - i
 
 
 @kernel
-def _copy(image):
+def _copy(image: np.ndarray) -> np.ndarray:
     out = np.empty(image.shape)
     for y in range(image.shape[0]):
         for x in range(image.shape[1]):
@@ -30,13 +30,13 @@ def _copy(image):
 
 
 @leaf
-def _add_scaled(out, values, factor):
+def _add_scaled(out: np.ndarray, values: np.ndarray, factor: float) -> None:
     for i in range(out.size):
         out[i] += factor * values[i]
 
 
 @kernel
-def gaussian_weights(sigma):
+def gaussian_weights(sigma: float) -> np.ndarray:
     """Normalised weights at distance 0, 1, ... up to 4 sigma; sigma is cut at 1000 pixels."""
     sigma = min(sigma, 1000.0)
     weight = np.empty(int(4.0 * sigma + 0.5) + 1)
@@ -50,13 +50,13 @@ def gaussian_weights(sigma):
 
 
 @leaf
-def _add_pair(out, one, two, factor):
+def _add_pair(out: np.ndarray, one: np.ndarray, two: np.ndarray, factor: float) -> None:
     for i in range(out.size):
         out[i] += factor * (one[i] + two[i])
 
 
 @leaf
-def blur_columns(image, weight, reflect, out):
+def blur_columns(image: np.ndarray, weight: np.ndarray, reflect: bool, out: np.ndarray) -> None:
     """Symmetric filter along the first axis of ``image`` (H, M), into ``out`` (H, M)."""
     ny = image.shape[0]
     reach = weight.size - 1 if reflect else min(weight.size, ny) - 1
@@ -77,7 +77,9 @@ def blur_columns(image, weight, reflect, out):
 
 
 @leaf
-def blur_rows(image, weight, reflect, padded, out):
+def blur_rows(
+    image: np.ndarray, weight: np.ndarray, reflect: bool, padded: np.ndarray, out: np.ndarray
+) -> None:
     """Symmetric filter along the second axis of ``image`` (M, W), into ``out`` (M, W); ``padded`` is room for
     W + 2 (number of weights - 1)."""
     ny, nx = image.shape
@@ -98,7 +100,7 @@ def blur_rows(image, weight, reflect, padded, out):
 
 
 @kernel
-def gaussian(image, sigma, reflect):
+def gaussian(image: np.ndarray, sigma: float, reflect: bool) -> np.ndarray:
     """Gaussian filter cut at 4 sigma, ``reflect`` False for zeros outside."""
     if sigma <= 0.0:
         return _copy(image)
@@ -110,7 +112,7 @@ def gaussian(image, sigma, reflect):
 
 
 @kernel
-def boxcar(image, size):
+def boxcar(image: np.ndarray, size: int) -> np.ndarray:
     """Mean over size x size pixels, border reflected; an even box reaches one pixel further to the left."""
     ny, nx = image.shape
     if size <= 1:
@@ -147,7 +149,7 @@ def boxcar(image, size):
 
 
 @kernel
-def mask_outliers(image, good, n_sigma):
+def mask_outliers(image: np.ndarray, good: np.ndarray, n_sigma: float) -> int:
     """Clear ``good`` where a pixel differs from its 8 neighbours' mean by more than ``n_sigma`` of their
     scatter.
 

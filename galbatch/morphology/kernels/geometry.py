@@ -20,7 +20,7 @@ _MAX_DIVISION = 8
 
 
 @leaf
-def outline_of(xc, yc, elongation, theta):
+def outline_of(xc: float, yc: float, elongation: float, theta: float) -> tuple[float, ...]:
     """Ellipses about (xc, yc) with axis ratio ``elongation`` >= 1 and position angle ``theta`` (rad, from
     x)."""
     c, s, e2 = math.cos(theta), math.sin(theta), elongation * elongation
@@ -29,7 +29,7 @@ def outline_of(xc, yc, elongation, theta):
 
 
 @leaf(forceinline=True)
-def row_range(outline, y, a, nx):
+def row_range(outline: tuple[float, ...], y: int, a: float, nx: int) -> tuple[int, int]:
     """(first, last + 1) of the pixels in row ``y`` of an image whose centres are inside."""
     xc, yc, dxx, dxy, dyy, _reach = outline
     dy = y - yc
@@ -42,7 +42,7 @@ def row_range(outline, y, a, nx):
 
 
 @leaf
-def column_range(outline, a, ny):
+def column_range(outline: tuple[float, ...], a: float, ny: int) -> tuple[int, int]:
     """(first, last + 1) of the rows of an image that the ellipse reaches with pixel centres."""
     _xc, yc, dxx, dxy, dyy, _reach = outline
     half = min(a * math.sqrt(dxx / (dxx * dyy - dxy * dxy)), 2.0 * ny + abs(yc))
@@ -50,7 +50,7 @@ def column_range(outline, a, ny):
 
 
 @leaf(forceinline=True)
-def edge_share(dx, dy, a, dxx, dxy, dyy):
+def edge_share(dx: float, dy: float, a: float, dxx: float, dxy: float, dyy: float) -> float:
     """Share of the unit pixel at (dx, dy) from the centre that is inside ``rho < a``, for a minor axis of at
     least ``FINE`` and a pixel within its reach of the edge. Free of branches, so that loops run in lanes."""
     px, py = dxx * dx + dxy * dy, dxy * dx + dyy * dy
@@ -79,7 +79,7 @@ def edge_share(dx, dy, a, dxx, dxy, dyy):
 
 
 @leaf
-def divided_share(dx, dy, a, outline):
+def divided_share(dx: float, dy: float, a: float, outline: tuple[float, ...]) -> float:
     """``edge_share`` for an ellipse of any size: the pixel divided until the minor axis is ``FINE`` parts."""
     _xc, _yc, dxx, dxy, dyy, reach = outline
     minor = a / math.sqrt(dxx + dyy - 1.0)  # the elongation squared is the trace of the metric less one

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from galbatch.morphology.kernels.apertures import inside, running_sums
+from galbatch.morphology.kernels.apertures import Room, inside, running_sums
 from galbatch.morphology.kernels.filters import gaussian
 from galbatch.morphology.kernels.jit import kernel, leaf
 from galbatch.morphology.kernels.moments import centroid, second_moments
@@ -19,7 +19,9 @@ _SMOOTHING = 0.2  # Petrosian radii
 
 
 @kernel
-def gini_segment(image, outline, r_petro_ellip, room):
+def gini_segment(
+    image: np.ndarray, outline: tuple[float, ...], r_petro_ellip: float, room: Room
+) -> tuple[np.ndarray, int]:
     """(region (H, W) bool, status bits): pixels of the smoothed image above its mean at the Petrosian ellipse
     about the centroid, connected to the brightest one."""
     smooth = gaussian(image, _SMOOTHING * r_petro_ellip, False)
@@ -45,7 +47,7 @@ def gini_segment(image, outline, r_petro_ellip, room):
 
 
 @leaf
-def gini(values):
+def gini(values: np.ndarray) -> float:
     """Gini coefficient of the absolutes of sorted values (Lotz et al. 2004 eq. 6); NaN for fewer than two or
     all zero."""
     n = values.size
@@ -71,7 +73,7 @@ def gini(values):
 
 
 @leaf
-def m20(image, region, v):
+def m20(image: np.ndarray, region: np.ndarray, v: np.ndarray) -> float:
     """log10 of the second moment of the brightest pixels with 20% of the flux, over that of all (eq. 8).
 
     ``v``: the sorted pixels of ``image`` in ``region``. About the centroid of the region; NaN if undefined.
@@ -100,7 +102,7 @@ def m20(image, region, v):
 
 
 @leaf
-def sn_per_pixel(image, region, good, sigma):
+def sn_per_pixel(image: np.ndarray, region: np.ndarray, good: np.ndarray, sigma: np.ndarray) -> float:
     """Mean of image / sigma over the pixels of the region that are not negative; NaN if there are none."""
     total, n = 0.0, 0
     ny, nx = image.shape

@@ -15,9 +15,11 @@ from __future__ import annotations
 import getpass
 import tempfile
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numba
 from llvmlite import ir
@@ -39,7 +41,7 @@ def _content_stamp() -> tuple[int, int]:
 _STAMP = _content_stamp()
 
 
-def kernel(function=None, **options):
+def kernel(function: Callable[..., Any] | None = None, **options: Any) -> Callable[..., Any]:
     """``numba.njit`` without the GIL, with numpy's rules for division by zero; not callable from Python."""
     if function is None:
         return lambda f: kernel(f, **options)
@@ -51,25 +53,25 @@ def kernel(function=None, **options):
     return dispatcher
 
 
-def _refuse(name, *_args, **_options):
+def _refuse(name: str, *_args: Any, **_options: Any) -> None:
     if _args and isinstance(_args[0], list):  # numba registers a compiled kernel
         return
     raise TypeError(f"kernel {name} was called from Python: only an entry can be; use {name}.py_func.")
 
 
-def leaf(function=None, **options):
+def leaf(function: Callable[..., Any] | None = None, **options: Any) -> Callable[..., Any]:
     """``kernel`` that makes no array, returns none and calls none that does: references are not counted,
     which would cost more than a short row of pixels."""
     return kernel(function, **LEAF_OPTIONS, **options)
 
 
-def sum_kernel(function):
+def sum_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """``leaf`` for loops that only add up: sums may be reordered into vector lanes (fixed at compile
     time)."""
     return leaf(function, fastmath={"reassoc", "contract", "nsz"})
 
 
-def entry(function):
+def entry(function: Callable[..., Any]) -> Callable[..., Any]:
     """``kernel`` with a disk cache that renews when any file of the kernels changes."""
     dispatcher = _cached(function)
     with suppress(AttributeError):  # a private detail of numba: without it the plain per-file stamp holds
@@ -78,7 +80,7 @@ def entry(function):
     return dispatcher
 
 
-def _cached(function):
+def _cached(function: Callable[..., Any]) -> Callable[..., Any]:
     jit = numba.njit(nogil=True, cache=True, error_model="numpy", **ENTRY_OPTIONS)
     try:
         return jit(function)
@@ -88,30 +90,30 @@ def _cached(function):
 
 
 @intrinsic
-def bits_of(typingctx, x):
+def bits_of(typingctx: Any, x: Any) -> Any:
     """The 64 bits of a float as an integer."""
 
-    def code(context, builder, signature, args):
+    def code(context: Any, builder: Any, signature: Any, args: tuple[Any, ...]) -> Any:
         return builder.bitcast(args[0], ir.IntType(64))
 
     return types.int64(types.float64), code
 
 
 @intrinsic
-def float_of(typingctx, x):
+def float_of(typingctx: Any, x: Any) -> Any:
     """The float whose 64 bits are those of an integer."""
 
-    def code(context, builder, signature, args):
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.bitcast(args[0], ir.DoubleType())
 
     return types.float64(types.int64), code
 
 
 @intrinsic
-def bits_of_single(typingctx, x):
+def bits_of_single(typingctx: Any, x: Any) -> Any:
     """The 32 bits of a float, rounded to single precision, as a signed integer."""
 
-    def code(context, builder, signature, args):
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         bits = builder.bitcast(builder.fptrunc(args[0], ir.FloatType()), ir.IntType(32))
         return builder.sext(bits, ir.IntType(64))
 
@@ -119,10 +121,10 @@ def bits_of_single(typingctx, x):
 
 
 @intrinsic
-def single_of(typingctx, x):
+def single_of(typingctx: Any, x: Any) -> Any:
     """The float whose single precision has the bits of an integer."""
 
-    def code(context, builder, signature, args):
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         bits = builder.trunc(args[0], ir.IntType(32))
         return builder.fpext(builder.bitcast(bits, ir.FloatType()), ir.DoubleType())
 

@@ -14,7 +14,7 @@ from galbatch.morphology.kernels.sersic_model import N_PARAMETERS
 
 
 @sum_kernel
-def _product(one, two):
+def _product(one: np.ndarray, two: np.ndarray) -> float:
     total = 0.0
     for i in range(one.size):
         total += one[i] * two[i]
@@ -22,7 +22,7 @@ def _product(one, two):
 
 
 @leaf
-def clear(normal, gradient):
+def clear(normal: np.ndarray, gradient: np.ndarray) -> None:
     for a in range(7):
         gradient[a] = 0.0
         for b in range(7):
@@ -30,7 +30,14 @@ def clear(normal, gradient):
 
 
 @leaf
-def add_row(rows, first, data, weight, normal, gradient):
+def add_row(
+    rows: np.ndarray,
+    first: int,
+    data: np.ndarray,
+    weight: np.ndarray,
+    normal: np.ndarray,
+    gradient: np.ndarray,
+) -> float:
     """Add a row of points to the lower triangle of ``normal`` (7, 7) and to ``gradient`` (7,); returns their
     chi2.
 
@@ -51,7 +58,7 @@ def add_row(rows, first, data, weight, normal, gradient):
 
 
 @kernel
-def solve_damped(normal, gradient, damping, step):
+def solve_damped(normal: np.ndarray, gradient: np.ndarray, damping: float, step: np.ndarray) -> bool:
     """``step`` = (normal + damping diag)^-1 gradient by Cholesky; False if not positive definite."""
     n = gradient.size
     low = np.zeros((n, n))
@@ -82,7 +89,9 @@ def solve_damped(normal, gradient, damping, step):
 
 
 @kernel
-def propose(p, normal, gradient, damping, trial):
+def propose(
+    p: np.ndarray, normal: np.ndarray, gradient: np.ndarray, damping: float, trial: np.ndarray
+) -> bool:
     """Next point of the search into ``trial``; False if the equations are singular."""
     step = np.empty(N_PARAMETERS)
     if not solve_damped(normal, gradient, damping, step):
@@ -95,7 +104,7 @@ def propose(p, normal, gradient, damping, trial):
 
 
 @leaf
-def expected_gain(p, trial, normal, gradient):
+def expected_gain(p: np.ndarray, trial: np.ndarray, normal: np.ndarray, gradient: np.ndarray) -> float:
     """How much less chi2 is at ``trial`` than at ``p`` if the model is linear between them."""
     gain = 0.0
     for a in range(N_PARAMETERS):

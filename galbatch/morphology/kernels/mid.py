@@ -23,7 +23,7 @@ _GRID, _FINEST_GRID, _AROUND = 0.02, 1e-3, 0.05
 
 
 @kernel
-def _above(image, threshold):
+def _above(image: np.ndarray, threshold: float) -> np.ndarray:
     out = np.empty(image.shape, np.bool_)
     ny, nx = image.shape
     for y in range(ny):
@@ -33,7 +33,9 @@ def _above(image, threshold):
 
 
 @kernel
-def _main_clump(order, value, ny, nx):
+def _main_clump(
+    order: np.ndarray, value: np.ndarray, ny: int, nx: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(level, flux, size), each (n,): the sorted pixels of the segment, and the region with the brightest of
     them down to each."""
     n = order.size
@@ -52,7 +54,7 @@ def _main_clump(order, value, ny, nx):
 
 
 @leaf
-def _level(clumps, q):
+def _level(clumps: tuple[np.ndarray, np.ndarray, np.ndarray], q: float) -> tuple[float, bool]:
     """(level at quantile q) / (mean of the main clump above it) - eta, and whether that mean is zero."""
     level, flux, size = clumps
     i = int(q * (level.size - 1))
@@ -62,7 +64,9 @@ def _level(clumps, q):
 
 
 @leaf
-def _trial_step(x_previous, f_previous, x, f, x_block, f_block):
+def _trial_step(
+    x_previous: float, f_previous: float, x: float, f: float, x_block: float, f_block: float
+) -> float:
     """To the root of the line, or of the hyperbola, through the points."""
     if x_previous == x_block:
         return -f * (x - x_previous) / (f - f_previous)
@@ -71,7 +75,7 @@ def _trial_step(x_previous, f_previous, x, f, x_block, f_block):
 
 
 @leaf
-def _level_root(clumps, f_first):
+def _level_root(clumps: tuple[np.ndarray, np.ndarray, np.ndarray], f_first: float) -> float:
     """Quantile where ``_level`` changes sign, by Brent's method with a tolerance of one pixel."""
     f_previous, x_previous = f_first, 0.0
     x, (f, _zero) = 1.0, _level(clumps, 1.0)
@@ -111,7 +115,9 @@ def _level_root(clumps, f_first):
 
 
 @kernel
-def mid_segment(image, pixels, y0, x0, fallback):
+def mid_segment(
+    image: np.ndarray, pixels: tuple[np.ndarray, np.ndarray], y0: int, x0: int, fallback: np.ndarray
+) -> tuple[np.ndarray, int]:
     """(region, status bits): the main clump down to where new pixels have 0.2 of its mean, slightly smoothed.
 
     ``pixels``: of ``source_light``; (y0, x0) the brightest; ``fallback`` where undefined.
@@ -142,7 +148,7 @@ def mid_segment(image, pixels, y0, x0, fallback):
 
 
 @kernel
-def _two_largest(region, pixels):
+def _two_largest(region: np.ndarray, pixels: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """(gain, ratio), each (n_levels,): A2^2/A1 and A2/A1 at the i-th of the sorted pixels of the segment as
     the threshold; those of ``region`` are the brightest of them, the others are below every threshold."""
     ny, nx = region.shape
@@ -177,7 +183,7 @@ def _two_largest(region, pixels):
 
 
 @kernel
-def multimode(region, pixels):
+def multimode(region: np.ndarray, pixels: tuple[np.ndarray, np.ndarray]) -> float:
     """A2/A1 at the threshold that maximises A2^2/A1; zero if there is never more than one region.
 
     ``pixels``: of ``source_light``. Thresholds are tried at quantiles 0.02 apart (finer where that finds
@@ -206,7 +212,7 @@ def multimode(region, pixels):
 
 
 @leaf
-def segment_overlap(one, two):
+def segment_overlap(one: np.ndarray, two: np.ndarray) -> tuple[int, float]:
     """(pixels of the larger region, share of it that both have)."""
     both = 0
     ny, nx = one.shape
@@ -219,7 +225,9 @@ def segment_overlap(one, two):
 
 
 @kernel
-def source_light(image, where):
+def source_light(
+    image: np.ndarray, where: np.ndarray
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], int, int]:
     """(non-negative source image, (flat indices, values) of its pixels from the brightest on, row and column
     of the brightest)."""
     ny, nx = image.shape

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from galbatch.morphology.kernels.jit import leaf
+
+if TYPE_CHECKING:
+    import numpy as np
+
 
 _RHO = 1.0 / 12.0  # variance of a pixel-wide top hat
 
 
 @leaf
-def centroid(image, where):
+def centroid(image: np.ndarray, where: np.ndarray) -> tuple[float, ...]:
     """(flux, x, y) of ``image`` over the pixels of ``where``; x and y mean nothing unless flux > 0."""
     ny, nx = image.shape
     m = mx = my = 0.0
@@ -27,7 +32,7 @@ def centroid(image, where):
 
 
 @leaf
-def second_moments(image, where, xc, yc):
+def second_moments(image: np.ndarray, where: np.ndarray, xc: float, yc: float) -> tuple[float, ...]:
     """(flux, sum of I dx^2, I dx dy, I dy^2) about (xc, yc)."""
     ny, nx = image.shape
     m = xx = xy = yy = 0.0
@@ -43,7 +48,7 @@ def second_moments(image, where, xc, yc):
 
 
 @leaf
-def shape_of(image, where, xc, yc):
+def shape_of(image: np.ndarray, where: np.ndarray, xc: float, yc: float) -> tuple[float, float, float, bool]:
     """(ellipticity, elongation, orientation in rad from x, False if a variance is not positive).
 
     Infinitely thin sources are widened as in SExtractor (manual, eq. 43).

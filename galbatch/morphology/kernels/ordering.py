@@ -15,19 +15,19 @@ _SIZE = 1 << _DIGIT
 
 
 @leaf(forceinline=True)
-def key_of(value, tag):
+def key_of(value: float, tag: int) -> int:
     bits = bits_of_single(value)
     return ((bits if bits >= 0 else bits ^ 0x7FFFFFFF) << 32) | tag
 
 
 @leaf(forceinline=True)
-def value_of(key):
+def value_of(key: int) -> float:
     bits = key >> 32
     return single_of(bits if bits >= 0 else bits ^ 0x7FFFFFFF)
 
 
 @leaf
-def _distribute(keys, out, shift, start):
+def _distribute(keys: np.ndarray, out: np.ndarray, shift: int, start: np.ndarray) -> None:
     """Write ``keys`` to ``out``, ordered by the digit above ``shift``; ``start`` (``_SIZE`` + 1,) is room."""
     for d in range(_SIZE + 1):
         start[d] = 0
@@ -44,7 +44,7 @@ def _distribute(keys, out, shift, start):
 
 
 @kernel
-def sort_keys(keys):
+def sort_keys(keys: np.ndarray) -> np.ndarray:
     """A sorted array of ``keys``, which are overwritten."""
     spare, start = np.empty(keys.size, np.int64), np.empty(_SIZE + 1, np.int64)
     _distribute(keys, spare, 32, start)
@@ -54,7 +54,7 @@ def sort_keys(keys):
 
 
 @kernel
-def sorted_part(values, n):
+def sorted_part(values: np.ndarray, n: int) -> np.ndarray:
     """A sorted copy of the first ``n`` of ``values``, which must not be NaN."""
     keys = np.empty(n, np.int64)
     for i in range(n):

@@ -16,7 +16,7 @@ _BORDER = 5  # beyond the reach of the Gaussian filter of one pixel
 
 
 @kernel
-def _uphill(smooth):
+def _uphill(smooth: np.ndarray) -> np.ndarray:
     """For each pixel the flat index of its highest neighbour, itself at a local maximum, -1 where smooth is
     0."""
     ny, nx = smooth.shape
@@ -36,7 +36,7 @@ def _uphill(smooth):
 
 
 @kernel
-def intensity_deviation(image, region):
+def intensity_deviation(image: np.ndarray, region: np.ndarray) -> tuple[float, float, int]:
     """(intensity, deviation, status bits) of the pixels of ``image`` in ``region``.
 
     Each pixel of the image, smoothed by a Gaussian of one pixel, belongs to the local maximum that it climbs

@@ -37,7 +37,7 @@ from galbatch.morphology.kernels.segments import count_set
 
 
 @kernel
-def as_double(image):
+def as_double(image: np.ndarray) -> np.ndarray:
     """A copy of any real image in double precision."""
     ny, nx = image.shape
     out = np.empty((ny, nx))
@@ -48,7 +48,9 @@ def as_double(image):
 
 
 @kernel
-def prepare(raw, seg, bad, n_outlier):
+def prepare(
+    raw: np.ndarray, seg: np.ndarray, bad: np.ndarray, n_outlier: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """(image with masked pixels zero, good (1 or 0), source pixels, flag bits)."""
     ny, nx = raw.shape
     image, good = np.zeros((ny, nx)), np.zeros((ny, nx))
@@ -74,7 +76,7 @@ def prepare(raw, seg, bad, n_outlier):
 
 
 @leaf
-def source_centroid(image, source, out):
+def source_centroid(image: np.ndarray, source: np.ndarray, out: np.ndarray) -> tuple[float, float, bool, int]:
     """Flux, centroid and shape of the segment. Returns (x, y, whether they can be used, flag bits)."""
     ny, nx = image.shape
     if count_set(source) == 0:
@@ -96,7 +98,9 @@ def source_centroid(image, source, out):
 
 
 @kernel
-def sky_terms(image, seg, bad, fixed, out):
+def sky_terms(
+    image: np.ndarray, seg: np.ndarray, bad: np.ndarray, fixed: np.ndarray, out: np.ndarray
+) -> tuple[float, float, tuple[int, ...], int]:
     """(asymmetry per pixel, sigma, box (y, x, size), flag bits)."""
     if math.isfinite(fixed[0]):
         return 2.0 * fixed[0] / math.sqrt(math.pi), fixed[0], (0, 0, 0), 0

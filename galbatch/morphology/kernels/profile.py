@@ -11,9 +11,14 @@ values and the fall-backs are those of statmorph (Rodriguez-Gomez et al. 2019).
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-from galbatch.morphology.kernels.apertures import inside, roughly_inside
+from galbatch.morphology.kernels.apertures import Curve, inside, roughly_inside
 from galbatch.morphology.kernels.jit import leaf
+
+if TYPE_CHECKING:
+    pass
+
 
 ETA = 0.2
 ANNULUS = 1.0
@@ -25,21 +30,21 @@ PETRO_OK, PETRO_ZERO, PETRO_SMALL, PETRO_LARGE = 0, 1, 2, 4
 
 
 @leaf
-def light(curve, a):
+def light(curve: Curve, a: float) -> tuple[float, float]:
     """(flux, unmasked area on the image) inside the ellipse of semi-major axis ``a``."""
     tables, outline, room = curve
     return inside(tables, outline, a, room)
 
 
 @leaf
-def _roughly(curve, a):
+def _roughly(curve: Curve, a: float) -> tuple[float, float]:
     """``light`` by pixel centres."""
     tables, outline, _room = curve
     return roughly_inside(tables, outline, a)
 
 
 @leaf
-def _petrosian(curve, a):
+def _petrosian(curve: Curve, a: float) -> tuple[float, int]:
     """(annulus mean / aperture mean - eta, 1 if the aperture mean is zero)."""
     f_in, a_in = light(curve, a - 0.5 * ANNULUS)
     f_out, a_out = light(curve, a + 0.5 * ANNULUS)
@@ -52,7 +57,7 @@ def _petrosian(curve, a):
 
 
 @leaf
-def _clearly_inside(curve, a):
+def _clearly_inside(curve: Curve, a: float) -> bool:
     """Whether whole pixels alone put ``a`` well inside the Petrosian radius: edges move the ratio by a few
     per cent, here it is above twice its value there."""
     if a < _EXACT:
@@ -66,7 +71,9 @@ def _clearly_inside(curve, a):
 
 
 @leaf
-def _root(curve, low, f_low, high, f_high, total, fraction):
+def _root(
+    curve: Curve, low: float, f_low: float, high: float, f_high: float, total: float, fraction: float
+) -> float:
     """Root between ``low`` and ``high`` by regula falsi (Illinois) of the Petrosian function, or, where
     ``fraction`` > 0, of flux / total - fraction."""
     side = 0
@@ -94,7 +101,7 @@ def _root(curve, low, f_low, high, f_high, total, fraction):
 
 
 @leaf
-def petrosian_radius(curve, diagonal):
+def petrosian_radius(curve: Curve, diagonal: float) -> tuple[float, int]:
     """(semi-major axis, status bits) of the Petrosian ellipse; ``diagonal`` of the stamp bounds the
     search."""
     dxx, dyy = curve[1][2], curve[1][4]
@@ -126,12 +133,12 @@ def petrosian_radius(curve, diagonal):
 
 
 @leaf
-def _excess(curve, a, total, fraction):
+def _excess(curve: Curve, a: float, total: float, fraction: float) -> float:
     return abs(light(curve, a)[0]) / total - fraction
 
 
 @leaf
-def fraction_radius(curve, a_total, fraction):
+def fraction_radius(curve: Curve, a_total: float, fraction: float) -> tuple[float, bool]:
     """(semi-major axis that holds ``fraction`` of the flux inside ``a_total``, False if that flux is <=
     0)."""
     total, _ = light(curve, a_total)

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from galbatch.morphology.kernels import profile, shape
+from galbatch.morphology.kernels.apertures import Curve
 from galbatch.morphology.kernels.columns import (
     F_PETRO_LARGE,
     F_PETRO_SMALL,
@@ -32,7 +33,7 @@ from galbatch.morphology.kernels.jit import kernel, leaf
 
 
 @leaf
-def petro_flags(status):
+def petro_flags(status: int) -> int:
     flags = 0
     if status & profile.PETRO_ZERO:
         flags |= F_PETRO_ZERO
@@ -44,7 +45,7 @@ def petro_flags(status):
 
 
 @leaf
-def radii(circle, ellipse, diagonal, out):
+def radii(circle: Curve, ellipse: Curve, diagonal: float, out: np.ndarray) -> tuple[float, float, int]:
     """Petrosian radii and fluxes, r20 r50 r80. Returns (r_petro, r_petro_ellip, flag bits)."""
     r, status = profile.petrosian_radius(circle, diagonal)
     flags = petro_flags(status)
@@ -68,7 +69,15 @@ def radii(circle, ellipse, diagonal, out):
 
 
 @kernel
-def detection(circle, ellipse, source, a, box, threshold, out):
+def detection(
+    circle: Curve,
+    ellipse: Curve,
+    source: np.ndarray,
+    a: float,
+    box: tuple[int, ...],
+    threshold: float,
+    out: np.ndarray,
+) -> tuple[np.ndarray, float, float, int]:
     """Detection mask with its largest radii. Returns (mask, r_max, r_max_ellip, flag bits)."""
     flags = 0
     image, _flux_sums, good, _area_sums = circle[0]
@@ -87,7 +96,9 @@ def detection(circle, ellipse, source, a, box, threshold, out):
 
 
 @leaf
-def half_light(circle, ellipse, r_max, a_max, out):
+def half_light(
+    circle: Curve, ellipse: Curve, r_max: float, a_max: float, out: np.ndarray
+) -> tuple[float, int]:
     """Half-light radii. Returns (r_half_ellip, flag bits)."""
     a = 0.0
     flags = 0

@@ -13,7 +13,7 @@ from galbatch.morphology.kernels.jit import kernel, leaf
 
 
 @leaf(forceinline=True)
-def find_root(link, p):
+def find_root(link: np.ndarray, p: int) -> int:
     """The root of the region of pixel ``p``; shortens the way there."""
     while link[p] > 0:
         above = link[p]
@@ -24,7 +24,7 @@ def find_root(link, p):
 
 
 @leaf
-def _join(regions, root, p):
+def _join(regions: tuple[np.ndarray, np.ndarray, np.ndarray], root: int, p: int) -> int:
     """Join the region of pixel ``p``, if it is in one, to that under ``root``; returns the root of both."""
     link, flux, count = regions
     if link[p] == 0:
@@ -44,7 +44,7 @@ def _join(regions, root, p):
 
 
 @leaf
-def join_pixel(regions, p, value, width):
+def join_pixel(regions: tuple[np.ndarray, np.ndarray, np.ndarray], p: int, value: float, width: int) -> int:
     """Add pixel p as a region of one and join it to its neighbours; the size of the region it ends in.
     ``width`` of the stamp with its border."""
     link, flux, count = regions
@@ -65,7 +65,7 @@ def join_pixel(regions, p, value, width):
 
 
 @kernel
-def no_regions(ny, nx):
+def no_regions(ny: int, nx: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Regions of a stamp before its first pixel."""
     n = (ny + 2) * (nx + 2)
     return np.zeros(n, np.int64), np.empty(n), np.zeros(n, np.int64)

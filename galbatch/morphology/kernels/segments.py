@@ -8,7 +8,7 @@ from galbatch.morphology.kernels.jit import kernel, leaf
 
 
 @leaf
-def _fill_run(above, out, y, x):
+def _fill_run(above: np.ndarray, out: np.ndarray, y: int, x: int) -> tuple[int, int]:
     """Set the unbroken part of row ``y`` around ``x``; returns its (first, last) column."""
     first = last = x
     while first > 0 and above[y, first - 1]:
@@ -21,7 +21,7 @@ def _fill_run(above, out, y, x):
 
 
 @kernel
-def grow(above, y0, x0):
+def grow(above: np.ndarray, y0: int, x0: int) -> np.ndarray:
     """The region of ``above`` (H, W bool) that contains (y0, x0); empty if that pixel is not set."""
     ny, nx = above.shape
     out = np.zeros((ny, nx), np.bool_)
@@ -45,7 +45,7 @@ def grow(above, y0, x0):
 
 
 @leaf
-def count_set(region):
+def count_set(region: np.ndarray) -> int:
     """Number of True pixels."""
     total = 0
     for y in range(region.shape[0]):
@@ -56,7 +56,7 @@ def count_set(region):
 
 
 @leaf
-def brightest(image):
+def brightest(image: np.ndarray) -> tuple[int, int]:
     """(y, x) of the first maximum in row order."""
     ny, nx = image.shape
     by = bx = 0
@@ -70,7 +70,7 @@ def brightest(image):
 
 
 @leaf
-def box_of(region, border):
+def box_of(region: np.ndarray, border: int) -> tuple[int, ...]:
     """(y, x, height, width) of the smallest box around ``region`` with a ``border``, cut at the image; sizes
     0 if it is empty."""
     ny, nx = region.shape

@@ -19,6 +19,17 @@ from galbatch.morphology.kernels.least_squares import add_row, clear, expected_g
 from galbatch.morphology.kernels.sersic_blocks import block_models, make_blocks, window_of
 from galbatch.morphology.kernels.sersic_model import N_HIGH, N_LOW, N_PARAMETERS, model_images
 
+SersicProblem = tuple[
+    np.ndarray,
+    np.ndarray,
+    tuple[int, ...],
+    tuple[int, int],
+    tuple[np.ndarray, np.ndarray, np.ndarray, float],
+    np.ndarray,
+    np.ndarray,
+    float,
+]
+
 MAX_STEPS = 60
 TOLERANCE = 1e-5
 DIVIDE = 5  # points a side of the central pixels where there is a PSF
@@ -30,7 +41,7 @@ F_NOT_CONVERGED, F_BOUND = int(MorphFlag.SERSIC_NOT_CONVERGED), int(MorphFlag.SE
 
 
 @leaf
-def limit(p, ny, nx):
+def limit(p: np.ndarray, ny: int, nx: int) -> int:
     """Move ``p`` inside the bounds; returns how many of them it was at."""
     hits = 0
     lows = (math.log(_R_LOW), math.log(N_LOW), -0.5, -0.5)
@@ -51,7 +62,7 @@ def limit(p, ny, nx):
 
 
 @leaf
-def noise_is_known(sigma):
+def noise_is_known(sigma: np.ndarray) -> bool:
     """Whether any pixel of the noise map is finite."""
     for y in range(sigma.shape[0]):
         for x in range(sigma.shape[1]):
@@ -61,7 +72,7 @@ def noise_is_known(sigma):
 
 
 @leaf
-def weights(image, good, sigma, weight):
+def weights(image: np.ndarray, good: np.ndarray, sigma: np.ndarray, weight: np.ndarray) -> int:
     """1 / sigma on the pixels that enter the fit (1 where the noise is not known at all); returns their
     number."""
     n = 0
@@ -76,7 +87,9 @@ def weights(image, good, sigma, weight):
 
 
 @leaf
-def start_point(x, y, r_half, ellipticity, theta, concentration, p):
+def start_point(
+    x: float, y: float, r_half: float, ellipticity: float, theta: float, concentration: float, p: np.ndarray
+) -> None:
     """First guess from the non-parametric statistics, as statmorph's; the amplitude is left at one."""
     e = min(max(ellipticity, 0.0), 0.95)
     n = 10.0 ** (-1.5) * concentration**3.5 if math.isfinite(concentration) else 1.0
@@ -86,7 +99,7 @@ def start_point(x, y, r_half, ellipticity, theta, concentration, p):
 
 
 @leaf
-def information_criteria(chi2, n_pixels):
+def information_criteria(chi2: float, n_pixels: int) -> tuple[float, ...]:
     """(chi2 per degree of freedom, Akaike, Bayesian) of a fit, as astropy.stats has them for least
     squares."""
     m, n = N_PARAMETERS, n_pixels
@@ -96,7 +109,7 @@ def information_criteria(chi2, n_pixels):
 
 
 @leaf
-def report(p, chi2, n_pixels, known, out):
+def report(p: np.ndarray, chi2: float, n_pixels: int, known: bool, out: np.ndarray) -> None:
     """Fill ``out`` with n, r_e, ellipticity, orientation, amplitude, x, y, chi2 per degree of freedom, AIC,
     BIC."""
     e = math.hypot(p[5], p[6])
@@ -108,7 +121,9 @@ def report(p, chi2, n_pixels, known, out):
 
 
 @kernel
-def _new_problem(image, weight, psf_sigma, x, y):
+def _new_problem(
+    image: np.ndarray, weight: np.ndarray, psf_sigma: float, x: float, y: float
+) -> SersicProblem:
     """(image, weight, window, origin, blocks, images, block images, PSF sigma): the data of a fit whose
     centre is near (x, y); room for the models of the pixels from ``origin`` on, (H, 8, W), and of the
     blocks."""
@@ -123,7 +138,7 @@ def _new_problem(image, weight, psf_sigma, x, y):
 
 
 @kernel
-def _evaluate(problem, p):
+def _evaluate(problem: SersicProblem, p: np.ndarray) -> None:
     """Fill the images of ``problem`` with the model at ``p`` and its derivatives."""
     _image, _weight, _window, origin, blocks, images, block_images, psf_sigma = problem
     model_images(p, origin[0], origin[1], images, DIVIDE if psf_sigma > 0.0 else 1)
@@ -137,7 +152,7 @@ def _evaluate(problem, p):
 
 
 @leaf
-def _normal_equations(problem, normal, gradient):
+def _normal_equations(problem: SersicProblem, normal: np.ndarray, gradient: np.ndarray) -> float:
     """Fill ``normal`` and ``gradient`` from evaluated models, which are overwritten; returns chi2."""
     clear(normal, gradient)
     image, weight, window, origin, blocks, images, block_images, _psf_sigma = problem
@@ -153,7 +168,7 @@ def _normal_equations(problem, normal, gradient):
 
 
 @leaf
-def _best_amplitude(problem):
+def _best_amplitude(problem: SersicProblem) -> float:
     """The amplitude of an evaluated model of unit amplitude that fits best; 1 where there is none."""
     image, weight, window, origin, blocks, images, block_images, _psf_sigma = problem
     product = square = 0.0
@@ -172,7 +187,7 @@ def _best_amplitude(problem):
 
 
 @kernel
-def _search(problem, p):
+def _search(problem: SersicProblem, p: np.ndarray) -> tuple[np.ndarray, float, bool, int]:
     """(best parameters, chi2, whether the search ended by itself, bounds it is at) from ``p`` on."""
     ny, nx = problem[0].shape
     trial, normal, gradient = np.empty(N_PARAMETERS), np.empty((7, 7)), np.empty(7)
@@ -206,7 +221,19 @@ def _search(problem, p):
 
 
 @kernel
-def fit(image, good, sigma, psf_sigma, x, y, r_half, ellipticity, theta, concentration, out):
+def fit(
+    image: np.ndarray,
+    good: np.ndarray,
+    sigma: np.ndarray,
+    psf_sigma: float,
+    x: float,
+    y: float,
+    r_half: float,
+    ellipticity: float,
+    theta: float,
+    concentration: float,
+    out: np.ndarray,
+) -> int:
     """Fit one image and fill ``out`` (see ``report``); returns flag bits."""
     weight = np.empty(image.shape)
     n_pixels = weights(image, good, sigma, weight)

@@ -22,14 +22,24 @@ _SMALL, _LARGE = 4, 8
 
 
 @leaf
-def window_of(centre, n):
+def window_of(centre: float, n: int) -> tuple[int, int]:
     """(first, last + 1) of the single pixels along an axis of ``n``, multiples of ``_SMALL`` inside it."""
     c = int(min(max(centre, 0.0), n - 1.0))
     return max(0, (c - _WHOLE) // _SMALL * _SMALL), min(n, (c + _WHOLE) // _SMALL * _SMALL + _SMALL)
 
 
 @leaf
-def _add_block(image, weight, y0, x0, size, k, place, data, root):
+def _add_block(
+    image: np.ndarray,
+    weight: np.ndarray,
+    y0: int,
+    x0: int,
+    size: int,
+    k: int,
+    place: np.ndarray,
+    data: np.ndarray,
+    root: np.ndarray,
+) -> tuple[int, float]:
     """Describe the block from (y0, x0) on in column ``k``; returns (the next column, scatter)."""
     y1, x1 = min(y0 + size, image.shape[0]), min(x0 + size, image.shape[1])
     n, total, mx, my, mean = 0, 0.0, 0.0, 0.0, 0.0
@@ -67,7 +77,9 @@ def _add_block(image, weight, y0, x0, size, k, place, data, root):
 
 
 @kernel
-def make_blocks(image, weight, window, centre):
+def make_blocks(
+    image: np.ndarray, weight: np.ndarray, window: tuple[int, ...], centre: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """(place (4, m): mean x and y, variances; data (3, m): mean, slopes; root (3, m) of their weights;
     scatter) of what lies outside ``window`` (y0, y1, x0, x1)."""
     ny, nx = image.shape
@@ -90,7 +102,7 @@ def make_blocks(image, weight, window, centre):
 
 
 @kernel
-def _first(table, n):
+def _first(table: np.ndarray, n: int) -> np.ndarray:
     out = np.empty((table.shape[0], n))
     for row in range(table.shape[0]):
         for i in range(n):
@@ -99,7 +111,14 @@ def _first(table, n):
 
 
 @leaf
-def _add_corner(mean, slope_x, slope_y, corner, by_x, by_y):
+def _add_corner(
+    mean: np.ndarray,
+    slope_x: np.ndarray,
+    slope_y: np.ndarray,
+    corner: np.ndarray,
+    by_x: np.ndarray,
+    by_y: np.ndarray,
+) -> None:
     for i in range(mean.size):
         mean[i] += 0.25 * corner[i]
         slope_x[i] += by_x[i] * corner[i]
@@ -107,7 +126,7 @@ def _add_corner(mean, slope_x, slope_y, corner, by_x, by_y):
 
 
 @kernel
-def block_models(p, psf_sigma, place, images):
+def block_models(p: np.ndarray, psf_sigma: float, place: np.ndarray, images: np.ndarray) -> None:
     """Fill ``images`` (3, 8, m): mean, slope along x and along y of the model and its derivatives."""
     const, m = constants(p), place.shape[1]
     corner, at = np.empty((8, m)), np.empty((4, m))

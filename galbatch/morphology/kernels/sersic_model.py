@@ -28,7 +28,7 @@ _TWO52 = 4503599627370496.0
 
 
 @leaf
-def scale_b(ln_n):
+def scale_b(ln_n: float) -> tuple[float, float]:
     """(b, db / d ln n), by cubic interpolation of ln b in ln n; 1e-9 relative."""
     step = _GRID[1] - _GRID[0]
     i = min(max(int((ln_n - _GRID[0]) / step), 0), _GRID.size - 2)
@@ -40,7 +40,7 @@ def scale_b(ln_n):
 
 
 @leaf(fastmath={"contract"})
-def _log(x):
+def _log(x: float) -> float:
     """Natural logarithm of a positive normal number, 1e-12."""
     bits = bits_of(x)
     exponent = float_of((bits >> 52) | 0x4330000000000000) - (_TWO52 + 1023.0)
@@ -61,7 +61,7 @@ def _log(x):
 
 
 @leaf(fastmath={"contract"})
-def _exp(x):
+def _exp(x: float) -> float:
     """Exponential, 1e-12, of an argument cut to +-700."""
     x = x if x < 700.0 else 700.0
     x = x if x > -700.0 else -700.0
@@ -84,7 +84,7 @@ def _exp(x):
 
 
 @leaf
-def constants(p):
+def constants(p: np.ndarray) -> tuple[float, ...]:
     """What all points share: see ``model_points``."""
     n = math.exp(p[2])
     b, db = scale_b(p[2])
@@ -99,7 +99,9 @@ def constants(p):
 
 
 @leaf(fastmath={"contract"})
-def model_points(p, const, x, y, images):
+def model_points(
+    p: np.ndarray, const: tuple[float, ...], x: np.ndarray, y: np.ndarray, images: np.ndarray
+) -> None:
     """Model and its seven derivatives at the points ``x`` (m,), ``y`` (m,): ``images`` (8, m), C order, is
     overwritten."""
     n, b, db, c2, s2, c, k, dc, dk = const
@@ -130,7 +132,7 @@ def model_points(p, const, x, y, images):
 
 
 @kernel
-def model_images(p, y0, x0, images, divide):
+def model_images(p: np.ndarray, y0: int, x0: int, images: np.ndarray, divide: int) -> None:
     """Fill ``images`` (H, 8, W) with the rows of the model and its derivatives from pixel (y0, x0) on; pixels
     within 2.5 of the centre are averaged over ``divide`` x ``divide`` points (1: pixel centres only)."""
     ny, _, nx = images.shape

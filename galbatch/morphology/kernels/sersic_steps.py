@@ -18,13 +18,20 @@ from galbatch.morphology.kernels.sersic_model import model_images
 
 
 @leaf
-def _assign(to, values):
+def _assign(to: np.ndarray, values: np.ndarray) -> None:
     for k in range(to.size):
         to[k] = values[k]
 
 
 @leaf
-def _keep(normal, gradient, p, matrix, vector, trial):
+def _keep(
+    normal: np.ndarray,
+    gradient: np.ndarray,
+    p: np.ndarray,
+    matrix: np.ndarray,
+    vector: np.ndarray,
+    trial: np.ndarray,
+) -> None:
     _assign(gradient, vector)
     _assign(p, trial)
     for k in range(7):
@@ -32,7 +39,15 @@ def _keep(normal, gradient, p, matrix, vector, trial):
 
 
 @entry
-def propose_models(which, p, trial, normal, gradient, damping, images):
+def propose_models(
+    which: np.ndarray,
+    p: np.ndarray,
+    trial: np.ndarray,
+    normal: np.ndarray,
+    gradient: np.ndarray,
+    damping: np.ndarray,
+    images: np.ndarray,
+) -> None:
     """For each source of ``which`` (m,): set ``trial`` from ``p`` and fill its ``images`` (m, H, 8, W)."""
     for j in range(which.size):
         i = which[j]
@@ -49,7 +64,20 @@ def propose_models(which, p, trial, normal, gradient, damping, images):
 
 
 @entry
-def assess_models(which, images, data, weight, p, trial, normal, gradient, chi2, damping, hits, status):
+def assess_models(
+    which: np.ndarray,
+    images: np.ndarray,
+    data: np.ndarray,
+    weight: np.ndarray,
+    p: np.ndarray,
+    trial: np.ndarray,
+    normal: np.ndarray,
+    gradient: np.ndarray,
+    chi2: np.ndarray,
+    damping: np.ndarray,
+    hits: np.ndarray,
+    status: np.ndarray,
+) -> None:
     """For each source of ``which``: take ``trial`` where chi2 fell, and say whether the search is over."""
     matrix, vector = np.empty((7, 7)), np.empty(7)
     for j in range(which.size):

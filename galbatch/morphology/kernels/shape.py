@@ -16,7 +16,13 @@ UNDEFINED, ADDED_BRIGHTEST = 1, 2
 
 
 @kernel
-def background_threshold(image, good, outline, r_petro_ellip, box):
+def background_threshold(
+    image: np.ndarray,
+    good: np.ndarray,
+    outline: tuple[float, ...],
+    r_petro_ellip: float,
+    box: tuple[int, ...],
+) -> float:
     """Mode + one sigma of the sky in an annulus of 2 to 4 Petrosian radii, or in the sky ``box`` (y, x, size)
     where fewer than 32 x 32 pixels are left; NaN where there is neither."""
     ny, nx = image.shape
@@ -44,7 +50,7 @@ def background_threshold(image, good, outline, r_petro_ellip, box):
 
 
 @kernel
-def shape_segment(image, threshold):
+def shape_segment(image: np.ndarray, threshold: float) -> tuple[np.ndarray, int]:
     """(region, status bits): 3 x 3 averaged image above ``threshold``, connected to its brightest pixel."""
     smooth = boxcar(image, 3)
     above = np.empty(image.shape, np.bool_)
@@ -61,7 +67,7 @@ def shape_segment(image, threshold):
 
 
 @leaf
-def largest_radius(region, outline):
+def largest_radius(region: np.ndarray, outline: tuple[float, ...]) -> float:
     """Semi-major axis of the smallest ellipse with every pixel centre of ``region``; 0 if it is empty."""
     xc, yc, dxx, dxy, dyy, _reach = outline
     ny, nx = region.shape

@@ -18,7 +18,7 @@ BOX = 32
 
 
 @kernel
-def find_box(taken):
+def find_box(taken: np.ndarray) -> tuple[int, ...]:
     """(y, x, size) of the first empty box of ``taken`` (H, W bool); size 0 if there is none of 2 pixels."""
     ny, nx = taken.shape
     table = np.zeros((ny + 1, nx + 1), np.int64)
@@ -39,7 +39,7 @@ def find_box(taken):
 
 
 @kernel
-def copy_box(image, y0, x0, ny, nx):
+def copy_box(image: np.ndarray, y0: int, x0: int, ny: int, nx: int) -> np.ndarray:
     """The pixels from (y0, x0) on, (ny, nx), as an image of their own."""
     out = np.empty((ny, nx))
     for y in range(ny):
@@ -49,7 +49,7 @@ def copy_box(image, y0, x0, ny, nx):
 
 
 @kernel
-def box_statistics(box):
+def box_statistics(box: np.ndarray) -> tuple[float, ...]:
     """(mean, median, standard deviation, asymmetry per pixel) of the pixels of a sky box."""
     ny, nx = box.shape
     n = ny * nx
@@ -71,7 +71,7 @@ def box_statistics(box):
 
 
 @kernel
-def box_smoothness(box, size):
+def box_smoothness(box: np.ndarray, size: int) -> float:
     """Mean positive difference of the box and its boxcar average."""
     smooth = boxcar(box, size)
     ny, nx = box.shape
@@ -83,7 +83,7 @@ def box_smoothness(box, size):
 
 
 @leaf
-def white_noise_smoothness(sigma, size):
+def white_noise_smoothness(sigma: float, size: int) -> float:
     """What ``box_smoothness`` tends to for white noise of standard deviation ``sigma``."""
     if size <= 1:
         return 0.0
@@ -91,7 +91,7 @@ def white_noise_smoothness(sigma, size):
 
 
 @kernel
-def _running_sums(v):
+def _running_sums(v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sums of the first i of the values and of their squares, both taken from the middle value."""
     middle = v[v.size // 2]
     one, two = np.zeros(v.size + 1), np.zeros(v.size + 1)
@@ -102,7 +102,9 @@ def _running_sums(v):
 
 
 @leaf
-def _range_statistics(v, sums, low, high):
+def _range_statistics(
+    v: np.ndarray, sums: tuple[np.ndarray, np.ndarray], low: int, high: int
+) -> tuple[float, ...]:
     """(mean, median, standard deviation) of the sorted values low..high-1."""
     one, two = sums
     n = high - low
@@ -113,7 +115,7 @@ def _range_statistics(v, sums, low, high):
 
 
 @leaf
-def _narrow(v, low, high, centre, width):
+def _narrow(v: np.ndarray, low: int, high: int, centre: float, width: float) -> tuple[int, int]:
     while low < high and v[low] < centre - width:
         low += 1
     while high > low and v[high - 1] > centre + width:
@@ -122,7 +124,7 @@ def _narrow(v, low, high, centre, width):
 
 
 @kernel
-def clipped_statistics(v):
+def clipped_statistics(v: np.ndarray) -> tuple[float, float]:
     """(mode, standard deviation) of sorted values after 3-sigma clipping about the mode until nothing
     changes.
 

@@ -6,13 +6,13 @@ import math
 
 import numpy as np
 
-from galbatch.morphology.kernels.apertures import inside, running_sums
+from galbatch.morphology.kernels.apertures import Curve, inside, running_sums
 from galbatch.morphology.kernels.filters import boxcar
 from galbatch.morphology.kernels.jit import kernel
 
 
 @kernel
-def smoothness(curve, r_petro, sky_smoothness):
+def smoothness(curve: Curve, r_petro: float, sky_smoothness: float) -> float:
     """Positive part of image - boxcar average in the annulus 0.25-1.5 ``r_petro``, less the sky's, per
     flux."""
     (image, flux_sums, _good, _area_sums), outline, room = curve

@@ -8,7 +8,8 @@ import numpy as np
 
 from galbatch.morphology.kernels import gini_m20 as gm
 from galbatch.morphology.kernels import mid
-from galbatch.morphology.kernels.asymmetry import asymmetry_sums, reversed_padded
+from galbatch.morphology.kernels.apertures import Curve, Room
+from galbatch.morphology.kernels.asymmetry import AsymmetryProblem, Pair, asymmetry_sums, reversed_padded
 from galbatch.morphology.kernels.centre import minimise_asymmetry
 from galbatch.morphology.kernels.columns import (
     CAS,
@@ -57,7 +58,7 @@ _OVERLAP = 0.25
 
 
 @leaf
-def _brightest_in(image, source):
+def _brightest_in(image: np.ndarray, source: np.ndarray) -> tuple[int, int]:
     """(y, x) of the brightest source pixel, the sky counting as zero."""
     by = bx = 0
     best = -np.inf
@@ -70,7 +71,9 @@ def _brightest_in(image, source):
 
 
 @kernel
-def asymmetry_centre(problem, source, xc, yc, limit):
+def asymmetry_centre(
+    problem: AsymmetryProblem, source: np.ndarray, xc: float, yc: float, limit: float
+) -> tuple[float, float, int]:
     """(x, y, flag bits): the centre of minimal asymmetry within ``limit`` of the centroid, else of the
     brightest pixel, else the centroid. ``problem``: of ``minimise_asymmetry``."""
     image = problem[0][0]
@@ -92,7 +95,15 @@ def asymmetry_centre(problem, source, xc, yc, limit):
 
 
 @kernel
-def gini_group(image, good, sigma, outline, a, room, out):
+def gini_group(
+    image: np.ndarray,
+    good: np.ndarray,
+    sigma: np.ndarray,
+    outline: tuple[float, ...],
+    a: float,
+    room: Room,
+    out: np.ndarray,
+) -> tuple[np.ndarray, int]:
     """Gini segment with its statistics. Returns (segment, flag bits)."""
     region, status = gm.gini_segment(image, outline, a, room)
     flags = 0
@@ -124,7 +135,7 @@ def gini_group(image, good, sigma, outline, a, room, out):
 
 
 @kernel
-def mid_group(image, source, gini_region, out):
+def mid_group(image: np.ndarray, source: np.ndarray, gini_region: np.ndarray, out: np.ndarray) -> int:
     """Multimode, intensity, deviation. Returns flag bits."""
     light, pixels, y0, x0 = mid.source_light(image, source)
     region, status = mid.mid_segment(light, pixels, y0, x0, gini_region)
@@ -146,7 +157,7 @@ def mid_group(image, source, gini_region, out):
 
 
 @kernel
-def clumpiness(circle, r, box, sky_sigma, out):
+def clumpiness(circle: Curve, r: float, box: tuple[int, ...], sky_sigma: float, out: np.ndarray) -> int:
     """Smoothness. Returns flag bits."""
     size = int(0.25 * r)
     if box[2] > 0:
@@ -159,7 +170,7 @@ def clumpiness(circle, r, box, sky_sigma, out):
 
 
 @leaf
-def _ratio(out, i, numerator, denominator):
+def _ratio(out: np.ndarray, i: int, numerator: float, denominator: float) -> int:
     """Store a ratio, or nothing where it is not defined; the flag bit for that."""
     if denominator != 0.0:
         out[i] = numerator / denominator
@@ -168,7 +179,16 @@ def _ratio(out, i, numerator, denominator):
 
 
 @kernel
-def asymmetries(pair, circle, ellipse, sky_terms, groups, radii, region, out):
+def asymmetries(
+    pair: Pair,
+    circle: Curve,
+    ellipse: Curve,
+    sky_terms: tuple[float, float],
+    groups: int,
+    radii: tuple[float, ...],
+    region: np.ndarray,
+    out: np.ndarray,
+) -> int:
     """CAS, RMS, outer and shape asymmetry. ``sky_terms``: asymmetry per pixel and sigma; ``radii``: of the
     CAS aperture, half-light and largest of the ellipse, largest of the detection mask ``region``. Returns
     flag bits."""
