@@ -154,7 +154,10 @@ def warm_up(prior: Denoiser, layout: StoreLayout) -> None:
     import torch
 
     spec = prior.spec
-    side = -(-(layout.fine_pix + 2 * spec.margin_pix) // spec.multiple_of) * spec.multiple_of
+    side = (
+        -(-(layout.common_pix * layout.oversample + 2 * spec.margin_pix) // spec.multiple_of)
+        * spec.multiple_of
+    )
     with torch.no_grad():
         prior.denoise(
             torch.zeros(layout.draws, spec.channels or 1, side, side, device=spec.device),
