@@ -44,44 +44,62 @@ def arrays() -> str:
 
 def quantities() -> str:
     """Markdown table of the measured quantities."""
-    from galbatch.columns import QUANTITIES
+    from galbatch.columns import INTERVAL, QUANTITIES, statistics_of
 
-    lines = ["| quantity | unit | UCD | what |", "|---|---|---|---|"]
-    lines += [
-        f"| `{name}` | {unit or '-'} | `{ucd}` | {_cell(text)} |"
-        for name, (unit, ucd, text, _) in QUANTITIES.items()
-    ]
+    lines = ["| quantity | unit | UCD | what | interval in | see flag |", "|---|---|---|---|---|---|"]
+    for name, about in QUANTITIES.items():
+        where = f"`{about.table}.parquet`" if INTERVAL[0] in statistics_of(about) else "-"
+        cells = (
+            f"`{name}`",
+            about.unit or "-",
+            _ucd(about.ucd),
+            about.description,
+            where,
+            _levels(about.flags),
+        )
+        lines.append(_row(cells))
     return "\n".join(lines)
 
 
 def statistics() -> str:
     """Markdown table of the statistics of each quantity."""
-    from galbatch.columns import CALIBRATED, CALIBRATED_LEVELS, STATISTICS
+    from galbatch.columns import INTERVAL, STATISTICS
 
-    of = ", ".join(f"`{name}`" for name in CALIBRATED)
-    lines = ["| suffix | what |", "|---|---|"]
-    lines += [
-        f"| `{name}` | {text}{f' (of {of})' * (name in CALIBRATED_LEVELS)} |"
-        for name, (text, _) in STATISTICS.items()
-    ]
+    lines = ["| suffix | what | of |", "|---|---|---|"]
+    of = {name: "quantities with an interval" for name in INTERVAL}
+    of |= {"obs": "all", "draws": "all but the sky; with `--draw-columns`"}
+    for name, (text, _) in STATISTICS.items():
+        lines.append(_row((f"`{name}`", text, of.get(name, "all but the sky"))))
     return "\n".join(lines)
 
 
 def other_columns() -> str:
-    """Markdown table of the catalogue's other columns."""
-    from galbatch.columns import QUANTITIES, colour_columns, columns_of
+    """Markdown table of the columns that are no statistic of a quantity."""
+    from galbatch.columns import MEASURED, PLACE
 
-    found = {
-        name: about
-        for name, about in (columns_of(["BAND"]) | colour_columns(["BAND1", "BAND2"])).items()
-        if not any(name.startswith(f"{q}_") for q in QUANTITIES)
-    }
-    lines = ["| column | unit | UCD | what |", "|---|---|---|---|"]
-    lines += [
-        f"| `{name}` | {about.unit or '-'} | `{about.ucd}` | {_cell(about.description)} |"
-        for name, about in found.items()
-    ]
+    lines = ["| column | in | unit | UCD | what | see flag |", "|---|---|---|---|---|---|"]
+    for name, about in (MEASURED | PLACE).items():
+        name = name.replace("{pair}", "{b1}_{b2}")
+        cells = (f"`{name}`", f"`{about.table}.parquet`", about.unit or "-", _ucd(about.ucd))
+        lines.append(_row((*cells, about.description, _levels(about.flags))))
     return "\n".join(lines)
+
+
+def _ucd(ucd: str) -> str:
+    return f"`{ucd}`" if ucd else "-"
+
+
+def _levels(flags: int) -> str:
+    """The flags that are set, each with its level."""
+    from galbatch.flags import FLAGS
+
+    return (
+        ", ".join(f"{f.name} ({about.level.name.lower()})" for f, about in FLAGS.items() if f & flags) or "-"
+    )
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    return f"| {' | '.join(map(_cell, cells))} |"
 
 
 def flags() -> str:

@@ -53,6 +53,7 @@ class Flag(IntFlag):
     CONTAMINATED = 1 << 36
     RESIDUAL_ELSEWHERE = 1 << 37
     APERTURE_LOSS = 1 << 38
+    UNCALIBRATED = 1 << 39
 
 
 class Level(IntEnum):
@@ -150,7 +151,7 @@ FLAGS: dict[Flag, About] = {
     Flag.LOW_SNR: About(
         Level.INFO,
         "signal-to-noise ratio per pixel below 2.5",
-        "use the intervals, which are wide and hold, and never the *_obs columns",
+        "use the intervals, which are wide and hold, and never the classical values (*_obs)",
     ),
     Flag.UNRESOLVED: About(
         Level.INFO,
@@ -165,7 +166,7 @@ FLAGS: dict[Flag, About] = {
     Flag.BACKGROUND: About(
         Level.CAUTION,
         "the sky level of the stamp is not zero",
-        "subtract the sky of the mosaic; `background_njy_{band}` has the level",
+        "subtract the sky of the mosaic; `background_njy_{band}` of statistics.parquet has the level",
     ),
     Flag.SAMPLER_NONFINITE: About(
         Level.CAUTION,
@@ -260,7 +261,12 @@ FLAGS: dict[Flag, About] = {
     Flag.APERTURE_LOSS: About(
         Level.BAD,
         "two Petrosian radii hold less than 85% of the segment's light: a bright core ends them early",
-        "use flux_seg_njy; flux_njy, mag_ab, r_half, C and all in that aperture are the core's",
+        "use flux_seg_njy of statistics.parquet; flux_njy, r_half, C and all in that aperture are the core's",
+    ),
+    Flag.UNCALIBRATED: About(
+        Level.CAUTION,
+        "intervals are those of the draws: no calibration of the model reaches this S/N, size or mode",
+        "take the intervals for too narrow; `galbatch model calibrate` makes the table of a model and mode",
     ),
 }
 

@@ -25,7 +25,7 @@ import torch
 
 from galbatch.forward import forward_model
 from galbatch.morphology import summarise
-from galbatch.morphology.calibration import calibrated
+from galbatch.morphology.calibration import calibrated, reached
 from galbatch.prior import load_prior
 from galbatch.sampler import sample_posterior
 from galbatch.training.library import Library, SourceImage, prepare_image
@@ -127,14 +127,14 @@ def row(prior, stamps: np.ndarray, sn: float, error, options) -> tuple[dict, lis
         "seconds": round(seconds, 2),
     }
     target = prior.spec.target_fwhm_pix * every.pixel_scale_arcsec
-    columns = calibrated(found, prior.spec.calibration[options.mode], target)
+    calibration = prior.spec.calibration[options.mode]
+    columns, known = calibrated(found, calibration, target), reached(found, calibration, target)
     for name in QUANTITIES:
-        numbers[f"{name}_draws"] = float(np.nanmean(within(found, name, ("p16", "p84"), truth[name])))
-        half = (found[f"{name}_p84"] - found[f"{name}_p16"]) / 2
-        numbers[f"{name}_z"] = round(float(np.nanmedian((found[f"{name}_p50"] - truth[name]) / half)), 2)
-        if f"{name}_cal16" in columns:
-            inside = within(columns, name, ("cal16", "cal84"), truth[name])
-            numbers[f"{name}_cal"] = float(np.nanmean(inside)) if np.isfinite(inside).any() else None
+        numbers[f"{name}_draws"] = float(np.nanmean(within(found, name, ("raw16", "raw84"), truth[name])))
+        half = (found[f"{name}_raw84"] - found[f"{name}_raw16"]) / 2
+        numbers[f"{name}_z"] = round(float(np.nanmedian((found[f"{name}_raw50"] - truth[name]) / half)), 2)
+        inside = np.where(known, within(columns, name, ("p16", "p84"), truth[name]), np.nan)
+        numbers[f"{name}_cal"] = float(np.nanmean(inside)) if known.any() else None
     return numbers, pictures
 
 

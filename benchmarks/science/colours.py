@@ -19,8 +19,8 @@ from galbatch.report.read import RunReader
 from galbatch.store import open_run
 from galbatch.validate.ranks import ranks
 
-NEEDED = [f"{q}_p50" for q in ("sn_per_pixel", "r_petro", "xc_asymmetry", "yc_asymmetry")]
-NEEDED += [f"flux_njy_{p}" for p in ("p16", "p84", "cal16", "cal84")]
+NEEDED = [f"{q}_raw50" for q in ("sn_per_pixel", "r_petro", "xc_asymmetry", "yc_asymmetry")]
+NEEDED += [f"flux_njy_{p}" for p in ("raw16", "raw84", "p16", "p84")]
 
 
 def colours_of(reader: RunReader, source_id) -> dict | None:
@@ -46,7 +46,7 @@ def colours_of(reader: RunReader, source_id) -> dict | None:
         "truth": float(-2.5 * np.log10(true[0, 0] / true[0, 1])),
         "ends": [reader.number(f"{stem}_{p}", source_id) for p in ("p16", "p50", "p84")],
         "draws": one - two if len(one) == len(two) else np.full(len(light), np.nan),
-        "snr": min(columns[f"sn_per_pixel_p50_{b}"][0] for b in run.bands),
+        "snr": min(columns[f"sn_per_pixel_raw50_{b}"][0] for b in run.bands),
         "quality": reader.number("quality", source_id),
     }
 

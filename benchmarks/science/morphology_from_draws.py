@@ -9,7 +9,7 @@ signal-to-noise ratio per pixel of 5 to 100. "Truth" is the noise-free image at 
 draw is. Beside the median of the draws stands statmorph on the observed pixels, with the same segmentation
 map, noise and PSF. Printed per statistic: median error (bias), robust scatter of the errors and root mean
 square for both, on the sources that both could measure, and the share of truths inside the 68 and 90%
-intervals of the draws with its binomial error; then that inside p16 to p84 and inside cal16 to cal84, the
+intervals of the draws with its binomial error; then that inside raw16 to raw84 and inside p16 to p84, the
 percentiles of the catalogue before and after calibration, where the model is calibrated for the mode.
 """
 
@@ -103,11 +103,11 @@ def measure_all(prior, n: int, draws: int, mode: str, seed: int):
 
 
 def catalogue_coverage(columns, name, truth, known) -> dict:
-    """Shares of the truths inside p16 to p84 and cal16 to cal84, over the same sources: ``known`` ones with a
-    calibrated interval, where the quantity has one."""
-    pairs = {"draws": ("p16", "p84"), "calibrated": ("cal16", "cal84")}
-    if f"{name}_cal16" in columns:
-        known = known & np.isfinite(columns[f"{name}_cal16"])
+    """Shares of the truths inside raw16 to raw84 and p16 to p84, over the same sources: ``known`` ones with
+    an interval, where the quantity has one."""
+    pairs = {"draws": ("raw16", "raw84"), "calibrated": ("p16", "p84")}
+    if f"{name}_p16" in columns:
+        known = known & np.isfinite(columns[f"{name}_p16"])
     found = {"n_catalogue": int(known.sum())}
     for label, (low, high) in pairs.items():
         if known.any() and f"{name}_{low}" in columns:
@@ -146,7 +146,7 @@ def summary(truth, quantiles, columns, other, inside) -> list[dict]:
 def show(rows, title) -> None:
     print(
         f"\n{title}\n{'':<18}{'n':>4}{'bias':>16}{'scatter':>16}{'rms':>16}{'68%':>8}{'90%':>8}"
-        f"{'n':>5}{'p16-84':>8}{'cal16-84':>10}"
+        f"{'n':>5}{'raw16-84':>10}{'p16-84':>8}"
     )
     for r in rows:
         pairs = "".join(

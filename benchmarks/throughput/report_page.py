@@ -25,6 +25,7 @@ from browser import open_browser
 
 import galbatch
 from galbatch.cli.main import main as galbatch_command
+from galbatch.columns import INTERVAL, columns_of
 from galbatch.store import (
     BatchResult,
     PlanWriter,
@@ -75,7 +76,9 @@ def enlarge(run: Run, folder: Path, n: int) -> RunPaths:
     arrays["samples"] = arrays["samples"][:, :DRAWS]
     row = {str(i): k for k, i in enumerate(table["source_id"])}
     at = np.array([row[str(i)] for i in arrays["source_id"]])
-    columns = {c: np.asarray(getattr(table[c], "value", table[c])) for c in table.colnames}
+    columns = {
+        c: np.asarray(getattr(t[c], "value", t[c])) for t in (run.statistics, run.catalog) for c in t.colnames
+    }
     with PlanWriter(paths.plan, BATCH) as plan:
         k = np.arange(n)
         sky = {c: np.asarray(columns[c])[at[k % len(at)]] for c in ("ra", "dec")}
@@ -98,7 +101,7 @@ def enlarge(run: Run, folder: Path, n: int) -> RunPaths:
         numbers = _scattered(columns, at[take], rng) | {"source_id": rows.columns["source_id"]}
         numbers |= {f"failure_{k}": np.full(len(take), "", object) for k in ("stage", "code", "message")}
         commit_batch(paths, layout, BatchResult(rows.batch, found, numbers))
-    merge_catalogue(paths, {})
+    merge_catalogue(paths, columns_of(run.bands))
     for name in ("manifest", "summary"):
         shutil.copy(getattr(run.paths, name), getattr(paths, name))
     return paths
@@ -109,11 +112,11 @@ def _scattered(columns: dict, rows: np.ndarray, rng) -> dict[str, np.ndarray]:
     out = {
         c: v[rows] for c, v in columns.items() if c not in ("ra", "dec", "_healpix_29", "kind", "psf_index")
     }
-    for name in [c for c in out if "_p50_" in c]:
-        std = out[name.replace("_p50_", "_std_")]
-        move = (rng.normal(size=len(rows)) * np.nan_to_num(std)).astype(np.float32)
-        for stat in ("p16", "p50", "p84", "obs"):
-            out[name.replace("_p50_", f"_{stat}_")] = out[name.replace("_p50_", f"_{stat}_")] + move
+    for name in [c for c in out if "_std_" in c]:
+        move = (rng.normal(size=len(rows)) * np.nan_to_num(out[name])).astype(np.float32)
+        for stat in (*INTERVAL, "obs"):
+            if (other := name.replace("_std_", f"_{stat}_")) in out:
+                out[other] = out[other] + move
     return out
 
 

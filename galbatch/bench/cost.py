@@ -25,8 +25,8 @@ class Rates:
     """Of one band of one source with ``draws`` draws of ``fine_pix`` pixels per side.
 
     ``seconds``: of one core ('cpu') or of one card, by stage; bytes on disk: ``draws_bytes`` of the draws,
-    ``store_bytes`` of the rest of the store, ``catalogue_bytes`` of the catalogue's columns. ``source``:
-    where it was measured, and what it leaves out.
+    ``store_bytes`` of the rest of the store, ``catalogue_bytes`` of the columns of catalogue and statistics.
+    ``source``: where it was measured, and what it leaves out.
     """
 
     device: str
@@ -114,7 +114,7 @@ def rates_of_run(run: str | Path) -> Rates:
         seconds,
         size.get("samples", 0) * per_band,
         (sum(size.values()) - size.get("samples", 0)) * per_band,
-        _without_footer(paths.catalogue) * per_band,
+        (_without_footer(paths.catalogue) + _without_footer(paths.statistics)) * per_band,
         f"{found['planned']} sources on {name}, galbatch {manifest['versions']['galbatch']}",
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from galbatch.bench.timing import repeat, row
+from galbatch.columns import columns_of
 from galbatch.pipeline.measurement import empty_columns
 from galbatch.store import PlanWriter, RunPaths, StoreLayout, create_store, iter_plan, merge_catalogue
 from galbatch.store.parts import write_part
@@ -68,7 +69,7 @@ def _tables(folder: Path, seconds: float) -> Iterator[dict]:
     counts: dict = {}
 
     def merge() -> Any:
-        counts.update(merge_catalogue(paths, {}))
+        counts.update(merge_catalogue(paths, columns_of(["f200w"])))
 
     timing = repeat(merge, seconds)
     yield row("Parquet, catalogue merged", "row", n, timing, counts == {"ok": n}, columns=len(parts[0][1]))

@@ -60,7 +60,7 @@ def _print_list(rows: list[dict]) -> None:
         "s per draw: the network alone, for a stamp of 64 pixels in mode default, measured now on "
         f"{rows[0]['device']}, in seconds of one core or card. {', '.join(within)}: per cent of the truths "
         f"inside the 68% intervals of the draws ({tried} galaxies; more in validation.json beside the "
-        "weights). calibrated: modes with columns cal16, cal50, cal84.",
+        "weights). calibrated: modes whose intervals p16 to p84 are calibrated.",
         highlight=False,
     )
 
@@ -196,7 +196,7 @@ def evaluate(
     help="File to write; without it, calibration.json in the model folder.",
 )
 def calibrate_model(model: str, galaxies: int, draws: int, mode: str, out: Path | None) -> None:
-    """Measure how far percentiles of draws are from those of the truth, for the columns cal16, cal50, cal84.
+    """Measure how far percentiles of draws are from those of the truth, for the columns p16, p50 and p84.
 
     Simulated galaxies that neither training nor `galbatch validate` uses are observed and sampled; runs with
     this model and mode then have calibrated percentiles beside those of the draws.
@@ -214,7 +214,7 @@ def calibrate_model(model: str, galaxies: int, draws: int, mode: str, out: Path 
             "{:5.1f} +- {:.1f}%".format(*(100 * v for v in numbers[k]))
             for k in ("draws_coverage", "coverage")
         )
-        click.echo(f"{name:18} truth within p16 to p84 {drawn}, within cal16 to cal84 {fitted}")
+        click.echo(f"{name:18} truth within raw16 to raw84 {drawn}, within p16 to p84 {fitted}")
     target = out or model_folder(model) / CALIBRATION
     write_calibration(target, mode, table, prior.card.sha256)
     click.echo(f"{target} written")

@@ -126,10 +126,10 @@ def _print(console: Console, study: Any, checks: Any):
 def _print_intervals(console: Console, rows: list[dict[str, Any]]):
     from rich.table import Table
 
-    table = Table("column", "galaxies", "p16 to p84", "cal16 to cal84", "below cal50")
+    table = Table("column", "galaxies", "raw16 to raw84", "p16 to p84", "below p50")
     for row in rows:
         cells = [
-            f"{100 * v:.1f} ± {100 * e:.1f}" for v, e in (row["draws"], row["calibrated"], row["below_cal50"])
+            f"{100 * v:.1f} ± {100 * e:.1f}" for v, e in (row["draws"], row["calibrated"], row["below_p50"])
         ]
         table.add_row(row["what"], str(row["n"]), *cells)
     console.print(table)

@@ -1,34 +1,45 @@
-"""Percentiles that hold what they promise: those of the draws, widened and moved as a validation asked for.
+"""Intervals that hold what they promise: those of the draws, widened and moved as a validation asked for.
 
 The 16th to 84th percentile of 16 draws would hold 60% of the truths if the prior were perfect. It holds fewer
 with a network for a prior, whose draws are too sure of some statistics and off in others. With m the median
-and s half of the 68% interval of the draws, and t = (m - m_0) / w, at most 2 either way, where m lies among
-those of the validation, the error of m is of the size
+and s half of the interval from raw16 to raw84, and t = (m - m_0) / w, at most 2 either way, where m lies
+among those of the validation, the error of m is of the size
 
     e = exp(a + b ln s + c ln(S/N per pixel) + d ln(r50 / target FWHM) + f t),
 
 and the calibrated percentile of level q is m + (g t + z_q) e, where z_q is that percentile of
 (truth - m) / e - g t on simulated truth: split conformal prediction with normalised errors (Lei et al. 2018,
 arXiv:1604.04173, section 5.2). Quantities with a unit are taken in logarithms and without t, so that no unit
-matters. A dozen numbers a quantity and sampler mode, and columns of the catalogue: nothing else. A model
+matters. A dozen numbers a quantity and sampler mode, and columns of the run: nothing else. A model
 folder keeps the numbers as ``calibration.json``, which ``galbatch model calibrate`` makes.
+
+The percentiles are those of a certain number of draws, so that what few draws cost is in z already. With
+fewer draws than that the interval about its middle widens by ``intervals.fewer_draws``, with b for its power.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from galbatch.columns import CALIBRATED, QUANTITIES
+from galbatch.columns import INTERVAL, QUANTITIES, is_positive
+from galbatch.morphology.intervals import fewer_draws
 
-LEVELS = {"cal16": 0.15865525393145708, "cal50": 0.5, "cal84": 0.8413447460685429}
-LOGARITHMIC = tuple(name for name in CALIBRATED if QUANTITIES[name].unit)
-MIN_DRAWS = 8
+LEVELS = dict(zip(INTERVAL, (0.15865525393145708, 0.5, 0.8413447460685429), strict=True))
+CALIBRATED = tuple(name for name, about in QUANTITIES.items() if about.summary == "calibrated")
+LOGARITHMIC = tuple(name for name in CALIBRATED if is_positive(QUANTITIES[name]))
+ZERO_POINT_NJY = 31.4  # AB magnitude of 1 nJy
+MAX_OVERSAMPLE = 2  # tried at 1 and 2
 _LEAST_SPREAD = 1e-4  # draws that agree to the last digit do not make a measurement exact
 
 
-def conditions(found: dict[str, np.ndarray], target_fwhm_arcsec: float) -> np.ndarray:
-    """(n, 2): ln of the S/N per pixel and of r50 over the target FWHM, from columns of ``summarise``."""
-    return np.stack([_log(found["sn_per_pixel_p50"]), _log(found["r50_p50"] / target_fwhm_arcsec)], axis=-1)
+def conditions(found: dict[str, np.ndarray], target_fwhm_arcsec: float, oversample: int = 1) -> np.ndarray:
+    """(n, 2): ln of the S/N per pixel and of r50 over the target FWHM, from columns of ``summarise``.
+
+    ``oversample`` fine pixels a side share the noise of a detector pixel: it says as little of each as white
+    noise ``oversample`` times as large would.
+    """
+    snr, size = found["sn_per_pixel_raw50"] / oversample, found["r50_raw50"] / target_fwhm_arcsec
+    return np.stack([_log(snr), _log(size)], axis=-1)
 
 
 def scaled(name: str, values: np.ndarray) -> np.ndarray:
@@ -43,36 +54,54 @@ def median_and_factors(
 
     ``place``: m_0 and w, the middle and the width of m on the galaxies of the fit.
     """
-    low, middle, high = (scaled(name, found[f"{name}_{p}"]) for p in ("p16", "p50", "p84"))
+    low, middle, high = (scaled(name, found[f"{name}_{p}"]) for p in ("raw16", "raw50", "raw84"))
     spread = np.maximum((high - low) / 2, _LEAST_SPREAD)
     at = np.zeros(len(middle)) if name in LOGARITHMIC else np.clip((middle - place[0]) / place[1], -2, 2)
     return middle, at, np.stack([np.ones(len(middle)), np.log(spread), *where.T, at], axis=-1)
 
 
+def reached(
+    found: dict[str, np.ndarray], table: dict | None, target_fwhm_arcsec: float, oversample: int = 1
+) -> np.ndarray:
+    """(n,) bool: is the calibration of a sampler's mode (``table``, None without one) made for such sources?
+    Not for those fainter, brighter, smaller or larger than any of its galaxies, nor for a single draw, nor
+    with more than ``MAX_OVERSAMPLE``."""
+    if table is None or oversample > MAX_OVERSAMPLE:
+        return np.zeros(len(found["n_draws_measured"]), bool)
+    where = conditions(found, target_fwhm_arcsec, oversample)
+    low, high = np.array(table["range"]).T
+    with np.errstate(invalid="ignore"):
+        return ((where >= low) & (where <= high)).all(axis=1) & (found["n_draws_measured"] > 1)
+
+
 def calibrated(
     found: dict[str, np.ndarray], table: dict | None, target_fwhm_arcsec: float, oversample: int = 1
 ) -> dict[str, np.ndarray]:
-    """Columns ``{quantity}_{cal16|cal50|cal84}`` (n,) from those of ``summarise``.
-
-    ``table``: what ``calibration.json`` says of the sampler's mode, or None. NaN where nothing is known: no
-    table, fewer than ``MIN_DRAWS`` draws, ``oversample`` above 1, or a source fainter, brighter, smaller or
-    larger than any that was validated.
-    """
-    n = len(found["n_draws_measured"])
-    columns = {f"{q}_{level}": np.full(n, np.nan) for q in CALIBRATED for level in LEVELS}
-    if table is None or oversample != 1:
-        return columns
-    where = conditions(found, target_fwhm_arcsec)
-    low, high = np.array(table["range"]).T
-    with np.errstate(invalid="ignore"):
-        known = ((where >= low) & (where <= high)).all(axis=1) & (found["n_draws_measured"] >= MIN_DRAWS)
-    for name, numbers in table["quantities"].items():
+    """Columns ``{quantity}_{p16|p50|p84}`` (n,) from those of ``summarise``: calibrated where ``reached``,
+    elsewhere as they are."""
+    columns = {f"{q}_{p}": np.array(found[f"{q}_{p}"], float) for q in CALIBRATED for p in INTERVAL}
+    known = reached(found, table, target_fwhm_arcsec, oversample)
+    where = conditions(found, target_fwhm_arcsec, oversample)
+    for name, numbers in table["quantities"].items() if known.any() else ():
         middle, at, factors = median_and_factors(found, name, where, numbers["place"])
-        error = np.where(known, np.exp(factors @ np.array(numbers["error"])), np.nan)
-        for level, z in zip(LEVELS, numbers["z"], strict=True):
-            value = middle + (numbers["slope"] * at + z) * error
-            columns[f"{name}_{level}"] = np.exp(value) if name in LOGARITHMIC else value
+        error = np.exp(factors @ np.array(numbers["error"]))
+        low, centre, high = (middle + (numbers["slope"] * at + z) * error for z in numbers["z"])
+        wider = _wider(found["n_draws_measured"], known, table["draws"], numbers["error"][1])
+        ends = (centre - wider * (centre - low), centre, centre + wider * (high - centre))
+        for level, value in zip(INTERVAL, ends, strict=True):
+            value = np.exp(value) if name in LOGARITHMIC else value
+            columns[f"{name}_{level}"] = np.where(known, value, columns[f"{name}_{level}"])
+    for level, flux in zip(INTERVAL, reversed(INTERVAL), strict=True):  # the brighter, the smaller
+        columns[f"mag_ab_{level}"] = ZERO_POINT_NJY - 2.5 / np.log(10) * _log(columns[f"flux_njy_{flux}"])
     return columns
+
+
+def _wider(draws: np.ndarray, known: np.ndarray, fitted: int, power: float) -> np.ndarray:
+    """(n,) factors of ``fewer_draws`` for the numbers of draws of sources; 1 where they are not known."""
+    factors = np.ones(len(draws))
+    for k in np.unique(draws[known]):
+        factors[draws == k] = fewer_draws(int(k), fitted, power)
+    return factors
 
 
 def _log(values: np.ndarray) -> np.ndarray:

@@ -9,9 +9,8 @@ A package that is installed beside galbatch offers a ``Statistic`` under the ent
     peak = Statistic("peak", "nJy", "phot.flux.density;stat.max", "brightest pixel", lambda s:
     s.images.max((1, 2)))
 
-and the catalogue has its columns ``peak_p16_f200w`` ... ``peak_obs_f200w``, like those of the built-in
-quantities.
-"""
+and ``statistics.parquet`` has its columns ``peak_raw16_f200w`` ... ``peak_obs_f200w``, like those of the
+built-in quantities."""
 
 from __future__ import annotations
 

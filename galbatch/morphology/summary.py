@@ -1,33 +1,33 @@
-"""From statistics of draws to columns of the catalogue.
+"""From statistics of draws to columns of the tables.
 
 Percentiles, mean and standard deviation are over the draws in which a quantity could be measured, and NaN
-where that is fewer than half of them. Position angles are axial: they are unwrapped about their mean
-direction first, so that p16 < p50 < p84 and p84 may exceed the usual range by up to pi/2.
+where that is fewer than half of them. raw16, raw50 and raw84 are the draws' own percentiles; p16, p50 and p84
+are widened for their number (``intervals``), which ``calibration`` replaces where it reaches. Position angles
+are axial: they are unwrapped about their mean direction first, so that raw16 < raw50 < raw84 and raw84 may
+exceed the usual range by up to pi/2.
 """
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
-from galbatch.columns import ANGLES, DRAWN, OBSERVED_ONLY
+from galbatch.columns import INTERVAL, Column, is_positive, statistics_of
 from galbatch.morphology.flags import severity
+from galbatch.morphology.intervals import interval
+from galbatch.morphology.plugins import all_quantities
 
-_PERCENTILES = {"p16": 15.865525393145708, "p50": 50.0, "p84": 84.13447460685429}
+_PERCENTILES = {"raw16": 0.15865525393145708, "raw50": 0.5, "raw84": 0.8413447460685429}
 
 
 def summarise(draws: np.ndarray, obs: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """Columns from ``draws`` (b, k) and ``obs`` (b,), structured arrays as of ``measure``.
 
-    Returns column stem -> (b,): ``{quantity}_{p16|p50|p84|mean|std|obs}``, the probabilities of ``CLASSES``,
-    ``n_draws_measured`` and flag bits. The sky of the stamp has an ``obs`` column only.
-    """
+    Returns column stem -> (b,): ``{quantity}_{statistic}``, those of ``galbatch.columns``, the shares of
+    draws that meet a criterion, ``n_draws_measured`` and flag bits."""
     columns: dict[str, np.ndarray] = {}
-    names = [name for name in draws.dtype.names if name != "flags"]
-    for name in names:
-        if name not in OBSERVED_ONLY:
-            columns.update(_statistics(name, draws[name]))
+    for name, about in all_quantities().items():
+        if about.summary != "observed":
+            columns |= _statistics(name, about, draws[name])
         if obs is not None:
             columns[f"{name}_obs"] = np.array(obs[name])
     columns.update(class_probabilities(draws))
@@ -40,7 +40,7 @@ def summarise(draws: np.ndarray, obs: np.ndarray | None = None) -> dict[str, np.
 
 
 def class_probabilities(draws: np.ndarray) -> dict[str, np.ndarray]:
-    """name of ``CLASSES`` -> (b,) share of the draws in which the criterion could be judged that meet it."""
+    """name -> (b,) share of the draws in which the criterion could be judged that meet it."""
     a, s = draws["asymmetry"], draws["smoothness"]
     criteria = {
         "p_merger": (draws["gini_m20_merger"], draws["gini_m20_merger"] > 0),
@@ -59,22 +59,27 @@ def class_probabilities(draws: np.ndarray) -> dict[str, np.ndarray]:
     return out
 
 
-def _statistics(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
-    b, k = values.shape
-    enough = 2 * np.isfinite(values).sum(axis=1) >= max(k, 1)
-    if name in ANGLES:
-        values = _unwrap(values)
-    out = {f"{name}_{s}": np.full(b, np.nan) for s in DRAWN}
+def _statistics(name: str, about: Column, values: np.ndarray) -> dict[str, np.ndarray]:
+    """Columns ``{name}_{statistic}`` (b,) of draws (b, k); what is ``obs`` is not of draws."""
+    out = {s: np.full(len(values), np.nan) for s in statistics_of(about) if s != "obs"}
+    enough = 2 * np.isfinite(values).sum(axis=1) >= max(values.shape[1], 1)
     if enough.any():
-        kept = values[enough]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            values_at = np.nanpercentile(kept, list(_PERCENTILES.values()), axis=1)
-            for statistic, column in zip(_PERCENTILES, values_at, strict=True):
-                out[f"{name}_{statistic}"][enough] = column
-        out[f"{name}_mean"][enough] = np.nanmean(kept, axis=1)
-        out[f"{name}_std"][enough] = np.nanstd(kept, axis=1)
-    return out
+        kept = (_unwrap(values) if about.summary == "angle" else values)[enough]
+        found = {name: _percentile(kept, q) for name, q in _PERCENTILES.items()}
+        found |= {"mean": np.nanmean(kept, axis=1), "std": np.nanstd(kept, axis=1)}
+        found |= zip(INTERVAL, interval(kept, positive=is_positive(about)), strict=True)
+        for statistic, column in out.items():
+            column[enough] = found[statistic]
+    return {f"{name}_{statistic}": column for statistic, column in out.items()}
+
+
+def _percentile(values: np.ndarray, level: float) -> np.ndarray:
+    """(b,) as ``np.nanpercentile`` of (b, k), which takes a row at a time, has it."""
+    ordered = np.sort(values, axis=1)  # NaNs last
+    place = level * (np.isfinite(ordered).sum(axis=1, keepdims=True) - 1)
+    low = np.floor(place).astype(int)
+    one, other = (np.take_along_axis(ordered, i, axis=1) for i in (low, np.ceil(place).astype(int)))
+    return (one + (place - low) * (other - one))[:, 0]
 
 
 def _unwrap(angles: np.ndarray) -> np.ndarray:

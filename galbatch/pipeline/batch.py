@@ -160,8 +160,7 @@ def _store_posterior(
         found = columns[f"flags_{band.band}"][done] | flags[:, place] | measured
         if "model" in posterior.info:
             found |= light_flags(band, done, posterior.info["model"][:, place])
-        if f"neighbour_frac_{band.band}" in columns:
-            found |= contaminated(found, columns[f"neighbour_frac_{band.band}"][done])
+        found |= contaminated(found, columns[f"neighbour_frac_{band.band}"][done])
         columns[f"flags_{band.band}"][done] = found
 
 

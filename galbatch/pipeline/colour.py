@@ -9,7 +9,7 @@ With F the light inside,
 
 for neighbouring bands in the order of the survey file. Draws of two bands are independent, so that every pair
 of them is a draw of the colour; percentiles are over all pairs. Draws of each band are first moved away from
-their median by the factor by which calibration widens the interval of its flux (1 where it does not reach).
+their median by the factor by which the interval of its flux is wider than that of its draws.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def colours(
 
 
 def widening(columns: dict[str, np.ndarray], band: str, i: int) -> float:
-    """The calibrated interval of ln flux over that of the draws, in one band; 1 where either is unknown."""
-    low, high, least, most = (columns[f"flux_njy_{p}_{band}"][i] for p in ("p16", "p84", "cal16", "cal84"))
+    """The interval of ln flux over that of the draws, in one band; 1 where either is unknown."""
+    low, high, least, most = (columns[f"flux_njy_{p}_{band}"][i] for p in ("raw16", "raw84", "p16", "p84"))
     with np.errstate(invalid="ignore", divide="ignore"):
         factor = np.log(most / least) / np.log(high / low)
     return float(factor) if np.isfinite(factor) else 1.0
@@ -78,14 +78,14 @@ def light_in_aperture(
     """Light (k, c) of the draws (k, c, H, W) of source ``i`` in the common aperture, and its radius, arcsec;
     NaN without one."""
     light = np.full(samples.shape[:2], np.nan)
-    snr = [columns[f"sn_per_pixel_p50_{b.band}"][i] for b in bands]
-    petro = [columns[f"r_petro_p50_{b.band}"][i] for b in bands]
+    snr = [columns[f"sn_per_pixel_raw50_{b.band}"][i] for b in bands]
+    petro = [columns[f"r_petro_raw50_{b.band}"][i] for b in bands]
     judged = np.where(np.isfinite(snr) & np.isfinite(petro), snr, -np.inf)
     best = int(np.argmax(judged))
     if judged[best] == -np.inf:
         return light, np.nan
     radius = APERTURE_PETROSIAN * petro[best]
-    centre = [columns[f"{axis}c_asymmetry_p50_{bands[best].band}"][i] for axis in "xy"]
+    centre = [columns[f"{axis}c_asymmetry_raw50_{bands[best].band}"][i] for axis in "xy"]
     there = to_scene(bands[best], i)
     scene = there[:, :2] @ np.asarray(centre, float) + there[:, 2]
     for c, band in enumerate(bands):

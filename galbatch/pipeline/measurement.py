@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from galbatch.columns import OBSERVED_ONLY, STAMP, Column, band_columns, colour_columns, columns_of
+from galbatch.columns import PLACE, Column, columns_of
 from galbatch.morphology import (
     MorphFlag,
     all_quantities,
@@ -14,7 +14,7 @@ from galbatch.morphology import (
     severity,
     summarise,
 )
-from galbatch.morphology.calibration import calibrated
+from galbatch.morphology.calibration import calibrated, reached
 from galbatch.types import BandStamps, Flag
 
 Table = dict[str, np.ndarray]
@@ -31,17 +31,15 @@ def column_info(bands: tuple[str, ...], draw_columns: bool = False) -> dict[str,
 
 
 def empty_columns(bands: tuple[str, ...], n: int) -> Table:
-    """Every measured column with nothing measured: NaN, 0 for counts, flag bits and quality (before it is
-    graded); draws at their largest, to be lowered. Those of stamps are added by the cut."""
+    """Every column that a batch fills, with nothing measured: NaN, 0 for counts, flag bits and quality
+    (before it is graded); draws at their largest, to be lowered."""
     columns: Table = {}
-    for stem, about in band_columns(all_quantities()).items():
-        if stem not in STAMP:
-            empty = np.nan if about.dtype == "float32" else 0
-            columns |= {f"{stem}_{b}": np.full(n, empty, about.dtype) for b in bands}
-    columns |= {name: np.full(n, np.nan, np.float32) for name in colour_columns(bands)}
-    columns["quality"] = np.zeros(n, np.int8)
-    columns["n_draws_ok"] = np.full(n, np.iinfo(np.int32).max, np.int32)
-    columns["n_evaluations"] = np.zeros(n, np.float32)
+    for name, about in column_info(bands).items():
+        if name not in PLACE:
+            kind, empty = (object, "") if about.dtype == "str" else (np.dtype(about.dtype), 0)
+            columns[name] = np.full(n, np.nan if about.dtype.startswith("float") else empty, kind)
+    columns["n_draws_ok"][:] = np.iinfo(np.int32).max
+    columns["n_evaluations"][:] = 0
     return columns
 
 
@@ -76,17 +74,15 @@ def measure_band(
     target_fwhm_arcsec = target_fwhm_pix * band.pixel_scale_arcsec / oversample
     found |= calibrated(found, calibration, target_fwhm_arcsec, oversample)
     shape = (len(columns["n_draws_ok"]), draws.shape[1])
-    for name in draws.dtype.names if draw_columns else ():
-        if name != "flags" and name not in OBSERVED_ONLY:
+    for name, about in all_quantities().items() if draw_columns else ():
+        if about.summary != "observed":
             columns.setdefault(f"{name}_draws_{band.band}", np.full(shape, np.nan, np.float32))
             columns[f"{name}_draws_{band.band}"][done] = draws[name]
     for stem, values in found.items():
         columns[f"{stem}_{band.band}"][done] = values
-    return band_flags(
-        found,
-        band.data.shape[1] * band.pixel_scale_arcsec,
-        target_fwhm_arcsec,
-    )
+    flags = band_flags(found, band.data.shape[1] * band.pixel_scale_arcsec, target_fwhm_arcsec)
+    known = reached(found, calibration, target_fwhm_arcsec, oversample)
+    return flags | np.where(known, 0, int(Flag.UNCALIBRATED))
 
 
 def band_flags(found: Table, stamp_arcsec: float, target_fwhm_arcsec: float) -> np.ndarray:
@@ -100,10 +96,10 @@ def band_flags(found: Table, stamp_arcsec: float, target_fwhm_arcsec: float) -> 
             (Flag.SERSIC_FAILED, sersic_severity(bits) >= 2),
             (Flag.SERSIC_BOUND, sersic_severity(bits) == 1),
             (Flag.LOW_SNR, faint),
-            (Flag.UNRESOLVED, found["r20_p50"] < target_fwhm_arcsec / 2),
-            (Flag.BROKEN, (found["r_petro_p50"] < target_fwhm_arcsec / 2) & ~faint),
-            (Flag.STAMP_TOO_SMALL, large | (found["r_petro_p50"] > stamp_arcsec / 2)),
-            (Flag.APERTURE_LOSS, found["flux_njy_p50"] < APERTURE_SHARE * found["flux_seg_njy_p50"]),
+            (Flag.UNRESOLVED, found["r20_raw50"] < target_fwhm_arcsec / 2),
+            (Flag.BROKEN, (found["r_petro_raw50"] < target_fwhm_arcsec / 2) & ~faint),
+            (Flag.STAMP_TOO_SMALL, large | (found["r_petro_raw50"] > stamp_arcsec / 2)),
+            (Flag.APERTURE_LOSS, found["flux_njy_raw50"] < APERTURE_SHARE * found["flux_seg_njy_raw50"]),
         ]
     flags = np.zeros(len(bits), np.int64)
     for flag, where in pairs:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from galbatch.errors import RunError
+from galbatch.morphology.calibration import ZERO_POINT_NJY
 from galbatch.report.export_fits import detector_wcs, refuse_failed
 from galbatch.report.read import RunReader
 from galbatch.store import Run, band_name, file_names, one_line, open_export
@@ -18,8 +19,6 @@ from galbatch.store.export_folder import ExportFolder
 if TYPE_CHECKING:
     from galbatch.report.view import SourceView
 
-
-ZERO_POINT_NJY = 31.4  # AB magnitude of 1 nJy
 _START = """\
 # GALFIT start file for source {source_id}, band {band}. Written by galbatch.
 A) {stem}_sci.fits
@@ -111,8 +110,8 @@ def _start_values(reader: RunReader, view: SourceView) -> dict[str, float]:
     """GALFIT's parameters from posterior medians; pixels count from 1, angles from +y counter-clockwise."""
 
     def median(name: str, otherwise: float) -> float:
-        value = reader.number(f"{name}_p50_{view.band}", view.source_id)
-        return value if np.isfinite(value) else otherwise
+        values = (reader.number(f"{name}_{s}_{view.band}", view.source_id) for s in ("p50", "raw50"))
+        return next(filter(np.isfinite, values), otherwise)
 
     middle = (view.mean.shape[1] - 1) / 2
     x, y = ((median(n, middle) + 0.5) / view.oversample + 0.5 for n in ("xc_asymmetry", "yc_asymmetry"))

@@ -19,7 +19,7 @@ from galbatch.store.grades import grade_counts, quality_column
 
 MAX_FAILURES = 100
 PER_BAND = ("chi2", "chi2_p", "prior_driven_frac")
-CALIBRATED = ("flux_njy", "r_half", "gini", "m20", "concentration", "asymmetry")
+COVERED = ("flux_njy", "r_half", "gini", "m20", "concentration", "asymmetry")
 
 
 def gather(run: Run, on_source: Callable[[], None] | None = None) -> RunSummary:
@@ -45,7 +45,7 @@ def gather(run: Run, on_source: Callable[[], None] | None = None) -> RunSummary:
         source_id=columns["source_id"],
         status=np.array(columns["status"], dtype=str),
         flags=np.asarray(columns["flags"], dtype=np.int64),
-        columns={name: columns[name] for name in wanted if name in columns}
+        columns={name: v[rows] for name in wanted if (v := reader.column(name)) is not None}
         | {f"quality_{band}": quality_column(columns, band) for band in run.bands},
         counts=_counts(reader.columns),
         stages=stages,
@@ -154,21 +154,15 @@ def _strips(
 
 def _calibration(reader: RunReader) -> tuple[tuple[str, str, float, int], ...]:
     """(quantity, band, share of truths within the 68% interval, number) of the sources of a mock field that
-    are quality 0 in the band; the calibrated interval, where there is one."""
+    are quality 0 in the band."""
     rows = []
     for band, table in reader.truths().items():
-        for quantity in CALIBRATED:
+        for quantity in COVERED:
             inside = []
             for source_id, values in table.items():
                 if reader.number(f"quality_{band}", source_id) > 0:
                     continue
-                ends = np.array(
-                    [
-                        [reader.number(f"{quantity}_{s}{n}_{band}", source_id) for n in (16, 84)]
-                        for s in ("cal", "p")
-                    ]
-                )
-                low, high = ends[0] if np.isfinite(ends[0]).all() else ends[1]
+                low, high = (reader.number(f"{quantity}_{p}_{band}", source_id) for p in ("p16", "p84"))
                 if np.isfinite([low, high, values[quantity]]).all():
                     inside.append(low <= values[quantity] <= high)
             if inside:

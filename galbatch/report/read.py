@@ -29,6 +29,7 @@ class RunReader:
         self.run = run
         self._cut: tuple = ("", (), {})  # the last source cut again
         self._rows = None  # the last batch read from the plan
+        self._kept: dict[str, np.ndarray | None] = {}  # columns of statistics.parquet that were asked for
 
     @cached_property
     def columns(self) -> dict[str, np.ndarray]:
@@ -49,10 +50,18 @@ class RunReader:
         """The truth of a mock field, found beside the catalogue the run was made from; None without one."""
         return find_truth(self.run.manifest)
 
+    def column(self, name: str) -> np.ndarray | None:
+        """(n,) a column of the catalogue or, read when it is asked for, of the statistics; None where neither
+        has it."""
+        if name in self.columns or not self.columns:
+            return self.columns.get(name)
+        if name not in self._kept:
+            self._kept[name] = self.run.values(name).get(name)
+        return self._kept[name]
+
     def number(self, name: str, source_id: str) -> float:
-        """One catalogue value of a source; NaN where there is none."""
-        row = self.row_of.get(str(source_id))
-        values = self.columns.get(name)
+        """One value of a source; NaN where there is none."""
+        row, values = self.row_of.get(str(source_id)), self.column(name)
         return float(values[row]) if row is not None and values is not None else np.nan
 
     def view(
@@ -148,7 +157,10 @@ class RunReader:
     def _facts(self, source_id: str, band: str) -> dict[str, str]:
         run, facts = self.run, {}
         flags = self._flags_of(source_id, band)
-        snr, chi2 = self.number(f"sn_per_pixel_p50_{band}", source_id), self.number(f"chi2_{band}", source_id)
+        snr, chi2 = (
+            self.number(f"sn_per_pixel_raw50_{band}", source_id),
+            self.number(f"chi2_{band}", source_id),
+        )
         if np.isfinite(snr):
             facts["S/N per pixel"] = f"{snr:.1f}"
         if np.isfinite(chi2):

@@ -1,5 +1,5 @@
 """``run.plot``: the usual figures of a finished run. Each returns a figure that Jupyter shows and that
-``savefig`` writes; error bars are the calibrated intervals where there are any."""
+``savefig`` writes; error bars are the 68% intervals of the catalogue."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from galbatch.errors import InputError
 from galbatch.flags import Level
 from galbatch.store import Run
-from galbatch.store.grades import quality_column
+from galbatch.store.grades import chosen, quality_column
 
 if TYPE_CHECKING:
     from astropy.table import QTable
@@ -68,11 +68,11 @@ class RunPlots:
         """A statistic of the draws against the classical one on the observed pixels, with the line of
         equality."""
         band, figure, axis = self._begin(band)
-        table = self._rows(quantity, band)
+        table, name = self._rows(quantity, band), f"{quantity}_obs_{band}"
+        classical = self.run.values(name)[name][chosen(self.run.catalog, self.run.bands, 1, band)]
         for of_grade, style in _grades(table, band):
             low, middle, high = interval(table[of_grade], quantity, band)
-            seen = column(table[of_grade], f"{quantity}_obs_{band}")
-            axis.errorbar(seen, middle, yerr=_bars(low, middle, high), **style)
+            axis.errorbar(classical[of_grade], middle, yerr=_bars(low, middle, high), **style)
         ends = np.nanmin(axis.get_xlim()), np.nanmax(axis.get_xlim())
         axis.plot(ends, ends, "k-", lw=0.8)
         label = SYMBOLS.get(quantity, quantity)
@@ -180,14 +180,8 @@ def column(table: QTable, name: str) -> np.ndarray:
 
 
 def interval(table: QTable, quantity: str, band: str) -> tuple[np.ndarray, ...]:
-    """(low, middle, high) (n,) of the 68% interval: calibrated where there is one, else of the draws."""
-    plain = [column(table, f"{quantity}_{p}_{band}") for p in ("p16", "p50", "p84")]
-    names = [f"{quantity}_{p}_{band}" for p in ("cal16", "cal50", "cal84")]
-    if names[1] not in table.colnames:
-        return tuple(plain)
-    better = [column(table, name) for name in names]
-    known = np.isfinite(better).all(axis=0)
-    return tuple(np.where(known, b, a) for a, b in zip(plain, better, strict=True))
+    """(low, middle, high) (n,) of the 68% interval."""
+    return tuple(column(table, f"{quantity}_{p}_{band}") for p in ("p16", "p50", "p84"))
 
 
 def _bars(low: np.ndarray, middle: np.ndarray, high: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The statistics of one source as a table: calibrated interval, draws, observed pixels."""
+"""The statistics of one source as a table: interval, draws, observed pixels."""
 
 from __future__ import annotations
 
@@ -6,31 +6,34 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from galbatch.report.run_plots import column, interval
+from galbatch.columns import INTERVAL
+from galbatch.flags import Flag
+from galbatch.morphology import all_quantities
+from galbatch.report.read import RunReader
 from galbatch.store import Run
 
 if TYPE_CHECKING:
     from astropy.table import Table
 
-_HEADS = ("low", "value", "high", "draws_p16", "draws_p50", "draws_p84", "pixels")
+_KEPT = (*INTERVAL, "raw16", "raw50", "raw84", "obs")
+_HEADS = ("low", "value", "high", "raw16", "raw50", "raw84", "pixels")
 
 
 def statistics_table(run: Run, source_id: int | str, band: str | None = None) -> Table:
     """One row per statistic of a source in a band: ``low``, ``value``, ``high`` of the 68% interval
-    (calibrated where ``calibrated`` is True), percentiles of the draws, the classical value on the observed
-    pixels."""
+    (``calibrated``: or that of the draws), percentiles of the draws, the classical value on the observed
+    pixels. NaN where there is none."""
     from astropy.table import Table
 
     band = band or run.bands[0]
-    one = run.catalog[np.asarray(run.catalog["source_id"]).astype(str) == str(source_id)]
-    ending = f"_p50_{band}"
+    quantities, row = all_quantities(), RunReader(run).row_of[str(source_id)]
+    values = run.values(f"flags_{band}", *(f"{name}_{s}_{band}" for name in quantities for s in _KEPT))
+    reached = not int(values[f"flags_{band}"][row]) & Flag.UNCALIBRATED
     rows = []
-    for name in (n.removesuffix(ending) for n in one.colnames if n.endswith(ending)):
-        draws = [column(one, f"{name}_{p}_{band}")[0] for p in ("p16", "p50", "p84")]
-        best = [float(v[0]) for v in interval(one, name, band)]
-        seen = column(one, f"{name}_obs_{band}")[0] if f"{name}_obs_{band}" in one.colnames else np.nan
-        unit = str(getattr(one[name + ending], "unit", "") or "")
-        rows.append((name, unit, best != draws, *best, *draws, seen))
+    for name, about in quantities.items():
+        keys = [f"{name}_{s}_{band}" for s in _KEPT]
+        numbers = [float(values[key][row]) if key in values else np.nan for key in keys]
+        rows.append((name, about.unit, reached and bool(np.isfinite(numbers[1])), *numbers))
     table = Table(rows=rows, names=("statistic", "unit", "calibrated", *_HEADS))
     for head in _HEADS:
         table[head].format = ".6g"

@@ -35,8 +35,8 @@ def said_of_model(asked: str, settings: RunSettings, prior: Denoiser, going_on: 
             else f" Make it: galbatch model calibrate {settings.model} --mode {mode}"
         )
         yield (
-            f"model {name} has no calibration for mode {mode}: p16 to p84 are of the draws as they are, and "
-            f"cal16, cal50, cal84 stay empty.{remedy}"
+            f"model {name} has no calibration for mode {mode}: intervals are those of the draws, and no "
+            f"source is better than quality 1 (UNCALIBRATED).{remedy}"
         )
 
 

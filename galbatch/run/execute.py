@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
-import numpy as np
-
 from galbatch.columns import Column
 from galbatch.config import ExecutionSettings, RunSettings
 from galbatch.cutouts import check_noise
@@ -230,12 +228,8 @@ def _finish(paths: RunPaths, spec: ContextSpec, reporter: Reporter, manifest: di
     """Merge the parts, balance the account, write the summary."""
     start = time.monotonic()
     passing = {name: Column(**about) for name, about in manifest["columns"].items()}
-    template = empty_columns(spec.layout.bands, 0) | {
-        "flags": np.zeros(0, np.int64),
-        "status": np.zeros(0, object),
-    }
     info = passing | column_info(spec.layout.bands, spec.layout.draw_columns)
-    counts = merge_catalogue(paths, info, template)
+    counts = merge_catalogue(paths, info, empty_columns(spec.layout.bands, 0))
     totals = check_accounting(paths, counts)
     reporter.progress.seconds["merge"] = time.monotonic() - start
     now = reporter.progress

@@ -1,12 +1,14 @@
-"""``catalog.parquet``, the product: one row per source, joined from plan and parts while streaming."""
+"""``catalog.parquet``, the product, and ``statistics.parquet`` beside it: one row per source in each, joined
+from plan and parts while streaming."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from galbatch.columns import SOURCE, Column
+from galbatch.columns import PLACE, Column
 from galbatch.errors import RunError
 from galbatch.store.healpix import healpix_nested
 from galbatch.store.layout import STATUS
@@ -42,63 +44,92 @@ _FAILURE_SCHEMA = pa.schema(
 def merge_catalogue(
     paths: RunPaths, info: dict[str, Column], template: dict[str, np.ndarray] | None = None
 ) -> Counter:
-    """Write ``catalog.parquet`` and ``failures.parquet`` from plan and parts; returns the sources by status.
+    """Write ``catalog.parquet``, ``statistics.parquet`` and ``failures.parquet`` from plan and parts; returns
+    the sources by status.
 
-    Memory is bounded by one row group. Columns are those of any part, in the order in which they first occur;
-    a part that lacks one gets NaN; a run without parts has those of ``template``. Raises ``RunError`` when a
-    part is missing or damaged, or its ids are not the plan's.
-    """
+    Memory is bounded by one row group. Columns are those of any part, in the table and the order of ``info``;
+    those that it does not know follow in the catalogue. A part that lacks one gets NaN; a run without parts
+    has those of ``template``. Raises ``RunError`` when a part is missing or damaged, or its ids are not the
+    plan's."""
     batches = sorted(paths.committed())
     try:
-        return _merge(paths, info, _schema(paths, batches[:1], template or {}))
+        return _merge(paths, info, _schemas(paths, info, batches[:1], template or {}))
     except _MoreColumns:  # rare: only then is every part asked for its columns first
-        return _merge(paths, info, _schema(paths, batches, template or {}))
+        return _merge(paths, info, _schemas(paths, info, batches, template or {}))
 
 
 class _MoreColumns(Exception):
-    """A part has columns that the schema of the catalogue lacks."""
+    """A part has columns that the schemas of the tables lack."""
 
 
-def _merge(paths: RunPaths, info: dict[str, Column], schema: pa.Schema) -> Counter:
+def _merge(paths: RunPaths, info: dict[str, Column], schemas: dict[str, pa.Schema]) -> Counter:
     counts: Counter = Counter()
-    dtypes = {f.name: _dtype(f.type) for f in schema}
-    schema = schema.with_metadata(
-        table_metadata(schema.names, dtypes, info | SOURCE, _text_lengths(paths, schema))
-    )
-    with (
-        replacing(paths.catalogue) as tmp,
-        _writer(tmp, schema) as out,
-        replacing(paths.failures) as failed_tmp,
-        pq.ParquetWriter(failed_tmp, _FAILURE_SCHEMA) as failed,
-        _behind(out.write_table) as write,
-    ):
-        held: list[pa.Table] = []
+    files = {"catalog": paths.catalogue, "statistics": paths.statistics}
+    with ExitStack() as stack:  # the catalogue is put in its place last
+        tables = {
+            name: stack.enter_context(_table(paths, files[name], schema, info))
+            for name, schema in schemas.items()
+        }
+        failed = stack.enter_context(_written(paths.failures, _FAILURE_SCHEMA))
+        write = stack.enter_context(_behind(lambda joined: _write(tables, joined)))
+        held: list[dict[str, pa.Table]] = []
         size = 0
-        for table, lost, n_bytes in _joined(paths, schema):
-            counts.update({n["values"]: n["counts"] for n in pc.value_counts(table["status"]).to_pylist()})
+        for joined, lost, n_bytes in _joined(paths, schemas):
+            status = pc.value_counts(joined["catalog"]["status"])
+            counts.update({n["values"]: n["counts"] for n in status.to_pylist()})
             if lost.num_rows:
                 failed.write_table(lost)
-            held.append(table)
+            held.append(joined)
             size += n_bytes
             if size > _GROUP_BYTES:
-                write(pa.concat_tables(held).combine_chunks())
+                write(_together(held))
                 held, size = [], 0
         if held:
-            write(pa.concat_tables(held).combine_chunks())
+            write(_together(held))
     return counts
 
 
+def _together(held: list[dict[str, pa.Table]]) -> dict[str, pa.Table]:
+    return {name: pa.concat_tables([joined[name] for joined in held]).combine_chunks() for name in held[0]}
+
+
+def _write(tables: dict[str, pq.ParquetWriter], joined: dict[str, pa.Table]) -> None:
+    for name, out in tables.items():
+        out.write_table(joined[name])
+
+
 @contextmanager
-def _behind(work: Callable[[pa.Table], None]) -> Iterator[Callable[[pa.Table], None]]:
-    """``work`` in a thread of its own, one call at a time: the next table is joined while one is
+def _written(path: Path, schema: pa.Schema, **options: Any) -> Iterator[pq.ParquetWriter]:
+    with replacing(path) as tmp, pq.ParquetWriter(tmp, schema, **options) as out:
+        yield out
+
+
+def _table(paths: RunPaths, path: Path, schema: pa.Schema, info: dict[str, Column]) -> AbstractContextManager:
+    """A table of the run, open for writing."""
+    dtypes = {f.name: _dtype(f.type) for f in schema}
+    lengths = _text_lengths(paths, schema)
+    return _written(
+        path,
+        schema.with_metadata(table_metadata(schema.names, dtypes, info | PLACE, lengths)),
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=[f.name for f in schema if _is_text(f.type)],
+        use_byte_stream_split=[f.name for f in schema if pa.types.is_floating(f.type)],
+        write_statistics=[n for n in (*_HEAD, "flags", "_healpix_29") if n in schema.names],
+    )
+
+
+@contextmanager
+def _behind(work: Callable[[Item], None]) -> Iterator[Callable[[Item], None]]:
+    """``work`` in a thread of its own, one call at a time: the next tables are joined while some are
     compressed."""
     with ThreadPoolExecutor(1) as thread:
         last: list[Future] = []
 
-        def submit(table: pa.Table) -> None:
+        def submit(item: Item) -> None:
             while last:
                 last.pop().result()
-            last.append(thread.submit(work, table))
+            last.append(thread.submit(work, item))
 
         yield submit
         while last:
@@ -131,11 +162,31 @@ def _text_lengths(paths: RunPaths, schema: pa.Schema) -> dict[str, int]:
     return lengths
 
 
-def _schema(paths: RunPaths, batches: list[int], template: dict[str, np.ndarray]) -> pa.Schema:
-    """Columns of the catalogue: identity, pass-through, then what the parts of ``batches`` hold."""
+def _schemas(
+    paths: RunPaths, info: dict[str, Column], batches: list[int], template: dict[str, np.ndarray]
+) -> dict[str, pa.Schema]:
+    """Columns of both tables: identity, pass-through, then what the parts of ``batches`` hold."""
     plan = pq.read_schema(paths.plan)
     fields = [plan.field(name) for name in _HEAD]
     fields += [plan.field(n).with_name(n.removeprefix(PASS)) for n in plan.names if n.startswith(PASS)]
+    found = _found(paths, batches, template)
+    statistics, taken = [plan.field(_HEAD[0])], [f.name for f in fields]
+    for name in sorted(found, key=_places(info)):
+        field = pa.field(name, found[name], nullable=not pa.types.is_floating(found[name]))
+        if name in info and info[name].table == "statistics":
+            statistics.append(field)
+            continue
+        if name in taken:  # the catalogue has a column of this name already: both are kept
+            place = taken.index(name)
+            fields[place] = fields[place].with_name(f"input_{name}")
+        fields.append(field)
+    if "_healpix_29" not in taken:
+        fields.append(pa.field("_healpix_29", pa.int64()))
+    return {"catalog": pa.schema(fields), "statistics": pa.schema(statistics)}
+
+
+def _found(paths: RunPaths, batches: list[int], template: dict[str, np.ndarray]) -> dict[str, pa.DataType]:
+    """Columns of the parts of ``batches`` that go into the tables, and their types."""
     found: dict[str, pa.DataType] = {}
     for batch in batches:
         for field in read_part(paths, batch).rows.schema:
@@ -144,33 +195,13 @@ def _schema(paths: RunPaths, batches: list[int], template: dict[str, np.ndarray]
         found = {
             n: pa.string() if v.dtype == object else pa.from_numpy_dtype(v.dtype) for n, v in template.items()
         }
-    drop = {*_HEAD, *FAILURE_COLUMNS}
-    taken = {f.name for f in fields}
-    for name, kind in found.items():
-        if name in drop:
-            continue
-        if name in taken:  # the catalogue has a column of this name already: both are kept
-            position = [f.name for f in fields].index(name)
-            fields[position] = fields[position].with_name(f"input_{name}")
-        fields.append(pa.field(name, kind, nullable=not pa.types.is_floating(kind)))
-    if "_healpix_29" not in taken:
-        fields.append(pa.field("_healpix_29", pa.int64()))
-    return pa.schema(fields)
+    return {n: kind for n, kind in found.items() if n not in (*_HEAD, *FAILURE_COLUMNS)}
 
 
-def _writer(path, schema: pa.Schema) -> pq.ParquetWriter:
-    text = [f.name for f in schema if _is_text(f.type)]
-    floats = [f.name for f in schema if pa.types.is_floating(f.type)]
-    keys = [n for n in (*_HEAD, "flags", "_healpix_29") if n in schema.names]
-    return pq.ParquetWriter(
-        path,
-        schema,
-        compression="zstd",
-        compression_level=1,
-        use_dictionary=text,
-        use_byte_stream_split=floats,
-        write_statistics=keys,
-    )
+def _places(info: dict[str, Column]) -> Callable[[str], int]:
+    """Place of a column in the order of ``info``; what is not in it comes after that."""
+    places = {name: place for place, name in enumerate(info)}
+    return lambda name: places.get(name, len(places))
 
 
 @dataclass(frozen=True)
@@ -184,10 +215,12 @@ class _Committed:
     data: bytes
 
 
-def _joined(paths: RunPaths, schema: pa.Schema) -> Iterator[tuple[pa.Table, pa.Table, int]]:
-    """Tables of the catalogue in order, each of many batches with the same columns, those of the failures,
-    and about how many bytes (to ask the table takes as long as to write it)."""
-    committed, known = paths.committed(), {*schema.names, *FAILURE_COLUMNS}
+def _joined(
+    paths: RunPaths, schemas: dict[str, pa.Schema]
+) -> Iterator[tuple[dict[str, pa.Table], pa.Table, int]]:
+    """Both tables piece by piece, each of many batches with the same columns, those of the failures, and
+    about how many bytes (to ask the tables takes as long as to write them)."""
+    committed, known = paths.committed(), {*FAILURE_COLUMNS}.union(*(s.names for s in schemas.values()))
     with pq.ParquetFile(paths.plan, pre_buffer=False) as plan:
         for group in range(plan.num_row_groups):
             rows = plan.read_row_group(group)
@@ -198,7 +231,8 @@ def _joined(paths: RunPaths, schema: pa.Schema) -> Iterator[tuple[pa.Table, pa.T
                     raise _MoreColumns
                 _check_ids(paths, parts, planned["source_id"], table["source_id"])
                 n_bytes = sum(len(part.data) for part in parts) + planned.nbytes
-                yield _join(planned, table, schema), _failures(planned, table, parts), n_bytes
+                tables = {name: _join(planned, table, schema) for name, schema in schemas.items()}
+                yield tables, _failures(planned, table, parts), n_bytes
 
 
 def _committed(paths: RunPaths, batches: np.ndarray, committed: set[int]) -> Iterator[_Committed]:

@@ -75,6 +75,7 @@ class RunPaths:
     posterior = property(lambda self: self.root / "posterior.zarr")
     parts = property(lambda self: self.root / "parts")
     catalogue = property(lambda self: self.root / "catalog.parquet")
+    statistics = property(lambda self: self.root / "statistics.parquet")
     failures = property(lambda self: self.root / "failures.parquet")
     checksums = property(lambda self: self.root / "checksums.json")
     summary = property(lambda self: self.root / "summary.json")
@@ -83,7 +84,14 @@ class RunPaths:
     metrics = property(lambda self: self.root / "metrics.jsonl")
     lock = property(lambda self: self.root / "run.lock")
     written_last = property(
-        lambda self: (self.catalogue, self.failures, self.summary, self.metrics, self.marker)
+        lambda self: (
+            self.catalogue,
+            self.statistics,
+            self.failures,
+            self.summary,
+            self.metrics,
+            self.marker,
+        )
     )
 
     def part(self, batch: int) -> Path:

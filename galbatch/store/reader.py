@@ -81,11 +81,11 @@ class Run:
         status = self._arrays["status"][: self.layout.n_sources]
         return self.ids[np.isin(status, [STATUS.index("ok"), STATUS.index("flagged")])].tolist()
 
-    def _refuse_unfinished(self) -> None:
-        if not self.paths.catalogue.exists():
+    def _refuse_unfinished(self, table: Path | None = None) -> None:
+        table = table or self.paths.catalogue
+        if not table.exists():
             raise RunError(
-                f"{self.paths.catalogue}: not written yet. Finish the run with "
-                f"`galbatch resume {self.paths.root}`."
+                f"{table}: not written yet. Finish the run with `galbatch resume {self.paths.root}`."
             )
 
     @cached_property
@@ -96,6 +96,28 @@ class Run:
         from galbatch.store.masked import read_table
 
         return read_table(self.paths.catalogue)
+
+    @cached_property
+    def statistics(self) -> QTable:
+        """``statistics.parquet`` as an astropy ``QTable`` with units: all that is measured beside the
+        catalogue, row by row of the same sources. Raises ``RunError`` before the run is finished."""
+        self._refuse_unfinished(self.paths.statistics)
+        from galbatch.store.masked import read_table
+
+        return read_table(self.paths.statistics)
+
+    def values(self, *names: str) -> dict[str, np.ndarray]:
+        """(n,) plain values of the columns of these names that either table has; no others are read."""
+        import pyarrow.parquet as pq
+
+        found = {}
+        for path in (self.paths.catalogue, self.paths.statistics):
+            if path.exists():
+                with pq.ParquetFile(path) as file:
+                    there = [name for name in names if name in file.schema_arrow.names]
+                    table = file.read(columns=there)
+                    found |= {name: table[name].to_numpy() for name in there}
+        return found
 
     def good(self, band: str | None = None) -> QTable:
         """Rows of the catalogue of which every number may be used: quality 0, in ``band`` or in all."""

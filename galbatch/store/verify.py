@@ -62,7 +62,7 @@ def verify_store(paths: RunPaths, on_batch: Callable[[int], None] | None = None)
         verifier.files(pool)
         try:
             verifier.batches(pool)
-            verifier.catalogue()
+            verifier.tables()
         except RunError as err:  # without plan or store there is nothing to compare
             verifier.problem(str(err))
     verifier.strangers()
@@ -199,22 +199,31 @@ class _Verifier:
         store = self.paths.posterior
         return f", array {path.relative_to(store).parts[0]}" if path.is_relative_to(store) else ""
 
-    def catalogue(self) -> None:
-        """The catalogue read through: its ids are the plan's, and all sources are accounted for."""
-        paths, again = self.paths, f"{self.resume()} makes it again from the parts."
+    def tables(self) -> None:
+        """Catalogue and statistics read through: their ids are the plan's, all sources accounted for."""
+        paths = self.paths
         if paths.plan.name in self.damaged:
             return
-        try:
-            if not paths.catalogue.exists():
-                self.problem(f"{paths.catalogue}: not written yet. {again}")
-            elif not _same_ids(paths.plan, paths.catalogue):
-                self.problem(f"{paths.catalogue}: its source ids are not the plan's. {again}")
-            elif not self.verdict.redo and paths.failures.name not in self.damaged:
+        sound = [self._table(path) for path in (paths.catalogue, paths.statistics)]
+        if all(sound) and not self.verdict.redo and paths.failures.name not in self.damaged:
+            try:
                 check_accounting(paths, self.totals)
-        except RunError as err:
-            self.problem(str(err))
+            except RunError as err:
+                self.problem(str(err))
+
+    def _table(self, path: Path) -> bool:
+        """Is a table there, and of the sources of the plan?"""
+        again = f"{self.resume()} makes it again from the parts."
+        try:
+            if not path.exists():
+                self.problem(f"{path}: not written yet. {again}")
+            elif not _same_ids(self.paths.plan, path):
+                self.problem(f"{path}: its source ids are not the plan's. {again}")
+            else:
+                return True
         except Exception as err:  # a damaged footer raises whatever its bytes happen to mean
-            self.problem(f"{paths.catalogue}: cannot be read ({err}). {again}")
+            self.problem(f"{path}: cannot be read ({err}). {again}")
+        return False
 
     def strangers(self) -> None:
         """Files that no record knows: a problem where only galbatch writes, information elsewhere."""

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from galbatch.columns import CALIBRATED
 from galbatch.morphology import measure_posterior, summarise
 from galbatch.morphology.calibration import (
+    CALIBRATED,
     LEVELS,
     calibrated,
     conditions,
@@ -70,12 +70,12 @@ def fit_calibration(found: dict, truth: np.ndarray, target_fwhm_arcsec: float) -
 
     ``place``: median and half of the 68% interval of m; ``error``: least squares of ln |truth - centre|;
     ``slope``: of (truth - m) / e in t, a resistant line; ``z``: percentiles of the rest, those of a finite
-    sample (the rank of level q among n is q (n + 1)). ``coverage``: share of truths within cal16 to cal84,
-    with its standard error, from fits to the other folds; ``draws_coverage``: within p16 to p84.
-    """
+    sample (the rank of level q among n is q (n + 1)). ``coverage``: share of truths within p16 to p84, with
+    its standard error, from fits to the other folds; ``draws_coverage``: within raw16 to raw84."""
     where = conditions(found, target_fwhm_arcsec)
     good = np.isfinite(where).all(axis=1)
     table = {
+        "draws": int(found["n_draws_measured"].max()),
         "range": [[float(w.min()), float(w.max())] for w in where[good].T],
         "quantities": {
             name: _fit(found, name, where, scaled(name, truth[name]), good) for name in CALIBRATED
@@ -90,10 +90,10 @@ def fit_calibration(found: dict, truth: np.ndarray, target_fwhm_arcsec: float) -
         }
         columns = calibrated(found, {**table, "quantities": rest}, target_fwhm_arcsec)
         for name, values in inside.items():
-            values[fold == k] = within(columns, name, ("cal16", "cal84"), truth[name])[fold == k]
+            values[fold == k] = within(columns, name, ("p16", "p84"), truth[name])[fold == k]
     for name, numbers in table["quantities"].items():
         numbers["coverage"] = share(inside[name])
-        numbers["draws_coverage"] = share(within(found, name, ("p16", "p84"), truth[name]))
+        numbers["draws_coverage"] = share(within(found, name, ("raw16", "raw84"), truth[name]))
     return table
 
 

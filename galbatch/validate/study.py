@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from galbatch.morphology import summarise
-from galbatch.morphology.calibration import calibrated
+from galbatch.morphology.calibration import calibrated, reached
 from galbatch.sampler.prior import as_denoiser
 from galbatch.types import Posterior
 from galbatch.validate.calibrate import measure_with_truth, share, within
@@ -34,7 +34,7 @@ FOOTPRINT = 0.5  # of the sky noise: pixels where the truth is brighter are the 
 @dataclass
 class Study:
     """``rows``: one dict a test (what, bin, n, coverage by level with errors); ``intervals``: one dict a
-    quantity, the share of truths within its p16 to p84 and cal16 to cal84 columns; ``numbers``: everything
+    quantity, the share of truths within raw16 to raw84 and p16 to p84; ``numbers``: everything
     else, by name; ``galaxy`` (n,): see ``MockSet``."""
 
     rows: list[dict] = field(default_factory=list)
@@ -166,25 +166,27 @@ def _intervals(
     mode: str,
     pixel_scale_arcsec: float,
 ) -> None:
-    """The catalogue's own columns: how often they hold the truth, by the draws and calibrated. Nothing for a
-    mode without a table or a study of too few draws."""
+    """The columns of a run: how often the intervals hold the truth, those of the draws and the calibrated
+    ones. Nothing for a mode without a table."""
     numbers = as_denoiser(prior).spec.calibration.get(mode)
     if numbers is None:
         return
     found, truth = summarise(table[:, :-1], stamps), table[:, -1]
-    columns = calibrated(found, numbers, prior.target_fwhm_pix * pixel_scale_arcsec)
+    target_fwhm_arcsec = prior.target_fwhm_pix * pixel_scale_arcsec
+    columns = calibrated(found, numbers, target_fwhm_arcsec)
+    known = reached(found, numbers, target_fwhm_arcsec)
     for name in numbers["quantities"]:
-        inside = within(columns, name, ("cal16", "cal84"), truth[name])
+        inside = np.where(known, within(columns, name, ("p16", "p84"), truth[name]), np.nan)
         if np.isnan(inside).all():
             continue
-        below = np.where(np.isnan(inside), np.nan, truth[name] < columns[f"{name}_cal50"])
+        below = np.where(np.isnan(inside), np.nan, truth[name] < columns[f"{name}_p50"])
         study.intervals.append(
             {
                 "what": name,
                 "n": int(np.isfinite(inside).sum()),
-                "draws": share(within(found, name, ("p16", "p84"), truth[name]), study.galaxy),
+                "draws": share(within(found, name, ("raw16", "raw84"), truth[name]), study.galaxy),
                 "calibrated": share(inside, study.galaxy),
-                "below_cal50": share(below, study.galaxy),
+                "below_p50": share(below, study.galaxy),
             }
         )
 

@@ -46,7 +46,7 @@ def verdict(study: Study) -> list[dict]:
                 )
             )
     for row in study.intervals:
-        for level, key in ((0.6827, "calibrated"), (0.5, "below_cal50")):
+        for level, key in ((0.6827, "calibrated"), (0.5, "below_p50")):
             value, error = row[key]
             miss = abs(value - level)
             checks.append(

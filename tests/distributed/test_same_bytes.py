@@ -67,15 +67,16 @@ def test_batch_size_and_order_change_no_source(serial, survey, tmp_path):
     one, two = open_run(serial), open_run(tmp_path / "b.run")
     for source in (100, 104, 109):
         assert np.array_equal(one.samples(source), two.samples(source))
-    for name in one.catalog.colnames:
-        a, b = np.asarray(one.catalog[name]), np.asarray(two.catalog[name])
-        assert np.array_equal(a, b, equal_nan=a.dtype.kind == "f"), name
+    for first, second in ((one.catalog, two.catalog), (one.statistics, two.statistics)):
+        for name in first.colnames:
+            a, b = np.asarray(first[name]), np.asarray(second[name])
+            assert np.array_equal(a, b, equal_nan=a.dtype.kind == "f"), name
 
 
 def test_a_stopped_run_is_finished_by_resume(serial, survey, tmp_path):
     out = tmp_path / "r.run"
     process(survey, out=out, prior=toys.GaussianPrior(), cluster="none", **OPTIONS)
-    for name in ("catalog.parquet", "summary.json", "failures.parquet"):
+    for name in ("catalog.parquet", "statistics.parquet", "summary.json", "failures.parquet"):
         (out / name).unlink()
     for batch in (1, 2):
         (out / "parts" / f"batch-{batch:06d}.arrow").unlink()

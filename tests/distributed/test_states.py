@@ -28,7 +28,7 @@ def look(command, run, capsys):
 
 
 def unmerge(run):
-    for name in ("catalog.parquet", "failures.parquet", "summary.json"):
+    for name in ("catalog.parquet", "statistics.parquet", "failures.parquet", "summary.json"):
         (run / name).unlink()
 
 
@@ -56,7 +56,7 @@ STATES = {
         unmerge,
         "stopped",
         "10 of 10 sources (100%), 4 of 4",
-        ["catalog.parquet: not written yet"],
+        ["catalog.parquet: not written yet", "statistics.parquet: not written yet"],
     ),
     "killed": (
         lambda run: (forget(run, 2), (run / "parts" / ".batch-000002.arrow.x.tmp").write_text("torn")),
@@ -126,6 +126,10 @@ DAMAGES = {
         "a part that the plan does not know",
     ),
     "the catalogue cut short": (lambda run: cut(run, "catalog.parquet"), "catalog.parquet: cannot be read"),
+    "the statistics cut short": (
+        lambda run: cut(run, "statistics.parquet"),
+        "statistics.parquet: cannot be read",
+    ),
     "a row of the catalogue": (drop_a_row, "its source ids are not the plan's"),
     "rows of the catalogue swapped": (swap_ids, "its source ids are not the plan's"),
     "the failures": (lambda run: (run / "failures.parquet").unlink(), "failures.parquet"),

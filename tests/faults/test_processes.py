@@ -190,7 +190,7 @@ def take_away(out, rng):
     """A run that ended before its kill: take some of it away, so that there is something to kill."""
     for part in rng.sample(sorted((out / "parts").glob("*.arrow")), 2):
         part.unlink()
-    for name in ("catalog.parquet", "summary.json"):
+    for name in ("catalog.parquet", "statistics.parquet", "summary.json"):
         (out / name).unlink(missing_ok=True)
 
 

@@ -41,5 +41,7 @@ def test_every_target_has_a_check(study):
     assert np.isfinite([c["value"] for c in verdict(study)]).all()
 
 
-def test_calibrated_intervals_need_enough_draws(study):
-    assert not study.intervals  # seven draws: the columns are empty
+def test_calibrated_intervals_of_few_draws_are_wide_enough(study):
+    """The table is of 16 draws, the study of 7: of 14 quantities of 10 galaxies, most truths are inside."""
+    inside = [row["calibrated"][0] for row in study.intervals]
+    assert len(inside) == 14 and np.mean(inside) > 0.5

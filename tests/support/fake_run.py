@@ -3,7 +3,7 @@
 import numpy as np
 from report_fakes import fake_view
 
-from galbatch.columns import Column
+from galbatch.columns import columns_of
 from galbatch.store import (
     BatchResult,
     PlanWriter,
@@ -81,8 +81,7 @@ def write_fake_run(folder, n=6, draws=4, size=16, batch=4, ids=None):
     begin_checksums(paths)
     for rows in iter_plan(paths.plan):
         commit_batch(paths, layout, _result(rows, draws, size))
-    info = {f"r_half_p50_{band}": Column("arcsec", "phys.angSize", "half-light radius") for band in BANDS}
-    counts = merge_catalogue(paths, info)
+    counts = merge_catalogue(paths, columns_of(BANDS))
     write_summary(
         paths,
         {
@@ -147,6 +146,7 @@ def _columns(ids, numbers, failed, code, flags):
             for stat, offset in (("p16", -0.02), ("p50", 0.0), ("p84", 0.03), ("obs", 0.01)):
                 value_of = value + offset + 0.001 * (numbers - FIRST_ID)
                 columns[f"{name}_{stat}_{band}"] = np.where(failed, np.nan, value_of).astype("f4")
+            columns[f"{name}_raw50_{band}"] = columns[f"{name}_p50_{band}"]
         for name in ("chi2", "chi2_p", "prior_driven_frac"):
             columns[f"{name}_{band}"] = np.where(failed, np.nan, 0.9 if name == "chi2" else 0.25).astype("f4")
     return columns

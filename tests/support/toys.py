@@ -130,11 +130,12 @@ def start_s() -> float:
 
 
 def product(run: Path) -> dict[str, bytes]:
-    """Every byte that must be the same however a run was carried out: store, parts, catalogue, plan."""
+    """Every byte that must be the same however a run was carried out: store, parts, tables, plan."""
     names = [
         *run.glob("posterior.zarr/**/*"),
         *run.glob("parts/*.arrow"),
         run / "catalog.parquet",
+        run / "statistics.parquet",
         run / "plan.parquet",
     ]
     return {str(p.relative_to(run)): p.read_bytes() for p in sorted(names) if p.is_file()}

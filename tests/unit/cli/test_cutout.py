@@ -48,7 +48,8 @@ def test_a_picture_and_a_table(image, quick, capsys):
     flux = table[table["statistic"] == "flux_njy"][0]
     # a segment misses the wings of a Gaussian, and noise has 0.5 per pixel
     assert 0.6 * 900 < flux["pixels"] < 1.1 * 900 and flux["unit"] == "nJy"
-    assert flux["draws_p16"] <= flux["draws_p50"] <= flux["draws_p84"] and table.meta["source_id"] == "galaxy"
+    assert flux["low"] < flux["raw16"] and not flux["calibrated"]  # three draws, and no calibration
+    assert flux["raw16"] <= flux["raw50"] <= flux["raw84"] and table.meta["source_id"] == "galaxy"
 
 
 @pytest.mark.parametrize(

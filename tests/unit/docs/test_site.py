@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from galbatch.cli.main import COMMANDS
-from galbatch.morphology import QUANTITIES
+from galbatch.columns import QUANTITIES
 from galbatch.store import StoreLayout
 from galbatch.types import Flag
 
@@ -44,7 +44,7 @@ def test_site_names_every_array_quantity_and_flag(site):
     for name in [
         *StoreLayout(1, 1, 2, ("b",), 8).arrays(),
         *QUANTITIES,
-        "prior_driven_frac_BAND",
+        "prior_driven_frac_{band}",
         "_healpix_29",
     ]:
         assert f"<code>{name}</code>" in text

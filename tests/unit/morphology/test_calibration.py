@@ -1,5 +1,5 @@
-"""Calibrated percentiles: they mend draws that are too sure or off, in any unit, and say nothing they do not
-know."""
+"""Calibrated intervals: they mend draws that are too sure or off, in any unit, and claim nothing where they
+do not reach."""
 
 import json
 import shutil
@@ -10,12 +10,11 @@ import pytest
 from click.testing import CliRunner
 
 from galbatch.cli.main import cli
-from galbatch.columns import CALIBRATED
+from galbatch.columns import INTERVAL
 from galbatch.errors import ModelError
 from galbatch.morphology import measure, summarise
-from galbatch.morphology.calibration import LOGARITHMIC, calibrated
+from galbatch.morphology.calibration import CALIBRATED, LOGARITHMIC, calibrated, reached
 from galbatch.morphology.images import RESULT_DTYPE
-from galbatch.pipeline.measurement import column_info, empty_columns
 from galbatch.prior.card import Card
 from galbatch.prior.model import CALIBRATION, SHIPPED, load_calibration, load_prior
 from galbatch.prior.names import model_folder
@@ -60,11 +59,11 @@ def test_the_draws_of_the_test_are_wrong_and_calibration_mends_them_on_new_galax
     found, truth = galaxies(2000, 2)
     columns = calibrated(found, table, TARGET)
     for name in CALIBRATED:  # the galaxies of the fit and these are as many: sqrt(2) of the error of one
-        value, error = share(within(columns, name, ("cal16", "cal84"), truth[name]))
+        value, error = share(within(columns, name, ("p16", "p84"), truth[name]))
         assert abs(value - 0.6827) < 4 * np.sqrt(2) * error, name
-        below, error = share((truth[name] < columns[f"{name}_cal50"]).astype(float))
+        below, error = share((truth[name] < columns[f"{name}_p50"]).astype(float))
         assert abs(below - 0.5) < 4 * np.sqrt(2) * error, name
-        raw, error = share(within(found, name, ("p16", "p84"), truth[name]))
+        raw, error = share(within(found, name, ("raw16", "raw84"), truth[name]))
         assert raw < 0.6827 - 10 * error, name
         assert table["quantities"][name]["draws_coverage"][0] == pytest.approx(raw, abs=6 * error)
 
@@ -73,8 +72,8 @@ def test_errors_follow_the_spread_of_the_draws(table):
     """Sharp and vague galaxies are each covered: one width for all would cover one kind too often."""
     found, truth = galaxies(4000, 3)
     columns = calibrated(found, table, TARGET)
-    spread = found["gini_p84"] - found["gini_p16"]
-    inside = within(columns, "gini", ("cal16", "cal84"), truth["gini"])
+    spread = found["gini_raw84"] - found["gini_raw16"]
+    inside = within(columns, "gini", ("p16", "p84"), truth["gini"])
     for part in (spread < np.quantile(spread, 0.25), spread > np.quantile(spread, 0.75)):
         value, error = share(inside[part])
         assert abs(value - 0.6827) < 4 * np.sqrt(1.5) * error
@@ -85,9 +84,9 @@ def test_draws_off_where_the_statistic_is_small_are_mended_there():
     off = {"width": 1.0, "lean": -2.0}
     found, truth = galaxies(4000, 8, **off)
     columns = calibrated(found, fit_calibration(*galaxies(2000, 7, **off), TARGET), TARGET)
-    inside = within(columns, "asymmetry", ("cal16", "cal84"), truth["asymmetry"])
-    below = np.where(np.isnan(inside), np.nan, truth["asymmetry"] < columns["asymmetry_cal50"])
-    median = found["asymmetry_p50"]
+    inside = within(columns, "asymmetry", ("p16", "p84"), truth["asymmetry"])
+    below = np.where(np.isnan(inside), np.nan, truth["asymmetry"] < columns["asymmetry_p50"])
+    median = found["asymmetry_raw50"]
     for part in (median < np.quantile(median, 0.25), median > np.quantile(median, 0.75)):
         for shares, claimed in ((below, 0.5), (inside, 0.6827)):
             value, error = share(shares[part])
@@ -97,37 +96,40 @@ def test_draws_off_where_the_statistic_is_small_are_mended_there():
 def test_the_unit_of_the_flux_does_not_matter(table):
     """A table fitted in nJy serves a survey in any scale of brightness."""
     one, other = (calibrated(galaxies(50, 4, unit=u)[0], table, TARGET) for u in (1.0, 1e6))
-    np.testing.assert_allclose(other["flux_njy_cal84"], 1e6 * one["flux_njy_cal84"], rtol=1e-9)
-    np.testing.assert_array_equal(other["gini_cal84"], one["gini_cal84"])
+    np.testing.assert_allclose(other["flux_njy_p84"], 1e6 * one["flux_njy_p84"], rtol=1e-9)
+    np.testing.assert_array_equal(other["gini_p84"], one["gini_p84"])
 
 
-def test_what_was_not_validated_is_not_said(table):
+def test_what_was_not_validated_keeps_the_interval_of_the_draws(table):
     found, _ = galaxies(300, 5)
-    for columns in (calibrated(found, None, TARGET), calibrated(found, table, TARGET, oversample=2)):
-        assert all(np.isnan(v).all() for v in columns.values())
-    found["sn_per_pixel_p50"][0] = 1e6
-    found["n_draws_measured"][1] = 7
-    found["r50_p50"][2] = np.nan
+    assert not reached(found, None, TARGET).any() and not reached(found, table, TARGET, 3).any()
+    columns = calibrated(found, None, TARGET)
+    assert all(np.array_equal(columns[f"{q}_{p}"], found[f"{q}_{p}"]) for q in CALIBRATED for p in INTERVAL)
+    found["sn_per_pixel_raw50"][0] = 1e6
+    found["n_draws_measured"][1] = 1
+    found["r50_raw50"][2] = np.nan
+    known = reached(found, table, TARGET)
+    assert not known[:3].any() and known[3:].mean() > 0.95
     columns = calibrated(found, table, TARGET)
     for name in CALIBRATED:
-        assert np.isnan(columns[f"{name}_cal50"][:3]).all()
-        assert np.isfinite(columns[f"{name}_cal50"][3:]).mean() > 0.95
+        same = columns[f"{name}_p84"] == found[f"{name}_p84"]
+        assert same[~known].all() and not same[known].any()
+
+
+def test_magnitudes_follow_from_the_flux(table):
+    found, _ = galaxies(50, 5)
+    columns = calibrated(found, table, TARGET)
+    np.testing.assert_allclose(columns["mag_ab_p16"], 31.4 - 2.5 * np.log10(columns["flux_njy_p84"]))
+    assert (columns["mag_ab_p16"] < columns["mag_ab_p50"]).all()
 
 
 def test_draws_that_agree_exactly_still_have_an_error(table):
     found, _ = galaxies(100, 6)
-    for level in ("p16", "p84"):
+    for level in ("raw16", "raw84"):
         found[f"gini_{level}"][:] = found["gini_p50"]
     columns = calibrated(found, table, TARGET)
-    known = np.isfinite(columns["gini_cal50"])
-    assert known.any() and (columns["gini_cal84"] > columns["gini_cal16"])[known].all()
-
-
-def test_catalogue_has_the_columns_with_their_meaning():
-    info, columns = column_info(("f200w",)), empty_columns(("f200w",), 2)
-    about = info["r_half_cal16_f200w"]
-    assert about.unit == "arcsec" and "calibrated on simulated galaxies" in about.description
-    assert {f"{q}_cal{p}_f200w" for q in CALIBRATED for p in (16, 50, 84)} <= set(columns) & set(info)
+    known = np.isfinite(columns["gini_p50"])
+    assert known.any() and (columns["gini_p84"] > columns["gini_p16"])[known].all()
 
 
 def test_modes_are_kept_side_by_side_and_only_for_the_same_weights(tmp_path, table):
@@ -203,14 +205,14 @@ def test_mocks_are_measured_with_the_truth_as_one_more_draw():
     found, truth = measure_mocks(prior, mocks, 8, "fast")
     alone, _ = measure_mocks(prior, make_mocks(prior, 2, seed=SEED, sn_range=(30.0, 60.0)), 8, "fast")
     assert found["n_draws_measured"].tolist() == [8, 8]
-    np.testing.assert_array_equal(found["gini_p50"], alone["gini_p50"])
+    np.testing.assert_array_equal(found["gini_raw50"], alone["gini_raw50"])
     expected = measure(mocks.image, 0.03, sky_sigma=0.0)  # its own segment and limits: near, not the same
     np.testing.assert_allclose(truth["r50"], expected["r50"], rtol=0.03)
-    np.testing.assert_allclose(found["flux_njy_p50"], truth["flux_njy"], rtol=0.1)
+    np.testing.assert_allclose(found["flux_njy_raw50"], truth["flux_njy"], rtol=0.1)
 
 
 def test_calibration_is_fitted_under_both_kinds_of_noise_on_different_galaxies(monkeypatch):
-    """With white noise alone, cal16 to cal84 of the flux held 46% of the truths under correlated noise."""
+    """With white noise alone, p16 to p84 of the flux held 46% of the truths under correlated noise."""
     asked = []
 
     def make(prior, n, seed, correlated=False):
@@ -229,3 +231,12 @@ def test_calibration_is_fitted_under_both_kinds_of_noise_on_different_galaxies(m
     assert table == {"galaxies": 65, "draws": 16, "n": 65}
     assert sorted(n for n, _, _ in asked) == [32, 33] and [c for _, _, c in asked] == [False, True]
     assert len({seed for _, seed, _ in asked}) == 2
+
+
+def test_noise_of_detector_pixels_says_less_of_fine_ones(table):
+    """Two fine pixels a side: calibrated as a source of half the S/N, and so not beyond the range of half."""
+    found, _ = galaxies(300, 9)
+    half = found | {"sn_per_pixel_raw50": found["sn_per_pixel_raw50"] / 2}
+    fine, coarse = calibrated(found, table, TARGET, 2), calibrated(half, table, TARGET)
+    assert all(np.array_equal(fine[name], coarse[name], equal_nan=True) for name in fine)
+    np.testing.assert_array_equal(reached(found, table, TARGET, 2), reached(half, table, TARGET))

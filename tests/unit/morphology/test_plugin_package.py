@@ -63,8 +63,8 @@ def test_a_run_measures_the_statistic_of_an_installed_package(installed, tmp_pat
         timeout=900,
     )
     assert done.returncode in (0, 3), done.stdout + done.stderr
-    table = QTable.read(out / "catalog.parquet")
-    peak = table["peak_p50_f200w"]
+    table = QTable.read(out / "statistics.parquet")
+    peak = table["peak_raw50_f200w"]
     assert peak.unit == "nJy" and "brightest pixel of the stamp" in peak.info.description
     assert table["peak_std_f200w"].info.meta["ucd"] == "phot.flux.density;stat.max;stat.stdev"
     stamps = image[int(y[0]) - 16 : int(y[0]) + 16, int(x[0]) - 16 : int(x[0]) + 16]

@@ -5,7 +5,7 @@ from importlib.metadata import EntryPoint
 import numpy as np
 import pytest
 
-from galbatch.columns import band_columns
+from galbatch.columns import columns_of
 from galbatch.errors import ConfigError
 from galbatch.morphology import (
     Statistic,
@@ -51,14 +51,15 @@ def test_statistic_is_measured_and_described(install):
     np.testing.assert_array_equal(table["peak"], IMAGES.max(axis=(1, 2)))
     assert table.dtype.names[-1] == "flags"
     assert all_quantities()["peak"].unit == "nJy"
-    assert band_columns(all_quantities())["peak_p50"].description.startswith("brightest pixel; median")
+    about = columns_of(["f200w"], all_quantities())["peak_raw50_f200w"]
+    assert about.description.startswith("brightest pixel; median") and about.table == "statistics"
 
 
 def test_statistic_is_summarised_over_draws(install):
     install("peak")
     draws, obs = measure_posterior(IMAGES[None], IMAGES[:1], np.ones((1, 16, 16)), groups=())
     columns = summarise(draws, obs)
-    np.testing.assert_allclose(columns["peak_p50"], np.median(IMAGES.max(axis=(1, 2))), rtol=1e-6)
+    np.testing.assert_allclose(columns["peak_raw50"], np.median(IMAGES.max(axis=(1, 2))), rtol=1e-6)
     np.testing.assert_allclose(columns["peak_obs"], IMAGES[0].max())
 
 

@@ -1,4 +1,4 @@
-"""The statistics of every draw as list columns of the catalogue."""
+"""The statistics of every draw as list columns of statistics.parquet."""
 
 import numpy as np
 import pandas
@@ -30,20 +30,23 @@ def run(tmp_path_factory):
 
 
 def test_draws_are_what_the_percentiles_are_of(run):
-    table = QTable.read(run.paths.catalogue)
+    table = QTable.read(run.paths.statistics)
     assert table["gini_draws_f200w"].shape == (3, 4)
     for name in ("gini", "asymmetry", "sersic_n"):
-        draws, p50 = np.asarray(table[f"{name}_draws_f200w"][:2]), np.asarray(table[f"{name}_p50_f200w"][:2])
+        draws, p50 = (
+            np.asarray(table[f"{name}_draws_f200w"][:2]),
+            np.asarray(table[f"{name}_raw50_f200w"][:2]),
+        )
         measured = np.isfinite(p50)
         np.testing.assert_allclose(np.nanmedian(draws[measured], axis=1), p50[measured], rtol=1e-5)
-    lost = [i for i, s in enumerate(table["status"]) if s == "failed"]
+    lost = [i for i, s in enumerate(run.catalog["status"]) if s == "failed"]
     assert lost and not np.isfinite(np.ma.filled(table["gini_draws_f200w"][lost], np.nan)).any()
 
 
 def test_lists_have_units_and_open_elsewhere(run):
-    table = QTable.read(run.paths.catalogue)
+    table = QTable.read(run.paths.statistics)
     assert table["r_half_draws_f200w"].unit == units.arcsec
     assert "of each draw" in table["r_half_draws_f200w"].info.description
-    frame = pandas.read_parquet(run.paths.catalogue)
+    frame = pandas.read_parquet(run.paths.statistics)
     assert len(frame["gini_draws_f200w"][0]) == 4
     assert "sky_mean_draws_f200w" not in frame

@@ -33,7 +33,8 @@ from galbatch.store.verify_batch import damaged_parts
 
 INFO = {
     "gini_p50_f200w": columns_of(["f200w"])["gini_p50_f200w"],
-    "flux_njy_p50_f200w": Column("nJy", "phot.flux.density", "flux"),
+    "flux_njy_p50_f200w": Column("nJy", "phot.flux.density", "flux", table="catalog"),
+    "gini_obs_f200w": columns_of(["f200w"])["gini_obs_f200w"],
 }
 
 
@@ -79,6 +80,7 @@ def result(rows):
         "status": status,
         "flags": np.where(failed, 2, 0),
         "gini_p50_f200w": np.where(failed, np.nan, 0.5).astype("f4"),
+        "gini_obs_f200w": (ids - 2**60 + 0.5).astype("f4"),
         "flux_njy_p50_f200w": (ids - 2**60).astype("f4"),
         "failure_stage": np.where(failed, "cutout", ""),
         "failure_code": np.where(failed, "OFF_IMAGE", ""),
@@ -146,6 +148,32 @@ def test_catalogue_has_every_row_once_with_units_in_both_forms(tmp_path):
         (str(2**60 + 3), "cutout", "OFF_IMAGE")
     ]
     assert failures[0]["worker"] and failures[0]["time"] > 1e9
+
+
+def test_statistics_are_beside_the_catalogue_row_by_row(tmp_path):
+    paths, _ = make_run(tmp_path)
+    merge_catalogue(paths, INFO)
+    table, catalogue = QTable.read(paths.statistics), QTable.read(paths.catalogue)
+    assert table.colnames == ["source_id", "gini_obs_f200w"] and "gini_obs_f200w" not in catalogue.colnames
+    assert table["source_id"].tolist() == catalogue["source_id"].tolist()
+    assert table["gini_obs_f200w"].tolist() == [r + 0.5 for r in (1, 3, 5, 7, 9, 0, 2, 4, 6, 8)]
+    assert table["gini_obs_f200w"].info.description == INFO["gini_obs_f200w"].description
+    run = open_run(tmp_path)
+    assert run.statistics.colnames == table.colnames and len(run.catalog) == 10
+    found = run.values("gini_obs_f200w", "redshift", "nothing")
+    assert set(found) == {"gini_obs_f200w", "redshift"}
+    assert found["gini_obs_f200w"].tolist() == table["gini_obs_f200w"].tolist()
+    paths.statistics.unlink()
+    with pytest.raises(RunError, match=r"statistics.parquet: not written yet.*galbatch resume"):
+        open_run(tmp_path).statistics  # noqa: B018
+
+
+def test_columns_are_in_the_order_of_their_definition(tmp_path):
+    """Whatever the order of the parts; those that nobody defined follow."""
+    paths, _ = make_run(tmp_path)
+    merge_catalogue(paths, dict(reversed(INFO.items())))
+    names = pq.read_schema(paths.catalogue).names
+    assert names[5:] == ["flux_njy_p50_f200w", "gini_p50_f200w", "status", "flags", "_healpix_29"]
 
 
 def test_parts_may_differ_in_their_columns(tmp_path):

@@ -81,6 +81,13 @@ def scale_flux(paths):
     pq.write_table(table.set_column(at, table.schema.field(at), [values]), paths.catalogue)
 
 
+def move_gini(paths):
+    table = pq.read_table(paths.statistics)
+    at = table.column_names.index("gini_obs_f200w")
+    values = table["gini_obs_f200w"].to_numpy() + 0.1
+    pq.write_table(table.set_column(at, table.schema.field(at), [values]), paths.statistics)
+
+
 def same_meaning(path):
     path.write_text(json.dumps(json.loads(path.read_text())) + "\n")
 
@@ -99,6 +106,8 @@ def store(paths, name):
 # what is done, the file that is named, what is said of it, the command that mends it
 EDITS = {
     "values of the catalogue": (scale_flux, "catalog.parquet", "bytes, written were", "resume {}"),
+    "values of the statistics": (move_gini, "statistics.parquet", "bytes, written were", "resume {}"),
+    "the statistics lost": (lambda p: p.statistics.unlink(), "statistics.parquet", "missing", "resume {}"),
     "JSON of the same meaning": (
         lambda p: same_meaning(p.manifest),
         "manifest.json",
