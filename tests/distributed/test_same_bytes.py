@@ -100,7 +100,8 @@ def test_stored_draws_are_those_of_the_python_call(serial, survey):
     run = open_run(serial)
     psf = fits.getdata(survey.parent / "psf.fits")
     obs = Observation(run.observed(104)[None], run.sigma(104)[None], psf[None], pixel_scale_arcsec=0.03)
-    draws = sample_posterior(toys.GaussianPrior(), obs, draws=3, mode="fast", seed=0, source_ids=[104])
+    options = dict(draws=3, mode="fast", seed=0, source_ids=[104], bands=["f200w"])
+    draws = sample_posterior(toys.GaussianPrior(), obs, **options)
     assert np.allclose(draws.samples[0], run.samples(104), rtol=2e-3, atol=1e-2)
 
 
