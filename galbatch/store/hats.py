@@ -28,7 +28,7 @@ from galbatch.store.paths import RunPaths
 INDEX, INDEX_ORDER = "_healpix_29", 29
 MAX_ORDER = 10
 ROWS_PER_PARTITION, BYTES_PER_PARTITION = 1_000_000, 160 << 20  # whichever is less; bytes in memory
-BLOCK_BYTES = 96 << 20
+BLOCK_BYTES = 48 << 20
 _WRITTEN_AT_ONCE = 1 << 16
 
 
