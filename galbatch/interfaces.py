@@ -77,6 +77,10 @@ class NoiseModel(Protocol):
     @property
     def sum_inflation(self) -> torch.Tensor | float: ...
 
+    def take(self, rows: np.ndarray) -> NoiseModel:
+        """The noise of these sources."""
+        ...
+
     def precision(self, u: torch.Tensor) -> torch.Tensor:
         """N^-1 u for detector images u (b, k, c, h, w)."""
         ...

@@ -26,7 +26,7 @@ from galbatch.bench.timing import environment
 from galbatch.forward import ForwardModel
 from galbatch.forward.noise import CorrelatedNoise
 from galbatch.prior import Prior, load_prior
-from galbatch.sampler import posterior, sample_posterior
+from galbatch.sampler import draw, sample_posterior
 from galbatch.sampler.random import Normals
 from galbatch.sampler.solve import Solver
 
@@ -38,8 +38,8 @@ PARTS = {
     "inverse of correlated noise": [(CorrelatedNoise, "precision")],
     "its quick inverse": [(CorrelatedNoise, "quick_precision")],
     "random numbers": [(Normals, "draw")],
-    "making ready": [(posterior, n) for n in ("smoothed_peak_scale", "forward_model", "noise_level")],
-    "what is said of the draws": [(posterior, "summary"), (posterior, "chi2_of_draws")],
+    "making ready": [(draw, n) for n in ("smoothed_peak_scale", "forward_model", "noise_level")],
+    "what is said of the draws": [(draw, "summary"), (draw, "chi2_of_draws")],
 }
 
 

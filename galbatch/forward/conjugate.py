@@ -10,6 +10,11 @@ import torch
 Operator = Callable[[torch.Tensor], torch.Tensor]
 
 
+def waits(device: torch.device) -> bool:
+    """Whether a look at a value makes a device wait: then solves run a bounded number of iterations."""
+    return device.type != "cpu"
+
+
 def conjugate_gradients(
     operator: Operator,
     precondition: Operator,
@@ -18,8 +23,9 @@ def conjugate_gradients(
     limit: Callable[[torch.Tensor], torch.Tensor],
     iterations: int,
     look_every: int = 1,
-) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """x with operator(x) = r from x = 0, the last r . precondition(r), and the iterations done.
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
+    """x with operator(x) = r from x = 0, the last r . precondition(r), the limit of it, and the iterations
+    done.
 
     ``dot``: inner product of each system, of a shape that broadcasts to r. ``limit(start)``: the value of r .
     precondition(r) at which a system is solved, from its first value; a solved system is frozen, so that its
@@ -43,4 +49,4 @@ def conjugate_gradients(
         new = dot(r, z)
         p, rz = torch.addcmul(z, new / rz.clamp_min(1e-30), p), torch.where(active, new, rz)
         done += 1
-    return x, rz, done
+    return x, rz, end, done

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from scipy.fft import next_fast_len
 
-from galbatch.forward.conjugate import conjugate_gradients
+from galbatch.forward.conjugate import conjugate_gradients, waits
 from galbatch.interfaces import NoiseModel
 
 if TYPE_CHECKING:
@@ -57,6 +57,10 @@ class WhiteNoise:
     def corrected(self, u: torch.Tensor) -> torch.Tensor:
         """The PSF is exact: as it is."""
         return u
+
+    def take(self, rows: np.ndarray) -> WhiteNoise:
+        """Of these sources."""
+        return WhiteNoise(self.weight[rows])
 
     def with_white(self, variance: torch.Tensor) -> WhiteNoise:
         """With a further variance (b, 1, c, h, w) of independent pixels."""
@@ -106,20 +110,25 @@ class CorrelatedNoise:
     def precision(self, u: torch.Tensor) -> torch.Tensor:
         """N^-1 u by conjugate gradients in the whitened variable, preconditioned by the inverse noise
         power."""
-        x, _, _ = conjugate_gradients(
+        x, *_ = conjugate_gradients(
             lambda p: self._filter(p, self.power) * self._valid,
             lambda r: self._filter(r, self._inverse) * self._valid,
             u * self._isigma,
             lambda a, b: (a * b).sum((-1, -2), keepdim=True),
             lambda start: SOLVE_TOLERANCE**2 * start,
             SOLVE_ITERATIONS,
-            1 if u.device.type == "cpu" else 0,
+            0 if waits(u.device) else 1,
         )
         return x * self._isigma
 
     def corrected(self, u: torch.Tensor) -> torch.Tensor:
         """The PSF is exact: as it is."""
         return u
+
+    def take(self, rows: np.ndarray) -> CorrelatedNoise:
+        """Of these sources."""
+        fraction = self.fraction[rows] if self.fraction.ndim else self.fraction
+        return CorrelatedNoise(self.weight[rows], self.power, self.grid, fraction)
 
     def with_white(self, variance: torch.Tensor) -> CorrelatedNoise:
         """With a further variance (b, 1, c, h, w) of independent pixels: a larger sigma, of which a smaller

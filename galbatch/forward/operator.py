@@ -6,7 +6,7 @@ Fourier grid large enough that no lag between an unknown and a data pixel wraps 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,6 +42,11 @@ class ForwardModel:
     fine: tuple[int, int]
     stamp: tuple[int, int]
     grid: tuple[int, int]
+
+    def take(self, rows: np.ndarray) -> ForwardModel:
+        """Of these sources."""
+        own = {"otf": self.otf[rows], "otf_fine": self.otf_fine[rows], "noise": self.noise.take(rows)}
+        return replace(self, **own)
 
     def apply(self, x: torch.Tensor) -> torch.Tensor:
         """A x."""

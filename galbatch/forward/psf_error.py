@@ -38,6 +38,10 @@ class PsfErrorNoise:
     base: WhiteNoise | CorrelatedNoise
     modes: torch.Tensor
 
+    def take(self, rows: np.ndarray) -> PsfErrorNoise:
+        """Of these sources."""
+        return PsfErrorNoise(self.base.take(rows), self.modes[rows])
+
     @property
     def weight(self) -> torch.Tensor:
         """(b, 1, c, h, w): 1 / sigma^2 without the modes, zero where masked."""

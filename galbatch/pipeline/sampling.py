@@ -10,7 +10,7 @@ import numpy as np
 
 from galbatch.interfaces import Denoiser
 from galbatch.pipeline.context import Context
-from galbatch.sampler import sample_posterior
+from galbatch.sampler import sample_posterior, sources_at_once
 from galbatch.types import PSF_ERROR_PARTS, Failure, Flag, Observation, Posterior, StampBatch
 
 
@@ -85,7 +85,7 @@ def _out_of_memory(err: Exception) -> bool:
 
 def _halve(context: Context, n: int) -> bool:
     """Sample fewer sources at once from now on; False when it is one already."""
-    now = min(context.at_once or n, n)
+    now = min(context.at_once or sources_at_once(context.prior.spec.device, context.layout.draws), n)
     _empty_device_cache(context.prior)
     if now <= 1:
         return False

@@ -18,7 +18,7 @@ from galbatch.display import html_table
 from galbatch.errors import ModelError
 from galbatch.prior.card import Card
 from galbatch.prior.checkpoint import load_state, save_state
-from galbatch.prior.compile import choose_precision, compile_denoiser
+from galbatch.prior.compile import choose_precision, compile_denoiser, full_float32
 from galbatch.prior.names import MODELS, choose_device, model_folder
 from galbatch.prior.network import Denoiser, NetworkConfig
 
@@ -48,7 +48,7 @@ class Prior:
     ) -> None:
         self.card, self.device = card, torch.device(device)
         self.calibration = calibration or {}
-        self.micro_batch = micro_batch or (8 if self.device.type == "cpu" else 256)
+        self.micro_batch = micro_batch or images_per_pass(self.device)
         self.model = model.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
         self.spec = card.spec(self.device, self.calibration)
         self.precision = choose_precision(self.device, precision)
@@ -71,6 +71,7 @@ class Prior:
         raise AttributeError(f"Prior has no attribute {name!r}")
 
     @torch.inference_mode()
+    @full_float32()
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         """x (b, c, H, W) float32 in units of the flux scale, sigma (b,) -> E[x0 | x] of the same shape.
 
@@ -91,10 +92,12 @@ class Prior:
         return out.reshape(b, c, h, w).to(x.device)
 
     def _group(self, n: int) -> int:
-        """Images a pass: fixed on a CPU; on a GPU a power of two for few images, which may move last bits."""
+        """Images per pass: fixed on a CPU; on a GPU one of four numbers, each of which is compiled once
+        (another number may move last bits)."""
         if self.device.type == "cpu" or n >= self.micro_batch:
             return self.micro_batch
-        return max(8, 1 << (n - 1).bit_length())
+        step = max(1, self.micro_batch // 4)
+        return min(self.micro_batch, -(-n // step) * step)
 
     def _checked(self, x: Tensor, sigma: Tensor) -> torch.Size | None:
         if x.ndim != 4 or sigma.shape != (len(x),):
@@ -114,6 +117,15 @@ class Prior:
         a, b = self.card.sigma_map
         sigma = sigma.clamp(self.card.sigma_min, self.card.sigma_max)
         return sigma if a == b == 0 else sigma * torch.exp(a + b * sigma.log())
+
+
+def images_per_pass(device: torch.device) -> int:
+    """How many images go through the network at a time: few on a CPU, whose caches hold them; on a GPU as
+    many as fill it, less on one with little memory."""
+    if device.type == "cpu":
+        return 8
+    memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
+    return next((n for n, least in ((1024, 30e9), (512, 14e9)) if memory > least), 256)
 
 
 def load_prior(

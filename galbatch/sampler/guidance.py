@@ -21,8 +21,9 @@ import torch.nn.functional as F
 
 from galbatch.forward import ForwardModel
 from galbatch.sampler.compact import CompactFilter
+from galbatch.sampler.random import Normals
 from galbatch.sampler.schedule import Kind
-from galbatch.sampler.solve import FLOAT_FLOOR, Solver
+from galbatch.sampler.solve import BOUND, BOUND_ROUGH, FLOAT_FLOOR, ROUGH, Solver
 from galbatch.sampler.spectra import Spectra
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 # Rms of a finite difference step, in units of sigma: a smaller one drowns in the rounding of a network in
 # bfloat16, a larger one leaves the straight part of the denoiser (docs/decisions/0009).
 DIFFERENCE_STEP = 0.1
-ROUGH = 0.1  # where a solve that only gives a direction ends, relative to its first residual
-EARLY = 0.01  # where a solve ends whose error drowns in the noise of the next level
 ENVELOPE_PIX = 5  # side of the box that the brightness of an envelope is the mean of
 ENVELOPE_FLOOR = 0.02  # of the brightest: light may be found where none is seen yet
 ENVELOPE_POWER = 0.75  # of the brightness: with the root of it, cores of few pixels are spread too far
@@ -131,10 +130,11 @@ def gaussian_draw(
 
 @dataclass
 class PosteriorDenoiser:
-    """Call it as D(x, sigma, kind), with the ``Kind`` that the schedule has for the level.
+    """Call it as D(x, previous, sigma, relative, kind), with what the schedule has for the level and what it
+    said at the level before (zero at the first); ``solver.left`` are then the errors of its solves.
 
-    ``data`` (b, 1, c, h, w); ``normal(*shape)``: draws (b, k, ...); ``products``: Jacobian products a matched
-    step takes; ``compact``: of images that are light on a dark sky, whose V has an envelope.
+    ``data`` (b, 1, c, h, w); ``products``: Jacobian products a matched step takes; ``compact``: of images
+    that are light on a dark sky, whose V has an envelope.
     """
 
     denoise: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -142,54 +142,55 @@ class PosteriorDenoiser:
     data: torch.Tensor
     spectra: Spectra
     solver: Solver
-    normal: Callable[..., torch.Tensor]
+    normals: Normals
     products: int = 1
     compact: CompactFilter | None = None
-    previous: torch.Tensor | None = None
 
-    def __call__(self, x: torch.Tensor, sigma: torch.Tensor, kind: Kind) -> torch.Tensor:
+    def __call__(
+        self,
+        x: torch.Tensor,
+        previous: torch.Tensor,
+        sigma: torch.Tensor,
+        relative: torch.Tensor,
+        kind: Kind,
+    ) -> torch.Tensor:
         if kind is Kind.TILTED:
-            self.previous = self._tilted(x, sigma)
-        elif kind is Kind.DRAWN:
-            self.previous = self._drawn(x, sigma)
-        else:
-            self.previous = self._matched(x, sigma, EARLY if kind is Kind.ROUGH else FLOAT_FLOOR)
-        return self.previous
+            return self.denoise(x + _wide(sigma) ** 2 * self._score(previous), sigma)
+        d = self.denoise(x, sigma)
+        v = torch.minimum(self.spectra.residual_at(sigma), _wide(sigma) ** 2)
+        score = self._score(d)
+        window = None if self.compact is None else self._window(d, previous, score)
+        if kind is Kind.DRAWN:
+            return gaussian_draw(self.model, self.data, self.solver, d, v, self.normals.draw, window)
+        return self._matched(x, d, sigma, v, score, window, _wide(relative))
 
-    def _score(self, x: Tensor) -> Tensor:
+    def _score(self, x: torch.Tensor) -> torch.Tensor:
         """A^T N^-1 (y - A x), the gradient of the log-likelihood at x."""
         return self.model.adjoint(self.model.noise.precision(self.data - self.model.apply(x)))
 
-    def _tilted(self, x: Tensor, sigma: Tensor) -> Tensor:
-        return self.denoise(x + _wide(sigma) ** 2 * self._score(self.previous), sigma)
-
-    def _window(self, d: Tensor, gradient: Tensor) -> None:
+    def _window(self, d: torch.Tensor, previous: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
         """The envelope of what is seen by the denoiser, or was by the data at the last level, or is by them
         now in what the denoiser leaves, of ``gradient``."""
-        if self.compact is None:
-            return None
-        bright = torch.maximum(d, found_light(self.compact, gradient))
-        return envelope(bright if self.previous is None else torch.maximum(bright, self.previous))
+        return envelope(torch.maximum(torch.maximum(d, found_light(self.compact, gradient)), previous))
 
-    def _drawn(self, x: Tensor, sigma: float) -> Tensor:
-        d = self.denoise(x, sigma)
-        v = torch.minimum(self.spectra.residual_at(sigma), _wide(sigma) ** 2)
-        window = self._window(d, self._score(d))
-        return gaussian_draw(self.model, self.data, self.solver, d, v, self.normal, window)
-
-    def _matched(self, x: Tensor, sigma: Tensor, relative: float) -> Tensor:
-        d, s = self.denoise(x, sigma), _wide(sigma)
-        v = torch.minimum(self.spectra.residual_at(sigma), s**2)
-        score = self._score(d)
-        window = self._window(d, score)
-
+    def _matched(
+        self,
+        x: Tensor,
+        d: Tensor,
+        sigma: Tensor,
+        v: Tensor,
+        score: Tensor,
+        window: Tensor | None,
+        relative: Tensor,
+    ) -> Tensor:
         def covariance(u: Tensor) -> Tensor:
-            return s**2 * jacobian_product(self.denoise, x, sigma, d, u)
+            return _wide(sigma) ** 2 * jacobian_product(self.denoise, x, sigma, d, u)
 
         def direction(r: Tensor) -> Tensor:
             """r - Q c, what the solve leaves of r: it need not be exact."""
-            return r - self.model.quick_normal(self.solver.correction(v, r, window, relative=ROUGH))
+            c = self.solver.correction(v, r, window, relative=ROUGH, bound=BOUND_ROUGH)
+            return r - self.model.quick_normal(c)
 
         vw, r = conjugate_residuals(score, covariance, self.model.normal, direction, self.products)
-        self.solver.worst = None  # each level puts right what the one before left: the last one counts
-        return d + vw + self.solver.correction(v, r, window, relative=relative)
+        self.solver.left = None  # each level puts right what the one before left: the last one counts
+        return d + vw + self.solver.correction(v, r, window, relative=relative, bound=BOUND)

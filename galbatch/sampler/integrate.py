@@ -32,6 +32,30 @@ def plain_steps(levels: torch.Tensor) -> list[Step]:
     return [(sigma,) for sigma in levels]
 
 
+def coefficients(
+    levels: torch.Tensor, extrapolation: float = EXTRAPOLATION, last: float = LAST_DENOISING
+) -> torch.Tensor:
+    """(n, 4, b), for falling ``levels`` (n, b): what a step keeps of x, takes of the denoised image and adds
+    of noise, and how far it extrapolates from the denoised image before. A level that comes again leaves x as
+    it is, and the one after it does not extrapolate."""
+    q = levels[1:] / levels[:-1]
+    keep = torch.cat([q**2, torch.full_like(q[:1], 1 - last)])
+    spread = torch.cat([levels[1:] * torch.sqrt(1 - q**2), torch.zeros_like(q[:1])])
+    slope, h = torch.zeros_like(levels), -torch.log(q)
+    slope[1:-1] = extrapolation * torch.where(h[:-1] > 0, h[1:] / (2 * h[:-1]), 0)
+    return torch.stack([keep, 1 - keep, spread, slope], 1)
+
+
+def advance(
+    x: torch.Tensor, d: torch.Tensor, previous: torch.Tensor, step: torch.Tensor, noise: torch.Tensor | None
+) -> torch.Tensor:
+    """x (b, k, c, H, W) after a step of ``coefficients`` (4, b), from the denoised images d and the one
+    before; ``noise`` None at the last."""
+    keep, take, spread, slope = step[:, :, None, None, None, None]
+    x = keep * x + take * (d + slope * (d - previous))
+    return x if noise is None else x + spread * noise
+
+
 def sde_dpmpp_2m(
     denoise: Callable[..., torch.Tensor],
     x: torch.Tensor,
@@ -48,16 +72,8 @@ def sde_dpmpp_2m(
     noise where the prior allows none (blank sky, which aperture statistics add up); all of the way leaves
     none and is too narrow by second order. ``extrapolation`` 0 makes it first order (DDPM).
     """
-    previous, h_previous = None, None
+    table, previous = coefficients(torch.stack([s[0] for s in steps]), extrapolation, last), x
     for i, step in enumerate(steps):
         d = denoise(x, *step)
-        if i == len(steps) - 1:
-            return x + last * (d - x)
-        sigma, following = step[0], steps[i + 1][0]
-        q = (following / sigma)[:, None, None, None, None]
-        h = -torch.log(q)
-        extrapolated = d if previous is None else d + extrapolation * (d - previous) * (h / (2 * h_previous))
-        spread = following[:, None, None, None, None] * torch.sqrt(1 - q**2)
-        x = q**2 * x + (1 - q**2) * extrapolated + spread * noise()
-        previous, h_previous = d, h
-    raise ValueError("steps is empty")
+        x, previous = advance(x, d, previous, table[i], noise() if i + 1 < len(steps) else None), d
+    return x

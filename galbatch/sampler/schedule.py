@@ -21,13 +21,14 @@ end at the lowest one, with a draw from the Gaussian that is left there (``guida
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 import torch
 
-from galbatch.sampler.integrate import log_levels
+from galbatch.sampler.integrate import LAST_DENOISING, coefficients, log_levels
+from galbatch.sampler.solve import EARLY, FLOAT_FLOOR
 from galbatch.sampler.spectra import Spectra
 
 TILT_LIMIT = 0.22
@@ -68,24 +69,53 @@ MODES = {
 
 
 class Kind(Enum):
-    """What the posterior denoiser does at a level: moment matching, roughly (the next levels put its error
-    right) or to the end; a tilt of the input; or a draw from the Gaussian that is left."""
+    """What the posterior denoiser does at a level: moment matching; a tilt of the input; or a draw from the
+    Gaussian that is left."""
 
-    ROUGH = "rough"
     MATCHED = "matched"
     TILTED = "tilted"
     DRAWN = "drawn"
 
 
-def steps_of(
-    mode: Mode, guided: int, rho: torch.Tensor, max_sd: float, sigma_min: float, bright: bool = False
-) -> list[tuple[torch.Tensor, Kind]]:
-    """(sigma, kind) of the ``guided`` steps and of those after them: ``tail``, or one for a bright source."""
-    levels = levels_of(mode, guided, rho, max_sd, sigma_min, bright)
-    late = Kind.DRAWN if bright else Kind.TILTED
-    kinds = [Kind.ROUGH if 2 * (i + 1) < guided else Kind.MATCHED for i in range(guided)]
-    kinds += [late] * (len(levels) - guided)
-    return list(zip(levels, kinds, strict=True))
+@dataclass(frozen=True)
+class Level:
+    """One level of a batch, whose sources end together and begin when it is their turn.
+
+    ``numbers`` (6, b): sigma, the share of its first residual where a solve ends, and the ``coefficients`` of
+    the integrator. ``own`` (b,): which of its own levels it is for a source; negative before the first.
+    """
+
+    kind: Kind
+    last: bool
+    numbers: torch.Tensor
+    own: torch.Tensor
+
+
+def schedule(
+    mode: Mode, guided: Sequence[int], rho: torch.Tensor, max_sd: float, sigma_min: float, bright: bool
+) -> list[Level]:
+    """The levels of sources with noise levels ``rho`` (b,) and as many ``guided`` levels each. Solves are
+    rough in the first half of them, because the next levels put their error right."""
+    device, rho, most = rho.device, rho.cpu(), max(guided)
+    columns = [
+        levels_of(mode, g, r[None], max_sd, sigma_min, bright)[:, 0] for g, r in zip(guided, rho, strict=True)
+    ]
+    sigma = torch.stack(
+        [torch.cat([c[:1].expand(most - g), c]) for g, c in zip(guided, columns, strict=True)], 1
+    )
+    number = torch.tensor(guided)
+    own = torch.arange(len(sigma))[:, None] - (most - number)
+    relative = torch.where(2 * (own + 1) < number, EARLY, FLOAT_FLOOR)
+    steps = coefficients(sigma, last=1.0 if bright else LAST_DENOISING)
+    numbers = torch.cat([sigma[:, None], relative[:, None], steps], 1).to(device)
+    own, late = own.to(device), Kind.DRAWN if bright else Kind.TILTED
+    end = len(sigma) - 1
+    return [Level(Kind.MATCHED if i < most else late, i == end, numbers[i], own[i]) for i in range(end + 1)]
+
+
+def evaluations(mode: Mode, guided: int, bright: bool) -> int:
+    """Of the network, per draw of a source."""
+    return guided * (1 + mode.products) + (1 if bright else mode.tail)
 
 
 def noise_level(spectra: Spectra, precision: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

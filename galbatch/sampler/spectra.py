@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import weakref
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,12 +43,15 @@ class Spectra:
 
     def residual_at(self, sigma: torch.Tensor) -> torch.Tensor:
         """(b, 1, c, H, W // 2 + 1) at sigma (b,): log-log interpolation, never above sigma^2."""
-        position = torch.log(sigma.clamp(float(self.sigma[0]), float(self.sigma[-1])) / self.sigma[0])
+        position = torch.log(sigma.clamp(self.sigma[0], self.sigma[-1]) / self.sigma[0])
         step = torch.log(self.sigma[1] / self.sigma[0])
         low = (position / step).floor().clamp(0, len(self.sigma) - 2).long()
         w = (position / step - low)[:, None, None, None]
-        table = self.residual.log()
-        return torch.exp((1 - w) * table[low] + w * table[low + 1])[:, None]
+        return torch.exp((1 - w) * self._log[low] + w * self._log[low + 1])[:, None]
+
+    @cached_property
+    def _log(self) -> torch.Tensor:
+        return self.residual.log()
 
 
 def parseval(shape: tuple[int, int], device: torch.device) -> torch.Tensor:

@@ -14,7 +14,7 @@ from galbatch.types import Flag, Posterior
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from galbatch.sampler.posterior import _Problem
+    from galbatch.sampler.draw import Problem
 
 
 SOLVER_FLAG = 0.1
@@ -22,7 +22,7 @@ SOLVER_FLAG = 0.1
 
 def summary(
     x: Tensor,
-    problem: _Problem,
+    problem: Problem,
     chi2: Tensor,
     n_valid: Tensor,
     scale: np.ndarray,
@@ -72,7 +72,7 @@ def summary(
     }
 
 
-def _broken(problem: _Problem, mean: Tensor, std: Tensor) -> np.ndarray:
+def _broken(problem: Problem, mean: Tensor, std: Tensor) -> np.ndarray:
     """(b, c) whether the mean cannot be an image of a galaxy; priors of anything else may be negative."""
     spec = problem.prior.spec
     if spec.flux_convention != "smoothed_peak":

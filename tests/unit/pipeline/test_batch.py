@@ -184,9 +184,9 @@ def test_a_source_that_breaks_the_sampler_fails_alone(calls):
 
 
 def test_out_of_memory_halves_until_one_source_is_left(calls):
-    context, result = run(
-        FakeSurvey(), 1, 2, 3, 4, prior=BadPrior(3, error=MemoryError("CUDA out of memory"))
-    )
+    prior = BadPrior(3, error=MemoryError("CUDA out of memory"))
+    prior.spec = PriorSpec(device="cuda")
+    context, result = run(FakeSurvey(), 1, 2, 3, 4, prior=prior)
     assert context.at_once == 1 and context.counters["out_of_memory"] >= 2
     assert result.columns["failure_code"].tolist() == ["", "", "OUT_OF_MEMORY", ""]
 

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -53,6 +54,15 @@ def test_round_trip_and_card_fields(folder, noisy):
     assert prior.card.sha256 and prior.multiple_of == 4
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = prior.nonsense
+
+
+def test_few_shapes_reach_the_network():
+    """Each is compiled once, which takes half a minute on a GPU."""
+    on = lambda device: SimpleNamespace(device=torch.device(device), micro_batch=1024)  # noqa: E731
+    groups = [Prior._group(on("cuda"), n) for n in range(1, 3000)]
+    assert sorted(set(groups)) == [256, 512, 768, 1024]
+    assert all(g >= min(n, 1024) for n, g in enumerate(groups, 1))
+    assert {Prior._group(on("cpu"), n) for n in (1, 30, 3000)} == {1024}
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

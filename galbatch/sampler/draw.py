@@ -1,0 +1,238 @@
+"""Draws for sources of one prior and one detector grid, from the observation to arrays.
+
+Sources are made ready together and sampled in pieces. On a CPU a piece has one number of levels. On a GPU its
+sources have any, and the piece is filled up to one of a few sizes with sources that are there already, so
+that shapes come again; the loop over levels never waits for a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from galbatch.forward import ForwardModel, forward_model, smoothed_peak_scale
+from galbatch.forward.conjugate import waits
+from galbatch.interfaces import Denoiser
+from galbatch.sampler.compact import CompactFilter
+from galbatch.sampler.diagnostics import chi2_of_draws
+from galbatch.sampler.guidance import PosteriorDenoiser, gaussian_draw
+from galbatch.sampler.integrate import sde_dpmpp_2m
+from galbatch.sampler.levels import LevelStep, run_levels
+from galbatch.sampler.prior import CountedDenoiser
+from galbatch.sampler.random import Normals
+from galbatch.sampler.reference import REFERENCE_DRAWS, REFERENCE_STAGE, with_reference
+from galbatch.sampler.schedule import MODES, Kind, Mode, evaluations, levels_of, noise_level, schedule
+from galbatch.sampler.solve import EARLY, SHORT, Solver
+from galbatch.sampler.spectra import Spectra, spectra_of
+from galbatch.sampler.summary import join, summary
+from galbatch.types import Observation
+
+GATE = 6.0  # standard deviations of chi2 beyond which a draw is run again
+RERUN_STAGE = 1 << 20  # first random stage of a second attempt
+
+
+@dataclass(frozen=True)
+class Call:
+    """What is asked for. ``streams``: seed, ids and bands; ``size``: sources of a piece; ``replay``: how
+    levels are run (``levels.py``)."""
+
+    mode: Mode
+    draws: int
+    oversample: int
+    streams: tuple
+    size: int
+    replay: Callable
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Sources made ready: data (b, 1, c, h, w) and operator in the units of the prior, their noise levels
+    ``rho`` (b,), whether they are ``bright`` (b,), and the names of their random numbers. ``bounded``: solves
+    do not look whether they have converged."""
+
+    prior: Denoiser
+    data: torch.Tensor
+    model: ForwardModel
+    spectra: Spectra
+    rho: torch.Tensor
+    bright: torch.Tensor
+    streams: tuple
+    bounded: bool
+
+    @classmethod
+    def of(cls, prior: Denoiser, data: torch.Tensor, model: ForwardModel, streams: tuple) -> Problem:
+        """With the spectra of the prior and the noise levels that follow."""
+        spectra = spectra_of(prior, data.shape[2], model.fine)
+        level = noise_level(spectra, model.circulant_precision())
+        return cls(prior, data, model, spectra, *level, streams, waits(data.device))
+
+    @cached_property
+    def compact(self) -> CompactFilter:
+        """The filter for the smallest features of the prior."""
+        return CompactFilter(self.model, self.prior.spec.target_fwhm_pix)
+
+    def take(self, rows: np.ndarray) -> Problem:
+        """Of these sources; one may come several times."""
+        seed, ids, bands = self.streams
+        return replace(
+            self,
+            data=self.data[rows],
+            model=self.model.take(rows),
+            rho=self.rho[rows],
+            bright=self.bright[rows],
+            streams=(seed, [ids[i] for i in rows], bands),
+        )
+
+    def guided(self, mode: Mode) -> list[int]:
+        """Guided levels of each source."""
+        return [mode.guided(r, self.spectra.max_sd) for r in self.rho.tolist()]
+
+    def pieces(self, mode: Mode, size: int) -> Iterator[np.ndarray]:
+        """Rows that are sampled together: all bright, or none; of one number of levels unless ``bounded``."""
+        guided = [0] * len(self.rho) if self.bounded else self.guided(mode)
+        kinds = list(zip(self.bright.tolist(), guided, strict=True))
+        for kind in sorted(set(kinds)):
+            rows = np.array([i for i, own in enumerate(kinds) if own == kind])
+            yield from (rows[i : i + size] for i in range(0, len(rows), size))
+
+    def run(self, mode: Mode, draws: int, stage: int, call: Call) -> tuple:
+        """(draws (b, k, c, H, W), evaluations per draw (b,), errors that the solves left (2, b, k)) of a
+        piece; the second only of those that were too short."""
+        n, most = len(self.data), call.size
+        while most >= 2 * n:
+            most //= 2
+        full = self.take(np.minimum(np.arange(most), n - 1)) if self.bounded and most > n else self
+        normals = Normals(*full.streams, range(draws), self.data.device, stage)
+        x, spent, left = full._draws(mode, normals, call.replay)
+        return x[:n], spent[:n], left[:, :n]
+
+    def _draws(self, mode: Mode, normals: Normals, replay: Callable) -> tuple:
+        model, data = self.model, self.data
+        if model.noise.modes is not None:
+            # a PSF for each draw: the galaxy does not get to choose its own (docs/decisions/0012)
+            data, model = data - model.noise.errors_of(normals.draw), replace(model, noise=model.noise.base)
+        bright = bool(self.bright[0])  # its solves take many iterations
+        solver = Solver(model, mode.iterations, bounded=self.bounded and not bright)
+        denoise = CountedDenoiser(self.prior)
+        if mode.peer is not None:
+            return self._peer(mode, normals, denoise, model, data, solver)
+        spectra, guided = self.spectra, self.guided(mode)
+        levels = schedule(mode, guided, self.rho, spectra.max_sd, self.prior.spec.sigma_min, bright)
+        galaxies = self.prior.spec.flux_convention == "smoothed_peak"
+        compact = self.compact if galaxies else None
+        posterior = PosteriorDenoiser(denoise, model, data, spectra, solver, normals, mode.products, compact)
+        warm = gaussian_draw(
+            model, data, solver, spectra.mean, spectra.prior[None, None], normals.draw, relative=EARLY
+        )
+        x = warm + self._noise(levels[0].numbers[0], normals)
+        x, left = run_levels(LevelStep(posterior, normals.stage), x, levels, replay)
+        return x, np.array([float(evaluations(mode, g, bright)) for g in guided]), left
+
+    def _peer(
+        self,
+        mode: Mode,
+        normals: Normals,
+        denoise: CountedDenoiser,
+        model: ForwardModel,
+        data: torch.Tensor,
+        solver: Solver,
+    ) -> tuple:
+        levels = levels_of(mode, max(self.guided(mode)), self.rho, self.spectra.max_sd,
+                           self.prior.spec.sigma_min)  # fmt: skip
+        steps = [(sigma, Kind.MATCHED) for sigma in levels]
+        posterior, extrapolation = mode.peer(denoise, model, data, solver, steps)
+        x = self.spectra.mean + self._noise(levels[0], normals)
+        noise, plain = lambda: normals.draw(*x.shape[2:]), [(sigma,) for sigma in levels]
+        done = sde_dpmpp_2m(posterior, x, plain, noise, extrapolation)
+        left = torch.zeros(2, *x.shape[:2], device=x.device) if solver.left is None else solver.left
+        return done, np.full(len(x), float(denoise.evaluations)), left
+
+    def _noise(self, sigma: torch.Tensor, normals: Normals) -> torch.Tensor:
+        return sigma[:, None, None, None, None] * normals.draw(self.data.shape[2], *self.model.fine)
+
+
+@torch.no_grad()
+def draw(prior: Denoiser, obs: Observation, call: Call) -> dict[str, np.ndarray]:
+    """Draws of all sources of an observation with what is said of them (``summary``)."""
+    spec = prior.spec
+    usable = obs.valid.any((-1, -2)).all(1)
+    scale = np.ones(obs.data.shape[:2])
+    if spec.flux_convention == "smoothed_peak":
+        scale = smoothed_peak_scale(obs, call.oversample)
+        usable &= np.isfinite(scale).all(1)
+        scale = np.where(usable[:, None], scale, 1.0)
+    data, model = forward_model(
+        obs, call.oversample, spec.margin_pix, spec.multiple_of, spec.target_fwhm_pix, scale, spec.device
+    )
+    problem = Problem.of(prior, data, model, call.streams)
+    parts, order = [], []
+    for some, rows, extra in _with_psf_error(problem, obs, call):
+        for piece in some.pieces(call.mode, call.size):
+            own = rows[piece]
+            parts.append(_summary(some.take(piece), call, scale[own], usable[own], extra[own]))
+            order.append(own)
+    back = np.argsort(np.concatenate(order))
+    return {name: values[back] for name, values in join(parts, axis=0).items()}
+
+
+def _with_psf_error(problem: Problem, obs: Observation, call: Call) -> list[tuple]:
+    """(problem, rows, evaluations per draw that were spent before): sources whose PSF is exact or might as
+    well be, and those for which its error shows in a first look."""
+    every = np.arange(len(problem.data))
+    if obs.psf_error is None:
+        return [(problem, every, np.zeros(len(every)))]
+    reference = torch.empty(
+        len(every), 1, *problem.data.shape[2:3], *problem.model.fine, device=problem.data.device
+    )
+    spent = np.zeros(len(every))
+    for rows in problem.pieces(MODES["fast"], call.size):
+        x, evaluated, _ = problem.take(rows).run(MODES["fast"], REFERENCE_DRAWS, REFERENCE_STAGE, call)
+        reference[rows] = x.mean(1, keepdim=True)
+        spent[rows] = evaluated * REFERENCE_DRAWS / call.draws
+    wide, shows = with_reference(obs, call.oversample, problem.model, reference)
+    parts = [(problem.take(every[~shows]), every[~shows], spent)] if not shows.all() else []
+    if shows.any():
+        seed, ids, bands = problem.streams
+        streams = (seed, [ids[i] for i in every[shows]], bands)
+        wider = Problem.of(problem.prior, problem.data[shows], wide.take(every[shows]), streams)
+        parts.append((wider, every[shows], spent))
+    return parts
+
+
+def _summary(
+    problem: Problem, call: Call, scale: np.ndarray, usable: np.ndarray, spent: np.ndarray
+) -> dict[str, np.ndarray]:
+    x, evaluated, (residual, too_short) = problem.run(call.mode, call.draws, 0, call)
+    spent = spent + evaluated
+    if problem.bounded and (short := too_short > SHORT).any():  # as many iterations as it takes
+        x, residual, extra = _again(replace(problem, bounded=False), call.mode, 0, call, x, residual, short)
+        spent = spent + extra
+    chi2, n_valid = chi2_of_draws(problem.model, problem.data, x)
+    again = ~torch.isfinite(x).all((-1, -2, -3))
+    if call.mode.rerun:
+        again |= ((chi2 - 1).abs() > GATE * (2 / n_valid.clamp_min(1)).sqrt()).any(-1)
+    again &= torch.from_numpy(usable).to(again.device)[:, None]
+    if again.any():
+        x, _, extra = _again(problem, MODES["rerun"], RERUN_STAGE, call, x, residual, again)
+        spent = spent + extra
+        chi2, n_valid = chi2_of_draws(problem.model, problem.data, x)
+    return summary(x, problem, chi2, n_valid, scale, usable, spent, residual)
+
+
+def _again(
+    problem: Problem,
+    mode: Mode,
+    stage: int,
+    call: Call,
+    x: torch.Tensor,
+    residual: torch.Tensor,
+    where: torch.Tensor,
+) -> tuple:
+    """Draws and residuals with those ``where`` (b, k) from another run, and its evaluations per draw (b,)."""
+    second, evaluated, (left, _) = problem.run(mode, call.draws, stage, call)
+    x = torch.where(where[..., None, None, None], second, x)
+    return x, torch.where(where, left, residual), evaluated * where.float().mean(1).cpu().numpy()
