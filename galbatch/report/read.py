@@ -29,6 +29,7 @@ class RunReader:
         self.run = run
         self._cut: tuple = ("", (), {})  # the last source cut again
         self._rows = None  # the last batch read from the plan
+        self._record: tuple[str, dict[str, Any]] = ("", {})  # the last source whose row was read alone
         self._kept: dict[str, np.ndarray | None] = {}  # columns of statistics.parquet that were asked for
 
     @cached_property
@@ -61,8 +62,18 @@ class RunReader:
 
     def number(self, name: str, source_id: str) -> float:
         """One value of a source; NaN where there is none."""
-        row, values = self.row_of.get(str(source_id)), self.column(name)
-        return float(values[row]) if row is not None and values is not None else np.nan
+        value = self._value(name, source_id)
+        return np.nan if value is None else float(value)
+
+    def _value(self, name: str, source_id: int | str) -> Any:
+        """One value of a source, None where there is none: of the columns if they have been read, else of its
+        row alone."""
+        if "columns" in vars(self):
+            row, values = self.row_of.get(str(source_id)), self.column(name)
+            return None if row is None or values is None else values[row]
+        if self._record[0] != str(source_id):
+            self._record = (str(source_id), self.run.record(source_id))
+        return self._record[1].get(name)
 
     def view(
         self, source_id: int | str, band: str | None = None, draws: int | None = None, lean: bool = False
@@ -176,8 +187,8 @@ class RunReader:
 
     def _flags_of(self, source_id: str, band: str) -> int:
         """Flags of a source in a band, or of all its bands while the run is not finished."""
-        row, values = self.row_of.get(str(source_id)), self.columns.get(f"flags_{band}")
-        return self.run.flags(source_id) if row is None or values is None else int(values[row])
+        flags = self._value(f"flags_{band}", source_id)
+        return self.run.flags(source_id) if flags is None else int(flags)
 
     def stamp(self, source_id: int | str, band: str) -> tuple[BandStamps | None, dict]:
         """The source's stamp cut again from the survey's files (None when gone), and its plan row."""

@@ -18,7 +18,7 @@ from galbatch.flags import Level, quality_of
 from galbatch.quantity import plain
 from galbatch.store.grades import GRADES, chosen, grade_counts, worst_first
 from galbatch.store.layout import STATUS, ArraySpec, StoreLayout
-from galbatch.store.lookup import find_sources
+from galbatch.store.lookup import find_sources, read_row
 from galbatch.store.manifest import read_manifest
 from galbatch.store.paths import RunPaths
 from galbatch.store.positions import separation_arcsec
@@ -117,6 +117,15 @@ class Run:
                     there = [name for name in names if name in file.schema_arrow.names]
                     table = file.read(columns=there)
                     found |= {name: table[name].to_numpy() for name in there}
+        return found
+
+    def record(self, source_id: int | str) -> dict[str, Any]:
+        """All values of a source in both tables by column, None where missing; empty before the run is
+        finished. Its row alone is read: it is that of the plan. Raises ``InputError`` for an unknown id."""
+        row, found = self.index(source_id), {}
+        for path in (self.paths.catalogue, self.paths.statistics):
+            if path.exists():
+                found |= read_row(path, row)
         return found
 
     def good(self, band: str | None = None) -> QTable:

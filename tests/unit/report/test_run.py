@@ -9,6 +9,7 @@ from galbatch.cli.main import main
 from galbatch.errors import InputError, RunError
 from galbatch.report.gather import gather
 from galbatch.report.read import RunReader
+from galbatch.store import Run
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +20,21 @@ def paths(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(paths):
     return galbatch.open_run(paths.root)
+
+
+def test_one_source_is_shown_without_the_catalogue_of_all(tmp_path, monkeypatch):
+    """Its row alone is read of the tables: with 10^7 sources, they are gigabytes."""
+    run = galbatch.open_run(write_fake_run(tmp_path / "a.run").root)
+    with_all, alone = RunReader(run), RunReader(galbatch.open_run(run.paths.root))
+    names = [n for n in with_all.columns if with_all.columns[n].dtype.kind in "fiu"]
+    monkeypatch.setattr(Run, "catalog", property(lambda run: pytest.fail("the catalogue was read")))
+    for source_id in run.finished_ids():
+        for name in [*names, "no such column"]:
+            expected = with_all.number(name, source_id)
+            np.testing.assert_equal(alone.number(name, source_id), expected, err_msg=name)
+        for band in run.bands:
+            assert alone.view(source_id, band).facts == with_all.view(source_id, band).facts
+    assert len(names) > 20 and "columns" not in vars(alone)
 
 
 def test_view_holds_what_the_store_holds(run):
