@@ -74,4 +74,4 @@ def limit_of(error: BaseException | None) -> int | None:
 
 def limit_remedy(error: BaseException) -> str:
     """What to do about the limit of the machine behind an error, without a full stop; '' if there is none."""
-    return _REMEDIES.get(limit_of(error), "")
+    return _REMEDIES.get(limit_of(error) or 0, "")

@@ -23,11 +23,9 @@ import torch
 from torch import Tensor
 
 from galbatch.prior import load_prior
-from galbatch.training.classical import wiener_denoiser
 from galbatch.training.library import Library
-from galbatch.training.pictures import contact_sheet
-from galbatch.training.spectra import jacobian_trace, residuals
-from galbatch.training.stamps import StampConfig, StampSource
+from galbatch.training.spectra import jacobian_trace, residuals, wiener_denoiser
+from galbatch.training.stamps import StampConfig, StampSource, contact_sheet
 
 SIGMAS = (0.05, 0.3)
 

@@ -30,7 +30,7 @@ from galbatch.bench import environment
 from galbatch.bench.storage import part_columns
 from galbatch.config import RunSettings
 from galbatch.run import prepare, verify
-from galbatch.run.plan import write_plan
+from galbatch.run.lay_out import write_plan
 from galbatch.store import (
     BatchResult,
     RunPaths,

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from galbatch.bench.machine import machine_table, roof_of
 from galbatch.bench.network import network_table
 from galbatch.bench.operators import DRAWS, example, operator_table
 from galbatch.bench.storage import storage_table
-from galbatch.bench.timing import repeat, row
+from galbatch.bench.timing import machine_table, repeat, roof_of, row
 from galbatch.morphology import measure
 from galbatch.prior.compile import BACKENDS
 from galbatch.sampler import sample_posterior

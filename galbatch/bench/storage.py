@@ -4,7 +4,7 @@ functions."""
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ def _tables(folder: Path, seconds: float) -> Iterator[dict]:
 
 
 def part_columns(
-    ids: np.ndarray, rng: np.random.Generator, bands: Sequence[str] = ("f200w",)
+    ids: np.ndarray, rng: np.random.Generator, bands: tuple[str, ...] = ("f200w",)
 ) -> dict[str, np.ndarray]:
     """Columns of a part of a run of ``bands``, filled with noise."""
     columns = {

@@ -14,7 +14,7 @@ from galbatch.errors import InputError
 from galbatch.types import Finding, Flag
 
 if TYPE_CHECKING:
-    from galbatch.catalog.reader import _Parquet
+    from galbatch.catalog.reader import Catalog
 
 
 LONGEST_ID = 256
@@ -66,7 +66,7 @@ def _shown(value: int | str | None) -> str:
     return f": {text[:60]}{'...' * (len(text) > 60)}" if text else ""
 
 
-def check_ids(catalog: _Parquet, subject: str) -> tuple[np.ndarray, list[Finding]]:
+def check_ids(catalog: Catalog, subject: str) -> tuple[np.ndarray, list[Finding]]:
     """Flags (n,) int64 with DUPLICATE_ID, and what is wrong with the ids of the whole catalogue."""
     keys, flags = None, np.zeros(catalog.n_rows, np.int64)
     try:
@@ -81,15 +81,15 @@ def check_ids(catalog: _Parquet, subject: str) -> tuple[np.ndarray, list[Finding
     if not double.any():
         return flags, []
     flags[double] = int(Flag.DUPLICATE_ID)
-    rows = np.flatnonzero(double)[:_LISTED]
-    listed = catalog.take(rows, ["source_id"]).column(0).to_pylist()
+    at = np.flatnonzero(double)[:_LISTED]
+    listed = catalog.take(at, ["source_id"]).column(0).to_pylist()
     return flags, [
         Finding(
             "error",
             "duplicate_id",
             subject,
             f"{int(double.sum())} rows share their source_id with "
-            f"another, e.g. {', '.join(map(str, listed))} (rows {', '.join(map(str, rows))}, counted from 0)",
+            f"another, e.g. {', '.join(map(str, listed))} (rows {', '.join(map(str, at))}, counted from 0)",
             "Give every source its own id.",
         )
     ]

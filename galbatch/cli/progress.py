@@ -172,7 +172,7 @@ def counted(total: int, what: str) -> Iterator[Callable[..., None]]:
     yield tell
 
 
-def wide_console():
+def wide_console() -> Any:
     """A console for tables: as wide as the terminal or COLUMNS says, 160 characters where neither does."""
     import os
 

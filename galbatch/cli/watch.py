@@ -60,7 +60,7 @@ def _live(run: str, found: dict[str, Any], every: float) -> None:
             live.update(picture(found), refresh=True)
 
 
-def picture(found: dict[str, Any]):
+def picture(found: dict[str, Any]) -> Any:
     """What stands on the terminal: a bar, the pace, grades, the status, and the latest messages."""
     from rich.console import Group
     from rich.progress_bar import ProgressBar

@@ -18,18 +18,6 @@ from scipy.ndimage import map_coordinates
 from galbatch.morphology.flags import MorphFlag
 
 _PIECE = 16
-_NAMES = (
-    "sersic_n",
-    "sersic_r_e",
-    "sersic_ellipticity",
-    "sersic_orientation",
-    "sersic_amplitude",
-    "sersic_xc",
-    "sersic_yc",
-    "sersic_chi2_dof",
-    "sersic_aic",
-    "sersic_bic",
-)
 
 
 def refit(

@@ -1,4 +1,4 @@
-"""The card of a model: what the sampler must know of the prior, and what a reader should.
+"""The card of a model, and its files: what the sampler must know of the prior, and what a reader should.
 
 Spectra are per Fourier mode and pixel: ``power`` is the mean of |FFT|^2 / n_pix in radial bins ``k``
 (cycles per pixel), in units of the squared flux scale.
@@ -7,15 +7,72 @@ Spectra are per Fourier mode and pixel: ``power`` is the mean of |FFT|^2 / n_pix
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from galbatch.errors import ModelError
 from galbatch.interfaces import PriorSpec
-from galbatch.prior.checkpoint import writing
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """A name to write ``path`` under; it is renamed when all went well. Raises ``ModelError`` when the disk
+    refuses."""
+    from safetensors import SafetensorError
+
+    path = Path(path)
+    partial = path.with_name(f".partial.{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        with open(partial, "rb") as f:
+            os.fsync(f.fileno())
+        partial.chmod(0o644)
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as err:
+        partial.unlink(missing_ok=True)
+        raise ModelError(
+            f"{path}: cannot be written ({getattr(err, 'strerror', None) or err}): free space or choose "
+            "another folder; what was there before is untouched."
+        ) from err
+
+
+def save_state(path: Path, tensors: dict[str, Tensor], meta: dict) -> None:
+    """Write ``tensors`` and ``meta`` to ``path`` by atomic rename. Raises ``ModelError`` when the disk
+    refuses."""
+    from safetensors.torch import save_file
+
+    with writing(path) as partial:
+        save_file(
+            {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
+            partial,
+            metadata={"meta": json.dumps(meta)},
+        )
+
+
+def load_state(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """(tensors, meta) of ``save_state``. Raises ``ModelError`` when the file is missing or damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file: check the model folder.")
+    try:
+        with safe_open(path, framework="pt") as f:
+            tensors = {name: f.get_tensor(name) for name in f.keys()}
+            return tensors, json.loads((f.metadata() or {}).get("meta", "{}"))
+    except (SafetensorError, OSError, ValueError) as err:
+        raise ModelError(
+            f"{path}: damaged ({path.stat().st_size} bytes: {err}): fetch or make it again."
+        ) from err
+
 
 FORMAT = 1
 FLUX_CONVENTIONS = ("smoothed_peak",)

@@ -28,7 +28,7 @@ def choose_model(model: Path | str | None = "auto", device: str = "auto") -> Pat
     network, 'base' where the device is a CUDA card, else 'small'; any other name or path as it is."""
     if model is None or model == "auto":
         return "base" if choose_device(device).type == "cuda" else "small"
-    return _BEFORE_NAMES.get(model, model)
+    return _BEFORE_NAMES.get(model, model) if isinstance(model, str) else model
 
 
 def model_folder(model: Path | str | None = "auto", device: str = "auto") -> Path:

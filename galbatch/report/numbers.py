@@ -25,7 +25,8 @@ def with_error(p16: float, p50: float, p84: float) -> tuple[str, str, str]:
     plus, minus = p84 - p50, p50 - p16
     errors = [e for e in (plus, minus) if e > 0]
     digits = _digits(max(errors)) if errors else 3
-    return tuple(f"{round(v, digits):.{max(digits, 0)}f}" for v in (p50, plus, minus))
+    value, up, down = (f"{round(v, digits):.{max(digits, 0)}f}" for v in (p50, plus, minus))
+    return value, up, down
 
 
 def plain(value: float, like: float = math.nan) -> str:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -188,7 +188,7 @@ def _bars(low: np.ndarray, middle: np.ndarray, high: np.ndarray) -> np.ndarray:
     return np.clip([middle - low, high - middle], 0, None)
 
 
-def _grades(table: QTable, band: str) -> np.ndarray:
+def _grades(table: QTable, band: str) -> Iterator[Any]:
     """(rows, style) of the sources that are good and of those with a caution."""
     quality = quality_column(table, band)
     kinds = ((Level.INFO, GOOD, GOOD, "good"), (Level.CAUTION, CAUTION, "none", "caution"))

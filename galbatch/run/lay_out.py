@@ -8,21 +8,27 @@ import sys
 import time
 from typing import Any
 
+import numpy as np
+
+from galbatch.catalog.columns import OPTIONAL, REQUIRED, to_numpy
 from galbatch.config import ExecutionSettings
 from galbatch.errors import InputError, RunError
+from galbatch.interfaces import Denoiser
 from galbatch.run import folder
 from galbatch.run.columns import passing_names
-from galbatch.run.context import ContextSpec
-from galbatch.run.identity import input_files, model_identity
-from galbatch.run.plan import write_plan
+from galbatch.run.context import ContextSpec, model_files
+from galbatch.run.cutter import CUT
 from galbatch.run.prepare import Inputs
 from galbatch.store import (
+    PlanWriter,
     RunPaths,
     begin_checksums,
     create_store,
     differences,
     dump_toml,
+    fingerprint,
     hash_json,
+    healpix_nested,
     layout_differences,
     read_manifest,
     restore_manifest,
@@ -31,6 +37,98 @@ from galbatch.store import (
     write_atomic,
     write_manifest,
 )
+
+CUT_COLUMNS = ("tile", "x", "y", "psf_index", "segmap_id", "psf_x", "psf_y", "stamp_arcsec")
+
+
+def write_plan(
+    paths: RunPaths,
+    catalog: Any,
+    survey: Any,
+    batch: int,
+    limit: int = 0,
+    row_flags: np.ndarray | None = None,
+) -> int:
+    """Write ``plan.parquet`` for the rows of ``catalog`` (the first ``limit``, 0 for all); returns their
+    number.
+
+    ``row_flags`` (n_rows,): flags that the validation of the catalogue found. Rows are sorted by the tile of
+    the finest band, then by row, so that a batch reads one part of one mosaic. Memory is bounded by a block
+    of rows.
+    """
+    names = passing_names(catalog, survey.band_names)
+    with PlanWriter(paths.plan, batch) as plan:
+        for table in catalog.tables() if catalog.n_rows else [catalog.schema.empty_table()]:
+            if limit:
+                table = table.slice(0, limit - plan.n_rows)
+            known = {
+                n: to_numpy(str(catalog.path), n, table.column(n))
+                for n in (*REQUIRED, *OPTIONAL)
+                if n in table.column_names
+            }
+            core = locate_rows(known, survey)
+            if row_flags is not None and len(row_flags):
+                core["prescreen_flags"] |= row_flags[plan.n_rows : plan.n_rows + table.num_rows]
+            plan.add(core, {new: table.column(old) for old, new in names.items()})
+            if limit and plan.n_rows >= limit:
+                break
+        return plan.n_rows
+
+
+def locate_rows(known: dict[str, np.ndarray], survey: Any) -> dict[str, np.ndarray]:
+    """Galbatch's own columns of the plan: identity, located position, pre-screen flags, and what the cut
+    needs."""
+    n = len(known["source_id"])
+    ra, dec = (known.get(name, np.full(n, np.nan)) for name in ("ra", "dec"))
+    found = survey.locate(ra, dec, **{k: known[k] for k in ("tile", "x", "y") if k in known})
+    core = {
+        "source_id": known["source_id"],
+        "ra": ra,
+        "dec": dec,
+        "tile": np.asarray(found.tile).astype(str),
+        "x": found.x,
+        "y": found.y,
+        "prescreen_flags": np.asarray(found.flags, np.int64).copy(),
+        "_healpix_29": healpix_nested(ra, dec),
+    }
+    cut = {CUT + name: known[name] for name in CUT_COLUMNS if name in known}
+    if "stamp_arcsec" in known and not survey.config.stamp_auto:  # the survey's size, where a row has none
+        scale, wanted = survey.geometry()[survey.finest()].scale_arcsec, known["stamp_arcsec"]
+        own = np.isfinite(wanted) & (wanted > 0)
+        cut[CUT + "stamp_arcsec"] = np.where(own, wanted, survey.stamp_pix() * scale)
+    return core | cut
+
+
+def input_files(survey: Any, catalog: str, before: dict[str, Any]) -> list[dict[str, Any]]:
+    """Identity of the catalogue, of every plane and PSF, and of the files of noise correlation.
+    ``before``: the manifest of the run that goes on. Catalogue, PSFs and small files are read through each
+    time."""
+    planes = survey.inputs()
+    known = {i["path"]: i for i in before.get("inputs", [])}
+    tiles = [t for band in survey.config.bands for t in band.tiles]
+    small = {catalog, *(e["path"] for e in planes if e["role"] == "psf")}
+    tables = [t.noise_acf for t in tiles if t.noise_acf not in ("none", "measure", "auto")]
+    absent = {e["path"] for e in planes if e["size"] is None and "://" not in e["path"]}  # optional planes
+    names = dict.fromkeys([catalog, *(e["path"] for e in planes), *tables])
+    return [
+        {"path": p, "size": None, "hash": None} if p in absent else fingerprint(p, p in small, known.get(p))
+        for p in names
+    ]
+
+
+def model_identity(prior: Denoiser, path: str) -> dict[str, Any]:
+    """Path, name, SHA-256 of the weights and calibration of a prior, and of a model folder each file's hash
+    and one of all; an object without a hash is known by its type."""
+    files = {} if path == "object" else model_files(path)
+    return {
+        "path": path,
+        "name": prior.spec.name,
+        "sha256": prior.spec.sha256,
+        "calibration": hash_json(prior.spec.calibration),
+        "folder": path,
+        "files": files,
+        "hash": hash_json(files) if files else "",
+    }
 
 
 def make_manifest(

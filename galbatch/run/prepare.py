@@ -61,7 +61,7 @@ def preflight(
     """Inputs, model and layout of a run, for ``process``, ``resume`` and ``--dry-run``. ``begun``: the
     manifest of a run that goes on. Raises the error of the first that cannot be used."""
     begun = begun or {}
-    settings = settle_precision(settle_model(settings, execution, begun), execution)
+    settings = settle_precision(settle_model(settings, execution, dict(begun)), execution)
     inputs = open_inputs(settings, begun.get("measured"))
     refuse_errors(inputs)
     inputs.prior = open_model(settings, prior)

@@ -27,7 +27,7 @@ class StopRequest:
     def __init__(self) -> None:
         self.requested = ""
         self.interrupting = True
-        self._previous: dict[int, object] = {}
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():

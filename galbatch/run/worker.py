@@ -49,7 +49,7 @@ class GalbatchWorker(WorkerPlugin):
 
 
 def _column(name: str) -> Any:
-    async def read(worker) -> float:
+    async def read(worker: Any) -> float:
         return COLUMNS[name](max(time.monotonic() - worker.galbatch_started, 1e-9))
 
     return read

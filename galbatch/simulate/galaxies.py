@@ -102,15 +102,15 @@ def simulate_galaxy(
     return images.astype(np.float32), row
 
 
-def half_light_radius(image: np.ndarray) -> float:
-    """Radius (pixels) about the flux centroid that holds half of the light on the grid."""
+def half_light_radius(image: np.ndarray, centre: tuple[float, float] | None = None) -> float:
+    """Radius (pixels) about ``centre`` (y, x), the flux centroid if None, with half of the light (H, W)."""
     y, x = np.indices(image.shape)
     total = image.sum(dtype=np.float64)
-    cx, cy = (image * x).sum() / total, (image * y).sum() / total
-    radius = np.hypot(x - cx, y - cy).ravel()
+    cy, cx = centre or ((image * y).sum() / total, (image * x).sum() / total)
+    radius = np.hypot(y - cy, x - cx).ravel()
     order = np.argsort(radius)
     growth = np.cumsum(image.ravel()[order], dtype=np.float64)
-    return float(radius[order][np.searchsorted(growth, 0.5 * total)])
+    return float(radius[order][np.searchsorted(growth, 0.5 * total).clip(max=radius.size - 1)])
 
 
 def _scale(rng: np.random.Generator, unit: float, low: float, high: float) -> float:

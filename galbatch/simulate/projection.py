@@ -48,7 +48,7 @@ def _march(
     warp_phase: float,
     ratio: float,
     out: np.ndarray,
-) -> None:  # type: ignore[no-untyped-def]
+) -> None:
     """Fill ``out`` (5, npix, npix): old and young in red, old and young in blue, tau in red."""
     m = maps.shape[0]
     r_max = 0.5 * (m - 2) * step_pix

@@ -174,12 +174,3 @@ def _centred(image: np.ndarray, step_arcsec: float, samples: int, width_arcsec: 
         dy += 2.0 * (weighted.sum(1) @ axis) / weighted.sum() / step_arcsec
         dx += 2.0 * (weighted.sum(0) @ axis) / weighted.sum() / step_arcsec
     return np.clip(image, 0.0, None)
-
-
-def encircled_radius(psf: np.ndarray, pixel_scale_arcsec: float, fraction: float) -> float:
-    """Radius (arcsec) about the array's centre that holds ``fraction`` of the array's energy."""
-    y, x = np.indices(psf.shape)
-    radius = np.hypot(x - 0.5 * (psf.shape[1] - 1), y - 0.5 * (psf.shape[0] - 1)).ravel()
-    order = np.argsort(radius, kind="stable")
-    growth = np.cumsum(psf.ravel()[order])
-    return float(np.interp(fraction * growth[-1], growth, radius[order]) * pixel_scale_arcsec)

@@ -28,7 +28,7 @@ CHUNK = 25
 
 
 def kpc_per_arcsec(redshift: float) -> float:
-    """Proper kpc to an arcsec in the Planck 2015 cosmology."""
+    """Proper kpc per arcsec, Planck 2015 cosmology as in the TNG headers (COSMO = 'Planck15')."""
     from astropy.cosmology import Planck15
 
     return float(Planck15.kpc_proper_per_arcmin(redshift).value) / 60.0

@@ -43,7 +43,7 @@ def _paint(
     boxy: float,
     twist: float,
     b: float,
-) -> None:  # type: ignore[no-untyped-def]
+) -> None:
     npix = image.shape[0]
     for iy in range(npix):
         for ix in range(npix):

@@ -53,7 +53,7 @@ def sheared_field(
 
 
 @njit(cache=True, fastmath=True)
-def _stamp_blobs(image: np.ndarray, x: np.ndarray, y: np.ndarray, size: np.ndarray, flux: np.ndarray) -> None:  # type: ignore[no-untyped-def]
+def _stamp_blobs(image: np.ndarray, x: np.ndarray, y: np.ndarray, size: np.ndarray, flux: np.ndarray) -> None:
     ny, nx = image.shape
     for i in range(x.shape[0]):
         s = size[i]

@@ -48,7 +48,7 @@ def read_marker(root: Path) -> Marker | None:
     """The marker of a folder; None without a valid one."""
     path = root / MARKER
     try:
-        record = json.loads(path.read_text(encoding="utf-8")) if not path.is_symlink() else None
+        record = json.loads(path.read_text(encoding="utf-8")) if not path.is_symlink() else {}
         marker = Marker(**{k: record[k] for k in Marker.__dataclass_fields__})
     except (OSError, ValueError, KeyError, TypeError):
         return None

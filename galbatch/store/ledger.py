@@ -1,4 +1,5 @@
-"""Accounting: every row of the plan is in the catalogue once, as ok, flagged or failed."""
+"""Accounting: every row of the plan is in the catalogue once, as ok, flagged or failed; and which batches are
+computed again."""
 
 from __future__ import annotations
 
@@ -6,13 +7,16 @@ import json
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from galbatch.errors import RunError
+from galbatch.store.checksums import DamagedBatch
 from galbatch.store.layout import STATUS
-from galbatch.store.parts import read_attempt
+from galbatch.store.parts import read_attempt, read_part
 from galbatch.store.paths import RunPaths, write_atomic
 from galbatch.store.plan import plan_rows
+from galbatch.types import Flag
 
 
 def check_accounting(paths: RunPaths, counts: dict[str, int]) -> dict[str, int]:
@@ -58,3 +62,32 @@ def progress(paths: RunPaths) -> dict[str, Any]:
         **{k: done[k] for k in ("sources", *STATUS[1:])},
         "finished": paths.summary.exists() and paths.catalogue.exists(),
     }
+
+
+# Failures of the source itself: however often it is tried, it fails again.
+LASTING_CODES = ("OFF_IMAGE", "BAD_POSITION", "ALL_MASKED")
+
+
+def batches_to_retry(paths: RunPaths) -> list[int]:
+    """Numbers of the committed batches in which a source failed, other than by ``LASTING_CODES``, or was not
+    read in one of its bands (READ_ERROR)."""
+    found = []
+    for batch in sorted(paths.committed()):
+        try:
+            rows = read_part(paths, batch).rows
+        except DamagedBatch:  # computed again in any case
+            continue
+        failed = np.array([s == "failed" for s in rows["status"].to_pylist()])
+        lasting = np.array([c in LASTING_CODES for c in rows["failure_code"].to_pylist()])
+        unread = (np.asarray(rows["flags"]) & int(Flag.READ_ERROR)) != 0
+        if ((failed & ~lasting) | unread).any():
+            found.append(batch)
+    return found
+
+
+def withdraw(paths: RunPaths, batches: list[int]) -> None:
+    """Take the commits of ``batches`` back, and with them the end of the run."""
+    if batches:
+        paths.summary.unlink(missing_ok=True)
+    for batch in batches:
+        paths.part(batch).unlink(missing_ok=True)

@@ -13,12 +13,10 @@ import torch
 from torch import Tensor
 
 from galbatch.errors import InputError
-from galbatch.training.classical import wavelet_denoiser, wiener_denoiser
+from galbatch.training.held_out import look_alikes, without
 from galbatch.training.library import Library
-from galbatch.training.lookalikes import look_alikes, without
-from galbatch.training.pictures import contact_sheet
-from galbatch.training.spectra import residuals
-from galbatch.training.stamps import StampConfig, StampSource
+from galbatch.training.spectra import residuals, wavelet_denoiser, wiener_denoiser
+from galbatch.training.stamps import StampConfig, StampSource, contact_sheet
 from galbatch.training.two_sample import morphology_two_sample, pixel_two_sample
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from galbatch.prior.checkpoint import load_state
+from galbatch.prior.card import load_state
 from galbatch.prior.model import save_model
 from galbatch.prior.network import Denoiser, NetworkConfig
 from galbatch.training.evaluate import fit_sigma_map, response_table

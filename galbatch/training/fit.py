@@ -19,8 +19,7 @@ import torch
 import torch.distributed as dist
 
 from galbatch.errors import ConfigError, ModelError
-from galbatch.prior.card import Card
-from galbatch.prior.checkpoint import writing
+from galbatch.prior.card import Card, writing
 from galbatch.prior.model import CARD, SHIPPED, load_weights
 from galbatch.prior.network import NetworkConfig
 from galbatch.training.held_out import HeldOutLoss

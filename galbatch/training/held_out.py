@@ -1,13 +1,18 @@
-"""Loss of a denoiser on stamps that it was not trained on."""
+"""Galaxies that a training never sees: their library, and without those that look like a training image."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from galbatch.training.library import Library
 
 if TYPE_CHECKING:
     from galbatch.prior.network import Denoiser
@@ -35,3 +40,62 @@ class HeldOutLoss:
             ]
             out[f"{sigma:g}"] = float(torch.stack(error).mean()) / sigma**2
         return out
+
+
+SIDE, TURNS = 32, 12
+THRESHOLD = 0.05
+
+
+def look_alikes(held: Library, train: Library, threshold: float = THRESHOLD) -> tuple[np.ndarray, np.ndarray]:
+    """For each image of ``held`` (n,): the distance to its nearest training image, and whether that is less
+    than ``threshold``."""
+    bank = _turned(train, 0.0, False)
+    best = torch.full((len(held),), -1.0)
+    for turn in range(TURNS):
+        for mirrored in (False, True):
+            mine = _turned(held, 2 * math.pi * turn / TURNS, mirrored)
+            for i in range(0, len(mine), 256):
+                found = (mine[i : i + 256] @ bank.T).amax(dim=1)
+                best[i : i + 256] = torch.maximum(best[i : i + 256], found)
+    distance = (2 - 2 * best).clamp_min(0).sqrt().numpy()
+    return distance, distance < threshold
+
+
+def without(library: Library, leave_out: np.ndarray, origins: tuple[str, ...] = ()) -> Library:
+    """The library without the images marked in ``leave_out`` (n,) bool and without whole ``origins``;
+    shares of the draws are those that were."""
+    keep = ~leave_out & ~np.isin(library.origins, origins)
+    kept = Library.__new__(Library)
+    kept.groups = [g for g, k in zip(library.groups, keep, strict=True) if k]
+    kept.origins = [o for o, k in zip(library.origins, keep, strict=True) if k]
+    kept.min_zoom, kept.radius = library.min_zoom[keep], library.radius[keep]
+    kept.probability = library.probability[keep] / library.probability[keep].sum()
+    kept._build_levels(library.levels[0][keep])
+    return kept
+
+
+def _centroid(images: Tensor) -> tuple[Tensor, Tensor]:
+    """(y, x), each (n, 1, 1), in the units of ``grid_sample``: -1 to 1 across the image."""
+    axis = (2 * torch.arange(images.shape[-1]) + 1) / images.shape[-1] - 1
+    total = images.sum(dim=(1, 2))
+    y, x = (images.sum(dim=d) @ axis / total for d in (2, 1))
+    return y[:, None, None], x[:, None, None]
+
+
+def _turned(library: Library, angle: float, mirrored: bool) -> Tensor:
+    """(n, SIDE^2) images of unit norm at one scale and orientation."""
+    out = torch.empty(len(library), SIDE * SIDE)
+    pixel = (torch.arange(SIDE) - (SIDE - 1) / 2) * (8.0 / SIDE)
+    cos, sin = math.cos(angle), math.sin(angle)
+    dx = -pixel if mirrored else pixel
+    y, x = cos * pixel[:, None] + sin * dx[None], -sin * pixel[:, None] + cos * dx[None]
+    for i in range(0, len(library), 512):
+        radius = torch.from_numpy(np.asarray(library.radius[i : i + 512], dtype=np.float32))
+        level = 1 if float(radius.median()) > 6 else 0  # averaged pixels: no aliasing of fine structure
+        images = torch.from_numpy(library.levels[level][i : i + 512]).float()
+        reach = (radius * 2 / library.npix)[:, None, None]
+        cy, cx = _centroid(images)
+        grid = torch.stack([cx + x[None] * reach, cy + y[None] * reach], dim=-1)
+        cut = F.grid_sample(images[:, None], grid, mode="bilinear", align_corners=False).flatten(1)
+        out[i : i + 512] = F.normalize(cut, dim=1)
+    return out

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from galbatch.errors import InputError
+from galbatch.simulate.skirt import kpc_per_arcsec
 
 if TYPE_CHECKING:
     from astropy.io import fits
@@ -42,13 +43,6 @@ class GalaxyImages:
     pixel_kpc: float | None = None
     pixel_arcsec: float | None = None
     psf_fwhm_pix: float = 0.0
-
-
-def kpc_per_arcsec(redshift: float) -> float:
-    """Proper kpc per arcsec, Planck 2015 cosmology as in the TNG headers (COSMO = 'Planck15')."""
-    from astropy.cosmology import Planck15
-
-    return float(Planck15.kpc_proper_per_arcmin(redshift).value) / 60.0
 
 
 def _read_idealised(hdus: list[tuple[str, fits.Header, np.ndarray]], path: Path) -> GalaxyImages | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from galbatch.errors import InputError
+from galbatch.simulate.galaxies import half_light_radius
 
 N_LEVELS = 5
 
@@ -67,16 +68,6 @@ def flux_centre(image: np.ndarray) -> tuple[float, float]:
     return float((grid_y * weight).sum() / weight.sum()), float((grid_x * weight).sum() / weight.sum())
 
 
-def half_light_radius(image: np.ndarray) -> float:
-    """Radius in pixels around ``flux_centre`` with half of the flux of the image."""
-    y, x = flux_centre(image)
-    grid_y, grid_x = np.indices(image.shape)
-    radius = np.hypot(grid_y - y, grid_x - x).ravel()
-    order = np.argsort(radius)
-    growth = np.cumsum(image.ravel()[order])
-    return float(radius[order][np.searchsorted(growth, 0.5 * growth[-1])])
-
-
 def _needed_half_width(image: np.ndarray, y: float, x: float, fraction: float = 0.985) -> float:
     grid_y, grid_x = np.indices(image.shape)
     distance = np.maximum(abs(grid_y - y), abs(grid_x - x)).ravel()
@@ -115,7 +106,7 @@ class Library:
             image = prepare_image(source.image, npix)
             if image is None:
                 continue
-            radius = half_light_radius(image)
+            radius = half_light_radius(image, flux_centre(image))
             if not radius > 1.0:
                 continue
             images.append((image / image.max()).astype(np.float16))

@@ -10,6 +10,7 @@ import glob
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -112,7 +113,7 @@ def _read_npy(path: Path, config: DataConfig) -> Iterator[tuple[np.ndarray, str,
                 yield np.asarray(flux), f"{path.stem}-{i}", 0.0
 
 
-def _decode(path: Path, n: int) -> np.ndarray:
+def _decode(path: Path, n: int) -> Iterator[Any]:
     """Images of an autoencoder's decoder at ``n`` points of the sphere, converted back to linear flux.
 
     With m the mean of the three channels, flux = sinh(5 m) / 4.5 + 0.001 and channel ratios are unchanged

@@ -15,11 +15,16 @@ scale of noisy data scatters, and the prior must not know it better than the sam
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from galbatch.training.library import N_LEVELS, Library
@@ -209,3 +214,42 @@ def smoothed_peak(image: Tensor, fwhm_pix: Tensor, config: StampConfig) -> Tenso
         .amax(dim=(2, 3), keepdim=True)
         .clamp_min(1e-8)
     )
+
+
+T = TypeVar("T")
+
+
+class Prefetch:
+    """``prefetch(step)`` is ``make(step)``; with ``workers`` threads, up to twice as many later steps are
+    begun."""
+
+    def __init__(self, make: Callable[[int], T], workers: int) -> None:
+        self.make, self.ahead = make, 2 * workers
+        self.pool = ThreadPoolExecutor(workers, thread_name_prefix="stamps") if workers else None
+        self.begun: dict[int, Future[T]] = {}
+
+    def __call__(self, step: int) -> T:
+        if self.pool is None:
+            return self.make(step)
+        for later in range(step, step + self.ahead):
+            if later not in self.begun:
+                self.begun[later] = self.pool.submit(self.make, later)
+        for old in [s for s in self.begun if s < step or s >= step + self.ahead]:
+            self.begun.pop(old).cancel()
+        return self.begun.pop(step).result()
+
+    def close(self) -> None:
+        """Let the threads go; batches not yet begun are dropped."""
+        if self.pool is not None:
+            self.pool.shutdown(wait=True, cancel_futures=True)
+
+
+def contact_sheet(images: Tensor, path: Path, columns: int = 12) -> None:
+    """Grey PNG of (n, 1, H, W) images, each scaled to its peak, asinh stretch."""
+    columns = min(columns, len(images))
+    n = len(images) // columns * columns
+    tiles = images[:n, 0].numpy()
+    tiles = np.arcsinh(tiles / tiles.max(axis=(1, 2), keepdims=True) / 0.02) / np.arcsinh(50)
+    size = tiles.shape[-1]
+    sheet = tiles.reshape(n // columns, columns, size, size).transpose(0, 2, 1, 3).reshape(-1, columns * size)
+    Image.fromarray((255 * np.clip(0.05 + 0.95 * sheet, 0, 1)).astype(np.uint8)).save(path)

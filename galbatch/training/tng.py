@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -59,7 +59,7 @@ class Request:
         return self.snapshot if self.snapshot is not None else {"sdss": 99}.get(self.kind, 91)
 
 
-def _spell(numbers: range) -> str:
+def _spell(numbers: Sequence[int]) -> str:
     return f"{min(numbers)} to {max(numbers)}" if len(numbers) > 2 else " and ".join(map(str, numbers))
 
 

@@ -22,11 +22,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from galbatch.errors import ModelError
-from galbatch.prior.checkpoint import load_state, save_state
+from galbatch.prior.card import load_state, save_state
 from galbatch.prior.compile import has_bfloat16
 from galbatch.prior.network import Denoiser, NetworkConfig
 from galbatch.training.optimiser import MuonAdam
-from galbatch.training.prefetch import Prefetch
+from galbatch.training.stamps import Prefetch
 
 if TYPE_CHECKING:
     from galbatch.training.stamps import StampSource

@@ -18,7 +18,7 @@ import torch
 from galbatch.forward import forward_model
 from galbatch.sampler import sample_posterior
 from galbatch.sampler.prior import as_denoiser
-from galbatch.simulate.galaxies import simulate_galaxies
+from galbatch.simulate.galaxies import half_light_radius, simulate_galaxies
 from galbatch.training.library import Library, SourceImage
 from galbatch.training.stamps import StampConfig, StampSource
 from galbatch.types import Observation, Posterior
@@ -126,7 +126,7 @@ def observe(
     data = np.where(mask, np.nan, clean + added[:, 0].numpy())
     image = truth[:, margin : margin + STAMP, margin : margin + STAMP].astype(np.float32)
     obs = Observation(data, sigma, psf, mask, noise_acf=acf)
-    return MockSet(obs, image, sn, fwhm_pix, _half_light(image))
+    return MockSet(obs, image, sn, fwhm_pix, np.array([half_light_radius(image) for image in image]))
 
 
 def sample_mocks(
@@ -166,16 +166,3 @@ def only(library: Library, i: int) -> Library:
     )
     one._build_levels(library.levels[0][i : i + 1])
     return one
-
-
-def _half_light(images: np.ndarray) -> np.ndarray:
-    out = []
-    y, x = np.indices(images.shape[1:])
-    for image in images:
-        total = image.sum()
-        r = np.hypot(y - (image * y).sum() / total, x - (image * x).sum() / total).ravel()
-        order = np.argsort(r)
-        out.append(
-            r[order][np.searchsorted(np.cumsum(image.ravel()[order]), 0.5 * total).clip(max=r.size - 1)]
-        )
-    return np.array(out)

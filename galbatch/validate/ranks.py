@@ -29,7 +29,7 @@ def coverage(
     galaxy: np.ndarray | None = None,
     bootstraps: int = 400,
     seed: int = 0,
-) -> dict:
+) -> tuple[np.ndarray, np.ndarray, int]:
     """Coverage (levels,) and its standard error by bootstrap over galaxies, from ranks u (n, ...) in any
     shape.
 

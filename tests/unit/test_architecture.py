@@ -27,7 +27,7 @@ ALLOWED["lazy"] = set()
 ALLOWED["interfaces"] = {"types", "errors"}
 ALLOWED["config"] = GROUND | {"catalog", "cutouts", "sampler"}
 ALLOWED["sampler"] = GROUND | {"forward", "prior"}
-ALLOWED["training"] = GROUND | {"prior"}
+ALLOWED["training"] = GROUND | {"prior", "simulate"}
 ALLOWED["pipeline"] = GROUND | SIBLINGS | {"sampler"}
 ALLOWED["run"] = ALLOWED["pipeline"] | {"pipeline", "config"}
 ALLOWED["validate"] = ALLOWED["run"] | {"run", "training"}
@@ -148,11 +148,62 @@ def test_commands_import_what_is_heavy_inside_their_bodies(path):
             )
 
 
+# ---- the limits of CONTRIBUTING, and what is beyond them yet: with its size, which may not grow ----
+
+LINES, STATEMENTS = 300, 40
+LONG_FILES = {
+    "cutouts/propose.py": 400,
+    "cutouts/survey.py": 400,
+    "store/catalogue.py": 400,
+    "store/reader.py": 400,
+}
+LONG_FUNCTIONS = {
+    "cli/process.py:execution_options": 43,
+    "cutouts/footprint.py:check_footprint": 49,
+    "cutouts/noise_check.py:_judge": 42,
+    "cutouts/preflight.py:_tile": 56,
+    "cutouts/preflight.py:_units": 46,
+    "cutouts/psf.py:findings": 66,
+    "cutouts/stamps.py:_prepare": 49,
+    "cutouts/tile.py:open_tile": 48,
+    "cutouts/tile.py:read": 48,
+    "morphology/images.py:measure": 60,
+    "morphology/kernels/engine.py:measure_image": 68,
+    "run/execute.py:_execute": 49,
+    "simulate/field.py:_sources": 42,
+    "simulate/projection.py:_march": 76,
+    "store/layout.py:arrays": 43,
+    "types.py:__post_init__": 51,
+    "validate/verdict.py:verdict": 42,
+}
+
+
+def test_functions_stay_short():
+    """Lines of a function after its signature and docstring."""
+    long = {}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                body = node.body[bool(ast.get_docstring(node)) :]
+                lines = node.end_lineno - body[0].lineno + 1 if body else 0
+                name = f"{path.relative_to(PACKAGE)}:{node.name}"
+                if lines > STATEMENTS:
+                    long[name] = max(lines, long.get(name, 0))
+    grown = [f"{n}: {k} lines" for n, k in long.items() if k > LONG_FUNCTIONS.get(n, STATEMENTS)]
+    assert not grown, f"more than {STATEMENTS} lines, or longer than they were: {'; '.join(grown)}"
+    assert not LONG_FUNCTIONS.keys() - long, "short by now: take it off the list"
+
+
+def test_exceptions_to_the_length_of_files_are_needed():
+    short = [n for n in LONG_FILES if len((PACKAGE / n).read_text().splitlines()) <= LINES]
+    assert not short, f"{short}: short by now: take it off the list"
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_files_stay_small_and_start_with_what_they_are(path):
     text = path.read_text(encoding="utf-8")
-    lines = len(text.splitlines())
-    assert lines <= 400, f"{path} has {lines} lines: it is two files"
+    lines, allowed = len(text.splitlines()), LONG_FILES.get(str(path.relative_to(PACKAGE)), LINES)
+    assert lines <= allowed, f"{path} has {lines} lines, {allowed} are allowed: it is two files"
     if text.strip():
         assert ast.get_docstring(ast.parse(text)), f"{path} has no docstring"
     assert path.stem not in ("utils", "helpers", "common"), f"{path}: name it after its concept"

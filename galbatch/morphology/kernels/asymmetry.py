@@ -1,4 +1,4 @@
-"""Rotational asymmetry.
+"""Rotational asymmetry, and smoothness (at the end).
 
 For a centre c the image turned by 180 degrees is ``I180(p) = I(2c - p)``, interpolated linearly; pixels from
 outside the image count as zero, pixels whose own or opposite place is masked do not count at all.
@@ -13,7 +13,8 @@ import math
 
 import numpy as np
 
-from galbatch.morphology.kernels.apertures import Room, row_weights, trace
+from galbatch.morphology.kernels.apertures import Curve, Room, inside, row_weights, running_sums, trace
+from galbatch.morphology.kernels.filters import boxcar
 from galbatch.morphology.kernels.jit import kernel, leaf, sum_kernel
 
 Pair = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # of ``reversed_pair``
@@ -122,3 +123,22 @@ def asymmetry_sums(pair: Pair, outline: tuple[float, ...], a: float, room: Room)
         if i1 < last:
             _add_piece(pair, y, i1, last, (0, 0.0, 0), (-i1, 0.0, -i1))
     return total[0], total[1], total[2], total[3], total[4]
+
+
+@kernel
+def smoothness(curve: Curve, r_petro: float, sky_smoothness: float) -> float:
+    """Positive part of image - boxcar average in the annulus 0.25-1.5 ``r_petro``, less the sky's, per
+    flux."""
+    (image, flux_sums, _good, _area_sums), outline, room = curve
+    r_in, r_out = 0.25 * r_petro, 1.5 * r_petro
+    clumps = boxcar(image, int(r_in))
+    for y in range(image.shape[0]):
+        for x in range(image.shape[1]):
+            clumps[y, x] = max(image[y, x] - clumps[y, x], 0.0)
+    tables = (image, flux_sums, clumps, running_sums(clumps))
+    flux_out, clumps_out = inside(tables, outline, r_out, room)
+    flux_in, clumps_in = inside(tables, outline, r_in, room)
+    if flux_out - flux_in <= 0.0:
+        return np.nan
+    sky = math.pi * (r_out * r_out - r_in * r_in) * sky_smoothness
+    return (clumps_out - clumps_in - sky) / (flux_out - flux_in)

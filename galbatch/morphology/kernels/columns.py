@@ -6,7 +6,6 @@ from galbatch.columns import QUANTITIES
 from galbatch.morphology.flags import MorphFlag
 
 GROUPS: dict[str, int] = {"gini": 1, "cas": 2, "mid": 4, "shape": 8, "sersic": 16}
-N_QUANTITIES = len(QUANTITIES)
 GINI, CAS, MID, SHAPE, SERSIC = (GROUPS[k] for k in ("gini", "cas", "mid", "shape", "sersic"))
 
 _BIT = {flag.name: int(flag) for flag in MorphFlag}

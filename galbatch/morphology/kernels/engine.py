@@ -31,12 +31,12 @@ from galbatch.morphology.kernels.columns import (
     MID,
     SERSIC,
 )
-from galbatch.morphology.kernels.detect import detect
 from galbatch.morphology.kernels.geometry import outline_of
 from galbatch.morphology.kernels.jit import entry, kernel
 from galbatch.morphology.kernels.moments import shape_of
 from galbatch.morphology.kernels.prepare import as_double, prepare, sky_terms, source_centroid
-from galbatch.morphology.kernels.radii import detection, half_light, petro_flags, radii
+from galbatch.morphology.kernels.profile import detection, half_light, petro_flags, radii
+from galbatch.morphology.kernels.segments import detect
 from galbatch.morphology.kernels.stages import (
     asymmetries,
     asymmetry_centre,

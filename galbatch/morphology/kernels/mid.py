@@ -15,8 +15,7 @@ from galbatch.morphology.kernels.filters import boxcar
 from galbatch.morphology.kernels.jit import kernel, leaf
 from galbatch.morphology.kernels.ordering import key_of, sort_keys, value_of
 from galbatch.morphology.kernels.profile import ETA
-from galbatch.morphology.kernels.regions import find_root, join_pixel, no_regions
-from galbatch.morphology.kernels.segments import brightest, count_set, grow
+from galbatch.morphology.kernels.segments import brightest, count_set, find_root, grow, join_pixel, no_regions
 
 ZERO_FLUX, ADDED_BRIGHTEST, UNDEFINED = 1, 2, 4
 _GRID, _FINEST_GRID, _AROUND = 0.02, 1e-3, 0.05

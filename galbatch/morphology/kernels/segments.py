@@ -1,10 +1,15 @@
-"""Connected regions of a binary image (8 neighbours), without recursion."""
+"""Connected regions of a binary image (8 neighbours), without recursion; growth; the detection mask."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from galbatch.morphology.kernels.filters import boxcar
 from galbatch.morphology.kernels.jit import kernel, leaf
+from galbatch.morphology.kernels.ordering import sorted_part
+from galbatch.morphology.kernels.sky import clipped_statistics
 
 
 @leaf
@@ -83,3 +88,98 @@ def box_of(region: np.ndarray, border: int) -> tuple[int, ...]:
         return 0, 0, 0, 0
     y0, x0 = max(y0 - border, 0), max(x0 - border, 0)
     return y0, x0, min(y1 + border, ny) - y0, min(x1 + border, nx) - x0
+
+
+_N_SIGMA = 1.5
+
+
+@kernel
+def detect(raw: np.ndarray, bad: np.ndarray, seg: np.ndarray) -> None:
+    """Set ``seg`` to 1 on the pixels of the 3 x 3 averaged image above mode + 1.5 sigma that connect to its
+    brightest pixel in the central half of the stamp. Leaves it empty where no pixel is finite."""
+    ny, nx = raw.shape
+    image = np.zeros((ny, nx))
+    values = np.empty(ny * nx)
+    n = 0
+    for y in range(ny):
+        for x in range(nx):
+            if math.isfinite(raw[y, x]) and not bad[y, x]:
+                image[y, x] = raw[y, x]
+                values[n] = raw[y, x]
+                n += 1
+    if n == 0:
+        return
+    mode, std = clipped_statistics(sorted_part(values, n))
+    smooth = boxcar(image, 3)
+    above = np.empty((ny, nx), np.bool_)
+    best, y0, x0 = -np.inf, 0, 0
+    for y in range(ny):
+        for x in range(nx):
+            above[y, x] = smooth[y, x] > mode + _N_SIGMA * std
+            central = ny // 4 <= y < ny - ny // 4 and nx // 4 <= x < nx - nx // 4
+            if central and smooth[y, x] > best:
+                best, y0, x0 = smooth[y, x], y, x
+    above[y0, x0] = True
+    region = grow(above, y0, x0)
+    for y in range(ny):
+        for x in range(nx):
+            seg[y, x] = 1 if region[y, x] and not bad[y, x] else 0
+
+
+@leaf(forceinline=True)
+def find_root(link: np.ndarray, p: int) -> int:
+    """The root of the region of pixel ``p``; shortens the way there."""
+    while link[p] > 0:
+        above = link[p]
+        if link[above] > 0:
+            link[p] = link[above]
+        p = above
+    return p
+
+
+@leaf
+def _join(regions: tuple[np.ndarray, np.ndarray, np.ndarray], root: int, p: int) -> int:
+    """Join the region of pixel ``p``, if it is in one, to that under ``root``; returns the root of both."""
+    link, flux, count = regions
+    if link[p] == 0:
+        return root
+    other = find_root(link, p)
+    if other == root:
+        return root
+    if link[other] < link[root]:
+        root, other = other, root
+    count[-link[other]] -= 1
+    count[-link[root]] -= 1
+    link[root] += link[other]
+    link[other] = root
+    flux[root] += flux[other]
+    count[-link[root]] += 1
+    return root
+
+
+@leaf
+def join_pixel(regions: tuple[np.ndarray, np.ndarray, np.ndarray], p: int, value: float, width: int) -> int:
+    """Add pixel p as a region of one and join it to its neighbours; the size of the region it ends in.
+    ``width`` of the stamp with its border."""
+    link, flux, count = regions
+    link[p], flux[p] = -1, value
+    count[1] += 1
+    up, down, left, right = link[p - width], link[p + width], link[p - 1], link[p + 1]
+    root = _join(regions, _join(regions, p, p - width), p + width)
+    root = _join(regions, _join(regions, root, p - 1), p + 1)
+    if up == 0 and left == 0:  # else the corner is connected by them
+        root = _join(regions, root, p - width - 1)
+    if up == 0 and right == 0:
+        root = _join(regions, root, p - width + 1)
+    if down == 0 and left == 0:
+        root = _join(regions, root, p + width - 1)
+    if down == 0 and right == 0:
+        root = _join(regions, root, p + width + 1)
+    return -link[root]
+
+
+@kernel
+def no_regions(ny: int, nx: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Regions of a stamp before its first pixel."""
+    n = (ny + 2) * (nx + 2)
+    return np.zeros(n, np.int64), np.empty(n), np.zeros(n, np.int64)

@@ -16,8 +16,15 @@ from galbatch.morphology.flags import MorphFlag
 from galbatch.morphology.kernels.filters import blur_columns, blur_rows, gaussian_weights
 from galbatch.morphology.kernels.jit import kernel, leaf
 from galbatch.morphology.kernels.least_squares import add_row, clear, expected_gain, propose
-from galbatch.morphology.kernels.sersic_blocks import block_models, make_blocks, window_of
-from galbatch.morphology.kernels.sersic_model import N_HIGH, N_LOW, N_PARAMETERS, model_images
+from galbatch.morphology.kernels.sersic_model import (
+    N_HIGH,
+    N_LOW,
+    N_PARAMETERS,
+    block_models,
+    make_blocks,
+    model_images,
+    window_of,
+)
 
 SersicProblem = tuple[
     np.ndarray,

@@ -9,8 +9,14 @@ import numpy as np
 from galbatch.morphology.kernels import gini_m20 as gm
 from galbatch.morphology.kernels import mid
 from galbatch.morphology.kernels.apertures import Curve, Room
-from galbatch.morphology.kernels.asymmetry import AsymmetryProblem, Pair, asymmetry_sums, reversed_padded
-from galbatch.morphology.kernels.centre import minimise_asymmetry
+from galbatch.morphology.kernels.asymmetry import (
+    AsymmetryProblem,
+    Pair,
+    asymmetry_sums,
+    reversed_padded,
+    smoothness,
+)
+from galbatch.morphology.kernels.centre import intensity_deviation, minimise_asymmetry
 from galbatch.morphology.kernels.columns import (
     CAS,
     F_ASYMMETRY,
@@ -47,12 +53,10 @@ from galbatch.morphology.kernels.columns import (
 )
 from galbatch.morphology.kernels.jit import kernel, leaf
 from galbatch.morphology.kernels.ordering import sorted_part
-from galbatch.morphology.kernels.peaks import intensity_deviation
 from galbatch.morphology.kernels.prepare import as_double
 from galbatch.morphology.kernels.segments import count_set
 from galbatch.morphology.kernels.sersic import noise_is_known
 from galbatch.morphology.kernels.sky import box_smoothness, copy_box, white_noise_smoothness
-from galbatch.morphology.kernels.smoothness import smoothness
 
 _OVERLAP = 0.25
 

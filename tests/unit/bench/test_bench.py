@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from galbatch.bench.machine import Roof, machine_table, roof_of
 from galbatch.bench.network import network_table, work_of
 from galbatch.bench.operators import operator_table
 from galbatch.bench.storage import storage_table
+from galbatch.bench.timing import Roof, machine_table, roof_of
 from galbatch.prior.network import Denoiser, NetworkConfig
 
 SCIENCE = Path(__file__).parents[3] / "benchmarks" / "science"

@@ -143,7 +143,7 @@ def damaged_weights(folder):
 
 
 def other_weights(folder):
-    from galbatch.prior.checkpoint import save_state
+    from galbatch.prior.card import save_state
 
     save_state(folder / "model.safetensors", network(seed=5).state_dict(), {})
 

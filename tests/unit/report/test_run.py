@@ -226,7 +226,7 @@ def test_galfit_start_file_and_images(run, tmp_path, monkeypatch):
 
 def test_truth_is_cut_where_the_stamp_lies(run):
     """Every truth pixel holds its own mosaic coordinates, so that a shift by one pixel would show."""
-    from galbatch.report.truth import Truth, stamp_origin
+    from galbatch.report.view import Truth, stamp_origin
     from galbatch.store import iter_plan
 
     rows = next(iter_plan(run.paths.plan)).columns
@@ -241,7 +241,7 @@ def test_truth_is_cut_where_the_stamp_lies(run):
 
 
 def test_truth_of_another_grid_or_source_is_not_shown(run):
-    from galbatch.report.truth import Truth
+    from galbatch.report.view import Truth
 
     image = np.zeros((1, 2, 40, 40))
     for scale, fwhm, source_id, origin in [

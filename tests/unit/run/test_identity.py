@@ -14,7 +14,7 @@ from galbatch.interfaces import PriorSpec
 from galbatch.prior.model import SHIPPED
 from galbatch.run import process, resume
 from galbatch.run.context import ContextSpec, refuse_this_machine
-from galbatch.run.identity import model_identity
+from galbatch.run.lay_out import model_identity
 from galbatch.store import RunPaths, manifest, read_manifest
 from galbatch.store.manifest import differences, fingerprint
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from galbatch.simulate.encounter import Orbit, deposit_sheet, run_encounter
 from galbatch.simulate.galaxies import (
     KINDS,
     draw_kind,
@@ -11,6 +10,7 @@ from galbatch.simulate.galaxies import (
     half_light_radius,
     simulate_galaxies,
 )
+from galbatch.simulate.mergers import Orbit, deposit_sheet, run_encounter
 from galbatch.simulate.projection import DiscGeometry, project_disc
 from galbatch.simulate.spheroids import Spheroid, paint_point, paint_spheroid
 from galbatch.simulate.texture import clump_map, random_field

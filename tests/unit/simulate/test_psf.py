@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from galbatch.errors import InputError
-from galbatch.simulate.psf import encircled_radius, nircam_like_psf, wavefront_error
+from galbatch.simulate.psf import nircam_like_psf, wavefront_error
+
+
+def encircled_radius(psf: np.ndarray, pixel_scale_arcsec: float, fraction: float) -> float:
+    """Radius (arcsec) about the array's centre that holds ``fraction`` of the array's energy."""
+    y, x = np.indices(psf.shape)
+    radius = np.hypot(x - 0.5 * (psf.shape[1] - 1), y - 0.5 * (psf.shape[0] - 1)).ravel()
+    order = np.argsort(radius, kind="stable")
+    growth = np.cumsum(psf.ravel()[order])
+    return float(np.interp(fraction * growth[-1], growth, radius[order]) * pixel_scale_arcsec)
 
 
 def test_energy_is_below_one_grows_with_the_array_and_centre_is_the_middle():

@@ -13,10 +13,15 @@ from galbatch.errors import InputError
 from galbatch.prior.card import Card
 from galbatch.prior.model import Prior
 from galbatch.prior.network import Denoiser, NetworkConfig
-from galbatch.training.evaluate import brightness_bias, evaluate_prior, nearest_neighbour, sample_prior
+from galbatch.training.evaluate import (
+    brightness_bias,
+    contact_sheet,
+    evaluate_prior,
+    nearest_neighbour,
+    sample_prior,
+)
 from galbatch.training.fit import load_config
 from galbatch.training.library import Library, SourceImage
-from galbatch.training.pictures import contact_sheet
 from galbatch.training.stamps import StampSource
 
 NETWORK = NetworkConfig(widths=(8, 12), blocks=(1, 1), embedding=16, sigma_data=0.2)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from galbatch.errors import InputError, ModelError
-from galbatch.prior.checkpoint import load_state, save_state
+from galbatch.prior.card import load_state, save_state
 from galbatch.simulate.skirt import write_skirt
 from galbatch.training.fit import LIBRARIES, load_config, prepare_libraries
 

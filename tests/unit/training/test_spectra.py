@@ -4,9 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from galbatch.training.classical import wiener_denoiser
 from galbatch.training.evaluate import bias_table, fit_sigma_map, response_table
-from galbatch.training.spectra import RadialBins, jacobian_trace, prior_spectrum, residual_spectrum
+from galbatch.training.spectra import (
+    RadialBins,
+    jacobian_trace,
+    prior_spectrum,
+    residual_spectrum,
+    wiener_denoiser,
+)
 
 SIZE = 32
 BINS = RadialBins(SIZE, 10)

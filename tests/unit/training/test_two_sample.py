@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
+from galbatch.training.held_out import look_alikes, without
 from galbatch.training.library import Library, SourceImage
-from galbatch.training.lookalikes import look_alikes, without
 from galbatch.training.two_sample import area_under_curve, morphology_two_sample, pixel_two_sample
 
 
