@@ -89,7 +89,7 @@ def _unit(tile) -> list[Finding]:
             "noise_unit",
             tile.subject,
             f"the error map is in {header['BUNIT']!r} and its image in {own.get('BUNIT')!r}"
-            + ("; the measured err_scale takes that up as far as the sky goes" if mended else ""),
+            + ("; the measured err_scale corrects this for the sky only" if mended else ""),
             f"Convert the error map, or write err_scale = {err / sci:.6g}.",
         )
     ]

@@ -61,11 +61,12 @@ def survey_text(folder: Path, mosaics: list[Mosaic]) -> str:
         _STAMP,
         Line("neighbours", '"mask"', 'pixels of neighbours are not used; "keep" fits them too'),
     ]
-    if any(m.in_pixels for m in mosaics):
-        lines.append(Line("pixel_columns", "true", "no usable WCS: the catalogue needs x, y, counted from 0"))
     bands: dict[str, list[Mosaic]] = {}
     for mosaic in mosaics:
         bands.setdefault(mosaic.band, []).append(mosaic)
+    if any(m.in_pixels for m in mosaics):
+        columns = "x, y (from 0)" + (", tile" if max(map(len, bands.values())) > 1 else "")
+        lines.append(Line("pixel_columns", "true", f"no usable WCS: the catalogue needs {columns}"))
     tiles = {tuple(m.name for m in own) for own in bands.values()}
     common = {band: _common(own) for band, own in bands.items()}
     compact = len(tiles) == 1 and len(next(iter(tiles))) > 1 and all(common.values())

@@ -102,7 +102,7 @@ def _execute(
         cluster = _open_cluster(execution, layout.n_batches - done, reporter, stack)
         place.make(stack)
         if going_on:
-            said = [f"changed, and gone on with: {change}" for change in changes]
+            said = [f"resumed although this changed: {change}" for change in changes]
             said += mend.mend(paths, layout, lambda at: lay_out.write_plan_at(at, inputs))
             said += mend.set_aside(paths, broken)
             said += lay_out.go_on(paths, inputs)

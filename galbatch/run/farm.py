@@ -213,7 +213,7 @@ class Farm:
         if flight.attempt >= MAX_ATTEMPTS:
             raise Stopped(
                 f"{flight.rows.name} failed {flight.attempt} times, last with: {why}. Every committed batch "
-                f"is kept: mend the cause, then `galbatch resume {self.spec.root}`."
+                f"is kept: fix the cause, then `galbatch resume {self.spec.root}`."
             )
         self.reporter.message(f"{flight.rows.name}: {why}; sent again")
         flight.attempt += 1

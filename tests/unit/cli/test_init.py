@@ -82,6 +82,7 @@ def test_what_the_real_headers_mean(shared_data, tmp_path):
     assert 31.4 - 2.5 * np.log10(survey.tile("r", "0").njy) == pytest.approx(27.0, abs=1e-6)
     proposed(shared_data / "jwst_ceers", tmp_path, lambda question, like: like)
     config = load_survey(tmp_path / "s.toml")
+    assert "the catalogue needs x, y (from 0), tile" in (tmp_path / "s.toml").read_text()
     assert config.pixel_columns and [b.name for b in config.bands][::5] == ["f115w", "f444w"]
     assert [t.name for t in config.bands[0].tiles] == ["10735", "13347", "6978"]
     assert {t.pixel_scale_arcsec for t in config.bands[0].tiles} == {0.02}

@@ -12,6 +12,7 @@ from galbatch.cli.main import main
 ROOT = Path(__file__).parents[3]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 DEMO = "galbatch process catalogs/demo.parquet"
+PLAN = "galbatch plan catalogs/demo.parquet --on catalogs/demo.run:64"
 # Commands that take minutes: the options with which the tests run them (the last value of an option counts).
 # None: run by the fixture `scratch`.
 REDUCED = {
@@ -20,6 +21,8 @@ REDUCED = {
     f"{DEMO} --survey catalogs/demo.toml --bands f200w --draws 32 --out full.run": (
         "--draws 2 --mode fast --limit 2 --cluster none --quiet"
     ),
+    f"{PLAN} --sources 784000 --deadline 24": "--mode fast",
+    f"{PLAN} --sources 1000000": "--mode fast",
     f"{DEMO} --cluster local --workers 2 --out two.run": "--dry-run",
     f"{DEMO} --scheduler tcp://127.0.0.1:8786 --out far.run": "--dry-run",
     f"{DEMO} --out big.run": "--dry-run",
