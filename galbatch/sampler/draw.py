@@ -7,7 +7,7 @@ that shapes come again; the loop over levels never waits for a value.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -27,12 +27,14 @@ from galbatch.sampler.random import Normals
 from galbatch.sampler.reference import REFERENCE_DRAWS, REFERENCE_STAGE, with_reference
 from galbatch.sampler.schedule import MODES, Kind, Mode, evaluations, levels_of, noise_level, schedule
 from galbatch.sampler.solve import EARLY, SHORT, Solver
+from galbatch.sampler.soundness import broken_draws
 from galbatch.sampler.spectra import Spectra, spectra_of
 from galbatch.sampler.summary import join, summary
 from galbatch.types import Observation
 
 GATE = 6.0  # standard deviations of chi2 beyond which a draw is run again
 RERUN_STAGE = 1 << 20  # first random stage of a second attempt
+REDRAW_STAGE, TRIES = 3 << 20, 3  # the same of draws with another PSF, and how often
 
 
 @dataclass(frozen=True)
@@ -99,14 +101,14 @@ class Problem:
             rows = np.array([i for i, own in enumerate(kinds) if own == kind])
             yield from (rows[i : i + size] for i in range(0, len(rows), size))
 
-    def run(self, mode: Mode, draws: int, stage: int, call: Call) -> tuple:
+    def run(self, mode: Mode, draws: Sequence[int], stage: int, call: Call) -> tuple:
         """(draws (b, k, c, H, W), evaluations per draw (b,), errors that the solves left (2, b, k)) of a
-        piece; the second only of those that were too short."""
+        piece; the second only of those that were too short. ``draws``: their numbers."""
         n, most = len(self.data), call.size
         while most >= 2 * n:
             most //= 2
         full = self.take(np.minimum(np.arange(most), n - 1)) if self.bounded and most > n else self
-        normals = Normals(*full.streams, range(draws), self.data.device, stage)
+        normals = Normals(*full.streams, draws, self.data.device, stage)
         x, spent, left = full._draws(mode, normals, call.replay)
         return x[:n], spent[:n], left[:, :n]
 
@@ -190,7 +192,7 @@ def _with_psf_error(problem: Problem, obs: Observation, call: Call) -> list[tupl
     )
     spent = np.zeros(len(every))
     for rows in problem.pieces(MODES["fast"], call.size):
-        x, evaluated, _ = problem.take(rows).run(MODES["fast"], REFERENCE_DRAWS, REFERENCE_STAGE, call)
+        x, evaluated, _ = problem.take(rows).run(MODES["fast"], range(REFERENCE_DRAWS), REFERENCE_STAGE, call)
         reference[rows] = x.mean(1, keepdim=True)
         spent[rows] = evaluated * REFERENCE_DRAWS / call.draws
     wide, shows = with_reference(obs, call.oversample, problem.model, reference)
@@ -206,10 +208,13 @@ def _with_psf_error(problem: Problem, obs: Observation, call: Call) -> list[tupl
 def _summary(
     problem: Problem, call: Call, scale: np.ndarray, usable: np.ndarray, spent: np.ndarray
 ) -> dict[str, np.ndarray]:
-    x, evaluated, (residual, too_short) = problem.run(call.mode, call.draws, 0, call)
+    x, evaluated, (residual, too_short) = problem.run(call.mode, range(call.draws), 0, call)
     spent = spent + evaluated
     if problem.bounded and (short := too_short > SHORT).any():  # as many iterations as it takes
         x, residual, extra = _again(replace(problem, bounded=False), call.mode, 0, call, x, residual, short)
+        spent = spent + extra
+    if problem.model.noise.modes is not None and problem.prior.spec.flux_convention == "smoothed_peak":
+        x, extra = _with_other_psfs(replace(problem, bounded=False), call, x.clone(), residual)
         spent = spent + extra
     chi2, n_valid = chi2_of_draws(problem.model, problem.data, x)
     again = ~torch.isfinite(x).all((-1, -2, -3))
@@ -233,6 +238,26 @@ def _again(
     where: torch.Tensor,
 ) -> tuple:
     """Draws and residuals with those ``where`` (b, k) from another run, and its evaluations per draw (b,)."""
-    second, evaluated, (left, _) = problem.run(mode, call.draws, stage, call)
+    second, evaluated, (left, _) = problem.run(mode, range(call.draws), stage, call)
     x = torch.where(where[..., None, None, None], second, x)
     return x, torch.where(where, left, residual), evaluated * where.float().mean(1).cpu().numpy()
+
+
+def _with_other_psfs(
+    problem: Problem, call: Call, x: torch.Tensor, residual: torch.Tensor
+) -> tuple[torch.Tensor, np.ndarray]:
+    """Draws x (b, k, c, H, W) with those made again that are no image of a galaxy, because their PSF was one
+    with which no galaxy makes these data; and evaluations per draw (b,)."""
+    spent, k = np.zeros(len(x)), x.shape[1]
+    for attempt in range(TRIES):
+        broken = broken_draws(problem.model.crop(x), problem.prior.spec.target_fwhm_pix).cpu().numpy()
+        rows, draws = (np.flatnonzero(broken.any(axis)) for axis in (1, 0))
+        if not len(rows):
+            break
+        stage = REDRAW_STAGE + (attempt << 12)
+        found, evaluated, (left, _) = problem.take(rows).run(call.mode, draws.tolist(), stage, call)
+        spent[rows] += evaluated * broken[rows].sum(1) / k
+        for i, row in enumerate(rows):
+            own = np.flatnonzero(broken[row, draws])
+            x[row, draws[own]], residual[row, draws[own]] = found[i, own], left[i, own]
+    return x, spent

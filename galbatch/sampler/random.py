@@ -62,7 +62,7 @@ class Normals:
         seed: int,
         ids: Sequence,
         bands: Sequence,
-        draws: range,
+        draws: Sequence[int],
         device: Any = "cpu",
         first_stage: int = 0,
     ) -> None:

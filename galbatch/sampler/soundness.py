@@ -44,6 +44,14 @@ def sharper_than_resolution(mean: torch.Tensor, std: torch.Tensor, fwhm_pix: flo
     return worst / mean.amax((-1, -2)).clamp_min(1e-30)
 
 
+def broken_draws(x: torch.Tensor, fwhm_pix: float) -> torch.Tensor:
+    """(b, k) which of the draws (b, k, c, H, W) are sharper than light at this resolution can be, by more
+    than ``BROKEN_SHARE`` of their peak in a band."""
+    each = torch.nan_to_num(x).flatten(0, 1)
+    found = sharper_than_resolution(each, torch.zeros_like(each), fwhm_pix) > BROKEN_SHARE
+    return found.any(-1).view(x.shape[:2])
+
+
 def flux_differs(model: ForwardModel, data: Tensor, mean: Tensor) -> np.ndarray:
     """(b, c) whether the flux of the pixels where the model shows light differs from the model's through the
     PSF by more than ``FLUX_TOLERANCE`` of it and ``SIGNIFICANT`` standard deviations of the noise."""

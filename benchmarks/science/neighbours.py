@@ -1,0 +1,210 @@
+"""Neighbours: masked, filled in, kept, or separated draw by draw? Judged against the truth without them.
+
+    python benchmarks/science/neighbours.py [--pairs 8] [--mergers 24] [--draws 15] [--mode fast]
+        [--out FILE]
+
+Pairs: two simulated galaxies that have nothing to do with each other, at several separations and flux ratios;
+the truth is what is measured on the noise-free target without the other. Mergers: the truth is the whole
+system; only those that the segmentation splits say something. Policies:
+
+    mask      pixels of neighbours are not fitted, and excluded from the statistics (the segments of the data)
+    fill      not fitted, but what the draws fill in there counts for the target
+    keep      fitted, and excluded from the statistics by the segments of the data
+    separate  fitted, and each draw segmented and deblended by itself: its neighbours are excluded from it
+
+Printed for each group and quantity: median of (p50 - truth) and of its size, relative for fluxes and radii,
+and the share of truths in the 68% interval of randomised ranks with its binomial error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from galbatch.cutouts.neighbours import segment
+from galbatch.forward import forward_model
+from galbatch.morphology import measure_posterior
+from galbatch.prior import load_prior
+from galbatch.sampler import sample_posterior
+from galbatch.simulate.galaxies import simulate_galaxy
+from galbatch.simulate.psf import nircam_like_psf
+from galbatch.training.library import Library, SourceImage
+from galbatch.training.stamps import StampConfig, StampSource
+from galbatch.types import Observation
+from galbatch.validate.mock import STAMP, stamp_side
+from galbatch.validate.ranks import ranks
+
+SEPARATIONS_PIX, RATIOS = (9.0, 14.0, 20.0), (0.3, 1.0)
+RADIUS_PIX, SN = (2.5, 5.0), (20.0, 100.0)
+QUANTITIES = ("flux_njy", "r_half", "concentration", "asymmetry", "gini", "m20")
+RELATIVE = ("flux_njy", "r_half")
+POLICIES = ("mask", "fill", "keep", "separate")
+SEED, SCALE_ARCSEC, PSF_PIX = 5_000_000, 0.03, 41
+KINDS = ["disc", "spiral", "elliptical", "clumpy", "irregular", "lenticular"]
+
+
+def galaxy(index: int, kind: str, spec, rng, offset) -> np.ndarray:
+    """(H, W) of unit flux at the target PSF, ``offset`` (y, x) pixels from the centre of the stamp."""
+    image = simulate_galaxy(SEED, index, kind=kind)[0][1]
+    library = Library([SourceImage(image, f"{index}", "simulated")])
+    radius = RADIUS_PIX[0] * (RADIUS_PIX[1] / RADIUS_PIX[0]) ** rng.random()
+    if kind == "merger":
+        radius *= 1.5
+    source = StampSource(library, StampConfig(target_fwhm_pix=spec.target_fwhm_pix))
+    generator = torch.Generator().manual_seed(index)
+    where = torch.tensor(np.asarray(offset, np.float32))[None]
+    return source.render(np.array([0]), library.radius / radius, where, stamp_side(spec), generator)[
+        0
+    ].numpy()
+
+
+class Scene:
+    """One observation with and without its neighbour: noise, pixels and segments of both."""
+
+    def __init__(self, prior, target, other, sn, rng, merger=False):
+        spec, self.psf = prior.spec, nircam_like_psf(2.76, SCALE_ARCSEC, PSF_PIX)[None, None]
+        blank = np.zeros((1, 1, STAMP, STAMP), np.float32)
+        model = forward_model(
+            Observation(blank, blank + 1, self.psf),
+            1,
+            spec.margin_pix,
+            spec.multiple_of,
+            spec.target_fwhm_pix,
+        )[1]
+        seen = model.apply(torch.from_numpy(np.stack([target, target + other])[:, None, None]))[:, 0, 0]
+        alone, both = seen.numpy() * (sn / seen[0].max().item())
+        noise = rng.standard_normal(alone.shape).astype(np.float32)
+        inner = slice(spec.margin_pix, spec.margin_pix + STAMP)
+        self.truth = target[inner, inner] * (sn / seen[0].max().item())
+        self.alone, self.data, self.sigma = alone + noise, both + noise, np.ones_like(noise)
+        nothing = np.zeros(noise.shape, bool)
+        self.seg = segment(self.data, self.sigma, nothing)[0]
+        self.seg_alone = segment(self.alone, self.sigma, nothing)[0]
+        if merger:  # the whole system is the target
+            self.seg_alone = (self.seg > 0).astype(np.int32)
+        self.near = ndimage.binary_dilation(self.seg >= 2, np.ones((3, 3), bool)) & (self.seg != 1)
+
+    def sample(self, prior, mask, options, number):
+        obs = Observation(
+            *(a[None, None] for a in (self.data, self.sigma)), self.psf, mask[None, None], SCALE_ARCSEC
+        )
+        p = sample_posterior(prior, obs, options.draws, options.mode, source_ids=[number])
+        return p.samples[0, :, 0]
+
+    def measure(self, images, seg, data=None):
+        """Statistics of images (k, h, w), with one segmentation or one each."""
+        data = self.data if data is None else data
+        if seg.ndim == 2:
+            return measure_posterior(images[None], data[None], self.sigma[None], None, seg[None], None)[0][0]
+        each = [np.repeat(a[None], len(images), 0) for a in (data, self.sigma)]
+        return measure_posterior(images[:, None], *each, None, seg, None)[0][:, 0]
+
+    def by_policy(self, prior, options, number):
+        """{policy: statistics (k,)}."""
+        masked = self.sample(prior, self.near, options, number)
+        kept = self.sample(prior, np.zeros_like(self.near), options, number)
+        nothing = np.zeros(self.near.shape, bool)
+        own = np.stack([segment(np.ascontiguousarray(d), self.sigma, nothing)[0] for d in kept])
+        return {
+            "mask": self.measure(masked, self.seg),
+            "fill": self.measure(masked, np.where(self.seg == 1, 1, 0)),
+            "keep": self.measure(kept, self.seg),
+            "separate": self.measure(kept, own),
+        }
+
+
+def groups(options):
+    """(label, merger, separation, ratio) of each group."""
+    out = [(f"{d:g} px, flux ratio {r:g}", False, d, r) for d in SEPARATIONS_PIX for r in RATIOS]
+    return out + [("mergers", True, 0.0, 0.0)] * (options.mergers > 0)
+
+
+def run_group(prior, label, merger, distance, ratio, options) -> dict:
+    """Truths (n,) and draws (n, k) of each quantity by policy."""
+    rows, n = [], options.mergers if merger else options.pairs
+    for i in range(n):
+        index = 10_000 * int(100 * distance + 10 * ratio) + 2 * i
+        rng = np.random.default_rng([SEED, index, 1])
+        angle = rng.uniform(0, 2 * np.pi)
+        kind = "merger" if merger else KINDS[i % len(KINDS)]
+        target = galaxy(index, kind, prior.spec, rng, (0.0, 0.0))
+        other = np.zeros_like(target)
+        if not merger:
+            away = distance * np.array([np.sin(angle), np.cos(angle)])
+            other = ratio * galaxy(index + 1, KINDS[(i + 1) % len(KINDS)], prior.spec, rng, away)
+        sn = SN[0] * (SN[1] / SN[0]) ** rng.random()
+        scene = Scene(prior, target, other, sn, rng, merger)
+        if merger and scene.seg.max() < 2:
+            continue
+        truth = scene.measure(scene.truth[None], scene.seg_alone, scene.alone)[0]
+        rows.append((truth, scene.by_policy(prior, options, i), scene.seg.max() >= 2))
+    found = {"label": label, "n": len(rows), "split": int(sum(r[2] for r in rows)), "values": {}}
+    for policy in POLICIES:
+        found["values"][policy] = {
+            q: (np.array([r[0][q] for r in rows], float), np.array([r[1][policy][q] for r in rows], float))
+            for q in QUANTITIES
+        }
+    return found
+
+
+def line(truth, draws, relative: bool, rng) -> dict:
+    """Bias, error and coverage of a quantity."""
+    scale = truth if relative else np.ones_like(truth)
+    miss = (np.nanmedian(draws, 1) - truth) / scale
+    u = ranks(draws, truth, rng)
+    inside = np.abs(u[np.isfinite(u)] - 0.5) < 0.34
+    return {
+        "bias": round(float(np.nanmedian(miss)), 3),
+        "error": round(float(np.nanmedian(np.abs(miss))), 3),
+        "within": round(float(inside.mean()), 3) if len(inside) else None,
+        "n": len(inside),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--pairs", type=int, default=8)
+    parser.add_argument("--mergers", type=int, default=24)
+    parser.add_argument("--draws", type=int, default=15)
+    parser.add_argument("--mode", default="fast")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    prior, every, lines = load_prior("small", device="cpu"), [], []
+    for group in groups(options):
+        found = run_group(prior, *group, options)
+        every.append(found)
+        lines += report(found) if found["n"] else []
+    pairs = [f for f in every if f["label"] != "mergers"]
+    if len(pairs) > 1:
+        both = {p: {q: [np.concatenate([f["values"][p][q][i] for f in pairs]) for i in (0, 1)]
+                    for q in QUANTITIES} for p in POLICIES}  # fmt: skip
+        counts = {k: sum(f[k] for f in pairs) for k in ("n", "split")}
+        lines += report({"label": "all pairs", **counts, "values": both})
+    if options.out:
+        options.out.write_text("".join(json.dumps(row) + "\n" for row in lines))
+
+
+def report(found) -> list[dict]:
+    """Print one group; its lines."""
+    print(f"\n{found['label']}: {found['n']} images, {found['split']} with a neighbour in the segmentation")
+    print("| policy | " + " | ".join(QUANTITIES) + " |\n" + "|---" * (len(QUANTITIES) + 1) + "|")
+    out = []
+    for policy in POLICIES:
+        rng, cells = np.random.default_rng(1), []
+        for q in QUANTITIES:
+            row = line(*found["values"][policy][q], q in RELATIVE, rng)
+            out.append({"group": found["label"], "policy": policy, "quantity": q, **row})
+            within = "-" if row["within"] is None else f"{row['within']:.0%}"
+            cells.append(f"{row['bias']:+.3f}, {row['error']:.3f}, {within}")
+        print(f"| {policy} | " + " | ".join(cells) + " |", flush=True)
+    return out
+
+
+if __name__ == "__main__":
+    main()

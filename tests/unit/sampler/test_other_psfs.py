@@ -1,0 +1,61 @@
+"""Draws whose PSF allows no galaxy get another PSF: a compact source and a PSF that may be half a pixel
+narrower than it is."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.signal import fftconvolve
+
+from galbatch.prior import load_prior
+from galbatch.sampler import draw as drawing
+from galbatch.sampler import sample_posterior
+from galbatch.sampler.soundness import broken_draws
+from galbatch.types import Observation
+from galbatch.validate.mock import mock_psf
+
+ERROR = np.array([[0.5, 0.1, 0.03, 0.02, 0.01]])
+N, DRAWS = 64, 8
+
+
+@pytest.fixture(scope="module")
+def prior():
+    return load_prior("small", device="cpu", precision="float32")
+
+
+def compact(fwhm: float, sn: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (h, w) of a Gaussian source of the given FWHM in noise of one, and the PSF."""
+    y, x = np.mgrid[:N, :N] - N / 2
+    psf = mock_psf(3.0)
+    image = fftconvolve(np.exp(-4 * np.log(2) * (x**2 + (1.5 * y) ** 2) / fwhm**2), psf, "same")
+    return image * (sn / image.max()) + np.random.default_rng(seed).standard_normal(image.shape), psf
+
+
+def sample(prior, sources, ids, **more):
+    pixels, psfs = (np.stack(part)[:, None] for part in zip(*sources, strict=True))
+    obs = Observation(pixels, np.ones_like(pixels), psfs, psf_error=ERROR)
+    return sample_posterior(prior, obs, DRAWS, "fast", source_ids=ids, **more)
+
+
+def broken(posterior_) -> np.ndarray:
+    return broken_draws(torch.from_numpy(posterior_.samples), 2.0).numpy()
+
+
+def test_draws_that_no_galaxy_makes_are_drawn_again_with_another_psf(prior, monkeypatch):
+    source = compact(2.5, 500, 1)
+    again = sample(prior, [source], [3])
+    monkeypatch.setattr(drawing, "TRIES", 0)
+    once = sample(prior, [source], [3])
+    assert broken(once).sum() >= 2 and not broken(again).any()
+    kept = ~broken(once)[0]
+    np.testing.assert_array_equal(again.samples[0, kept], once.samples[0, kept])
+    assert DRAWS > kept.sum() > 0 and again.n_evaluations[0] > once.n_evaluations[0]
+
+
+def test_what_is_drawn_again_does_not_depend_on_the_batch(prior):
+    sources, ids = [compact(6.0, 30, 2), compact(2.5, 500, 1)], [4, 3]
+    together = sample(prior, sources, ids, batch=2)
+    for i, (source, source_id) in enumerate(zip(sources, ids, strict=True)):
+        alone = sample(prior, [source], [source_id])
+        peak = alone.samples.max()
+        np.testing.assert_allclose(together.samples[i], alone.samples[0], atol=2e-3 * peak)
+        assert together.n_evaluations[i] == alone.n_evaluations[0]
