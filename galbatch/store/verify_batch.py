@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from galbatch.store.checksums import DamagedBatch, Digest, digest_file
 from galbatch.store.layout import STATUS, StoreLayout
 from galbatch.store.parts import part_bytes, read_note, read_part
@@ -129,15 +131,18 @@ def compare_batch(
             for name, crc in part.sums.items()
             if found.get(name) != crc
         ]
-    return problems + _not_finite(arrays, rows, status, ids, plan.name)
+    return problems + _not_finite(layout, arrays, rows, status, ids, plan.name)
 
 
-def _not_finite(arrays: dict[str, Any], rows: slice, status: list[str], ids: list, name: str) -> list[str]:
-    """Sources called ok whose stored mean has no finite band."""
-    mean = arrays["mean"][rows]
-    finite = abs(mean).sum(axis=(2, 3))
+def _not_finite(
+    layout: StoreLayout, arrays: dict[str, Any], rows: slice, status: list[str], ids: list, name: str
+) -> list[str]:
+    """Sources called ok whose stored mean is not finite everywhere inside their stamp."""
+    mean, spec = arrays["mean"][rows], layout.arrays()["mean"]
+    sides = arrays["stamp_pix"][rows] if layout.sides else [layout.stamp_pix] * len(ids)
+    inside = [layout.place(int(side), spec) for side in sides]
     return [
         f"{name}: source {ids[n]} is ok but its posterior mean is not finite"
         for n, s in enumerate(status)
-        if s == "ok" and not (finite[n] < float("inf")).all()
+        if s == "ok" and not np.isfinite(mean[n][:, inside[n], inside[n]]).all()
     ]

@@ -222,7 +222,7 @@ LISTS = {"draws": np.arange(14.0, dtype=np.float32).reshape(7, 2)}
     [
         (FLOATS | WORDS | LISTS, 5),
         (FLOATS, 5),
-        (WORDS | FLOATS, 0),
+        (WORDS | FLOATS, 5),  # written first, as of a batch, which begins with its ids
         (LISTS | WORDS, 0),
         ({"f0": FLOATS["f0"]} | WORDS, 0),
     ],
