@@ -37,6 +37,10 @@ class InputError(GalbatchError):
     """A catalogue, survey file, image or PSF cannot be used."""
 
 
+class ReadError(InputError):
+    """A file cannot be opened or read: its content is not at fault, and it may be readable later."""
+
+
 class ConfigError(GalbatchError):
     """A setting or a combination of options is wrong."""
 

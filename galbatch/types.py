@@ -287,10 +287,10 @@ class Finding:
     code: str
     subject: str
     what: str
-    remedy: str = ""
+    remedy: str
 
     @property
     def line(self) -> str:
         """Subject, what was found and what to do, in one line."""
-        stop = "." if self.remedy and not self.what.endswith(".") else ""
-        return f"{self.subject}: {self.what}{stop} {self.remedy}".strip()
+        stop = "" if self.what.endswith(".") else "."
+        return f"{self.subject}: {self.what}{stop} {self.remedy}"

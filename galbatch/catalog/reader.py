@@ -101,10 +101,13 @@ class Catalog:
         file turns out damaged."""
         names = list(columns if columns is not None else self.columns)
         schema = pa.schema([self.schema.field(name) for name in names])
-        stored = {known: own for own, known in self.read_as.items()}
+        stored, rows = {known: own for own, known in self.read_as.items()}, 0
         try:
             for table in self._tables([stored.get(name, name) for name in names], size):
+                rows += len(table)
                 yield pa.Table.from_arrays([plain_column(c) for c in table.columns], schema=schema)
+            if names and rows != self.n_rows:
+                raise ValueError(f"it announces {self.n_rows} rows and holds {rows}. Write it again")
         except (pa.ArrowException, OSError, ValueError) as error:
             raise InputError(f"Catalogue {self.path} cannot be read to its end: {error}.") from error
 

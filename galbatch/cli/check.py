@@ -99,12 +99,12 @@ def _product(inputs: Any, root: Path) -> list:
         layout = prepare.layout_of(inputs)
         room = prepare.check_space(RunPaths(root), layout)
     except GalbatchError as error:
-        remedy = "Choose another --model, --draws, --stamp-pix or --out, as the message asks."
+        remedy = "Choose another --model, --draws, --stamp-pix or --out."
         return [Finding("error", "run", "model and disk", str(error), remedy)]
     what = f"stamps of {layout.said_of_stamps}, {layout.n_batches} batches of {layout.batch}; {root}: {room}"
     return [
         *check_resolution(inputs.survey, prepare.target_fwhm_arcsec(layout)),
-        Finding("info", "run", "model and disk", what),
+        Finding("info", "run", "model and disk", what, "Nothing to do; --no-samples takes less room."),
     ]
 
 

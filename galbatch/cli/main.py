@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _exit_code(cli.main(arguments, prog_name="galbatch", standalone_mode=False))
     except BaseException as error:
-        return _report(error, _wants_traceback(arguments))
+        return _report(error, _wants_traceback(arguments), arguments)
     finally:
         warnings.showwarning = show
 
@@ -135,7 +135,13 @@ def _wants_traceback(arguments: list[str]) -> bool:
     return "--traceback" in arguments or os.environ.get("GALBATCH_TRACEBACK", "") not in ("", "0")
 
 
-def _report(error: BaseException, with_traceback: bool) -> int:
+def _run_among(arguments: Sequence[str]) -> str | None:
+    """The run folder that a command is about."""
+    marks = (".galbatch-run", "manifest.json")
+    return next((a for a in arguments if any(os.path.isfile(os.path.join(a, mark)) for mark in marks)), None)
+
+
+def _report(error: BaseException, with_traceback: bool, arguments: Sequence[str] = ()) -> int:
     """Say on stderr what ended the command, and return its exit code."""
     if isinstance(error, SystemExit):
         if isinstance(error.code, str):
@@ -168,6 +174,19 @@ def _report(error: BaseException, with_traceback: bool) -> int:
     if isinstance(error, OSError) and error.filename:
         _complain(f"{error.filename}: {error.strerror}. Check the path, and that you may use it.")
         return BAD_INPUT
+    _unexpected(error, _run_among(arguments), with_traceback)
+    return BAD_INPUT
+
+
+def _unexpected(error: BaseException, run: str | None, with_traceback: bool) -> None:
+    """Say what is no error of galbatch's own: of a ``run``, most often, a damaged file."""
+    if run:
+        _complain(
+            f"{run} cannot be read: {type(error).__name__}: {error}. `galbatch verify {run}` says what is "
+            "damaged in it and what mends that. If it is sound, report this with what "
+            "'galbatch --traceback ...' says."
+        )
+        return
     _complain(f"unexpected {type(error).__name__}: {error}")
     if not with_traceback:
         click.echo(
@@ -175,7 +194,6 @@ def _report(error: BaseException, with_traceback: bool) -> int:
             "GALBATCH_TRACEBACK=1) for the traceback to report.",
             err=True,
         )
-    return BAD_INPUT
 
 
 def _complain(message: str) -> None:

@@ -35,38 +35,18 @@ def check_footprint(survey, batches: Iterable[tuple[int, dict[str, np.ndarray]]]
         return [Finding("error", "footprint", survey.config.path, str(error), remedy)]
     if not total:
         return []
+    found = f"{anywhere} of {total} sources lie on the images"
     if anywhere < LEAST_INSIDE * total:
-        return [
-            Finding(
-                "error",
-                "footprint",
-                survey.config.path,
-                f"{anywhere} of {total} sources lie on the images",
-                _why(survey, sample),
-            )
-        ]
-    out = [Finding("info", "footprint", "catalogue", f"{anywhere} of {total} sources lie on the images")]
+        return [Finding("error", "footprint", survey.config.path, found, _why(survey, sample))]
+    out = [Finding("info", "footprint", "catalogue", found, "Nothing to do: those are computed.")]
     for band, count in inside.items():
         if count < anywhere:
-            out.append(
-                Finding(
-                    "warn",
-                    "footprint",
-                    band,
-                    f"{anywhere - count} sources of {anywhere} are not covered",
-                    "They lack this band (BAND_MISSING).",
-                )
-            )
+            found = f"{anywhere - count} sources of {anywhere} are not covered"
+            out.append(Finding("warn", "footprint", band, found, "They lack this band (BAND_MISSING)."))
     if anywhere < total:
-        out.append(
-            Finding(
-                "warn",
-                "footprint",
-                "catalogue",
-                f"{total - anywhere} sources lie outside every image",
-                "They fail in the run (OFF_IMAGE); all others are processed.",
-            )
-        )
+        found = f"{total - anywhere} sources lie outside every image"
+        remedy = "They fail in the run (OFF_IMAGE); all others are processed."
+        out.append(Finding("warn", "footprint", "catalogue", found, remedy))
     return out
 
 

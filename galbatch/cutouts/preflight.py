@@ -60,16 +60,13 @@ def check_survey(survey, columns: list[str] | None = None) -> list[Finding]:
 def _tile(tile) -> list[Finding]:
     grid, config, out = tile.grid, tile.config, []
     ny, nx = tile.shape
-    out.append(
-        Finding(
-            "info",
-            "tile",
-            tile.subject,
-            f"{nx} x {ny} pixels of {grid.scale_arcsec:.4f} arcsec, "
-            f"{tile.njy:.6g} nJy per unit (AB zero point {ZERO_POINT_NJY - 2.5 * math.log10(tile.njy):.3f}), "
-            f"noise from {tile.noise}",
-        )
+    what = (
+        f"{nx} x {ny} pixels of {grid.scale_arcsec:.4f} arcsec, "
+        f"{tile.njy:.6g} nJy per unit (AB zero point {ZERO_POINT_NJY - 2.5 * math.log10(tile.njy):.3f}), "
+        f"noise from {tile.noise}"
     )
+    remedy = "Nothing to do if that is right; if not, set pixel_scale_arcsec, unit or zero_point_ab."
+    out.append(Finding("info", "tile", tile.subject, what, remedy))
     if grid.header_scale_arcsec and grid.wcs is None:
         out.append(
             Finding(
@@ -82,37 +79,18 @@ def _tile(tile) -> list[Finding]:
             )
         )
     for plane in tile.missing:
-        path = getattr(config, plane).path
-        out.append(
-            Finding(
-                "warn",
-                "plane_missing",
-                tile.subject,
-                f"{plane} {path} cannot be read; the run goes on without it",
-                "Add the file if there is one.",
-            )
-        )
+        what = f"{plane} {getattr(config, plane).path} cannot be read; the run goes on without it"
+        out.append(Finding("warn", "plane_missing", tile.subject, what, "Add the file if there is one."))
     if tile.approximate:
-        out.append(
-            Finding(
-                "warn",
-                "variance",
-                tile.subject,
-                "the variance lacks the photon noise of the sources, or its gain cards",
-                "Sources are flagged VARIANCE_APPROX; give an error map, or an exposure map.",
-            )
-        )
+        what = "the variance lacks the photon noise of the sources, or its gain cards"
+        remedy = "Sources are flagged VARIANCE_APPROX; give an error map, or an exposure map."
+        out.append(Finding("warn", "variance", tile.subject, what, remedy))
     out += _units(tile)
     hdu = tile.images["sci"].hdu
     if hdu.path != config.sci.path and config.sci.path.endswith(".fz"):
-        out.append(
-            Finding(
-                "info",
-                "compressed",
-                tile.subject,
-                f"{config.sci.path} is unpacked into the cache on each node",
-            )
-        )
+        what = f"{config.sci.path} is unpacked into the cache on each node"
+        remedy = "Nothing to do; unpacked beforehand (funpack), it is read where it lies."
+        out.append(Finding("info", "compressed", tile.subject, what, remedy))
     return out
 
 
@@ -153,15 +131,10 @@ def _units(tile) -> list[Finding]:
         and area > 0
         and abs(math.log(area / pixel_area_sr(tile.grid.scale_arcsec))) > 0.05
     ):
-        out.append(
-            Finding(
-                "info",
-                "pixel_area",
-                tile.subject,
-                f"PIXAR_SR = {area:.4g} is not the area of a pixel of the "
-                f"mosaic, {pixel_area_sr(tile.grid.scale_arcsec):.4g} sr, which is used",
-            )
-        )
+        own = pixel_area_sr(tile.grid.scale_arcsec)
+        what = f"PIXAR_SR = {area:.4g} is not the area of a pixel of the mosaic, {own:.4g} sr, which is used"
+        remedy = "Nothing to do: that card is often of the detector's pixels."
+        out.append(Finding("info", "pixel_area", tile.subject, what, remedy))
     return out
 
 
@@ -192,6 +165,7 @@ def _together(survey) -> list[Finding]:
                     "ratio",
                     band,
                     f"pixels of {g.scale_arcsec:.4f} arcsec, {g.ratio} x those of {finest}",
+                    "Nothing to do: each band keeps its own pixels.",
                 )
             )
     return out + _rotations(survey, finest)
@@ -224,7 +198,8 @@ def check_resolution(survey, target_fwhm_arcsec: float) -> list[Finding]:
             remedy = "A larger --oversample makes them sharper; twice takes four times as long."
             out.append(Finding("warn", "resolution", band.name, f"{what}: less sharp than the data", remedy))
         else:
-            out.append(Finding("info", "resolution", band.name, what))
+            remedy = "Nothing to do; a larger --oversample would make them sharper still."
+            out.append(Finding("info", "resolution", band.name, what, remedy))
     return out
 
 
@@ -267,7 +242,7 @@ def verify_checksums(survey) -> list[Finding]:
         if wrong:
             out.append(Finding("error", "checksum", path, " ".join(wrong[0].split()), "Copy the file again."))
         elif not known:
-            out.append(
-                Finding("info", "checksum", path, "has no DATASUM: damage to its pixels cannot be seen")
-            )
+            what = "has no DATASUM: damage to its pixels cannot be seen"
+            remedy = "Compare it with its source, or write it with DATASUM (astropy: checksum=True)."
+            out.append(Finding("info", "checksum", path, what, remedy))
     return out

@@ -192,7 +192,7 @@ class PsfProvider:
                     f"sum {min(norms):.4f} to {max(norms):.4f}",
                     'Set psf_norm = "unit" unless the sum is the light that the PSF image holds.'
                     if max(abs(n - 1) for n in norms) > 0.1
-                    else "",
+                    else "Nothing to do: they are used as they are.",
                 )
             )
             if width < LEAST_PIXELS * self.scale_arcsec:

@@ -18,7 +18,7 @@ import numpy as np
 from numba import njit
 from numba.core import types
 
-from galbatch.errors import InputError
+from galbatch.errors import InputError, ReadError
 
 _pread = types.ExternalFunction("pread", types.intp(types.intc, types.uintp, types.uintp, types.int64))
 _pwritev = types.ExternalFunction("pwritev", types.intp(types.intc, types.uintp, types.intc, types.int64))
@@ -46,7 +46,7 @@ class LocalBytes:
                 raise InputError(f"{path} is not a regular file. Name a FITS file.")
             self.fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         except (OSError, ValueError) as error:
-            raise InputError(
+            raise ReadError(
                 f"{path} cannot be opened: {getattr(error, 'strerror', None) or error}. "
                 "Check the path and its permissions on this machine."
             ) from error
@@ -76,7 +76,7 @@ class LocalBytes:
             try:
                 part = os.pread(self.fd, min(size, 1 << 30), start)
             except OSError as error:
-                raise InputError(
+                raise ReadError(
                     f"{self.path} cannot be read at byte {start}: {error.strerror or error}."
                 ) from error
             if not part:
@@ -95,7 +95,7 @@ class LocalBytes:
             try:
                 n = os.preadv(self.fd, [memoryview(_THREAD.buffer)[done:size]], start + done)
             except OSError as error:
-                raise InputError(
+                raise ReadError(
                     f"{self.path} cannot be read at byte {start}: {error.strerror or error}."
                 ) from error
             if not n:
@@ -160,7 +160,7 @@ class RemoteBytes:
                 f"{url} needs the extra packages for remote files: pip install 'galbatch[cloud]' ({error})."
             ) from error
         except Exception as error:
-            raise InputError(f"{url} cannot be opened: {type(error).__name__}: {error}.") from error
+            raise ReadError(f"{url} cannot be opened: {type(error).__name__}: {error}.") from error
         if not info.get("size"):
             raise InputError(
                 f"{url}: the server does not tell its size. Download the file, or use a server that "
@@ -207,7 +207,7 @@ class RemoteBytes:
                 [self.key] * len(spans), [s[0] for s in spans], [s[1] for s in spans], on_error="raise"
             )
         except Exception as error:
-            raise InputError(f"{self.path} cannot be read: {type(error).__name__}: {error}.") from error
+            raise ReadError(f"{self.path} cannot be read: {type(error).__name__}: {error}.") from error
         self.requests += len(spans)
         self.bytes_read += sum(map(len, parts))
         for part, (start, stop) in zip(parts, spans, strict=True):

@@ -20,7 +20,7 @@ from galbatch.cutouts.raw import RawCut, cut_band
 from galbatch.cutouts.resample import resample_acf, resample_labels, resample_psf, resample_stamps
 from galbatch.cutouts.scene import Scene, View, find_scene
 from galbatch.cutouts.tile import RawStamps
-from galbatch.errors import ConfigError, GalbatchError
+from galbatch.errors import ConfigError, GalbatchError, ReadError
 from galbatch.types import PSF_ERROR_PARTS, BandStamps, Failure, Flag, StampBatch
 
 MASKED_LIMIT = 0.25
@@ -105,7 +105,7 @@ def _prepare(survey, band: str, rows, stamp_pix: int) -> _Prepared:
         flags |= Flag.RESAMPLED
     flags |= Flag.GRID_MISMATCH if survey.turned(band) else 0
     psf, ids, psf_flags, psf_scale = _psfs(survey, band, rows, cut.place, step, cut.why)
-    unusable = (psf_flags & Flag.PSF_BAD) != 0
+    unusable = (psf_flags & (Flag.PSF_BAD | Flag.READ_ERROR)) != 0
     bad = bad | unusable[:, None, None] | _beyond(rows.get("stamp_arcsec"), geometry, data.shape)
     delivered = geometry.delivered_scale_arcsec
     white, floor = _floors(survey, band, cut.place.tile, (data, var, bad, psf), psf_scale / delivered)
@@ -134,7 +134,7 @@ def _prepare(survey, band: str, rows, stamp_pix: int) -> _Prepared:
     centre[off] = np.nan
     cd = stamps["wcs"][:, 4:].reshape(-1, 2, 2).copy()
     cd[[t == "" or survey.tile(band, t).grid.wcs is None for t in cut.place.tile]] = np.nan
-    return _Prepared(stamps, segmap, centre, cd, off, ~raw.ok, cut.why)
+    return _Prepared(stamps, segmap, centre, cd, off, (stamps["flags"] & Flag.READ_ERROR) != 0, cut.why)
 
 
 def _deliver(survey, part: _Prepared, scene: Scene, number: int) -> BandStamps:
@@ -229,7 +229,7 @@ def _psfs(survey, band, rows, at: Place, step: float, why: list[str]):
         try:
             provider = survey.tile(band, name).psf
         except GalbatchError as error:
-            flags[members] |= Flag.PSF_BAD
+            flags[members] |= Flag.READ_ERROR if isinstance(error, ReadError) else Flag.PSF_BAD
             for i in members:
                 why[i] = why[i] or str(error)
             continue

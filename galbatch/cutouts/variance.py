@@ -51,8 +51,8 @@ def gain_of(exp_header, sci_header, exp_shape, sci_shape) -> Gain:
 def variance(kind: str, noise: np.ndarray, err_scale: float = 1.0) -> np.ndarray:
     """(n, h, w) noise plane of ``kind`` 'err', 'var', 'wht' or 'exp' to a variance; inf where there is
     none."""
-    noise = noise.astype(np.float64)
     with np.errstate(all="ignore"):
+        noise = noise.astype(np.float64)
         out = {
             "err": lambda: noise**2,
             "var": lambda: noise,

@@ -103,7 +103,7 @@ def _execute(
         place.make(stack)
         if going_on:
             said = [f"resumed although this changed: {change}" for change in changes]
-            said += mend.mend(paths, layout, lambda at: lay_out.write_plan_at(at, inputs))
+            said += mend.mend(paths, layout, lambda at: lay_out.write_plan_at(at, inputs), not changes)
             said += mend.set_aside(paths, broken)
             said += lay_out.go_on(paths, inputs)
             withdraw(paths, again)

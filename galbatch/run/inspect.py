@@ -30,10 +30,8 @@ def status(run: str | Path) -> dict[str, Any]:
     Raises ``RunError`` when the folder is not a run.
     """
     paths = RunPaths(Path(run))
-    manifest = read_manifest(paths)
-    far = progress(paths)
-    holder = lock_holder(paths.lock)
-    batch = max(1, manifest.get("layout", {}).get("batch", 1))
+    manifest, far, holder = read_manifest(paths), progress(paths), lock_holder(paths.lock)
+    run = open_run(paths.root)
     total = far["planned"] or 0
     finished = far["finished"] and far["sources"] == total
     state = "running" if holder else "finished" if finished else "stopped"
@@ -41,12 +39,12 @@ def status(run: str | Path) -> dict[str, Any]:
         "run": str(paths.root),
         "state": state,
         **far,
-        "batches": -(-total // batch),
+        "batches": -(-total // run.layout.batch),
         "holder": holder,
-        "catalog": manifest["config"]["catalog"],
-        "bands": manifest["layout"]["bands"],
-        "draws": manifest["layout"]["draws"],
-        "flags": open_run(paths.root).flag_counts(),
+        "catalog": manifest.get("config", {}).get("catalog", ""),
+        "bands": list(run.layout.bands),
+        "draws": run.layout.draws,
+        "flags": run.flag_counts(),
         "summary": _json(paths.summary),
         "orphans": len(paths.orphans()),
         "replacement": str(new.root) if (new := replacement(paths)) else None,

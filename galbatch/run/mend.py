@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from galbatch.errors import ConfigError, RunError
@@ -14,11 +16,13 @@ from galbatch.store import (
     create_store,
     damaged_parts,
     difference,
+    digest_file,
     dump_toml,
     read_checksums,
     read_manifest,
     rebuild_checksums,
     reopen_checksums,
+    template_files,
     write_atomic,
 )
 
@@ -58,13 +62,22 @@ def mend_settings(paths: RunPaths) -> list[str]:
     return _put_back(paths, paths.config.name, what, lambda scratch: write_atomic(scratch.config, text))
 
 
-def mend(paths: RunPaths, layout: StoreLayout, write_plan: Callable[[RunPaths], Any]) -> list[str]:
+def mend(
+    paths: RunPaths, layout: StoreLayout, write_plan: Callable[[RunPaths], Any], unchanged: bool = True
+) -> list[str]:
     """Make plan and template of the store again where they are not what was written, and open the checksums
-    of a run that goes on; returns a line for everything that was done. ``write_plan(paths)`` writes the plan.
+    of a run that goes on; returns a line for everything that was done. ``write_plan(paths)`` writes the plan;
+    ``unchanged``: from the inputs with which the run began.
 
     Raises ``RunError`` for a file that cannot be made again as it was.
     """
-    said = _open_checksums(paths)
+
+    def make(scratch: RunPaths) -> None:
+        create_store(scratch.posterior, layout)
+        if unchanged:
+            write_plan(scratch)
+
+    said = _open_checksums(paths, make)
     sums = read_checksums(paths)
     if sums is None:
         return said
@@ -86,26 +99,46 @@ def mend(paths: RunPaths, layout: StoreLayout, write_plan: Callable[[RunPaths], 
     return said
 
 
-def _open_checksums(paths: RunPaths) -> list[str]:
-    """Make a lost or damaged ``checksums.json`` again."""
+def _open_checksums(paths: RunPaths, make: Callable[[RunPaths], Any]) -> list[str]:
+    """Make a lost or damaged ``checksums.json`` again; before it the files that ``make`` makes, where they
+    are not as it makes them: nothing says what they were."""
     try:
         if read_checksums(paths) is not None or "checksums" not in read_manifest(paths):
             return []
         what = f"{paths.checksums}: missing"
     except RunError as err:
         what = str(err).split(". ", 1)[0]
+    said = [f"{what}; made again from the files that are there"]
+    with _scratch(paths) as scratch:
+        make(scratch)
+        for made in filter(Path.exists, [scratch.plan, *template_files(scratch)]):
+            name = made.relative_to(scratch.root)
+            if difference(paths.root / name, digest_file(made)):
+                _move(made, paths.root / name)
+                said.append(f"{paths.root / name}: not as it is made; made again")
     rebuild_checksums(paths)
-    return [f"{what}; made again from the files that are there"]
+    return said
+
+
+@contextmanager
+def _scratch(paths: RunPaths) -> Iterator[RunPaths]:
+    """A folder in which files of the run are made again."""
+    with tempfile.TemporaryDirectory(prefix=".mend-", suffix=".tmp", dir=paths.root) as folder:
+        yield RunPaths(Path(folder))
+
+
+def _move(made: Path, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(made, place)
 
 
 def _put_back(paths: RunPaths, name: str, what: str, make: Callable[[RunPaths], Any]) -> list[str]:
     """Make a file again in a folder of its own, and put it in its place if it is the one that was written."""
-    with tempfile.TemporaryDirectory(prefix=".mend-", suffix=".tmp", dir=paths.root) as folder:
-        make(scratch := RunPaths(folder))
+    with _scratch(paths) as scratch:
+        make(scratch)
         if difference(scratch.root / name, read_checksums(paths).files[name]):
             raise _lost(paths, name, what)
-        (paths.root / name).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(scratch.root / name, paths.root / name)
+        _move(scratch.root / name, paths.root / name)
     return [f"{paths.root / name}: {what}; made again as it was"]
 
 

@@ -75,18 +75,27 @@ def read_batch(paths: RunPaths, guarded: bool, plan: PlanBatch) -> BatchRead | N
 
 
 def damaged_parts(paths: RunPaths) -> dict[int, str]:
-    """Committed batches whose part or note is not what was written, and what is wrong with each. Every part
-    is read once."""
+    """Committed batches whose part or note is not what was written, or whose shards are missing or of another
+    size, and what is wrong with each. Every part is read once, of the shards nothing."""
 
     def look(batch: int) -> str:
         try:
-            part_bytes(paths, batch, read_note(paths, batch))
+            note = read_note(paths, batch)
+            part_bytes(paths, batch, note)
         except DamagedBatch as err:
             return str(err)
-        return ""
+        sizes = ((paths.root / name, size) for name, (size, _) in note["files"].items())
+        return next((f"{path}: missing or not whole" for path, size in sizes if _size(path) != size), "")
 
     with ThreadPoolExecutor(THREADS) as pool:
         return {batch: what for batch, what in ahead(pool, sorted(paths.committed()), look) if what}
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def ahead(

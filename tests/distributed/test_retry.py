@@ -1,13 +1,19 @@
 """Reads that fail: tried again within the run, and afterwards by ``resume --retry-failed``."""
 
+import pickle
 import shutil
 
+import numpy as np
 import pytest
 import toys
 
+from galbatch.catalog import open_catalog
+from galbatch.cutouts import open_survey
 from galbatch.cutouts.images import OpenImage
-from galbatch.errors import InputError
+from galbatch.cutouts.source import LocalBytes
+from galbatch.errors import InputError, ReadError
 from galbatch.run import cutter, process, resume, verify
+from galbatch.store import StoreLayout
 
 OPTIONS = dict(batch=3, draws=3, mode="fast", cluster="none")
 
@@ -77,3 +83,27 @@ def test_a_touched_file_is_read_again_by_retry_failed(serial, survey, tmp_path):
     assert run.summary["failed"] == 1
     one, two = toys.product(out), toys.product(serial)
     assert [name for name in one if name.startswith("posterior") and one[name] != two[name]] == []
+
+
+def test_a_psf_that_cannot_be_read_is_tried_again_and_then_no_bad_psf(survey, monkeypatch):
+    """As in a worker, which reads the PSF when its first batch needs it."""
+    opened, state = open_survey(survey.with_suffix(".toml")), {"left": 2}
+    rows = {name: column[:3] for name, column in open_catalog(survey).read().items()}
+    clean, read = opened.cut(rows, 24), LocalBytes.read
+    layout = StoreLayout(10, 3, 3, ("f200w",), 24, pixel_scale_arcsec=(0.03,))
+    cut = lambda: cutter.Cutter(pickle.loads(pickle.dumps(opened)), layout)._cut(rows, 24)  # noqa: E731
+
+    def fail(self, *arguments):
+        if self.path.endswith("psf.fits") and state["left"] > 0:
+            state["left"] -= 1
+            raise ReadError(f"{self.path} cannot be read at byte 0: Input/output error.")
+        return read(self, *arguments)
+
+    monkeypatch.setattr(LocalBytes, "read", fail)
+    monkeypatch.setattr(cutter, "WAITS_S", (0.001, 0.001))
+    again = cut()
+    np.testing.assert_array_equal(again.bands[0].psf, clean.bands[0].psf)
+    np.testing.assert_array_equal(again.flags, clean.flags)
+    state["left"] = 1000
+    lost = cut()
+    assert {failure.code for failure in lost.failures.values()} == {"READ_ERROR"} and len(lost.failures) == 3

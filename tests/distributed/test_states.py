@@ -10,7 +10,7 @@ import toys
 
 from galbatch.cli.main import main
 from galbatch.errors import RunError
-from galbatch.run import resume
+from galbatch.run import resume, verify
 from galbatch.run.lock import RunLock
 
 
@@ -151,6 +151,43 @@ def test_resume_computes_a_damaged_part_again(run, serial):
     (line,) = [line for line in said if line.startswith("batch 2 is computed again: ")]
     assert "batch-000002.arrow: not what was committed" in line
     assert toys.product(run) == toys.product(serial)
+
+
+def lose(*names):
+    def do(run):
+        for name in names:
+            shutil.rmtree(run / name) if (run / name).is_dir() else (run / name).unlink()
+
+    return do
+
+
+def edit_the_plan(run):
+    lose("checksums.json")(run)
+    table = pq.read_table(run / "plan.parquet")
+    at = table.column_names.index("ra")
+    pq.write_table(table.set_column(at, "ra", [table["ra"].to_numpy() + 1]), run / "plan.parquet")
+
+
+MENDED = {  # by resume, without being asked
+    "a shard lost": lose("posterior.zarr/std/c/1"),
+    "a shard cut short": lambda run: cut(run, "posterior.zarr/samples/c/1/0/0/0/0"),
+    "the template lost, and what guards it": lose("posterior.zarr/mean/zarr.json", "checksums.json"),
+    "the plan edited, and what guards it lost": edit_the_plan,
+}
+
+
+@pytest.mark.parametrize("harm", MENDED)
+def test_resume_mends_what_it_can_see(run, serial, harm):
+    MENDED[harm](run)
+    resume(run, prior=toys.GaussianPrior(), cluster="none")
+    assert toys.product(run) == toys.product(serial) and verify(run) == []
+
+
+def test_a_store_that_cannot_be_read_is_said_with_the_command_that_mends_it(run, capsys):
+    for path in run.glob("posterior.zarr/flags/c/*"):
+        path.write_bytes(path.read_bytes()[:-9])
+    code, said = look("status", run, capsys)
+    assert code == 1 and f"`galbatch verify {run}` says what is damaged" in said and "bug" not in said
 
 
 def test_an_unfinished_run_of_the_first_version_is_refused(run):

@@ -159,10 +159,8 @@ LONG_FILES = {
 }
 LONG_FUNCTIONS = {
     "cli/process.py:execution_options": 43,
-    "cutouts/footprint.py:check_footprint": 49,
     "cutouts/noise_check.py:_judge": 42,
-    "cutouts/preflight.py:_tile": 56,
-    "cutouts/preflight.py:_units": 46,
+    "cutouts/preflight.py:_units": 41,
     "cutouts/psf.py:findings": 66,
     "cutouts/stamps.py:_prepare": 49,
     "cutouts/tile.py:open_tile": 48,

@@ -195,6 +195,17 @@ def test_a_file_damaged_inside_is_an_input_error(tmp_path):
         open_catalog(tmp_path / "c.parquet").read()
 
 
+def test_rows_that_are_announced_and_not_there_are_an_input_error(tmp_path):
+    """Damage to the footer of a Parquet file can empty a column: the rows were then fewer, without a word."""
+    pq.write_table(
+        pa.table({"source_id": [1, 2], "ra": [1.0, 2.0], "dec": [0.0, 1.0]}), tmp_path / "c.parquet"
+    )
+    catalog = open_catalog(tmp_path / "c.parquet")
+    catalog.n_rows = 3
+    with pytest.raises(InputError, match=r"c\.parquet .*announces 3 rows and holds 2"):
+        catalog.read()
+
+
 def test_what_was_read_of_a_catalogue_is_let_go(tmp_path):
     """Memory does not grow with the file: of a stream, one block is held at a time."""
     rows = 400_000

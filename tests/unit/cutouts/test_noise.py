@@ -11,7 +11,7 @@ from galbatch.cutouts import open_survey
 from galbatch.cutouts.noise import _spectrum, autocorrelation, positive_definite
 from galbatch.cutouts.noise_check import check_noise
 from galbatch.cutouts.resample import input_size, resample_acf, resample_stamps
-from galbatch.cutouts.variance import scale_sky
+from galbatch.cutouts.variance import scale_sky, variance
 from galbatch.errors import ConfigError, InputError
 from galbatch.types import Flag
 
@@ -236,3 +236,8 @@ def test_without_an_error_map_blank_sky_gives_one_sigma(tmp_path):
     assert batch.flags[0] & Flag.VARIANCE_APPROX
     assert not [e for e in survey.inputs() if e["role"] == "err"]
     assert "no error map" in " ".join(f.what for f in check_noise(survey))
+
+
+def test_a_signalling_nan_in_a_noise_map_is_no_noise_and_no_warning():
+    noise = np.array([[[0x7FA00000, 0x40000000]]], np.uint32).view(np.float32)  # such a NaN, and 2
+    np.testing.assert_array_equal(variance("err", noise), [[[np.inf, 4.0]]])
