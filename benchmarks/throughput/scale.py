@@ -31,6 +31,7 @@ from stubs import answer, outside_cluster
 from galbatch.bench import environment
 from galbatch.bench.storage import part_columns
 from galbatch.config import ExecutionSettings
+from galbatch.pipeline.measurement import column_info
 from galbatch.run.cluster import open_cluster
 from galbatch.run.events import Reporter
 from galbatch.run.farm import Farm
@@ -148,8 +149,8 @@ def lay_parts(folder: Path, rows: int, batch: int) -> RunPaths:
 
 
 def merge(paths: RunPaths) -> int:
-    merge_catalogue(paths, {})
-    return paths.catalogue.stat().st_size
+    merge_catalogue(paths, column_info(("f200w",)))
+    return paths.catalogue.stat().st_size + paths.statistics.stat().st_size
 
 
 def measure(options) -> dict:
