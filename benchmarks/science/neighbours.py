@@ -1,7 +1,7 @@
 """Neighbours: masked, filled in, kept, or separated draw by draw? Judged against the truth without them.
 
-    python benchmarks/science/neighbours.py [--pairs 8] [--mergers 24] [--draws 15] [--mode fast]
-        [--out FILE]
+    python benchmarks/science/neighbours.py [--pairs 6] [--alone 12] [--mergers 12] [--draws 12]
+        [--mode fast] [--out FILE]
 
 Pairs: two simulated galaxies that have nothing to do with each other, at several separations and flux ratios;
 the truth is what is measured on the noise-free target without the other. Mergers: the truth is the whole
@@ -10,7 +10,8 @@ system; only those that the segmentation splits say something. Policies:
     mask      pixels of neighbours are not fitted, and excluded from the statistics (the segments of the data)
     fill      not fitted, but what the draws fill in there counts for the target
     keep      fitted, and excluded from the statistics by the segments of the data
-    separate  fitted, and each draw segmented and deblended by itself: its neighbours are excluded from it
+    separate  fitted; each draw is segmented and deblended by itself too (0.5 sigma), and what either calls
+              a neighbour is excluded from it
 
 Printed for each group and quantity: median of (p50 - truth) and of its size, relative for fluxes and radii,
 and the share of truths in the 68% interval of randomised ranks with its binomial error.
@@ -104,12 +105,17 @@ class Scene:
         each = [np.repeat(a[None], len(images), 0) for a in (data, self.sigma)]
         return measure_posterior(images[:, None], *each, None, seg, None)[0][:, 0]
 
+    def separated(self, draw):
+        """Segments of a draw, deblended by itself, with the neighbours of the data's."""
+        found = segment(np.ascontiguousarray(draw), self.sigma / 3, np.zeros(draw.shape, bool))[0]
+        found = np.where(self.seg > 1, self.seg + found.max(), found)
+        return found if (found == 1).any() else self.seg
+
     def by_policy(self, prior, options, number):
         """{policy: statistics (k,)}."""
         masked = self.sample(prior, self.near, options, number)
         kept = self.sample(prior, np.zeros_like(self.near), options, number)
-        nothing = np.zeros(self.near.shape, bool)
-        own = np.stack([segment(np.ascontiguousarray(d), self.sigma, nothing)[0] for d in kept])
+        own = np.stack([self.separated(draw) for draw in kept])
         return {
             "mask": self.measure(masked, self.seg),
             "fill": self.measure(masked, np.where(self.seg == 1, 1, 0)),
@@ -121,12 +127,13 @@ class Scene:
 def groups(options):
     """(label, merger, separation, ratio) of each group."""
     out = [(f"{d:g} px, flux ratio {r:g}", False, d, r) for d in SEPARATIONS_PIX for r in RATIOS]
+    out += [("alone", False, 0.0, 0.0)] * (options.alone > 0)
     return out + [("mergers", True, 0.0, 0.0)] * (options.mergers > 0)
 
 
 def run_group(prior, label, merger, distance, ratio, options) -> dict:
     """Truths (n,) and draws (n, k) of each quantity by policy."""
-    rows, n = [], options.mergers if merger else options.pairs
+    rows, n = [], getattr(options, label) if label in ("alone", "mergers") else options.pairs
     for i in range(n):
         index = 10_000 * int(100 * distance + 10 * ratio) + 2 * i
         rng = np.random.default_rng([SEED, index, 1])
@@ -134,7 +141,7 @@ def run_group(prior, label, merger, distance, ratio, options) -> dict:
         kind = "merger" if merger else KINDS[i % len(KINDS)]
         target = galaxy(index, kind, prior.spec, rng, (0.0, 0.0))
         other = np.zeros_like(target)
-        if not merger:
+        if ratio:
             away = distance * np.array([np.sin(angle), np.cos(angle)])
             other = ratio * galaxy(index + 1, KINDS[(i + 1) % len(KINDS)], prior.spec, rng, away)
         sn = SN[0] * (SN[1] / SN[0]) ** rng.random()
@@ -168,9 +175,10 @@ def line(truth, draws, relative: bool, rng) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--pairs", type=int, default=8)
-    parser.add_argument("--mergers", type=int, default=24)
-    parser.add_argument("--draws", type=int, default=15)
+    parser.add_argument("--pairs", type=int, default=6)
+    parser.add_argument("--alone", type=int, default=12)
+    parser.add_argument("--mergers", type=int, default=12)
+    parser.add_argument("--draws", type=int, default=12)
     parser.add_argument("--mode", default="fast")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -180,7 +188,7 @@ def main() -> None:
         found = run_group(prior, *group, options)
         every.append(found)
         lines += report(found) if found["n"] else []
-    pairs = [f for f in every if f["label"] != "mergers"]
+    pairs = [f for f in every if f["label"] not in ("alone", "mergers")]
     if len(pairs) > 1:
         both = {p: {q: [np.concatenate([f["values"][p][q][i] for f in pairs]) for i in (0, 1)]
                     for q in QUANTITIES} for p in POLICIES}  # fmt: skip
