@@ -250,7 +250,7 @@ FLAGS: dict[Flag, About] = {
     ),
     Flag.CONTAMINATED: About(
         Level.CAUTION,
-        "a neighbour that touches the source, or outshines it, adds light beyond the error bars",
+        "a neighbour that touches the source adds light beyond the error bars",
         "look at the picture; give a segmentation map (`seg`) that separates the two",
     ),
     Flag.RESIDUAL_ELSEWHERE: About(

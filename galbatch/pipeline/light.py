@@ -41,7 +41,8 @@ def _masked(model: np.ndarray, sigma: np.ndarray, mask: np.ndarray, own: np.ndar
 
 
 def contaminated(flags: np.ndarray, neighbour_frac: np.ndarray) -> np.ndarray:
-    """(n,) flags where a neighbour's light exceeds the error bars: it outshines the source, or touches one
-    whose light per pixel is not lost in the noise."""
-    touches = ((flags & Flag.BLENDED_SEG) != 0) & ((flags & Flag.LOW_SNR) == 0)
-    return np.where(touches | (neighbour_frac > OUTSHONE), int(Flag.CONTAMINATED), 0)
+    """(n,) flags where a neighbour's light exceeds the error bars: it touches the source, and outshines it or
+    its light per pixel is not lost in the noise (docs/decisions/0019)."""
+    touches = (flags & Flag.BLENDED_SEG) != 0
+    lost = ((flags & Flag.LOW_SNR) != 0) & (neighbour_frac <= OUTSHONE)
+    return np.where(touches & ~lost, int(Flag.CONTAMINATED), 0)

@@ -59,7 +59,10 @@ def test_a_source_that_outgrows_its_stamp_is_seen_and_a_neighbour_on_one_side_is
     assert not outgrows(disc(4.0) + 60 * np.exp(-np.hypot(Y, X - 23) / 3) + noise, one, used)
 
 
-def test_a_neighbour_counts_where_it_touches_a_bright_source_or_outshines_it():
-    flags = np.array([0, Flag.BLENDED_SEG, Flag.BLENDED_SEG | Flag.LOW_SNR, 0], np.int64)
-    found = contaminated(flags, np.array([0.1, 0.1, 0.1, 0.6]))
-    assert (found != 0).tolist() == [False, True, False, True]
+def test_a_neighbour_counts_where_it_touches_and_is_not_lost_in_the_noise():
+    """Blended; blended and faint; faint and outshone from afar; blended, faint and outshone; outshone from
+    afar."""
+    blended, faint = int(Flag.BLENDED_SEG), int(Flag.LOW_SNR)
+    flags = np.array([blended, blended | faint, faint, blended | faint, 0])
+    found = contaminated(flags, np.array([0.1, 0.1, 0.6, 0.6, 0.9]))
+    assert (found != 0).tolist() == [True, False, False, True, False]
