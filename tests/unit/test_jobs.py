@@ -17,7 +17,7 @@ from galbatch.cli.main import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 JOBS = ROOT / "jobs"
-SCRIPTS = sorted([*JOBS.rglob("*.sh"), *JOBS.rglob("*.sbatch"), ROOT / "benchmarks" / "gpu.sh"])
+SCRIPTS = sorted([*JOBS.rglob("*.sh"), *JOBS.rglob("*.sbatch"), ROOT / "benchmarks" / "gpu" / "card.sh"])
 MANIFESTS = sorted((JOBS / "kubernetes").glob("*.yaml"))
 
 
