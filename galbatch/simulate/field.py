@@ -43,7 +43,7 @@ class FieldSpec:
     columns: int = 8
     cell: int = 88
     grid: int = 88  # side of a galaxy's own image
-    truth_stamp: int = 80
+    truth_stamp: int = 128  # the largest stamp that a run makes by itself
     psf_pix: int = 81
     star_pix: int = 181
     psf_positions: int = 3

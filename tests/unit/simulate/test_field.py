@@ -123,7 +123,7 @@ def test_the_shipped_demo_is_what_its_command_makes():
 
 def test_the_shipped_demo_is_varied_and_small():
     truth = read_truth(CATALOGS / "demo" / "truth.npz")
-    assert set(truth["kind"]) == set(KINDS) and truth["images"].shape == (48, 2, 80, 80)
+    assert set(truth["kind"]) == set(KINDS) and truth["images"].shape == (48, 2, 128, 128)
     assert truth["peak_sn"].min() < 6 and truth["peak_sn"].max() > 90
     size = (
         sum(p.stat().st_size for p in CATALOGS.glob("demo*/*")) + (CATALOGS / "demo.parquet").stat().st_size
