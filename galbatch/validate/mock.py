@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from galbatch.forward import forward_model
-from galbatch.sampler import sample_posterior
+from galbatch.sampler import sample_posterior, sources_at_once
 from galbatch.sampler.prior import as_denoiser
 from galbatch.simulate.galaxies import half_light_radius, simulate_galaxies
 from galbatch.training.library import Library, SourceImage
@@ -140,7 +140,7 @@ def sample_mocks(
     """The posterior of all mocks, in batches as a run has them. ``progress(done, total)`` is called for each
     mock."""
     parts, n = [], len(mocks.image)
-    size = 1 if str(as_denoiser(prior).spec.device).startswith("cpu") else 64
+    size = sources_at_once(as_denoiser(prior).spec.device, draws)
     for first in range(0, n, size):
         rows = range(first, min(first + size, n))
         obs = _rows(mocks.obs, rows)

@@ -227,7 +227,7 @@ def _numbers(
         "observations": n,
         "draws": k,
         "seconds_per_draw": seconds / (n * k),
-        "evaluations": float(np.mean([p.n_evaluations for p in parts])),
+        "evaluations": float(np.concatenate([p.n_evaluations for p in parts]).mean()),
         "nmse_median": float(np.median(((mean - mocks.image) ** 2).mean((1, 2)) / power)),
         "crps_over_rms_median": float(np.median(crps / np.sqrt(power))),
         "chi2_mean": float(np.nanmean(chi2)),
