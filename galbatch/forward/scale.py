@@ -58,16 +58,20 @@ def _smoothing(otf: np.ndarray, oversample: int, grid: tuple[int, int]) -> np.nd
     if grid[1] % 2 == 0:
         weight[-1] = 1
     fy, fx = np.fft.fftfreq(grid[0]), np.fft.rfftfreq(grid[1])
-    k2 = fy[:, None] ** 2 + fx[None, :] ** 2
+    strength = np.abs(otf) * weight
     goal = (wanted * weight).sum()
     low = np.full(len(otf), LEAST_FWHM_PIX / oversample)
     high = np.full(len(otf), SCALE_FWHM_PIX / oversample)
 
-    def gaussian(fwhm: np.ndarray) -> np.ndarray:
-        return np.exp(-2 * np.pi**2 * (fwhm * FWHM_TO_SIGMA)[:, None, None] ** 2 * k2)
+    def gaussian(fwhm: np.ndarray) -> list[np.ndarray]:
+        """Along y (n, M) and along x (n, L // 2 + 1)."""
+        variance = (fwhm * FWHM_TO_SIGMA)[:, None] ** 2
+        return [np.exp(-2 * np.pi**2 * variance * f**2) for f in (fy, fx)]
 
     for _ in range(HALVINGS):
         middle = 0.5 * (low + high)
-        sharp = (np.abs(otf) * gaussian(middle) * weight).sum((1, 2)) > goal
+        along_y, along_x = gaussian(middle)
+        sharp = ((strength @ along_x[..., None])[..., 0] * along_y).sum(1) > goal
         low, high = np.where(sharp, middle, low), np.where(sharp, high, middle)
-    return gaussian(high)
+    along_y, along_x = gaussian(high)
+    return along_y[:, :, None] * along_x[:, None]
