@@ -181,9 +181,10 @@ def refuse_old_parts(paths: RunPaths) -> None:
     """Raise ``RunError`` for a run whose parts this version cannot read."""
     if paths.committed_before():
         raise RunError(
-            f"{paths.parts}: written by galbatch 0.1.0, in Parquet, which this version does not read. A "
-            "finished run can be read as it is (`galbatch show`, `report`, `export`). To go on with it or to "
-            "verify it, install galbatch 0.1.0; or start again with `galbatch process --overwrite`."
+            f"{paths.parts}: its batches are in Parquet, as an earlier galbatch wrote them; this one neither "
+            "goes on with them nor verifies them. Nothing was changed. A finished run can be read as it is "
+            "(`galbatch show`, `report`, `export`). For the rest use the galbatch that made it, or start "
+            "again with `galbatch process --overwrite`."
         )
 
 

@@ -7,9 +7,9 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 import toys
+from faults import tree
 
 from galbatch.cli.main import main
-from galbatch.errors import RunError
 from galbatch.run import resume, verify
 from galbatch.run.lock import RunLock
 
@@ -190,13 +190,18 @@ def test_a_store_that_cannot_be_read_is_said_with_the_command_that_mends_it(run,
     assert code == 1 and f"`galbatch verify {run}` says what is damaged" in said and "bug" not in said
 
 
-def test_an_unfinished_run_of_the_first_version_is_refused(run):
-    unmerge(run)
+@pytest.mark.parametrize("more", [(), ("--redo", "0"), ("--retry-failed",), ("--force",)])
+def test_a_run_with_parts_of_the_first_version_is_refused_with_what_to_do(run, more, capsys):
+    if more:
+        unmerge(run)
     for part in sorted(run.glob("parts/*.arrow")):
         part.rename(part.with_suffix(".parquet"))
-    with pytest.raises(RunError, match="written by galbatch 0"):
-        resume(run, prior=toys.GaussianPrior(), cluster="none")
-    assert len(list(run.glob("parts/*.parquet"))) == 4
+    before = tree(run)
+    for command in ("resume", "verify") if not more else ("resume",):
+        assert main([command, str(run), *more]) == 1
+        said = " ".join(capsys.readouterr().err.split())
+        assert "as an earlier galbatch wrote them" in said and "`galbatch process --overwrite`" in said
+    assert look("status", run, capsys)[0] == 0 and tree(run) == before
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -290,7 +290,7 @@ def test_parts_of_the_first_version_are_refused_with_what_to_do(tmp_path):
         paths.part(batch).rename(paths.part(batch).with_suffix(".parquet"))
     assert progress(paths)["batches_committed"] == 3 and progress(paths)["sources"] == 10
     for look in (refuse_old_parts, verify_store):
-        with pytest.raises(RunError, match=r"written by galbatch 0.1.0.*--overwrite"):
+        with pytest.raises(RunError, match=r"as an earlier galbatch wrote them.*--overwrite"):
             look(paths)
     paths.manifest.write_text('{"config": {}, "layout": {"bands": ["f200w"]}}')
     assert open_run(tmp_path).row(2**60 + 5)["name"] == "g5"
