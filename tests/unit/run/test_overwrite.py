@@ -11,7 +11,7 @@ import pytest
 import toys
 
 from galbatch.errors import ConfigError, InputError, RunError, Stopped
-from galbatch.run import folder, prepare, process, resume, status, task, verify
+from galbatch.run import folder, lay_out, process, resume, status, task, verify
 from galbatch.run.lock import RunLock
 from galbatch.store import RunPaths, open_run, read_marker
 
@@ -80,7 +80,7 @@ def test_an_input_that_cannot_be_read_through_leaves_the_old_run(place, survey, 
     def damaged(*arguments):
         raise InputError("row group 7 cannot be read")
 
-    monkeypatch.setattr(prepare, place, damaged)
+    monkeypatch.setattr(lay_out, place, damaged)
     with pytest.raises(InputError, match="row group 7"):
         replace(survey, out)
     assert sources(out) == OLD and os.listdir(tmp_path) == ["a.run"]
