@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from galbatch.report.numbers import LABELS, plain, with_error
-from galbatch.report.stretch import Stretch
-from galbatch.report.view import SourceView
+from galbatch.report.view import SourceView, Stretch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

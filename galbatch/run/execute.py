@@ -15,11 +15,10 @@ from galbatch.cutouts import check_noise
 from galbatch.errors import RunError
 from galbatch.pipeline.measurement import column_info, empty_columns
 from galbatch.run import folder, lay_out, mend, prepare
-from galbatch.run.choice import said_of_model
-from galbatch.run.columns import READ_AS
 from galbatch.run.context import ContextSpec
 from galbatch.run.events import Reporter, count
-from galbatch.run.findings import said_once
+from galbatch.run.findings import READ_AS, said_once
+from galbatch.run.prepare import said_of_model
 from galbatch.run.serial import run_serial, write_stopped
 from galbatch.run.stop import Interrupted, StopRequest
 from galbatch.run.task import is_fatal

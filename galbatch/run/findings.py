@@ -1,10 +1,15 @@
-"""Findings of a preflight for a reader: what was found many times is said once, with a count."""
+"""Findings of a preflight for a reader, what was found many times said once; and those on the names of the
+product's columns, settled before anything is computed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import pairwise
+from typing import Any
 
+from galbatch.catalog.names import product_names, renamed
+from galbatch.pipeline.measurement import column_info
 from galbatch.types import Finding
 
 _NAMED = 3
@@ -36,3 +41,40 @@ def _together(group: list[Finding]) -> Finding:
     more = f" and {len(bands) - _NAMED} more" if len(bands) > _NAMED else ""
     subject = ", ".join(bands[:_NAMED]) + more
     return replace(first, subject=subject, what=f"{len(group)} times, first {first.subject}: {first.what}")
+
+
+READ_AS = "read_as"  # the finding on columns with usual names, which a run says too
+
+
+def passing_names(catalog: Any, bands: tuple[str, ...]) -> dict[str, str]:
+    """Name in the product by name in the catalogue, of all columns that pass through."""
+    return product_names(catalog.columns, column_info(tuple(bands), draw_columns=True))
+
+
+def check_columns(catalog: Any, bands: tuple[str, ...]) -> list[Finding]:
+    """Columns of the catalogue that are renamed, and bands that would share a column of the product."""
+    of_band: dict[str, str] = {}
+    findings = renamed(passing_names(catalog, bands), catalog.path.name)
+    if catalog.read_as:
+        said = ", ".join(f"{own} is read as {known}" for own, known in catalog.read_as.items())
+        findings.append(Finding("info", READ_AS, catalog.path.name, said, "Nothing to do if that is right."))
+    for band in bands:
+        mine = {name.lower() for name in column_info((band,), draw_columns=True) if name.endswith(f"_{band}")}
+        shared = sorted(mine & of_band.keys())
+        if shared:
+            other = of_band[shared[0]]
+            findings.append(
+                Finding(
+                    "error",
+                    "band_names",
+                    f"{other}, {band}",
+                    f"bands {other!r} and {band!r} would share the column {shared[0]}",
+                    "Rename one of them in the survey file.",
+                )
+            )
+        of_band |= dict.fromkeys(mine, band)
+    pairs = [f"color_{one}_{two}".lower() for one, two in pairwise(bands)]
+    for name in sorted({pair for pair in pairs if pairs.count(pair) > 1}):
+        what = f"two pairs of bands would share the column {name}_p50"
+        findings.append(Finding("error", "band_names", name, what, "Rename a band, or change their order."))
+    return findings

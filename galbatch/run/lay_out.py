@@ -15,9 +15,9 @@ from galbatch.config import ExecutionSettings
 from galbatch.errors import InputError, RunError
 from galbatch.interfaces import Denoiser
 from galbatch.run import folder
-from galbatch.run.columns import passing_names
 from galbatch.run.context import ContextSpec, model_files
 from galbatch.run.cutter import CUT
+from galbatch.run.findings import passing_names
 from galbatch.run.prepare import Inputs
 from galbatch.store import (
     PlanWriter,

@@ -11,10 +11,10 @@ from typing import Any
 from galbatch.config import ExecutionSettings, RunSettings
 from galbatch.errors import ConfigError, RunError
 from galbatch.run import folder, mend, prepare
-from galbatch.run.choice import said_of_model
 from galbatch.run.events import Progress, Reporter
 from galbatch.run.execute import execute
 from galbatch.run.findings import said_once
+from galbatch.run.prepare import said_of_model
 from galbatch.store import Run, RunPaths, read_manifest
 
 

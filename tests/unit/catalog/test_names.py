@@ -10,7 +10,7 @@ from toys import GaussianPrior, write_survey
 from galbatch.catalog.names import product_names
 from galbatch.cli.main import main
 from galbatch.run import process
-from galbatch.run.columns import check_columns
+from galbatch.run.findings import check_columns
 
 OPTIONS = dict(prior=GaussianPrior(), cluster="none", draws=2, mode="fast")
 ODD = [
