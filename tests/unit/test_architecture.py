@@ -232,6 +232,7 @@ NOTES = sorted((ROOT / "docs" / "decisions").glob("0*.md"))
 def test_decisions_have_one_form_and_are_in_the_index(note):
     title, _, state, _, first = note.read_text().split("\n")[:5]
     number = note.name[:4]
+    assert [p for p in NOTES if p.name.startswith(number)] == [note], "two notes have one number"
     assert re.fullmatch(rf"# {number} \S.*", title) and first, note
     said = re.fullmatch(r"\*Decided \d{4}-\d\d-\d\d\. ((In|Out of) force.*\.)\*", state)
     assert said, f"{note}: the line below the title says when it was decided and whether it is in force"
