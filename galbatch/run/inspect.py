@@ -31,7 +31,7 @@ def status(run: str | Path) -> dict[str, Any]:
     """
     paths = RunPaths(Path(run))
     manifest, far, holder = read_manifest(paths), progress(paths), lock_holder(paths.lock)
-    run = open_run(paths.root)
+    opened = open_run(paths.root)
     total = far["planned"] or 0
     finished = far["finished"] and far["sources"] == total
     state = "running" if holder else "finished" if finished else "stopped"
@@ -39,12 +39,12 @@ def status(run: str | Path) -> dict[str, Any]:
         "run": str(paths.root),
         "state": state,
         **far,
-        "batches": -(-total // run.layout.batch),
+        "batches": -(-total // opened.layout.batch),
         "holder": holder,
         "catalog": manifest.get("config", {}).get("catalog", ""),
-        "bands": list(run.layout.bands),
-        "draws": run.layout.draws,
-        "flags": run.flag_counts(),
+        "bands": list(opened.layout.bands),
+        "draws": opened.layout.draws,
+        "flags": opened.flag_counts(),
         "summary": _json(paths.summary),
         "orphans": len(paths.orphans()),
         "replacement": str(new.root) if (new := replacement(paths)) else None,
