@@ -121,8 +121,8 @@ class Tile:
                 ok &= good
         except InputError as error:
             return unreadable(n, h, w, str(error))
-        nonfinite = ~np.isfinite(sci) & ~outside
-        data = np.where(np.isfinite(sci), sci * np.float32(self.njy), np.float32(np.nan)).astype(np.float32)
+        data = finite_or_nan(sci, self.njy)
+        nonfinite = np.isnan(data) & ~outside
         error = (
             ""
             if ok.all()
@@ -233,3 +233,11 @@ def unreadable(n: int, h: int, w: int, error: str) -> RawStamps:
     data = np.full((n, h, w), np.nan, np.float32)
     no = np.zeros((n, h, w), bool)
     return RawStamps(data, np.full((n, h, w), np.inf), no, ~no, no, no, no, None, np.zeros(n, bool), error)
+
+
+def finite_or_nan(sci: np.ndarray, njy: float) -> np.ndarray:
+    """Pixels in nJy, float32; NaN where not finite: a signalling NaN too, and what float32 cannot hold."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        data = (sci * np.float32(njy)).astype(np.float32)
+    data[~np.isfinite(data)] = np.nan
+    return data

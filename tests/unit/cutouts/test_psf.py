@@ -209,7 +209,7 @@ def test_damaged_psf_files(tmp_path):
             read_psf(str(tmp_path / f"{name}.fits"))
     (tmp_path / "psf.fits").unlink()
     batch = survey().cut(sources([100], [100]), 24)
-    assert batch.failures[0].code == "PSF_BAD" and "cannot be opened" in batch.failures[0].message
+    assert batch.failures[0].code == "READ_ERROR" and "cannot be opened" in batch.failures[0].message
 
 
 def test_real_psfs(shared_data):

@@ -253,3 +253,13 @@ def test_a_row_may_ask_for_a_smaller_stamp_than_the_others(tmp_path):
     inner[11:22, 11:22] = True
     np.testing.assert_array_equal(mask[0], ~inner)
     assert not mask[1:].any()
+
+
+def test_a_signalling_nan_and_a_number_beyond_float32_are_masked_without_a_warning(tmp_path):
+    """1e38 is finite in the file and not in nJy."""
+    sci = noise_field()
+    sci[100, 90], sci[100, 110] = np.uint32(0x7FA00000).view(np.float32), 1e38
+    path = simple_survey(tmp_path, sci, extra='unit = "uJy"')
+    stamps = open_survey(path).cut(sources([100], [100]), 32).bands[0]
+    assert stamps.mask[0, 16, 6] and stamps.mask[0, 16, 26] and not stamps.mask[0, 16, 16]
+    assert np.isfinite(stamps.data[0][~stamps.mask[0]]).all()
