@@ -40,17 +40,24 @@ _FILE = re.compile(
     rf"{_ANY}|\.{_ANY}{_TORN}|run\.lock\.\d+\.tmp|parts/({_BATCH}|\.{_BATCH}{_TORN})"
     rf"|\.plan-\w+\.tmp/\d+-\d+\.parquet|{_SHARD}(\.[0-9a-f]{{32}}\.partial)?"
 )
-_FOLDER = re.compile(rf"parts|\.plan-\w+\.tmp|{_STORE}(/{_ARRAY}(/c(/\d+)*)?)?")
+_FOLDER = re.compile(rf"parts|\.(plan|mend)-\w+\.tmp|{_STORE}(/{_ARRAY}(/c(/\d+)*)?)?")
+_MENDING = re.compile(r"\.mend-\w+\.tmp/")  # a folder in which files of the run are made again
 
 
 def is_own_file(name: str) -> bool:
     """Is a file of this name (relative to a run folder, with /) one that galbatch writes?"""
-    return _FILE.fullmatch(name) is not None
+    return _FILE.fullmatch(_made_again(name)) is not None
 
 
 def is_own_folder(name: str) -> bool:
     """Is a folder of this name (relative to a run folder, with /) one that galbatch makes?"""
-    return _FOLDER.fullmatch(name) is not None
+    return _FOLDER.fullmatch(_made_again(name)) is not None
+
+
+def _made_again(name: str) -> str:
+    """The name that a file gets when it is moved out of the folder in which it was made again."""
+    found = _MENDING.match(name)
+    return name[found.end() :] if found else name
 
 
 def is_own_name(name: str) -> bool:

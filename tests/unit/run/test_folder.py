@@ -1,6 +1,7 @@
 """What galbatch deletes: what it wrote and can prove it wrote, and nothing else."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -132,8 +133,22 @@ def test_the_marker_comes_first_and_the_names_are_on_the_list(finished):
         "posterior.zarr/mine/c/0",
         "posterior.zarr/mean/a",
         "a/catalog.parquet",
+        ".mend-a1_b.tmp/notes.txt",
+        "a/.mend-a1_b.tmp/plan.parquet",
     )
     assert not any(map(is_own_file, theirs)) and {"manifest.json", ".galbatch-run"} <= set(FILES)
+
+
+def test_what_a_killed_mending_left_is_replaced_with_the_run(finished, survey, tmp_path):
+    """Files of the run are made again in a folder beside them: a kill leaves that folder."""
+    run_folder = tmp_path / "a.run"
+    shutil.copytree(finished, run_folder)
+    left = run_folder / ".mend-a1_b.tmp"
+    (left / "posterior.zarr" / "mean").mkdir(parents=True)
+    (left / "plan.parquet").write_bytes(b"half")
+    (left / "posterior.zarr" / "mean" / "zarr.json").write_text("{}")
+    run(survey, run_folder, overwrite=True)
+    assert not left.exists() and verify(run_folder) == [] and os.listdir(tmp_path) == ["a.run"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"run": 3}', '{"format": 9, "run": "a", "replaces": ""}'])
