@@ -173,10 +173,10 @@ def counted(total: int, what: str) -> Iterator[Callable[..., None]]:
 
 
 def wide_console() -> Any:
-    """A console for tables: as wide as the terminal or COLUMNS says, 160 characters where neither does."""
-    import os
+    """A console for tables: as wide as the terminal; without one as COLUMNS says, at least 160 characters."""
+    import shutil
 
     from rich.console import Console
 
     console = Console()
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=160)
+    return console if console.is_terminal else Console(width=max(160, shutil.get_terminal_size().columns))

@@ -5,7 +5,8 @@ import time
 
 import numpy as np
 import pytest
-from fake_run import write_fake_run
+import zarr
+from fake_run import FIRST_ID, write_fake_run
 
 from galbatch.cli import progress as shown
 from galbatch.cli.status import lines
@@ -95,13 +96,14 @@ def test_time_left_is_known_from_the_first_batch_on(monkeypatch):
 
 
 def test_pending_slots_are_no_ids(tmp_path):
-    run = open_run(write_fake_run(tmp_path / "f.run").root)
-    run.__dict__["_positions"] = {"7": 3}
-    with pytest.raises(InputError, match=r"those done begin with 7. Take one"):
-        run.index(0)
-    run.__dict__["_positions"] = {}
+    paths = write_fake_run(tmp_path / "f.run")
+    status = zarr.open_group(paths.posterior, mode="r+")["status"]
+    status[:] = [0, 0, 0, 1, *[0] * (status.shape[0] - 4)]
+    with pytest.raises(InputError, match=rf"those done begin with {FIRST_ID + 3}. Take one"):
+        open_run(paths.root).index(0)
+    status[:] = 0
     with pytest.raises(InputError, match="no source of it is done yet"):
-        run.index(0)
+        open_run(paths.root).index(0)
 
 
 def test_status_names_the_flags_and_their_sources(tmp_path):
