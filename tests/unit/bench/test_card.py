@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,11 @@ ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "benchmarks" / "gpu" / "card.sh"
 
 
+PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # python3 is ours
+
+
 def run(*arguments, **more):
+    more = {"env": {**os.environ, "PATH": PATH}, **more}
     return subprocess.run(
         ["bash", str(SCRIPT), *map(str, arguments)], capture_output=True, text=True, timeout=500, **more
     )
