@@ -118,8 +118,10 @@ class ImagePool:
             else gunzipped(plane.path, self.pins[plane.path])
         )
         local = open_bytes(untiled(packed, self.pins[plane.path], hdu.index))
-        plain = scan_images(local)[0]
-        return OpenImage(plane.path, plain, local)
+        plain = scan_images(local)
+        if not plain:
+            raise InputError(f"{plane.path} is damaged: its tile-compressed image unpacks to none.")
+        return OpenImage(plane.path, plain[0], local)
 
     def _drop(self, key) -> None:
         self._open.pop(key)

@@ -10,7 +10,7 @@ import pytest
 from astropy.io import fits
 from cutouts_field import add_galaxy, noise_field, sources, wcs_of, write_image, write_psf
 
-from galbatch.cutouts import open_survey
+from galbatch.cutouts import images, open_survey
 from galbatch.cutouts.boxes import read_boxes
 from galbatch.cutouts.config import Plane
 from galbatch.cutouts.fitsfile import scan_images
@@ -330,3 +330,13 @@ def test_remote_rows_are_fetched_in_few_coalesced_ranges(tmp_path):
         assert opened.source.bytes_read < 1.6e6
     with pytest.raises(InputError, match="cannot be opened"):
         ImagePool().open(Plane(f"{url}/none.fits"))
+
+
+def test_a_tile_compressed_image_that_unpacks_to_none_is_damaged(tmp_path, monkeypatch):
+    (packed,) = [path for path in pack(tmp_path, noise_field()) if path.name == "a.fits.fz"]
+    scan, calls = images.scan_images, []
+    monkeypatch.setattr(
+        images, "scan_images", lambda s: calls.append(s) or ([] if len(calls) > 1 else scan(s))
+    )
+    with pytest.raises(InputError, match="unpacks to none"):
+        ImagePool().open(Plane(str(packed)))
