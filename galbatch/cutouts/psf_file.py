@@ -21,6 +21,7 @@ from astropy.io import fits
 from galbatch.cutouts.source import open_bytes
 from galbatch.errors import InputError
 
+MAX_FIELDS = 999  # of a table, by the FITS standard (4.0, section 7.3)
 MAX_BYTES = 1 << 31
 _SCALES = ("PIXELSCL", "PIXSCALE", "PIXSCL", "PSFSCALE")
 
@@ -88,6 +89,8 @@ def _content(path: str) -> bytes:
 
 def _read(path, hdus, ext) -> PsfFile:
     for hdu in hdus:
+        if not 0 <= int(hdu.header.get("TFIELDS", 0)) <= MAX_FIELDS:  # astropy makes a list of as many
+            raise InputError(f"PSF file {path} is damaged: TFIELDS is {hdu.header['TFIELDS']}.")
         if hdu.header.get("XTENSION", "").strip() == "BINTABLE" and "PSF_MASK" in (hdu.columns.names or []):
             return _psfex(path, hdu)
     images = [

@@ -221,3 +221,15 @@ def test_real_psfs(shared_data):
     assert web.per_detector == 4 and check_psf(web.cube[0], 4).problem == ""
     cosmos = read_psf(str(shared_data / "jwst_cosmosweb/f444w_psfs.fits"))
     assert cosmos.kind == "cube" and all(check_psf(p).problem == "" for p in cosmos.cube)
+
+
+@pytest.mark.parametrize("fields", [10**9, -1])
+def test_a_psf_table_of_a_billion_fields_is_damaged(tmp_path, fields):
+    """astropy would make a list of as many and fill the memory."""
+    write_psfex(tmp_path / "p.fits", np.stack([gaussian_psf()] * 6))
+    content = (tmp_path / "p.fits").read_bytes()
+    at = content.index(b"TFIELDS =")
+    card = f"TFIELDS = {fields:>20}".ljust(80).encode()
+    (tmp_path / "p.fits").write_bytes(content[:at] + card + content[at + 80 :])
+    with pytest.raises(InputError, match="damaged: TFIELDS is"):
+        read_psf(str(tmp_path / "p.fits"))
