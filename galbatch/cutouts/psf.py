@@ -123,9 +123,10 @@ class PsfProvider:
 
     def _psfex(self, x, y):
         zero, width, degree = self.file.poly
-        a, b = (x - zero[0]) / width[0], (y - zero[1]) / width[1]
-        terms = [a**i * b**j for j in range(degree + 1) for i in range(degree + 1 - j)]
-        return np.tensordot(terms, self.file.cube, 1), max(abs(a), abs(b)) > 1
+        with np.errstate(over="ignore", invalid="ignore"):  # a PSF that is not finite is PSF_BAD
+            a, b = (x - zero[0]) / width[0], (y - zero[1]) / width[1]
+            terms = [a**i * b**j for j in range(degree + 1) for i in range(degree + 1 - j)]
+            return np.tensordot(terms, self.file.cube, 1), max(abs(a), abs(b)) > 1
 
     def _checked(self) -> list[CheckedPsf]:
         """Every plane; of a PSFEx model, the PSF in the middle."""

@@ -1,9 +1,9 @@
 """The file of one batch of one array: the bytes that zarr-python would write, made and checked without its
 tasks, which cost more than the compression.
 
-An image array has one shard a batch (Zarr v3 ``sharding_indexed``): compressed chunks one after the other,
+An image array has one shard per batch (Zarr v3 ``sharding_indexed``): compressed chunks one after the other,
 then an index of (offset, length) pairs of little-endian 64-bit integers and its CRC-32C. Every other array
-has one Zstandard chunk a batch, texts as ``vlen-utf8``.
+has one Zstandard chunk per batch, texts as ``vlen-utf8``.
 """
 
 from __future__ import annotations

@@ -223,6 +223,13 @@ def test_real_psfs(shared_data):
     assert cosmos.kind == "cube" and all(check_psf(p).problem == "" for p in cosmos.cube)
 
 
+def test_a_psfex_model_of_extreme_numbers_is_a_bad_psf_without_a_warning(tmp_path):
+    survey = survey_with(tmp_path, 'psf_frame = "mosaic"')
+    write_psfex(tmp_path / "psf.fits", np.stack([gaussian_psf()] * 6), POLSCAL1=1e-308)
+    batch = survey().cut(sources([130, 180], [150, 120]), 24)
+    assert [f.code for f in batch.failures.values()] == ["PSF_BAD"] * 2
+
+
 @pytest.mark.parametrize("fields", [10**9, -1])
 def test_a_psf_table_of_a_billion_fields_is_damaged(tmp_path, fields):
     """astropy would make a list of as many and fill the memory."""
