@@ -226,6 +226,8 @@ def test_fits_files(folder):
             if not np.isfinite(x + y):
                 assert stamps.mask[n].all()
                 continue
+            if min(abs((v % 1) - 0.5) for v in (x, y)) < 1e-6:
+                continue  # half way between two pixels: either may be the middle
             rows, columns = (round(v) - half + np.arange(2 * half) for v in (y, x))
             seen = np.argwhere(~stamps.mask[n])
             for i, j in seen[:: max(1, len(seen) // 9)]:
