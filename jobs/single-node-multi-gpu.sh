@@ -4,8 +4,8 @@
 #   jobs/single-node-multi-gpu.sh survey.parquet [options of galbatch process]
 #   CUDA_VISIBLE_DEVICES=0,2 jobs/single-node-multi-gpu.sh survey.parquet       only these GPUs
 #
-# `pip install "galbatch[cuda]"` brings dask-cuda; without it galbatch starts one pinned process a GPU by itself
-# and says so in one line.
+# `pip install "galbatch[cuda]"` brings dask-cuda ("galbatch[cuda12]" for a PyTorch of CUDA 12); without it galbatch
+# starts one pinned process per GPU by itself and says so in one line.
 set -euo pipefail
 
 catalog=${1:?usage: jobs/single-node-multi-gpu.sh CATALOG [options of galbatch process]}

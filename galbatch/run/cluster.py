@@ -10,6 +10,7 @@ import socket
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import dask
@@ -96,7 +97,10 @@ def open_cluster(settings: ExecutionSettings, n_batches: int) -> Cluster:
     if settings.cluster in ("auto", "cuda"):
         gpus, why = _gpus()
         if gpus:
-            return _on_gpus(settings, gpus, dashboard)
+            mixed = _mixed_cuda()
+            if mixed and settings.cluster == "cuda":
+                raise ConfigError(f"--cluster cuda, but {mixed}")
+            return _on_gpus(settings, gpus, dashboard, mixed)
         if settings.cluster == "cuda":
             raise ConfigError(f"--cluster cuda, but {why}. Use --cluster local for the CPU.")
     else:
@@ -125,9 +129,11 @@ def _join(settings: ExecutionSettings) -> Cluster:
     )
 
 
-def _on_gpus(settings: ExecutionSettings, gpus: int, dashboard: str) -> Cluster:
+def _on_gpus(settings: ExecutionSettings, gpus: int, dashboard: str, mixed: str = "") -> Cluster:
     n = min(settings.workers or gpus, gpus)
     try:
+        if mixed:
+            raise ConfigError(mixed)
         from dask_cuda import LocalCUDACluster
 
         cluster = LocalCUDACluster(
@@ -188,6 +194,22 @@ def _gpus() -> tuple[int, str]:
     except RuntimeError as err:
         return 0, f"CUDA does not work: {err}"
     return (count, "") if count else (0, "no GPU is visible")
+
+
+def _mixed_cuda() -> str:
+    """What to do about a dask-cuda of another CUDA than PyTorch's; '' where there is no such mix."""
+    import torch
+
+    torch_has = (torch.version.cuda or "").split(".")[0]
+    try:
+        other = version("cuda-bindings").split(".")[0]
+    except PackageNotFoundError:
+        return ""
+    if not torch_has or other == torch_has:
+        return ""
+    extra = {"12": "cuda12", "13": "cuda"}.get(torch_has)
+    remedy = f'`pip install "galbatch[{extra}]"`' if extra else "Install a PyTorch of CUDA 12 or 13"
+    return f"PyTorch is built for CUDA {torch_has} and dask-cuda for CUDA {other}. {remedy} mends it."
 
 
 def _visible(number: int) -> str:

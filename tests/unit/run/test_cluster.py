@@ -90,6 +90,27 @@ def test_gpus_with_dask_cuda_use_it_and_fall_back_when_it_breaks(made, monkeypat
     assert "pinned" in line and "NVML library not found" in line and "\n" not in line
 
 
+@pytest.mark.parametrize(
+    ("torch_cuda", "bindings", "remedy"),
+    [
+        ("13.0", "12.9.4", "galbatch[cuda]"),
+        ("12.8", "13.1.0", "galbatch[cuda12]"),
+        ("11.8", "12.9", "CUDA 12 or 13"),
+    ],
+)
+def test_a_mix_of_two_cudas_is_refused_with_the_remedy(made, monkeypatch, torch_cuda, bindings, remedy):
+    monkeypatch.setattr(cluster, "_gpus", lambda: (2, ""))
+    monkeypatch.setattr("torch.version.cuda", torch_cuda)
+    monkeypatch.setattr(cluster, "version", {"cuda-bindings": bindings}.__getitem__)
+    with pytest.raises(ConfigError, match="PyTorch is built for CUDA") as refused:
+        cluster.open_cluster(ExecutionSettings(cluster="cuda"), 9)
+    assert remedy in str(refused.value) and made == []
+    line = cluster.open_cluster(ExecutionSettings(cluster="auto"), 9).line
+    assert "one pinned process each" in line and "PyTorch is built for CUDA" in line
+    monkeypatch.setattr(cluster, "version", {"cuda-bindings": torch_cuda}.__getitem__)
+    assert cluster._mixed_cuda() == ""
+
+
 def test_a_given_scheduler_wins_and_is_waited_for(made):
     chosen = cluster.open_cluster(ExecutionSettings(scheduler="tcp://head:8786", workers=5), 9)
     assert (
