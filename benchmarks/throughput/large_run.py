@@ -27,7 +27,7 @@ from astropy.io import fits
 from scale import alone
 
 from galbatch.bench import environment
-from galbatch.bench.storage import part_columns
+from galbatch.bench.kernels import part_columns
 from galbatch.config import RunSettings
 from galbatch.run import prepare, verify
 from galbatch.run.lay_out import write_plan

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from stubs import answer, outside_cluster
 
 from galbatch.bench import environment
-from galbatch.bench.storage import part_columns
+from galbatch.bench.kernels import part_columns
 from galbatch.config import ExecutionSettings
 from galbatch.pipeline.measurement import column_info
 from galbatch.run.cluster import open_cluster

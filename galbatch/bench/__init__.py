@@ -2,7 +2,7 @@
 timed; and what a survey costs at the rates of a run (``galbatch.bench.cost``)."""
 
 from galbatch.bench.kernels import GROUPS, kernel_table
-from galbatch.bench.processes import process_table
+from galbatch.bench.network import process_table
 from galbatch.bench.timing import environment, repeat
 
 __all__ = ["GROUPS", "environment", "kernel_table", "process_table", "repeat"]

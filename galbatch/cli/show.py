@@ -55,7 +55,7 @@ def _worst(folder: str, n: int, png: str | None, band: str | None) -> None:
     from galbatch.report.figure import figure_source
     from galbatch.report.read import RunReader
     from galbatch.store import file_names
-    from galbatch.store.grades import GRADES, quality_column
+    from galbatch.store.selection import GRADES, quality_column
 
     run = galbatch.open_run(folder)
     ids = run.worst(n)

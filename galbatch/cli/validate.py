@@ -72,7 +72,7 @@ def command(
 
     from galbatch.prior import load_prior
     from galbatch.validate import make_mocks, make_real, run_study, verdict
-    from galbatch.validate.figure import calibration_figure
+    from galbatch.validate.verdict import calibration_figure
 
     console = wide_console()
     prior = load_prior(model, precision=precision)

@@ -7,8 +7,8 @@ import warnings
 
 from astropy.io import fits
 
-from galbatch.cutouts.diffraction import check_sharpness
 from galbatch.cutouts.plane_check import check_planes
+from galbatch.cutouts.psf_check import check_sharpness
 from galbatch.cutouts.units import ZERO_POINT_NJY, njy_per_unit, pixel_area_sr
 from galbatch.errors import GalbatchError
 from galbatch.types import Finding

@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 from astropy.wcs import WCS
 
-from galbatch.cutouts.diffraction import SLACK, limit_arcsec
 from galbatch.cutouts.grid import celestial_wcs
 from galbatch.cutouts.identify import ROLES, Found, find_images, images_of, words_of
-from galbatch.cutouts.psf_check import NORM_RANGE, fwhm_pix
+from galbatch.cutouts.psf_check import NORM_RANGE, SLACK, fwhm_pix, limit_arcsec
 from galbatch.cutouts.psf_file import read_psf
 from galbatch.cutouts.survey_text import Line, Mosaic, quoted, survey_text
 from galbatch.cutouts.units import ZERO_POINT_CARDS, njy_per_unit, zero_point_of

@@ -15,7 +15,7 @@ from galbatch.report.read import RunReader
 from galbatch.report.summary import QUANTITIES, STATUSES, RunSummary
 from galbatch.report.thumbnails import MAX_NUMBERS, MAX_STRIPS, StripPlan, encode_strip, plan_strips
 from galbatch.store import Run, read_failures
-from galbatch.store.grades import grade_counts, quality_column
+from galbatch.store.selection import grade_counts, quality_column
 
 MAX_FAILURES = 100
 PER_BAND = ("chi2", "chi2_p", "prior_driven_frac")

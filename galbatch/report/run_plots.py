@@ -11,7 +11,7 @@ import numpy as np
 from galbatch.errors import InputError
 from galbatch.flags import Level
 from galbatch.store import Run
-from galbatch.store.grades import chosen, quality_column
+from galbatch.store.selection import chosen, quality_column
 
 if TYPE_CHECKING:
     from astropy.table import QTable

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from galbatch.catalog.names import product_names, renamed
+from galbatch.catalog.columns import product_names, renamed
 from galbatch.pipeline.measurement import column_info
 from galbatch.types import Finding
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from galbatch.run.inspect import status
 from galbatch.store import RunPaths, open_run
-from galbatch.store.grades import GRADES
+from galbatch.store.selection import GRADES
 
 MESSAGES = 3
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from galbatch.forward import ForwardModel, forward_model, smoothed_peak_scale
-from galbatch.forward.conjugate import waits
+from galbatch.forward.noise import waits
 from galbatch.interfaces import Denoiser
 from galbatch.sampler.compact import CompactFilter
 from galbatch.sampler.diagnostics import chi2_of_draws

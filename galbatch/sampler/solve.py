@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from galbatch.forward import ForwardModel
-from galbatch.forward.conjugate import conjugate_gradients
+from galbatch.forward.noise import conjugate_gradients
 from galbatch.sampler.precondition import Preconditioner
 from galbatch.sampler.spectra import parseval
 

@@ -8,10 +8,10 @@ from galbatch.lazy import lazy
 _HOMES = {
     "merge_catalogue": "galbatch.store.catalogue",
     "open_export": "galbatch.store.export_folder",
-    "band_name": "galbatch.store.names",
+    "band_name": "galbatch.store.export_folder",
     "batches_to_retry": "galbatch.store.ledger",
-    "file_names": "galbatch.store.names",
-    "one_line": "galbatch.store.names",
+    "file_names": "galbatch.store.export_folder",
+    "one_line": "galbatch.store.export_folder",
     "Marker": "galbatch.store.folder",
     "clear": "galbatch.store.folder",
     "holds_results": "galbatch.store.folder",

@@ -20,10 +20,10 @@ from galbatch.columns import PLACE, Column
 from galbatch.errors import RunError
 from galbatch.store.healpix import healpix_nested
 from galbatch.store.layout import STATUS
-from galbatch.store.metadata import table_metadata
 from galbatch.store.parts import FAILURE_COLUMNS, join_parts, part_bytes, part_head, read_note, read_part
 from galbatch.store.paths import RunPaths, replacing
 from galbatch.store.plan import PASS
+from galbatch.store.tables import table_metadata
 
 _HEAD = ("source_id", "ra", "dec")
 Item = TypeVar("Item")

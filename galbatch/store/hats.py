@@ -21,8 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from galbatch.errors import RunError
-from galbatch.store.export_folder import refuse_file
-from galbatch.store.names import one_line
+from galbatch.store.export_folder import one_line, refuse_file
 from galbatch.store.paths import RunPaths
 
 INDEX, INDEX_ORDER = "_healpix_29", 29

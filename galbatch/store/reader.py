@@ -16,13 +16,12 @@ from galbatch.display import html_table
 from galbatch.errors import InputError, RunError
 from galbatch.flags import Level, quality_of
 from galbatch.quantity import plain
-from galbatch.store.grades import GRADES, chosen, grade_counts, worst_first
 from galbatch.store.layout import STATUS, ArraySpec, StoreLayout
 from galbatch.store.lookup import find_sources, read_row
 from galbatch.store.manifest import read_manifest
 from galbatch.store.paths import RunPaths
-from galbatch.store.positions import separation_arcsec
 from galbatch.store.posterior import open_store
+from galbatch.store.selection import GRADES, chosen, grade_counts, separation_arcsec, worst_first
 from galbatch.types import Flag
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ class Run:
         """``catalog.parquet`` as an astropy ``QTable`` with units; missing texts, integers and truth values
         are masked, missing floats NaN. Raises ``RunError`` before the run is finished."""
         self._refuse_unfinished()
-        from galbatch.store.masked import read_table
+        from galbatch.store.tables import read_table
 
         return read_table(self.paths.catalogue)
 
@@ -102,7 +101,7 @@ class Run:
         """``statistics.parquet`` as an astropy ``QTable`` with units: all that is measured beside the
         catalogue, row by row of the same sources. Raises ``RunError`` before the run is finished."""
         self._refuse_unfinished(self.paths.statistics)
-        from galbatch.store.masked import read_table
+        from galbatch.store.tables import read_table
 
         return read_table(self.paths.statistics)
 

@@ -159,7 +159,7 @@ LONG_FILES = {
 }
 LONG_FUNCTIONS = {
     "cli/process.py:execution_options": 43,
-    "cutouts/noise_check.py:_judge": 42,
+    "cutouts/plane_check.py:_judge": 42,
     "cutouts/preflight.py:_units": 41,
     "cutouts/psf.py:findings": 66,
     "cutouts/stamps.py:_prepare": 49,

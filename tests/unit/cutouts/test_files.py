@@ -11,10 +11,9 @@ from astropy.io import fits
 from cutouts_field import add_galaxy, noise_field, sources, wcs_of, write_image, write_psf
 
 from galbatch.cutouts import images, open_survey
-from galbatch.cutouts.boxes import read_boxes
 from galbatch.cutouts.config import Plane
 from galbatch.cutouts.fitsfile import scan_images
-from galbatch.cutouts.images import ImagePool
+from galbatch.cutouts.images import ImagePool, read_boxes
 from galbatch.cutouts.source import LocalBytes, open_bytes
 from galbatch.errors import InputError
 

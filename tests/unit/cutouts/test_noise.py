@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from galbatch.cutouts import open_survey
 from galbatch.cutouts.noise import _spectrum, autocorrelation, positive_definite
-from galbatch.cutouts.noise_check import check_noise
+from galbatch.cutouts.plane_check import check_noise
 from galbatch.cutouts.resample import input_size, resample_acf, resample_stamps
 from galbatch.cutouts.variance import scale_sky, variance
 from galbatch.errors import ConfigError, InputError

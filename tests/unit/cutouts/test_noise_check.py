@@ -5,7 +5,7 @@ import pytest
 from cutouts_field import gaussian_psf, noise_field, simple_survey, sources, wcs_of, write_image
 
 from galbatch.cutouts import check_noise, open_survey
-from galbatch.cutouts.diffraction import limit_arcsec
+from galbatch.cutouts.psf_check import limit_arcsec
 
 
 def defaults(folder, err=0.5, sci=None, extra=""):

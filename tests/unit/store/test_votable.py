@@ -10,7 +10,7 @@ from fake_run import write_fake_run
 from galbatch.columns import Column
 from galbatch.errors import RunError
 from galbatch.store import RunPaths, votable, write_votable
-from galbatch.store.metadata import table_metadata
+from galbatch.store.tables import table_metadata
 
 INFO = {"x": Column("nJy", "phot.flux.density", "a flux & more <b>")}
 COLUMNS = {

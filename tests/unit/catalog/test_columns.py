@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from toys import GaussianPrior, write_survey
 
-from galbatch.catalog.names import product_names
+from galbatch.catalog.columns import product_names
 from galbatch.cli.main import main
 from galbatch.run import process
 from galbatch.run.findings import check_columns

@@ -6,7 +6,7 @@ from astropy.table import QTable
 
 from galbatch.errors import InputError
 from galbatch.flags import Flag
-from galbatch.store.grades import chosen, grade_counts, quality_column, worst_first
+from galbatch.store.selection import chosen, grade_counts, quality_column, worst_first
 
 
 @pytest.fixture

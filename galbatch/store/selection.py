@@ -1,4 +1,6 @@
-"""Sources of a catalogue by their quality: who is good, who is worst, and how many there are of each."""
+"""Sources of a catalogue by their quality (who is good, who is worst, how many there are of each) and by
+their distance from a position on the sky.
+"""
 
 from __future__ import annotations
 
@@ -71,3 +73,18 @@ def grade_counts(table: Any, bands: tuple[str, ...]) -> dict[str, tuple[int, ...
 
 def _names(table: Any) -> list[str]:
     return list(getattr(table, "colnames", None) or table)
+
+
+def separation_arcsec(table: Any, coord: Any) -> np.ndarray:
+    """(n,) great-circle distances of the rows of a catalogue from ``coord``, NaN for rows without a position.
+    Raises ``InputError`` when ``coord`` is no single ``SkyCoord``."""
+    from astropy.coordinates import SkyCoord
+
+    if not isinstance(coord, SkyCoord) or not coord.isscalar:
+        raise InputError(
+            f"{coord!r} is not one position: give a SkyCoord, e.g. SkyCoord(150.1, 2.2, unit='deg')."
+        )
+    ra, dec = (np.asarray(getattr(table[k], "value", table[k]), float) for k in ("ra", "dec"))
+    good = np.isfinite(ra) & (np.abs(dec) <= 90)
+    known = SkyCoord(np.where(good, ra, 0.0), np.where(good, dec, 0.0), unit="deg")
+    return np.where(good, known.separation(coord).arcsec, np.nan)
