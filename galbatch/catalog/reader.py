@@ -1,4 +1,4 @@
-"""Catalogues in Parquet (streamed; also a HATS folder), FITS, ECSV, VOTable and CSV, as one thing:
+"""Catalogues in Parquet (streamed; also folders of it, as HATS), FITS, ECSV, VOTable and CSV, as one thing:
 ``Catalog``. Columns under usual names (RA, ALPHA_J2000, NUMBER, id, ...) are known as ra, dec, source_id.
 
 Rows keep their order. Nothing goes through floats on its way. Pass-through columns stay in Arrow, in the
@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as pds
 import pyarrow.parquet as pq
 
 from galbatch.catalog.columns import OPTIONAL, REQUIRED, check_types, read_as, to_numpy
+from galbatch.catalog.folder import ParquetFolder
 from galbatch.catalog.from_astropy import read_astropy, read_csv
 from galbatch.catalog.metadata import column_metadata
 from galbatch.catalog.passing import passage, plain_column, plain_field
@@ -46,9 +46,9 @@ def open_catalog(path: str | Path, pixel_columns: bool = False) -> Catalog:
     suffix = path.suffix.lower() if path.suffix.lower() != ".gz" else Path(path.stem).suffix.lower()
     try:
         if path.is_dir():
-            catalog = _Parquet(path, _hats(path))
+            catalog = _Folder(path)
         elif suffix in (".parquet", ".pq", ".parq"):
-            catalog = _Parquet(path, _parquet(path))
+            catalog = _Parquet(path)
         elif suffix in _ASTROPY:
             catalog = _InMemory(path, read_astropy(path, _ASTROPY[suffix]))
         elif suffix == ".csv":
@@ -148,32 +148,34 @@ class Catalog:
 
 
 class _Parquet(Catalog):
-    """Streamed from disk; a folder is read file by file in the order of names."""
+    """Streamed from disk."""
 
-    def __init__(self, path: Path, source: Any) -> None:
-        self._source = source
-        single = isinstance(source, pq.ParquetFile)
-        super().__init__(
-            path,
-            source.schema_arrow if single else source.schema,
-            source.metadata.num_rows if single else source.count_rows(),
-        )
+    def __init__(self, path: Path) -> None:
+        # not pre_buffer: it keeps all that was read, 200 MB of two columns of 10^7 rows
+        self._file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
+        super().__init__(path, self._file.schema_arrow, self._file.metadata.num_rows)
 
-    def __getstate__(self) -> dict[str, Path]:
-        return {"path": self.path}
-
-    def __setstate__(self, state: dict[str, Path]) -> None:
-        path = state["path"]
-        self.__init__(path, _hats(path) if path.is_dir() else _parquet(path))
+    def __reduce__(self) -> tuple[Any, tuple[Path]]:
+        return type(self), (self.path,)
 
     def _tables(self, columns: list[str], size: int) -> Iterator[pa.Table]:
-        if isinstance(self._source, pq.ParquetFile):
-            batches = self._source.iter_batches(batch_size=size, columns=columns, use_threads=False)
-        else:
-            batches = self._source.to_batches(columns=columns, batch_size=size, use_threads=False)
-        for batch in batches:
+        for batch in self._file.iter_batches(batch_size=size, columns=columns, use_threads=False):
             if batch.num_rows:
                 yield pa.Table.from_batches([batch]).select(columns)
+
+
+class _Folder(Catalog):
+    """A folder of Parquet files, streamed one after the other."""
+
+    def __init__(self, path: Path) -> None:
+        self._folder = ParquetFolder(path)
+        super().__init__(path, self._folder.schema, self._folder.n_rows)
+
+    def __reduce__(self) -> tuple[Any, tuple[Path]]:
+        return type(self), (self.path,)
+
+    def _tables(self, columns: list[str], size: int) -> Iterator[pa.Table]:
+        return self._folder.tables(columns, size)
 
 
 class _InMemory(Catalog):
@@ -187,15 +189,3 @@ class _InMemory(Catalog):
         table = self._table.select(columns)
         for first in range(0, table.num_rows, size):
             yield table.slice(first, size)
-
-
-def _hats(path: Path) -> Any:
-    files = sorted(p for p in path.rglob("*.parquet") if not p.name.startswith(("_", ".")))
-    if not files:
-        raise InputError(f"Catalogue folder {path} holds no Parquet file.")
-    return pds.dataset([str(f) for f in files], format="parquet")
-
-
-def _parquet(path: Path) -> pq.ParquetFile:
-    # not pre_buffer: it keeps all that was read, 200 MB of two columns of 10^7 rows
-    return pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)

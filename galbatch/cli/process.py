@@ -148,9 +148,9 @@ def command(
 ) -> int:
     """Sample the posterior of every source of CATALOG and measure it.
 
-    CATALOG has columns source_id, ra, dec (Parquet, FITS, ECSV, VOTable or CSV). The survey file names the
-    images. The run folder holds catalog.parquet (one row per source, with error bars) and posterior.zarr (the
-    draws).
+    CATALOG has columns source_id, ra, dec (Parquet, HATS, FITS, ECSV, VOTable or CSV). The survey file names
+    the images. The run folder holds catalog.parquet (one row per source, with error bars) and posterior.zarr
+    (the draws).
 
     \b
     galbatch process catalogs/demo.parquet
