@@ -24,7 +24,9 @@ class PriorSpec:
     stamp. ``multiple_of``: what height and width must be multiples of. ``max_sd``: the largest standard
     deviation of a Fourier mode. ``spectrum``, ``residual_spectrum``: tables of a model card; None: measured
     by the sampler. ``device``: where its tensors live. ``name``, ``sha256``: how a run knows it again.
-    ``calibration``: by sampler mode, how far statistics of draws are from the truth.
+    ``calibration``: by sampler mode, how far statistics of draws are from the truth. ``joint``: the most
+    bands that it learned to see together, 0 when it sees each by itself; ``cross``: how they correlate
+    (``galbatch.prior.bands``).
     """
 
     channels: int | None = None
@@ -41,6 +43,8 @@ class PriorSpec:
     name: str = ""
     sha256: str = ""
     calibration: Mapping[str, Any] = field(default_factory=dict)
+    joint: int = 0
+    cross: Mapping[str, Any] | None = None
 
 
 @runtime_checkable

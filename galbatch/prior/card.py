@@ -19,6 +19,7 @@ from torch import Tensor
 
 from galbatch.errors import ModelError
 from galbatch.interfaces import PriorSpec
+from galbatch.prior.bands import check_cross
 
 
 @contextmanager
@@ -87,7 +88,9 @@ class Card:
     ``spectrum`` {"k", "power"}: of held-out stamps about their mean. ``residual_spectrum`` {"k", "sigma",
     "power"} with power[i][j] at sigma[i], k[j]: of what the denoiser leaves. ``max_sd``: largest standard
     deviation of a mode. ``sigma_map`` (a, b): the network is asked for ln(sigma) + a + b ln(sigma), a
-    measured correction of its response. ``sha256``: of ``model.safetensors``. The rest documents:
+    measured correction of its response. ``sha256``: of ``model.safetensors``. ``joint``: the most bands that
+    it was trained to see together (0: none), ``joint_sha256``: of ``joint.safetensors``, the weights that
+    let it, ``cross``: the correlation between bands (``bands.cross_correlation``). The rest documents:
     ``training``, ``data``, ``metrics``, ``limits``.
     """
 
@@ -106,6 +109,9 @@ class Card:
     margin_pix: int = 4
     multiple_of: int = 8
     sigma_map: tuple[float, float] = (0.0, 0.0)
+    joint: int = 0
+    joint_sha256: str = ""
+    cross: dict[str, Any] | None = None
     format: int = FORMAT
     training: dict[str, Any] = field(default_factory=dict)
     data: list[dict[str, Any]] = field(default_factory=list)
@@ -125,6 +131,8 @@ class Card:
                 f"{FLUX_CONVENTIONS}: install a matching galbatch or train again."
             )
         self._check_spectra()
+        if self.joint:
+            check_cross(self.cross, f"card of '{self.name}'")
 
     def _check_spectra(self) -> None:
         for name in ("target_fwhm_pix", "sigma_data", "max_sd"):

@@ -62,15 +62,20 @@ class Mixed(nn.Module):
         super().__init__()
         self.model, self.device_type = model, device_type
 
-    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor, bands: Tensor | None = None) -> Tensor:
         with torch.autocast(self.device_type, dtype=torch.bfloat16):
-            return self.model(x, sigma).float()
+            return self.model(x, sigma, bands).float()
 
 
 def compile_denoiser(
-    model: nn.Module, device: torch.device, backend: str = "auto", precision: str = "float32"
+    model: nn.Module,
+    device: torch.device,
+    backend: str = "auto",
+    precision: str = "float32",
+    joint: tuple[int, int] | None = None,
 ) -> tuple[str, Callable]:
-    """(name of the backend, function of (x, sigma)) of a denoiser in evaluation mode on ``device``.
+    """(name of the backend, function of (x, sigma)) of a denoiser in evaluation mode on ``device``; with
+    ``joint``, the number of images and of their bands, a function of (x, sigma, bands).
 
     Raises ``ModelError`` for an unknown backend. ``torch.compile`` compiles at the first call of each shape.
     """
@@ -80,10 +85,10 @@ def compile_denoiser(
     if precision == "bfloat16":
         model = Mixed(model, device.type)
     if name == "torchscript":
-        return name, torchscript(model, device)
+        return name, torchscript(model, device, joint)
     if name == "compile":
         return name, torch.compile(model, dynamic=False)
-    if name == "export":
+    if name == "export" and joint is None:
         return name, exported(model, device)
     return name, model
 
@@ -93,11 +98,15 @@ def example_inputs(device: torch.device, n: int = 2, size: int = 64) -> tuple[Te
     return torch.ones(n, 1, size, size, device=device), torch.full((n,), 0.5, device=device)
 
 
-def torchscript(model: nn.Module, device: torch.device) -> Any:
-    """Traced and frozen TorchScript of the denoiser; any batch and any size afterwards."""
+def torchscript(model: nn.Module, device: torch.device, joint: tuple[int, int] | None = None) -> Any:
+    """Traced and frozen TorchScript of the denoiser; any batch and any size afterwards, but the ``joint``
+    number of bands."""
+    inputs = example_inputs(device)
+    if joint is not None:
+        inputs = tuple(torch.full((*joint, *more), 0.5, device=device) for more in ((64, 64), (), ()))
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        traced = torch.jit.trace(model.eval(), example_inputs(device), check_trace=False)
+        traced = torch.jit.trace(model.eval(), inputs, check_trace=False)
         return torch.jit.freeze(traced)
 
 

@@ -1,29 +1,34 @@
 """A trained prior from its folder: ``load_prior`` and ``Prior``.
 
-A model folder has ``model.safetensors`` and ``card.json`` and may have ``model.ts`` (TorchScript) or
-``model.pt2``. Nothing pickled is loaded; weights that do not have the hash on the card are refused.
+A model folder has ``model.safetensors`` and ``card.json`` and may have ``joint.safetensors`` (what lets it
+see several bands together), ``model.ts`` (TorchScript) or ``model.pt2``. Nothing pickled is loaded; weights
+that do not have the hash on the card are refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from galbatch.display import html_table
 from galbatch.errors import ModelError
+from galbatch.prior.bands import cross_correlation
 from galbatch.prior.card import Card, load_state, save_state
 from galbatch.prior.compile import choose_precision, compile_denoiser, full_float32
 from galbatch.prior.names import MODELS, choose_device, model_folder
-from galbatch.prior.network import Denoiser, NetworkConfig
+from galbatch.prior.network import Denoiser, NetworkConfig, is_joint
 
 SHIPPED = MODELS / "small"
 _CALIBRATION_PARTS = {"place", "slope", "error", "z"}
-WEIGHTS, CARD, CALIBRATION = "model.safetensors", "card.json", "calibration.json"
+WEIGHTS, JOINT, CARD = "model.safetensors", "joint.safetensors", "card.json"
+CALIBRATION = "calibration.json"
 
 
 class Prior:
@@ -50,6 +55,7 @@ class Prior:
         self.micro_batch = micro_batch or images_per_pass(self.device)
         self.model = model.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
         self.spec = card.spec(self.device, self.calibration)
+        self._joints: dict[tuple[int, int], Callable[..., Tensor]] = {}
         self.precision = choose_precision(self.device, precision)
         self.backend, self._forward = compile_denoiser(self.model, self.device, backend, self.precision)
 
@@ -71,24 +77,48 @@ class Prior:
 
     @torch.inference_mode()
     @full_float32()
-    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """x (b, c, H, W) float32 in units of the flux scale, sigma (b,) -> E[x0 | x] of the same shape.
+    def denoise(self, x: Tensor, sigma: Tensor, bands: Tensor | None = None) -> Tensor:
+        """x (b, c, H, W) float32 in units of the flux scale -> E[x0 | x] of the same shape.
 
-        Bands are denoised one by one. Raises ``ModelError`` when H or W is not a multiple of
-        ``multiple_of`` or the shapes do not fit.
+        ``sigma``: a number, (b,) or (b, c). ``bands`` (c,) or (b, c): log of the pivot wavelength in
+        micrometres; the bands of an image are then seen together, which a joint model can. Without, or
+        with one band, each is denoised by itself. Raises ``ModelError`` when H or W is not a multiple of
+        ``multiple_of``, the shapes do not fit, or the model is not joint.
         """
-        b, c, h, w = self._checked(x, sigma)
-        images = x.to(self.device, torch.float32).reshape(b * c, 1, h, w)
-        levels = self._mapped(sigma.to(self.device, torch.float32)).repeat_interleave(c)
-        n = self._group(b * c)
-        out = torch.empty_like(images)
-        for i in range(0, b * c, n):
-            part, level = images[i : i + n], levels[i : i + n]
-            if len(part) < n:
-                part = torch.cat([part, part.new_zeros(n - len(part), 1, h, w)])
-                level = torch.cat([level, level.new_ones(n - len(level))])
-            out[i : i + n] = self._forward(part, level)[: min(n, b * c - i)]
+        b, c, h, w = x.shape if x.ndim == 4 else (0, 0, 0, 0)
+        levels, bands = self._checked(x, sigma, bands)
+        levels = self._mapped(levels.to(self.device, torch.float32))
+        if bands is None:
+            images = x.to(self.device, torch.float32).reshape(b * c, 1, h, w)
+            out = self._in_groups(self._forward, self._group(b * c), images, levels.reshape(-1))
+        else:
+            n = max(1, self._group(b * c) // c)
+            inputs = (x.to(self.device, torch.float32), levels, bands.to(self.device, torch.float32))
+            out = self._in_groups(self._joint(n, c), n, *inputs)
         return out.reshape(b, c, h, w).to(x.device)
+
+    def _in_groups(self, forward: Callable[..., Tensor], n: int, *inputs: Tensor) -> Tensor:
+        """``forward`` of the inputs (m, ...), ``n`` rows at a time, the last ones filled up with ones."""
+        m = len(inputs[0])
+        out = torch.empty_like(inputs[0])
+        for i in range(0, m, n):
+            parts = [t[i : i + n] for t in inputs]
+            if len(parts[0]) < n:
+                parts = [torch.cat([t, t.new_ones(n - len(t), *t.shape[1:])]) for t in parts]
+            out[i : i + n] = forward(*parts)[: m - i]
+        return out
+
+    def _joint(self, n: int, c: int) -> Callable[..., Tensor]:
+        """The network for ``n`` images of ``c`` bands, compiled when it is first asked for."""
+        if (n, c) not in self._joints:
+            _, self._joints[n, c] = compile_denoiser(
+                self.model, self.device, self.backend, self.precision, (n, c)
+            )
+        return self._joints[n, c]
+
+    def cross_correlation(self, log_wavelengths: Sequence[float], k: Any = None) -> np.ndarray:
+        """(bands, bands) prior correlation of the bands, or (..., bands, bands) at ``k``; see ``bands``."""
+        return cross_correlation(self.card.cross, log_wavelengths, k)
 
     def _group(self, n: int) -> int:
         """Images per pass: fixed on a CPU; on a GPU one of four numbers, each of which is compiled once
@@ -98,11 +128,13 @@ class Prior:
         step = max(1, self.micro_batch // 4)
         return min(self.micro_batch, -(-n // step) * step)
 
-    def _checked(self, x: Tensor, sigma: Tensor) -> torch.Size | None:
-        if x.ndim != 4 or sigma.shape != (len(x),):
+    def _checked(self, x: Tensor, sigma: Tensor, bands: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """sigma and bands as (b, c); bands None where each is denoised by itself."""
+        sigma = torch.as_tensor(sigma)
+        if x.ndim != 4 or sigma.shape not in ((), (len(x),), x.shape[:2]):
             raise ModelError(
                 f"denoise: x has shape {tuple(x.shape)}, sigma {tuple(sigma.shape)}: "
-                "x must be (b, c, H, W) and sigma (b,)."
+                "x must be (b, c, H, W), sigma (b,), (b, c) or one number."
             )
         m = self.card.multiple_of
         if x.shape[2] % m or x.shape[3] % m:
@@ -110,7 +142,21 @@ class Prior:
                 f"denoise: images of {x.shape[2]} x {x.shape[3]} pixels: height and width must be "
                 f"multiples of {m} for model '{self.card.name}'; pad them."
             )
-        return x.shape
+        levels = (sigma[:, None] if sigma.ndim == 1 else sigma).expand(*x.shape[:2])
+        if bands is None or x.shape[1] == 1:
+            return levels, None
+        bands = torch.as_tensor(bands)
+        if not self.card.joint:
+            raise ModelError(
+                f"denoise: model '{self.card.name}' sees bands one by one: leave out the "
+                "wavelengths, or use a joint model."
+            )
+        if bands.shape not in ((x.shape[1],), x.shape[:2]):
+            raise ModelError(
+                f"denoise: wavelengths of shape {tuple(bands.shape)} for x of shape {tuple(x.shape)}: give "
+                "one per band, (c,) or (b, c)."
+            )
+        return levels, bands.expand(*x.shape[:2])
 
     def _mapped(self, sigma: Tensor) -> Tensor:
         a, b = self.card.sigma_map
@@ -183,17 +229,11 @@ def _parts(table: dict) -> set[str]:
 
 def load_weights(folder: Path, card: Card) -> Denoiser:
     """The network of a model folder, its weights checked against the card's hash and shapes."""
-    path = Path(folder) / WEIGHTS
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file: the model folder is incomplete; fetch or make it again.")
-    found = file_hash(path)
-    if found != card.sha256:
-        raise ModelError(
-            f"{path}: sha256 is {found[:12]}..., its card says {card.sha256[:12]}...: weights and card do "
-            "not belong together; fetch or make the folder again."
-        )
+    path = _of_the_card(Path(folder) / WEIGHTS, card.sha256)
     tensors, _ = load_state(path)
-    model = Denoiser(NetworkConfig(**card.network))
+    if card.joint:
+        tensors |= load_state(_of_the_card(Path(folder) / JOINT, card.joint_sha256))[0]
+    model = Denoiser(NetworkConfig(**card.network), joint=bool(card.joint))
     try:
         model.load_state_dict(tensors)
     except RuntimeError as err:
@@ -204,16 +244,34 @@ def load_weights(folder: Path, card: Card) -> Denoiser:
     return model
 
 
-def save_model(folder: Path, model: Denoiser, card_values: dict, half: bool = False) -> Card:
-    """Write weights and card to ``folder``; the hash and the network's own fields are filled in.
+def _of_the_card(path: Path, sha256: str) -> Path:
+    """``path``, when it is the file that the card names. Raises ``ModelError`` else."""
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file: the model folder is incomplete; fetch or make it again.")
+    found = file_hash(path)
+    if found != sha256:
+        raise ModelError(
+            f"{path}: sha256 is {found[:12]}..., its card says {sha256[:12]}...: weights and card do "
+            "not belong together; fetch or make the folder again."
+        )
+    return path
 
-    ``half``: weights as float16, in half the space; they are loaded to float32 all the same.
+
+def save_model(folder: Path, model: Denoiser, card_values: dict, half: bool = False) -> Card:
+    """Write weights and card to ``folder``; the hashes and the network's own fields are filled in.
+
+    ``half``: weights as float16, in half the space; they are loaded to float32 all the same. What makes a
+    network joint is written apart, so that its single-band weights keep their bytes.
     """
     folder, tensors = Path(folder), model.state_dict()
     if half:
         tensors |= {name: p.detach().half() for name, p in model.named_parameters()}
-    save_state(folder / WEIGHTS, tensors, {})
+    apart = {name: t for name, t in tensors.items() if is_joint(name)}
+    save_state(folder / WEIGHTS, {name: t for name, t in tensors.items() if name not in apart}, {})
     values = {**card_values, "sha256": file_hash(folder / WEIGHTS)}
+    if apart:
+        save_state(folder / JOINT, apart, {})
+        values["joint_sha256"] = file_hash(folder / JOINT)
     card = Card(**values)
     card.save(folder / CARD)
     return card
@@ -232,5 +290,5 @@ def folder_files(path: Path | str = "auto") -> dict[str, str]:
     """Name -> SHA-256 of everything that decides what a model does: weights, card, calibration of its
     folder."""
     folder = model_folder(path)
-    names = sorted(n for n in (WEIGHTS, CARD, CALIBRATION) if (folder / n).is_file())
+    names = sorted(n for n in (WEIGHTS, JOINT, CARD, CALIBRATION) if (folder / n).is_file())
     return {name: file_hash(folder / name) for name in names}

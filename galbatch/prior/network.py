@@ -1,7 +1,8 @@
 """The denoising network: a U-Net that works at half, quarter and eighth resolution, with EDM preconditioning.
 
-``x``: noisy image (b, 1, H, W) in units of the flux scale; ``sigma`` (b,): standard deviation of its noise;
-``D(x; sigma)``: estimate of E[x0 | x0 + sigma eps = x]. Karras et al. 2022 (arXiv:2206.00364), table 1:
+``x``: noisy image (b, c, H, W) in units of the flux scale; ``sigma`` (b,): standard deviation of its noise;
+``D(x; sigma)``: estimate of E[x0 | x0 + sigma eps = x]. Each of c bands goes through the same network;
+in a joint one their features mix on the way (``mixing``). Karras et al. 2022 (arXiv:2206.00364), table 1:
 
     D = c_skip x + c_out F(inputs, ln(sigma)/4),   c_skip = sd^2 / (sigma^2 + sd^2),   c_out = sigma sd /
     sqrt(...)
@@ -26,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from galbatch.errors import ModelError
+from galbatch.prior.mixing import Mix, Pairs
 
 FOLD = 2
 
@@ -116,9 +118,10 @@ def asinh(x: Tensor) -> Tensor:
 
 
 class UNet(nn.Module):
-    """F(inputs, c_noise): (b, 3, H, W), (b,) -> (b, 1, H, W). Fully convolutional."""
+    """F(inputs, c_noise): (b c, 3, H, W), (b c,) -> (b c, 1, H, W). Fully convolutional. With ``bands``
+    (b, c) and c > 1 the images of a galaxy mix, which a ``joint`` network can."""
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: NetworkConfig, joint: bool = False) -> None:
         super().__init__()
         widths, blocks, n = config.widths, config.blocks, config.embedding
         self.level = NoiseLevel(n)
@@ -137,13 +140,21 @@ class UNet(nn.Module):
         self.last = nn.Conv2d(widths[0], FOLD**2, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
+        if joint:
+            self.pairs = Pairs(n)
+            self.down_mixes = nn.ModuleList([Mix(w, n) for w in widths])
+            self.up_mixes = nn.ModuleList([Mix(w, n) for w in widths[:-1]])
 
-    def forward(self, inputs: Tensor, c_noise: Tensor) -> Tensor:
-        level = self.level(c_noise)
+    def forward(self, inputs: Tensor, c_noise: Tensor, bands: Tensor | None = None) -> Tensor:
+        level, pair = self.level(c_noise), None
+        if bands is not None and bands.shape[1] > 1:
+            pair, shift = self.pairs(c_noise.unflatten(0, (-1, bands.shape[1])), bands)
+            level = level + shift
         with full_precision(inputs):
             h = self.first(F.pixel_unshuffle(inputs, FOLD).contiguous(memory_format=torch.channels_last))
         skips = []
         for i, blocks in enumerate(self.down_blocks):
+            h = h if pair is None else self.down_mixes[i](h, level, pair)
             for block in blocks:
                 h = block(h, level)
             if i < len(self.downs):
@@ -151,34 +162,44 @@ class UNet(nn.Module):
                 h = self.downs[i](h)
         for i in range(len(self.ups) - 1, -1, -1):
             h = skips[i] + F.pixel_shuffle(self.ups[i](h), 2).contiguous(memory_format=torch.channels_last)
+            h = h if pair is None else self.up_mixes[i](h, level, pair)
             for block in self.up_blocks[i]:
                 h = block(h, level)
         with full_precision(inputs):
             return F.pixel_shuffle(self.last(F.silu(h.float())), FOLD)
 
 
+def is_joint(name: str) -> bool:
+    """Whether a tensor of a ``Denoiser`` belongs to what makes it joint."""
+    return "_mixes." in name or ".pairs." in name
+
+
 class Denoiser(nn.Module):
     """D(x; sigma) with EDM preconditioning: x (b, 1, H, W), sigma (b,) -> (b, 1, H, W), float32 in and
-    out."""
+    out. A ``joint`` one also takes x (b, c, H, W), sigma (b, c) and ``bands`` (b, c), log wavelengths."""
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: NetworkConfig, joint: bool = False) -> None:
         super().__init__()
-        self.sigma_data = float(config.sigma_data)
-        self.net = UNet(config)
+        self.sigma_data, self.joint = float(config.sigma_data), joint
+        self.net = UNet(config, joint)
         kernel = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
         self.register_buffer("smooth_y", kernel.reshape(1, 1, 5, 1))
         self.register_buffer("smooth_x", kernel.reshape(1, 1, 1, 5))
 
-    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor, bands: Tensor | None = None) -> Tensor:
+        if bands is not None:
+            flat = x.reshape(-1, 1, *x.shape[2:])
+            f, c_skip, c_out = self.raw(flat, sigma.reshape(-1), bands)
+            return (c_skip * flat + c_out * f).reshape(x.shape)
         f, c_skip, c_out = self.raw(x, sigma)
         return c_skip * x + c_out * f
 
-    def raw(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """F and the coefficients c_skip, c_out (b, 1, 1, 1)."""
+    def raw(self, x: Tensor, sigma: Tensor, bands: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """F and the coefficients c_skip, c_out (n, 1, 1, 1) of images x (n, 1, H, W), n = b c."""
         s = sigma.reshape(-1, 1, 1, 1)
         total = torch.sqrt(s * s + self.sigma_data**2)
         with full_precision(x):
             smooth = F.conv2d(F.conv2d(x, self.smooth_y, padding=(2, 0)), self.smooth_x, padding=(0, 2))
         inputs = torch.cat([x / total, asinh(x / s), asinh((x - smooth) / s)], dim=1)
-        f = self.net(inputs, torch.log(sigma) / 4)
+        f = self.net(inputs, torch.log(sigma) / 4, bands)
         return f, (self.sigma_data / total) ** 2, s * self.sigma_data / total

@@ -14,7 +14,7 @@ from galbatch.prior import load_prior
 from galbatch.prior.card import Card
 from galbatch.prior.compile import write_export
 from galbatch.prior.model import SHIPPED, Prior, load_weights, save_model
-from galbatch.prior.network import Denoiser, NetworkConfig
+from galbatch.prior.network import Denoiser, NetworkConfig, is_joint
 
 NETWORK = NetworkConfig(widths=(8, 12), blocks=(1, 1), embedding=16, sigma_data=0.2)
 MEASURED = {
@@ -24,9 +24,9 @@ MEASURED = {
 }  # fmt: skip
 
 
-def network(seed=0):
+def network(seed=0, joint=False):
     torch.manual_seed(seed)
-    model = Denoiser(NETWORK)
+    model = Denoiser(NETWORK, joint)
     for p in model.parameters():
         if not p.any():
             torch.nn.init.normal_(p, std=0.1)
@@ -54,6 +54,80 @@ def test_round_trip_and_card_fields(folder, noisy):
     assert prior.card.sha256 and prior.multiple_of == 4
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = prior.nonsense
+
+
+CROSS = {"k": [0.0, 0.25], "ceiling": [0.99, 0.8], "length": [2.0, 1.0], "power": 1.0}
+
+
+@pytest.fixture
+def joint_folder(tmp_path):
+    save_model(tmp_path / "joint", network(joint=True), MEASURED | {"joint": 7, "cross": CROSS})
+    return tmp_path / "joint"
+
+
+@pytest.mark.parametrize("backend", ["eager", "torchscript"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_bands_together_and_one_band_as_ever(joint_folder, tmp_path, noisy, backend, precision):
+    joint = load_prior(joint_folder, device="cpu", backend=backend, precision=precision)
+    x, sigma = noisy
+    bands = torch.tensor([0.1, 0.9])
+    together = joint.denoise(x, sigma, bands)
+    for n in (1, 3, 10):
+        apart = [joint.denoise(a, s, bands) for a, s in zip(x.split(n), sigma.split(n), strict=True)]
+        assert torch.equal(torch.cat(apart), together), f"bits differ in batches of {n}"
+    assert torch.equal(joint.denoise(x, sigma[:, None].expand(11, 2), bands.expand(11, 2)), together)
+    single = joint.denoise(x, sigma)
+    assert not torch.allclose(single, together, atol=1e-3)
+    assert torch.equal(joint.denoise(x[:, :1], sigma, bands[:1]), single[:, :1])
+    expected = joint.model(x, sigma[:, None].expand(11, 2), bands.expand(11, 2))
+    tolerance = 1e-5 if precision == "float32" else 0.1
+    torch.testing.assert_close(together, expected, atol=tolerance, rtol=tolerance)
+
+
+def test_single_band_weights_keep_their_bytes_in_a_joint_folder(joint_folder, tmp_path, noisy):
+    x, sigma = noisy
+    model = network(joint=True)
+    alone = Denoiser(NETWORK)
+    alone.load_state_dict({k: v for k, v in model.state_dict().items() if not is_joint(k)})
+    save_model(tmp_path / "alone", alone, MEASURED)
+    name = "model.safetensors"
+    assert (tmp_path / "alone" / name).read_bytes() == (joint_folder / name).read_bytes()
+    single = load_prior(tmp_path / "alone", device="cpu")
+    assert torch.equal(single.denoise(x, sigma), load_prior(joint_folder, device="cpu").denoise(x, sigma))
+    with pytest.raises(ModelError, match="one by one"):
+        single.denoise(x, sigma, torch.zeros(2))
+    with pytest.raises(ModelError, match="single bands"):
+        single.cross_correlation([0.0, 1.0])
+
+
+def test_levels_of_each_band(joint_folder, noisy):
+    prior, (x, sigma) = load_prior(joint_folder, device="cpu"), noisy
+    levels = torch.stack([sigma, 2 * sigma], dim=1)
+    apart = torch.cat([prior.denoise(x[:, i : i + 1], levels[:, i]) for i in (0, 1)], dim=1)
+    assert torch.equal(prior.denoise(x, levels), apart)
+    assert torch.equal(prior.denoise(x, torch.tensor(0.3)), prior.denoise(x, torch.full((11,), 0.3)))
+    with pytest.raises(ModelError, match="one per band"):
+        prior.denoise(x, sigma, torch.zeros(3))
+    with pytest.raises(ModelError, match=r"sigma \(b,\), \(b, c\) or one number"):
+        prior.denoise(x, sigma[:3])
+
+
+def test_joint_weights_of_another_card_are_refused(joint_folder):
+    (joint_folder / "joint.safetensors").write_bytes(b"other")
+    with pytest.raises(ModelError, match="do not belong together"):
+        load_prior(joint_folder, device="cpu")
+
+
+def test_correlation_of_bands_is_a_correlation(joint_folder):
+    prior = load_prior(joint_folder, device="cpu")
+    log = np.log([0.9, 1.15, 2.0, 4.4, 4.4])
+    rho = prior.cross_correlation(log, k=np.linspace(0, 0.7, 6))
+    assert rho.shape == (6, 5, 5) and np.linalg.eigvalsh(rho).min() > 0
+    assert rho[0, 0, 2] == pytest.approx(0.99 * np.exp(-np.log(2.0 / 0.9) / 2.0))
+    np.testing.assert_allclose(rho[-1], prior.cross_correlation(log, k=0.25))  # flat beyond the table
+    assert (np.diagonal(prior.cross_correlation(log)) == 1).all() and prior.spec.joint == 7
+    with pytest.raises(ModelError, match="positive lengths"):
+        Card(**MEASURED, sha256="", joint=7, cross=CROSS | {"length": [1.0, -1.0]})
 
 
 def test_few_shapes_reach_the_network():

@@ -5,15 +5,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from galbatch.errors import ModelError
-from galbatch.prior.network import Denoiser, NetworkConfig, UNet
+from galbatch.prior.network import Denoiser, NetworkConfig, UNet, is_joint
 
 TINY = NetworkConfig(widths=(8, 12), blocks=(1, 1), embedding=16, sigma_data=0.2)
 
 
-def randomised(config=TINY, seed=0):
+def randomised(config=TINY, seed=0, joint=False):
     """A network whose every layer matters (those that start at zero are filled)."""
     torch.manual_seed(seed)
-    model = Denoiser(config)
+    model = Denoiser(config, joint)
     for p in model.parameters():
         if not p.any():
             torch.nn.init.normal_(p, std=0.1)
@@ -60,6 +60,57 @@ def test_small_fits_its_budget():
         UNet(config)(torch.randn(1, 3, 64, 64), torch.zeros(1))
     assert counter.get_total_flops() <= 0.4e9
     assert config.multiple_of == 8
+
+
+def bands_of(n, c, seed=3):
+    generator = torch.Generator().manual_seed(seed)
+    return (
+        torch.randn(n, c, 16, 24, generator=generator),
+        torch.rand(n, c, generator=generator) + 0.05,
+        torch.randn(n, c, generator=generator),
+    )
+
+
+def test_a_joint_network_begins_as_the_one_of_single_bands():
+    torch.manual_seed(0)
+    model = Denoiser(TINY, joint=True).requires_grad_(False)
+    torch.nn.init.normal_(model.net.last.weight)
+    x, sigma, bands = bands_of(3, 4)
+    apart = model(x.reshape(12, 1, 16, 24), sigma.reshape(12)).reshape(x.shape)
+    assert torch.equal(model(x, sigma, bands), apart)
+
+
+def test_one_band_of_a_trained_joint_network_keeps_every_bit():
+    joint, single = randomised(joint=True), Denoiser(TINY).requires_grad_(False)
+    single.load_state_dict({k: v for k, v in joint.state_dict().items() if not is_joint(k)})
+    x, sigma, bands = bands_of(5, 1)
+    assert torch.equal(joint(x, sigma, bands), single(x, sigma[:, 0]))
+
+
+def test_bands_see_each_other_in_any_order_and_galaxies_do_not():
+    model = randomised(joint=True)
+    x, sigma, bands = bands_of(2, 5)
+    out, order = model(x, sigma, bands), torch.tensor([3, 0, 4, 1, 2])
+    torch.testing.assert_close(model(x[:, order], sigma[:, order], bands[:, order]), out[:, order])
+    for changed in (
+        (x + torch.eye(5)[0].reshape(1, 5, 1, 1), sigma, bands),
+        (x, sigma * torch.tensor([2.0, 1, 1, 1, 1]), bands),
+        (x, sigma, bands + torch.tensor([1.0, 0, 0, 0, 0])),
+    ):
+        others = model(*changed)[:, 1:]
+        assert not torch.allclose(others, out[:, 1:], atol=1e-4), "the other bands see the change in one"
+    torch.testing.assert_close(model(x, sigma, bands + 0.7), out, atol=1e-5, rtol=1e-5)  # only differences
+    torch.testing.assert_close(model(x[1:], sigma[1:], bands[1:]), out[1:])
+
+
+def test_mixing_costs_less_than_fifteen_per_cent():
+    model = Denoiser(NetworkConfig(widths=(32, 96, 144), blocks=(1, 1, 2)), joint=True)
+    costs = []
+    for bands in (None, torch.zeros(1, 4)):
+        with FlopCounterMode(display=False) as counter:
+            model.net(torch.randn(4, 3, 64, 64), torch.zeros(4), bands)
+        costs.append(counter.get_total_flops())
+    assert 1.0 < costs[1] / costs[0] < 1.15
 
 
 def test_widths_and_blocks_must_match():
