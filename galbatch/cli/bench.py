@@ -29,7 +29,7 @@ from galbatch.cli.progress import wide_console
 )
 def command(
     model: str, device: str, backends: tuple[str, ...], groups: tuple[str, ...], seconds: float, as_json: bool
-):
+) -> None:
     """Measure the throughput of this machine.
 
     Each kernel is checked for correctness before it is timed. Quote ratios: a busy machine is slower as a

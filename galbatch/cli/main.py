@@ -71,7 +71,9 @@ class LazyGroup(click.Group):
             return None
         return import_module(f"galbatch.cli.{cmd_name.replace('-', '_')}").command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]):
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             close = difflib.get_close_matches(args[0], COMMANDS, n=1)
             remedy = f"Did you mean '{close[0]}'?" if close else "See 'galbatch --help'."
@@ -210,7 +212,7 @@ def _warn_once(seen: set[str]) -> Callable[..., Any]:
         lineno: int,
         file: Any = None,
         line: str | None = None,
-    ):
+    ) -> None:
         if str(message) not in seen:
             seen.add(str(message))
             click.echo(f"{click.style('Warning:', fg='yellow')} {message}", err=True)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
+    from rich.text import Text
 
 
 LINE_S = 30.0
@@ -38,7 +40,7 @@ class View:
             threading.Thread(target=self._repeat, name="progress", daemon=True).start()
         return self
 
-    def __exit__(self, kind: Any, value: Any, trace: Any):
+    def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
         self._end.set()
         if self._bar is not None:
             self._bar.stop()
@@ -85,14 +87,14 @@ class View:
         self._bar.update(self._task, completed=progress.done, total=progress.total, run=progress)
 
 
-def new_bar(console: Console):
+def new_bar(console: Console) -> Progress:
     """As wide as the terminal: the numbers have their room first, the bar what is left."""
     from rich.progress import BarColumn, Progress, ProgressColumn
     from rich.table import Column
     from rich.text import Text
 
     class Numbers(ProgressColumn):
-        def render(self, task: Any):
+        def render(self, task: Any) -> Text:
             return Text.from_markup(bar_line(task.fields["run"]))
 
     numbers = Numbers(table_column=Column(no_wrap=True, overflow="ellipsis"))

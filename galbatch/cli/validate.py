@@ -59,7 +59,7 @@ def command(
     correlated: bool,
     seed: int,
     out: str | None,
-):
+) -> None:
     """Test calibration and accuracy on held-out truth.
 
     Simulated galaxies that no prior was trained on are observed with different PSFs, sizes and S/N of 3 to
@@ -94,7 +94,7 @@ def command(
     raise SystemExit(0 if all(c["passed"] for c in checks) else 3)
 
 
-def _print(console: Console, study: Any, checks: Any):
+def _print(console: Console, study: Any, checks: Any) -> None:
     from rich.table import Table
 
     table = Table("what", "bin", "galaxies", *(f"{level:.0%}" for level in study.numbers["levels"]))
@@ -123,7 +123,7 @@ def _print(console: Console, study: Any, checks: Any):
         )
 
 
-def _print_intervals(console: Console, rows: list[dict[str, Any]]):
+def _print_intervals(console: Console, rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table("column", "galaxies", "raw16 to raw84", "p16 to p84", "below p50")

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
-from galbatch.cutouts.source import FileStamp, open_bytes
+from galbatch.cutouts.source import ByteSource, FileStamp, open_bytes
 from galbatch.errors import InputError
 
 DEFAULT_BYTES = 50 * 2**30
@@ -213,7 +213,7 @@ def _evict(folder: Path, keep: Path, limit: int) -> None:
 class _Stream:
     """A byte source as a file that gzip can read."""
 
-    def __init__(self, source):
+    def __init__(self, source: ByteSource) -> None:
         self.source, self.position = source, 0
 
     def read(self, size: int = -1) -> bytes:

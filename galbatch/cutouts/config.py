@@ -93,13 +93,13 @@ class SurveyConfig:
         return SurveyConfig(**{**table, "layout": Layout(**_tuples(layout)), "bands": bands})
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def _tuples(value):
+def _tuples(value: dict[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
 
 

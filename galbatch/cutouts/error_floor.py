@@ -22,7 +22,9 @@ SIGNIFICANT = 4.0  # standard deviations of the scatter
 LARGEST = 1.0
 
 
-def floor_variance(setting, data, var, bad, psf, psf_step: float) -> tuple[np.ndarray, np.ndarray]:
+def floor_variance(
+    setting: float | str, data: np.ndarray, var: np.ndarray, bad: np.ndarray, psf: np.ndarray, psf_step: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Variance (n, h, w) of these errors, and their rms over the light of the bright pixels (n,), as a
     fraction.
 
@@ -47,7 +49,7 @@ def floor_variance(setting, data, var, bad, psf, psf_step: float) -> tuple[np.nd
     return out, floor
 
 
-def _change(data, var):
+def _change(data: np.ndarray, var: np.ndarray) -> np.ndarray:
     """Standard deviation of the light over 3 x 3 pixels, the noise taken off."""
     mean = ndimage.uniform_filter(data, 3)
     return np.sqrt(
@@ -66,7 +68,14 @@ def beyond(psf: np.ndarray, psf_step: float, shape: tuple[int, int]) -> np.ndarr
     return passed < PASSES * max(psf.sum(), 1e-30)
 
 
-def measure_share(data, var, bad, light, change, free) -> float:
+def measure_share(
+    data: np.ndarray,
+    var: np.ndarray,
+    bad: np.ndarray,
+    light: np.ndarray,
+    change: np.ndarray,
+    free: np.ndarray,
+) -> float:
     """Errors of one stamp (h, w) in units of ``change``; zero where the scatter does not ask for any, or
     cannot be measured."""
     h, w = data.shape
@@ -103,7 +112,7 @@ def _taper(n: int) -> np.ndarray:
     return np.sin(0.5 * np.pi * edge.clip(max=1)) ** 2
 
 
-def _patched(data, bad):
+def _patched(data: np.ndarray, bad: np.ndarray) -> np.ndarray:
     """Bad pixels replaced by the mean of their good neighbours."""
     if not bad.any():
         return data

@@ -11,16 +11,18 @@ import math
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from astropy.io import fits
 
-from galbatch.cutouts.source import FileStamp, LocalBytes, RemoteBytes
+from galbatch.cutouts.source import ByteSource, FileStamp
 from galbatch.errors import InputError
 
 BLOCK = 2880
 _MAX_HEADER = 2000 * BLOCK
 _MAX_HDUS = 2000
+Header = fits.Header | dict[str, Any]  # cards by keyword; of what stands for an image, a dict
 _DTYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 
 
@@ -66,12 +68,12 @@ def parse_header(text: str) -> fits.Header:
         return header if len(good) == len(header.cards) else fits.Header(good)
 
 
-def primary_header(source: LocalBytes | RemoteBytes) -> fits.Header:
+def primary_header(source: ByteSource) -> fits.Header:
     """The first header of a file, which may hold no pixels but cards on all its images."""
     return parse_header(_read_header(source, 0, first=True)[0] or "")
 
 
-def scan_images(source: LocalBytes | RemoteBytes) -> list[ImageHDU]:
+def scan_images(source: ByteSource) -> list[ImageHDU]:
     """All image HDUs with pixels (tile-compressed ones too). Raises ``InputError`` for what is not FITS or
     is cut short."""
     images, position, size = [], 0, source.stamp.size
@@ -102,7 +104,7 @@ def scan_images(source: LocalBytes | RemoteBytes) -> list[ImageHDU]:
     return images
 
 
-def _read_header(source, start: int, first: bool) -> tuple[str | None, int]:
+def _read_header(source: ByteSource, start: int, first: bool) -> tuple[str | None, int]:
     block, text = BLOCK * 4, b""
     while len(text) < _MAX_HEADER:
         part = source.read(start + len(text), block)
@@ -125,7 +127,7 @@ def _read_header(source, start: int, first: bool) -> tuple[str | None, int]:
     )
 
 
-def _parse_hdu(path, index, header, text, offset) -> tuple[ImageHDU | None, int]:
+def _parse_hdu(path: str, index: int, header: Header, text: str, offset: int) -> tuple[ImageHDU | None, int]:
     bitpix, naxis = header["BITPIX"], header["NAXIS"]
     if bitpix not in _DTYPES or not isinstance(naxis, int) or not 0 <= naxis <= 99:
         raise InputError(f"{path}: extension {index} has BITPIX = {bitpix!r}, NAXIS = {naxis!r}.")
@@ -159,7 +161,7 @@ def _parse_hdu(path, index, header, text, offset) -> tuple[ImageHDU | None, int]
     ), span
 
 
-def _number(header, key: str, default: float) -> float:
+def _number(header: Header, key: str, default: float) -> float:
     value = float(header.get(key, default))
     if not math.isfinite(value):
         raise ValueError(f"{key} = {value}")
@@ -184,7 +186,7 @@ def choose(images: list[ImageHDU], path: str, ext: tuple[str, ...]) -> ImageHDU:
     )
 
 
-def scaled(block: np.ndarray, image: ImageHDU, dtype) -> np.ndarray:
+def scaled(block: np.ndarray, image: ImageHDU, dtype: np.dtype) -> np.ndarray:
     """Physical values: BSCALE, BZERO and BLANK applied."""
     if block.dtype.kind == "f":
         if image.bscale == 1.0 and image.bzero == 0.0:
@@ -204,7 +206,7 @@ def scaled(block: np.ndarray, image: ImageHDU, dtype) -> np.ndarray:
     return values.astype(np.float32)
 
 
-def read_image(source, image: ImageHDU, dtype=np.float32) -> np.ndarray:
+def read_image(source: ByteSource, image: ImageHDU, dtype: type[np.generic] = np.float32) -> np.ndarray:
     """A whole image or cube, in native byte order. Raises ``InputError`` if it is cut short."""
     raw = source.read(image.offset, image.nbytes)
     if len(raw) < image.nbytes:

@@ -1,4 +1,5 @@
-"""Pixel grids on the sky: positions of many sources at once, the scale, and the WCS of a stamp.
+"""Pixel grids on the sky: positions of many sources at once, the scale, the WCS of a stamp, and how the grids
+of the bands of a survey go together.
 
 Pixel coordinates count from 0 at the centre of the first pixel. A pixel scale given by the user states the
 scale of an image; it never moves a source. One that is not that of the WCS is an error, unless positions are
@@ -10,12 +11,20 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.wcs import WCS
+from numpy.typing import ArrayLike
 
 from galbatch.errors import InputError
 
+if TYPE_CHECKING:
+    from galbatch.cutouts.config import BandConfig
+    from galbatch.cutouts.fitsfile import Header
+    from galbatch.cutouts.survey import Survey
+
+RATIO_TOLERANCE, TURN_TOLERANCE = 2e-3, 5e-3
 SCALE_TOLERANCE = 1e-3  # of the scale: what moves the edge of a stamp by this part of its half width
 
 
@@ -29,7 +38,7 @@ class Grid:
     header_scale_arcsec: float | None
     linear: bool
 
-    def to_pixel(self, ra, dec) -> tuple[np.ndarray, np.ndarray]:
+    def to_pixel(self, ra: ArrayLike, dec: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """(n,) deg to (n,) x, y; NaN where the position has no pixel (other side of the sky, not finite)."""
         ra, dec = np.asarray(ra, float), np.asarray(dec, float)
         x, y = np.full(ra.shape, np.nan), np.full(ra.shape, np.nan)
@@ -44,19 +53,21 @@ class Grid:
                 return x, y
         return x, y
 
-    def to_sky(self, x, y) -> tuple[np.ndarray, np.ndarray]:
+    def to_sky(self, x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """(n,) pixels to (n,) ra, dec in deg."""
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             return self.wcs.all_pix2world(np.asarray(x, float), np.asarray(y, float), 0)
 
-    def edge_distance(self, x, y) -> np.ndarray:
+    def edge_distance(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """(n,) pixels to the nearest edge, negative outside, -inf where x or y is NaN."""
         ny, nx = self.shape
         inside = np.minimum(np.minimum(x + 0.5, nx - 0.5 - x), np.minimum(y + 0.5, ny - 0.5 - y))
         return np.where(np.isfinite(inside), inside, -np.inf)
 
-    def stamp_wcs(self, x0, y0, x, y, ra, dec) -> np.ndarray:
+    def stamp_wcs(
+        self, x0: np.ndarray, y0: np.ndarray, x: np.ndarray, y: np.ndarray, ra: np.ndarray, dec: np.ndarray
+    ) -> np.ndarray:
         """(n, 8) crpix1 crpix2 crval1 crval2 cd11 cd12 cd21 cd22 of TAN stamps whose first pixel is (x0,
         y0)."""
         out = np.empty((len(x0), 8))
@@ -78,7 +89,11 @@ class Grid:
 
 
 def grid_of(
-    header, shape: tuple[int, int], where: str, scale_arcsec: float | None = None, need_sky: bool = True
+    header: Header,
+    shape: tuple[int, int],
+    where: str,
+    scale_arcsec: float | None = None,
+    need_sky: bool = True,
 ) -> Grid:
     """The grid of an image from its header; ``scale_arcsec``: what the survey file says of its scale.
 
@@ -117,7 +132,7 @@ def grid_of(
     return Grid(shape, wcs, float(scale_arcsec) if scale_arcsec and off < 1e-6 else found, found, linear)
 
 
-def celestial_wcs(header) -> tuple[WCS | None, str]:
+def celestial_wcs(header: Header) -> tuple[WCS | None, str]:
     """The celestial WCS of a header, or None and why there is none that can be used."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
@@ -149,3 +164,51 @@ def celestial_wcs(header) -> tuple[WCS | None, str]:
 
 def _scale(wcs: WCS) -> float:
     return math.sqrt(abs(np.linalg.det(wcs.pixel_scale_matrix))) * 3600.0
+
+
+@dataclass(frozen=True)
+class BandGeometry:
+    """``scale_arcsec`` of the band's own pixels, ``ratio`` to the finest band, ``step``: own pixels to one
+    delivered (1 unless resampled), ``angle_deg`` by which its pixels are turned (0 without a WCS)."""
+
+    scale_arcsec: float
+    ratio: int
+    step: float
+    angle_deg: float = 0.0
+
+    @property
+    def delivered_scale_arcsec(self) -> float:
+        return self.scale_arcsec * self.step
+
+
+def geometry_of(survey: Survey) -> dict[str, BandGeometry]:
+    """Of every band, from the first of its tiles that can be used. Raises ``InputError`` where the tiles of a
+    band have different scales, or none can be used."""
+    scales = {band.name: _band_scale(survey, band) for band in survey.config.bands}
+    finest, out = min(scales.values()), {}
+    for band, scale in scales.items():
+        ratio = max(1, round(scale / finest))
+        step = finest * ratio / scale
+        step = step if abs(step - 1) > RATIO_TOLERANCE else 1.0
+        out[band] = BandGeometry(scale, ratio, step, _angle(survey, band))
+    return out
+
+
+def _angle(survey: Survey, band: str) -> float:
+    for t in survey.band(band).tiles:
+        if survey.usable(band, t.name) and (wcs := survey.tile(band, t.name).grid.wcs) is not None:
+            cd = wcs.pixel_scale_matrix
+            return math.degrees(math.atan2(cd[0, 1], cd[1, 1]))
+    return 0.0
+
+
+def _band_scale(survey: Survey, band: BandConfig) -> float:
+    usable = [t.name for t in band.tiles if survey.usable(band.name, t.name)]
+    scales = [survey.tile(band.name, name).grid.scale_arcsec for name in usable or [band.tiles[0].name]]
+    low, high = min(scales), max(scales)
+    if high / low - 1 > RATIO_TOLERANCE:
+        raise InputError(
+            f"The tiles of band {band.name} have different pixel scales, {low:.5f} and {high:.5f} "
+            "arcsec. Make them two bands."
+        )
+    return scales[0]

@@ -124,7 +124,7 @@ def images_of(path: Path, folder: Path, pool: ImagePool | None = None) -> list[F
     return out
 
 
-def _band(header, relative: str) -> str:
+def _band(header: fits.Header, relative: str) -> str:
     for key in ("PUPIL", "FILTER", "FILTER1", "FILTER2", "BAND"):
         value = str(header.get(key, "")).strip()
         if band := band_in(value) or (value.lower() if re.fullmatch(r"[ugrizyJHK]s?", value) else ""):

@@ -11,20 +11,34 @@ from __future__ import annotations
 import sys
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from galbatch.cutouts.cache import gunzipped, untiled
 from galbatch.cutouts.config import Plane
 from galbatch.cutouts.fitsfile import ImageHDU, choose, read_image, scaled, scan_images
-from galbatch.cutouts.source import FileStamp, LocalBytes, RemoteBytes, open_bytes
+from galbatch.cutouts.source import ByteSource, FileStamp, LocalBytes, RemoteBytes, open_bytes
 from galbatch.errors import InputError
+
+if TYPE_CHECKING:
+    from galbatch.cutouts.fitsfile import Header
 
 _ROW_US, _STAMP_US, _BYTE_US = 0.4, 12.0, 1.2e-4  # a row gathered; a stamp, and a byte, of a span
 _MAX_SPAN = 1 << 26
 
 
-def read_boxes(source, image: ImageHDU, y0, x0, h: int, w: int, plane: int = 0, fill=np.nan):
+def read_boxes(
+    source: ByteSource,
+    image: ImageHDU,
+    y0: ArrayLike,
+    x0: ArrayLike,
+    h: int,
+    w: int,
+    plane: int = 0,
+    fill: float | int = np.nan,
+) -> tuple[np.ndarray, np.ndarray]:
     """Stamps (n, h, w) whose first pixels are (y0, x0) (n,) int, which may lie outside; there ``fill``.
 
     Returns (stamps, ok): float32 for floats and scaled integers, int64 for plain integers when ``fill`` is
@@ -46,12 +60,12 @@ def read_boxes(source, image: ImageHDU, y0, x0, h: int, w: int, plane: int = 0, 
     return out, ok
 
 
-def _whole(y, x, h, w, ny, nx) -> np.ndarray:
+def _whole(y: np.ndarray, x: np.ndarray, h: int, w: int, ny: int, nx: int) -> np.ndarray:
     """Which stamps lie on the image as a whole."""
     return (y >= 0) & (y + h <= ny) & (x >= 0) & (x + w <= nx)
 
 
-def _groups(y0, h, stride, remote) -> list[tuple[np.ndarray, bool]]:
+def _groups(y0: np.ndarray, h: int, stride: int, remote: bool) -> list[tuple[np.ndarray, bool]]:
     """Sources sorted by row: runs to read as one span of whole rows (True), and all others row by row
     (False)."""
     order = np.argsort(y0, kind="stable")
@@ -77,7 +91,16 @@ def _groups(y0, h, stride, remote) -> list[tuple[np.ndarray, bool]]:
     return [*out, (np.array(single), False)] if single else out
 
 
-def _from_span(source, image, base, members, y0, x0, out, ok):
+def _from_span(
+    source: ByteSource,
+    image: ImageHDU,
+    base: int,
+    members: np.ndarray,
+    y0: np.ndarray,
+    x0: np.ndarray,
+    out: np.ndarray,
+    ok: np.ndarray,
+) -> None:
     ny, nx = image.shape[-2:]
     dtype, h, w = np.dtype(image.dtype), out.shape[1], out.shape[2]
     top = max(int(y0[members].min()), 0)
@@ -100,7 +123,16 @@ def _from_span(source, image, base, members, y0, x0, out, ok):
         )
 
 
-def _from_rows(source, image, base, members, y0, x0, out, ok):
+def _from_rows(
+    source: ByteSource,
+    image: ImageHDU,
+    base: int,
+    members: np.ndarray,
+    y0: np.ndarray,
+    x0: np.ndarray,
+    out: np.ndarray,
+    ok: np.ndarray,
+) -> None:
     ny, nx = image.shape[-2:]
     h, w = out.shape[1:]
     y, x = y0[members], x0[members]
@@ -115,27 +147,28 @@ def _from_rows(source, image, base, members, y0, x0, out, ok):
         out[members[whole]] = scaled(raw.view(image.dtype).reshape(-1, h, w), image, out.dtype)
         ok[members[whole]] &= good.reshape(-1, h).all(axis=1)
     for i in members[~whole]:
-        _crossing_edge(source, image, base, int(y0[i]), int(x0[i]), out[i], ok, i)
+        ok[i] &= _crossing_edge(source, image, base, int(y0[i]), int(x0[i]), out[i])
 
 
-def _plain_float32(image) -> bool:
+def _plain_float32(image: ImageHDU) -> bool:
     """Whether numbers need their bytes swapped and no more."""
     swapped = sys.byteorder == "little" and np.dtype(image.dtype) == np.dtype(">f4")
     return swapped and image.bscale == 1.0 and image.bzero == 0.0
 
 
-def _crossing_edge(source, image, base, y, x, stamp, ok, i) -> None:
+def _crossing_edge(source: ByteSource, image: ImageHDU, base: int, y: int, x: int, stamp: np.ndarray) -> bool:
+    """Fill a stamp that lies on the image in part; whether all of its pixels could be read."""
     ny, nx = image.shape[-2:]
     h, w = stamp.shape
     ya, yb, xa, xb = max(y, 0), min(y + h, ny), max(x, 0), min(x + w, nx)
     if ya >= yb or xa >= xb:
-        return
+        return True
     size = np.dtype(image.dtype).itemsize
     raw, good = source.read_rows(base + (np.arange(ya, yb) * nx + xa) * size, (xb - xa) * size)
     stamp[ya - y : yb - y, xa - x : xb - x] = scaled(
         raw.view(image.dtype).reshape(yb - ya, xb - xa), image, stamp.dtype
     )
-    ok[i] &= good.all()
+    return bool(good.all())
 
 
 _MAX_OPEN = 256
@@ -147,22 +180,24 @@ class OpenImage:
 
     path: str
     hdu: ImageHDU
-    source: LocalBytes | RemoteBytes
+    source: ByteSource
 
     @property
-    def header(self):
+    def header(self) -> Header:
         return self.hdu.header
 
     @property
     def shape(self) -> tuple[int, int]:
         return self.hdu.shape[-2:]
 
-    def boxes(self, y0, x0, h: int, w: int, fill=np.nan):
+    def boxes(
+        self, y0: ArrayLike, x0: ArrayLike, h: int, w: int, fill: float | int = np.nan
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Stamps (n, h, w) with first pixels (y0, x0), ``fill`` outside, and which could be read (n,)."""
         self.source.check()
         return read_boxes(self.source, self.hdu, y0, x0, h, w, fill=fill)
 
-    def whole(self, dtype=np.float32) -> np.ndarray:
+    def whole(self, dtype: type[np.generic] = np.float32) -> np.ndarray:
         self.source.check()
         return read_image(self.source, self.hdu, dtype)
 
@@ -176,7 +211,7 @@ class UniformNoise:
     path: str = "(no error map: blank sky is measured)"
 
     @property
-    def header(self):
+    def header(self) -> Header:
         return {}
 
     @property
@@ -187,7 +222,9 @@ class UniformNoise:
     def shape(self) -> tuple[int, int]:
         return self.like.shape
 
-    def boxes(self, y0, x0, h: int, w: int, fill=np.nan):
+    def boxes(
+        self, y0: ArrayLike, x0: ArrayLike, h: int, w: int, fill: float | int = np.nan
+    ) -> tuple[np.ndarray, np.ndarray]:
         """As ``OpenImage.boxes``."""
         return np.ones((len(y0), h, w), np.float32), np.ones(len(y0), bool)
 
@@ -195,10 +232,10 @@ class UniformNoise:
 class ImagePool:
     """Opens planes once and keeps them; pins their files. Not shared between processes."""
 
-    def __init__(self, pins: dict[str, FileStamp] | None = None):
+    def __init__(self, pins: dict[str, FileStamp] | None = None) -> None:
         self.pins: dict[str, FileStamp] = dict(pins or {})
         self._open: OrderedDict[tuple, OpenImage] = OrderedDict()
-        self._scans: dict[str, tuple[LocalBytes | RemoteBytes, list[ImageHDU]]] = {}
+        self._scans: dict[str, tuple[ByteSource, list[ImageHDU]]] = {}
 
     def open(self, plane: Plane) -> OpenImage:
         """The image of ``plane``. Raises ``InputError`` if it is missing, damaged, changed, or has no such
@@ -211,7 +248,7 @@ class ImagePool:
         self._open.move_to_end(key)
         return self._open[key]
 
-    def source(self, path: str) -> tuple[LocalBytes | RemoteBytes, list[ImageHDU]]:
+    def source(self, path: str) -> tuple[ByteSource, list[ImageHDU]]:
         """The unpacked bytes of a file and its images."""
         if path not in self._scans:
             source = open_bytes(path, self.pins.get(path))
@@ -231,26 +268,23 @@ class ImagePool:
             return OpenImage(plane.path, hdu, source)
         if isinstance(source, RemoteBytes):
             raise InputError(f"{plane.path} is tile-compressed and remote: download it first.")
-        packed = (
-            source.path
-            if not _is_packed(plane.path, source)
-            else gunzipped(plane.path, self.pins[plane.path])
-        )
-        local = open_bytes(untiled(packed, self.pins[plane.path], hdu.index))
+        pin = self.pins[plane.path]
+        packed = gunzipped(plane.path, pin) if _is_packed(plane.path) else source.path
+        local = open_bytes(untiled(packed, pin, hdu.index))
         plain = scan_images(local)
         if not plain:
             raise InputError(f"{plane.path} is damaged: its tile-compressed image unpacks to none.")
         return OpenImage(plane.path, plain[0], local)
 
-    def _drop(self, key) -> None:
+    def _drop(self, key: tuple[str, tuple[str, ...]]) -> None:
         self._open.pop(key)
         self._scans.pop(key[0], None)
 
 
-def _is_gzip(source) -> bool:
+def _is_gzip(source: ByteSource) -> bool:
     return source.read(0, 2) == b"\x1f\x8b"
 
 
-def _is_packed(path: str, source) -> bool:
+def _is_packed(path: str) -> bool:
     with open(path, "rb") as file:
         return file.read(2) == b"\x1f\x8b"

@@ -53,14 +53,14 @@ _CHOICES = {
 }
 
 
-def positive(path, where, value):
+def positive(path: Path, where: str, value: float | None) -> float | None:
     """``value`` if it is None or a finite number above 0; ``ConfigError`` otherwise."""
     if value is not None and not (finite(path, where, value) > 0):
         raise ConfigError(f"{path}: {where} = {value}: it must be above 0.")
     return value
 
 
-def finite(path, where, value):
+def finite(path: Path, where: str, value: float | None) -> float | None:
     """``value`` if it is None or a finite number; ``ConfigError`` otherwise."""
     if value is not None and not abs(value) < 1e300:
         raise ConfigError(f"{path}: {where} = {value}: it must be finite.")

@@ -14,6 +14,7 @@ import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from galbatch.errors import ConfigError
 
@@ -121,7 +122,7 @@ def _parse(name: str, path: Path, table: dict) -> Layout:
     )
 
 
-def _rule(path: Path, plane: str, rule) -> PlaneRule:
+def _rule(path: Path, plane: str, rule: Any) -> PlaneRule:
     if not isinstance(rule, dict):
         raise ConfigError(f"{path}: planes.{plane} must be a table, not {rule!r}.")
     _check(path, f"planes.{plane}", rule, _PLANE_KEYS)

@@ -78,7 +78,7 @@ def describe_neighbours(
     return Neighbours(near, columns, flags)
 
 
-def _detect(data, sigma, bad) -> tuple[np.ndarray, int]:
+def _detect(data: np.ndarray, sigma: np.ndarray, bad: np.ndarray) -> tuple[np.ndarray, int]:
     """Labels (h, w) and the label of the central object if it was blended with another (0: it was not)."""
     image = np.ascontiguousarray(np.where(bad, 0, data), np.float32)
     good = ~bad
@@ -132,7 +132,7 @@ def _relabel(labels: np.ndarray, own: int) -> np.ndarray:
     return out[inverse].reshape(labels.shape)
 
 
-def _contamination(data, bad, seg) -> tuple[float, int]:
+def _contamination(data: np.ndarray, bad: np.ndarray, seg: np.ndarray) -> tuple[float, int]:
     """Share of the segmented positive flux that belongs to neighbours, and their number."""
     light = np.where(bad, 0.0, np.maximum(np.nan_to_num(data), 0.0))
     source, others = light[seg == 1].sum(), light[seg >= 2].sum()
@@ -140,7 +140,9 @@ def _contamination(data, bad, seg) -> tuple[float, int]:
     return float(others / total) if total > 0 else 0.0, len(np.unique(seg[seg >= 2]))
 
 
-def _sky(data, sigma, bad, seg, acf_sum) -> tuple[float, float, float, float]:
+def _sky(
+    data: np.ndarray, sigma: np.ndarray, bad: np.ndarray, seg: np.ndarray, acf_sum: float
+) -> tuple[float, float, float, float]:
     """Sky level, its error (correlated noise included), the noise, and which share of the stamp is sky.
 
     The level is the clipped median of the half of the blank pixels that is farthest from all segments. Wings

@@ -11,6 +11,8 @@ pairs by FFT), symmetrised, its power spectrum clamped to be positive, centre 1.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import sep
 from scipy import fft, ndimage
@@ -19,6 +21,10 @@ from galbatch.cutouts.fitsfile import read_image, scan_images
 from galbatch.cutouts.source import open_bytes
 from galbatch.cutouts.variance import photon_noise
 from galbatch.errors import InputError
+
+if TYPE_CHECKING:
+    from galbatch.cutouts.survey import Survey
+    from galbatch.cutouts.tile import Tile
 
 MEASURED = ("measure", "auto")  # settings that take a value from the sky
 LAGS = 7
@@ -31,7 +37,7 @@ LOCAL_BOX_PIX, LOCAL_SPREAD, LOCAL_PRIOR = 128, 0.06, 500
 _FLOOR = 1e-3
 
 
-def measure_tile(tile) -> dict:
+def measure_tile(tile: Tile) -> dict:
     """{"err_scale", "photon" (variance per light of bright pixels, nJy), "noise_acf" (7, 7) list, "n_blank",
     "blank_frac", "local_spread", "local"} of an open tile.
 
@@ -86,7 +92,7 @@ def robust_scatter(values: np.ndarray) -> float:
     return 1.4826 * float(np.median(np.abs(values - np.median(values))))
 
 
-def _spread(clean) -> float:
+def _spread(clean: list[tuple[np.ndarray, np.ndarray]]) -> float:
     """Relative spread (robust) of the scatter in blocks of ``LOCAL_BOX_PIX``; 0 with fewer than four of
     them."""
     scatters = []
@@ -99,7 +105,7 @@ def _spread(clean) -> float:
     return float(np.std(scatters) / np.mean(scatters)) if len(scatters) > 3 else 0.0
 
 
-def local_scale(tile, x, y, size: int, fallback: float) -> np.ndarray:
+def local_scale(tile: Tile, x: np.ndarray, y: np.ndarray, size: int, fallback: float) -> np.ndarray:
     """(n,) factor on sigma around pixels (x, y), from the blank pixels of a box twice a stamp of ``size``
     wide (at least ``LOCAL_BOX_PIX``); few blank pixels pull it to ``fallback``. It depends on the source's
     surroundings alone."""
@@ -211,23 +217,23 @@ def _spectrum(acf: np.ndarray, grid: int) -> np.ndarray:
     return fft.rfft2(np.roll(full, (-reach, -reach), (0, 1))).real
 
 
-def measure_survey(survey, force: bool = False) -> None:
+def measure_survey(survey: Survey, force: bool = False) -> None:
     """Fill ``survey.measured`` for every tile whose configuration asks for it and that can be opened."""
     if force:
         survey.measured.clear()
     for band in survey.config.bands:
         for tile in band.tiles:
-            if not survey._usable(band.name, tile.name):
+            if not survey.usable(band.name, tile.name):
                 continue
             opened = survey.tile(band.name, tile.name)
             if tile.err_scale in MEASURED or tile.noise_acf in MEASURED or opened.noise == "exp":
-                survey._measured_tile(band.name, tile.name)
+                survey.measured_tile(band.name, tile.name)
 
 
-def band_acf(survey, band: str) -> np.ndarray | None:
+def band_acf(survey: Survey, band: str) -> np.ndarray | None:
     """The mean autocorrelation of the tiles of a band, by blank pixels; from a file where one is named;
     None if white: where none is stated, a measured one is only used if a lag of it is beyond chance."""
-    tiles = [t for t in survey._band(band).tiles if survey._usable(band, t.name)]
+    tiles = [t for t in survey.band(band).tiles if survey.usable(band, t.name)]
     if not tiles or all(t.noise_acf == "none" for t in tiles):
         return None
     total, weights, white = 0.0, 0.0, True
@@ -236,7 +242,7 @@ def band_acf(survey, band: str) -> np.ndarray | None:
             continue
         if tile.noise_acf in MEASURED:
             try:
-                entry = survey._measured_tile(band, tile.name)
+                entry = survey.measured_tile(band, tile.name)
             except InputError:
                 continue
             acf, weight = np.array(entry["noise_acf"]), float(entry["n_blank"])

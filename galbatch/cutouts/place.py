@@ -6,11 +6,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from galbatch.errors import GalbatchError
 from galbatch.types import Finding
+
+if TYPE_CHECKING:
+    from galbatch.cutouts.survey import Survey
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,12 @@ class Places:
         )
 
 
-def place(survey, band: str, rows: dict[str, np.ndarray]) -> Places:
+def place(survey: Survey, band: str, rows: dict[str, np.ndarray]) -> Places:
     """Positions of the sources of ``rows`` (ra, dec, or x, y; tile) in the tiles of ``band``.
 
     A row that names a tile is looked for there alone; with pixel columns and several tiles it must name one.
     """
-    names = tuple(t.name for t in survey._band(band).tiles)
+    names = tuple(t.name for t in survey.band(band).tiles)
     n = len(next(iter(rows.values())))
     x, y = np.full((len(names), n), np.nan), np.full((len(names), n), np.nan)
     inside, hidden = np.full((len(names), n), -np.inf), np.full(n, "", dtype=object)
@@ -67,8 +71,8 @@ def place(survey, band: str, rows: dict[str, np.ndarray]) -> Places:
     free = ~np.isin(wanted, names) & (not survey.config.pixel_columns or len(names) == 1)
     for k, name in enumerate(names):
         allowed = free | (wanted == name)
-        if not survey._usable(band, name):
-            hidden[allowed & _may_lie_in(survey, band, name, rows)] = survey._broken[band, name]
+        if not survey.usable(band, name):
+            hidden[allowed & _may_lie_in(survey, band, name, rows)] = survey.broken[band, name]
             continue
         grid = survey.tile(band, name).grid
         if survey.config.pixel_columns:
@@ -79,7 +83,7 @@ def place(survey, band: str, rows: dict[str, np.ndarray]) -> Places:
     return Places(names, x, y, inside, hidden)
 
 
-def _may_lie_in(survey, band: str, name: str, rows) -> np.ndarray:
+def _may_lie_in(survey: Survey, band: str, name: str, rows: dict[str, np.ndarray]) -> np.ndarray:
     """(n,) bool: positions inside an unusable tile; everywhere where not even its WCS can be read."""
     first, second = ("x", "y") if survey.config.pixel_columns else ("ra", "dec")
     known = np.isfinite(np.asarray(rows[first], float)) & np.isfinite(np.asarray(rows[second], float))
@@ -89,11 +93,13 @@ def _may_lie_in(survey, band: str, name: str, rows) -> np.ndarray:
     )
 
 
-def _name(value) -> str:
+def _name(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _from_pixels(survey, band: str, name: str, rows):
+def _from_pixels(
+    survey: Survey, band: str, name: str, rows: dict[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
     """x and y are pixels of the finest band: over the sky to other bands, or by the ratio of scales without
     a WCS."""
     x, y = np.asarray(rows["x"], float), np.asarray(rows["y"], float)
@@ -101,9 +107,9 @@ def _from_pixels(survey, band: str, name: str, rows):
     if band == finest:
         return x, y
     grid = survey.tile(band, name).grid
-    fine = {t.name for t in survey._band(finest).tiles}
+    fine = {t.name for t in survey.band(finest).tiles}
     origin = name if name in fine else next(iter(fine)) if len(fine) == 1 else None
-    if origin is not None and survey._usable(finest, origin):
+    if origin is not None and survey.usable(finest, origin):
         base = survey.tile(finest, origin).grid
         if base.wcs is not None and grid.wcs is not None:
             return grid.to_pixel(*base.to_sky(x, y))
@@ -115,7 +121,7 @@ def _from_pixels(survey, band: str, name: str, rows):
 LEAST_INSIDE = 0.05
 
 
-def check_footprint(survey, batches: Iterable[tuple[int, dict[str, np.ndarray]]]) -> list[Finding]:
+def check_footprint(survey: Survey, batches: Iterable[tuple[int, dict[str, np.ndarray]]]) -> list[Finding]:
     """Count the sources inside each band; ``batches`` as from ``Catalog.batches``.
 
     Level 'error' when fewer than ``LEAST_INSIDE`` of all sources lie inside any band: a run would be
@@ -152,7 +158,7 @@ def check_footprint(survey, batches: Iterable[tuple[int, dict[str, np.ndarray]]]
     return out
 
 
-def _why(survey, rows) -> str:
+def _why(survey: Survey, rows: dict[str, np.ndarray]) -> str:
     """A guess that would put the sources of the first batch onto the images."""
     if survey.config.pixel_columns or not {"ra", "dec"} <= set(rows):
         return "Are x and y (and tile) those of the finest band's images?"
@@ -167,8 +173,8 @@ def _why(survey, rows) -> str:
         if found.mean() > 0.5:
             return text
     name, tile = survey.finest(), None
-    for spec in survey._band(name).tiles:
-        if survey._usable(name, spec.name):
+    for spec in survey.band(name).tiles:
+        if survey.usable(name, spec.name):
             tile = survey.tile(name, spec.name)
             break
     if tile is None or tile.grid.wcs is None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,17 +17,22 @@ from galbatch.cutouts.units import njy_per_unit, states_flux_unit
 from galbatch.errors import GalbatchError, InputError
 from galbatch.types import Finding
 
+if TYPE_CHECKING:
+    from galbatch.cutouts.config import TileConfig
+    from galbatch.cutouts.survey import Survey
+    from galbatch.cutouts.tile import Tile
+
 SAMPLE_PIX, FEW = 256, 0.5  # side of the boxes that are looked at; share of usable pixels that is few
 WIDEST = 0.5  # of the stamp's side: FWHM of a PSF beyond which a stamp holds no galaxy
 OFF = 0.01  # relative difference of two units
 
 
-def check_planes(survey, tile) -> list[Finding]:
+def check_planes(survey: Survey, tile: Tile) -> list[Finding]:
     """Findings on an open tile's noise plane and PSF."""
     return [*_values(tile), *_unit(tile), *_width(survey, tile), *_acf_file(survey, tile)]
 
 
-def check_tile_names(survey, batches: Iterable[tuple[int, dict[str, np.ndarray]]]) -> list[Finding]:
+def check_tile_names(survey: Survey, batches: Iterable[tuple[int, dict[str, np.ndarray]]]) -> list[Finding]:
     """An error for names in the catalogue's column ``tile`` that no band has."""
     known = {t.name for band in survey.config.bands for t in band.tiles} | {""}
     unknown: dict[str, int] = {}
@@ -51,7 +57,7 @@ def check_tile_names(survey, batches: Iterable[tuple[int, dict[str, np.ndarray]]
     ]
 
 
-def _values(tile) -> list[Finding]:
+def _values(tile: Tile) -> list[Finding]:
     (ny, nx), plane = tile.shape, tile.images[tile.noise]
     h, w = min(ny, SAMPLE_PIX), min(nx, SAMPLE_PIX)
     y0, x0 = np.array(sampled_boxes(ny, nx, h, w)).T
@@ -71,7 +77,7 @@ def _values(tile) -> list[Finding]:
     return [Finding("error" if share == 0 else "warn", "noise_values", tile.subject, what, remedy)]
 
 
-def _unit(tile) -> list[Finding]:
+def _unit(tile: Tile) -> list[Finding]:
     """An error map must be in the unit of its image (a variance map in its square is not looked at)."""
     header, own = tile.images["err"].header if "err" in tile.images else {}, tile.images["sci"].header
     if tile.noise != "err" or not header.get("BUNIT") or header.get("BUNIT") == own.get("BUNIT"):
@@ -97,7 +103,7 @@ def _unit(tile) -> list[Finding]:
     ]
 
 
-def _width(survey, tile) -> list[Finding]:
+def _width(survey: Survey, tile: Tile) -> list[Finding]:
     try:
         side = survey.stamp_pix() * survey.geometry()[survey.finest()].scale_arcsec
     except GalbatchError:
@@ -110,7 +116,7 @@ def _width(survey, tile) -> list[Finding]:
     return [Finding("error", "psf_wide", tile.subject, what, remedy)]
 
 
-def _acf_file(survey, tile) -> list[Finding]:
+def _acf_file(survey: Survey, tile: Tile) -> list[Finding]:
     if tile.config.noise_acf in (*MEASURED, "none"):
         return []
     try:
@@ -125,7 +131,7 @@ DISAGREES = 1.15  # factor between the scatter of blank sky and what is used, or
 CORRELATED = 0.1  # mean correlation with the next pixel that must not be ignored
 
 
-def check_noise(survey, every_tile: bool = True) -> list[Finding]:
+def check_noise(survey: Survey, every_tile: bool = True) -> list[Finding]:
     """Findings on the noise maps of a survey, of one tile per band unless ``every_tile``.
 
     What was measured for the run is used; a tile whose noise is stated is measured to hold the statement to
@@ -133,20 +139,20 @@ def check_noise(survey, every_tile: bool = True) -> list[Finding]:
     """
     out = []
     for band in survey.config.bands:
-        tiles = [t for t in band.tiles if survey._usable(band.name, t.name)]
+        tiles = [t for t in band.tiles if survey.usable(band.name, t.name)]
         for config in tiles if every_tile else tiles[:1]:
             out += _tile(survey, band.name, config)
     return out
 
 
-def _tile(survey, band: str, config) -> list[Finding]:
+def _tile(survey: Survey, band: str, config: TileConfig) -> list[Finding]:
     subject = band if config.name == "0" else f"{band}, tile {config.name}"
     place = f"[bands.{band}]" if config.name == "0" else f"the table of tile {config.name} of [bands.{band}]"
     tile = survey.tile(band, config.name)
     stated = config.err_scale not in MEASURED and tile.noise != "exp"
     try:
         open_question = config.err_scale in MEASURED or config.noise_acf in MEASURED or tile.noise == "exp"
-        entry = survey._measured_tile(band, config.name) if open_question else measure_tile(tile)
+        entry = survey.measured_tile(band, config.name) if open_question else measure_tile(tile)
     except InputError as error:
         if stated and config.noise_acf not in MEASURED:
             return []  # all is stated, and there is no blank sky to hold it to
@@ -172,7 +178,7 @@ def _tile(survey, band: str, config) -> list[Finding]:
     return _judge(subject, place, config, entry, float(config.err_scale) if stated else None)
 
 
-def _judge(subject: str, place: str, config, entry: dict, stated: float | None) -> list[Finding]:
+def _judge(subject: str, place: str, config: TileConfig, entry: dict, stated: float | None) -> list[Finding]:
     scale, lag = entry["err_scale"], _lag_one(entry)
     found = (
         f"blank sky scatters by {scale:.3f} of the noise map"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import TYPE_CHECKING
 
 from astropy.io import fits
 
@@ -13,8 +14,12 @@ from galbatch.cutouts.units import ZERO_POINT_NJY, njy_per_unit, pixel_area_sr
 from galbatch.errors import GalbatchError
 from galbatch.types import Finding
 
+if TYPE_CHECKING:
+    from galbatch.cutouts.survey import Survey
+    from galbatch.cutouts.tile import Tile
 
-def check_survey(survey, columns: list[str] | None = None) -> list[Finding]:
+
+def check_survey(survey: Survey, columns: list[str] | None = None) -> list[Finding]:
     """Open every tile of every band, and the PSFs; ``columns``: the catalogue's column names, if known."""
     out, usable = [], 0
     for band in survey.config.bands:
@@ -57,7 +62,7 @@ def check_survey(survey, columns: list[str] | None = None) -> list[Finding]:
     return out
 
 
-def _tile(tile) -> list[Finding]:
+def _tile(tile: Tile) -> list[Finding]:
     grid, config, out = tile.grid, tile.config, []
     ny, nx = tile.shape
     what = (
@@ -94,7 +99,7 @@ def _tile(tile) -> list[Finding]:
     return out
 
 
-def _units(tile) -> list[Finding]:
+def _units(tile: Tile) -> list[Finding]:
     out, config, header = [], tile.config, tile.images["sci"].header
     if config.unit and config.zero_point_ab is not None:
         implied = 10 ** (-0.4 * (config.zero_point_ab - ZERO_POINT_NJY))
@@ -138,7 +143,7 @@ def _units(tile) -> list[Finding]:
     return out
 
 
-def _together(survey) -> list[Finding]:
+def _together(survey: Survey) -> list[Finding]:
     try:
         geometry = survey.geometry()
     except GalbatchError as error:
@@ -171,7 +176,7 @@ def _together(survey) -> list[Finding]:
     return out + _rotations(survey, finest)
 
 
-def _rotations(survey, finest: str) -> list[Finding]:
+def _rotations(survey: Survey, finest: str) -> list[Finding]:
     return [
         Finding(
             "warn",
@@ -185,7 +190,7 @@ def _rotations(survey, finest: str) -> list[Finding]:
     ]
 
 
-def check_resolution(survey, target_fwhm_arcsec: float) -> list[Finding]:
+def check_resolution(survey: Survey, target_fwhm_arcsec: float) -> list[Finding]:
     """The PSF of every band (of its first tile that has a usable one) against that of the draws."""
     out = []
     for band in survey.config.bands:
@@ -203,14 +208,14 @@ def check_resolution(survey, target_fwhm_arcsec: float) -> list[Finding]:
     return out
 
 
-def _fwhm_arcsec(survey, band: str, tile: str) -> float:
+def _fwhm_arcsec(survey: Survey, band: str, tile: str) -> float:
     try:
         return survey.tile(band, tile).psf.fwhm_arcsec()
     except GalbatchError:
         return math.nan
 
 
-def unreadable(survey) -> list[str]:
+def unreadable(survey: Survey) -> list[str]:
     """Files of an opened survey, and its PSFs, that this machine cannot read, one line each; they are opened
     and closed."""
     known, out = survey.pins, []
@@ -226,7 +231,7 @@ def unreadable(survey) -> list[str]:
     return list(dict.fromkeys(out))
 
 
-def verify_checksums(survey) -> list[Finding]:
+def verify_checksums(survey: Survey) -> list[Finding]:
     """Read every local file through and compare it with the DATASUM and CHECKSUM cards that it has."""
     out = []
     for path in dict.fromkeys(e["path"] for e in survey.inputs() if "://" not in e["path"]):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.spatial import cKDTree
 
 from galbatch.cutouts.config import TileConfig
@@ -27,7 +28,7 @@ class PsfProvider:
     Raises ``InputError`` for an unreadable file, ``ConfigError`` for a missing ``psf_frame``.
     """
 
-    def __init__(self, tile: TileConfig, band_scale_arcsec: float, subject: str = ""):
+    def __init__(self, tile: TileConfig, band_scale_arcsec: float, subject: str = "") -> None:
         self.tile, self.subject, self.band_scale = tile, subject, band_scale_arcsec
         self.file: PsfFile = read_psf(tile.psf.path, tile.psf.ext)
         if self.file.needs_frame and tile.psf_frame is None:
@@ -49,10 +50,12 @@ class PsfProvider:
             self._ready[index] = self._check(self.file.cube[index])
         return self._ready[index]
 
-    def _check(self, image) -> CheckedPsf:
+    def _check(self, image: np.ndarray) -> CheckedPsf:
         return check_psf(image, self.band_scale / self.scale_arcsec, self.tile.psf_centre, self.tile.psf_norm)
 
-    def at(self, rows: dict[str, np.ndarray], x, y) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    def at(
+        self, rows: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray
+    ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
         """PSFs of sources at pixels (x, y) (n,) of the band, with the catalogue's columns in ``rows``.
 
         Returns n images (p, p) float32 (p may differ), ids (n,) str, flags (n,) int64.
@@ -71,7 +74,7 @@ class PsfProvider:
         flags = np.array([m[2] | (int(Flag.PSF_BAD) if m[0].problem else 0) for m in made], np.int64)
         return images, np.array([m[1] for m in made], dtype=object), flags
 
-    def _indices(self, rows, x, y) -> np.ndarray:
+    def _indices(self, rows: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> np.ndarray:
         if self.file.kind == "image":
             return np.zeros(len(x), int)
         if self.file.kind == "nearest":
@@ -82,7 +85,7 @@ class PsfProvider:
         good = np.isfinite(index) & (index >= 0) & (index < len(self.file.cube)) & (index == np.floor(index))
         return np.where(good, index, -1).astype(int)
 
-    def _nearest(self, rows, x, y):
+    def _nearest(self, rows: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> np.ndarray:
         positions = self.file.positions
         if self.file.sky:
             points, wanted = _unit(positions[:, 0], positions[:, 1]), _unit(rows["ra"], rows["dec"])
@@ -93,7 +96,7 @@ class PsfProvider:
         index[good] = cKDTree(points).query(wanted[good])[1]
         return index
 
-    def _at_index(self, index: int):
+    def _at_index(self, index: int) -> tuple[CheckedPsf, str, int]:
         if index < 0:
             return (
                 CheckedPsf(np.zeros((3, 3), np.float32), 0.0, 0.0, 0.0, "index is missing"),
@@ -102,7 +105,7 @@ class PsfProvider:
             )
         return self.plane(int(index)), f"{self.digest}:{index}", 0
 
-    def _at_position(self, x: float, y: float):
+    def _at_position(self, x: float, y: float) -> tuple[CheckedPsf, str, int]:
         if not (np.isfinite(x) and np.isfinite(y)):
             return self._at_index(-1)
         image, outside = self._psfex(x, y) if self.file.kind == "psfex" else self._grid(x, y)
@@ -112,7 +115,7 @@ class PsfProvider:
             int(Flag.PSF_EXTRAPOLATED) if outside else 0,
         )
 
-    def _grid(self, x, y):
+    def _grid(self, x: float, y: float) -> tuple[np.ndarray, bool]:
         xs, ys, plane = self.file.axes
         (i, j, u), (k, m, v) = _between(xs, x), _between(ys, y)
         cube = self.file.cube
@@ -121,7 +124,7 @@ class PsfProvider:
         )
         return image, not (xs[0] - 0.5 <= x <= xs[-1] + 0.5 and ys[0] - 0.5 <= y <= ys[-1] + 0.5)
 
-    def _psfex(self, x, y):
+    def _psfex(self, x: float, y: float) -> tuple[np.ndarray, bool]:
         zero, width, degree = self.file.poly
         with np.errstate(over="ignore", invalid="ignore"):  # a PSF that is not finite is PSF_BAD
             a, b = (x - zero[0]) / width[0], (y - zero[1]) / width[1]
@@ -139,7 +142,7 @@ class PsfProvider:
         widths = [c.fwhm_pix for c in self._checked() if not c.problem]
         return float(np.median(widths)) * self.scale_arcsec if widths else float("nan")
 
-    def findings(self, columns) -> list[Finding]:
+    def findings(self, columns: list[str] | None) -> list[Finding]:
         """What a preflight says of the PSFs; ``columns``: names of the catalogue's columns, None if not
         known."""
         out, path = [], self.tile.psf.path
@@ -218,6 +221,6 @@ def _between(axis: np.ndarray, value: float) -> tuple[int, int, float]:
     return high - 1, high, float(np.clip(step, 0.0, 1.0))
 
 
-def _unit(ra, dec) -> np.ndarray:
+def _unit(ra: ArrayLike, dec: ArrayLike) -> np.ndarray:
     ra, dec = np.radians(np.asarray(ra, float)), np.radians(np.asarray(dec, float))
     return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], 1)

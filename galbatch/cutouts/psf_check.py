@@ -111,7 +111,9 @@ def centroid(image: np.ndarray, fwhm: float) -> tuple[float, float]:
     return y, x
 
 
-def _to_odd(image, centres, recentre) -> tuple[np.ndarray, tuple[float, float]]:
+def _to_odd(
+    image: np.ndarray, centres: list[tuple[float, float]], recentre: bool
+) -> tuple[np.ndarray, tuple[float, float]]:
     """An odd-sized image whose middle pixel is the PSF's centre, and the smallest offset (y, x) of
     ``centres`` left."""
     size = image.shape[0]
@@ -130,7 +132,7 @@ def _to_odd(image, centres, recentre) -> tuple[np.ndarray, tuple[float, float]]:
     return _shifted(image, *nearest), offset
 
 
-def _shifted(image, y, x) -> np.ndarray:
+def _shifted(image: np.ndarray, y: float, x: float) -> np.ndarray:
     """``image`` resampled so that (y, x) becomes the middle of an odd array; the sum is kept."""
     size = image.shape[0] - 1 + image.shape[0] % 2
     half = size // 2

@@ -14,6 +14,7 @@ import re
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from astropy.io import fits
@@ -87,7 +88,7 @@ def _content(path: str) -> bytes:
         return packed.read(MAX_BYTES)
 
 
-def _read(path, hdus, ext) -> PsfFile:
+def _read(path: str, hdus: fits.HDUList, ext: tuple[str, ...]) -> PsfFile:
     for hdu in hdus:
         if not 0 <= int(hdu.header.get("TFIELDS", 0)) <= MAX_FIELDS:  # astropy makes a list of as many
             raise InputError(f"PSF file {path} is damaged: TFIELDS is {hdu.header['TFIELDS']}.")
@@ -125,7 +126,7 @@ def _read(path, hdus, ext) -> PsfFile:
     return PsfFile(path, "image" if len(data) == 1 else "cube", data, scale, over)
 
 
-def _stdpsf(path, header, data, scale) -> PsfFile:
+def _stdpsf(path: str, header: fits.Header, data: np.ndarray, scale: float | None) -> PsfFile:
     nx, ny = int(header["NXPSFS"]), int(header["NYPSFS"])
     xs = [float(header[f"IPSFX{i + 1:02d}"]) for i in range(nx)]
     ys = [float(header[f"JPSFY{i + 1:02d}"]) for i in range(ny)]
@@ -138,14 +139,14 @@ def _stdpsf(path, header, data, scale) -> PsfFile:
     )
 
 
-def _grid(path, data, scale, over, xy) -> PsfFile:
+def _grid(path: str, data: np.ndarray, scale: float | None, over: float, xy: np.ndarray) -> PsfFile:
     out = PsfFile(path, "grid", _near_unit(data, over), scale, over, xy)
     if len(xy) != len(data) or np.any(out.axes[2] < 0):
         raise InputError(f"PSF file {path}: the positions of its {len(data)} PSFs do not form a grid.")
     return out
 
 
-def _psfex(path, hdu) -> PsfFile:
+def _psfex(path: str, hdu: fits.BinTableHDU) -> PsfFile:
     header = hdu.header
     basis = np.asarray(hdu.data["PSF_MASK"][0], np.float64)
     axes = int(header.get("POLNAXIS", 0))
@@ -171,7 +172,7 @@ def _near_unit(cube: np.ndarray, over: float) -> np.ndarray:
         return cube / over**2 if abs(np.log(sums[1])) < abs(np.log(sums[0])) else cube
 
 
-def _positions(hdus, planes: int):
+def _positions(hdus: fits.HDUList, planes: int) -> tuple[np.ndarray, bool] | None:
     for hdu in hdus:
         if (
             isinstance(hdu, fits.BinTableHDU)
@@ -185,5 +186,5 @@ def _positions(hdus, planes: int):
     return None
 
 
-def _positive(value) -> bool:
+def _positive(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e6

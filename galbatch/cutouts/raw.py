@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from galbatch.cutouts.place import Place, place
 from galbatch.cutouts.resample import input_size
 from galbatch.cutouts.tile import RawStamps, unreadable
 from galbatch.errors import GalbatchError
+
+if TYPE_CHECKING:
+    from galbatch.cutouts.survey import Survey
 
 _BOOLS = ("outside", "nonfinite", "zero_weight", "masked", "saturated")
 
@@ -25,7 +29,7 @@ class RawCut:
     size: int
 
 
-def cut_band(survey, band: str, rows, size: int) -> RawCut:
+def cut_band(survey: Survey, band: str, rows: dict[str, np.ndarray], size: int) -> RawCut:
     """Cut from the best tile; where it covers a source only in part, try the other tiles and keep the best
     covered."""
     step = survey.geometry()[band].step
@@ -56,7 +60,7 @@ def cut_band(survey, band: str, rows, size: int) -> RawCut:
     return RawCut(raw, places.pick(chosen, np.arange(n)), first, why, size)
 
 
-def _read(survey, band, name, origin, side) -> RawStamps:
+def _read(survey: Survey, band: str, name: str, origin: np.ndarray, side: int) -> RawStamps:
     try:
         scale = survey.err_scale(band, name, origin[:, 1] + side // 2, origin[:, 0] + side // 2, side)
     except GalbatchError as error:
@@ -79,7 +83,7 @@ def _empty(n: int, side: int) -> RawStamps:
     )
 
 
-def _store(raw: RawStamps, part: RawStamps, members, chosen) -> None:
+def _store(raw: RawStamps, part: RawStamps, members: np.ndarray, chosen: np.ndarray) -> None:
     for name in ("data", "var", "ok", *_BOOLS):
         getattr(raw, name)[members] = getattr(part, name)[chosen]
     if part.segmap is not None:

@@ -29,11 +29,13 @@ def input_size(n_out: int, step: float) -> int:
     return 2 * int(np.ceil((n_out // 2 + 1) * step)) + 3
 
 
-def resample_stamps(data, var, bad, h: int, w: int, step: float):
+def resample_stamps(
+    data: np.ndarray, var: np.ndarray, bad: np.ndarray, h: int, w: int, step: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(n, hi, wi) data, variance and bad pixels to (n, h, w)."""
     wy, wx = overlap(h, data.shape[1], step), overlap(w, data.shape[2], step)
 
-    def apply(a, y, x):
+    def apply(a: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
         return np.einsum("ij,njk,lk->nil", y, a, x, optimize=True)
 
     touched = apply(bad.astype(np.float64), wy, wx) > 1e-9
@@ -65,7 +67,7 @@ def resample_acf(acf: np.ndarray | None, step: float, lags: int = 7) -> tuple[np
 def resample_labels(labels: np.ndarray, h: int, w: int, step: float) -> np.ndarray:
     """(n, hi, wi) integers to (n, h, w) by the nearest pixel."""
 
-    def index(n_out, n_in):
+    def index(n_out: int, n_in: int) -> np.ndarray:
         return np.clip(np.rint((np.arange(n_out) - n_out // 2) * step).astype(int) + n_in // 2, 0, n_in - 1)
 
     return labels[:, index(h, labels.shape[1])[:, None], index(w, labels.shape[2])[None, :]]

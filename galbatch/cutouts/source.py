@@ -39,7 +39,7 @@ class FileStamp:
 class LocalBytes:
     """Positioned reads of a local file. Raises ``InputError`` if it cannot be opened or is not as it was."""
 
-    def __init__(self, path: str, pin: FileStamp | None = None):
+    def __init__(self, path: str, pin: FileStamp | None = None) -> None:
         self.path = path
         try:
             if os.path.exists(path) and not os.path.isfile(path):
@@ -76,14 +76,15 @@ class LocalBytes:
             try:
                 part = os.pread(self.fd, min(size, 1 << 30), start)
             except OSError as error:
-                raise ReadError(
-                    f"{self.path} cannot be read at byte {start}: {error.strerror or error}."
-                ) from error
+                raise self._unread(start, error) from error
             if not part:
                 break
             parts.append(part)
             start, size = start + len(part), size - len(part)
         return b"".join(parts)
+
+    def _unread(self, start: int, error: OSError) -> ReadError:
+        return ReadError(f"{self.path} cannot be read at byte {start}: {error.strerror or error}.")
 
     def read_block(self, start: int, size: int) -> np.ndarray:
         """(at most size,) bytes in a buffer that the thread's next call overwrites: fresh memory costs
@@ -95,9 +96,7 @@ class LocalBytes:
             try:
                 n = os.preadv(self.fd, [memoryview(_THREAD.buffer)[done:size]], start + done)
             except OSError as error:
-                raise ReadError(
-                    f"{self.path} cannot be read at byte {start}: {error.strerror or error}."
-                ) from error
+                raise self._unread(start, error) from error
             if not n:
                 break
             done += n
@@ -130,8 +129,7 @@ class LocalBytes:
         try:
             self._mapped = mmap.mmap(self.fd, self.stamp.size, prot=mmap.PROT_READ)
         except (OSError, ValueError, AttributeError):
-            # a file system or a system that cannot: read row by row
-            return 0, 0
+            return 0, 0  # a file system or a system that cannot: read row by row
         return np.frombuffer(self._mapped, np.uint8).ctypes.data, self.stamp.size
 
     def close(self) -> None:
@@ -139,15 +137,15 @@ class LocalBytes:
             os.close(self.fd)
             self.fd = -1
 
-    def __del__(self):
-        if getattr(self, "fd", -1) >= 0:
-            os.close(self.fd)
+    def __del__(self) -> None:
+        if hasattr(self, "fd"):
+            self.close()
 
 
 class RemoteBytes:
     """Byte ranges of a file at a URL, by fsspec; ranges less than 64 KiB apart are fetched as one."""
 
-    def __init__(self, url: str, pin: FileStamp | None = None):
+    def __init__(self, url: str, pin: FileStamp | None = None) -> None:
         self.path = url
         self.requests = self.bytes_read = 0
         try:
@@ -201,15 +199,14 @@ class RemoteBytes:
                 out[i], ok[i] = np.frombuffer(part, np.uint8), True
         return out, ok
 
-    def _ranges(self, spans) -> list[bytes]:
+    def _ranges(self, spans: list[tuple[int, int]]) -> list[bytes]:
         try:
             parts = self.fs.cat_ranges(
                 [self.key] * len(spans), [s[0] for s in spans], [s[1] for s in spans], on_error="raise"
             )
         except Exception as error:
             raise ReadError(f"{self.path} cannot be read: {type(error).__name__}: {error}.") from error
-        self.requests += len(spans)
-        self.bytes_read += sum(map(len, parts))
+        self.requests, self.bytes_read = self.requests + len(spans), self.bytes_read + sum(map(len, parts))
         for part, (start, stop) in zip(parts, spans, strict=True):
             if len(part) > stop - start:
                 raise InputError(f"{self.path}: the server ignores range requests. Download the file first.")
@@ -219,7 +216,10 @@ class RemoteBytes:
         pass
 
 
-def open_bytes(path: str, pin: FileStamp | None = None) -> LocalBytes | RemoteBytes:
+ByteSource = LocalBytes | RemoteBytes
+
+
+def open_bytes(path: str, pin: FileStamp | None = None) -> ByteSource:
     """Open a path or URL for positioned reads."""
     return RemoteBytes(path, pin) if "://" in path else LocalBytes(path, pin)
 
@@ -232,7 +232,7 @@ def _memory_file() -> int:
 
 
 @njit(cache=True, nogil=True)
-def _gathered(ways, starts, width, target):
+def _gathered(ways: tuple[int, int, int, int], starts: np.ndarray, width: int, target: int) -> bool:
     """Rows from the map to address ``target``; whether all of them came."""
     _, memory, address, length = ways
     n = len(starts)
@@ -248,7 +248,9 @@ def _gathered(ways, starts, width, target):
 
 
 @njit(cache=True, nogil=True)
-def _rows(ways, starts, width, target, ok):
+def _rows(
+    ways: tuple[int, int, int, int], starts: np.ndarray, width: int, target: int, ok: np.ndarray
+) -> None:
     """Rows one after another to address ``target``; ``ok`` False for those that could not be read."""
     if _gathered(ways, starts, width, target):
         return
@@ -263,14 +265,23 @@ def _rows(ways, starts, width, target, ok):
 
 
 @njit(cache=True, nogil=True)
-def _read_rows(ways, starts, width, out, ok):
+def _read_rows(
+    ways: tuple[int, int, int, int], starts: np.ndarray, width: int, out: np.ndarray, ok: np.ndarray
+) -> None:
     for first in range(0, len(starts), _MAX_GATHER):
         piece = slice(first, first + _MAX_GATHER)
         _rows(ways, starts[piece], width, out.ctypes.data + first * width, ok[piece])
 
 
 @njit(cache=True, nogil=True)
-def _read_stamps(ways, starts, stride, out, which, ok):
+def _read_stamps(
+    ways: tuple[int, int, int, int],
+    starts: np.ndarray,
+    stride: int,
+    out: np.ndarray,
+    which: np.ndarray,
+    ok: np.ndarray,
+) -> None:
     h, w = out.shape[1], out.shape[2]
     rows, good = np.empty(h, np.int64), np.ones(h, np.bool_)
     for i in range(len(starts)):

@@ -9,7 +9,7 @@ of all bands together (``scene``).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,11 +23,15 @@ from galbatch.cutouts.tile import RawStamps
 from galbatch.errors import ConfigError, GalbatchError, ReadError
 from galbatch.types import PSF_ERROR_PARTS, BandStamps, Failure, Flag, StampBatch
 
+if TYPE_CHECKING:
+    from galbatch.cutouts.grid import BandGeometry
+    from galbatch.cutouts.survey import Survey
+
 MASKED_LIMIT = 0.25
 CORE_RADIUS_PIX = 1
 
 
-def cut_batch(survey, sources: dict[str, np.ndarray], stamp_pix: int) -> StampBatch:
+def cut_batch(survey: Survey, sources: dict[str, np.ndarray], stamp_pix: int) -> StampBatch:
     """See ``Survey.cut``. Raises ``ConfigError`` only for a stamp size that the bands' ratios do not
     divide."""
     rows = {k: np.asarray(v) for k, v in sources.items()}
@@ -50,7 +54,9 @@ def cut_batch(survey, sources: dict[str, np.ndarray], stamp_pix: int) -> StampBa
     return StampBatch(rows["source_id"], tuple(bands), flags, failures)
 
 
-def _failure(rows, i, off, unread, bad_psf, why) -> Failure:
+def _failure(
+    rows: dict[str, np.ndarray], i: int, off: bool, unread: bool, bad_psf: bool, why: str
+) -> Failure:
     sid = rows["source_id"][i]
     sid = sid.item() if hasattr(sid, "item") else sid
     if off and "ra" in rows and not (np.isfinite(rows["ra"][i]) and abs(rows["dec"][i]) <= 90):
@@ -84,7 +90,7 @@ class _Prepared:
         return View(*pixels, self.segmap, self.centre, self.cd, self.stamps["ratio"])
 
 
-def _prepare(survey, band: str, rows, stamp_pix: int) -> _Prepared:
+def _prepare(survey: Survey, band: str, rows: dict[str, np.ndarray], stamp_pix: int) -> _Prepared:
     """Stamps of a band with their flags, PSFs and WCS."""
     geometry = survey.geometry()[band]
     if stamp_pix % geometry.ratio:
@@ -137,7 +143,7 @@ def _prepare(survey, band: str, rows, stamp_pix: int) -> _Prepared:
     return _Prepared(stamps, segmap, centre, cd, off, (stamps["flags"] & Flag.READ_ERROR) != 0, cut.why)
 
 
-def _deliver(survey, part: _Prepared, scene: Scene, number: int) -> BandStamps:
+def _deliver(survey: Survey, part: _Prepared, scene: Scene, number: int) -> BandStamps:
     """The stamps of a band once the scene is known: neighbours masked, and what is said of them."""
     at, seg = part.stamps, scene.segs[number]
     bad, acf = at["mask"], at["noise_acf"]
@@ -156,7 +162,7 @@ def _deliver(survey, part: _Prepared, scene: Scene, number: int) -> BandStamps:
     return BandStamps(**{**at, **changed})
 
 
-def _psf_error(survey, band: str, step: float) -> np.ndarray | None:
+def _psf_error(survey: Survey, band: str, step: float) -> np.ndarray | None:
     """``PSF_ERROR_PARTS`` of a band, the largest of its tiles', in pixels of the stamp; None: exact."""
     known = [t.psf_error for b in survey.config.bands if b.name == band for t in b.tiles if t.psf_error]
     if not known:
@@ -165,7 +171,9 @@ def _psf_error(survey, band: str, step: float) -> np.ndarray | None:
     return (np.max(known, axis=0) * lengths).astype(np.float32)
 
 
-def _floors(survey, band: str, tiles, stamps: tuple, psf_step: float) -> tuple[np.ndarray | None, np.ndarray]:
+def _floors(
+    survey: Survey, band: str, tiles: np.ndarray, stamps: tuple, psf_step: float
+) -> tuple[np.ndarray | None, np.ndarray]:
     """Variance (n, h, w) and size (n,) of the error floor, as each source's tile has it; None where no tile
     of the band has one."""
     settings = {t.name: t.error_floor for b in survey.config.bands if b.name == band for t in b.tiles}
@@ -179,7 +187,7 @@ def _floors(survey, band: str, tiles, stamps: tuple, psf_step: float) -> tuple[n
     return white, floor
 
 
-def _beyond(stamp_arcsec, geometry, shape) -> np.ndarray:
+def _beyond(stamp_arcsec: np.ndarray | None, geometry: BandGeometry, shape: tuple[int, ...]) -> np.ndarray:
     """(n or 1, h, w): pixels outside the square of side ``stamp_arcsec`` (n,) that a row asks for, if any."""
     h, w = shape[1:]
     if stamp_arcsec is None:
@@ -214,7 +222,9 @@ def _pixel_flags(raw: RawStamps, at: Place) -> np.ndarray:
     return np.where(raw.ok, flags, int(Flag.READ_ERROR))
 
 
-def _psfs(survey, band, rows, at: Place, step: float, why: list[str]):
+def _psfs(
+    survey: Survey, band: str, rows: dict[str, np.ndarray], at: Place, step: float, why: list[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """PSFs (n, p, p) of one size, ids, flags, scale. Sources without a tile get an empty PSF and no PSF
     flag."""
     n = len(at.x)
@@ -247,7 +257,9 @@ def _psfs(survey, band, rows, at: Place, step: float, why: list[str]):
     return out, ids, flags, scale
 
 
-def _wcs(survey, band, rows, cut: RawCut, shape, step) -> np.ndarray:
+def _wcs(
+    survey: Survey, band: str, rows: dict[str, np.ndarray], cut: RawCut, shape: tuple[int, ...], step: float
+) -> np.ndarray:
     out = np.full((len(cut.place.x), 8), np.nan)
     side = cut.raw.data.shape[1]
     for name in sorted(set(cut.place.tile) - {""}):
@@ -262,6 +274,6 @@ def _wcs(survey, band, rows, cut: RawCut, shape, step) -> np.ndarray:
     return out
 
 
-def _approximate(survey, band, at: Place) -> np.ndarray:
+def _approximate(survey: Survey, band: str, at: Place) -> np.ndarray:
     names = {name: survey.tile(band, name).approximate for name in set(at.tile) - {""}}
     return np.array([int(Flag.VARIANCE_APPROX) if names.get(t) else 0 for t in at.tile], np.int64)

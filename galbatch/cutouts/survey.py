@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from galbatch.cutouts.config import UNIFORM, SurveyConfig
-from galbatch.cutouts.grid import Grid, grid_of
+from galbatch.cutouts.config import UNIFORM, BandConfig, SurveyConfig
+from galbatch.cutouts.grid import RATIO_TOLERANCE, TURN_TOLERANCE, BandGeometry, Grid, geometry_of, grid_of
 from galbatch.cutouts.images import ImagePool
 from galbatch.cutouts.layout import PLANES
 from galbatch.cutouts.noise import band_acf, local_scale, measure_survey, measure_tile, unmeasured
@@ -28,8 +29,6 @@ from galbatch.cutouts.tile import Tile, open_tile
 from galbatch.errors import InputError
 from galbatch.types import Finding, Flag, StampBatch
 
-RATIO_TOLERANCE, TURN_TOLERANCE = 2e-3, 5e-3
-
 
 @dataclass(frozen=True)
 class Located:
@@ -40,21 +39,6 @@ class Located:
     x: np.ndarray
     y: np.ndarray
     flags: np.ndarray
-
-
-@dataclass(frozen=True)
-class BandGeometry:
-    """``scale_arcsec`` of the band's own pixels, ``ratio`` to the finest band, ``step``: own pixels to one
-    delivered (1 unless resampled), ``angle_deg`` by which its pixels are turned (0 without a WCS)."""
-
-    scale_arcsec: float
-    ratio: int
-    step: float
-    angle_deg: float = 0.0
-
-    @property
-    def delivered_scale_arcsec(self) -> float:
-        return self.scale_arcsec * self.step
 
 
 def open_survey(
@@ -74,7 +58,7 @@ class Survey:
 
     def __init__(
         self, config: SurveyConfig, measured: dict | None = None, pins: dict[str, Any] | None = None
-    ):
+    ) -> None:
         self.config = config
         self.measured: dict[str, dict[str, dict]] = measured or {}
         self._pins = {k: v if isinstance(v, FileStamp) else FileStamp(*v) for k, v in (pins or {}).items()}
@@ -83,10 +67,10 @@ class Survey:
     def _forget(self) -> None:
         self._pool = ImagePool(self._pins)
         self._tiles: dict[tuple[str, str], Tile] = {}
-        self._broken: dict[tuple[str, str], str] = {}
+        self.broken: dict[tuple[str, str], str] = {}
         self._geometry: dict[str, BandGeometry] | None = None
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return {
             "config": self.config,
             "measured": self.measured,
@@ -94,7 +78,7 @@ class Survey:
             "_known": self._geometry,
         }
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         known = state.pop("_known")
         self.__dict__.update(state)
         self._forget()
@@ -113,25 +97,17 @@ class Survey:
         """An open tile. Raises ``InputError``/``ConfigError`` when its files cannot be used."""
         key = (band, name)
         if key not in self._tiles:
-            spec = next(t for t in self._band(band).tiles if t.name == name)
+            spec = next(t for t in self.band(band).tiles if t.name == name)
             self._tiles[key] = open_tile(self.config, band, spec, self._pool)
         return self._tiles[key]
 
-    def _band(self, band: str):
+    def band(self, band: str) -> BandConfig:
         return next(b for b in self.config.bands if b.name == band)
 
     def geometry(self) -> dict[str, BandGeometry]:
         """Pixel scales and ratios of the bands, from the first tile of each. The finest band has ratio 1."""
         if self._geometry is None:
-            scales = {b.name: self._scale(b) for b in self.config.bands}
-            finest = min(scales.values())
-            out = {}
-            for band, scale in scales.items():
-                ratio = max(1, round(scale / finest))
-                step = finest * ratio / scale
-                step = step if abs(step - 1) > RATIO_TOLERANCE else 1.0
-                out[band] = BandGeometry(scale, ratio, step, self._angle(band))
-            self._geometry = out
+            self._geometry = geometry_of(self)
         return self._geometry
 
     def turned(self, band: str) -> float:
@@ -140,47 +116,24 @@ class Survey:
         angle = geometry[band].angle_deg - geometry[self.finest()].angle_deg
         return angle if abs(math.sin(math.radians(angle))) > TURN_TOLERANCE else 0.0
 
-    def _angle(self, band: str) -> float:
-        for t in self._band(band).tiles:
-            if self._usable(band, t.name) and self.tile(band, t.name).grid.wcs is not None:
-                cd = self.tile(band, t.name).grid.wcs.pixel_scale_matrix
-                return math.degrees(math.atan2(cd[0, 1], cd[1, 1]))
-        return 0.0
-
-    def _scale(self, band) -> float:
-        scales = {
-            t.name: self.tile(band.name, t.name).grid.scale_arcsec
-            for t in band.tiles
-            if self._usable(band.name, t.name)
-        }
-        if not scales:
-            self.tile(band.name, band.tiles[0].name)
-        low, high = min(scales.values()), max(scales.values())
-        if high / low - 1 > RATIO_TOLERANCE:
-            raise InputError(
-                f"The tiles of band {band.name} have different pixel scales, {low:.5f} and {high:.5f} "
-                "arcsec. Make them two bands."
-            )
-        return next(iter(scales.values()))
-
-    def _usable(self, band: str, name: str) -> bool:
+    def usable(self, band: str, name: str) -> bool:
         """Whether a tile can be opened; why not is kept in ``_broken``."""
         key = (band, name)
-        if key not in self._broken:
+        if key not in self.broken:
             try:
                 self.tile(band, name)
-                self._broken[key] = ""
+                self.broken[key] = ""
             except InputError as error:
-                self._broken[key] = str(error)
-        return not self._broken[key]
+                self.broken[key] = str(error)
+        return not self.broken[key]
 
     def forget_failures(self) -> None:
         """Try tiles again that could not be opened."""
-        self._broken = {key: why for key, why in self._broken.items() if not why}
+        self.broken = {key: why for key, why in self.broken.items() if not why}
 
     def sky_grid(self, band: str, name: str) -> Grid | None:
         """The grid of a tile from its science image alone; None if not even that can be read."""
-        spec = next(t for t in self._band(band).tiles if t.name == name)
+        spec = next(t for t in self.band(band).tiles if t.name == name)
         try:
             sci = self._pool.open(spec.sci)
             return grid_of(sci.header, sci.shape, sci.path, spec.pixel_scale_arcsec)
@@ -203,7 +156,14 @@ class Survey:
             wanted = math.ceil(arcsec / geometry[self.finest()].scale_arcsec - 1e-6)
         return -(-wanted // multiple) * multiple
 
-    def locate(self, ra, dec, tile=None, x=None, y=None) -> Located:
+    def locate(
+        self,
+        ra: ArrayLike,
+        dec: ArrayLike,
+        tile: ArrayLike | None = None,
+        x: ArrayLike | None = None,
+        y: ArrayLike | None = None,
+    ) -> Located:
         """Tile, pixel and pre-screen flags of (n,) sources: ra and dec in deg, or x and y in pixels of tile
         ``tile``.
 
@@ -240,14 +200,16 @@ class Survey:
         measure_survey(self, force)
         return self.measured
 
-    def err_scale(self, band: str, tile: str, x=None, y=None, size: int = 0):
+    def err_scale(
+        self, band: str, tile: str, x: np.ndarray | None = None, y: np.ndarray | None = None, size: int = 0
+    ) -> float | np.ndarray:
         """The factor on sigma of a tile: given, or measured (now, if it was not before); (n,) around pixels
         (x, y) where the measurement found that it varies."""
         opened = self.tile(band, tile)
         given = opened.config.err_scale
         if given not in ("measure", "auto") and opened.noise != "exp":
             return float(given)
-        entry = self._measured_tile(band, tile)
+        entry = self.measured_tile(band, tile)
         scale = float(entry["err_scale"])
         return local_scale(opened, x, y, size, scale) if entry.get("local") and x is not None else scale
 
@@ -255,7 +217,7 @@ class Survey:
         """Variance per light of a tile whose noise was measured, nJy; 0 where its map holds none."""
         return float(self.measured.get(band, {}).get(tile, {}).get("photon", 0.0))
 
-    def _measured_tile(self, band: str, tile: str) -> dict:
+    def measured_tile(self, band: str, tile: str) -> dict:
         if tile not in self.measured.get(band, {}):
             opened = self.tile(band, tile)
             try:

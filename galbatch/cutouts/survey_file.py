@@ -87,7 +87,7 @@ def _to_do(where: str, table: dict) -> list[tuple[str, str]]:
     return out
 
 
-def _selected(path: Path, tables: dict, bands) -> list[str]:
+def _selected(path: Path, tables: dict, bands: list[str] | tuple[str, ...] | None) -> list[str]:
     if bands is None:
         return list(tables)
     unknown = [b for b in bands if b not in tables]
@@ -165,7 +165,15 @@ def _tile(path: Path, band: str, tile: str, table: dict, layout: Layout) -> Tile
     )
 
 
-def _plane(path, where, plane, table, layout, optional, names) -> Plane | None:
+def _plane(
+    path: Path,
+    where: str,
+    plane: str,
+    table: dict[str, Any],
+    layout: Layout,
+    optional: list[str],
+    names: dict[str, str],
+) -> Plane | None:
     rule = layout.planes.get(plane, PlaneRule())
     if plane == "err" and table.get(plane) == UNIFORM.path:
         return UNIFORM
@@ -208,7 +216,7 @@ def parse_path(path: Path, where: str, text: str, names: dict[str, str]) -> tupl
         raise ConfigError(f"{path}: {where} = {text!r} is not a path: {error}.") from error
 
 
-def _mask_bits(path, where, table, layout) -> int | tuple[int | str, ...]:
+def _mask_bits(path: Path, where: str, table: dict[str, Any], layout: Layout) -> int | tuple[int | str, ...]:
     bits = table.get("mask_bits", layout.mask_bits)
     if isinstance(bits, int):
         if isinstance(bits, bool) or not 0 < bits < 2**63:
@@ -227,7 +235,7 @@ def _mask_bits(path, where, table, layout) -> int | tuple[int | str, ...]:
     return tuple(bits)
 
 
-def _err_scale(path, where, value) -> float | str:
+def _err_scale(path: Path, where: str, value: Any) -> float | str:
     if value in ("measure", "auto"):
         return value
     if isinstance(value, str):
@@ -237,7 +245,7 @@ def _err_scale(path, where, value) -> float | str:
     return positive(path, f"{where}: err_scale", value)
 
 
-def _error_floor(path, where, value) -> float | str:
+def _error_floor(path: Path, where: str, value: Any) -> float | str:
     if value == "measure":
         return value
     if isinstance(value, str) or not 0 <= finite(path, f"{where}: error_floor", value) < 1:

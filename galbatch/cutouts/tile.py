@@ -8,8 +8,10 @@ make it raise: what cannot be read comes back as not ``ok``.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from galbatch.cutouts.config import UNIFORM, SurveyConfig, TileConfig
 from galbatch.cutouts.grid import Grid, grid_of
@@ -17,8 +19,11 @@ from galbatch.cutouts.images import ImagePool, OpenImage, UniformNoise
 from galbatch.cutouts.layout import PLANES
 from galbatch.cutouts.psf import PsfProvider
 from galbatch.cutouts.units import njy_per_unit, states_flux_unit
-from galbatch.cutouts.variance import exposure_boxes, gain_of, poisson, scale_sky, variance
+from galbatch.cutouts.variance import Gain, exposure_boxes, gain_of, poisson, scale_sky, variance
 from galbatch.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    from galbatch.cutouts.fitsfile import Header
 
 
 @dataclass
@@ -83,12 +88,19 @@ class Tile:
         return "exp" not in self.images or not self.gain.complete
 
     @property
-    def gain(self):
+    def gain(self) -> Gain:
         exp, sci = self.images["exp"], self.images["sci"]
         return gain_of(exp.header, sci.header, exp.shape, sci.shape)
 
     def read(
-        self, y0, x0, h: int, w: int, err_scale: float = 1.0, raw_var: bool = False, photon: float = 0.0
+        self,
+        y0: ArrayLike,
+        x0: ArrayLike,
+        h: int,
+        w: int,
+        err_scale: float = 1.0,
+        raw_var: bool = False,
+        photon: float = 0.0,
     ) -> RawStamps:
         """Boxes with first pixels (y0, x0) (n,) int, also outside. ``err_scale`` multiplies sigma of the sky;
         ``photon``: variance per light of the tile, nJy."""
@@ -141,7 +153,9 @@ class Tile:
             error,
         )
 
-    def _masks(self, sci, y0, x0):
+    def _masks(
+        self, sci: np.ndarray, y0: np.ndarray, x0: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         h, w = sci.shape[1:]
         masked, saturated, ok = np.zeros(sci.shape, bool), np.zeros(sci.shape, bool), np.ones(len(sci), bool)
         if "mask" in self.images:
@@ -210,7 +224,7 @@ def open_tile(config: SurveyConfig, band: str, tile: TileConfig, pool: ImagePool
     )
 
 
-def _bit_mask(bits, header, where: str, strict: bool) -> int:
+def _bit_mask(bits: int | tuple[int | str, ...], header: Header, where: str, strict: bool) -> int:
     """Bit numbers and names (MP_NAME cards) to an integer; 0: any bit."""
     if isinstance(bits, int):
         return bits

@@ -12,10 +12,14 @@ from __future__ import annotations
 import math
 import re
 import warnings
+from typing import TYPE_CHECKING
 
 from astropy import units as u
 
 from galbatch.errors import InputError
+
+if TYPE_CHECKING:
+    from galbatch.cutouts.fitsfile import Header
 
 _NJY = {
     "njy": 1.0,
@@ -52,7 +56,7 @@ def pixel_area_sr(scale_arcsec: float) -> float:
 
 
 def njy_per_unit(
-    header,
+    header: Header,
     scale_arcsec: float,
     unit: str | None = None,
     zero_point_ab: float | None = None,
@@ -77,17 +81,17 @@ def njy_per_unit(
     return _factor(bunit, scale_arcsec, f"{where}: BUNIT")
 
 
-def states_flux_unit(header) -> bool:
+def states_flux_unit(header: Header) -> bool:
     """Whether the header's BUNIT is a unit of flux or surface brightness (counts are not)."""
     return _clean(str(header.get("BUNIT", ""))) not in _COUNTS + _RATES
 
 
-def in_electrons(header) -> bool:
+def in_electrons(header: Header) -> bool:
     """Whether an image is in electrons per second, so that times its exposure it counts photons."""
     return _clean(str(header.get("BUNIT", ""))) in _ELECTRONS
 
 
-def _of_counts(header, scale_arcsec: float, where: str, unit: str) -> float:
+def _of_counts(header: Header, scale_arcsec: float, where: str, unit: str) -> float:
     per_second = _clean(unit) in _RATES
     for key in ("PHOTMJSR", "PHOTFNU") if per_second else ("PHOTFNU", "PHOTMJSR"):
         if (value := _number(header, key)) > 0:
@@ -107,7 +111,7 @@ def _of_counts(header, scale_arcsec: float, where: str, unit: str) -> float:
     )
 
 
-def zero_point_of(header) -> float | None:
+def zero_point_of(header: Header) -> float | None:
     """The AB zero point that a header states (``ZERO_POINT_CARDS``), None without one."""
     for key in ZERO_POINT_CARDS:
         value = _number(header, key)
@@ -118,7 +122,7 @@ def zero_point_of(header) -> float | None:
     return None
 
 
-def _number(header, key: str) -> float:
+def _number(header: Header, key: str) -> float:
     """The value of a card, NaN where it is missing or no number."""
     value = header.get(key)
     return float(value) if isinstance(value, int | float) else math.nan

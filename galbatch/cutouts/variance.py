@@ -11,11 +11,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import ndimage
 
 from galbatch.cutouts.units import in_electrons
+
+if TYPE_CHECKING:
+    from galbatch.cutouts.fitsfile import Header
+    from galbatch.cutouts.images import OpenImage, UniformNoise
 
 MIN_FAINT, N_BRIGHTEST, BRIGHT_SIGMA, SLACK, MIN_EXCESS = 25, 9, 5.0, 1.5, 0.5
 
@@ -30,11 +36,13 @@ class Gain:
     complete: bool
 
 
-def gain_of(exp_header, sci_header, exp_shape, sci_shape) -> Gain:
+def gain_of(
+    exp_header: Header, sci_header: Header, exp_shape: tuple[int, int], sci_shape: tuple[int, int]
+) -> Gain:
     """Gain cards from the header of the exposure map, else from that of the science image. Of an image in
     electrons per second, the gain is the exposure itself."""
 
-    def card(key):
+    def card(key: str) -> float | None:
         for header in (exp_header, sci_header):
             value = header.get(key)
             if isinstance(value, int | float) and math.isfinite(value) and value > 0:
@@ -62,7 +70,7 @@ def variance(kind: str, noise: np.ndarray, err_scale: float = 1.0) -> np.ndarray
         return np.where(np.isfinite(noise) & (noise > 0) & np.isfinite(out), out, np.inf)
 
 
-def scale_sky(var: np.ndarray, sci: np.ndarray, scale, photon: float = 0.0) -> np.ndarray:
+def scale_sky(var: np.ndarray, sci: np.ndarray, scale: ArrayLike, photon: float = 0.0) -> np.ndarray:
     """(n, h, w) ``var`` with its sky part times ``scale``^2 and its photon part as it is: ``scale`` was
     measured on blank sky, and says nothing about the photon noise of sources that an error map holds too.
 
@@ -84,7 +92,7 @@ def scale_sky(var: np.ndarray, sci: np.ndarray, scale, photon: float = 0.0) -> n
     return out
 
 
-def _photons(var, light, fallback):
+def _photons(var: np.ndarray, light: np.ndarray, fallback: float) -> tuple[float, np.ndarray, np.ndarray]:
     """The sky variance of a stamp (h, w), and the photon noise of its light: as seen in ``var``, and as its
     light asks for."""
     known = np.isfinite(var)
@@ -123,7 +131,9 @@ def poisson(sci: np.ndarray, exposure: np.ndarray, gain: Gain) -> np.ndarray:
         return np.where(effective > 0, np.maximum(np.nan_to_num(sci), 0.0) / effective, np.inf)
 
 
-def exposure_boxes(image, y0, x0, h: int, w: int, sample: int) -> tuple[np.ndarray, np.ndarray]:
+def exposure_boxes(
+    image: OpenImage | UniformNoise, y0: np.ndarray, x0: np.ndarray, h: int, w: int, sample: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Stamps (n, h, w) of a subsampled exposure map at mosaic pixels (y0, x0), and which could be read."""
     if sample == 1:
         return image.boxes(y0, x0, h, w)

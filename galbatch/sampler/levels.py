@@ -79,7 +79,7 @@ class Replayed:
     again in place from what the inputs then hold): ``cuda_graph``, or a fake.
     """
 
-    def __init__(self, record: Callable[[Callable, list], tuple[State, Callable[[], None]]]):
+    def __init__(self, record: Callable[[Callable, list], tuple[State, Callable[[], None]]]) -> None:
         self.record = record
         self._kept: dict[tuple, tuple] = {}
 

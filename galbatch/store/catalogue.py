@@ -287,7 +287,7 @@ def _join(plan: pa.Table, parts: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-def _pick(field: pa.Field, plan: pa.Table, in_plan: dict, in_parts: dict):
+def _pick(field: pa.Field, plan: pa.Table, in_plan: dict, in_parts: dict) -> pa.Array | pa.ChunkedArray:
     name = field.name
     if name in _HEAD:
         return in_plan[name]

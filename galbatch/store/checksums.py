@@ -29,7 +29,7 @@ _SEAL = b',\n"digest": "'
 class DamagedBatch(RunError):
     """What was committed of a batch is not what lies on the disk now. ``batch``: its number."""
 
-    def __init__(self, message: str, batch: int = -1):
+    def __init__(self, message: str, batch: int = -1) -> None:
         super().__init__(message)
         self.batch = batch
 

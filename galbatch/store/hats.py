@@ -135,7 +135,9 @@ def partition_sky(indices: Iterator[np.ndarray], limit: int) -> Partitions:
     return Partitions(*np.array(found, np.int64).reshape(-1, 3).T, left_out)
 
 
-def _write_dataset(catalogue: pq.ParquetFile, folder: Path, partitions: Partitions, on_rows) -> int:
+def _write_dataset(
+    catalogue: pq.ParquetFile, folder: Path, partitions: Partitions, on_rows: Callable[[int], object]
+) -> int:
     """Write all partition files; returns their bytes in memory."""
     scratch, size = folder / "scratch.arrow", 0
     pieces = _sort_into(catalogue, scratch, partitions)

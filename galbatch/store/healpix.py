@@ -23,7 +23,9 @@ def healpix_nested(ra_deg: np.ndarray, dec_deg: np.ndarray, order: int = ORDER) 
     return np.where(good, index, -1)
 
 
-def _face_pixel(t, z, dec, nside):
+def _face_pixel(
+    t: np.ndarray, z: np.ndarray, dec: np.ndarray, nside: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Base face 0-11 and x, y pixel inside it. ``t`` = longitude in quarter turns [0, 4), ``z`` =
     sin(dec)."""
     t = np.where(t >= 4, 0.0, t)
@@ -34,7 +36,7 @@ def _face_pixel(t, z, dec, nside):
     return pick(face_e, face_p), pick(x_e, x_p), pick(y_e, y_p)
 
 
-def _equatorial(t, z, nside):
+def _equatorial(t: np.ndarray, z: np.ndarray, nside: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     ascending = np.floor(nside * (0.5 + t - 0.75 * z)).astype(np.int64)
     descending = np.floor(nside * (0.5 + t + 0.75 * z)).astype(np.int64)
     up, down = ascending // nside, descending // nside
@@ -42,7 +44,9 @@ def _equatorial(t, z, nside):
     return face, descending & (nside - 1), nside - 1 - (ascending & (nside - 1))
 
 
-def _polar(t, z, dec, nside):
+def _polar(
+    t: np.ndarray, z: np.ndarray, dec: np.ndarray, nside: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     quarter = np.minimum(np.floor(t).astype(np.int64), 3)
     frac = t - quarter
     colat = np.pi / 2 - np.abs(dec)

@@ -189,7 +189,7 @@ class ArraySpec:
         return self.name in ("samples", "mean", "std", "prior_driven", "model")
 
     @property
-    def fill(self):
+    def fill(self) -> str | float:
         if self.dtype == "str":
             return ""
         return np.nan if self.dtype.startswith("float") else 0

@@ -7,6 +7,7 @@ import re
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from galbatch.store.layout import StoreLayout
 
@@ -71,7 +72,7 @@ class RunPaths:
 
     root: Path
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(self.root).absolute())
 
     config = property(lambda self: self.root / "galbatch.toml")
@@ -141,14 +142,14 @@ class replacing:
     """Context: yields a temporary path beside ``path``, synced and renamed over it on success, removed on
     error."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self.tmp = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:12]}.tmp")
 
     def __enter__(self) -> Path:
         return self.tmp
 
-    def __exit__(self, kind, value, trace):
+    def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
         if kind is not None:
             self.tmp.unlink(missing_ok=True)
             return

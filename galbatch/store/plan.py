@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -51,7 +52,7 @@ class PlanBatch:
     def __len__(self) -> int:
         return len(self.columns["source_id"])
 
-    def take(self, slots) -> PlanBatch:
+    def take(self, slots: np.ndarray) -> PlanBatch:
         """The same batch with these rows only."""
         return PlanBatch(self.batch, {name: values[slots] for name, values in self.columns.items()})
 
@@ -62,7 +63,7 @@ class PlanWriter:
     Use as a context; ``add`` row blocks in catalogue order; the file appears, whole, when the context ends.
     """
 
-    def __init__(self, path: Path, batch: int, spill_rows: int = 500_000):
+    def __init__(self, path: Path, batch: int, spill_rows: int = 500_000) -> None:
         self.path, self.batch, self.spill_rows = Path(path), batch, spill_rows
         self.n_rows, self._buffered, self._spills = 0, 0, 0
         self._buckets: dict[str, list[pa.Table]] = {}
@@ -73,7 +74,7 @@ class PlanWriter:
     def __enter__(self) -> PlanWriter:
         return self
 
-    def __exit__(self, kind, value, trace):
+    def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
         try:
             if kind is None:
                 self._write()
@@ -142,7 +143,7 @@ def _to_table(core: dict, passing: dict) -> pa.Table:
     return pa.table(columns)
 
 
-def _array(values) -> pa.Array:
+def _array(values: Any) -> pa.Array:
     if isinstance(values, (pa.Array, pa.ChunkedArray)):
         return values
     values = np.asarray(values)

@@ -40,7 +40,7 @@ def open_run(path: str | Path) -> Run:
 class Run:
     """Per-source access. Images are (band, y, x); pass ``band`` to get one band."""
 
-    def __init__(self, paths: RunPaths):
+    def __init__(self, paths: RunPaths) -> None:
         self.paths = paths
         self.manifest = read_manifest(paths)
         self._group = open_store(paths.posterior)
@@ -169,7 +169,7 @@ class Run:
             )
         return self.catalog["source_id"][int(np.nanargmin(away))].item()
 
-    def row(self, source_id) -> dict[str, Any]:
+    def row(self, source_id: int | str) -> dict[str, Any]:
         """The catalogue row of a source as a dict."""
         match = np.flatnonzero(np.asarray(self.catalog["source_id"]).astype(str) == str(source_id))
         if not len(match):
@@ -177,7 +177,7 @@ class Run:
         row = self.catalog[int(match[0])]
         return {name: row[name] for name in self.catalog.colnames}
 
-    def samples(self, source_id, band: str | None = None) -> np.ndarray:
+    def samples(self, source_id: int | str, band: str | None = None) -> np.ndarray:
         """(draw, band, y, x) float32 posterior draws, nJy per fine pixel; (draw, y, x) with ``band``."""
         if not self.layout.samples:
             raise RunError(
@@ -187,41 +187,41 @@ class Run:
         values = self._entry("samples", source_id)
         return values if band is None else values[:, self._band(band)]
 
-    def mean(self, source_id, band: str | None = None) -> np.ndarray:
+    def mean(self, source_id: int | str, band: str | None = None) -> np.ndarray:
         """Posterior mean, nJy per fine pixel."""
         return self._read("mean", source_id, band)
 
-    def std(self, source_id, band: str | None = None) -> np.ndarray:
+    def std(self, source_id: int | str, band: str | None = None) -> np.ndarray:
         """Posterior standard deviation, nJy per fine pixel."""
         return self._read("std", source_id, band)
 
-    def prior_driven(self, source_id, band: str | None = None) -> np.ndarray:
+    def prior_driven(self, source_id: int | str, band: str | None = None) -> np.ndarray:
         """0 where the data decide, 1 where the prior does."""
         return self._read("prior_driven", source_id, band)
 
-    def observed(self, source_id, band: str | None = None) -> np.ndarray:
+    def observed(self, source_id: int | str, band: str | None = None) -> np.ndarray:
         """The observed stamp on the finest band's detector grid, nJy per pixel (a coarser band is
         replicated)."""
         return self._read("observed", source_id, band)
 
-    def sigma(self, source_id, band: str | None = None) -> np.ndarray:
+    def sigma(self, source_id: int | str, band: str | None = None) -> np.ndarray:
         """Noise of ``observed``; inf where a pixel was excluded."""
         return self._read("sigma", source_id, band)
 
-    def model(self, source_id, band: str | None = None) -> np.ndarray:
+    def model(self, source_id: int | str, band: str | None = None) -> np.ndarray:
         """The posterior mean seen by the telescope (PSF and pixels), on the grid and in the unit of
         ``observed``."""
         return self._read("model", source_id, band)
 
-    def mask(self, source_id, band: str | None = None) -> np.ndarray:
+    def mask(self, source_id: int | str, band: str | None = None) -> np.ndarray:
         """uint8: bit 0 excluded from the fit, bit 1 belongs to a neighbour."""
         return self._read("mask", source_id, band)
 
-    def status(self, source_id) -> str:
+    def status(self, source_id: int | str) -> str:
         """pending, ok, flagged or failed."""
         return STATUS[int(self._entry("status", source_id))]
 
-    def flags(self, source_id) -> int:
+    def flags(self, source_id: int | str) -> int:
         """Flag bits (``galbatch.Flag``)."""
         return int(self._entry("flags", source_id))
 
@@ -239,13 +239,13 @@ class Run:
         found = found[status != STATUS.index("pending")]
         return tuple(int(np.sum(found == level)) for level in Level)
 
-    def stamp_pix(self, source_id) -> int:
+    def stamp_pix(self, source_id: int | str) -> int:
         """Side of a source's stamp in detector pixels of the finest band."""
         if not self.layout.sides:
             return self.layout.stamp_pix
         return int(self._at("stamp_pix", self.index(source_id)))
 
-    def wcs(self, source_id, band: str | None = None) -> WCS:
+    def wcs(self, source_id: int | str, band: str | None = None) -> WCS:
         """WCS of the fine grid: of the pixels of ``samples``, ``mean`` and ``std``."""
         from astropy.wcs import WCS
 
@@ -262,7 +262,7 @@ class Run:
         wcs.wcs.cd = np.reshape(rest[2:], (2, 2)) / fine
         return wcs
 
-    def show(self, source_id, png: str | Path | None = None, band: str | None = None):
+    def show(self, source_id: int | str, png: str | Path | None = None, band: str | None = None) -> Any:
         """Figure of one source in one band (the first by default). The plotting lives above the store, in
         ``galbatch.report``, and is found by name."""
         return import_module("galbatch.report").show(self, source_id, png, band)
@@ -302,7 +302,7 @@ class Run:
             facts["state"] = "not finished"
         return html_table("galbatch run", facts)
 
-    def index(self, source_id) -> int:
+    def index(self, source_id: int | str) -> int:
         """Position of a source on the source axis of the store. Raises ``InputError`` for an unknown id."""
         position = self.locate([source_id]).get(str(source_id))
         if position is None or not self._at("status", position):
@@ -324,11 +324,11 @@ class Run:
         """The arrays, opened once: opening one costs as much as reading a stamp."""
         return dict(self._group.arrays())
 
-    def _read(self, array: str, source_id, band: str | None) -> np.ndarray:
+    def _read(self, array: str, source_id: int | str, band: str | None) -> np.ndarray:
         values = self._entry(array, source_id)
         return values if band is None else values[self._band(band)]
 
-    def _entry(self, array: str, source_id) -> np.ndarray:
+    def _entry(self, array: str, source_id: int | str) -> np.ndarray:
         """A source's entry; of an image, its own stamp."""
         values, spec = self._at(array, self.index(source_id)), self._specs[array]
         if spec.is_image and self.layout.sides:
@@ -353,7 +353,7 @@ class Run:
             raise InputError(f"Band {band!r} is not in this run: it has {', '.join(self.bands)}.")
         return self.bands.index(band)
 
-    def _unknown(self, source_id) -> InputError:
+    def _unknown(self, source_id: int | str) -> InputError:
         some = ", ".join(map(str, self._first_done()))
         done = f"those done begin with {some}" if some else "no source of it is done yet"
         return InputError(

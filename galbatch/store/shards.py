@@ -85,7 +85,7 @@ def _pack(rows: np.ndarray) -> bytes:
     return numcodecs.Zstd(CHUNK_LEVEL).encode(rows)
 
 
-def _unpack(data, like: np.ndarray) -> np.ndarray:
+def _unpack(data: bytes, like: np.ndarray) -> np.ndarray:
     plain = numcodecs.Zstd(CHUNK_LEVEL).decode(data)
     return numcodecs.VLenUTF8().decode(plain) if like.dtype == object else np.frombuffer(plain, like.dtype)
 

@@ -99,7 +99,7 @@ _VO_TYPES = {
 }
 
 
-def _votable(names, dtypes, info) -> str:
+def _votable(names: Iterable[str], dtypes: dict[str, str], info: dict[str, Column]) -> str:
     from astropy.io.votable.tree import Field, Resource, TableElement, VOTableFile
 
     document = VOTableFile()

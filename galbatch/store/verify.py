@@ -74,7 +74,7 @@ class _Verifier:
     """One reading of one folder. ``guarded``: it has, or had, a ``checksums.json``; ``sums``: what it says,
     None where it cannot be read; ``damaged``: names of files that are not what it says."""
 
-    def __init__(self, paths: RunPaths, on_batch: Callable[[int], None] | None):
+    def __init__(self, paths: RunPaths, on_batch: Callable[[int], None] | None) -> None:
         self.paths, self.on_batch, self.verdict = paths, on_batch, Verdict()
         self.sums: Checksums | None = None
         self.guarded = True
