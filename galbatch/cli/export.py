@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from galbatch.columns import Column
     from galbatch.store.reader import Run
 
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     "form",
     type=click.Choice(["fits", "galfit", "hats", "votable"]),
     required=True,
-    help="fits: images, one file per source (DS9); galfit: GALFIT inputs; hats: the catalogue, partitioned "
-    "(LSDB); votable: the catalogue for a TOPCAT or STILTS without Parquet.",
+    help="fits: images, one file per source (DS9); galfit: GALFIT inputs; hats: the tables, partitioned "
+    "(LSDB), also while the run goes on; votable: the catalogue for a TOPCAT or STILTS without Parquet.",
 )
 @click.option(
     "--ids",
@@ -82,8 +83,21 @@ def _catalogue(run: Run, form: str, folder: Path) -> str:
 
     if form == "hats":
         with counted(run.layout.n_sources, "rows") as done:
-            written = write_hats(run.paths, folder, on_rows=done)
-        left = f"; {written.left_out} rows without a position are left out" * bool(written.left_out)
-        return f"HATS catalogue: {folder} ({len(written)} partition{'s' * (len(written) != 1)}{left})"
+            found = write_hats(run.paths, folder, on_rows=done, info=_columns(run))
+        n, left = len(found.partitions), found.partitions.left_out
+        said = f"{n} partition{'s' * (n != 1)}"
+        said += f"; {left} rows without a position are left out" * bool(left)
+        if found.waiting:
+            said += f"; {found.waiting} wait for sources that are not done: export again to add them"
+        return f"HATS collection: {folder} ({said})"
     place = open_export(folder, "votable", run.paths).place
     return f"VOTable: {place('catalog.vot', lambda path: write_votable(run.paths, path))}"
+
+
+def _columns(run: Run) -> dict[str, Column]:
+    """Every column of a run's tables."""
+    from galbatch.columns import Column
+    from galbatch.pipeline.measurement import column_info
+
+    passing = {name: Column(**about) for name, about in run.manifest.get("columns", {}).items()}
+    return passing | column_info(run.layout.bands, run.layout.draw_columns)

@@ -23,7 +23,7 @@ from galbatch.store.layout import STATUS
 from galbatch.store.parts import FAILURE_COLUMNS, join_parts, part_bytes, part_head, read_note, read_part
 from galbatch.store.paths import RunPaths, replacing
 from galbatch.store.plan import PASS
-from galbatch.store.tables import table_metadata
+from galbatch.store.tables import dtype_name, is_text, table_metadata
 
 _HEAD = ("source_id", "ra", "dec")
 Item = TypeVar("Item")
@@ -42,39 +42,45 @@ _FAILURE_SCHEMA = pa.schema(
 
 
 def merge_catalogue(
-    paths: RunPaths, info: dict[str, Column], template: dict[str, np.ndarray] | None = None
+    paths: RunPaths,
+    info: dict[str, Column],
+    template: dict[str, np.ndarray] | None = None,
+    into: RunPaths | None = None,
 ) -> Counter:
     """Write ``catalog.parquet``, ``statistics.parquet`` and ``failures.parquet`` from plan and parts; returns
     the sources by status.
 
     Memory is bounded by one row group. Columns are those of any part, in the table and the order of ``info``;
     those that it does not know follow in the catalogue. A part that lacks one gets NaN; a run without parts
-    has those of ``template``. Raises ``RunError`` when a part is missing or damaged, or its ids are not the
-    plan's."""
+    has those of ``template``. ``into``: another folder for the tables, then of the committed batches alone.
+    Raises ``RunError`` when a part is missing or damaged, or its ids are not the plan's."""
     batches = sorted(paths.committed())
     try:
-        return _merge(paths, info, _schemas(paths, info, batches[:1], template or {}))
+        return _merge(paths, info, _schemas(paths, info, batches[:1], template or {}), into)
     except _MoreColumns:  # rare: only then is every part asked for its columns first
-        return _merge(paths, info, _schemas(paths, info, batches, template or {}))
+        return _merge(paths, info, _schemas(paths, info, batches, template or {}), into)
 
 
 class _MoreColumns(Exception):
     """A part has columns that the schemas of the tables lack."""
 
 
-def _merge(paths: RunPaths, info: dict[str, Column], schemas: dict[str, pa.Schema]) -> Counter:
+def _merge(
+    paths: RunPaths, info: dict[str, Column], schemas: dict[str, pa.Schema], into: RunPaths | None
+) -> Counter:
     counts: Counter = Counter()
-    files = {"catalog": paths.catalogue, "statistics": paths.statistics}
+    out = into or paths
+    files = {"catalog": out.catalogue, "statistics": out.statistics}
     with ExitStack() as stack:  # the catalogue is put in its place last
         tables = {
             name: stack.enter_context(_table(paths, files[name], schema, info))
             for name, schema in schemas.items()
         }
-        failed = stack.enter_context(_written(paths.failures, _FAILURE_SCHEMA))
+        failed = stack.enter_context(_written(out.failures, _FAILURE_SCHEMA))
         write = stack.enter_context(_behind(lambda joined: _write(tables, joined)))
         held: list[dict[str, pa.Table]] = []
         size = 0
-        for joined, lost, n_bytes in _joined(paths, schemas):
+        for joined, lost, n_bytes in _joined(paths, schemas, into is not None):
             status = pc.value_counts(joined["catalog"]["status"])
             counts.update({n["values"]: n["counts"] for n in status.to_pylist()})
             if lost.num_rows:
@@ -106,14 +112,14 @@ def _written(path: Path, schema: pa.Schema, **options: Any) -> Iterator[pq.Parqu
 
 def _table(paths: RunPaths, path: Path, schema: pa.Schema, info: dict[str, Column]) -> AbstractContextManager:
     """A table of the run, open for writing."""
-    dtypes = {f.name: _dtype(f.type) for f in schema}
+    dtypes = {f.name: dtype_name(f.type) for f in schema}
     lengths = _text_lengths(paths, schema)
     return _written(
         path,
         schema.with_metadata(table_metadata(schema.names, dtypes, info | PLACE, lengths)),
         compression="zstd",
         compression_level=1,
-        use_dictionary=[f.name for f in schema if _is_text(f.type)],
+        use_dictionary=[f.name for f in schema if is_text(f.type)],
         use_byte_stream_split=[f.name for f in schema if pa.types.is_floating(f.type)],
         write_statistics=[n for n in (*_HEAD, "flags", "_healpix_29") if n in schema.names],
     )
@@ -148,7 +154,7 @@ def _ahead(items: Iterator[Item]) -> Iterator[Item]:
 def _text_lengths(paths: RunPaths, schema: pa.Schema) -> dict[str, int]:
     """Longest text of every text column: astropy's reader wants it in the footer's schema, before the first
     row."""
-    lengths = {f.name: 1 for f in schema if _is_text(f.type)}
+    lengths = {f.name: 1 for f in schema if is_text(f.type)}
     if "status" in lengths:
         lengths["status"] = max(map(len, STATUS))
     plan_names = {n: n.removeprefix(PASS) for n in pq.read_schema(paths.plan).names}
@@ -216,7 +222,7 @@ class _Committed:
 
 
 def _joined(
-    paths: RunPaths, schemas: dict[str, pa.Schema]
+    paths: RunPaths, schemas: dict[str, pa.Schema], partial: bool
 ) -> Iterator[tuple[dict[str, pa.Table], pa.Table, int]]:
     """Both tables piece by piece, each of many batches with the same columns, those of the failures, and
     about how many bytes (to ask the tables takes as long as to write them)."""
@@ -224,7 +230,7 @@ def _joined(
     with pq.ParquetFile(paths.plan, pre_buffer=False) as plan:
         for group in range(plan.num_row_groups):
             rows = plan.read_row_group(group)
-            for parts in _ahead(_alike(_committed(paths, rows["batch"].to_numpy(), committed))):
+            for parts in _ahead(_alike(_committed(paths, rows["batch"].to_numpy(), committed, partial))):
                 start, stop = parts[0].rows.start, parts[-1].rows.stop
                 planned, table = rows.slice(start, stop - start), join_parts([part.data for part in parts])
                 if not known.issuperset(table.column_names):
@@ -235,10 +241,15 @@ def _joined(
                 yield tables, _failures(planned, table, parts), n_bytes
 
 
-def _committed(paths: RunPaths, batches: np.ndarray, committed: set[int]) -> Iterator[_Committed]:
-    """The batches of a row group of the plan. Raises ``RunError`` where a part is missing or damaged."""
+def _committed(
+    paths: RunPaths, batches: np.ndarray, committed: set[int], partial: bool
+) -> Iterator[_Committed]:
+    """The batches of a row group of the plan, ``partial``: those that are committed. Raises ``RunError``
+    where a part is missing or damaged."""
     for batch in np.unique(batches).tolist():
         if batch not in committed:
+            if partial:
+                continue
             raise RunError(
                 f"{paths.part(batch)}: missing, so the run is not finished. "
                 f"Run `galbatch resume {paths.root}`."
@@ -253,7 +264,8 @@ def _alike(parts: Iterator[_Committed]) -> Iterator[list[_Committed]]:
     held: list[_Committed] = []
     size = 0
     for part in parts:
-        if held and (size >= _GROUP_BYTES or part_head(part.data) != part_head(held[0].data)):
+        follows = held and part.rows.start == held[-1].rows.stop
+        if held and (size >= _GROUP_BYTES or not follows or part_head(part.data) != part_head(held[0].data)):
             yield held
             held, size = [], 0
         held.append(part)
@@ -322,18 +334,3 @@ def _failures(plan: pa.Table, table: pa.Table, parts: list[_Committed]) -> pa.Ta
         pa.array([note.get("time", np.nan) for note in notes], pa.float64()),
     ]
     return pa.table(columns, schema=_FAILURE_SCHEMA)
-
-
-def _dtype(kind: pa.DataType) -> str:
-    if pa.types.is_fixed_size_list(kind):
-        return f"({kind.list_size},){_dtype(kind.value_type)}"
-    if _is_text(kind):
-        return "str"
-    try:
-        return np.dtype(kind.to_pandas_dtype()).name
-    except (NotImplementedError, TypeError):
-        return "object"
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)

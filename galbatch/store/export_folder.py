@@ -108,8 +108,9 @@ class ExportFolder:
         return path
 
 
-def open_export(path: Path, form: str, paths: RunPaths) -> ExportFolder:
-    """The folder for an export, made where there is none or an empty one.
+def open_export(path: Path, form: str, paths: RunPaths, **said: object) -> ExportFolder:
+    """The folder for an export, made where there is none or an empty one; ``said``: what its marker says
+    besides.
 
     Raises ``RunError`` when it holds anything else than an earlier export of this run in this form.
     """
@@ -118,7 +119,7 @@ def open_export(path: Path, form: str, paths: RunPaths) -> ExportFolder:
     marker, mine = path / MARKER, {"form": form, "run": _run_identity(paths)}
     if not path.exists() or not any(path.iterdir()):
         path.mkdir(parents=True, exist_ok=True)
-        write_atomic(marker, json.dumps(mine | {"written_by": "galbatch export"}).encode())
+        write_atomic(marker, json.dumps(mine | said | {"written_by": "galbatch export"}).encode())
         return ExportFolder(path)
     found = _marker(marker)
     if found is None:
@@ -132,6 +133,11 @@ def open_export(path: Path, form: str, paths: RunPaths) -> ExportFolder:
             "written. Name a new folder with --out."
         )
     return ExportFolder(path)
+
+
+def earlier_export(path: Path) -> dict:
+    """What the marker of an export folder says; {} without one."""
+    return _marker(path / MARKER) or {}
 
 
 def refuse_file(path: Path) -> None:

@@ -1,18 +1,17 @@
-"""The catalogue as a HATS collection of HEALPix partitions (Hierarchical Adaptive Tiling Scheme, IVOA note
-2025), which LSDB and hats open. Streamed from ``catalog.parquet``; needs nothing but Arrow.
+"""The tables of a run as a HATS collection of HEALPix partitions (Hierarchical Adaptive Tiling Scheme, IVOA
+note 2025), which LSDB and hats open: ``catalog``, ``statistics`` of the same sources, and the margin of the
+catalogue. Streamed; needs nothing but Arrow.
 
-Three passes, none of which holds more than one partition: count the rows of every fine pixel; sort block
-after block into one scratch file beside the result, cut where partitions end; put the pieces of each
-partition together.
+Of a run that goes on, the partitions whose sources are all committed are written; a later export adds those
+that were finished since. What is written of a partition is never replaced.
 """
 
 from __future__ import annotations
 
-import itertools
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,34 +19,28 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from galbatch.columns import Column
 from galbatch.errors import RunError
-from galbatch.store.export_folder import one_line, refuse_file
-from galbatch.store.paths import RunPaths
+from galbatch.store.catalogue import merge_catalogue
+from galbatch.store.export_folder import ExportFolder, earlier_export, one_line, open_export, refuse_file
+from galbatch.store.healpix import healpix_nested
+from galbatch.store.paths import RunPaths, write_atomic
+from galbatch.store.sky import INDEX, INDEX_ORDER, Homes, Partitions, by_partition, partition_sky
 
-INDEX, INDEX_ORDER = "_healpix_29", 29
-MAX_ORDER = 10
 ROWS_PER_PARTITION, BYTES_PER_PARTITION = 1_000_000, 160 << 20  # whichever is less; bytes in memory
 BLOCK_BYTES = 48 << 20
+MARGIN_ARCSEC = 10.0
+CATALOGUE, STATISTICS, MARGIN = "catalog", "statistics", f"catalog_{MARGIN_ARCSEC:g}arcs"
 _WRITTEN_AT_ONCE = 1 << 16
+_LIMIT = "rows_per_partition"
 
 
 @dataclass(frozen=True)
-class Partitions:
-    """HEALPix pixels in the order of the sky: ``order``, ``pixel``, ``rows`` (n,) int64; ``left_out``: rows
-    without a position."""
+class Exported:
+    """The ``partitions`` written, and how many wait for sources that are not done yet (``waiting``)."""
 
-    order: np.ndarray
-    pixel: np.ndarray
-    rows: np.ndarray
-    left_out: int
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    @property
-    def starts(self) -> np.ndarray:
-        """First index of order 29 of every partition."""
-        return self.pixel << 2 * (INDEX_ORDER - self.order)
+    partitions: Partitions
+    waiting: int = 0
 
 
 def write_hats(
@@ -55,38 +48,82 @@ def write_hats(
     out: Path,
     rows_per_partition: int = 0,
     on_rows: Callable[[int], object] = lambda rows: None,
-) -> Partitions:
-    """Write the catalogue of a finished run as a new HATS folder; returns its partitions.
+    info: dict[str, Column] | None = None,
+) -> Exported:
+    """Write the tables of a run as a new HATS collection, or add to an earlier export of it.
 
-    ``rows_per_partition``: 0 for as many as ``BYTES_PER_PARTITION`` hold. ``on_rows`` is called with the
-    number of rows done. Memory is bounded by a block and a partition; scratch space on the disk of ``out``
-    by the catalogue in memory. Raises ``RunError`` when the run has no catalogue or no row with a position,
-    ``out`` is there already, or its disk is too small.
+    ``rows_per_partition``: 0 for as many as ``BYTES_PER_PARTITION`` hold, or as in the earlier export.
+    ``on_rows`` is called with the number of rows done; ``info``: the columns of a run that goes on. Memory is
+    bounded by a block and a partition; scratch space on the disk of ``out`` by the largest table in memory.
+    Raises ``RunError`` when no partition is finished, no row has a position, ``out`` holds something else, or
+    its disk is too small.
     """
-    if not paths.catalogue.exists():
-        raise RunError(
-            f"{paths.catalogue}: not written yet. Finish the run with `galbatch resume {paths.root}`."
-        )
     refuse_file(out := Path(out))
-    if out.exists() and any(out.iterdir()):
-        raise RunError(f"{out} is not empty: nothing was written. Name a new folder with --out.")
-    with pq.ParquetFile(paths.catalogue, pre_buffer=False) as catalogue, _scratch(out) as folder:
-        row_bytes = _row_bytes(catalogue.metadata)
-        limit = rows_per_partition or int(np.clip(BYTES_PER_PARTITION // row_bytes, 1, ROWS_PER_PARTITION))
-        partitions = partition_sky(_indices(catalogue), limit)
-        if not len(partitions):
-            raise RunError(f"{paths.catalogue} has no row with a position: there is nothing to export.")
-        _refuse_full_disk(folder, row_bytes * int(partitions.rows.sum()))
-        size = _write_dataset(catalogue, folder, partitions, on_rows)
-        (folder / "partition_info.csv").write_text(_partition_info(partitions))
-        (folder / "hats.properties").write_text(_properties(out.name, partitions, size))
-        folder.replace(out)
-    return partitions
+    with _scratch(out) as folder, ExitStack() as stack:
+        going_on = not paths.catalogue.exists()
+        tables = _finished_so_far(paths, folder, info or {}) if going_on else paths
+        catalogue = stack.enter_context(pq.ParquetFile(tables.catalogue, pre_buffer=False))
+        files = [catalogue]
+        if tables.statistics.exists():
+            files.append(stack.enter_context(pq.ParquetFile(tables.statistics, pre_buffer=False)))
+        row_bytes = max(_row_bytes(file.metadata) for file in files)
+        fitting = int(np.clip(BYTES_PER_PARTITION // row_bytes, 1, ROWS_PER_PARTITION))
+        limit = int(rows_per_partition or earlier_export(out).get(_LIMIT) or fitting)
+        everywhere = partition_sky(_planned(paths) if going_on else _indices(catalogue), limit)
+        ready = everywhere.take(~_open_partitions(paths, everywhere)) if going_on else everywhere
+        if not len(everywhere):
+            raise RunError(f"{paths.root} has no row with a position: there is nothing to export.")
+        if not len(ready):
+            raise RunError(
+                f"{paths.root}: none of its {len(everywhere)} partitions is finished. Export later."
+            )
+        _refuse_full_disk(folder, row_bytes * int(everywhere.rows.sum()))
+        into = _Collection(
+            open_export(out, "hats", paths, **{_LIMIT: limit}), ready, folder / "scratch.arrow"
+        )
+        into.dataset(CATALOGUE, lambda: _groups(catalogue), ready.homes, on_rows)
+        for statistics in files[1:]:
+            into.dataset(STATISTICS, lambda f=statistics: _beside(f, catalogue), ready.homes)
+        if not going_on:
+            into.dataset(MARGIN, lambda: _groups(catalogue), ready.margins(MARGIN_ARCSEC))
+        into.describe(margin=not going_on)
+    return Exported(ready, len(everywhere) - len(ready))
+
+
+def _finished_so_far(paths: RunPaths, folder: Path, info: dict[str, Column]) -> RunPaths:
+    """The tables of the committed batches, in a folder of their own."""
+    if not paths.committed():
+        raise RunError(f"{paths.root}: no batch is committed yet, so there is nothing to export.")
+    merge_catalogue(paths, info, into=RunPaths(folder))
+    return RunPaths(folder)
+
+
+def _planned(paths: RunPaths) -> Iterator[np.ndarray]:
+    """Index of every source of the plan."""
+    for rows in _plan_rows(paths):
+        yield healpix_nested(rows["ra"].to_numpy(), rows["dec"].to_numpy())
+
+
+def _open_partitions(paths: RunPaths, partitions: Partitions) -> np.ndarray:
+    """(n,) bool: partitions with a source that is not committed."""
+    committed, waiting = np.array(sorted(paths.committed())), np.zeros(len(partitions), bool)
+    for rows in _plan_rows(paths):
+        open_rows = ~np.isin(rows["batch"].to_numpy(), committed)
+        ra, dec = (rows[name].to_numpy()[open_rows] for name in ("ra", "dec"))
+        home = partitions.home(healpix_nested(ra, dec))
+        waiting[home[home >= 0]] = True
+    return waiting
+
+
+def _plan_rows(paths: RunPaths) -> Iterator[pa.Table]:
+    with pq.ParquetFile(paths.plan, pre_buffer=False) as plan:
+        for group in range(plan.num_row_groups):
+            yield plan.read_row_group(group, columns=["ra", "dec", "batch"], use_threads=False)
 
 
 @contextmanager
 def _scratch(out: Path) -> Iterator[Path]:
-    """A new folder beside ``out``, gone in the end unless it was renamed."""
+    """A new folder beside ``out``, gone in the end."""
     folder = out.absolute().with_name(f".{out.name}.{uuid.uuid4().hex[:12]}.tmp")
     folder.mkdir(parents=True)
     try:
@@ -114,94 +151,84 @@ def _indices(catalogue: pq.ParquetFile) -> Iterator[np.ndarray]:
         yield catalogue.read_row_group(group, columns=[INDEX])[INDEX].to_numpy()
 
 
-def partition_sky(indices: Iterator[np.ndarray], limit: int) -> Partitions:
-    """Pixels of order 0, split until none has more than ``limit`` rows or ``MAX_ORDER`` is reached.
-    ``indices`` of order 29; a negative one is of no position."""
-    fine, left_out = np.zeros(12 << 2 * MAX_ORDER, np.int64), 0
-    for index in indices:
-        inside = index[index >= 0]
-        left_out += len(index) - len(inside)
-        pixels, rows = np.unique(inside >> 2 * (INDEX_ORDER - MAX_ORDER), return_counts=True)
-        fine[pixels] += rows
-    counts = [fine]
-    while len(counts[-1]) > 12:
-        counts.append(counts[-1].reshape(-1, 4).sum(1))
-    found, candidates = [], np.arange(12)
-    for order, rows in enumerate(reversed(counts)):
-        small = (rows[candidates] <= limit) | (order == MAX_ORDER)
-        found += [(order, p, rows[p]) for p in candidates[small].tolist() if rows[p]]
-        candidates = (4 * candidates[~small][:, None] + np.arange(4)).ravel()
-    found.sort(key=lambda one: one[1] << 2 * (INDEX_ORDER - one[0]))
-    return Partitions(*np.array(found, np.int64).reshape(-1, 3).T, left_out)
+def _groups(file: pq.ParquetFile) -> Iterator[pa.Table]:
+    for group in range(file.num_row_groups):
+        yield file.read_row_group(group, use_threads=False).replace_schema_metadata(None)
 
 
-def _write_dataset(
-    catalogue: pq.ParquetFile, folder: Path, partitions: Partitions, on_rows: Callable[[int], object]
-) -> int:
-    """Write all partition files; returns their bytes in memory."""
-    scratch, size = folder / "scratch.arrow", 0
-    pieces = _sort_into(catalogue, scratch, partitions)
-    schema = catalogue.schema_arrow.remove_metadata()
-    (folder / "dataset").mkdir()
-    pq.write_metadata(schema, folder / "dataset" / "_common_metadata")
-    with pa.OSFile(str(scratch)) as file, pa.ipc.open_file(file) as spilled:
-        for order, pixel, numbers in zip(partitions.order, partitions.pixel, pieces, strict=True):
-            table = pa.Table.from_batches([spilled.get_batch(k) for k in numbers])
-            size += table.nbytes
-            _write_partition(folder, table, int(order), int(pixel))
-            on_rows(table.num_rows)
-    scratch.unlink()
-    return size
+def _beside(statistics: pq.ParquetFile, catalogue: pq.ParquetFile) -> Iterator[pa.Table]:
+    """The statistics with the positions of their sources, which lie in the same rows of the catalogue."""
+    for group, table in enumerate(_groups(statistics)):
+        place = catalogue.read_row_group(group, columns=["source_id", "ra", "dec", INDEX], use_threads=False)
+        if not place["source_id"].equals(table["source_id"]):
+            raise RunError("The statistics are not of the rows of the catalogue: see `galbatch verify`.")
+        for at, name in ((1, "ra"), (2, "dec"), (table.num_columns + 2, INDEX)):
+            table = table.add_column(at, name, place[name])
+        yield table
 
 
-def _sort_into(catalogue: pq.ParquetFile, scratch: Path, partitions: Partitions) -> list[list[int]]:
-    """Write the rows to ``scratch`` in batches that belong to one partition each; returns the numbers of the
-    batches by partition."""
-    homes: list[int] = []
-    schema = catalogue.schema_arrow.remove_metadata()
-    with pa.OSFile(str(scratch), "wb") as file, pa.ipc.new_file(file, schema) as out:
-        for block in _blocks(catalogue):
-            homes += _sort_block(block, out, partitions.starts)
-    found = np.array(homes)
-    return [np.flatnonzero(found == k).tolist() for k in range(len(partitions))]
-
-
-def _sort_block(block: pa.Table, out: pa.RecordBatchWriter, starts: np.ndarray) -> list[int]:
-    """Write the rows of a block in the order of the sky, cut where partitions begin; returns the partition of
-    every batch."""
-    index = block[INDEX].to_numpy()
-    rows, homes = np.argsort(index, kind="stable")[np.count_nonzero(index < 0) :], []
-    block = block.take(pa.array(rows)).replace_schema_metadata(None).combine_chunks()
-    home = np.searchsorted(starts, index[rows], side="right") - 1
-    edges = [0, *(np.flatnonzero(np.diff(home)) + 1).tolist(), len(home)]
-    for first, stop in itertools.pairwise(edges):
-        for batch in block.slice(first, stop - first).to_batches() if stop > first else ():
-            out.write_batch(batch)
-            homes.append(int(home[first]))
-    return homes
-
-
-def _blocks(catalogue: pq.ParquetFile) -> Iterator[pa.Table]:
-    """The rows of the catalogue, about ``BLOCK_BYTES`` at a time, of which nothing is kept here."""
+def _blocks(groups: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The rows of a table, about ``BLOCK_BYTES`` at a time, of which nothing is kept here."""
     held: list[pa.Table] = []
-    for group in range(catalogue.num_row_groups):
-        held.append(catalogue.read_row_group(group, use_threads=False))
-        if group == catalogue.num_row_groups - 1 or sum(t.nbytes for t in held) >= BLOCK_BYTES:
+    for table in groups:
+        held.append(table)
+        del table
+        if sum(t.nbytes for t in held) >= BLOCK_BYTES:
             yield pa.concat_tables([held.pop(0) for _ in range(len(held))])
+    if held:
+        yield pa.concat_tables([held.pop(0) for _ in range(len(held))])
+
+
+class _Collection:
+    """The folder of a collection, filled dataset by dataset."""
+
+    def __init__(self, folder: ExportFolder, partitions: Partitions, scratch: Path) -> None:
+        self.folder, self.partitions, self.scratch = folder, partitions, scratch
+
+    def dataset(
+        self,
+        name: str,
+        groups: Callable[[], Iterator[pa.Table]],
+        homes: Homes,
+        on_rows: Callable[[int], object] = lambda rows: None,
+    ) -> None:
+        """Write the partitions of a table and, last, what describes them."""
+        schema, numbers, rows, size = next(groups()).schema, [], [], 0
+        root = self.folder.path / name
+        self._file(f"{name}/dataset/_common_metadata", lambda path: pq.write_metadata(schema, path))
+        for number, table in by_partition(_blocks(groups()), schema, homes, self.scratch):
+            order, pixel = int(self.partitions.order[number]), int(self.partitions.pixel[number])
+            inside = f"Norder={order}/Dir={_dir(pixel)}/Npix={pixel}.parquet"
+            self._file(f"{name}/dataset/{inside}", lambda path, t=table: _write_partition(path, t))
+            numbers, rows, size = [*numbers, number], [*rows, table.num_rows], size + table.nbytes
+            on_rows(table.num_rows)
+        found = self.partitions.take(np.array(numbers, int), np.array(rows, np.int64))
+        write_atomic(root / "partition_info.csv", _partition_info(found).encode())
+        write_atomic(root / "hats.properties", _properties(name, found, size).encode())
+
+    def describe(self, margin: bool) -> None:
+        """Write ``collection.properties``, with which the folder is a collection."""
+        title = one_line(self.folder.path.name, ascii_only=True).replace("\\", "/")
+        fields = {"obs_collection": title, "hats_primary_table_url": CATALOGUE}
+        if margin:
+            fields |= {"all_margins": MARGIN, "default_margin": MARGIN}
+        write_atomic(self.folder.path / "collection.properties", _lines(fields))
+
+    def _file(self, name: str, write: Callable[[Path], object]) -> None:
+        (self.folder.path / name).parent.mkdir(parents=True, exist_ok=True)
+        self.folder.place(name, write)
 
 
 def _dir(pixel: int) -> int:
     return pixel // 10_000 * 10_000
 
 
-def _write_partition(folder: Path, table: pa.Table, order: int, pixel: int) -> None:
-    place = folder / "dataset" / f"Norder={order}" / f"Dir={_dir(pixel)}"
-    place.mkdir(parents=True, exist_ok=True)
+def _write_partition(path: Path, table: pa.Table) -> None:
     rows = np.argsort(table[INDEX].to_numpy(), kind="stable")
     floats = [f.name for f in table.schema if pa.types.is_floating(f.type)]
     text = [f.name for f in table.schema if pa.types.is_string(f.type)]
     with pq.ParquetWriter(
-        place / f"Npix={pixel}.parquet",
+        path,
         table.schema,
         compression="zstd",
         compression_level=1,
@@ -221,17 +248,24 @@ def _partition_info(partitions: Partitions) -> str:
 
 def _properties(name: str, partitions: Partitions, size: int) -> str:
     fields = {
-        "obs_collection": one_line(name, ascii_only=True).replace("\\", "/"),
+        "obs_collection": name,
         "dataproduct_type": "object",
         "hats_nrows": partitions.rows.sum(),
         "hats_col_ra": "ra",
         "hats_col_dec": "dec",
         "hats_col_healpix": INDEX,
         "hats_col_healpix_order": INDEX_ORDER,
-        "hats_max_rows": partitions.rows.max(),
-        "hats_order": partitions.order.max(),
+        "hats_max_rows": partitions.rows.max(initial=0),
+        "hats_order": partitions.order.max(initial=0),
         "hats_builder": "galbatch",
         "hats_version": "v0.1",
         "hats_estsize": size // 1024,
     }
-    return "".join(f"{key}={value}\n" for key, value in fields.items())
+    if name == MARGIN:
+        fields |= {"dataproduct_type": "margin", "hats_primary_table_url": CATALOGUE}
+        fields["hats_margin_threshold"] = MARGIN_ARCSEC
+    return _lines(fields).decode()
+
+
+def _lines(fields: dict[str, object]) -> bytes:
+    return "".join(f"{key}={value}\n" for key, value in fields.items()).encode()

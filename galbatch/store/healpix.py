@@ -59,6 +59,20 @@ def _polar(
     return face, np.where(north, nside - 1 - jm, jp), np.where(north, nside - 1 - jp, jm)
 
 
+def compact(v: np.ndarray) -> np.ndarray:
+    """Every second bit of non-negative integers below 2^62, from the lowest on: undoes ``_spread``."""
+    v = np.asarray(v, dtype=np.int64) & 0x5555555555555555
+    for shift, keep in (
+        (1, 0x3333333333333333),
+        (2, 0x0F0F0F0F0F0F0F0F),
+        (4, 0x00FF00FF00FF00FF),
+        (8, 0x0000FFFF0000FFFF),
+        (16, 0x00000000FFFFFFFF),
+    ):
+        v = (v | (v >> shift)) & keep
+    return v
+
+
 def _spread(v: np.ndarray) -> np.ndarray:
     """Put a zero bit between the bits of non-negative integers below 2^31."""
     v = np.asarray(v, dtype=np.int64)

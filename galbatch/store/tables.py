@@ -44,13 +44,12 @@ def read_table(path: Path) -> QTable:
 
 
 def _is_exact(kind: pa.DataType) -> bool:
-    text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    return text or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
+    return is_text(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
 
 
 def _filled(column: pa.ChunkedArray) -> np.ndarray:
     """The values of a column, 0 or '' where they are missing."""
-    words = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    words = is_text(column.type)
     values = column.fill_null("" if words else pa.scalar(0).cast(column.type)).to_numpy()
     return values.astype(str) if words else values
 
@@ -125,3 +124,20 @@ def _votable(names: Iterable[str], dtypes: dict[str, str], info: dict[str, Colum
     out = io.BytesIO()
     document.to_xml(out)
     return out.getvalue().decode()
+
+
+def dtype_name(kind: pa.DataType) -> str:
+    """A type of Arrow as numpy names it."""
+    if pa.types.is_fixed_size_list(kind):
+        return f"({kind.list_size},){dtype_name(kind.value_type)}"
+    if is_text(kind):
+        return "str"
+    try:
+        return np.dtype(kind.to_pandas_dtype()).name
+    except (NotImplementedError, TypeError):
+        return "object"
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Is it text?"""
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)

@@ -34,8 +34,9 @@ def test_hats_catalogue_is_valid_in_hats(paths, tmp_path):
     from hats.io.validation import is_valid_catalog
 
     folder = export(paths, "hats", tmp_path / "cat")
-    assert is_valid_catalog(folder, strict=True)
-    catalogue = hats.read_hats(folder)
+    for name in ("catalog", "statistics", "catalog_10arcs"):
+        assert is_valid_catalog(folder / name, strict=True), name
+    catalogue = hats.read_hats(folder).main_catalog
     assert catalogue.catalog_info.total_rows == 6 and catalogue.schema.names[0] == "source_id"
 
 
@@ -48,8 +49,10 @@ def test_lsdb_searches_the_hats_catalogue(paths, tmp_path):
     assert len(catalogue) == 6
     found = catalogue.cone_search(ra=150.4, dec=2.2, radius_arcsec=5).compute()
     assert found["source_id"].tolist() == [FIRST_ID + 1]
-    row = galbatch.open_run(paths.root).catalog[1]
-    assert float(found["gini_p50_f200w"].iloc[0]) == row["gini_p50_f200w"]
+    run = galbatch.open_run(paths.root)
+    assert float(found["gini_p50_f200w"].iloc[0]) == run.catalog[1]["gini_p50_f200w"]
+    more = lsdb.open_catalog(tmp_path / "cat/statistics").compute().set_index("source_id")
+    assert more["gini_obs_f200w"].loc[FIRST_ID + 1] == run.statistics[1]["gini_obs_f200w"]
 
 
 def stilts(*words):

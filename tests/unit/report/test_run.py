@@ -156,7 +156,7 @@ def test_hats_export_reads_back_whole(paths, tmp_path):
 
     out = tmp_path / "cat"
     assert main(["export", str(paths.root), "--to", "hats", "--out", str(out)]) == 0
-    files = sorted(out.glob("dataset/Norder=*/Dir=*/Npix=*.parquet"))
+    files = sorted(out.glob("catalog/dataset/Norder=*/Dir=*/Npix=*.parquet"))
     table = pandas.concat([pandas.read_parquet(f) for f in files])
     original = pandas.read_parquet(paths.catalogue)
     assert sorted(table["source_id"]) == sorted(original["source_id"])
@@ -165,15 +165,17 @@ def test_hats_export_reads_back_whole(paths, tmp_path):
         order, pixel = int(file.parts[-3].split("=")[1]), int(file.stem.split("=")[1])
         index = pandas.read_parquet(file)["_healpix_29"].to_numpy()
         assert np.all(index >> 2 * (29 - order) == pixel) and np.all(np.diff(index) >= 0)
-    properties = dict(line.split("=", 1) for line in (out / "hats.properties").read_text().splitlines())
+    properties = dict(
+        line.split("=", 1) for line in (out / "catalog/hats.properties").read_text().splitlines()
+    )
     assert properties["hats_nrows"] == "6" and properties["hats_col_healpix"] == "_healpix_29"
 
 
 def test_hats_partitions_split_and_lose_nothing(paths, tmp_path):
     from galbatch.store import write_hats
 
-    found = write_hats(paths, tmp_path / "cat", rows_per_partition=2)
-    info = (tmp_path / "cat" / "partition_info.csv").read_text().splitlines()[1:]
+    found = write_hats(paths, tmp_path / "cat", rows_per_partition=2).partitions
+    info = (tmp_path / "cat/catalog/partition_info.csv").read_text().splitlines()[1:]
     assert len(found) == len(info) >= 2 and sum(int(line.split(",")[3]) for line in info) == 6
 
 
