@@ -54,6 +54,7 @@ class Flag(IntFlag):
     RESIDUAL_ELSEWHERE = 1 << 37
     APERTURE_LOSS = 1 << 38
     UNCALIBRATED = 1 << 39
+    PREDICTED = 1 << 40
 
 
 class Level(IntEnum):
@@ -267,6 +268,11 @@ FLAGS: dict[Flag, About] = {
         Level.CAUTION,
         "intervals are those of the draws: no calibration of the model reaches this S/N, size or mode",
         "take the intervals for too narrow; `galbatch model calibrate` makes the table of a model and mode",
+    ),
+    Flag.PREDICTED: About(
+        Level.CAUTION,
+        "a band without usable pixels was drawn from the other bands, its flux scale from those beside it",
+        "use its draws as a guess of the shape, never of the flux or a colour; nothing is measured in it",
     ),
 }
 

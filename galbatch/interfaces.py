@@ -25,8 +25,8 @@ class PriorSpec:
     deviation of a Fourier mode. ``spectrum``, ``residual_spectrum``: tables of a model card; None: measured
     by the sampler. ``device``: where its tensors live. ``name``, ``sha256``: how a run knows it again.
     ``calibration``: by sampler mode, how far statistics of draws are from the truth. ``joint``: the most
-    bands that it learned to see together, 0 when it sees each by itself; ``cross``: how they correlate
-    (``galbatch.prior.bands``).
+    bands that it learned to see together (a ``JointDenoiser``), 0 when it sees each by itself; ``cross``:
+    how they correlate (``galbatch.prior.bands``).
     """
 
     channels: int | None = None
@@ -55,6 +55,22 @@ class Denoiser(Protocol):
 
     def denoise(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """x (b, c, H, W) float32, sigma (b,) -> the mean image, of the shape of x."""
+        ...
+
+
+@runtime_checkable
+class JointDenoiser(Denoiser, Protocol):
+    """A prior of galaxies in any bands, ``bands`` (c,) or (b, c) the logarithms of their wavelengths in
+    micrometres: of one band what the ``Denoiser`` is."""
+
+    def denoise(
+        self, x: torch.Tensor, sigma: torch.Tensor, bands: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """x (b, c, H, W) float32, sigma (b,) -> the mean images of galaxies, of the shape of x."""
+        ...
+
+    def cross_correlation(self, log_wavelengths: np.ndarray, k: np.ndarray) -> np.ndarray:
+        """(..., c, c): how modes of ``k`` cycles per pixel correlate between bands, one on the diagonal."""
         ...
 
 

@@ -1,15 +1,17 @@
 """Physics of an observation: ``y = D (h * x) + n``. PSF, pixel operator, noise, flux scale; no prior, no
 I/O."""
 
+from galbatch.forward.bandpass import wavelengths_um
 from galbatch.forward.noise import noise_model
 from galbatch.forward.operator import ForwardModel, forward_model, kernel_hit_rate
 from galbatch.forward.psf import TransferCache, psf_offset, target_transfer
 from galbatch.forward.psf_error import full_width, with_psf_error
-from galbatch.forward.scale import smoothed_peak_scale
+from galbatch.forward.scale import between_bands, smoothed_peak_scale
 
 __all__ = [
     "ForwardModel",
     "TransferCache",
+    "between_bands",
     "forward_model",
     "full_width",
     "kernel_hit_rate",
@@ -17,5 +19,6 @@ __all__ = [
     "psf_offset",
     "smoothed_peak_scale",
     "target_transfer",
+    "wavelengths_um",
     "with_psf_error",
 ]

@@ -9,6 +9,8 @@ scale too.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.fft import irfft2, next_fast_len, rfft2
 
@@ -47,6 +49,17 @@ def smoothed_peak_scale(obs: Observation, oversample: int = 1) -> np.ndarray:
     peak = np.take_along_axis(signal, best, -1)[..., 0]
     scale = np.maximum(peak, FLOOR * np.take_along_axis(noise, best, -1)[..., 0])
     return np.where(np.isfinite(peak) & (scale > 0), scale, np.nan) / oversample**2
+
+
+def between_bands(scale: np.ndarray, there: np.ndarray, wavelengths: Sequence[float]) -> np.ndarray:
+    """Scales (b, c) with those that are not ``there`` (b, c) taken from the bands beside them: linear in the
+    logarithms of flux and wavelength, constant beyond the last. Sources without any are left as they are."""
+    x, out = np.log(np.asarray(wavelengths, float)), np.array(scale, float)
+    order = np.argsort(x)
+    for i in np.flatnonzero(there.any(1) & ~there.all(1)):
+        known = order[there[i, order]]
+        out[i, ~there[i]] = np.exp(np.interp(x[~there[i]], x[known], np.log(scale[i, known])))
+    return out
 
 
 def _smoothing(otf: np.ndarray, oversample: int, grid: tuple[int, int]) -> np.ndarray:

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from galbatch.forward import ForwardModel, forward_model, smoothed_peak_scale
+from galbatch.forward import ForwardModel, between_bands, forward_model, smoothed_peak_scale
 from galbatch.forward.noise import waits
 from galbatch.interfaces import Denoiser
 from galbatch.sampler.compact import CompactFilter
@@ -29,8 +30,11 @@ from galbatch.sampler.schedule import MODES, Kind, Mode, evaluations, levels_of,
 from galbatch.sampler.solve import EARLY, SHORT, Solver
 from galbatch.sampler.soundness import broken_draws
 from galbatch.sampler.spectra import Spectra, spectra_of
-from galbatch.sampler.summary import join, summary
+from galbatch.sampler.summary import join, mark_predicted, summary
 from galbatch.types import Observation
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 GATE = 6.0  # standard deviations of chi2 beyond which a draw is run again
 RERUN_STAGE = 1 << 20  # first random stage of a second attempt
@@ -40,7 +44,7 @@ REDRAW_STAGE, TRIES = 3 << 20, 3  # the same of draws with another PSF, and how 
 @dataclass(frozen=True)
 class Call:
     """What is asked for. ``streams``: seed, ids and bands; ``size``: sources of a piece; ``replay``: how
-    levels are run (``levels.py``)."""
+    levels are run (``levels.py``); ``wavelengths`` (c,) in micrometres of bands that are sampled together."""
 
     mode: Mode
     draws: int
@@ -48,13 +52,14 @@ class Call:
     streams: tuple
     size: int
     replay: Callable
+    wavelengths: Sequence[float] | None = None
 
 
 @dataclass(frozen=True)
 class Problem:
     """Sources made ready: data (b, 1, c, h, w) and operator in the units of the prior, their noise levels
     ``rho`` (b,), whether they are ``bright`` (b,), and the names of their random numbers. ``bounded``: solves
-    do not look whether they have converged."""
+    do not look whether they have converged. ``bands`` (c,): log wavelengths of bands seen together."""
 
     prior: Denoiser
     data: torch.Tensor
@@ -64,13 +69,16 @@ class Problem:
     bright: torch.Tensor
     streams: tuple
     bounded: bool
+    bands: torch.Tensor | None = None
 
     @classmethod
-    def of(cls, prior: Denoiser, data: torch.Tensor, model: ForwardModel, streams: tuple) -> Problem:
+    def of(
+        cls, prior: Denoiser, data: torch.Tensor, model: ForwardModel, streams: tuple, bands: Tensor | None
+    ) -> Problem:
         """With the spectra of the prior and the noise levels that follow."""
-        spectra = spectra_of(prior, data.shape[2], model.fine)
+        spectra = spectra_of(prior, data.shape[2], model.fine, bands)
         level = noise_level(spectra, model.circulant_precision())
-        return cls(prior, data, model, spectra, *level, streams, waits(data.device))
+        return cls(prior, data, model, spectra, *level, streams, waits(data.device), bands)
 
     @cached_property
     def compact(self) -> CompactFilter:
@@ -119,7 +127,7 @@ class Problem:
             data, model = data - model.noise.errors_of(normals.draw), replace(model, noise=model.noise.base)
         bright = bool(self.bright[0])  # its solves take many iterations
         solver = Solver(model, mode.iterations, bounded=self.bounded and not bright)
-        denoise = CountedDenoiser(self.prior)
+        denoise = CountedDenoiser(self.prior, self.bands)
         if mode.peer is not None:
             return self._peer(mode, normals, denoise, model, data, solver)
         spectra, guided = self.spectra, self.guided(mode)
@@ -127,9 +135,7 @@ class Problem:
         galaxies = self.prior.spec.flux_convention == "smoothed_peak"
         compact = self.compact if galaxies else None
         posterior = PosteriorDenoiser(denoise, model, data, spectra, solver, normals, mode.products, compact)
-        warm = gaussian_draw(
-            model, data, solver, spectra.mean, spectra.prior[None, None], normals.draw, relative=EARLY
-        )
+        warm = gaussian_draw(model, data, solver, spectra.mean, spectra.law, normals.draw, relative=EARLY)
         x = warm + self._noise(levels[0].numbers[0], normals)
         x, left = run_levels(LevelStep(posterior, normals.stage), x, levels, replay)
         return x, np.array([float(evaluations(mode, g, bright)) for g in guided]), left
@@ -161,21 +167,28 @@ class Problem:
 def draw(prior: Denoiser, obs: Observation, call: Call) -> dict[str, np.ndarray]:
     """Draws of all sources of an observation with what is said of them (``summary``)."""
     spec = prior.spec
-    usable = obs.valid.any((-1, -2)).all(1)
+    there = obs.valid.any((-1, -2))
     scale = np.ones(obs.data.shape[:2])
     if spec.flux_convention == "smoothed_peak":
         scale = smoothed_peak_scale(obs, call.oversample)
-        usable &= np.isfinite(scale).all(1)
-        scale = np.where(usable[:, None], scale, 1.0)
+        there &= np.isfinite(scale)
+    joint = call.wavelengths is not None
+    usable = there.any(1) if joint else there.all(1)
+    scale = between_bands(scale, there, call.wavelengths) if joint else scale
+    scale = np.where(usable[:, None], scale, 1.0)
     data, model = forward_model(
         obs, call.oversample, spec.margin_pix, spec.multiple_of, spec.target_fwhm_pix, scale, spec.device
     )
-    problem = Problem.of(prior, data, model, call.streams)
+    bands = torch.log(torch.tensor(call.wavelengths, device=spec.device)) if joint else None
+    problem = Problem.of(prior, data, model, call.streams, bands)
     parts, order = [], []
     for some, rows, extra in _with_psf_error(problem, obs, call):
         for piece in some.pieces(call.mode, call.size):
             own = rows[piece]
-            parts.append(_summary(some.take(piece), call, scale[own], usable[own], extra[own]))
+            found = _summary(some.take(piece), call, scale[own], usable[own], extra[own])
+            if joint:
+                mark_predicted(found, usable[own, None] & ~there[own])
+            parts.append(found)
             order.append(own)
     back = np.argsort(np.concatenate(order))
     return {name: values[back] for name, values in join(parts, axis=0).items()}
@@ -200,7 +213,9 @@ def _with_psf_error(problem: Problem, obs: Observation, call: Call) -> list[tupl
     if shows.any():
         seed, ids, bands = problem.streams
         streams = (seed, [ids[i] for i in every[shows]], bands)
-        wider = Problem.of(problem.prior, problem.data[shows], wide.take(every[shows]), streams)
+        wider = Problem.of(
+            problem.prior, problem.data[shows], wide.take(every[shows]), streams, problem.bands
+        )
         parts.append((wider, every[shows], spent))
     return parts
 

@@ -21,9 +21,10 @@ import torch.nn.functional as F
 
 from galbatch.forward import ForwardModel
 from galbatch.sampler.compact import CompactFilter
+from galbatch.sampler.covariance import Covariance, coloured
 from galbatch.sampler.random import Normals
 from galbatch.sampler.schedule import Kind
-from galbatch.sampler.solve import BOUND, BOUND_ROUGH, FLOAT_FLOOR, ROUGH, Solver
+from galbatch.sampler.solve import BOUND, BOUND_ROUGH, FLOAT_FLOOR, ROUGH, ROUGH_JOINT, Solver
 from galbatch.sampler.spectra import Spectra
 
 if TYPE_CHECKING:
@@ -67,10 +68,12 @@ def conjugate_residuals(
     """V w and what is left, r - (I + Q V) w, after ``products`` steps of generalised conjugate residuals on
     (I + Q V) w = r.
 
-    From w = 0, minimising the preconditioned residual: a V far from the preconditioner slows it and cannot
-    make it diverge.
+    From w = 0, minimising the preconditioned residual, of each band over its first: a V far from the
+    preconditioner slows it and cannot make it diverge, and a bright band does not hide a faint one.
     """
     residual = precondition(r)
+    first = residual.square().mean((-1, -2), keepdim=True)
+    weight = torch.ones_like(first) if r.shape[2] == 1 else torch.where(first > 0, 1 / first, 0)
     vw = torch.zeros_like(r)
     done: list[tuple] = []
     for _ in range(products):
@@ -79,9 +82,9 @@ def conjugate_residuals(
         qu = u + q(vu)
         pu = precondition(qu)
         for u2, vu2, qu2, pu2 in done:
-            beta = _dot(pu, pu2) / _dot(pu2, pu2).clamp_min(1e-30)
+            beta = _dot(weight * pu, pu2) / _dot(weight * pu2, pu2).clamp_min(1e-30)
             u, vu, qu, pu = u - beta * u2, vu - beta * vu2, qu - beta * qu2, pu - beta * pu2
-        a = _dot(residual, pu) / _dot(pu, pu).clamp_min(1e-30)
+        a = _dot(weight * residual, pu) / _dot(weight * pu, pu).clamp_min(1e-30)
         vw, r, residual = vw + a * vu, r - a * qu, residual - a * pu
         done.append((u, vu, qu, pu))
     return vw, r
@@ -112,20 +115,20 @@ def gaussian_draw(
     data: Tensor,
     solver: Solver,
     mean: Tensor,
-    spectrum: Tensor,
+    v: Covariance,
     normal: Callable,
     window: Tensor | None = None,
     relative: float = FLOAT_FLOOR,
 ) -> Tensor:
     """Draws (b, k, c, H, W) given the data of an image with a Gaussian law of ``mean`` and covariance
-    W v W, v the power ``spectrum`` and W the ``window`` (None: one), by Matheron's rule: a draw of the law,
+    W v W, v that of its modes and W the ``window`` (None: one), by Matheron's rule: a draw of the law,
     its data with noise, and the correction by the misfit, solved to ``relative``."""
     grid = model.fine
-    e = torch.fft.irfft2(torch.fft.rfft2(normal(data.shape[2], *grid)) * spectrum.sqrt(), s=grid)
+    e = torch.fft.irfft2(coloured(v, torch.fft.rfft2(normal(data.shape[2], *grid))), s=grid)
     z = mean + (e if window is None else window * e)
     y = model.apply(z) + model.noise.sample(normal)
     score = model.adjoint(model.noise.precision(data - y))
-    return z + solver.correction(spectrum, score, window, exact=True, relative=relative)
+    return z + solver.correction(v, score, window, exact=True, relative=relative)
 
 
 @dataclass
@@ -157,7 +160,7 @@ class PosteriorDenoiser:
         if kind is Kind.TILTED:
             return self.denoise(x + _wide(sigma) ** 2 * self._score(previous), sigma)
         d = self.denoise(x, sigma)
-        v = torch.minimum(self.spectra.residual_at(sigma), _wide(sigma) ** 2)
+        v = self.spectra.left_at(sigma)
         score = self._score(d)
         window = None if self.compact is None else self._window(d, previous, score)
         if kind is Kind.DRAWN:
@@ -178,7 +181,7 @@ class PosteriorDenoiser:
         x: Tensor,
         d: Tensor,
         sigma: Tensor,
-        v: Tensor,
+        v: Covariance,
         score: Tensor,
         window: Tensor | None,
         relative: Tensor,
@@ -188,7 +191,9 @@ class PosteriorDenoiser:
 
         def direction(r: Tensor) -> Tensor:
             """r - Q c, what the solve leaves of r: it need not be exact."""
-            c = self.solver.correction(v, r, window, relative=ROUGH, bound=BOUND_ROUGH)
+            one = r.shape[2] == 1
+            rough, bound = (ROUGH, BOUND_ROUGH) if one else (ROUGH_JOINT, BOUND)
+            c = self.solver.correction(v, r, window, relative=rough, bound=bound)
             return r - self.model.quick_normal(c)
 
         vw, r = conjugate_residuals(score, covariance, self.model.normal, direction, self.products)

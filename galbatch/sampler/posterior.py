@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from galbatch.errors import ConfigError, InputError
+from galbatch.forward import wavelengths_um
 from galbatch.prior.compile import full_float32
 from galbatch.sampler.draw import Call, draw
 from galbatch.sampler.levels import one_by_one
@@ -30,13 +31,18 @@ def sample_posterior(
     source_ids: Any = None,
     batch: int | None = None,
     bands: Sequence | None = None,
+    joint: bool = False,
+    wavelengths: Sequence[float] | None = None,
     replay: Callable | None = None,
 ) -> Posterior:
     """Draws from p(x | data) for a batch of sources.
 
     ``prior``: any object with ``denoise(x, sigma)``; x and the result (b, c, H, W) float32 tensors, sigma
     (b,), E[x0 | x0 + sigma e], and optionally the fields of a ``PriorSpec`` (``interfaces.py``). A prior of
-    one channel is applied to each band by itself. ``mode``: 'fast', 'default' or 'accurate', or a
+    one channel is applied to each band by itself; with ``joint`` one that can (a ``JointDenoiser``) sees all
+    bands of a galaxy together, draw k of every band is one galaxy, and a band without usable pixels is drawn
+    from the others (``Flag.PREDICTED``). ``wavelengths`` (c,) in micrometres: of the bands then; by
+    themselves what the names of ``bands`` say. ``mode``: 'fast', 'default' or 'accurate', or a
     ``Mode``. ``source_ids`` (b,) and ``bands`` (c,), integers or strings (numbered if left out), key the
     random numbers with ``seed``: they depend on nothing else. ``batch``: sources at once (by
     itself one on a CPU, else as many as make ``IMAGES_AT_ONCE`` images). ``replay``: how levels are run again
@@ -65,20 +71,38 @@ def sample_posterior(
     channels = prior.spec.channels
     if channels not in (None, 1, c):
         raise InputError(f"the prior has {channels} bands, the data {c}: choose bands or a prior that fit.")
-    separate = channels == 1 and c > 1
-    size = batch or sources_at_once(prior.spec.device, draws)
+    if joint and not prior.spec.joint:
+        raise ConfigError(
+            f"joint is asked for, but the prior {prior.spec.name} sees one band at a time: leave joint out, "
+            "or give a joint model."
+        )
+    joint = joint and c > 1  # of one band both are the same
+    separate = channels == 1 and c > 1 and not joint
+    together = _wavelengths(bands, wavelengths) if joint else None
+    size = batch or sources_at_once(prior.spec.device, draws * c if joint else draws)
     at_once = size if _is_cpu(prior.spec.device) else READY_AT_ONCE * size
     parts = []
     for first in range(0, b, at_once):
         chosen = slice(first, min(first + at_once, b))
         for band in range(c) if separate else (slice(None),):
             part, own = _subset(obs, chosen, band), [bands[band]] if separate else bands
-            call = Call(mode, draws, oversample, (seed, ids[chosen], own), size, replay or one_by_one)
+            streams = (seed, ids[chosen], own)
+            call = Call(mode, draws, oversample, streams, size, replay or one_by_one, together)
             with full_float32():
                 parts.append(draw(prior, part, call))
     n_bands = c if separate else 1
     rows = [join(parts[i : i + n_bands], axis=1) for i in range(0, len(parts), n_bands)]
     return as_posterior(join(rows, axis=0), prior.spec.target_fwhm_pix)
+
+
+def _wavelengths(bands: Sequence, given: Sequence[float] | None) -> list[float]:
+    found = wavelengths_um(list(bands)) if given is None else [float(value) for value in given]
+    if len(found) != len(bands) or not all(value > 0 for value in found):
+        raise InputError(
+            f"wavelengths are {found} for {len(bands)} bands: give one positive number per band, in "
+            "micrometres."
+        )
+    return found
 
 
 def sources_at_once(device: Any, draws: int) -> int:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from galbatch.forward import ForwardModel
+from galbatch.sampler.covariance import inverse_root, times, transposed, with_diagonal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,8 +46,9 @@ class Preconditioner:
         """The approximate inverse for this 1/v and W, from half spectra to half spectra."""
         weight = self.local if window is None else window.square() * self.local
         middle = (weight.amin((-1, -2), keepdim=True) * weight.amax((-1, -2), keepdim=True)).sqrt()
-        root, gain = (inverse + middle * self.precision).rsqrt(), 2 / (1 + weight / middle)
-        return lambda r: root * torch.fft.rfft2(gain * torch.fft.irfft2(root * r, s=self.grid))
+        root, gain = inverse_root(with_diagonal(inverse, middle * self.precision)), 2 / (1 + weight / middle)
+        back = transposed(root)
+        return lambda r: times(back, torch.fft.rfft2(gain * torch.fft.irfft2(times(root, r), s=self.grid)))
 
 
 def _nearby(image: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from galbatch.errors import ConfigError
@@ -23,9 +24,13 @@ class WrappedPrior:
     prior: Any
     spec: PriorSpec
 
-    def denoise(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    def denoise(self, x: torch.Tensor, sigma: torch.Tensor, *bands: torch.Tensor) -> torch.Tensor:
         """As the prior does."""
-        return self.prior.denoise(x, sigma)
+        return self.prior.denoise(x, sigma, *bands)
+
+    def cross_correlation(self, log_wavelengths: np.ndarray, k: np.ndarray) -> np.ndarray:
+        """As the prior does."""
+        return np.asarray(self.prior.cross_correlation(log_wavelengths, k))
 
 
 def as_denoiser(prior: Any) -> Denoiser:
@@ -71,14 +76,15 @@ def _spec(prior: Any) -> PriorSpec:
 @dataclass
 class CountedDenoiser:
     """A prior seen as D(x, sigma) on (b, k, c, H, W) with sigma (b,), counting the evaluations of each
-    draw."""
+    draw. ``bands`` (c,): log wavelengths of bands that a joint prior sees together."""
 
     prior: Denoiser
+    bands: torch.Tensor | None = None
     evaluations: int = 0
 
     def __call__(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         b, k = x.shape[:2]
         self.evaluations += 1
-        return (
-            self.prior.denoise(x.flatten(0, 1), sigma.repeat_interleave(k)).unflatten(0, (b, k)).to(x.dtype)
-        )
+        named = () if self.bands is None else (self.bands,)
+        d = self.prior.denoise(x.flatten(0, 1), sigma.repeat_interleave(k), *named)
+        return d.unflatten(0, (b, k)).to(x.dtype)

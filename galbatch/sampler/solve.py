@@ -1,5 +1,6 @@
 """Linear solves of the sampler: ((W v W)^-1 + Q) c = r, v diagonal in Fourier space, W in the image, and
-Q = A^T N^-1 A: (1/v + W Q W) z = W r, c = W z.
+Q = A^T N^-1 A: (1/v + W Q W) z = W r, c = W z. v is a number for each mode and band, or a matrix over
+bands for each mode (``covariance.py``).
 
 Preconditioned conjugate gradients in float32. The vectors live in Fourier space: 1/v costs no transform. A
 draw that has converged is frozen, so that its result does not depend on what else is in the batch. Correlated
@@ -16,6 +17,7 @@ import torch
 
 from galbatch.forward import ForwardModel
 from galbatch.forward.noise import conjugate_gradients
+from galbatch.sampler.covariance import Covariance, precision_of, times
 from galbatch.sampler.precondition import Preconditioner
 from galbatch.sampler.spectra import parseval
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 # Where a solve ends, relative to its first residual:
 ROUGH = 0.1  # one that only gives a direction
+ROUGH_JOINT = 0.03  # the same for several bands, of which the faintest has a small share of the residual
 EARLY = 0.01  # one whose error drowns in the noise of the next level
 FLOAT_FLOOR = 1e-4  # what float32 can still gain
 # Iterations of solves that do not look whether they have converged, because a look waits for the device: 99%
@@ -63,14 +66,15 @@ class Solver:
 
     def correction(
         self,
-        v: torch.Tensor,
+        v: Covariance,
         r: torch.Tensor,
         window: torch.Tensor | None = None,
         exact: bool = False,
         relative: float | torch.Tensor = FLOAT_FLOOR,
         bound: int = BOUND,
     ) -> torch.Tensor:
-        """The image c (b, k, c, H, W), for v (b, 1, c, H, W // 2 + 1) and images r and W, ``window``, like c.
+        """The image c (b, k, c, H, W), for the covariance v of its modes and images r and W, ``window``, like
+        c.
 
         ``exact``: with the exact inverse of correlated noise. ``window`` None: one everywhere. ``relative``:
         iterations also end where the residual is this share of the first (a number, or one for each source,
@@ -80,10 +84,10 @@ class Solver:
         if window is not None:
             full, r = normal, window * r
             normal = lambda z: window * full(window * z)  # noqa: E731
-        inverse = 1 / v
+        inverse = precision_of(v)
         precondition = self._precondition.inverse_of(inverse, window)
         c, rz, end, done = conjugate_gradients(
-            lambda p: inverse * p + torch.fft.rfft2(normal(torch.fft.irfft2(p, s=self.model.fine))),
+            lambda p: times(inverse, p) + torch.fft.rfft2(normal(torch.fft.irfft2(p, s=self.model.fine))),
             precondition,
             torch.fft.rfft2(r),
             self._dot,

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from galbatch.interfaces import Denoiser, PriorSpec
+from galbatch.interfaces import Denoiser, JointDenoiser, PriorSpec
+from galbatch.sampler.covariance import Covariance, mixed
 from galbatch.sampler.integrate import log_levels, plain_steps, sde_dpmpp_2m
 from galbatch.sampler.prior import CountedDenoiser, WrappedPrior
 
@@ -27,19 +28,22 @@ if TYPE_CHECKING:
 
 MEASURED_DRAWS = 48
 MEASURED_LEVELS = 24
+LARGEST_CORRELATION = 0.995  # between bands: of a galaxy, some light in one is seen in no other
 _KEPT: weakref.WeakKeyDictionary[Any, dict] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
 class Spectra:
     """``prior`` (c, H, W // 2 + 1), ``residual`` (n, c, H, W // 2 + 1) at ``sigma`` (n,), ``max_sd``,
-    ``mean`` (c, H, W)."""
+    ``mean`` (c, H, W), of each band by itself. ``mixing`` (c, c, H, W // 2 + 1): inverse of the
+    correlation of the prior between bands; None: they are independent."""
 
     prior: torch.Tensor
     sigma: torch.Tensor
     residual: torch.Tensor
     max_sd: float
     mean: torch.Tensor
+    mixing: torch.Tensor | None = None
 
     def residual_at(self, sigma: torch.Tensor) -> torch.Tensor:
         """(b, 1, c, H, W // 2 + 1) at sigma (b,): log-log interpolation, never above sigma^2."""
@@ -48,6 +52,16 @@ class Spectra:
         low = (position / step).floor().clamp(0, len(self.sigma) - 2).long()
         w = (position / step - low)[:, None, None, None]
         return torch.exp((1 - w) * self._log[low] + w * self._log[low + 1])[:, None]
+
+    def left_at(self, sigma: torch.Tensor) -> Covariance:
+        """Covariance of what the denoiser leaves at sigma (b,)."""
+        wide = sigma[:, None, None, None, None]
+        return mixed(torch.minimum(self.residual_at(sigma), wide**2), self.mixing, wide)
+
+    @property
+    def law(self) -> Covariance:
+        """Covariance of the modes of the prior."""
+        return mixed(self.prior[None, None], self.mixing)
 
     @cached_property
     def _log(self) -> torch.Tensor:
@@ -64,8 +78,16 @@ def parseval(shape: tuple[int, int], device: torch.device) -> torch.Tensor:
     return twice / (h * w)
 
 
-def spectra_of(prior: Denoiser, channels: int, shape: tuple[int, int]) -> Spectra:
-    """Spectra of a prior on a grid, from its spec or measured; once per prior and grid."""
+def spectra_of(
+    prior: Denoiser, channels: int, shape: tuple[int, int], bands: torch.Tensor | None = None
+) -> Spectra:
+    """Spectra of a prior on a grid, from its spec or measured; once per prior and grid. ``bands`` (c,): log
+    wavelengths of bands that are seen together; the spectra are then those of one band, for each."""
+    if bands is not None:
+        one = spectra_of(prior, 1, shape)
+        prior_power, mean = (a.expand(channels, -1, -1) for a in (one.prior, one.mean))
+        residual = one.residual.expand(-1, channels, -1, -1)
+        return Spectra(prior_power, one.sigma, residual, one.max_sd, mean, _mixing(prior, bands, shape))
     origin = prior.prior if isinstance(prior, WrappedPrior) else prior
     try:
         kept = _KEPT.setdefault(origin, {})
@@ -75,6 +97,18 @@ def spectra_of(prior: Denoiser, channels: int, shape: tuple[int, int]) -> Spectr
     if key not in kept:
         kept[key] = card_spectra(prior.spec, channels, shape) or measure_spectra(prior, channels, shape)
     return kept[key]
+
+
+def _mixing(prior: Denoiser, bands: torch.Tensor, shape: tuple[int, int]) -> Tensor:
+    """Inverse (c, c, H, W // 2 + 1) of the correlation of a prior between bands, which is kept off one."""
+    assert isinstance(prior, JointDenoiser)
+    k = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1]))
+    correlation = prior.cross_correlation(bands.cpu().numpy(), k)
+    inverse = np.linalg.inv(
+        LARGEST_CORRELATION * correlation + (1 - LARGEST_CORRELATION) * np.eye(len(bands))
+    )
+    inverse = np.ascontiguousarray(np.moveaxis(inverse, (0, 1), (2, 3)), np.float32)
+    return torch.from_numpy(inverse).to(prior.spec.device)
 
 
 def card_spectra(spec: PriorSpec, channels: int, shape: tuple[int, int]) -> Spectra | None:

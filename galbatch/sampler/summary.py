@@ -72,6 +72,12 @@ def summary(
     }
 
 
+def mark_predicted(found: dict, predicted: np.ndarray) -> None:
+    """Flag the bands (b, c) of a ``summary`` that were drawn from the others."""
+    found["band_flags"] |= np.where(predicted, int(Flag.PREDICTED), 0)
+    found["flags"] = np.bitwise_or.reduce(found["band_flags"], axis=1)
+
+
 def _broken(problem: Problem, mean: Tensor, std: Tensor) -> np.ndarray:
     """(b, c) whether the mean cannot be an image of a galaxy; priors of anything else may be negative."""
     spec = problem.prior.spec
