@@ -6,7 +6,9 @@ Blank pixels are what is left when bad pixels and everything above 3 sigma on a 
 scatter (1.4826 MAD) of data / sigma there. Where that scatter differs from place to place by more than
 ``LOCAL_SPREAD`` (a constant noise map over a mosaic of varying depth), it is measured again around each
 source. ``noise_acf`` is the autocorrelation of data / sigma by lag, from pairs of blank pixels (sums over
-pairs by FFT), symmetrised, its power spectrum clamped to be positive, centre 1.
+pairs by FFT), symmetrised, its power spectrum clamped to be positive, centre 1. Noise of neighbouring
+pixels is correlated over a pixel or two; what is correlated at the outermost lags as well is light that
+varies slowly (wings of a galaxy that fills its tile), and is taken out of both.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ BOX_PIX, MAX_BOXES = 512, 16
 SMOOTH_PIX, DETECT_SIGMA, GROW_PIX, BACKGROUND_PIX = 2.0, 3.0, 6, 48
 MIN_BLANK = 2000
 LEAST_ACF, SIGNIFICANT = 0.02, 4.0  # a correlation below both (the second in its errors) is none
+MOST_LIGHT = 0.9  # of the variance: beyond it nothing is left to measure noise on
 MIN_PHOTON = 9
 LOCAL_BOX_PIX, LOCAL_SPREAD, LOCAL_PRIOR = 128, 0.06, 500
 _FLOOR = 1e-3
@@ -68,11 +71,12 @@ def measure_tile(tile: Tile) -> dict:
         )
     values = np.concatenate([z[blank] for z, blank in clean])
     photons = np.concatenate(photon) if photon else np.zeros(0)
-    scale = robust_scatter(values)
+    scatter = robust_scatter(values)
     spread = _spread(clean)
-    acf = positive_definite(autocorrelation([(z / scale, blank) for z, blank in clean]))
+    acf, light = without_slow_light(autocorrelation([(z / scatter, blank) for z, blank in clean]))
+    acf = positive_definite(acf)
     return {
-        "err_scale": scale,
+        "err_scale": scatter * float(np.sqrt(1 - light)),
         "photon": float(np.median(photons)) if len(photons) >= MIN_PHOTON else 0.0,
         "noise_acf": np.round(acf, 6).tolist(),
         "n_blank": count,
@@ -187,6 +191,17 @@ def autocorrelation(boxes: list[tuple[np.ndarray, np.ndarray]], size: int = LAGS
         acf = np.where(pairs > 100, products / pairs, 0.0)
     acf /= acf[reach, reach]
     return 0.5 * (acf + acf[::-1, ::-1])
+
+
+def without_slow_light(acf: np.ndarray) -> tuple[np.ndarray, float]:
+    """The autocorrelation (r, r) of the noise alone, and the share of the variance that is light which varies
+    slowly: the mean of the outermost lags, where noise has none; 0 where that is below ``LEAST_ACF``."""
+    border = np.ones(acf.shape, bool)
+    border[1:-1, 1:-1] = False
+    light = float(acf[border].mean())
+    if acf.shape[0] < LAGS or not LEAST_ACF < light < MOST_LIGHT:
+        return acf, 0.0
+    return (acf - light) / (1 - light), light
 
 
 def positive_definite(acf: np.ndarray) -> np.ndarray:

@@ -50,6 +50,18 @@ def test_scale_and_correlation_are_found_among_galaxies(tmp_path, galaxies):
     np.testing.assert_allclose(stamps.noise_acf, entry["noise_acf"], atol=1e-6)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_light_that_varies_slowly_is_no_noise(tmp_path, seed):
+    """Wings of a galaxy that fills its tile, too faint and too many to be detected."""
+    noise, acf = correlated(seed, ny=101, nx=101)
+    light = ndimage.gaussian_filter(np.random.default_rng(seed + 9).normal(size=noise.shape), 6.0)
+    image = (0.4 * (noise + 0.5 * light / light.std())).astype("f4")
+    survey = open_survey(simple_survey(tmp_path, image, np.full(image.shape, 0.4, "f4"), MEASURE))
+    entry = survey.measure_noise()["f200w"]["0"]
+    assert entry["err_scale"] == pytest.approx(1, abs=0.05)
+    np.testing.assert_allclose(entry["noise_acf"], acf, atol=0.06)
+
+
 def test_measured_once_and_restored(tmp_path, monkeypatch):
     image, _ = mosaic()
     path = simple_survey(tmp_path, image, extra=MEASURE)
