@@ -257,7 +257,7 @@ def columns_of(
     ``quantities``: those measured; ``draws``: with the values of single draws.
     """
     bands = tuple(bands)
-    found = {}
+    found: dict[str, Column] = {}
     for quantity, about in quantities.items():
         stems = {f"{quantity}_{s}": statistic(about, s) for s in statistics_of(about, draws)}
         for band in bands:

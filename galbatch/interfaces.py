@@ -85,8 +85,11 @@ class NoiseModel(Protocol):
     each error of the PSF does to the data at one standard deviation, part of N; None where the PSF is exact.
     """
 
-    weight: torch.Tensor
-    modes: torch.Tensor | None
+    @property
+    def weight(self) -> torch.Tensor: ...
+
+    @property
+    def modes(self) -> torch.Tensor | None: ...
 
     @property
     def precisions(self) -> tuple[torch.Tensor, torch.Tensor]: ...

@@ -46,7 +46,7 @@ class _Traffic(TorchDispatchMode):
     """Adds up the bytes of the tensors that operations take and give."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.products, self.all = 0, 0
 
     def __torch_dispatch__(
@@ -247,8 +247,10 @@ def process_table(model: str | None = None, cores: int = 2, seconds: float = 5.0
 
 def _measure(processes: int, threads: int, model: str, seconds: float) -> list[float]:
     command = [sys.executable, "-c", _CODE, model, str(threads), str(seconds)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    children = [subprocess.Popen(command, **pipes) for _ in range(processes)]
+    pipe = subprocess.PIPE
+    children: list[Any] = [
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(processes)
+    ]
     try:
         for child in children:
             if child.stdout.readline().strip() != "ready":

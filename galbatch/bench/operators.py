@@ -4,6 +4,7 @@ form."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,9 +41,8 @@ def example(rng: np.random.Generator, correlated: bool = False) -> Observation:
     data = image + sigma * noise
     mask = rng.random(image.shape) < 0.01
     acf = ACF[None] if correlated else None
-    return Observation(
-        *(a[None, None] for a in (data, sigma)), psf[None] / psf.sum(), mask[None, None], noise_acf=acf
-    )
+    psf = psf[None] / psf.sum()
+    return Observation(data[None, None], sigma[None, None], psf, mask[None, None], noise_acf=acf)
 
 
 def operator_table(prior: Prior, seconds: float) -> Iterator[dict]:
@@ -67,17 +67,17 @@ def operator_table(prior: Prior, seconds: float) -> Iterator[dict]:
                 "A",
                 "image",
                 DRAWS,
-                repeat(lambda x=x, m=model: m.apply(x), seconds, device=device),
+                repeat(partial(model.apply, x), seconds, device=device),
                 _direct(obs, model, x),
             )
             yield row(
                 "A^T",
                 "image",
                 DRAWS,
-                repeat(lambda u=u, m=model: m.adjoint(u), seconds, device=device),
+                repeat(partial(model.adjoint, u), seconds, device=device),
                 adjoint,
             )
-        work = repeat(lambda x=x, m=model: m.normal(x), seconds, device=device)
+        work = repeat(partial(model.normal, x), seconds, device=device)
         yield row(f"A^T N^-1 A, {noise} noise", "image", DRAWS, work, adjoint)
         yield _solve(model, x, noise, seconds, device)
 

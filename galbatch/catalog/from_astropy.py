@@ -65,16 +65,14 @@ def _array(column: np.ma.MaskedArray | np.ndarray, strip: bool) -> pa.Array:
             flat = (values if mask is None else np.where(mask, np.nan, values)).reshape(len(values), -1)
             if values.ndim == 2:
                 return pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1])
-    rows = column.tolist() if mask is None else [None if m is True else v for v, m in _pairs(column, mask)]
+    rows = column.tolist()
+    if mask is not None:
+        whole = np.all(mask.reshape(len(mask), -1), axis=1)
+        rows = [None if m else v for v, m in zip(rows, whole, strict=True)]
     return pa.array([_text(row, strip) for row in rows])
 
 
-def _pairs(column: np.ma.MaskedArray, mask: np.ndarray) -> Any:
-    whole = mask.reshape(len(mask), -1).all(axis=1).tolist()
-    return zip(column.tolist(), whole, strict=True)
-
-
-def _text(value: str, strip: bool) -> str:
+def _text(value: Any, strip: bool) -> Any:
     """A value, or a list of them, as Arrow takes it."""
     if value is None or value is np.ma.masked:
         return None

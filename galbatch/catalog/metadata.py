@@ -20,7 +20,7 @@ def column_metadata(schema: pa.Schema) -> dict[str, dict[str, str]]:
     ``MAX_BYTES`` or would grow beyond ``MAX_NODES`` counts as none."""
     out: dict[str, dict[str, str]] = {}
     for entry in _astropy_entries(schema):
-        name = entry.get("name")
+        name = str(entry.get("name"))
         known = {k: str(entry[k]) for k in ("unit", "description") if isinstance(entry.get(k), _PLAIN)}
         if name in schema.names and known:
             out[name] = known
@@ -44,7 +44,7 @@ def _astropy_entries(schema: pa.Schema) -> list[dict]:
     return [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
     """Plain values only; astropy's own tags (units, ordered maps) become their text. Raises ``YAMLError``
     where aliases would make the document grow beyond ``MAX_NODES``, before anything is made of them."""
 
@@ -66,7 +66,7 @@ def _written_out(node: Any, known: dict[int, float]) -> float:
     return known[id(node)]
 
 
-def _text(loader: _Loader, suffix: str, node: yaml.Node) -> str:
+def _text(loader: _Loader, suffix: str, node: yaml.Node) -> str | None:
     if isinstance(node, yaml.ScalarNode):
         return node.value
     if isinstance(node, yaml.MappingNode):

@@ -46,7 +46,7 @@ def open_catalog(path: str | Path, pixel_columns: bool = False) -> Catalog:
     suffix = path.suffix.lower() if path.suffix.lower() != ".gz" else Path(path.stem).suffix.lower()
     try:
         if path.is_dir():
-            catalog = _Folder(path)
+            catalog: Catalog = _Folder(path)
         elif suffix in (".parquet", ".pq", ".parq"):
             catalog = _Parquet(path)
         elif suffix in _ASTROPY:

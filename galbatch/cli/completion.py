@@ -1,5 +1,7 @@
 """``galbatch completion``: the script that makes a shell complete commands, options and file names."""
 
+from typing import Any, cast
+
 import click
 
 
@@ -17,6 +19,6 @@ def command(shell: str) -> None:
 
     from galbatch.cli.main import cli
 
-    completion = get_completion_class(shell)(cli, {}, "galbatch", "_GALBATCH_COMPLETE")
+    completion = cast(Any, get_completion_class(shell))(cli, {}, "galbatch", "_GALBATCH_COMPLETE")
     # completion.source() would first run bash to learn its version; the script itself is the same.
     click.echo(completion.source_template % completion.source_vars())

@@ -41,8 +41,9 @@ def command(folder: str | None, survey: str | None, out: str | None, unit: str |
     from galbatch.cutouts.survey_file import open_questions
     from galbatch.cutouts.survey_text import template
 
+    said: list[str] = []
     if survey is not None:
-        text, said = template(survey), []
+        text = template(survey)
     else:
         text, said = propose(Path(str(folder)), path, lambda question, like: _ask(question, like, unit))
     try:

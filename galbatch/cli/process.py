@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from galbatch.cli.main import OK, SOME_FAILED
+
+if TYPE_CHECKING:
+    from galbatch.store import Run
 
 # options that other commands have too
 SURVEY = click.option(
@@ -181,7 +184,7 @@ def command(
     return finish(run)
 
 
-def finish(run: str) -> int:
+def finish(run: Run) -> int:
     """Say where the run is and what comes next; the exit code."""
     click.echo(f"{run.paths.root}")
     click.echo(f"Look at it: galbatch report {run.paths.root}", err=True)

@@ -27,7 +27,7 @@ def command(
     run: str,
     force: bool,
     retry_failed: bool,
-    redo: tuple[int, ...],
+    redo: str | None,
     as_json: bool,
     quiet: bool,
     **options: Any,

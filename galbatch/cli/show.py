@@ -27,11 +27,11 @@ def command(run: str, source_id: str | None, png: str | None, band: str | None, 
     galbatch show demo.run 1001 --png source.png
     galbatch show demo.run --worst 10
     """
-    if (source_id is None) == (worst is None):
-        raise click.UsageError("Give the ID of a source, or --worst N.")
-    if worst is not None:
+    if worst is not None and source_id is None:
         _worst(run, worst, png, band)
         return
+    if source_id is None or worst is not None:
+        raise click.UsageError("Give the ID of a source, or --worst N.")
     from rich.console import Console
 
     import galbatch

@@ -51,14 +51,14 @@ if TYPE_CHECKING:
 def command(
     model: str,
     galaxies: int,
-    truth: Any,
-    data: Path | None,
+    truth: str,
+    data: Path,
     draws: int,
     mode: str,
     precision: str,
     correlated: bool,
     seed: int,
-    out: str | None,
+    out: Path,
 ) -> None:
     """Test calibration and accuracy on held-out truth.
 
@@ -84,7 +84,12 @@ def command(
         study = run_study(prior, mocks, draws, mode, seed, lambda n, total: done())
     checks = verdict(study)
     out.mkdir(parents=True, exist_ok=True)
-    how = {"model": prior.spec.name, "sha256": prior.spec.sha256, "mode": mode, "precision": prior.precision}
+    how: dict[str, Any] = {
+        "model": prior.spec.name,
+        "sha256": prior.spec.sha256,
+        "mode": mode,
+        "precision": prior.precision,
+    }
     how |= {"truth": truth, "correlated": correlated}
     (out / "validation.json").write_text(json.dumps({**study.to_dict(), "checks": checks, **how}, indent=1))
     calibration_figure(study, out / "calibration.png")

@@ -22,6 +22,7 @@ import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 from astropy.io import fits
@@ -56,7 +57,7 @@ def gunzipped(path: str, stamp: FileStamp, limit: int = DEFAULT_BYTES) -> str:
     def unpack(target: Path) -> None:
         source = open_bytes(path, stamp)
         try:
-            with gzip.open(_Stream(source)) as packed, open(target, "wb") as out:
+            with gzip.open(cast(IO[bytes], _Stream(source))) as packed, open(target, "wb") as out:
                 total = 0
                 while chunk := packed.read(_CHUNK):
                     total += len(chunk)

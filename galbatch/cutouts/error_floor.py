@@ -83,7 +83,10 @@ def measure_share(
     share = kernel.sum()  # of the power of white noise that is left
     if share < MIN_BEYOND:
         return 0.0
-    spread = lambda u: fft.irfft2(fft.rfft2(u) * fft.rfft2(kernel), s=(h, w)).clip(min=1e-30)  # noqa: E731
+
+    def spread(u: np.ndarray) -> np.ndarray:
+        return fft.irfft2(fft.rfft2(u) * fft.rfft2(kernel), s=(h, w)).clip(min=1e-30)
+
     window = np.outer(_taper(h), _taper(w))
     usable = ~bad & np.isfinite(var)
     scatter = fft.irfft2(fft.rfft2(_patched(data, bad) * window) * free, s=(h, w)) ** 2

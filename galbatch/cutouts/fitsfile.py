@@ -11,7 +11,7 @@ import math
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from astropy.io import fits
@@ -22,7 +22,7 @@ from galbatch.errors import InputError
 BLOCK = 2880
 _MAX_HEADER = 2000 * BLOCK
 _MAX_HDUS = 2000
-Header = fits.Header | dict[str, Any]  # cards by keyword; of what stands for an image, a dict
+Header: TypeAlias = "fits.Header | dict[str, Any]"  # cards by keyword; of what stands for an image, a dict
 _DTYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 
 
@@ -46,6 +46,11 @@ class ImageHDU:
     @cached_property
     def header(self) -> fits.Header:
         return parse_header(self.header_text)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(ny, nx)."""
+        return self.shape[-2], self.shape[-1]
 
     @property
     def nbytes(self) -> int:

@@ -54,7 +54,8 @@ class Grid:
         return x, y
 
     def to_sky(self, x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-        """(n,) pixels to (n,) ra, dec in deg."""
+        """(n,) pixels to (n,) ra, dec in deg; of a grid with a WCS."""
+        assert self.wcs is not None
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             return self.wcs.all_pix2world(np.asarray(x, float), np.asarray(y, float), 0)
@@ -71,7 +72,7 @@ class Grid:
         """(n, 8) crpix1 crpix2 crval1 crval2 cd11 cd12 cd21 cd22 of TAN stamps whose first pixel is (x0,
         y0)."""
         out = np.empty((len(x0), 8))
-        if self.linear:
+        if self.linear and self.wcs is not None:
             out[:, 0], out[:, 1] = self.wcs.wcs.crpix[0] - x0, self.wcs.wcs.crpix[1] - y0
             out[:, 2:4] = self.wcs.wcs.crval
             out[:, 4:] = (self.wcs.pixel_scale_matrix).ravel()
@@ -114,7 +115,7 @@ def grid_of(
         return Grid(shape, None, float(scale_arcsec), None, False)
     found = _scale(wcs)
     off = 0.0 if scale_arcsec is None else abs(scale_arcsec / found - 1)
-    if off > SCALE_TOLERANCE:
+    if scale_arcsec is not None and off > SCALE_TOLERANCE:
         if not need_sky:
             return Grid(shape, None, float(scale_arcsec), found, False)
         raise InputError(

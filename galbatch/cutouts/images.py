@@ -70,8 +70,10 @@ def _groups(y0: np.ndarray, h: int, stride: int, remote: bool) -> list[tuple[np.
     (False)."""
     order = np.argsort(y0, kind="stable")
     alone = h * _ROW_US
-    groups, run, last, cost = [], [], 0, 0.0
-    for i in order:
+    groups: list[tuple[list[int], float]] = []
+    run: list[int] = []
+    last, cost = 0, 0.0
+    for i in order.tolist():
         top = int(y0[i])
         extra = min(h, top + h - last) if run else h
         price = _STAMP_US + extra * stride * _BYTE_US
@@ -188,7 +190,7 @@ class OpenImage:
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.hdu.shape[-2:]
+        return self.hdu.grid
 
     def boxes(
         self, y0: ArrayLike, x0: ArrayLike, h: int, w: int, fill: float | int = np.nan
@@ -226,7 +228,8 @@ class UniformNoise:
         self, y0: ArrayLike, x0: ArrayLike, h: int, w: int, fill: float | int = np.nan
     ) -> tuple[np.ndarray, np.ndarray]:
         """As ``OpenImage.boxes``."""
-        return np.ones((len(y0), h, w), np.float32), np.ones(len(y0), bool)
+        n = len(np.asarray(y0))
+        return np.ones((n, h, w), np.float32), np.ones(n, bool)
 
 
 class ImagePool:

@@ -55,7 +55,8 @@ _CHOICES = {
 
 def positive(path: Path, where: str, value: float | None) -> float | None:
     """``value`` if it is None or a finite number above 0; ``ConfigError`` otherwise."""
-    if value is not None and not (finite(path, where, value) > 0):
+    finite(path, where, value)
+    if value is not None and not value > 0:
         raise ConfigError(f"{path}: {where} = {value}: it must be above 0.")
     return value
 

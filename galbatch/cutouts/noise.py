@@ -251,7 +251,7 @@ def band_acf(survey: Survey, band: str) -> np.ndarray | None:
     tiles = [t for t in survey.band(band).tiles if survey.usable(band, t.name)]
     if not tiles or all(t.noise_acf == "none" for t in tiles):
         return None
-    total, weights, white = 0.0, 0.0, True
+    total, weights, white = np.zeros(()), 0.0, True
     for tile in tiles:
         if tile.noise_acf == "none":
             continue

@@ -127,7 +127,8 @@ def check_footprint(survey: Survey, batches: Iterable[tuple[int, dict[str, np.nd
     Level 'error' when fewer than ``LEAST_INSIDE`` of all sources lie inside any band: a run would be
     not worth starting.
     """
-    total, anywhere, sample = 0, 0, None
+    total, anywhere = 0, 0
+    sample: dict[str, np.ndarray] = {}
     inside = dict.fromkeys(survey.band_names, 0)
     try:
         survey.geometry()
@@ -137,7 +138,7 @@ def check_footprint(survey: Survey, batches: Iterable[tuple[int, dict[str, np.nd
                 inside[band] += int(hit.sum())
             any_band = np.any(list(hits.values()), axis=0)
             anywhere, total = anywhere + int(any_band.sum()), total + len(any_band)
-            sample = rows if sample is None else sample
+            sample = sample or rows
     except GalbatchError as error:
         remedy = "Mend the tiles or the positions that are named, then check again."
         return [Finding("error", "footprint", survey.config.path, str(error), remedy)]

@@ -39,7 +39,7 @@ class PsfProvider:
         given = tile.psf_scale_arcsec or self.file.scale_arcsec
         self.scale_known = given is not None
         self.scale_arcsec = given or band_scale_arcsec / (self.file.per_detector or 1.0)
-        digest = hashlib.blake2b(np.ascontiguousarray(self.file.cube), digest_size=4)
+        digest = hashlib.blake2b(np.ascontiguousarray(self.file.cube).data, digest_size=4)
         digest.update(repr((self.scale_arcsec, tile.psf_norm, tile.psf_centre, self.file.poly)).encode())
         self.digest = digest.hexdigest()
         self._ready: dict[int, CheckedPsf] = {}
@@ -86,7 +86,7 @@ class PsfProvider:
         return np.where(good, index, -1).astype(int)
 
     def _nearest(self, rows: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        positions = self.file.positions
+        positions = np.zeros((0, 2)) if self.file.positions is None else self.file.positions
         if self.file.sky:
             points, wanted = _unit(positions[:, 0], positions[:, 1]), _unit(rows["ra"], rows["dec"])
         else:

@@ -45,7 +45,7 @@ def parse_psf_error(path: Path, where: str, value: Any, layout: str) -> tuple[fl
             f"{len(parts)} numbers: {', '.join(parts)}."
         )
     for name, number, largest in zip(parts, value, LARGEST, strict=True):
-        if not 0 <= finite(path, f"{where}: psf_error", number) <= largest:
+        if not 0 <= (finite(path, f"{where}: psf_error", number) or 0.0) <= largest:
             raise ConfigError(
                 f"{path}: {where}: psf_error = {value}: {name} is {number}: it must lie in 0 to {largest:g} "
                 f"({PSF_ERROR_PARTS[name]})."

@@ -43,7 +43,7 @@ class PsfFile:
     per_detector: float | None = None
     positions: np.ndarray | None = None
     sky: bool = False
-    poly: tuple | None = None
+    poly: Any = None
 
     @property
     def needs_frame(self) -> bool:
@@ -52,11 +52,10 @@ class PsfFile:
     @cached_property
     def axes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of a grid: sorted x (nx,), sorted y (ny,), and the plane at (ny, nx)."""
-        xs, ys = np.unique(self.positions[:, 0]), np.unique(self.positions[:, 1])
+        x, y = np.zeros((2, 0)) if self.positions is None else self.positions.T
+        xs, ys = np.unique(x), np.unique(y)
         plane = np.full((len(ys), len(xs)), -1)
-        plane[np.searchsorted(ys, self.positions[:, 1]), np.searchsorted(xs, self.positions[:, 0])] = (
-            np.arange(len(self.cube))
-        )
+        plane[np.searchsorted(ys, y), np.searchsorted(xs, x)] = np.arange(len(self.cube))
         return xs, ys, plane
 
 

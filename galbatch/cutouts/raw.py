@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -72,14 +72,14 @@ def _read(survey: Survey, band: str, name: str, origin: np.ndarray, side: int) -
 
 
 def _empty(n: int, side: int) -> RawStamps:
-    no = [np.zeros((n, side, side), bool) for _ in _BOOLS]
-    no[0][:] = True
+    no: dict[str, Any] = {name: np.zeros((n, side, side), bool) for name in _BOOLS}
+    no["outside"][:] = True
     return RawStamps(
         np.full((n, side, side), np.nan, np.float32),
         np.full((n, side, side), np.inf),
-        *no,
-        None,
-        np.ones(n, bool),
+        **no,
+        segmap=None,
+        ok=np.ones(n, bool),
     )
 
 

@@ -13,6 +13,7 @@ import os
 import threading
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -20,8 +21,10 @@ from numba.core import types
 
 from galbatch.errors import InputError, ReadError
 
-_pread = types.ExternalFunction("pread", types.intp(types.intc, types.uintp, types.uintp, types.int64))
-_pwritev = types.ExternalFunction("pwritev", types.intp(types.intc, types.uintp, types.intc, types.int64))
+_pread: Any = types.ExternalFunction("pread", types.intp(types.intc, types.uintp, types.uintp, types.int64))
+_pwritev: Any = types.ExternalFunction(
+    "pwritev", types.intp(types.intc, types.uintp, types.intc, types.int64)
+)
 _MAX_GATHER = 1024  # IOV_MAX of Linux
 _GAP = 1 << 16
 _THREAD = threading.local()
@@ -119,8 +122,7 @@ class LocalBytes:
 
     @property
     def _ways(self) -> tuple[int, int, int, int]:
-        """Descriptor of the file, descriptor of this thread's memory file (-1: none), address and length of
-        the map."""
+        """Descriptors of file and memory file of this thread (-1: none), address and length of the map."""
         address, length = self._map
         return self.fd, _memory_file() if length else -1, address, length
 
@@ -160,10 +162,8 @@ class RemoteBytes:
         except Exception as error:
             raise ReadError(f"{url} cannot be opened: {type(error).__name__}: {error}.") from error
         if not info.get("size"):
-            raise InputError(
-                f"{url}: the server does not tell its size. Download the file, or use a server that "
-                "answers range requests."
-            )
+            why = "Download the file, or use a server that answers range requests."
+            raise InputError(f"{url}: the server does not tell its size. {why}")
         self.stamp = FileStamp(int(info["size"]), 0, str(info.get("ETag", info.get("etag", ""))))
         if pin is not None and pin != self.stamp:
             raise InputError(f"{url} changed during the run: {pin.size} bytes then, {self.stamp.size} now.")
@@ -190,7 +190,7 @@ class RemoteBytes:
                 spans.append([start, start + width])
             spans[-1][1] = max(spans[-1][1], start + width)
             where[i] = len(spans) - 1
-        parts = self._ranges([tuple(s) for s in spans])
+        parts = self._ranges([(first, stop) for first, stop in spans])
         out = np.zeros((len(starts), width), np.uint8)
         ok = np.zeros(len(starts), bool)
         for i, start in enumerate(starts):

@@ -40,17 +40,18 @@ def cut_batch(survey: Survey, sources: dict[str, np.ndarray], stamp_pix: int) ->
     bands = [_deliver(survey, part, scene, b) for b, part in enumerate(parts)]
     empty = np.array([b.mask.all(axis=(1, 2)) for b in bands])
     off = np.all([p.off for p in parts], axis=0)
-    flags = np.bitwise_or.reduce([b.flags for b in bands])
+    own = [b.flags for b in bands if b.flags is not None]
+    flags = np.bitwise_or.reduce(own)
     flags |= np.where(empty.any(axis=0), int(Flag.BAND_MISSING), 0)
     flags = np.where(off, flags | int(Flag.OFF_IMAGE), flags & ~int(Flag.OFF_IMAGE))
-    for band, missing in zip(bands, empty, strict=True):
-        band.flags[missing] |= int(Flag.BAND_MISSING)
+    for of_band, missing in zip(own, empty, strict=True):
+        of_band[missing] |= int(Flag.BAND_MISSING)
     unread = np.any([p.unread for p in parts], axis=0)
-    bad_psf = np.all([(b.flags & Flag.PSF_BAD) != 0 for b in bands], axis=0)
+    bad_psf = np.all([(f & Flag.PSF_BAD) != 0 for f in own], axis=0)
     failures = {}
-    for i in np.nonzero(empty.all(axis=0))[0]:
+    for i in np.nonzero(empty.all(axis=0))[0].tolist():
         why = next((p.why[i] for p in parts if p.why[i]), "")
-        failures[int(i)] = _failure(rows, i, off[i], unread[i], bad_psf[i], why)
+        failures[i] = _failure(rows, i, off[i], unread[i], bad_psf[i], why)
     return StampBatch(rows["source_id"], tuple(bands), flags, failures)
 
 
@@ -86,8 +87,8 @@ class _Prepared:
     why: list[str] = field(default_factory=list)
 
     def view(self) -> View:
-        pixels = (self.stamps[k] for k in ("data", "sigma", "mask"))
-        return View(*pixels, self.segmap, self.centre, self.cd, self.stamps["ratio"])
+        data, sigma, mask = (self.stamps[k] for k in ("data", "sigma", "mask"))
+        return View(data, sigma, mask, self.segmap, self.centre, self.cd, self.stamps["ratio"])
 
 
 def _prepare(survey: Survey, band: str, rows: dict[str, np.ndarray], stamp_pix: int) -> _Prepared:
@@ -183,7 +184,8 @@ def _floors(
     white = np.zeros(stamps[0].shape)
     for name in sorted(set(tiles) - {""}):
         m = np.nonzero(tiles == name)[0]
-        white[m], floor[m] = floor_variance(settings[name], *(a[m] for a in stamps), psf_step)
+        data, var, bad, psf = (a[m] for a in stamps)
+        white[m], floor[m] = floor_variance(settings[name], data, var, bad, psf, psf_step)
     return white, floor
 
 
@@ -240,14 +242,14 @@ def _psfs(
             provider = survey.tile(band, name).psf
         except GalbatchError as error:
             flags[members] |= Flag.READ_ERROR if isinstance(error, ReadError) else Flag.PSF_BAD
-            for i in members:
+            for i in members.tolist():
                 why[i] = why[i] or str(error)
             continue
         some, own, bad = provider.at({k: v[members] for k, v in rows.items()}, at.x[members], at.y[members])
         scale = provider.scale_arcsec
         if step != 1.0 and abs(scale / survey.geometry()[band].scale_arcsec - 1) < 1e-3:
             some, scale = [resample_psf(p, step) if p.sum() > 0 else p for p in some], scale * step
-        for k, i in enumerate(members):
+        for k, i in enumerate(members.tolist()):
             images[i], ids[i], flags[i] = some[k], own[k], bad[k]
     size = max((p.shape[0] for p in images), default=1)
     out = np.zeros((n, size, size), np.float32)

@@ -211,7 +211,9 @@ class Survey:
             return float(given)
         entry = self.measured_tile(band, tile)
         scale = float(entry["err_scale"])
-        return local_scale(opened, x, y, size, scale) if entry.get("local") and x is not None else scale
+        if x is None or y is None or not entry.get("local"):
+            return scale
+        return local_scale(opened, x, y, size, scale)
 
     def photon_noise(self, band: str, tile: str) -> float:
         """Variance per light of a tile whose noise was measured, nJy; 0 where its map holds none."""

@@ -50,6 +50,7 @@ def load_survey(path: str | Path, bands: list[str] | tuple[str, ...] | None = No
     if not all(isinstance(t, str) and t for t in tiles) or len(set(tiles)) != len(tiles):
         raise ConfigError(f"{path}: tiles = {tiles}: give different names as strings.")
     stamp_arcsec = positive(path, "stamp_arcsec", table.get("stamp_arcsec"))
+    positive(path, "stamp_pix", table.get("stamp_pix"))
     if "stamp" in table and ("stamp_arcsec" in table or "stamp_pix" in table):
         raise ConfigError(f'{path}: stamp = "auto" leaves the size of stamps open. Remove it, or the size.')
     return SurveyConfig(
@@ -57,7 +58,7 @@ def load_survey(path: str | Path, bands: list[str] | tuple[str, ...] | None = No
         layout=layout,
         bands=tuple(_band(path, name, table["bands"][name], layout, tiles) for name in wanted),
         stamp_arcsec=stamp_arcsec,
-        stamp_pix=positive(path, "stamp_pix", table.get("stamp_pix")),
+        stamp_pix=table.get("stamp_pix"),
         neighbours=table.get("neighbours", "mask"),
         pixel_columns=table.get("pixel_columns", False),
         path=str(path),
@@ -132,10 +133,8 @@ def _tile(path: Path, band: str, tile: str, table: dict, layout: Layout) -> Tile
     optional = table.get("optional", [])
     if not set(map(str, optional)) <= set(PLANES[1:]):
         raise ConfigError(f"{path}: {where}: optional = {optional}: use some of {', '.join(PLANES[1:])}.")
-    planes = {
-        p: _plane(path, where, p, table, layout, optional, {"tile": tile, "band": band}) for p in PLANES
-    }
-    planes = {k: v for k, v in planes.items() if v is not None}
+    found = {p: _plane(path, where, p, table, layout, optional, {"tile": tile, "band": band}) for p in PLANES}
+    planes: dict[str, Any] = {k: v for k, v in found.items() if v is not None}
     if not any(p in planes for p in layout.noise_planes):
         raise ConfigError(
             f"{path}: {where} has no noise map. Add one of {', '.join(layout.noise_planes)} (layout "
@@ -144,7 +143,7 @@ def _tile(path: Path, band: str, tile: str, table: dict, layout: Layout) -> Tile
     acf = table.get("noise_acf", "auto")
     if acf not in ("none", "measure", "auto"):
         acf = parse_path(path, f"{where}: noise_acf", acf, {"tile": tile, "band": band})[0]
-    numbers = {
+    numbers: dict[str, Any] = {
         k: positive(path, f"{where}: {k}", table.get(k)) for k in ("pixel_scale_arcsec", "psf_scale_arcsec")
     }
     for key in ("zero_point_ab", "saturation"):
@@ -235,7 +234,7 @@ def _mask_bits(path: Path, where: str, table: dict[str, Any], layout: Layout) ->
     return tuple(bits)
 
 
-def _err_scale(path: Path, where: str, value: Any) -> float | str:
+def _err_scale(path: Path, where: str, value: Any) -> Any:
     if value in ("measure", "auto"):
         return value
     if isinstance(value, str):
@@ -248,7 +247,7 @@ def _err_scale(path: Path, where: str, value: Any) -> float | str:
 def _error_floor(path: Path, where: str, value: Any) -> float | str:
     if value == "measure":
         return value
-    if isinstance(value, str) or not 0 <= finite(path, f"{where}: error_floor", value) < 1:
+    if isinstance(value, str) or not 0 <= (finite(path, f"{where}: error_floor", value) or 0.0) < 1:
         raise ConfigError(
             f"{path}: {where}: error_floor = {value!r}: give a fraction of the light, 0 to below 1, "
             'or "measure".'

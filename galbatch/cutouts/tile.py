@@ -8,7 +8,7 @@ make it raise: what cannot be read comes back as not ``ok``.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -98,7 +98,7 @@ class Tile:
         x0: ArrayLike,
         h: int,
         w: int,
-        err_scale: float = 1.0,
+        err_scale: ArrayLike = 1.0,
         raw_var: bool = False,
         photon: float = 0.0,
     ) -> RawStamps:
@@ -135,7 +135,7 @@ class Tile:
             return unreadable(n, h, w, str(error))
         data = finite_or_nan(sci, self.njy)
         nonfinite = np.isnan(data) & ~outside
-        error = (
+        why = (
             ""
             if ok.all()
             else f"{self.images['sci'].path} or a file beside it ends before the stamp's pixels"
@@ -150,7 +150,7 @@ class Tile:
             saturated & ~outside,
             segmap,
             ok,
-            error,
+            why,
         )
 
     def _masks(
@@ -175,17 +175,7 @@ def open_tile(config: SurveyConfig, band: str, tile: TileConfig, pool: ImagePool
     """Open and cross-check the files of a tile. Raises ``InputError`` or ``ConfigError`` naming the file at
     fault."""
     where = f"{band}" if tile.name == "0" else f"{band}, tile {tile.name}"
-    images, missing = {}, []
-    for plane in PLANES:
-        spec = getattr(tile, plane)
-        if spec is None:
-            continue
-        try:
-            images[plane] = UniformNoise(images["sci"]) if spec == UNIFORM else pool.open(spec)
-        except InputError:
-            if not spec.optional:
-                raise
-            missing.append(plane)
+    images, missing = _open_planes(tile, pool)
     sci = images["sci"]
     header = sci.header
     need_sky = not config.pixel_columns
@@ -222,6 +212,23 @@ def open_tile(config: SurveyConfig, band: str, tile: TileConfig, pool: ImagePool
         _bit_mask(layout.saturated_bits, mask_header, where, False),
         missing,
     )
+
+
+def _open_planes(tile: TileConfig, pool: ImagePool) -> tuple[dict[str, Any], list[str]]:
+    """The images of a tile by plane, and the optional planes that could not be opened."""
+    images: dict[str, Any] = {}
+    missing: list[str] = []
+    for plane in PLANES:
+        spec = getattr(tile, plane)
+        if spec is None:
+            continue
+        try:
+            images[plane] = UniformNoise(images["sci"]) if spec == UNIFORM else pool.open(spec)
+        except InputError:
+            if not spec.optional:
+                raise
+            missing.append(plane)
+    return images, missing
 
 
 def _bit_mask(bits: int | tuple[int | str, ...], header: Header, where: str, strict: bool) -> int:

@@ -56,17 +56,12 @@ def gain_of(
     return Gain(scale, max(1, int(sample)), complete)
 
 
-def variance(kind: str, noise: np.ndarray, err_scale: float = 1.0) -> np.ndarray:
+def variance(kind: str, noise: np.ndarray, err_scale: ArrayLike = 1.0) -> np.ndarray:
     """(n, h, w) noise plane of ``kind`` 'err', 'var', 'wht' or 'exp' to a variance; inf where there is
     none."""
     with np.errstate(all="ignore"):
         noise = noise.astype(np.float64)
-        out = {
-            "err": lambda: noise**2,
-            "var": lambda: noise,
-            "wht": lambda: 1.0 / noise,
-            "exp": lambda: 1.0 / noise,
-        }[kind]() * err_scale**2
+        out = {"err": noise**2, "var": noise}.get(kind, 1.0 / noise) * np.square(err_scale)
         return np.where(np.isfinite(noise) & (noise > 0) & np.isfinite(out), out, np.inf)
 
 

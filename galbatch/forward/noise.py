@@ -17,8 +17,6 @@ import numpy as np
 import torch
 from scipy.fft import next_fast_len
 
-from galbatch.interfaces import NoiseModel
-
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -231,7 +229,7 @@ def acf_power(acf: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 
 def noise_model(
     weight: torch.Tensor, noise_acf: np.ndarray | None = None, fraction: torch.Tensor | None = None
-) -> NoiseModel:
+) -> WhiteNoise | CorrelatedNoise:
     """The noise of stamps with ``weight`` (b, 1, c, h, w) = 1 / sigma^2 (zero where masked) and
     autocorrelation (c, r, r), of which ``fraction`` of sigma (like ``weight``; None: all) is correlated."""
     if noise_acf is None:

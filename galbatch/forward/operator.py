@@ -45,8 +45,8 @@ class ForwardModel:
 
     def take(self, rows: np.ndarray) -> ForwardModel:
         """Of these sources."""
-        own = {"otf": self.otf[rows], "otf_fine": self.otf_fine[rows], "noise": self.noise.take(rows)}
-        return replace(self, **own)
+        otf, fine = self.otf[rows], self.otf_fine[rows]
+        return replace(self, otf=otf, otf_fine=fine, noise=self.noise.take(rows))
 
     def apply(self, x: torch.Tensor) -> torch.Tensor:
         """A x."""
@@ -120,7 +120,7 @@ def _dirichlet(f: np.ndarray, n: int) -> np.ndarray:
     return np.sinc(n * f) / np.sinc(f)
 
 
-def _correlated(obs: Observation, device: str) -> torch.Tensor | None:
+def _correlated(obs: Observation, device: torch.device | str) -> torch.Tensor | None:
     """(b, 1, c, h, w) fraction of sigma that is correlated from pixel to pixel; None where all of it is."""
     if obs.sigma_white is None:
         return None
@@ -136,7 +136,7 @@ def forward_model(
     multiple_of: int = 1,
     target_fwhm_pix: float = 0.0,
     scale: np.ndarray | None = None,
-    device: str = "cpu",
+    device: torch.device | str = "cpu",
     cache: TransferCache | None = None,
 ) -> tuple[torch.Tensor, ForwardModel]:
     """Data (b, 1, c, h, w) with masked pixels zero, and the forward model of an observation.

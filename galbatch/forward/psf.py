@@ -121,7 +121,7 @@ class TransferCache:
         fine_scale: float,
         shape: tuple[int, int],
         target_fwhm_pix: float,
-        device: str = "cpu",
+        device: torch.device | str = "cpu",
     ) -> torch.Tensor:
         """(n, M, L // 2 + 1) complex64 on ``device`` for PSF images (n, p, p)."""
         out: list = [None] * len(psf)

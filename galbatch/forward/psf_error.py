@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
@@ -131,7 +131,7 @@ def mode_transfers(error: np.ndarray, fwhm: np.ndarray, grid: tuple[int, int]) -
     fwhm = fwhm[..., None, None]
     variance = (fwhm * FWHM_TO_SIGMA) ** 2
 
-    def blurred(added: float) -> Any:
+    def blurred(added: np.ndarray) -> np.ndarray:
         return np.exp(-2 * np.pi**2 * added * f2) - 1
 
     odd = (np.abs(fy) < 0.5) & (
@@ -164,5 +164,5 @@ def with_psf_error(model: ForwardModel, x: torch.Tensor, error: np.ndarray, fwhm
     modes = replace(model, otf=model.otf * g).apply(x) * seen
     light = model.apply(x).clamp_min(0)
     rest = torch.as_tensor(error[:, 4], dtype=light.dtype, device=light.device)[:, None, None]
-    base = model.noise.with_white((rest * light).square())
+    base = cast(WhiteNoise | CorrelatedNoise, model.noise).with_white((rest * light).square())
     return replace(model, noise=PsfErrorNoise(base, modes))

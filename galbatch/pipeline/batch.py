@@ -103,12 +103,10 @@ def _store_stamps(
 ) -> None:
     for n, band in enumerate(stamps.bands):
         r = band.ratio
-        wide = lambda a, r=r: a if r == 1 else a.repeat(r, axis=1).repeat(r, axis=2)  # noqa: E731
-        arrays["observed"][:, n] = wide(band.data) / r**2
-        arrays["sigma"][:, n] = wide(np.where(band.mask, np.inf, band.sigma)) / r**2
-        arrays["mask"][:, n] = wide(
-            np.where(band.mask, MASK_EXCLUDED, 0) | np.where(band.seg > 1, MASK_NEIGHBOUR, 0)
-        )
+        bits = np.where(band.mask, MASK_EXCLUDED, 0) | np.where(band.seg > 1, MASK_NEIGHBOUR, 0)
+        arrays["observed"][:, n] = _wide(band.data, r) / r**2
+        arrays["sigma"][:, n] = _wide(np.where(band.mask, np.inf, band.sigma), r) / r**2
+        arrays["mask"][:, n] = _wide(bits, r)
         arrays["psf_id"][:, n] = band.psf_id.astype(str)
         arrays["wcs"][:, n] = band.wcs
         for stem, values in band.columns.items():
@@ -119,12 +117,17 @@ def _store_stamps(
         columns[f"flags_{band.band}"] |= np.where(empty, int(Flag.BAND_MISSING), 0)
 
 
+def _wide(images: np.ndarray, ratio: int) -> np.ndarray:
+    """Images (n, h, w) with each pixel replicated to ``ratio`` along both sides."""
+    return images if ratio == 1 else images.repeat(ratio, axis=1).repeat(ratio, axis=2)
+
+
 def _store_posterior(
     context: Context,
     arrays: dict[str, np.ndarray],
     columns: Table,
     stamps: StampBatch,
-    bands: Sequence[str],
+    bands: Sequence[int],
     done: np.ndarray,
     posterior: Posterior,
 ) -> None:
@@ -141,8 +144,7 @@ def _store_posterior(
         if "samples" in arrays:
             arrays["samples"][done, :, n] = posterior.samples[:, :, place]
         if "model" in posterior.info:
-            model, r = posterior.info["model"][:, place], band.ratio
-            arrays["model"][done, n] = model.repeat(r, axis=1).repeat(r, axis=2) / r**2
+            arrays["model"][done, n] = _wide(posterior.info["model"][:, place], band.ratio) / band.ratio**2
         arrays["chi2"][done, n] = posterior.chi2[:, place]
         for name in ("chi2", "chi2_p", "prior_driven_frac"):
             columns[f"{name}_{band.band}"][done] = getattr(posterior, name)[:, place]
@@ -204,7 +206,8 @@ def _gather(
     n = len(rows)
     arrays, columns = _empty_arrays(layout, n), empty_columns(layout.bands, n)
     flags = np.asarray(rows.columns["prescreen_flags"], np.int64).copy()
-    failures, counters = dict(exclude), {}
+    failures = dict(exclude)
+    counters: dict[str, float] = {}
     if layout.sides:
         arrays["stamp_pix"][:] = layout.sides[0]
         arrays["mask"][:], arrays["sigma"][:] = MASK_EXCLUDED, np.inf

@@ -46,10 +46,10 @@ def colours(
         magnitudes = [
             widened_magnitudes(light[:, c], widening(columns, b.band, i)) for c, b in enumerate(bands)
         ]
-        for one, two in pairwise(range(len(bands))):
-            pairs = np.subtract.outer(magnitudes[one], magnitudes[two])
+        for (one, bluer), (two, redder) in pairwise(zip((b.band for b in bands), magnitudes, strict=True)):
+            pairs = np.subtract.outer(bluer, redder)
             for name, level in _PERCENTILES.items() if pairs.size else ():
-                found[f"color_{bands[one].band}_{bands[two].band}_{name}"][i] = np.percentile(pairs, level)
+                found[f"color_{one}_{two}_{name}"][i] = np.percentile(pairs, level)
     return found
 
 
@@ -73,7 +73,7 @@ def widened_magnitudes(light: np.ndarray, factor: float) -> np.ndarray:
 
 
 def light_in_aperture(
-    columns: dict[str, np.ndarray], bands: Sequence[str], samples: np.ndarray, oversample: int, i: int
+    columns: dict[str, np.ndarray], bands: Sequence[BandStamps], samples: np.ndarray, oversample: int, i: int
 ) -> tuple[np.ndarray, float]:
     """Light (k, c) of the draws (k, c, H, W) of source ``i`` in the common aperture, and its radius, arcsec;
     NaN without one."""

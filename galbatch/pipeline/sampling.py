@@ -11,7 +11,7 @@ import numpy as np
 from galbatch.interfaces import Denoiser
 from galbatch.pipeline.context import Context
 from galbatch.sampler import sample_posterior, sources_at_once
-from galbatch.types import PSF_ERROR_PARTS, Failure, Flag, Observation, Posterior, StampBatch
+from galbatch.types import PSF_ERROR_PARTS, BandStamps, Failure, Flag, Observation, Posterior, StampBatch
 
 
 def groups_of(stamps: StampBatch, failures: dict[int, Failure], flags: np.ndarray) -> list[tuple]:
@@ -26,7 +26,8 @@ def groups_of(stamps: StampBatch, failures: dict[int, Failure], flags: np.ndarra
                 stamps.source_id[number], "cut", "ALL_MASKED", "no usable pixel in any band"
             )
     flags[~usable.all(axis=1)] |= int(Flag.BAND_MISSING)
-    groups, kinds = [], {}
+    groups: list[tuple[tuple[int, ...], np.ndarray]] = []
+    kinds: dict[tuple, list[int]] = {}
     for n, band in enumerate(stamps.bands):
         acf = None if band.noise_acf is None else band.noise_acf.shape
         key = (
@@ -50,7 +51,7 @@ def groups_of(stamps: StampBatch, failures: dict[int, Failure], flags: np.ndarra
 def sample_bisecting(
     context: Context,
     stamps: StampBatch,
-    bands: Sequence[str],
+    bands: Sequence[int],
     members: np.ndarray,
     failures: dict[int, Failure],
 ) -> Any:
@@ -100,11 +101,14 @@ def _empty_device_cache(prior: Denoiser) -> None:
         torch.cuda.empty_cache()
 
 
-def _sample(context: Context, stamps: StampBatch, bands: Sequence[str], members: np.ndarray) -> Posterior:
+def _sample(context: Context, stamps: StampBatch, bands: Sequence[int], members: np.ndarray) -> Posterior:
     chosen = [stamps.bands[b] for b in bands]
     first = chosen[0]
-    take = lambda name: np.stack([getattr(b, name)[members] for b in chosen], axis=1)  # noqa: E731
-    acf = None if first.noise_acf is None else np.stack([b.noise_acf for b in chosen])
+
+    def take(name: str) -> np.ndarray:
+        return np.stack([getattr(b, name)[members] for b in chosen], axis=1)
+
+    acfs = [b.noise_acf for b in chosen if b.noise_acf is not None]
     obs = Observation(
         take("data"),
         take("sigma"),
@@ -112,7 +116,7 @@ def _sample(context: Context, stamps: StampBatch, bands: Sequence[str], members:
         take("mask"),
         first.pixel_scale_arcsec,
         first.psf_scale_arcsec,
-        acf,
+        np.stack(acfs) if acfs else None,
         _white(chosen, members),
         _psf_error(chosen),
     )
@@ -129,7 +133,7 @@ def _sample(context: Context, stamps: StampBatch, bands: Sequence[str], members:
     )
 
 
-def _white(bands: Sequence[str], members: np.ndarray) -> np.ndarray | None:
+def _white(bands: Sequence[BandStamps], members: np.ndarray) -> np.ndarray | None:
     """``sigma_white`` (b, c, h, w) of a group of bands, zero for those without; None where none has one."""
     if all(b.sigma_white is None for b in bands):
         return None
@@ -137,7 +141,7 @@ def _white(bands: Sequence[str], members: np.ndarray) -> np.ndarray | None:
     return np.stack([(nothing if b.sigma_white is None else b.sigma_white)[members] for b in bands], axis=1)
 
 
-def _psf_error(bands: Sequence[str]) -> np.ndarray | None:
+def _psf_error(bands: Sequence[BandStamps]) -> np.ndarray | None:
     """(c, 5): zero for a band whose PSF is exact; None where all are."""
     if all(b.psf_error is None for b in bands):
         return None

@@ -123,9 +123,11 @@ def _join(settings: ExecutionSettings) -> Cluster:
             f"Scheduler {where}: {err or type(err).__name__}. Check that it runs, that this machine "
             "reaches it, and that its workers have started."
         ) from err
-    n = len(client.scheduler_info(n_workers=-1)["workers"])
+    found = client.scheduler_info(n_workers=-1)
     return Cluster(
-        client, None, f"cluster: {n} workers of the scheduler at {client.scheduler.address} (given)"
+        client,
+        None,
+        f"cluster: {len(found['workers'])} workers of the scheduler at {found['address']} (given)",
     )
 
 

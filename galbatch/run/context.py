@@ -116,7 +116,7 @@ def load_model(model: Any, device: str = "auto", precision: str = "auto") -> Den
 
     if not isinstance(model, (str, os.PathLike)):
         return as_denoiser(model)
-    return load_prior(model, device=device, precision=precision)
+    return load_prior(os.fspath(model), device=device, precision=precision)
 
 
 def model_files(model: str) -> dict[str, str]:
@@ -128,11 +128,12 @@ def model_files(model: str) -> dict[str, str]:
 
 def fix_threads(threads: int) -> None:
     """Compute with just so many threads: the sums of a kernel depend on how it is split."""
-    import numba
     import torch
+    from numba import config, set_num_threads
 
     torch.set_num_threads(threads)
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    most: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    set_num_threads(min(threads, most))
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 

@@ -126,7 +126,7 @@ def _execute(
         end_checksums(spec.paths)  # before it takes another's place: whichever is there then is whole
         if place.target is None:
             return open_run(spec.paths.root)
-        run = _in_place(place, reporter)
+        run = _in_place(place, place.target, reporter)
         end_checksums(run.paths)  # with what was written meanwhile
         return run
 
@@ -160,13 +160,13 @@ def _to_the_end(
     )
 
 
-def _in_place(place: folder.Place, reporter: Reporter) -> Run:
+def _in_place(place: folder.Place, target: RunPaths, reporter: Reporter) -> Run:
     """The finished run takes the place of the one that it replaces, and is opened there."""
     said = folder.put_in_place(place)
-    reporter.move(place.target.metrics)
-    for line in [f"{place.target.root}: replaced by the new run", *said]:
+    reporter.move(target.metrics)
+    for line in [f"{target.root}: replaced by the new run", *said]:
         reporter.message(line)
-    return open_run(place.target.root)
+    return open_run(target.root)
 
 
 def _open_cluster(execution: ExecutionSettings, todo: int, reporter: Reporter, stack: ExitStack) -> Any:

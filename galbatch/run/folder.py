@@ -164,6 +164,7 @@ def begin(place: Place) -> list[str]:
 
 def put_in_place(place: Place) -> list[str]:
     """A finished run takes the place of the one that it replaces. Returns messages."""
+    assert place.target is not None
     new, target = place.paths.root, place.target.root
     if not is_empty(target) and not is_ours(target):
         raise RunError(

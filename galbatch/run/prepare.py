@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +84,7 @@ class Inputs:
     row_flags: np.ndarray
     n_rows: int
     prior: Any = None
-    layout: StoreLayout | None = None
+    layout: StoreLayout = field(init=False, repr=False)  # once the model is known
 
 
 def preflight(

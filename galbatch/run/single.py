@@ -64,7 +64,7 @@ def cutout(
     (folder / "cutout.toml").write_text(text, encoding="utf-8")
     x, y = _position(folder / "cutout.toml", sky, pixel)
     (folder / "cutout.csv").write_text(f"source_id,x,y\n{_name(image)},{x!r},{y!r}\n", encoding="utf-8")
-    chosen = {"cluster": "none", "report": False} | options
+    chosen: dict[str, Any] = {"cluster": "none", "report": False} | options
     return process(folder / "cutout.csv", folder / "cutout.toml", folder / "cutout.run", **chosen)
 
 

@@ -7,6 +7,7 @@ below 10,000 are for training; validation and the demo use seeds of 1,000,000 an
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -81,7 +82,7 @@ def simulate_galaxy(
     rng = galaxy_generator(seed, index)
     drawn = draw_kind(rng)
     kind = kind or drawn
-    row = np.zeros((), dtype=PROPERTIES)
+    row: Any = np.zeros((), dtype=PROPERTIES)
     row["index"], row["seed"], row["kind"] = index, seed, kind
     row["inclination_deg"] = np.nan
     unit = npix / 128.0

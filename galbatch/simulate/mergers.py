@@ -142,7 +142,7 @@ class Orbit:
 
 
 @njit(cache=True, fastmath=True)
-def _pull(dx: float, dy: float, dz: float, mass: float, soft: float) -> tuple[float, float, float]:  # type: ignore[no-untyped-def]
+def _pull(dx: float, dy: float, dz: float, mass: float, soft: float) -> tuple[float, float, float]:
     r2 = dx * dx + dy * dy + dz * dz + soft * soft
     f = -mass / (r2 * math.sqrt(r2))
     return f * dx, f * dy, f * dz
@@ -159,7 +159,7 @@ def _centres(
     friction: float,
     dt: float,
     steps: int,
-) -> np.ndarray:  # type: ignore[no-untyped-def]
+) -> np.ndarray:
     """Track (steps + 1, 2, 3) of the two masses by leapfrog; the state advances in place."""
     track = np.zeros((steps + 1, 2, 3))
     soft = math.sqrt(a1 * a1 + a2 * a2)
@@ -186,7 +186,7 @@ def _centres(
 @njit(cache=True, fastmath=True)
 def _advance(
     x: np.ndarray, v: np.ndarray, track: np.ndarray, m1: float, m2: float, a1: float, a2: float, dt: float
-) -> None:  # type: ignore[no-untyped-def]
+) -> None:
     """Leapfrog of test particles x, v (n, 3) in the field of the two tracked masses, in place."""
     steps = track.shape[0] - 1
     for i in range(x.shape[0]):
@@ -208,7 +208,7 @@ def _advance(
 
 
 @njit(cache=True, fastmath=True)
-def deposit_sheet(image: np.ndarray, x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> None:  # type: ignore[no-untyped-def]
+def deposit_sheet(image: np.ndarray, x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> None:
     """Paint a deformed sheet into ``image`` (c, ny, nx).
 
     Nodes x, y (nr, nphi) are in pixels; ``weights`` (c, nr - 1, nphi) is each cell's light. Every cell is

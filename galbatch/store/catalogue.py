@@ -77,7 +77,12 @@ def _merge(
             for name, schema in schemas.items()
         }
         failed = stack.enter_context(_written(out.failures, _FAILURE_SCHEMA))
-        write = stack.enter_context(_behind(lambda joined: _write(tables, joined)))
+
+        def write_all(joined: dict[str, pa.Table]) -> None:
+            for name, table in tables.items():
+                table.write_table(joined[name])
+
+        write = stack.enter_context(_behind(write_all))
         held: list[dict[str, pa.Table]] = []
         size = 0
         for joined, lost, n_bytes in _joined(paths, schemas, into is not None):
@@ -97,11 +102,6 @@ def _merge(
 
 def _together(held: list[dict[str, pa.Table]]) -> dict[str, pa.Table]:
     return {name: pa.concat_tables([joined[name] for joined in held]).combine_chunks() for name in held[0]}
-
-
-def _write(tables: dict[str, pq.ParquetWriter], joined: dict[str, pa.Table]) -> None:
-    for name, out in tables.items():
-        out.write_table(joined[name])
 
 
 @contextmanager

@@ -32,8 +32,8 @@ def _face_pixel(
     equatorial = np.abs(z) <= 2 / 3
     face_e, x_e, y_e = _equatorial(t, z, nside)
     face_p, x_p, y_p = _polar(t, z, dec, nside)
-    pick = lambda a, b: np.where(equatorial, a, b)  # noqa: E731
-    return pick(face_e, face_p), pick(x_e, x_p), pick(y_e, y_p)
+    face, x = np.where(equatorial, face_e, face_p), np.where(equatorial, x_e, x_p)
+    return face, x, np.where(equatorial, y_e, y_p)
 
 
 def _equatorial(t: np.ndarray, z: np.ndarray, nside: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -89,7 +89,9 @@ class StoreLayout:
     @classmethod
     def from_attributes(cls, record: dict[str, Any]) -> StoreLayout:
         names = cls.__dataclass_fields__
-        kept = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items() if k in names}
+        kept: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in record.items() if k in names
+        }
         return cls(**kept)
 
     def sizes(self) -> dict[str, int]:

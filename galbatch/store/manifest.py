@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -271,6 +272,7 @@ def _model_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
+    items: Iterable[tuple[str, Any]]
     if isinstance(data, dict):
         items = data.items()
     elif isinstance(data, list) and data and isinstance(data[0], dict):

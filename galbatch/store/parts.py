@@ -204,10 +204,11 @@ def join_parts(parts: list[bytes]) -> pa.Table:
     rows = [pa.ipc.read_record_batch(message, schema) for message in messages]
     first = next((k for k, kind in enumerate(schema.types) if kind != pa.float32()), len(schema))
     blocks = [_block(batch, message.body, first) for batch, message in zip(rows, messages, strict=True)]
-    if any(block is None for block in blocks):
+    joined = [block for block in blocks if block is not None]
+    if len(joined) < len(blocks):
         return pa.Table.from_batches(rows, schema).combine_chunks()
     rest = pa.Table.from_batches([batch.select(range(first, len(schema))) for batch in rows]).combine_chunks()
-    return pa.table([*map(pa.array, np.concatenate(blocks, axis=1)), *rest.columns], schema=schema)
+    return pa.table([*map(pa.array, np.concatenate(joined, axis=1)), *rest.columns], schema=schema)
 
 
 def _block(rows: pa.RecordBatch, body: pa.Buffer, k: int) -> np.ndarray | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
@@ -74,7 +75,7 @@ def _chunk_sources(spec: ArraySpec, batch: int, sizes: dict[str, int]) -> int:
     return max(n for n in range(1, batch + 1) if batch % n == 0 and (n == 1 or n * bytes_each <= CHUNK_BYTES))
 
 
-def open_store(path: Path) -> zarr.Group:
+def open_store(path: Path) -> Any:
     """The store, for reading. Raises ``RunError`` when it is not there or its template is damaged."""
     try:
         return zarr.open_group(path, mode="r")

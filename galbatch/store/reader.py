@@ -109,7 +109,7 @@ class Run:
         """(n,) plain values of the columns of these names that either table has; no others are read."""
         import pyarrow.parquet as pq
 
-        found = {}
+        found: dict[str, np.ndarray] = {}
         for path in (self.paths.catalogue, self.paths.statistics):
             if path.exists():
                 with pq.ParquetFile(path) as file:
@@ -121,7 +121,8 @@ class Run:
     def record(self, source_id: int | str) -> dict[str, Any]:
         """All values of a source in both tables by column, None where missing; empty before the run is
         finished. Its row alone is read: it is that of the plan. Raises ``InputError`` for an unknown id."""
-        row, found = self.index(source_id), {}
+        row = self.index(source_id)
+        found: dict[str, Any] = {}
         for path in (self.paths.catalogue, self.paths.statistics):
             if path.exists():
                 found |= read_row(path, row)
@@ -228,7 +229,7 @@ class Run:
     def flag_counts(self) -> dict[str, int]:
         """Sources with each flag, the commonest first."""
         flags = self._arrays["flags"][: self.layout.n_sources]
-        counts = {flag.name: int(np.count_nonzero(flags & flag)) for flag in Flag}
+        counts = {str(flag.name): int(np.count_nonzero(flags & flag)) for flag in Flag}
         return dict(sorted(((k, n) for k, n in counts.items() if n), key=lambda item: -item[1]))
 
     def quality_counts(self) -> tuple[int, ...]:

@@ -163,8 +163,8 @@ class _Verifier:
         for batch in sorted(unknown):
             self.problem(f"{paths.part(batch)}: a part that the plan does not know. Delete it.")
         self.n_batches = n_batches if whole else None
-        ended = self.sums is not None and self.sums.finished and not self.verdict.redo
-        if ended and self.sums.notes != [count, notes.hexdigest()]:
+        sums = self.sums if self.sums is not None and self.sums.finished else None
+        if sums is not None and not self.verdict.redo and sums.notes != [count, notes.hexdigest()]:
             self.problem(
                 f"{paths.parts}: the notes of the batches are not those of the end of the run. "
                 f"{self.resume()} ends it again."
@@ -252,7 +252,11 @@ class _Verifier:
         paths = self.paths
         if path.is_relative_to(paths.posterior):
             found = _SHARD.fullmatch(path.relative_to(paths.posterior).as_posix())
-            if not found or f"{paths.posterior.name}/{found[1]}/zarr.json" not in self.sums.files:
+            if (
+                not found
+                or self.sums is None
+                or f"{paths.posterior.name}/{found[1]}/zarr.json" not in self.sums.files
+            ):
                 return False
             batch = int(found[2])
         elif found := _OF_BATCH.fullmatch(path.name):

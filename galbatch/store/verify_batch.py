@@ -20,7 +20,8 @@ from galbatch.store.plan import PlanBatch
 from galbatch.store.posterior import read_sums
 
 THREADS = min(8, os.cpu_count() or 1)
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass

@@ -71,24 +71,25 @@ def _header(file: pq.ParquetFile) -> tuple[bytes, np.dtype]:
             "catalog.parquet has no VOTable in its footer, so it was not written by galbatch. Take the one "
             "that the run wrote: `galbatch resume` makes it again."
         )
-    ET.register_namespace("", re.search(rb'xmlns="([^"]+)"', content)[1].decode())
+    if space := re.search(rb'xmlns="([^"]+)"', content):
+        ET.register_namespace("", space[1].decode())
     document = ET.fromstring(content)
     fields = [e for e in document.iter() if e.tag.endswith("}FIELD")]
     beyond = _beyond_long(file)
     for field in fields:
         if field.get("name") in beyond:
             field.set("datatype", "unicodeChar")
-    widths = _widths(file, [f.get("name") for f in fields if f.get("datatype") == "unicodeChar"])
+    widths = _widths(file, [f.attrib["name"] for f in fields if f.get("datatype") == "unicodeChar"])
     kinds: list[tuple] = [("empty", "u1", ((len(fields) + 7) // 8,))]
     for number, field in enumerate(fields):
         field.attrib.pop("ID", None)  # astropy would name the column so
         if field.get("datatype") == "unicodeChar":
-            field.set("arraysize", str(widths[field.get("name")]))
-            kinds.append((f"c{number}", f"S{2 * widths[field.get('name')]}"))
+            field.set("arraysize", str(widths[field.attrib["name"]]))
+            kinds.append((f"c{number}", f"S{2 * widths[field.attrib['name']]}"))
         else:
             size = field.get("arraysize")
             shape = (int(size),) if size else ()
-            kinds.append((f"c{number}", _TYPES[field.get("datatype")], shape))
+            kinds.append((f"c{number}", _TYPES[field.attrib["datatype"]], shape))
     return ET.tostring(document, "UTF-8", xml_declaration=True), np.dtype(kinds)
 
 

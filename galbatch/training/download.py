@@ -15,12 +15,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import urllib3
 
 from galbatch.errors import InputError
+
+T = TypeVar("T")
 
 PASSING = (408, 425, 429, 500, 502, 503, 504)
 BLOCK = 1 << 18
@@ -63,9 +65,10 @@ class Client:
             url = urljoin(url, reply.headers.get("Location", ""))
         raise InputError(f"{first}: more than 5 redirects: check the address of the API.")
 
-    def attempt(self, action: Callable[[], object]) -> dict[str, list[str]] | None:
+    def attempt(self, action: Callable[[], T]) -> T:
         """``action()``, repeated while it raises ``Passing``; then ``InputError``."""
-        for left in range(self.retries, -1, -1):
+        left = self.retries
+        while True:
             try:
                 return action()
             except Passing as err:
@@ -75,6 +78,7 @@ class Client:
                         "repeat the command to go on."
                     ) from err
                 self.sleep(err.after_s or self.wait_s * 2 ** (self.retries - left))
+                left -= 1
 
     def json(self, url: str) -> dict[str, list[str]] | None:
         """The JSON document at ``url``."""

@@ -12,6 +12,7 @@ import shutil
 import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -119,7 +120,7 @@ def fetch(
         if folder is not None and folder.is_dir():
             counts["there"] += 1
             continue
-        new = download(client, url, target, (lambda n, name=name: report(name, n)) if report else None)
+        new = download(client, url, target, partial(report, name) if report else None)
         if folder is not None:
             unpack(target, folder)
         elif new:

@@ -22,6 +22,7 @@ from galbatch.morphology.calibration import (
     median_and_factors,
     scaled,
 )
+from galbatch.sampler.prior import as_denoiser
 from galbatch.validate.mock import MockSet, make_mocks, sample_mocks
 from galbatch.validate.ranks import mean_and_error
 
@@ -57,7 +58,7 @@ def measure_with_truth(samples: np.ndarray, image: np.ndarray, obs: Observation)
         np.concatenate([samples, image[:, None]], axis=1),
         np.nan_to_num(obs.data[:, 0]),
         obs.sigma[:, 0],
-        obs.mask[:, 0],
+        np.asarray(obs.mask)[:, 0],
         None,
         np.ascontiguousarray(obs.psf[:, 0]),
         obs.pixel_scale_arcsec,
@@ -74,7 +75,7 @@ def fit_calibration(found: dict, truth: np.ndarray, target_fwhm_arcsec: float) -
     its standard error, from fits to the other folds; ``draws_coverage``: within raw16 to raw84."""
     where = conditions(found, target_fwhm_arcsec)
     good = np.isfinite(where).all(axis=1)
-    table = {
+    table: dict[str, Any] = {
         "draws": int(found["n_draws_measured"].max()),
         "range": [[float(w.min()), float(w.max())] for w in where[good].T],
         "quantities": {
@@ -166,5 +167,5 @@ def calibrate(
     parts = [measure_mocks(prior, mocks, draws, mode, progress=progress) for mocks in series]
     found = {name: np.concatenate([columns[name] for columns, _ in parts]) for name in parts[0][0]}
     truth = np.concatenate([t for _, t in parts])
-    target = prior.card.target_fwhm_pix * series[0].obs.pixel_scale_arcsec
+    target = as_denoiser(prior).spec.target_fwhm_pix * series[0].obs.pixel_scale_arcsec
     return {"galaxies": len(truth), "draws": draws, **fit_calibration(found, truth, target)}

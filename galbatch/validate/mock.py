@@ -24,8 +24,6 @@ from galbatch.training.stamps import StampConfig, StampSource
 from galbatch.types import Observation, Posterior
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from galbatch.interfaces import Denoiser, PriorSpec
 
 
@@ -97,10 +95,10 @@ def stamp_side(spec: PriorSpec) -> int:
 
 def observe(
     spec: PriorSpec,
-    stamps: Tensor,
+    stamps: np.ndarray,
     psf: np.ndarray,
-    fwhm_pix: float,
-    mask: np.ndarray | None,
+    fwhm_pix: np.ndarray,
+    mask: np.ndarray,
     sn: np.ndarray,
     rng: np.random.Generator,
     correlated: bool,
@@ -145,14 +143,16 @@ def sample_mocks(
         rows = range(first, min(first + size, n))
         obs = _rows(mocks.obs, rows)
         parts.append(sample_posterior(prior, obs, draws=draws, mode=mode, seed=seed, source_ids=list(rows)))
-        for i in rows if progress else ():
-            progress(i + 1, n)
+        if progress is not None:
+            for i in rows:
+                progress(i + 1, n)
     return parts
 
 
 def _rows(obs: Observation, rows: range) -> Observation:
-    take = lambda values: values[rows.start : rows.stop]  # noqa: E731
-    return replace(obs, data=take(obs.data), sigma=take(obs.sigma), psf=take(obs.psf), mask=take(obs.mask))
+    at = slice(rows.start, rows.stop)
+    mask = None if obs.mask is None else obs.mask[at]
+    return replace(obs, data=obs.data[at], sigma=obs.sigma[at], psf=obs.psf[at], mask=mask)
 
 
 def only(library: Library, i: int) -> Library:

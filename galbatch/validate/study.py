@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +81,7 @@ def run_study(
     return study
 
 
-def _row(study: Study, what: str, where: str, u: np.ndarray, weight: np.ndarray | None = None) -> dict:
+def _row(study: Study, what: str, where: str, u: np.ndarray, weight: np.ndarray | None = None) -> None:
     """``u``: ranks of all observations; NaN where one does not count."""
     value, error, n = coverage(u, weight, study.galaxy)
     study.rows.append(
@@ -89,7 +89,7 @@ def _row(study: Study, what: str, where: str, u: np.ndarray, weight: np.ndarray 
     )
 
 
-def _numbers_of(values: np.ndarray) -> dict:
+def _numbers_of(values: np.ndarray) -> list[float]:
     return [round(float(v), 4) for v in values]
 
 
@@ -109,7 +109,7 @@ def _pixels(
     _row(study, "pixels", "all", u)
     _row(study, "pixels", "footprint", u, bright)
     _row(study, "pixels", "sky", u, ~bright)
-    _row(study, "pixels", "masked", u, mocks.obs.mask[:, 0])
+    _row(study, "pixels", "masked", u, np.asarray(mocks.obs.mask)[:, 0])
     for name, inside in _bins(mocks.sn, SN_EDGES):
         _row(study, "pixels", f"S/N {name}", u, _only(inside, u))
         _row(study, "footprint pixels", f"S/N {name}", u, bright & _only(inside, u))
@@ -160,7 +160,7 @@ def _scalars(
 
 def _intervals(
     study: Study,
-    table: Mapping[str, Any],
+    table: np.ndarray,
     stamps: np.ndarray,
     prior: Denoiser,
     mode: str,
@@ -168,11 +168,12 @@ def _intervals(
 ) -> None:
     """The columns of a run: how often the intervals hold the truth, those of the draws and the calibrated
     ones. Nothing for a mode without a table."""
-    numbers = as_denoiser(prior).spec.calibration.get(mode)
+    spec = as_denoiser(prior).spec
+    numbers = spec.calibration.get(mode)
     if numbers is None:
         return
     found, truth = summarise(table[:, :-1], stamps), table[:, -1]
-    target_fwhm_arcsec = prior.target_fwhm_pix * pixel_scale_arcsec
+    target_fwhm_arcsec = spec.target_fwhm_pix * pixel_scale_arcsec
     columns = calibrated(found, numbers, target_fwhm_arcsec)
     known = reached(found, numbers, target_fwhm_arcsec)
     for name in numbers["quantities"]:

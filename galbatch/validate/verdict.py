@@ -82,7 +82,7 @@ def verdict(study: Study) -> list[dict]:
     return checks
 
 
-def _check(name: str, value: float, error: float, target: float, passed: bool, inside: float | None) -> dict:
+def _check(name: str, value: float, error: float, target: str, passed: bool, inside: bool) -> dict:
     return {
         "name": name,
         "value": float(value),

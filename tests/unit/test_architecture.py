@@ -162,7 +162,6 @@ LONG_FUNCTIONS = {
     "cutouts/preflight.py:_units": 41,
     "cutouts/psf.py:findings": 66,
     "cutouts/stamps.py:_prepare": 49,
-    "cutouts/tile.py:open_tile": 48,
     "cutouts/tile.py:read": 48,
     "morphology/images.py:measure": 60,
     "morphology/kernels/engine.py:measure_image": 68,
