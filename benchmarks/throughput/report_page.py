@@ -153,7 +153,7 @@ def _thread_ms(browser) -> float:
 
 
 def photograph(browser, page: Path, folder: Path) -> None:
-    """``report-{light,dark,phone}.png`` of the page: health, planes and gallery side by side."""
+    """``report-{light,dark,phone}.png`` of the page: grades, plots and gallery side by side."""
     from PIL import Image
 
     for name, theme, width, height in (
@@ -167,7 +167,7 @@ def photograph(browser, page: Path, folder: Path) -> None:
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
         load(browser, page)
         shots = []
-        for where in ("health", "morphology", "gallery"):
+        for where in ("usable", "explore", "gallery"):
             browser.execute_script(
                 "document.documentElement.style.scrollBehavior = 'auto';"
                 "document.getElementById(arguments[0]).scrollIntoView()",

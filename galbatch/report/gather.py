@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from galbatch.errors import RunError
+from galbatch.flags import FLAGS, Level, quality_of
+from galbatch.report.provenance import provenance, warnings_of
 from galbatch.report.read import RunReader
-from galbatch.report.summary import QUANTITIES, STATUSES, RunSummary
+from galbatch.report.summary import QUANTITIES, STATUSES, Reason, RunSummary
 from galbatch.report.thumbnails import MAX_NUMBERS, MAX_STRIPS, StripPlan, encode_strip, plan_strips
 from galbatch.store import Run, read_failures
 from galbatch.store.selection import grade_counts, quality_column
@@ -30,10 +33,11 @@ def gather(run: Run, on_source: Callable[[], None] | None = None) -> RunSummary:
     reader = RunReader(run)
     if not reader.columns:
         run.catalog  # noqa: B018  raises, and says how to finish the run
-    rows, note = _choose(len(reader.columns["source_id"]), len(run.bands))
+    n = len(reader.columns["source_id"])
+    rows, note = _choose(n, MAX_NUMBERS // len(run.bands), "Plots, table and gallery show")
+    pictured, picture_note = _choose(len(rows), max(1, MAX_STRIPS // len(run.bands)), "Pictures are of")
     columns = {name: values[rows] for name, values in reader.columns.items()}
-    bands, band_note = _bands_shown(run.bands, len(rows))
-    plan = plan_strips(len(rows) * len(bands))
+    plan = plan_strips(len(pictured) * len(run.bands))
     wanted = [
         f"{q}_{s}_{band}" for band in run.bands for q in QUANTITIES for s in ("p16", "p50", "p84", "obs")
     ]
@@ -43,8 +47,11 @@ def gather(run: Run, on_source: Callable[[], None] | None = None) -> RunSummary:
         title=run.paths.root.name,
         bands=run.bands,
         source_id=columns["source_id"],
+        ra=np.asarray(columns["ra"], float),
+        dec=np.asarray(columns["dec"], float),
         status=np.array(columns["status"], dtype=str),
         flags=np.asarray(columns["flags"], dtype=np.int64),
+        quality=quality_column(columns),
         columns={name: v[rows] for name in wanted if (v := reader.column(name)) is not None}
         | {f"quality_{band}": quality_column(columns, band) for band in run.bands},
         counts=_counts(reader.columns),
@@ -53,26 +60,37 @@ def gather(run: Run, on_source: Callable[[], None] | None = None) -> RunSummary:
         rates=rates,
         failures=_failures(run),
         panels=plan.titles,
-        strips=_strips(reader, columns, bands, plan, on_source),
-        note=" ".join(filter(None, (note, band_note))),
+        strips=_strips(reader, columns["source_id"], pictured, plan, on_source),
+        note=" ".join(filter(None, (note, picture_note))),
         calibration=_calibration(reader),
         grades=grade_counts(reader.columns, run.bands),
+        reasons=reasons(np.asarray(reader.columns["flags"], dtype=np.int64)),
+        warnings=warnings_of(run),
+        provenance=provenance(reader),
     )
 
 
-def _choose(n: int, bands: int) -> tuple[np.ndarray, str]:
-    """Rows shown: all, or for a large run a fixed random choice; and what to say about it."""
-    most = min(MAX_STRIPS, MAX_NUMBERS // bands)
+def _choose(n: int, most: int, what: str) -> tuple[np.ndarray, str]:
+    """Rows shown: all, or of too many a fixed random choice; and what to say about it."""
     if n <= most:
         return np.arange(n), ""
     rows = np.sort(np.random.default_rng(0).choice(n, most, replace=False))
-    return rows, f"Plots and gallery show {most:,} sources chosen at random out of {n:,}."
+    return rows, f"{what} {most:,} sources chosen at random out of {n:,}."
 
 
-def _bands_shown(bands: tuple[str, ...], n: int) -> tuple[tuple[str, ...], str]:
-    """Bands that get thumbnails: all, or the first few of a large run."""
-    shown = bands[: max(1, MAX_STRIPS // max(n, 1))]
-    return shown, "" if shown == bands else f"Thumbnails are of {', '.join(shown)} only."
+def reasons(flags: np.ndarray) -> tuple[Reason, ...]:
+    """Flags that occur among (n,) words of flags, the gravest and most frequent first."""
+    quality = quality_of(flags)
+    found = []
+    for flag, about in FLAGS.items():
+        has = flags & int(flag) != 0
+        if has.any():
+            graver = has & (quality == about.level) & (quality_of(flags & ~int(flag)) < about.level)
+            alone = int(np.sum(graver)) if about.level > Level.INFO else 0
+            found.append(
+                Reason(str(flag.name), int(about.level), about.meaning, about.remedy, int(has.sum()), alone)
+            )
+    return tuple(sorted(found, key=lambda r: (-r.level, -r.sources)))
 
 
 def _counts(columns: dict[str, np.ndarray]) -> dict[str, int]:
@@ -92,10 +110,12 @@ def _about(run: Run) -> tuple[tuple, tuple, dict[str, float]]:
         ("model", f"{model.get('name', '')} {model.get('sha256', '')[:12]}".strip()),
         ("galbatch", manifest.get("versions", {}).get("galbatch", "")),
         ("started", created),
+        ("network's precision", str(config.get("precision", ""))),
+        ("command", shlex.join(["galbatch", *map(str, manifest.get("argv", [])[1:])])),
     )
     elapsed = float(summary.get("elapsed_s") or 0)
     fresh = summary.get("planned", 0) - summary.get("resumed_from", 0)
-    rates = ()
+    rates: tuple[tuple[str, str], ...] = ()
     if elapsed > 0 and fresh > 0:
         rates = (
             ("run time", _duration(elapsed)),
@@ -133,28 +153,30 @@ def _failures(run: Run) -> tuple[dict[str, str], ...]:
 
 def _strips(
     reader: RunReader,
-    columns: dict[str, np.ndarray],
-    bands: tuple[str, ...],
+    source_ids: np.ndarray,
+    pictured: np.ndarray,
     plan: StripPlan,
-    on_source: Callable[..., Any],
+    on_source: Callable[[], None] | None,
 ) -> dict[str, list[str | None]]:
-    strips: dict[str, list[str | None]] = {band: [] for band in bands}
-    reader.run.locate(columns["source_id"].tolist())
-    for source_id in columns["source_id"].tolist():
+    """Pictures of the sources at ``pictured``, None for the others and for those that failed."""
+    bands = reader.run.bands
+    strips: dict[str, list[str | None]] = {band: [None] * len(source_ids) for band in bands}
+    wanted = source_ids[pictured].tolist()
+    reader.run.locate(wanted)
+    for row, source_id in zip(pictured.tolist(), wanted, strict=True):
         for band in bands:
-            try:
-                strip = encode_strip(reader.view(source_id, band, draws=plan.draws, lean=True), plan)
-            except RunError:  # failed, or nothing usable in this band: its card has no picture
-                strip = None
-            strips[band].append(strip)
+            with suppress(RunError):  # failed, or nothing usable in this band: its card has no picture
+                strips[band][row] = encode_strip(
+                    reader.view(source_id, band, draws=plan.draws, lean=True), plan
+                )
         if on_source is not None:
             on_source()
     return strips
 
 
-def _calibration(reader: RunReader) -> tuple[tuple[str, str, float, int], ...]:
-    """(quantity, band, share of truths within the 68% interval, number) of the sources of a mock field that
-    are quality 0 in the band."""
+def _calibration(reader: RunReader) -> tuple[tuple[str, str, int, int], ...]:
+    """(quantity, band, truths within the 68% interval, truths) of the sources of a mock field that are
+    quality 0 in the band."""
     rows = []
     for band, table in reader.truths().items():
         for quantity in COVERED:
@@ -164,7 +186,7 @@ def _calibration(reader: RunReader) -> tuple[tuple[str, str, float, int], ...]:
                     continue
                 low, high = (reader.number(f"{quantity}_{p}_{band}", source_id) for p in ("p16", "p84"))
                 if np.isfinite([low, high, values[quantity]]).all():
-                    inside.append(low <= values[quantity] <= high)
+                    inside.append(bool(low <= values[quantity] <= high))
             if inside:
-                rows.append((quantity, band, float(np.mean(inside)), len(inside)))
+                rows.append((quantity, band, sum(inside), len(inside)))
     return tuple(rows)

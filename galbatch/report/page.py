@@ -1,85 +1,57 @@
-"""The HTML page of a run: one self-contained file that opens without a network."""
+"""The HTML page of a run: one self-contained file that opens without a network.
+
+Its behaviour is in ``templates``: ``data.js`` unpacks the numbers, ``charts.js`` draws and brushes,
+``gallery.js`` and ``table.js`` list, ``report.js`` holds the selection that all of them share.
+"""
 
 from __future__ import annotations
 
 import json
 from importlib.resources import files
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 import galbatch
 from galbatch.flags import FLAGS
 from galbatch.report.numbers import LABELS
+from galbatch.report.pack import pack_columns, pack_json
 from galbatch.report.summary import QUANTITIES, RunSummary
+from galbatch.store.selection import GRADES
 
-if TYPE_CHECKING:
-    from bokeh.model import Model
+SCRIPTS = ("data.js", "charts.js", "gallery.js", "table.js", "report.js")
 
 
 def render_page(summary: RunSummary) -> str:
     """The page of ``summary`` as HTML text."""
-    from bokeh.embed import components
-    from bokeh.resources import Resources
-
-    library = "\n".join(Resources(mode="inline", components=["bokeh", "bokeh-gl"]).js_raw)
-    return fill_template(summary, *components(_plots(summary)), library)
-
-
-def fill_template(summary: RunSummary, plot_script: str, divs: dict[str, str], plot_library: str) -> str:
-    """The page around plots that Bokeh made ready: their script, the element of each, BokehJS itself."""
     from jinja2 import Environment
 
-    planes = {
-        band: [divs[name] for name in divs if name.startswith(f"plane {band} ")] for band in summary.bands
-    }
+    pages = {band: pack_columns(_of_band(summary, band)) for band in summary.bands}
     template = Environment(autoescape=True).from_string(_asset("report.html"))
     return template.render(
         summary=summary,
-        flag_counts=summary.flag_counts(),
-        divs=divs,
-        planes=planes,
-        data=_script_json(page_data(summary)),
-        bokeh_js=plot_library,
-        bokeh_script=plot_script,
+        grades=list(enumerate(GRADES)),
+        levels=("note", "caution", "do not use"),
+        coverage=summary.coverage(),
+        data=_script_json(
+            page_data(summary) | {"pages": {band: names for band, (names, _) in pages.items()}}
+        ),
+        sources=pack_json(_sources(summary)),
+        pages={band: text for band, (_, text) in pages.items()},
+        strips={band: "\n".join(strip or "" for strip in summary.strips.get(band, ())) for band in pages},
         css=_asset("report.css"),
-        js=_asset("report.js"),
+        js="\n".join(_asset(name) for name in SCRIPTS),
         version=galbatch.__version__,
     )
 
 
-def _plots(summary: RunSummary) -> dict[str, Model]:
-    from galbatch.report.plots import coverage_bars, distributions, plane_figures, stage_bars
-
-    plots = dict(distributions(summary))
-    plots["stages"] = stage_bars(summary.stages)
-    if summary.calibration:
-        plots["coverage"] = coverage_bars(summary.calibration)
-    for band in summary.bands:
-        plots.update({f"plane {band} {plane}": fig for plane, fig in plane_figures(summary, band).items()})
-    return plots
-
-
 def page_data(summary: RunSummary) -> dict:
-    """What the page's script needs, JSON-able: numbers rounded to four digits, NaN as null."""
-    names = [
-        f"{q}_{stat}_{band}"
-        for band in summary.bands
-        for q in QUANTITIES
-        for stat in ("p16", "p50", "p84", "obs")
-    ]
-    names += [
-        f"{stem}_{band}"
-        for band in summary.bands
-        for stem in ("chi2", "chi2_p", "prior_driven_frac", "quality")
-    ]
+    """What the page's script needs beside the numbers, JSON-able."""
     return {
+        "title": summary.title,
         "bands": list(summary.bands),
         "panels": list(summary.panels),
-        "ids": [str(i) for i in summary.source_id],
-        "status": [str(s) for s in summary.status],
-        "flags": [int(f) for f in summary.flags],
-        "flag_names": [[flag.name, int(flag).bit_length() - 1] for flag in FLAGS],
+        "grades": list(GRADES),
+        "flag_names": [
+            [flag.name, int(flag).bit_length() - 1, int(about.level)] for flag, about in FLAGS.items()
+        ],
         "flag_text": {
             flag.name: f"{about.meaning} ({about.level.name.lower()}): {about.remedy}."
             for flag, about in FLAGS.items()
@@ -88,13 +60,26 @@ def page_data(summary: RunSummary) -> dict:
             [q, " ".join(filter(None, (LABELS[q][0], LABELS[q][1] and f"[{LABELS[q][1]}]")))]
             for q in QUANTITIES
         ],
-        "columns": {name: _rounded(summary.columns[name]) for name in names if name in summary.columns},
-        "strips": summary.strips,
     }
 
 
-def _rounded(values: np.ndarray) -> list[float | None]:
-    return [float(f"{v:.5g}") if np.isfinite(v) else None for v in np.asarray(values, dtype=float)]
+def _sources(summary: RunSummary) -> dict[str, list]:
+    return {
+        "ids": [str(i) for i in summary.source_id],
+        "status": [str(s) for s in summary.status],
+        "flags": [int(f) for f in summary.flags],
+        "quality": [int(q) for q in summary.quality],
+        "ra": [round(float(x), 7) for x in summary.ra],
+        "dec": [round(float(x), 7) for x in summary.dec],
+    }
+
+
+def _of_band(summary: RunSummary, band: str) -> dict:
+    """Columns of a band, the percentiles of a statistic beside each other."""
+    stems = [f"{q}_{stat}" for q in QUANTITIES for stat in ("p50", "p16", "p84", "obs")]
+    stems += ["chi2", "chi2_p", "prior_driven_frac", "quality"]
+    names = [f"{stem}_{band}" for stem in stems]
+    return {name: summary.columns[name] for name in names if name in summary.columns}
 
 
 def _script_json(data: dict) -> str:

@@ -224,7 +224,12 @@ class RunReader:
             return open_survey(
                 SurveyConfig.from_resolved(described), measured=self.run.manifest.get("measured")
             )
-        except (GalbatchError, OSError, TypeError):  # files gone; or keys of another version of galbatch
+        except (
+            GalbatchError,
+            OSError,
+            TypeError,
+            KeyError,
+        ):  # files gone; or keys of another version of galbatch
             return None
 
 

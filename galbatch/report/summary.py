@@ -3,40 +3,70 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from galbatch.errors import InputError
-from galbatch.flags import FLAGS
+from galbatch.report.numbers import LABELS
 
-PLANES: dict[str, tuple[str, str]] = {
-    "Gini-M20": ("m20", "gini"),
-    "Concentration-asymmetry": ("concentration", "asymmetry"),
-    "Size-magnitude": ("mag_ab", "r_half"),
-}
 QUANTITIES = ("mag_ab", "r_half", "gini", "m20", "concentration", "asymmetry", "ellipticity", "sersic_n")
 STATUSES = ("ok", "flagged", "failed")
+
+
+class Reason(NamedTuple):
+    """A flag that occurs: its name, its level (what a source with it can be at best), what it means and what
+    to do, and how many sources have it; ``alone``: of how many it alone decides the grade."""
+
+    name: str
+    level: int
+    meaning: str
+    remedy: str
+    sources: int
+    alone: int
+
+
+class Coverage(NamedTuple):
+    """Truths of a mock field inside the 68% intervals of a statistic: how many of how many, between which
+    numbers they lie 95 times in 100 if intervals are right, and what that says."""
+
+    quantity: str
+    band: str
+    inside: int
+    of: int
+    low: int
+    high: int
+    verdict: str
 
 
 @dataclass(frozen=True)
 class RunSummary:
     """A run as the page shows it.
 
-    ``source_id``, ``status``, ``flags`` (n,): the sources shown; ``columns``: (n,) floats by catalogue name,
-    e.g. ``gini_p50_f200w``; ``counts``: sources by status over the whole run; ``stages``: seconds by stage;
-    ``facts``, ``rates``: (label, value) pairs of text; ``strips``: base64 WebP per source (or None) by band;
-    ``panels``: titles of a strip's panels; ``note``: what is not shown, empty when all is; ``calibration``:
-    (quantity, band, share of truths inside the 68% interval, number of truths); ``grades``: sources of the
-    whole run of quality 0, 1 and 2, by band, '' for all bands together.
+    ``source_id``, ``ra``, ``dec`` (deg), ``status``, ``flags``, ``quality`` (n,): the sources shown;
+    ``columns``: (n,) floats by catalogue name, e.g. ``gini_p50_f200w``; ``counts``: sources by status over
+    the whole run; ``grades``: of the whole run, of quality 0, 1 and 2, by band, '' for all bands together;
+    ``reasons``: flags of the whole run, the gravest first; ``warnings``: lines of the preflight;
+    ``provenance``: (what, text by band); ``stages``: seconds by stage; ``facts``, ``rates``: (label, value)
+    pairs of text; ``strips``: base64 WebP per source (or None) by band; ``panels``: titles of a strip's
+    panels; ``note``: what is not shown, empty when all is; ``calibration``: (quantity, band, truths inside
+    the 68% interval, truths).
     """
 
     title: str
     bands: tuple[str, ...]
     source_id: np.ndarray
+    ra: np.ndarray
+    dec: np.ndarray
     status: np.ndarray
     flags: np.ndarray
+    quality: np.ndarray
     columns: dict[str, np.ndarray]
     counts: dict[str, int]
+    grades: dict[str, tuple[int, ...]]
+    reasons: tuple[Reason, ...] = ()
+    warnings: tuple[str, ...] = ()
+    provenance: tuple[tuple[str, dict[str, str]], ...] = ()
     stages: dict[str, float] = field(default_factory=dict)
     facts: tuple[tuple[str, str], ...] = ()
     rates: tuple[tuple[str, str], ...] = ()
@@ -44,35 +74,33 @@ class RunSummary:
     strips: dict[str, list[str | None]] = field(default_factory=dict)
     panels: tuple[str, ...] = ()
     note: str = ""
-    calibration: tuple[tuple[str, str, float, int], ...] = ()
-    grades: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    calibration: tuple[tuple[str, str, int, int], ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.source_id)
-        for name, values in {
-            "status": self.status,
-            "flags": self.flags,
-            **self.columns,
-            **self.strips,
-        }.items():
+        own = {name: getattr(self, name) for name in ("ra", "dec", "status", "flags", "quality")}
+        for name, values in (own | self.columns | self.strips).items():
             if len(values) != n:
                 raise InputError(
                     f"RunSummary: {name} has {len(values)} rows, source_id {n}: they must agree."
                 )
 
-    def column(self, stem: str, band: str) -> np.ndarray:
-        """(n,) float values of ``{stem}_{band}``; NaN where the run has no such column."""
-        values = self.columns.get(f"{stem}_{band}")
-        return np.full(len(self.source_id), np.nan) if values is None else np.asarray(values, dtype=float)
+    def coverage(self) -> list[Coverage]:
+        """``calibration`` with what is to be expected of so few truths, and a verdict in words."""
+        from scipy.stats import binom  # type: ignore[import-untyped]
 
-    def flag_counts(self) -> list[tuple[str, str, str, int]]:
-        """(name, level, meaning, sources) of every flag that occurs, the worst and most frequent first."""
-        found = [
-            (about.level, flag.name, about.meaning, int(np.sum(self.flags & int(flag) != 0)))
-            for flag, about in FLAGS.items()
-        ]
-        rows = sorted((row for row in found if row[3]), key=lambda row: (-row[0], -row[3]))
-        return [(name, level.name.lower(), meaning, count) for level, name, meaning, count in rows]
+        found = []
+        for quantity, band, inside, of in self.calibration:
+            low, high = (int(x) for x in binom.interval(0.95, of, 0.6827))
+            verdict = (
+                "as expected"
+                if low <= inside <= high
+                else "too few"
+                if inside < low
+                else "more than expected"
+            )
+            found.append(Coverage(LABELS[quantity][0], band, inside, of, low, high, verdict))
+        return found
 
     @property
     def balanced(self) -> bool:

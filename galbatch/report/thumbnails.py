@@ -16,8 +16,8 @@ import numpy as np
 from galbatch.report.figure import BRIGHTNESS_MAP, RESIDUAL_LIMIT, RESIDUAL_MAP
 from galbatch.report.view import SourceView
 
-MAX_STRIPS = 10_000
-MAX_NUMBERS = 20_000  # sources times bands whose numbers the page holds
+MAX_STRIPS = 10_000  # pictures that the page holds
+MAX_NUMBERS = 120_000  # sources times bands whose numbers the page holds
 MASKED_RGB = (157, 180, 192)
 
 
@@ -37,6 +37,8 @@ class StripPlan:
 
 def plan_strips(count: int) -> StripPlan:
     """The richest strips that keep ``count`` of them, up to ``MAX_STRIPS``, within 15 MB of base64."""
+    if count <= 150:
+        return StripPlan(128, 3, 80)
     if count <= 400:
         return StripPlan(64, 3, 80)
     if count <= 1500:

@@ -17,7 +17,7 @@ from galbatch.interfaces import Denoiser
 from galbatch.run import folder
 from galbatch.run.context import ContextSpec, model_files
 from galbatch.run.cutter import CUT
-from galbatch.run.findings import passing_names
+from galbatch.run.findings import passing_names, said_once
 from galbatch.run.prepare import Inputs
 from galbatch.store import (
     PlanWriter,
@@ -154,6 +154,7 @@ def make_manifest(
         "inputs": input_files(inputs.survey, inputs.settings.catalog, before or {}),
         "planes": entries,
         "measured": inputs.survey.measured,
+        "warnings": [f.line for f in said_once(inputs.findings) if f.level == "warn"],
         "columns": {names.get(name, name): about for name, about in inputs.catalog.meta.items()},
         "layout": inputs.layout.attributes(),
         "threads": execution.threads,

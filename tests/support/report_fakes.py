@@ -3,6 +3,7 @@
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from galbatch.report.gather import reasons
 from galbatch.report.summary import RunSummary
 from galbatch.report.thumbnails import encode_strip, plan_strips
 from galbatch.report.view import Number, SourceView
@@ -77,14 +78,18 @@ def fake_summary(n=40, bands=("f200w", "f444w"), strip_pool=6, seed=0) -> RunSum
         columns[f"chi2_{band}"] = rng.normal(1, 0.05, n)
         columns[f"chi2_p_{band}"] = rng.random(n)
         columns[f"prior_driven_frac_{band}"] = rng.beta(1, 6, n)
+        columns[f"quality_{band}"] = np.where(
+            np.arange(n) % 5 < 4, 0.0, np.where(np.arange(n) % 10 == 4, 1, 2)
+        )
     status = np.where(np.arange(n) % 5 < 4, "ok", np.where(np.arange(n) % 10 == 4, "flagged", "failed"))
     flags = np.where(
         status == "ok",
         0,
-        np.where(status == "flagged", int(Flag.NEIGHBOUR | Flag.SOLVER), int(Flag.OFF_IMAGE)),
+        np.where(status == "flagged", int(Flag.NEIGHBOUR | Flag.NO_SEG), int(Flag.OFF_IMAGE)),
     )
     for name in columns:
-        columns[name][status == "failed"] = np.nan
+        if not name.startswith("quality"):
+            columns[name][status == "failed"] = np.nan
     counts = {s: int(np.sum(status == s)) for s in ("ok", "flagged", "failed")} | {"sources": n}
     strips = {
         band: [
@@ -96,10 +101,20 @@ def fake_summary(n=40, bands=("f200w", "f444w"), strip_pool=6, seed=0) -> RunSum
         title="demo.run",
         bands=bands,
         source_id=np.arange(n) + 1000,
+        ra=150 + 0.1 * rng.random(n),
+        dec=2 + 0.1 * rng.random(n),
         status=status,
         flags=flags,
+        quality=columns[f"quality_{bands[0]}"],
         columns=columns,
         counts=counts,
+        grades={
+            band: tuple(int(np.sum(columns[f"quality_{band or bands[0]}"] == q)) for q in range(3))
+            for band in ("", *bands)
+        },
+        reasons=reasons(flags.astype(np.int64)),
+        warnings=("f200w: the PSF is 3% narrower than <usual>. Check it.",),
+        provenance=(("PSF", {band: f"{band}_psf.fits" for band in bands}),),
         stages={"cut": 3.2, "sample": 120.0, "measure": 12.0},
         facts=(("catalogue", "demo.parquet"),),
         rates=(("sources per second", "0.31"),),
@@ -108,5 +123,5 @@ def fake_summary(n=40, bands=("f200w", "f444w"), strip_pool=6, seed=0) -> RunSum
         failures=(
             {"source_id": "1009", "stage": "cut", "code": "OFF_IMAGE", "message": "outside <every> image"},
         ),
-        calibration=(("r_half", bands[0], 0.66, 40),),
+        calibration=(("r_half", bands[0], 26, 40), ("gini", bands[0], 9, 40)),
     )

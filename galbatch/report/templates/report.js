@@ -1,174 +1,143 @@
-"use strict";
-// The page's behaviour: themes, band, gallery (only the cards in view exist), preview and detail of a source.
-window.galbatch = (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
-  const $ = (id) => document.getElementById(id);
-  const state = { band: data.bands[0], order: [], open: -1 };
-  const column = (stem, i) => (data.columns[`${stem}_${state.band}`] || [])[i] ?? null;
-  const flagsOf = (i) => data.flag_names.filter(([, bit]) => Math.floor(data.flags[i] / 2 ** bit) % 2).map(([name]) => name);
-  const text = (value, digits = 3) => value === null ? "-" : Number(value).toPrecision(digits);
+// The selection that charts, table and gallery share: what lies in every box and passes every filter.
+const state = { band: data.bands[0], grade: new Uint8Array(0), keep: new Uint8Array(0), order: [], sort: 0, descending: false, filters: {}, open: -1, page: 0 };
+// Grade of a source in a band; state.grade holds that of all in the band shown.
+const gradeOf = (i, band = state.band) => { const q = value("quality", i, band); return Number.isFinite(q) ? q : sources.quality[i]; };
 
-  function withError(stem, i) {
-    const [low, mid, high] = ["p16", "p50", "p84"].map((s) => column(`${stem}_${s}`, i));
-    if (mid === null) return "-";
-    if (low === null || high === null) return text(mid, 4);
-    const error = Math.max(high - mid, mid - low);
-    const digits = error > 0 ? Math.min(4, Math.max(0, 1 - Math.floor(Math.log10(error)))) : 3;
-    return `${mid.toFixed(digits)}<span class="pm"><span>+${(high - mid).toFixed(digits)}</span><span>−${(mid - low).toFixed(digits)}</span></span>`;
+function onlyTest(only) {
+  const [kind, what] = only.split(":");
+  if (kind === "flag") { const bit = data.flag_names.find(([name]) => name === what)[1]; return (i) => Math.floor(sources.flags[i] / 2 ** bit) % 2 === 1; }
+  if (kind === "all") return (i) => sources.quality[i] === Number(what);
+  if (kind === "quality") return (i) => state.grade[i] === Number(what);
+  return (i) => sources.status[i] === kind;
+}
+
+function arrange() {
+  const n = sources.ids.length, only = $("only").value, tests = tableTests();
+  if (only) tests.push(onlyTest(only));
+  for (const chart of charts) if (chart.box) tests.push((i) => inBox(chart, i));
+  state.keep = new Uint8Array(n);
+  const rows = [];
+  for (let i = 0; i < n; i++) {
+    let keep = 1;
+    for (const test of tests) if (!test(i)) { keep = 0; break; }
+    state.keep[i] = keep;
+    if (keep) rows.push(i);
   }
-
-  function escaped(value) {
-    return String(value).replace(/[&<>"'`]/g, (c) => `&#${c.charCodeAt(0)};`); // in text and in attributes
+  if (state.sort || state.descending) {
+    const number = FIELDS[state.sort][1], keys = new Float64Array(n), sign = state.descending ? -1 : 1;
+    for (const i of rows) keys[i] = number(i);
+    rows.sort((i, j) => Number.isNaN(keys[i]) - Number.isNaN(keys[j]) || sign * (keys[i] - keys[j]) || i - j);
   }
+  state.order = rows;
+  state.page = 0;
+  $("shown").textContent = `${rows.length.toLocaleString("en")} of ${n.toLocaleString("en")} sources selected`;
+  $("clear").disabled = !tests.length;
+  layout();
+  drawTable();
+  charts.forEach(drawChart);
+}
 
-  function strip(i) {
-    const code = (data.strips[state.band] || [])[i];
-    const label = escaped(`${data.panels.join(", ")} of source ${data.ids[i]}`);
-    const n = Math.max(1, data.panels.length);
-    const style = `style="aspect-ratio:${n} / 1"`;
-    return code ? `<img class="strip" decoding="async" ${style} alt="${label}" src="data:image/webp;base64,${escaped(code)}">` : `<div class="strip" ${style}></div>`;
-  }
+function clearAll() {
+  for (const chart of charts) chart.box = null;
+  state.filters = {};
+  for (const input of $("filters").querySelectorAll("input")) input.value = "";
+  $("only").value = "";
+  arrange();
+}
 
-  function lines(i) {
-    const flags = flagsOf(i);
-    return `<div class="line"><b>${escaped(data.ids[i])}</b><span class="flag">${data.status[i] === "ok" ? "" : escaped([data.status[i], ...flags].join(" "))}</span></div>
-      <div class="line">mag ${withError("mag_ab", i)} &nbsp; r½ ${withError("r_half", i)}"</div>
-      <div class="line">χ² ${text(column("chi2", i))} &nbsp; prior ${column("prior_driven_frac", i) === null ? "-" : Math.round(100 * column("prior_driven_frac", i)) + "%"} &nbsp; Gini ${withError("gini", i)}</div>`;
-  }
+// ---- the plots -----------------------------------------------------------------------------------------------
+const of = (stem) => (i) => value(stem, i);
+const axis = (stem, label, more = {}) => ({ of: of(`${stem}_p50`), stem, label, ...more });
 
-  // ---- order and filter -----------------------------------------------------------------------------------------
-  const keys = {
-    row: (i) => i, flags: (i) => flagsOf(i).length + (data.status[i] === "failed" ? 100 : 0), chi2: (i) => column("chi2", i),
-    size: (i) => column("r_half_p50", i), mag: (i) => column("mag_ab_p50", i), prior: (i) => column("prior_driven_frac", i),
+function skyAxes() {
+  const finite = sources.ra.map((_, i) => i).filter((i) => Number.isFinite(sources.ra[i]) && Number.isFinite(sources.dec[i]));
+  const first = finite[0] ?? 0, turn = (ra) => ((ra - sources.ra[first] + 540) % 360) - 180; // no seam at 0 h
+  const mean = (f) => finite.reduce((sum, i) => sum + f(i), 0) / Math.max(1, finite.length);
+  const ra0 = mean((i) => turn(sources.ra[i])), dec0 = mean((i) => sources.dec[i]), cos = Math.cos(dec0 * Math.PI / 180);
+  const reach = Math.max(0, ...finite.map((i) => Math.max(Math.abs(turn(sources.ra[i]) - ra0) * cos, Math.abs(sources.dec[i] - dec0))));
+  const [unit, per] = reach > 0.5 ? ["deg", 1] : reach > 0.02 ? ["arcmin", 60] : ["arcsec", 3600];
+  return {
+    x: { of: (i) => (turn(sources.ra[i]) - ra0) * cos * per, flip: true, label: `east of ${text((ra0 + sources.ra[first] + 360) % 360, 7)} deg [${unit}]` },
+    y: { of: (i) => (sources.dec[i] - dec0) * per, label: `north of ${text(dec0, 6)} deg [${unit}]` },
   };
+}
 
-  function arrange() {
-    const only = $("only").value, wanted = $("find").value.trim().toLowerCase(), sign = $("descending").checked ? -1 : 1;
-    const key = keys[$("sort").value];
-    const keep = (i) => (!only || (only.startsWith("flag:") ? flagsOf(i).includes(only.slice(5))
-      : only.startsWith("quality:") ? column("quality", i) === Number(only.slice(8)) : data.status[i] === only))
-      && (!wanted || String(data.ids[i]).toLowerCase().includes(wanted));
-    const rows = data.ids.map((_, i) => i).filter(keep).map((i) => [key(i), i]);
-    rows.sort(([a, i], [b, j]) => (a === null) - (b === null) || sign * (a - b) || i - j);
-    state.order = rows.map(([, i]) => i);
-    $("shown").textContent = `${state.order.length.toLocaleString("en")} of ${data.ids.length.toLocaleString("en")}`;
-    layout();
-  }
+function buildCharts() {
+  makeChart({ title: "On the sky", sky: true, ...skyAxes() });
+  makeChart({ title: "Size-magnitude", x: axis("mag_ab", "magnitude [AB]"), y: axis("r_half", "half-light radius [arcsec]", { log: true }) });
+  makeChart({
+    title: "Gini-M20", x: axis("m20", "M20", { flip: true }), y: axis("gini", "Gini"),
+    lines: [[0, 0.33, -3, 0.75, false], [-1.68, 0.565, -3, 0.38, true]],
+    note: "mergers above the solid line, E to Sa above the dashed one (Lotz et al. 2008)",
+  });
+  makeChart({ title: "Concentration-asymmetry", x: axis("concentration", "concentration C"), y: axis("asymmetry", "asymmetry A"), lines: [[0, 0.35, 9, 0.35, true]], note: "mergers above the line (Conselice 2003)" });
+  const against = { title: "Posterior against pixels", x: {}, y: {}, lines: [] };
+  const chart = makeChart(against), choice = $("against");
+  chart.caption.append(" of ", choice.parentElement);
+  choice.addEventListener("change", () => { against.set(); place(chart); arrange(); });
+  against.set = () => {
+    const log = choice.value === "r_half", name = choice.selectedOptions[0].textContent;
+    chart.x = { of: of(`${choice.value}_obs`), label: `${name}, on the pixels`, log };
+    chart.y = axis(choice.value, `${name}, posterior`, { log });
+    const all = [...rangeOf(chart.x, sources.ids.length), ...rangeOf(chart.y, sources.ids.length)];
+    const ends = [Math.min(...all), Math.max(...all)].map((v) => log ? 10 ** v : v);
+    chart.x.range = chart.y.range = ends;
+    chart.lines = [[ends[0], ends[0], ends[1], ends[1], false]];
+    chart.box = null;
+  };
+  chart.before = against.set;
+  makeChart({ title: "chi2 per pixel", x: { of: of("chi2"), label: "chi2 per pixel (line: noise alone)", range: [0.5, 1.5] }, lines: [[1, null, 1, null, true]] });
+  makeChart({ title: "p-value of chi2", x: { of: of("chi2_p"), label: "p-value (flat if only noise remains, plus 25% at 1)", range: [0, 1] } });
+  makeChart({ title: "Prior-dominated light", x: { of: of("prior_driven_frac"), label: "share of the light that is prior-dominated", range: [0, 1] } });
+  for (const made of charts) if (made.note) { const note = document.createElement("span"); note.className = "quiet"; note.textContent = ` ${made.note}`; made.caption.append(note); }
+}
 
-  // ---- the gallery: only rows in view are in the document ---------------------------------------------------------
-  const grid = $("grid"), shape = { columns: 1, width: 0, height: 0, drawn: "" };
-  const live = new Map(); // place in the order -> its card, for the places in view
+function placeAll() {
+  for (const chart of charts) { chart.before?.(); place(chart); }
+}
 
-  function layout() {
-    const gap = 10, least = Math.max(300, Math.min(460, 64 * data.panels.length));
-    shape.columns = Math.max(1, Math.floor((grid.clientWidth + gap) / (least + gap)));
-    shape.width = (grid.clientWidth - gap * (shape.columns - 1)) / shape.columns;
-    shape.height = (shape.width - 19) / Math.max(1, data.panels.length) + 80;
-    grid.style.height = `${Math.ceil(state.order.length / shape.columns) * (shape.height + gap)}px`;
-    shape.drawn = "";
-    live.clear();
-    grid.replaceChildren();
-    draw();
-  }
+async function chooseBand(band) {
+  await page(band);
+  state.band = $("band").value = band;
+  state.grade = Uint8Array.from(sources.ids, (_, i) => gradeOf(i));
+  placeAll();
+  arrange();
+}
 
-  function draw() {
-    const gap = 10, step = shape.height + gap, top = grid.getBoundingClientRect().top;
-    const first = Math.max(0, Math.floor(-top / step) - 2), last = Math.ceil((window.innerHeight - top) / step) + 2;
-    const start = first * shape.columns, stop = Math.min(state.order.length, Math.max(0, last) * shape.columns);
-    if (shape.drawn === `${start}-${stop}`) return;
-    shape.drawn = `${start}-${stop}`;
-    for (const [n, card] of live) if (n < start || n >= stop) { card.remove(); live.delete(n); }
-    for (let n = stop - 1, next = null; n >= start; n--) {
-      if (!live.has(n)) live.set(n, grid.insertBefore(makeCard(n), next));
-      next = live.get(n);
-    }
-  }
+function theme(name) {
+  document.documentElement.dataset.theme = name;
+  if (sources) charts.forEach(drawChart);
+}
 
-  function makeCard(n) {
-    const i = state.order[n], gap = 10, card = document.createElement("button");
-    card.type = "button";
-    card.className = `card ${data.status[i]}`;
-    card.dataset.row = i;
-    card.style.cssText = `left:${(n % shape.columns) * (shape.width + gap)}px;top:${Math.floor(n / shape.columns) * (shape.height + gap)}px;width:${shape.width}px;height:${shape.height}px`;
-    card.innerHTML = strip(i) + lines(i);
-    return card;
-  }
-
-  // ---- preview and detail -----------------------------------------------------------------------------------------
-  let fading = 0;
-  function peek(i) {
-    $("peek").innerHTML = strip(i) + lines(i);
-    $("peek").hidden = false;
-    clearTimeout(fading);
-    fading = setTimeout(() => { $("peek").hidden = true; }, 2500);
-  }
-
-  function open(i) {
-    state.open = i;
-    const rows = data.quantities.map(([stem, label]) => `<tr><td>${escaped(label)}</td><td class="n">${withError(stem, i)}</td><td class="n">${text(column(`${stem}_obs`, i), 4)}</td></tr>`);
-    const flags = flagsOf(i).map((name) => `<li><b>${escaped(name)}</b>: ${escaped(data.flag_text[name])}</li>`);
-    $("detail-body").innerHTML = `<h3>Source ${escaped(data.ids[i])}, ${escaped(state.band)}, ${escaped(data.status[i])}</h3>
-      <div class="titles">${data.panels.map((t) => `<span>${escaped(t)}</span>`).join("")}</div>${strip(i)}
-      <p class="quiet">χ² per pixel ${text(column("chi2", i), 4)}, p = ${text(column("chi2_p", i), 2)}; larger: <code>galbatch show RUN ${escaped(data.ids[i])} --png source.png</code></p>
-      ${flags.length ? `<ul>${flags.join("")}</ul>` : ""}
-      <table><thead><tr><th>quantity</th><th class="n">posterior</th><th class="n">pixels</th></tr></thead><tbody>${rows.join("")}</tbody></table>`;
-    $("peek").hidden = true;
-    if (!$("detail").open) $("detail").showModal();
-  }
-
-  function step(by) {
-    const at = state.order.indexOf(state.open);
-    if (state.order.length) open(state.order[(Math.max(at, 0) + by + state.order.length) % state.order.length]);
-  }
-
-  // ---- theme and band ---------------------------------------------------------------------------------------------
-  function paint() {
-    const style = getComputedStyle(document.documentElement), ink = style.getPropertyValue("--ink").trim();
-    const line = style.getPropertyValue("--line").trim(), card = style.getPropertyValue("--card").trim();
-    const changes = [["Axis", { axis_label_text_color: ink, major_label_text_color: ink, axis_line_color: ink, major_tick_line_color: ink, minor_tick_line_color: null }],
-      ["Grid", { grid_line_color: line }], ["Title", { text_color: ink }],
-      ["Legend", { label_text_color: ink, background_fill_color: card, background_fill_alpha: 0.75, border_line_color: line }]];
-    for (const doc of window.Bokeh?.documents ?? []) {
-      for (const root of doc.roots()) {
-        for (const model of root.references()) {
-          for (const [kind, values] of changes) if (model.type.endsWith(kind)) model.setv(values);
-        }
-      }
-    }
-  }
-
-  function theme(name) {
-    document.documentElement.dataset.theme = name;
-    paint();
-  }
-
-  function chooseBand(band) {
-    state.band = band;
-    for (const block of document.querySelectorAll(".planes")) block.hidden = block.dataset.band !== band;
-    window.dispatchEvent(new Event("resize"));
-    arrange();
-  }
-
+async function begin() {
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
-  document.documentElement.dataset.theme = dark.matches ? "dark" : "light";
+  theme(dark.matches ? "dark" : "light");
   dark.addEventListener("change", () => theme(dark.matches ? "dark" : "light"));
   $("theme").addEventListener("click", () => theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
+  sources = JSON.parse(new TextDecoder().decode(await inflate("sources")));
+  for (const key of ["ra", "dec"]) sources[key] = sources[key].map((x) => x ?? NaN);
+  await page(state.band);
+  buildCharts();
+  buildTable();
   $("band").addEventListener("change", () => chooseBand($("band").value));
-  for (const id of ["sort", "descending", "only"]) $(id).addEventListener("change", arrange);
-  $("find").addEventListener("input", arrange);
+  $("only").addEventListener("change", arrange);
+  $("clear").addEventListener("click", clearAll);
+  $("download").addEventListener("click", download);
   window.addEventListener("scroll", () => requestAnimationFrame(draw), { passive: true });
-  window.addEventListener("resize", layout);
-  grid.addEventListener("click", (event) => { const card = event.target.closest(".card"); if (card) open(Number(card.dataset.row)); });
+  window.addEventListener("resize", () => { charts.forEach(place); layout(); charts.forEach(drawChart); });
+  document.addEventListener("click", (event) => {
+    const row = event.target.closest("[data-row]"), only = event.target.closest("[data-only]");
+    if (row) open(Number(row.dataset.row));
+    if (only) { $("only").value = only.dataset.only; chooseBand(only.dataset.band || state.band); $("explore").scrollIntoView(); }
+  });
   $("close").addEventListener("click", () => $("detail").close());
   $("detail").addEventListener("click", (event) => { if (event.target === $("detail")) $("detail").close(); });
   $("detail").addEventListener("keydown", (event) => { if (event.key === "ArrowRight") step(1); if (event.key === "ArrowLeft") step(-1); });
   for (const button of document.querySelectorAll("[data-step]")) button.addEventListener("click", () => step(Number(button.dataset.step)));
-  for (const link of document.querySelectorAll("[data-flag]")) link.addEventListener("click", () => { $("only").value = `flag:${link.dataset.flag}`; arrange(); });
-  for (const link of document.querySelectorAll("[data-quality]")) link.addEventListener("click", () => { $("only").value = `quality:${link.dataset.quality}`; arrange(); });
   $("band").parentElement.hidden = data.bands.length < 2;
-  const ready = setInterval(() => {
-    if ((window.Bokeh?.documents ?? []).length) { clearInterval(ready); paint(); document.body.dataset.ready = "1"; }
-  }, 50);
-  chooseBand(state.band);
-  return { peek, open, draw, state, data };
-})();
+  await chooseBand(state.band);
+  document.body.dataset.ready = "1";
+}
+
+window.galbatch = { peek, open, draw, state, data, charts, columns, arrange, csv, place, boxOf, sources: () => sources };
+begin();

@@ -101,12 +101,30 @@ def test_summary_of_a_run(run):
     assert len(seen) == 6
     assert summary.bands == BANDS and summary.stages == {"cut": 0.5, "sample": 11.0}
     assert [row["source_id"] for row in summary.failures] == [str(FAILED_ID)]
-    assert summary.flag_counts()[0][0] in ("NEIGHBOUR", "OFF_IMAGE")
+    assert [(r.name, r.sources) for r in summary.reasons] == [("OFF_IMAGE", 1), ("NEIGHBOUR", 1)]
     at = summary.source_id.tolist().index(FAILED_ID)
     assert summary.strips["f200w"][at] is None and all(
         s for i, s in enumerate(summary.strips["f200w"]) if i != at
     )
     assert ("network evaluations per draw", "18.0") in summary.rates
+
+
+def test_report_says_from_what_a_run_was_made(paths):
+    run = galbatch.open_run(paths.root)
+    acf = np.zeros((5, 5))
+    acf[[1, 3], 2], acf[2, [1, 3]], acf[2, 2] = 0.4, 0.2, 1
+    found = {"err_scale": 0.45, "noise_acf": acf.tolist(), "blank_frac": 0.61}
+    tiles = [{"sci": {"path": f"/data/mosaic-{n}.fits"}, "psf": {"path": "/data/psf.fits"}} for n in (1, 2)]
+    run.manifest["measured"] = {"f200w": {"1": found, "2": found | {"err_scale": 0.5}}}
+    run.manifest["config"]["survey_resolved"] = {"bands": [{"name": "f200w", "tiles": tiles}]}
+    run.manifest["warnings"] = ["f200w: the noise map is 2.2 times too large. It is scaled."]
+    summary = gather(run)
+    said = {what: by_band["f200w"] for what, by_band in summary.provenance}
+    assert said["images"] == "mosaic-1.fits and 1 more" and said["PSF"] == "psf.fits"
+    assert said["noise against its map"] == "0.45 times to 0.5 times (2 tiles)"
+    assert said["correlation of neighbouring pixels"] == "0.30"
+    assert summary.warnings == ("f200w: the noise map is 2.2 times too large. It is scaled.",)
+    assert all(by_band["f444w"] == "" for _, by_band in summary.provenance)
 
 
 def test_report_command_writes_the_page(paths, capsys):

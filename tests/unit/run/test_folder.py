@@ -11,12 +11,15 @@ from fake_run import write_fake_run
 from faults import tree
 
 from galbatch.cli.main import main
+from galbatch.config import ExecutionSettings, RunSettings
 from galbatch.errors import ConfigError, RunError
-from galbatch.run import process, repair, resume, status, verify
+from galbatch.run import prepare, process, repair, resume, status, verify
+from galbatch.run.lay_out import make_manifest
 from galbatch.store import RunPaths, mark, read_manifest, read_marker, write_manifest
 from galbatch.store import folder as store_folder
 from galbatch.store.manifest import check_manifest, layout_differences, read_valid
 from galbatch.store.paths import FILES, is_own_file, is_own_folder
+from galbatch.types import Finding
 
 OPTIONS = dict(batch=3, draws=2, mode="fast", cluster="none")
 
@@ -310,3 +313,13 @@ def test_bands_are_part_of_the_form_and_a_seed_is_not(survey, finished):
     assert layout_differences(old, other) == []
     with pytest.raises(RunError, match=r"seed: was 0, is 5(.*\n)*.*--force"):
         run(survey, finished, resume=True, seed=5)
+
+
+def test_manifest_keeps_what_the_preflight_warned_of(survey):
+    inputs = prepare.preflight(
+        RunSettings(str(survey), str(survey.with_suffix(".toml"))), ExecutionSettings(), toys.GaussianPrior()
+    )
+    warned = Finding("warn", "psf", "f200w", "the PSF sums to 0.9", "Look at it.")
+    inputs.findings[:] = [warned, Finding("info", "noise", "f200w", "white", "Nothing to do.")]
+    kept = make_manifest(inputs, ExecutionSettings())["warnings"]
+    assert kept == ["f200w: the PSF sums to 0.9. Look at it."]
