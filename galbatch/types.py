@@ -49,7 +49,8 @@ class Observation:
     ``noise_acf`` (c, r, r), r odd: noise autocorrelation by lag in detector pixels, centre 1; None is white.
     ``sigma_white`` (b, c, h, w): the part of ``sigma`` that is independent from pixel to pixel all the same;
     None is zero. ``psf_error`` (c, 5): what is not known of the PSF, ``PSF_ERROR_PARTS`` in turn; None: it is
-    exact.
+    exact. ``shift_pix`` (b, c, 2): how far a stamp begins, along y and x in detector pixels, from where the
+    stamps of a source that are sampled together have their common corner; None: there.
 
     Astropy quantities are converted: ``data``, ``sigma`` and ``sigma_white`` to nJy per pixel (surface
     brightness too), scales to arcsec. Raises ``InputError`` when shapes disagree, for a unit of something
@@ -65,10 +66,13 @@ class Observation:
     noise_acf: np.ndarray | None = None
     sigma_white: np.ndarray | None = None
     psf_error: np.ndarray | None = None
+    shift_pix: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         self._without_units()
-        for name in ("data", "sigma", "psf", "mask", "noise_acf", "sigma_white", "psf_error"):
+        for name in (
+            "data", "sigma", "psf", "mask", "noise_acf", "sigma_white", "psf_error", "shift_pix"
+        ):  # fmt: skip
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, _to_numpy(value, bool if name == "mask" else np.float32))
@@ -113,6 +117,11 @@ class Observation:
             raise InputError(
                 f"Observation.psf_error is {self.psf_error.tolist()}: it must be numbers of at least 0, "
                 f"{', '.join(PSF_ERROR_PARTS)} for each of {c} bands; or None."
+            )
+        if self.shift_pix is not None and self.shift_pix.shape != (b, c, 2):
+            raise InputError(
+                f"Observation.shift_pix has shape {self.shift_pix.shape}: it must be ({b}, {c}, 2), y and "
+                "x of each source and band; or None."
             )
         if not self.pixel_scale_arcsec > 0:
             raise InputError(

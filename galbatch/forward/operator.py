@@ -31,7 +31,8 @@ class ForwardModel:
 
     ``otf`` (b, 1, c, M, L // 2 + 1) and ``otf_fine`` (b, 1, c, H, W // 2 + 1) on the padded and the fine
     grid, the padded one ``grid`` = (M, L); ``margin`` fine pixels of unknown sky before the stamp in y and x;
-    ``fine`` = (H, W) with both margins.
+    ``fine`` = (H, W) with both margins. ``shift`` like ``otf_fine``: what moves an image into a stamp that
+    begins elsewhere, as it is part of ``otf``; None: nowhere else.
     """
 
     otf: torch.Tensor
@@ -42,11 +43,21 @@ class ForwardModel:
     fine: tuple[int, int]
     stamp: tuple[int, int]
     grid: tuple[int, int]
+    shift: torch.Tensor | None = None
 
     def take(self, rows: np.ndarray) -> ForwardModel:
         """Of these sources."""
         otf, fine = self.otf[rows], self.otf_fine[rows]
-        return replace(self, otf=otf, otf_fine=fine, noise=self.noise.take(rows))
+        shift = None if self.shift is None else self.shift[rows]
+        return replace(self, otf=otf, otf_fine=fine, noise=self.noise.take(rows), shift=shift)
+
+    def with_exact_psf(self) -> ForwardModel:
+        """Without the errors of the PSF."""
+        return replace(self, noise=getattr(self.noise, "base", self.noise))
+
+    def mean_weight(self) -> torch.Tensor:
+        """(b, 1, c, 1, 1): mean of 1 / sigma^2 over the stamp, masked pixels zero."""
+        return self.noise.weight.mean((-1, -2), keepdim=True)
 
     def apply(self, x: torch.Tensor) -> torch.Tensor:
         """A x."""
@@ -86,8 +97,11 @@ class ForwardModel:
         return self.adjoint(self.noise.quick_precision(self.apply(x)))
 
     def crop(self, x: torch.Tensor) -> torch.Tensor:
-        """The part (..., oversample h, oversample w) of a fine image (..., H, W) that the stamp covers."""
+        """The part (..., oversample h, oversample w) of fine images (b, ..., H, W) that the stamp covers."""
         n, m = self.oversample, self.margin
+        if self.shift is not None:
+            shift = self.shift if x.ndim == 5 else self.shift[:, 0]
+            x = torch.fft.irfft2(torch.fft.rfft2(x) * shift, s=self.fine)
         return x[..., m : m + n * self.stamp[0], m : m + n * self.stamp[1]]
 
     def circulant_precision(self) -> torch.Tensor:
@@ -108,6 +122,16 @@ class ForwardModel:
             power = power * torch.as_tensor(box, dtype=power.dtype, device=power.device)
         correlated = self.noise.coloured(correlated, fy * n, fx * n)
         return power * (correlated + white) * n**2  # D^T D averages n^4 squared sums over n^2 phases
+
+
+def shift_transfer(shift: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """(..., M, L // 2 + 1) complex64: what brings to a pixel what lies ``shift`` (..., 2) pixels beyond it
+    along y and x; real at the Nyquist frequency."""
+    out = []
+    for axis, f in enumerate((np.fft.fftfreq(grid[0]), np.fft.rfftfreq(grid[1]))):
+        phase = np.exp(2j * np.pi * f * shift[..., axis, None])
+        out.append(np.where(np.abs(f) == 0.5, phase.real, phase))
+    return (out[0][..., :, None] * out[1][..., None, :]).astype(np.complex64)
 
 
 def kernel_hit_rate() -> float:
@@ -154,6 +178,8 @@ def forward_model(
     fine_scale = obs.pixel_scale_arcsec / oversample
     fine = tuple(-(-(n * oversample + 2 * margin) // multiple_of) * multiple_of for n in (h, w))
     reach = int(np.ceil((obs.psf.shape[-1] - 1) / 2 * psf_scale / fine_scale)) + 1
+    shift = np.zeros((b, c, 2)) if obs.shift_pix is None else obs.shift_pix * float(oversample)
+    reach += int(np.ceil(np.abs(shift).max(initial=0)))
     # from an unknown to a data pixel it is at most n - margin - 1: one period more than that and the reach
     grid = tuple(next_fast_len(n + max(min(reach, n - 1) - margin, 0), real=True) for n in fine)
     psf = obs.psf.reshape(b * c, *obs.psf.shape[2:])
@@ -162,5 +188,9 @@ def forward_model(
         for g in (grid, fine)
     )
     noise = noise_model(torch.from_numpy(weight).to(device), obs.noise_acf, _correlated(obs, device))
-    model = ForwardModel(otf, otf_fine, noise, oversample, margin, fine, (h, w), grid)
+    moved = None
+    if shift.any():
+        own, moved = (torch.from_numpy(shift_transfer(shift[:, None], g)).to(device) for g in (grid, fine))
+        otf = otf * own
+    model = ForwardModel(otf, otf_fine, noise, oversample, margin, fine, (h, w), grid, moved)
     return torch.from_numpy(data).to(device), model

@@ -45,7 +45,7 @@ class CompactFilter:
 
         weight = model.noise.weight
         self.seen = under((weight > 0).to(weight.dtype)) > LEAST_COVERAGE
-        weight = under(weight / weight.mean((-1, -2), keepdim=True).clamp_min(1e-30))
+        weight = under(weight / model.mean_weight().clamp_min(1e-30))
         self.information = (information * weight.clamp_min(1e-9)).clamp_min(1e-30)  # a band without pixels
 
     def __call__(self, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -148,7 +148,7 @@ def prior_driven_map(model: ForwardModel, x: Tensor, mean: Tensor) -> tuple[Tens
     centre = torch.fft.rfft2(torch.nan_to_num(mean))
     information = model.circulant_precision()[:, 0]
     weight = model.noise.weight[:, 0]
-    local = weight / weight.mean((-1, -2), keepdim=True).clamp_min(1e-30)
+    local = weight / model.mean_weight()[:, 0].clamp_min(1e-30)
     full = model.from_detector(local, shape)
     draws = x.shape[1]
     coverage = _filtered(full, _blur(shape, SCALES_PIX[-1], x.device)).clamp_min(1e-6)

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from galbatch.forward import ForwardModel, between_bands, forward_model, smoothed_peak_scale
+from galbatch.forward import (
+    ForwardModel,
+    Together,
+    between_bands,
+    joint_model,
+    smoothed_peak_scale,
+    steps_of,
+)
 from galbatch.forward.noise import waits
 from galbatch.interfaces import Denoiser
 from galbatch.sampler.compact import CompactFilter
@@ -63,7 +70,7 @@ class Problem:
 
     prior: Denoiser
     data: torch.Tensor
-    model: ForwardModel
+    model: ForwardModel | Together
     spectra: Spectra
     rho: torch.Tensor
     bright: torch.Tensor
@@ -73,7 +80,12 @@ class Problem:
 
     @classmethod
     def of(
-        cls, prior: Denoiser, data: torch.Tensor, model: ForwardModel, streams: tuple, bands: Tensor | None
+        cls,
+        prior: Denoiser,
+        data: torch.Tensor,
+        model: ForwardModel | Together,
+        streams: tuple,
+        bands: Tensor | None,
     ) -> Problem:
         """With the spectra of the prior and the noise levels that follow."""
         spectra = spectra_of(prior, data.shape[2], model.fine, bands)
@@ -124,7 +136,7 @@ class Problem:
         model, data = self.model, self.data
         if model.noise.modes is not None:
             # a PSF for each draw: the galaxy does not get to choose its own (docs/decisions/0012)
-            data, model = data - model.noise.errors_of(normals.draw), replace(model, noise=model.noise.base)
+            data, model = data - model.noise.errors_of(normals.draw), model.with_exact_psf()
         bright = bool(self.bright[0])  # its solves take many iterations
         solver = Solver(model, mode.iterations, bounded=self.bounded and not bright)
         denoise = CountedDenoiser(self.prior, self.bands)
@@ -164,25 +176,26 @@ class Problem:
 
 
 @torch.no_grad()
-def draw(prior: Denoiser, obs: Observation, call: Call) -> dict[str, np.ndarray]:
-    """Draws of all sources of an observation with what is said of them (``summary``)."""
-    spec = prior.spec
-    there = obs.valid.any((-1, -2))
-    scale = np.ones(obs.data.shape[:2])
+def draw(prior: Denoiser, observations: Sequence[Observation], call: Call) -> dict[str, np.ndarray]:
+    """Draws of all sources of an observation with what is said of them (``summary``); of several, whose bands
+    come in turn, where bands are sampled together."""
+    spec, steps = prior.spec, steps_of(observations, call.oversample)
+    there = np.concatenate([obs.valid.any((-1, -2)) for obs in observations], 1)
+    scale = np.ones(there.shape)
     if spec.flux_convention == "smoothed_peak":
-        scale = smoothed_peak_scale(obs, call.oversample)
+        found = [smoothed_peak_scale(obs, n) for obs, n in zip(observations, steps, strict=True)]
+        scale = np.concatenate(found, 1)
         there &= np.isfinite(scale)
     joint = call.wavelengths is not None
     usable = there.any(1) if joint else there.all(1)
     scale = between_bands(scale, there, call.wavelengths) if joint else scale
     scale = np.where(usable[:, None], scale, 1.0)
-    data, model = forward_model(
-        obs, call.oversample, spec.margin_pix, spec.multiple_of, spec.target_fwhm_pix, scale, spec.device
-    )
+    geometry = (spec.margin_pix, spec.multiple_of, spec.target_fwhm_pix)
+    data, model = joint_model(observations, steps, geometry, scale, spec.device)
     bands = torch.log(torch.tensor(call.wavelengths, device=spec.device)) if joint else None
     problem = Problem.of(prior, data, model, call.streams, bands)
     parts, order = [], []
-    for some, rows, extra in _with_psf_error(problem, obs, call):
+    for some, rows, extra in _with_psf_error(problem, observations, call):
         for piece in some.pieces(call.mode, call.size):
             own = rows[piece]
             found = _summary(some.take(piece), call, scale[own], usable[own], extra[own])
@@ -194,11 +207,11 @@ def draw(prior: Denoiser, obs: Observation, call: Call) -> dict[str, np.ndarray]
     return {name: values[back] for name, values in join(parts, axis=0).items()}
 
 
-def _with_psf_error(problem: Problem, obs: Observation, call: Call) -> list[tuple]:
+def _with_psf_error(problem: Problem, observations: Sequence[Observation], call: Call) -> list[tuple]:
     """(problem, rows, evaluations per draw that were spent before): sources whose PSF is exact or might as
     well be, and those for which its error shows in a first look."""
     every = np.arange(len(problem.data))
-    if obs.psf_error is None:
+    if all(obs.psf_error is None for obs in observations):
         return [(problem, every, np.zeros(len(every)))]
     reference = torch.empty(
         len(every), 1, *problem.data.shape[2:3], *problem.model.fine, device=problem.data.device
@@ -208,7 +221,7 @@ def _with_psf_error(problem: Problem, obs: Observation, call: Call) -> list[tupl
         x, evaluated, _ = problem.take(rows).run(MODES["fast"], range(REFERENCE_DRAWS), REFERENCE_STAGE, call)
         reference[rows] = x.mean(1, keepdim=True)
         spent[rows] = evaluated * REFERENCE_DRAWS / call.draws
-    wide, shows = with_reference(obs, call.oversample, problem.model, reference)
+    wide, shows = with_reference(observations, problem.model, reference)
     parts = [(problem.take(every[~shows]), every[~shows], spent)] if not shows.all() else []
     if shows.any():
         seed, ids, bands = problem.streams

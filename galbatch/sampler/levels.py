@@ -143,6 +143,8 @@ def with_tensors(thing: Any, tensors: Sequence[torch.Tensor]) -> Any:
 def _map(thing: Any, change: Callable[[torch.Tensor], torch.Tensor], seen: dict[int, Any]) -> Any:
     if isinstance(thing, torch.Tensor):
         return change(thing)
+    if isinstance(thing, tuple):
+        return tuple(_map(part, change, seen) for part in thing)
     if not type(thing).__module__.startswith("galbatch.") or isinstance(thing, Kind):
         return thing
     if callable(getattr(thing, "denoise", None)) and hasattr(thing, "spec"):

@@ -32,7 +32,7 @@ def relative_precision(model: ForwardModel) -> torch.Tensor:
     mean = _nearby(model.from_detector(weight, model.fine)) / seen.clamp_min(1e-9)
     highest = mean.where(seen > 0.5, 0).amax((-1, -2), keepdim=True)
     local = torch.minimum(mean, highest).where(seen > 0.02, highest)
-    return local.clamp_min(1e-30) / weight.mean((-1, -2), keepdim=True).clamp_min(1e-30)
+    return local.clamp_min(1e-30) / model.mean_weight().clamp_min(1e-30)
 
 
 class Preconditioner:

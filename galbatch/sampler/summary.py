@@ -109,8 +109,16 @@ def join(parts: list[dict], axis: int) -> dict:
         elif axis == 1 and name == "solver_residual":
             out[name] = np.maximum.reduce(values)
         else:
+            if name == "model":  # bands of other pixels: each in the corner of the largest
+                largest = np.max([value.shape[-2:] for value in values], axis=0)
+                values = [_filled_up(value, largest) for value in values]
             out[name] = np.concatenate(values, axis if axis == 0 or first.ndim < 5 else 2)
     return out
+
+
+def _filled_up(images: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    more = [(0, int(n - m)) for n, m in zip(shape, images.shape[-2:], strict=True)]
+    return np.pad(images, [(0, 0), (0, 0), *more])
 
 
 def as_posterior(merged: dict, target_fwhm_pix: float) -> Posterior:

@@ -5,11 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.linalg import block_diag
 
 import galbatch
 from galbatch.errors import ConfigError, InputError
-from galbatch.forward import forward_model, wavelengths_um
+from galbatch.forward import forward_model, joint_model, steps_of, wavelengths_um
 from galbatch.sampler.covariance import inverse_root, times
+from galbatch.sampler.random import Normals
+from galbatch.sampler.reference import with_reference
 from galbatch.types import Flag, Observation
 
 WAVELENGTHS = [0.9, 2.0, 4.4]
@@ -77,33 +80,31 @@ def simulate(prior, rng, noise, widths, acf=None, sources=2):
     return replace(blank, data=data), truth
 
 
-def exact_posterior(prior, obs, source, wavelengths):
-    """Mean and covariance over pixels of all bands by dense linear algebra, from the operator applied to unit
-    images."""
-    n, c = prior.n, obs.data.shape[1]
-    d = n * n
-    one = replace(
-        obs, **{name: getattr(obs, name)[source][None] for name in ("data", "sigma", "mask", "psf")}
-    )
-    unit = torch.eye(d).reshape(1, d, 1, n, n).expand(1, d, c, n, n)
-    seen = forward_model(one, 1)[1].apply(unit)[0].double().numpy()  # (d, c, n, n)
-    v, s = one.valid[0].reshape(c, d), obs.sigma[source].reshape(c, d)
-    correlation = np.eye(d)
-    if obs.noise_acf is not None:
-        i = np.arange(d)
-        dy, dx = i[:, None] // n - i // n, i[:, None] % n - i % n
-        r = obs.noise_acf.shape[-1] // 2
-        near = (abs(dy) <= r) & (abs(dx) <= r)
-        correlation = np.where(near, obs.noise_acf[0][np.clip(dy, -r, r) + r, np.clip(dx, -r, r) + r], 0)
-    m = int(v.sum())
-    a, noise, y = np.zeros((m, c * d)), np.zeros((m, m)), np.zeros(m)
-    start = 0
-    for band in range(c):
-        good, end = v[band], start + int(v[band].sum())
-        a[start:end, band * d : (band + 1) * d] = seen[:, band].reshape(d, d).T[good]
-        noise[start:end, start:end] = (s[band][:, None] * correlation * s[band])[np.ix_(good, good)]
-        y[start:end] = obs.data[source, band].ravel()[good]
-        start = end
+def exact_posterior(prior, observations, source, wavelengths):
+    """Mean and covariance over pixels of all bands by dense linear algebra, operators as matrices."""
+    n, d, c = prior.n, prior.n**2, len(wavelengths)
+    rows, noises, data = [], [], []
+    for obs, step in zip(observations, steps_of(observations, 1), strict=True):
+        own = {name: getattr(obs, name) for name in ("data", "sigma", "mask", "psf", "shift_pix")}
+        one = replace(obs, **{name: v if v is None else v[source][None] for name, v in own.items()})
+        bands, h = one.data.shape[1], one.data.shape[2]
+        unit = torch.eye(d).reshape(1, d, 1, n, n).expand(1, d, bands, n, n)
+        seen = forward_model(one, step)[1].apply(unit)[0].double().numpy()  # (d, c, h, h)
+        correlation = np.eye(h * h)
+        if obs.noise_acf is not None:
+            i = np.arange(h * h)
+            dy, dx = i[:, None] // h - i // h, i[:, None] % h - i % h
+            r = obs.noise_acf.shape[-1] // 2
+            near = (abs(dy) <= r) & (abs(dx) <= r)
+            correlation = np.where(near, obs.noise_acf[0][np.clip(dy, -r, r) + r, np.clip(dx, -r, r) + r], 0)
+        for band in range(bands):
+            good, s = one.valid[0, band].ravel(), one.sigma[0, band].ravel().astype(float)
+            a = np.zeros((good.sum(), c * d))
+            a[:, len(rows) * d : (len(rows) + 1) * d] = seen[:, band].reshape(d, -1).T[good]
+            rows.append(a)
+            noises.append((s[:, None] * correlation * s)[np.ix_(good, good)])
+            data.append(one.data[0, band].ravel()[good])
+    a, noise, y = np.concatenate(rows), block_diag(*noises), np.concatenate(data)
     covariance = prior.covariance(wavelengths)
     gain = covariance @ a.T @ np.linalg.inv(a @ covariance @ a.T + noise)
     mean = prior.mean + gain @ (y - a @ np.full(c * d, prior.mean))
@@ -147,9 +148,98 @@ def test_joint_draws_have_the_exact_posterior(name):
         prior, obs, draws=k, mode=mode, seed=1, joint=True, wavelengths=wavelengths
     )
     for source in range(2):
-        mean, covariance = exact_posterior(prior, obs, source, wavelengths)
+        mean, covariance = exact_posterior(prior, [obs], source, wavelengths)
         check(post.samples[source], mean, covariance)
     assert (post.flags & ~Flag.PRIOR_DRIVEN == 0).all() and (post.chi2_p > 1e-4).all()
+
+
+def on_two_grids(rng, prior, shift=0.0, noise=(0.1, 0.8)):
+    """One source in a band of 8 x 8 pixels and one of 4 x 4, the second stamp ``shift`` of its pixels off."""
+    truth = np.linalg.cholesky(prior.covariance(WAVELENGTHS[:2])) @ rng.standard_normal(2 * 64)
+    truth = torch.from_numpy((prior.mean + truth).reshape(2, 1, 1, 1, 8, 8).astype(np.float32))
+    made = []
+    for band, (h, scale) in enumerate([(8, 0.02), (4, 0.04)]):
+        sigma = np.full((1, 1, h, h), noise[band])
+        moved = np.full((1, 1, 2), shift) if band else None
+        mask = rng.random(sigma.shape) < 0.1
+        blank = Observation(0 * sigma, sigma, psfs([1.2]), mask, scale, scale, shift_pix=moved)
+        clean = forward_model(blank, 8 // h)[1].apply(truth[band])[:, 0].numpy()
+        made.append(replace(blank, data=clean + sigma * rng.standard_normal(sigma.shape)))
+    return made
+
+
+@pytest.mark.parametrize("shift", [0.0, -0.5])
+def test_bands_of_other_pixels_are_sampled_on_the_finest_grid(shift):
+    prior, k = JointField(8), 250
+    observations = on_two_grids(np.random.default_rng(8), prior, shift)
+    post = galbatch.sample_posterior(
+        prior, observations, draws=k, seed=1, joint=True, wavelengths=WAVELENGTHS[:2]
+    )
+    assert post.samples.shape == (1, k, 2, 8, 8)
+    samples = post.samples[0].copy()
+    # each band comes in the frame of its own stamp: the torus of the prior is turned back
+    samples[:, 1] = np.roll(samples[:, 1], (int(2 * shift), int(2 * shift)), (1, 2))
+    check(samples, *exact_posterior(prior, observations, 0, WAVELENGTHS[:2]))
+    assert post.flags[0] & ~Flag.PRIOR_DRIVEN == 0
+    apart = galbatch.sample_posterior(prior, observations, draws=3, mode="fast")
+    alone = galbatch.sample_posterior(prior, observations[1], draws=3, mode="fast", oversample=2, bands=[1])
+    np.testing.assert_array_equal(apart.samples[:, :, 1:], alone.samples)
+
+
+def test_a_model_of_several_grids_is_linear_with_its_adjoint():
+    observations = on_two_grids(np.random.default_rng(8), JointField(8), 0.3)
+    data, model = joint_model(observations, [1, 2], (3, 2, 0.0), np.ones((1, 2)), "cpu")
+    gen = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 3, 2, *model.fine, generator=gen)
+    u = torch.randn(1, 3, 2, *model.stamp, generator=gen)
+    u[:, :, 1, 4:] = u[:, :, 1, :, 4:] = 0
+    assert float((model.apply(x) * u).sum()) == pytest.approx(float((x * model.adjoint(u)).sum()), rel=1e-4)
+    torch.testing.assert_close(model.normal(x), model.adjoint(model.noise.precision(model.apply(x))))
+    assert data.shape == model.noise.weight.shape == (1, 1, 2, 8, 8)
+    assert (model.noise.weight[:, :, 1, 4:] == 0).all()
+
+
+def test_a_shift_moves_the_stamp_not_the_galaxy():
+    rng = np.random.default_rng(3)
+    sigma = np.ones((1, 1, 12, 12))
+    image = torch.zeros(1, 1, 1, 20, 20)
+    image[..., 6:14, 6:14] = torch.from_numpy(rng.random((8, 8)).astype(np.float32))
+    here = Observation(0 * sigma, sigma, psfs([1.2]))
+    there = replace(here, shift_pix=np.array([[[1.0, -2.0]]]))
+    (_, at), (_, moved) = (forward_model(o, 1, margin=4) for o in (here, there))
+    torch.testing.assert_close(moved.apply(image), at.apply(image.roll((-1, 2), (-2, -1))), atol=1e-5, rtol=0)
+    torch.testing.assert_close(moved.crop(image), at.crop(image.roll((-1, 2), (-2, -1))), atol=1e-5, rtol=0)
+
+
+def test_errors_of_a_psf_are_of_the_part_that_has_them():
+    prior = JointField(8)
+    one, two = on_two_grids(np.random.default_rng(8), prior, noise=(0.1, 0.02))
+    two = replace(two, psf_error=np.array([[0.4, 0.2, 0.05, 0.02, 0.01]]))
+    _, model = joint_model([one, two], [1, 2], (0, 1, 0.0), np.ones((1, 2)), "cpu")
+    light = 1 + torch.rand(1, 1, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    wide, shows = with_reference([one, two], model, light)
+    alone, _ = with_reference([two], forward_model(two, 2)[1], light[:, :, 1:])
+    assert shows.all()
+    u = torch.randn(1, 3, 2, 8, 8)
+    found = wide.noise.precision(u)
+    torch.testing.assert_close(found[:, :, :1], u[:, :, :1] * model.noise.weight[:, :, :1])
+    torch.testing.assert_close(found[:, :, 1:, :4, :4], alone.noise.precision(u[:, :, 1:, :4, :4]))
+    errors = wide.noise.errors_of(Normals(1, [7], ["a", "b"], range(3)).draw)
+    own = alone.noise.errors_of(Normals(1, [7], ["b"], range(3)).draw)
+    torch.testing.assert_close(errors[:, :, 1:, :4, :4], own)
+    assert (errors[:, :, 0] == 0).all()
+    torch.testing.assert_close(wide.with_exact_psf().noise.precision(u)[:, :, 0], found[:, :, 0])
+    assert wide.with_exact_psf().noise.modes is None
+    call = dict(draws=2, mode="fast", joint=True, wavelengths=WAVELENGTHS[:2])
+    assert np.isfinite(galbatch.sample_posterior(prior, [one, two], **call).samples).all()
+
+
+def test_stamps_of_unlike_squares_are_refused():
+    prior = JointField(8)
+    one, two = on_two_grids(np.random.default_rng(8), prior)
+    for wrong in (replace(two, pixel_scale_arcsec=0.05), replace(two, pixel_scale_arcsec=0.08)):
+        with pytest.raises(InputError, match="cover the same square"):
+            galbatch.sample_posterior(prior, [one, wrong], joint=True, wavelengths=[1.0, 2.0])
 
 
 def test_a_band_without_pixels_is_drawn_from_the_others_and_flagged():
@@ -161,7 +251,7 @@ def test_a_band_without_pixels_is_drawn_from_the_others_and_flagged():
     mask[0, 1] = True
     obs = replace(obs, mask=mask)
     post = galbatch.sample_posterior(prior, obs, draws=k, seed=1, joint=True, wavelengths=WAVELENGTHS)
-    check(post.samples[0], *exact_posterior(prior, obs, 0, WAVELENGTHS))
+    check(post.samples[0], *exact_posterior(prior, [obs], 0, WAVELENGTHS))
     predicted = Flag.PREDICTED | Flag.PRIOR_DRIVEN
     assert [int(f) & int(predicted) for f in post.band_flags[0]] == [0, int(predicted), 0]
     assert (post.prior_driven[0, 1] == 1).all() and post.flags[0] & Flag.PREDICTED

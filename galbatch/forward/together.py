@@ -1,0 +1,223 @@
+"""Bands on several detector grids as one forward model: one fine grid, one detector image for each band.
+
+Detector images are (b, k, c, h, w) with the height and width of the largest stamp. A band of fewer pixels has
+its own in the first rows and columns, and no weight beyond.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from galbatch.errors import InputError
+from galbatch.forward.operator import ForwardModel, forward_model
+from galbatch.forward.psf_error import PsfErrorNoise
+from galbatch.types import Observation
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def side_by_side(images: Sequence[Tensor]) -> Tensor:
+    """Images (..., c, h, w) of several sizes as one (..., sum of c, largest h, largest w), zero beyond."""
+    h, w = (max(i.shape[axis] for i in images) for axis in (-2, -1))
+    return torch.cat([F.pad(i, (0, w - i.shape[-1], 0, h - i.shape[-2])) for i in images], -3)
+
+
+@dataclass(frozen=True)
+class Together:
+    """The models of groups of bands, in turn; what each is asked for its own bands."""
+
+    parts: tuple[ForwardModel, ...]
+
+    def _of(self, u: Tensor, detector: bool = False) -> list[tuple[ForwardModel, Tensor]]:
+        """Each part and its bands of ``u`` (..., c, y, x)."""
+        own = torch.split(u, [p.otf.shape[2] for p in self.parts], -3)
+        if detector:
+            own = tuple(o[..., : p.stamp[0], : p.stamp[1]] for p, o in zip(self.parts, own, strict=True))
+        return list(zip(self.parts, own, strict=True))
+
+    def _each(self, name: str) -> list[Any]:
+        return [getattr(p, name) for p in self.parts]
+
+    @property
+    def fine(self) -> tuple[int, int]:
+        return self.parts[0].fine
+
+    @property
+    def stamp(self) -> tuple[int, int]:
+        heights, widths = zip(*self._each("stamp"), strict=True)
+        return max(heights), max(widths)
+
+    @property
+    def oversample(self) -> tuple[int, ...]:
+        return tuple(self._each("oversample"))
+
+    @property
+    def margin(self) -> int:
+        return self.parts[0].margin
+
+    @property
+    def grid(self) -> tuple[tuple[int, int], ...]:
+        return tuple(self._each("grid"))
+
+    @cached_property
+    def otf_fine(self) -> Tensor:
+        """(b, 1, c, H, W // 2 + 1), as that of ``ForwardModel``."""
+        return torch.cat(self._each("otf_fine"), 2)
+
+    @property
+    def noise(self) -> NoiseOfParts:
+        return NoiseOfParts(self)
+
+    def take(self, rows: np.ndarray) -> Together:
+        """Of these sources."""
+        return Together(tuple(p.take(rows) for p in self.parts))
+
+    def with_exact_psf(self) -> Together:
+        """Without the errors of PSFs."""
+        return Together(tuple(p.with_exact_psf() for p in self.parts))
+
+    def mean_weight(self) -> Tensor:
+        """(b, 1, c, 1, 1): mean of 1 / sigma^2 over the stamp of each band."""
+        return torch.cat([p.mean_weight() for p in self.parts], 2)
+
+    def apply(self, x: Tensor) -> Tensor:
+        """A x."""
+        return side_by_side([p.apply(own) for p, own in self._of(x)])
+
+    def adjoint(self, u: Tensor) -> Tensor:
+        """A^T u."""
+        return torch.cat([p.adjoint(own) for p, own in self._of(u, True)], -3)
+
+    def normal(self, x: Tensor) -> Tensor:
+        """A^T N^-1 A x."""
+        return torch.cat([p.normal(own) for p, own in self._of(x)], -3)
+
+    def quick_normal(self, x: Tensor) -> Tensor:
+        """A^T N^-1 A x with the quick inverse of correlated noise."""
+        return torch.cat([p.quick_normal(own) for p, own in self._of(x)], -3)
+
+    def from_detector(self, u: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Each detector pixel's value in its fine pixels."""
+        return torch.cat([p.from_detector(own, grid) for p, own in self._of(u, True)], -3)
+
+    def crop(self, x: Tensor) -> Tensor:
+        """The part of a fine image (..., c, H, W) that the stamps cover."""
+        return torch.cat([p.crop(own) for p, own in self._of(x)], -3)
+
+    def circulant_precision(self) -> Tensor:
+        """As that of ``ForwardModel``."""
+        return torch.cat([p.circulant_precision() for p in self.parts], 2)
+
+
+@dataclass(frozen=True)
+class NoiseOfParts:
+    """The noise of every part, independent of the others."""
+
+    of: Together
+
+    def _map(self, name: str, u: Tensor) -> Tensor:
+        return side_by_side([getattr(p.noise, name)(own) for p, own in self.of._of(u, True)])
+
+    @cached_property
+    def weight(self) -> Tensor:
+        """(b, 1, c, h, w): 1 / sigma^2, zero where masked or where a band has no pixel."""
+        return side_by_side([p.noise.weight for p in self.of.parts])
+
+    @property
+    def modes(self) -> Tensor | None:
+        """Those of the first part whose PSF is not exact; None where all are."""
+        return next((p.noise.modes for p in self.of.parts if p.noise.modes is not None), None)
+
+    @property
+    def inflation(self) -> np.ndarray:
+        """(c,), of each band's part."""
+        return np.concatenate([np.full(p.otf.shape[2], p.noise.inflation) for p in self.of.parts])
+
+    @property
+    def sum_inflation(self) -> Tensor:
+        """(1, 1, c), of each band."""
+        return torch.cat(
+            [
+                torch.as_tensor(p.noise.sum_inflation, device=p.otf.device).expand(1, 1, p.otf.shape[2])
+                for p in self.of.parts
+            ],
+            2,
+        )
+
+    def precision(self, u: Tensor) -> Tensor:
+        """N^-1 u for u (b, k, c, h, w)."""
+        return self._map("precision", u)
+
+    def quick_precision(self, u: Tensor) -> Tensor:
+        """N^-1 u roughly and at once."""
+        return self._map("quick_precision", u)
+
+    def corrected(self, u: Tensor) -> Tensor:
+        """Residuals less the expected error of the PSF in them."""
+        return self._map("corrected", u)
+
+    def sample(self, normal: Callable[..., Tensor]) -> Tensor:
+        """Noise (b, k, c, h, w); ``normal(c, ...)`` draws standard normals for all bands."""
+        return side_by_side([p.noise.sample(own) for p, own in self._normals(normal)])
+
+    def errors_of(self, normal: Callable[..., Tensor]) -> Tensor:
+        """What the PSFs of draws, of those that they may be, do to the data; zero where the PSF is exact."""
+        found: list[Tensor | None] = []
+        for p, own in self._normals(normal):
+            found.append(p.noise.errors_of(own) if isinstance(p.noise, PsfErrorNoise) else None)
+        drawn = next(f for f in found if f is not None)
+        zero = [drawn.new_zeros((*drawn.shape[:2], *p.noise.weight.shape[2:])) for p in self.of.parts]
+        return side_by_side([z if f is None else f for f, z in zip(found, zero, strict=True)])
+
+    def _normals(self, normal: Callable[..., Tensor]) -> list[tuple[ForwardModel, Callable[..., Tensor]]]:
+        """Each part and what draws normals for its bands: those of all bands, of which it takes its own."""
+        counts = [p.otf.shape[2] for p in self.of.parts]
+        first = np.cumsum([0, *counts]).tolist()
+
+        def own(start: int, count: int) -> Callable[..., Tensor]:
+            return lambda _, *shape: normal(sum(counts), *shape)[:, :, start : start + count]
+
+        return [(p, own(start, count)) for p, start, count in zip(self.of.parts, first, counts, strict=False)]
+
+
+def steps_of(observations: Sequence[Observation], oversample: int) -> list[int]:
+    """Fine pixels along a side of a detector pixel of each, ``oversample`` for the finest. Raises
+    ``InputError`` where a pixel is not a whole number of the finest or stamps do not cover the same area."""
+    scales = np.array([o.pixel_scale_arcsec for o in observations])
+    ratios = scales / scales.min()
+    whole = np.rint(ratios)
+    sides = [np.array(o.data.shape[2:]) * r for o, r in zip(observations, whole, strict=True)]
+    if (abs(ratios / whole - 1) > 1e-3).any() or any((side != sides[0]).any() for side in sides):
+        shapes = ", ".join(f"{o.data.shape[2:]} of {o.pixel_scale_arcsec:g} arcsec" for o in observations)
+        raise InputError(
+            f"stamps of {shapes}: to be seen together they must cover the same square, and their pixels must "
+            "be whole numbers of the finest ones."
+        )
+    return [int(r) * oversample for r in whole]
+
+
+def joint_model(
+    observations: Sequence[Observation],
+    steps: Sequence[int],
+    geometry: tuple[int, int, float],
+    scale: np.ndarray,
+    device: Any,
+) -> tuple[Tensor, ForwardModel | Together]:
+    """Data (b, 1, c, h, w) and forward model of observations of the same sources, whose bands come in turn;
+    ``geometry``: margin, multiple_of, target_fwhm_pix of ``forward_model``; ``scale`` (b, c)."""
+    scales = np.split(scale, np.cumsum([o.data.shape[1] for o in observations])[:-1], 1)
+    made = [
+        forward_model(o, n, *geometry, own, device)
+        for o, n, own in zip(observations, steps, scales, strict=True)
+    ]
+    if len(made) == 1:
+        return made[0]
+    return side_by_side([data for data, _ in made]), Together(tuple(model for _, model in made))
