@@ -38,6 +38,14 @@ PSF_ERROR_PARTS = {
 }
 
 
+_OPTIONAL = ("mask", "noise_acf", "sigma_white", "psf_error", "shift_pix")
+_PER_PIXEL = {
+    "sigma": "give one sigma per pixel.",
+    "mask": "give one mask value per pixel (True = bad), or None.",
+    "sigma_white": "give one value per pixel, or None.",
+}
+
+
 @dataclass(frozen=True)
 class Observation:
     """Pixels of a batch of sources, what blurred them, and their noise.
@@ -49,8 +57,8 @@ class Observation:
     ``noise_acf`` (c, r, r), r odd: noise autocorrelation by lag in detector pixels, centre 1; None is white.
     ``sigma_white`` (b, c, h, w): the part of ``sigma`` that is independent from pixel to pixel all the same;
     None is zero. ``psf_error`` (c, 5): what is not known of the PSF, ``PSF_ERROR_PARTS`` in turn; None: it is
-    exact. ``shift_pix`` (b, c, 2): how far a stamp begins, along y and x in detector pixels, from where the
-    stamps of a source that are sampled together have their common corner; None: there.
+    exact. ``shift_pix`` (b, c, 2): how far from the corner that stamps sampled together share one begins,
+    along y and x in detector pixels; None: there.
 
     Astropy quantities are converted: ``data``, ``sigma`` and ``sigma_white`` to nJy per pixel (surface
     brightness too), scales to arcsec. Raises ``InputError`` when shapes disagree, for a unit of something
@@ -70,29 +78,18 @@ class Observation:
 
     def __post_init__(self) -> None:
         self._without_units()
-        for name in (
-            "data", "sigma", "psf", "mask", "noise_acf", "sigma_white", "psf_error", "shift_pix"
-        ):  # fmt: skip
+        for name in ("data", "sigma", "psf", *_OPTIONAL):
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, _to_numpy(value, bool if name == "mask" else np.float32))
         if self.data.ndim != 4:
             raise InputError(f"Observation.data has shape {self.data.shape}: it must be (b, c, h, w).")
-        if self.sigma.shape != self.data.shape:
-            raise InputError(
-                f"Observation.sigma has shape {self.sigma.shape}, data {self.data.shape}: "
-                "give one sigma per pixel."
-            )
-        if self.mask is not None and self.mask.shape != self.data.shape:
-            raise InputError(
-                f"Observation.mask has shape {self.mask.shape}, data {self.data.shape}: "
-                "give one mask value per pixel (True = bad), or None."
-            )
-        if self.sigma_white is not None and self.sigma_white.shape != self.data.shape:
-            raise InputError(
-                f"Observation.sigma_white has shape {self.sigma_white.shape}, data {self.data.shape}: "
-                "give one value per pixel, or None."
-            )
+        for name, remedy in _PER_PIXEL.items():
+            value = getattr(self, name)
+            if value is not None and value.shape != self.data.shape:
+                raise InputError(
+                    f"Observation.{name} has shape {value.shape}, data {self.data.shape}: {remedy}"
+                )
         b, c = self.data.shape[:2]
         if self.psf.ndim == 3:
             object.__setattr__(self, "psf", np.broadcast_to(self.psf, (b, *self.psf.shape)))
@@ -120,8 +117,7 @@ class Observation:
             )
         if self.shift_pix is not None and self.shift_pix.shape != (b, c, 2):
             raise InputError(
-                f"Observation.shift_pix has shape {self.shift_pix.shape}: it must be ({b}, {c}, 2), y and "
-                "x of each source and band; or None."
+                f"Observation.shift_pix has shape {self.shift_pix.shape}: it must be ({b}, {c}, 2), or None."
             )
         if not self.pixel_scale_arcsec > 0:
             raise InputError(
@@ -158,9 +154,7 @@ class Observation:
 
 
 def _to_numpy(value: np.ndarray, dtype: type) -> np.ndarray:
-    if hasattr(value, "detach"):
-        value = value.detach().cpu().numpy()
-    return np.asarray(value, dtype=dtype)
+    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value, dtype=dtype)
 
 
 @dataclass(frozen=True)
