@@ -22,7 +22,11 @@ from galbatch.cli.status import lines
     metavar="S",
     help="Seconds between looks.",
 )
-def command(run: str, every: float) -> int:
+@click.option("--live", is_flag=True, help="As a page for the browser of this machine, with pictures.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="Port of the page; 0: a free one."
+)
+def command(run: str, every: float, live: bool, port: int) -> int:
     """Watch the run in folder RUN until it ends: progress, rate, time left, sources by grade, messages.
 
     Reads the folder alone and writes nothing, so that it works beside a run of any machine that shares the
@@ -30,8 +34,12 @@ def command(run: str, every: float) -> int:
 
     \b
     galbatch watch demo.run
+    galbatch watch demo.run --live
     """
     from galbatch.run.watch import snapshot
+
+    if live:
+        return _serve(run, port)
 
     found = snapshot(run)
     try:
@@ -45,6 +53,29 @@ def command(run: str, every: float) -> int:
             click.echo(line(found))
     except KeyboardInterrupt:
         click.echo("The run goes on.", err=True)
+    return 0
+
+
+def _serve(run: str, port: int) -> int:
+    """Serve the page of a run until Ctrl-C."""
+    from galbatch.errors import InputError
+    from galbatch.report.live import LivePage
+
+    try:
+        page = LivePage(run, port)
+    except OSError as err:
+        raise InputError(f"--port {port}: cannot be used ({err.strerror}). Leave it out.") from err
+    try:
+        page.state()  # a folder that is no run is said here, not in the browser
+        click.echo(f"{page.url} shows {run}. Ctrl-C ends the page, not the run.")
+        click.echo(
+            f"From another machine: ssh -L {page.server_port}:localhost:{page.server_port} THIS_MACHINE"
+        )
+        page.serve_forever()
+    except KeyboardInterrupt:
+        click.echo("The page is closed; a run goes on.", err=True)
+    finally:
+        page.server_close()
     return 0
 
 

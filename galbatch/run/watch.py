@@ -16,12 +16,17 @@ MESSAGES = 3
 
 def snapshot(run: str | Path) -> dict[str, Any]:
     """``status`` of a run with ``grades`` (sources by grade so far), ``draws_per_s`` and ``eta_s`` (None
-    where not known) and the ``latest`` messages. Raises ``RunError`` when the folder is not a run."""
+    where not known), the ``latest`` messages, and ``recent``: numbers of the committed batches, the latest
+    first. Raises ``RunError`` when the folder is not a run."""
     found = status(run)
     paths = RunPaths(Path(run))
     batches, messages = _metrics(paths.metrics)
     grades = dict(zip(GRADES, open_run(paths.root).quality_counts(), strict=True))
-    return found | {"grades": grades, "latest": messages[-MESSAGES:]} | _pace(found, batches)
+    said = [int(b["batch"]) for b in reversed(batches)]
+    recent = [*dict.fromkeys([*said, *sorted(paths.committed(), reverse=True)])]
+    return (
+        found | {"grades": grades, "latest": messages[-MESSAGES:], "recent": recent} | _pace(found, batches)
+    )
 
 
 def _pace(found: dict[str, Any], batches: list[dict[str, Any]]) -> dict[str, float | None]:
