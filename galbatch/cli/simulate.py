@@ -32,19 +32,31 @@ def command() -> None:
 )
 @click.option("--redshift", type=click.FloatRange(0.001, 10.0), default=0.1, show_default=True,
               help="Redshift on the cards; it sets the angular scale.")  # fmt: skip
+@click.option("--bands", type=click.IntRange(1, 16), default=2, show_default=True,
+              help="Bands per galaxy; if not 2, at wavelengths of its own, 0.2 to 2.5 micron.")  # fmt: skip
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
-def galaxies(number: int, out: Path, seed: int, start: int, npix: int, redshift: float, jobs: int) -> None:
+def galaxies(
+    number: int, out: Path, seed: int, start: int, npix: int, redshift: float, bands: int, jobs: int
+) -> None:
     """Write mock galaxies in the file layout of idealised TNG/SKIRT images.
 
-    One file per galaxy, two bands, noise-free and without PSF, and galaxies.ecsv with kind, inclination and
-    half-light radius of each. Repeating the command goes on where it stopped.
+    One file per galaxy, in two bands or more, noise-free and without PSF, and galaxies.ecsv with kind,
+    inclination and half-light radius of each. Repeating the command goes on where it stopped.
     """
     from galbatch.cli.progress import counted
     from galbatch.simulate.skirt import write_galaxies
 
     with counted(number, "galaxies") as done:
         table = write_galaxies(
-            out, number, seed, start=start, npix=npix, redshift=redshift, jobs=jobs, progress=done
+            out,
+            number,
+            seed,
+            start=start,
+            npix=npix,
+            redshift=redshift,
+            bands=bands,
+            jobs=jobs,
+            progress=done,
         )
     click.echo(f"{number} galaxies in {out}, listed in {table.name}")
 

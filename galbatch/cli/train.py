@@ -42,6 +42,7 @@ def command(config: Path, out: Path | None, data: Path | None, stop_after: int |
     galbatch/training/configs/small-quick.toml.
     """
     from galbatch.training.finish import finish
+    from galbatch.training.finish_joint import finish_joint
     from galbatch.training.fit import fit, load_config
 
     settings = load_config(config, data)
@@ -58,7 +59,8 @@ def command(config: Path, out: Path | None, data: Path | None, stop_after: int |
         )
         return
     click.echo("measuring the card on held-out stamps ...")
-    card = finish(settings, out, out / "model", n_stamps=n_stamps)
+    make = finish_joint if settings.training.bands else finish
+    card = make(settings, out, out / "model", n_stamps=n_stamps)
     click.echo(f"{out / 'model'}: {trainer.step} steps, max_sd {card.max_sd:.2f}, sha256 {card.sha256[:12]}")
 
 

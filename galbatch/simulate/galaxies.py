@@ -1,4 +1,4 @@
-"""Mock galaxies of every kind: noise-free, PSF-free images in a blue and a red band.
+"""Mock galaxies of every kind: noise-free, PSF-free images in a blue and a red band, or at any wavelengths.
 
 ``simulate_galaxies(n, seed)`` gives the same galaxy for the same (seed, index) whatever the batch. Seeds
 below 10,000 are for training; validation and the demo use seeds of 1,000,000 and more.
@@ -7,6 +7,7 @@ below 10,000 are for training; validation and the demo use seeds of 1,000,000 an
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from .discs import disc_geometry, irregular_disc, spiral_disc
 from .mergers import merger_images
 from .projection import DiscGeometry, front_fraction, project_disc
+from .spectra import BLUE_UM, RED_UM, Light
 from .spheroids import Spheroid, paint_point, paint_shells, paint_spheroid
 
 KINDS = {
@@ -58,27 +60,40 @@ def draw_kind(rng: np.random.Generator) -> str:
 
 
 def simulate_galaxies(
-    n: int, seed: int, npix: int = 128, start: int = 0, kinds: list[str] | None = None
+    n: int,
+    seed: int,
+    npix: int = 128,
+    start: int = 0,
+    kinds: list[str] | None = None,
+    wavelengths_um: Sequence[float] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Simulate galaxies ``start`` to ``start + n`` of the series ``seed``.
 
-    Returns images (n, 2, npix, npix) float32, bands (blue, red), flux per pixel with the red band summing
-    to 1, and a structured array (n,) of ``PROPERTIES``. ``kinds`` restricts to those kinds, cycled by index.
+    Returns images (n, bands, npix, npix) float32, flux per pixel, and a structured array (n,) of
+    ``PROPERTIES``. The bands are blue and red, or those of ``wavelengths_um`` (micron, as emitted); the red
+    band sums to 1, seen or not. ``kinds`` restricts to those kinds, cycled by index.
     Sizes scale with ``npix``: half-light radii are about 6 to 22 pixels of 128.
     """
-    images = np.zeros((n, 2, npix, npix), dtype=np.float32)
+    bands = 2 if wavelengths_um is None else len(wavelengths_um)
+    images = np.zeros((n, bands, npix, npix), dtype=np.float32)
     table = np.zeros(n, dtype=PROPERTIES)
     for row in range(n):
         index = start + row
         kind = None if kinds is None else kinds[index % len(kinds)]
-        images[row], table[row] = simulate_galaxy(seed, index, npix, kind)
+        images[row], table[row] = simulate_galaxy(seed, index, npix, kind, wavelengths_um)
     return images, table
 
 
 def simulate_galaxy(
-    seed: int, index: int, npix: int = 128, kind: str | None = None
+    seed: int,
+    index: int,
+    npix: int = 128,
+    kind: str | None = None,
+    wavelengths_um: Sequence[float] | None = None,
 ) -> tuple[np.ndarray, np.void]:
-    """One galaxy: (2, npix, npix) float32 and its row of properties. See ``simulate_galaxies``."""
+    """One galaxy: (bands, npix, npix) float32 and its row of properties. See ``simulate_galaxies``."""
+    own = None if wavelengths_um is None else galaxy_generator(seed, index + 2**33)
+    light = Light((BLUE_UM, RED_UM) if wavelengths_um is None else wavelengths_um, own)
     rng = galaxy_generator(seed, index)
     drawn = draw_kind(rng)
     kind = kind or drawn
@@ -88,19 +103,19 @@ def simulate_galaxy(
     unit = npix / 128.0
     x, y = 0.5 * (npix - 1) + rng.normal(0.0, 0.8, 2)
     if kind == "merger":
-        images = merger_images(rng, npix, row)
+        images = merger_images(rng, npix, row, light)
     elif kind in ("elliptical", "shell"):
-        images = _spheroidal(rng, npix, kind, unit, x, y)
+        images = _spheroidal(rng, npix, kind, unit, x, y, light)
         row["bulge_share"] = 1.0
     else:
-        images = _disc_galaxy(rng, npix, kind, unit, x, y, row)
-    images = _companions(rng, images, kind, unit, x, y, row)
-    images = _active_nucleus(rng, images, x, y, kind, row)
+        images = _disc_galaxy(rng, npix, kind, unit, x, y, row, light)
+    images = _companions(rng, images, kind, unit, x, y, row, light)
+    images = _active_nucleus(rng, images, x, y, kind, row, light)
     images = np.clip(images, 0.0, None)
-    images /= images[1].sum(dtype=np.float64)
-    row["r_half_pix"] = half_light_radius(images[1])
+    images /= images[light.reference].sum(dtype=np.float64)
+    row["r_half_pix"] = half_light_radius(images[light.reference])
     row["blue_over_red"] = images[0].sum()
-    return images.astype(np.float32), row
+    return images[: light.n].astype(np.float32), row
 
 
 def half_light_radius(image: np.ndarray, centre: tuple[float, float] | None = None) -> float:
@@ -120,32 +135,40 @@ def _scale(rng: np.random.Generator, unit: float, low: float, high: float) -> fl
 
 
 def _disc_galaxy(
-    rng: np.random.Generator, npix: int, kind: str, unit: float, x: float, y: float, row: np.void
+    rng: np.random.Generator,
+    npix: int,
+    kind: str,
+    unit: float,
+    x: float,
+    y: float,
+    row: np.void,
+    light: Light,
 ) -> np.ndarray:
     scale = 1.3 * _scale(rng, unit, 6.0, 18.5) / 1.68
     disc = irregular_disc(rng, scale) if kind == "irregular" else spiral_disc(rng, scale, kind)
     geometry = disc_geometry(rng, disc, x, y)
-    planes = project_disc(disc.maps, disc.step_pix, geometry, npix)
+    ratios = light.optical_depth()
+    planes = project_disc(disc.maps, disc.step_pix, geometry, npix, ratios)
     share = disc.young_share
-    old_blue, young_blue = rng.uniform(0.25, 0.55), rng.uniform(0.9, 1.5)
-    red = (1.0 - share) * planes[0] + share * planes[1]
-    blue = (1.0 - share) * old_blue * planes[2] + share * young_blue * planes[3]
+    old, young = light.old(rng.uniform(0.25, 0.55)), light.young(rng.uniform(0.9, 1.5))
+    images = [
+        (1.0 - share) * a * planes[2 * j] + share * b * planes[2 * j + 1]
+        for j, (a, b) in enumerate(zip(old, young, strict=True))
+    ]
     top = {"lenticular": 0.7, "irregular": 0.08, "clumpy": 0.25}.get(kind, 0.45)
     bulge_share = top * rng.beta(0.9, 2.4)
     if bulge_share > 0.02:
         bulge = _bulge(rng, geometry, scale, npix) * np.float32(bulge_share / (1.0 - bulge_share))
         front = front_fraction(geometry, npix)
-        red = red + bulge * (front + (1.0 - front) * np.exp(-planes[4]))
-        blue = blue + old_blue * bulge * (
-            front + (1.0 - front) * np.exp(-geometry.blue_to_red_tau * planes[4])
-        )
+        for j, (a, ratio) in enumerate(zip(old, ratios, strict=True)):
+            images[j] = images[j] + a * bulge * (front + (1.0 - front) * np.exp(-ratio * planes[-1]))
     if rng.random() < 0.5:
         halo = _halo(rng, geometry, scale, npix)
-        halo = halo * np.float32(red.sum() * rng.uniform(0.05, 0.6))
-        red, blue = red + halo, blue + old_blue * halo
+        halo = halo * np.float32(images[light.reference].sum() * rng.uniform(0.05, 0.6))
+        images = [image + a * halo for image, a in zip(images, old, strict=True)]
     row["inclination_deg"] = math.degrees(geometry.inclination)
     row["bulge_share"], row["young_share"] = bulge_share, share
-    return np.stack([blue, red])
+    return np.stack(images)
 
 
 def _flattening(q0: float, geometry: DiscGeometry) -> float:
@@ -174,16 +197,15 @@ def _halo(rng: np.random.Generator, geometry: DiscGeometry, scale: float, npix: 
 
 
 def _spheroidal(
-    rng: np.random.Generator, npix: int, kind: str, unit: float, x: float, y: float
+    rng: np.random.Generator, npix: int, kind: str, unit: float, x: float, y: float, light: Light
 ) -> np.ndarray:
     r_eff = _scale(rng, unit, 4.5, 14.0)
     n = float(np.clip(rng.lognormal(math.log(2.3), 0.45), 0.8, 6.5))
     q, angle = rng.uniform(0.45, 1.0), rng.uniform(0.0, 2.0 * math.pi)
     boxy = float(np.clip(rng.normal(2.0, 0.12), 1.7, 2.5)) if rng.random() < 0.5 else 2.0
     body = Spheroid(x, y, r_eff * (3.0 / (n + 2.0)) ** 0.5, n, q, angle, boxy, rng.normal(0.0, 0.15))
-    red = paint_spheroid(body, npix)
-    colour = rng.uniform(0.2, 0.5)
-    blue = colour * red
+    stars = paint_spheroid(body, npix)
+    images = np.stack([a * stars for a in light.old(rng.uniform(0.2, 0.5))])
     if rng.random() < 0.4:  # a second, bluer or redder component of another shape
         share = rng.uniform(0.05, 0.4)
         extra = Spheroid(
@@ -195,30 +217,36 @@ def _spheroidal(
             angle + rng.normal(0, 0.4),
         )
         component = paint_spheroid(extra, npix)
-        red = red + share * component
-        blue = blue + share * rng.uniform(0.2, 1.2) * component
+        images = images + np.stack([share * a * component for a in light.old(rng.uniform(0.2, 1.2))])
     if kind == "shell":
         shells = paint_shells(rng, body, npix)
         share = rng.uniform(0.03, 0.16)
-        red, blue = red + share * shells, blue + share * rng.uniform(0.3, 0.6) * shells
+        images = images + np.stack([share * a * shells for a in light.old(rng.uniform(0.3, 0.6))])
     if rng.random() < 0.12:  # a dust lane
         yy, xx = np.indices((npix, npix))
         lane = rng.uniform(0.0, 2.0 * math.pi)
         v = -(xx - x) * math.sin(lane) + (yy - y) * math.cos(lane) - rng.normal(0.0, 0.05) * r_eff
         u = (xx - x) * math.cos(lane) + (yy - y) * math.sin(lane)
         depth = rng.uniform(0.3, 1.5) * np.exp(-((v / (0.18 * r_eff)) ** 2) - (u / (1.5 * r_eff)) ** 2)
-        red, blue = red * np.exp(-depth), blue * np.exp(-1.8 * depth)
-    return np.stack([blue, red])
+        images = images * np.stack([np.exp(-ratio * depth) for ratio in light.optical_depth()])
+    return images
 
 
 def _companions(
-    rng: np.random.Generator, images: np.ndarray, kind: str, unit: float, x: float, y: float, row: np.void
+    rng: np.random.Generator,
+    images: np.ndarray,
+    kind: str,
+    unit: float,
+    x: float,
+    y: float,
+    row: np.void,
+    light: Light,
 ) -> np.ndarray:
     """Small neighbours, from faint satellites to near equals."""
     if kind == "merger" or rng.random() > 0.16:
         return images
     npix = images.shape[-1]
-    total = float(images[1].sum())
+    total = float(images[light.reference].sum())
     for _ in range(1 + int(rng.random() < 0.25)):
         distance, angle = rng.uniform(12.0, 50.0) * unit, rng.uniform(0.0, 2.0 * math.pi)
         shape = Spheroid(
@@ -231,22 +259,30 @@ def _companions(
         )
         flux = total * math.exp(rng.uniform(math.log(0.01), math.log(0.5)))
         image = paint_spheroid(shape, npix) * np.float32(flux)
-        images = images + image * np.array([rng.uniform(0.2, 1.3), 1.0], dtype=np.float32)[:, None, None]
+        colours = np.array(light.old(rng.uniform(0.2, 1.3)), dtype=np.float32)
+        images = images + image * colours[:, None, None]
         row["companions"] += 1
     return images
 
 
 def _active_nucleus(
-    rng: np.random.Generator, images: np.ndarray, x: float, y: float, kind: str, row: np.void
+    rng: np.random.Generator,
+    images: np.ndarray,
+    x: float,
+    y: float,
+    kind: str,
+    row: np.void,
+    light: Light,
 ) -> np.ndarray:
     """A point source at the nucleus in one galaxy of fifteen."""
     if kind == "merger" or rng.random() > 0.065:
         return images
     share = math.exp(rng.uniform(math.log(0.02), math.log(0.6)))
-    flux = share / (1.0 - share) * float(images[1].sum())
+    flux = share / (1.0 - share) * float(images[light.reference].sum())
     point = paint_point(x, y, images.shape[-1]) * np.float32(flux)
     row["agn_share"] = share
-    return images + point * np.array([rng.uniform(0.3, 1.4), 1.0], dtype=np.float32)[:, None, None]
+    colours = np.array(light.power_law(rng.uniform(0.3, 1.4)), dtype=np.float32)
+    return images + point * colours[:, None, None]
 
 
 __all__ = ["KINDS", "PROPERTIES", "draw_kind", "galaxy_generator", "half_light_radius", "simulate_galaxies"]

@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 from scipy.ndimage import gaussian_filter
 
+from .spectra import Light
 from .spheroids import Spheroid, paint_spheroid
 from .texture import random_field
 
@@ -55,8 +56,8 @@ def _view(rng: np.random.Generator) -> np.ndarray:
     return np.asarray(spin @ tilt @ turn)
 
 
-def merger_images(rng: np.random.Generator, npix: int, row: np.void) -> np.ndarray:
-    """A merger in (blue, red): (2, npix, npix) float32, unnormalised. Sets ``young_share`` of ``row``."""
+def merger_images(rng: np.random.Generator, npix: int, row: np.void, light: Light) -> np.ndarray:
+    """A merger by band: (bands, npix, npix) float32, unnormalised. Sets ``young_share`` of ``row``."""
     orbit = _draw_orbit(rng)
     sheets, centres, scales = run_encounter(orbit, (_draw_tilt(rng), _draw_tilt(rng)))
     view = _view(rng)
@@ -85,7 +86,7 @@ def merger_images(rng: np.random.Generator, npix: int, row: np.void) -> np.ndarr
                 spot[0], spot[1], size, rng.uniform(1.0, 3.5), rng.uniform(0.6, 1.0), rng.uniform(0, 3.1)
             )
             bulges += np.float32(share / (1 - share) * lights[body]) * paint_spheroid(shape, npix)
-    return _colour(rng, planes, bulges, pixels, row)
+    return _colour(rng, planes, bulges, light, row)
 
 
 def _frame(
@@ -106,22 +107,23 @@ def _frame(
 
 
 def _colour(
-    rng: np.random.Generator, planes: np.ndarray, bulges: np.ndarray, pixels: float, row: np.void
+    rng: np.random.Generator, planes: np.ndarray, bulges: np.ndarray, light: Light, row: np.void
 ) -> np.ndarray:
-    """Stars and a patchy dust mixed with them, in two bands: a slab attenuates by (1 - exp(-tau)) / tau."""
+    """Stars and a patchy dust mixed with them, by band: a slab attenuates by (1 - exp(-tau)) / tau."""
     npix = bulges.shape[0]
     share = rng.uniform(0.1, 0.7)
     old, young, dust = planes
     patches = np.exp(0.6 * random_field(rng, npix, 4.0, k_low=5.0) - 0.2)
     tau = rng.lognormal(math.log(1.2), 0.8) * dust / max(float(np.percentile(dust, 99.7)), 1e-12) * patches
     tau = np.clip(tau, 1e-4, 8.0)
-    red_dim, blue_dim = -np.expm1(-tau) / tau, -np.expm1(-1.8 * tau) / (1.8 * tau)
     burst = 1.0 + rng.uniform(0.0, 1.5) * np.clip(young / max(float(np.percentile(young, 99)), 1e-12), 0, 2)
     stars = (1.0 - share) * old + bulges
     fresh = share * young * burst
     row["young_share"] = share
-    blue = (rng.uniform(0.25, 0.5) * stars + rng.uniform(0.9, 1.4) * fresh) * blue_dim
-    return np.stack([blue, (stars + fresh) * red_dim]).astype(np.float32)
+    spectra = light.old(rng.uniform(0.25, 0.5)), light.young(rng.uniform(0.9, 1.4)), light.optical_depth()
+    parts = zip(*spectra, strict=True)
+    images = [(a * stars + b * fresh) * (-np.expm1(-r * tau) / (r * tau)) for a, b, r in parts]
+    return np.stack(images).astype(np.float32)
 
 
 N_RADIUS, N_AZIMUTH = 56, 120

@@ -8,6 +8,7 @@ the observer, ``z`` height above the disc's plane, ``tau`` optical depth in the 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +28,6 @@ class DiscGeometry:
     height_dust_pix: float
     warp: float = 0.0
     warp_phase: float = 0.0
-    blue_to_red_tau: float = 1.8
 
 
 @njit(cache=True, fastmath=True)
@@ -46,10 +46,12 @@ def _march(
     h_d: float,
     warp: float,
     warp_phase: float,
-    ratio: float,
+    ratios: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """Fill ``out`` (5, npix, npix): old and young in red, old and young in blue, tau in red."""
+    """Fill ``out`` (2 bands + 1, npix, npix): old and young stars by band, then tau in red."""
+    bands = len(ratios)
+    light = np.empty(2 * bands)
     m = maps.shape[0]
     r_max = 0.5 * (m - 2) * step_pix
     z_max = 5.0 * h_o
@@ -87,7 +89,7 @@ def _march(
             t_hi = math.asinh((hi - middle) / width)
             dt = (t_hi - t_lo) / n_steps
             tau = 0.0
-            a0 = a1 = a2 = a3 = 0.0
+            light[:] = 0.0
             for k in range(n_steps):
                 t = t_hi - (k + 0.5) * dt
                 s = middle + width * math.sinh(t)
@@ -115,28 +117,32 @@ def _march(
                 young *= w00 * p[1] + w01 * q[1] + w10 * r[1] + w11 * w[1]
                 dust *= w00 * p[2] + w01 * q[2] + w10 * r[2] + w11 * w[2]
                 mid = tau + 0.5 * dust
-                red, blue = math.exp(-mid), math.exp(-ratio * mid)
-                a0 += old * red
-                a1 += young * red
-                a2 += old * blue
-                a3 += young * blue
+                for j in range(bands):
+                    dimmed = math.exp(-ratios[j] * mid)
+                    light[2 * j] += old * dimmed
+                    light[2 * j + 1] += young * dimmed
                 tau += dust
-            out[0, iy, ix] = a0
-            out[1, iy, ix] = a1
-            out[2, iy, ix] = a2
-            out[3, iy, ix] = a3
-            out[4, iy, ix] = tau
+            for j in range(2 * bands):
+                out[j, iy, ix] = light[j]
+            out[2 * bands, iy, ix] = tau
 
 
-def project_disc(maps: np.ndarray, step_pix: float, geometry: DiscGeometry, npix: int) -> np.ndarray:
-    """The disc on the sky: (5, npix, npix) float32.
+def project_disc(
+    maps: np.ndarray,
+    step_pix: float,
+    geometry: DiscGeometry,
+    npix: int,
+    ratios: Sequence[float] = (1.0, 1.8),
+) -> np.ndarray:
+    """The disc on the sky: (2 bands + 1, npix, npix) float32.
 
     ``maps`` (m, m, 3) holds face-on surface brightness of old and young stars and the face-on red optical
-    depth, on a grid of ``step_pix`` image pixels. The planes returned are old red, young red, old blue,
-    young blue (surface brightness per image pixel) and the total red optical depth.
+    depth, on a grid of ``step_pix`` image pixels. ``ratios`` (bands,): optical depth over that in the red.
+    The planes returned are old and young stars of the first band, of the second, ... (surface brightness per
+    image pixel) and the total red optical depth.
     """
     g = geometry
-    out = np.zeros((5, npix, npix), dtype=np.float32)
+    out = np.zeros((2 * len(ratios) + 1, npix, npix), dtype=np.float32)
     _march(
         np.ascontiguousarray(maps, dtype=np.float32),
         float(step_pix),
@@ -152,7 +158,7 @@ def project_disc(maps: np.ndarray, step_pix: float, geometry: DiscGeometry, npix
         g.height_dust_pix,
         g.warp,
         g.warp_phase,
-        g.blue_to_red_tau,
+        np.asarray(ratios, dtype=np.float64),
         out,
     )
     return out

@@ -16,12 +16,14 @@ import numpy as np
 
 from galbatch.errors import InputError
 
+from .spectra import BLUE_UM, RED_UM, draw_wavelengths
+
 if TYPE_CHECKING:
     from astropy.io import fits
 
 
 EMPTY_MAG = 99.0
-FILTERS = (("Subaru_HSC.g", 0.4809), ("Subaru_HSC.i", 0.7703))
+FILTERS = (("Subaru_HSC.g", BLUE_UM), ("Subaru_HSC.i", RED_UM))
 """Name and pivot wavelength (micron) of the blue and the red band."""
 CDELT_KPC = 0.3
 CHUNK = 25
@@ -110,21 +112,24 @@ def write_galaxies(
     npix: int = 128,
     redshift: float = 0.1,
     snapshot: int = 91,
+    bands: int = 2,
     jobs: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Path:
     """Simulate ``n`` galaxies into ``out`` as ``shalo_SSS-N_v0_photo.fits``, with ``galaxies.ecsv`` beside.
 
     Files that are already there are left alone, so a stopped command goes on; the content of a file depends
-    on (seed, index, npix, redshift) only. ``progress`` is called with the number of galaxies just done.
-    Raises ``InputError`` when the folder holds galaxies of other settings.
+    on (seed, index, npix, redshift, bands) only. With ``bands`` other than two, each galaxy is seen at as
+    many wavelengths of its own. ``progress`` is called with the number of galaxies just done. Raises
+    ``InputError`` when the folder holds galaxies of other settings.
     """
     from astropy.table import Table, vstack
 
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    _claim(out, f"seed {seed}, npix {npix}, redshift {redshift}, snapshot {snapshot}\n")
-    chunks = [(out, first, min(CHUNK, start + n - first), seed, npix, redshift, snapshot)
+    wide = f", bands {bands}" if bands != 2 else ""
+    _claim(out, f"seed {seed}, npix {npix}, redshift {redshift}, snapshot {snapshot}{wide}\n")
+    chunks = [(out, first, min(CHUNK, start + n - first), seed, npix, redshift, snapshot, bands)
               for first in range(start, start + n, CHUNK)]  # fmt: skip
     tables = []
     if jobs > 1:
@@ -157,21 +162,28 @@ def _claim(out: Path, settings: str) -> None:
     note.write_text(settings)
 
 
-def _write_chunk(chunk: tuple[Path, int, int, int, int, float, int]) -> np.ndarray:
-    from .galaxies import galaxy_generator, simulate_galaxies
+def _write_chunk(chunk: tuple[Path, int, int, int, int, float, int, int]) -> np.ndarray:
+    from .galaxies import PROPERTIES, galaxy_generator, simulate_galaxy
 
-    out, first, count, seed, npix, redshift, snapshot = chunk
-    images, table = simulate_galaxies(count, seed, npix=npix, start=first)
-    for image, row in zip(images, table, strict=True):
-        path = out / f"shalo_{snapshot:03d}-{row['index']}_v0_photo.fits"
+    out, first, count, seed, npix, redshift, snapshot, bands = chunk
+    table = np.zeros(count, dtype=PROPERTIES)
+    for number, index in enumerate(range(first, first + count)):
+        filters: Sequence[tuple[str, float]] = FILTERS
+        emitted = None
+        if bands != 2:
+            emitted = draw_wavelengths(galaxy_generator(seed, index + 2**34), bands).tolist()
+            filters = tuple((f"rest_{um:.4f}um", um * (1 + redshift)) for um in emitted)
+        image, row = simulate_galaxy(seed, index, npix, wavelengths_um=emitted)
+        table[number] = row
+        path = out / f"shalo_{snapshot:03d}-{index}_v0_photo.fits"
         if path.exists():
             continue
-        magnitude = galaxy_generator(seed, int(row["index"]) + 2**32).normal(18.0, 1.0)
+        magnitude = galaxy_generator(seed, index + 2**32).normal(18.0, 1.0)
         cards = {
             "ORIGIN": "galbatch simulator",
             "SIMTAG": "galbatch",
             "SNAPNUM": snapshot,
-            "SUBHALO": int(row["index"]),
+            "SUBHALO": index,
             "CAMERA": "v0",
             "INCL": float(np.nan_to_num(row["inclination_deg"])),
             "AZIM": 0.0,
@@ -181,5 +193,5 @@ def _write_chunk(chunk: tuple[Path, int, int, int, int, float, int]) -> np.ndarr
             "KIND": str(row["kind"]),
         }
         flux = image.astype(np.float64) * 10.0 ** (-0.4 * (magnitude - 8.9))
-        write_skirt(path, flux, redshift=redshift, fov_kpc=CDELT_KPC * 128, cards=cards)
+        write_skirt(path, flux, redshift=redshift, fov_kpc=CDELT_KPC * 128, filters=filters, cards=cards)
     return table

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from galbatch.prior.card import load_state
-from galbatch.prior.model import save_model
-from galbatch.prior.network import Denoiser, NetworkConfig
+from galbatch.prior.model import load_weights, save_model
+from galbatch.prior.network import Denoiser
 from galbatch.training.evaluate import fit_sigma_map, response_table
 from galbatch.training.fit import LIBRARIES, FitConfig, starting_model
-from galbatch.training.held_out import HeldOutLoss
+from galbatch.training.held_out import HeldOutLoss, JointLoss
 from galbatch.training.library import Library
 from galbatch.training.spectra import RadialBins, jacobian_trace, prior_spectrum, residual_spectrum
 from galbatch.training.stamps import StampSource
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 RESPONSE_SIGMAS = (0.01, 0.03, 0.1, 0.3, 1.0)
 
 
-def averaged_model(checkpoint: Path, network: NetworkConfig, width: float | None) -> tuple[Denoiser, dict]:
+def averaged_model(config: FitConfig, checkpoint: Path, width: float | None) -> tuple[Denoiser, dict]:
     """The network of a checkpoint with the weights of one average (``None``: the raw ones), and its meta
-    data."""
+    data. What was not trained has the weights that training started from."""
     tensors, meta = load_state(checkpoint)
-    model = Denoiser(network)
     prefix = "model." if width is None else f"ema{width}."
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            p.copy_(tensors[prefix + name])
+    trained = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    model = Denoiser(config.network, joint=bool(config.training.bands))
+    before = load_weights(*starting_model(config)).state_dict() if config.training.bands else {}
+    model.load_state_dict(before | trained, strict=False)
     return model.eval().requires_grad_(False), meta
 
 
@@ -88,8 +88,10 @@ def finish(
     folder, checkpoint = Path(folder), Path(folder) / "checkpoint.safetensors"
     source = StampSource(Library.load(folder / LIBRARIES[1]), config.stamps)
     stamps = source.draw(n_stamps, 72, (77,))
-    width, losses = (width, {}) if width is not None else best_average(config, checkpoint, stamps[:96])
-    model, meta = averaged_model(checkpoint, config.network, width)
+    width, losses = (
+        (width, {}) if width is not None else best_average(config, checkpoint, HeldOutLoss(stamps[:96]))
+    )
+    model, meta = averaged_model(config, checkpoint, width)
     model = model.to(memory_format=torch.channels_last)
     values = measure_card(model, stamps, config.stamps.target_fwhm_pix, config.name)
     response = response_table(model, stamps[: n_stamps // 2])
@@ -110,12 +112,14 @@ def finish(
     return save_model(out, model, values | (extra or {}))
 
 
-def best_average(config: FitConfig, checkpoint: Path, stamps: Tensor) -> tuple[float, dict[str, float]]:
+def best_average(
+    config: FitConfig, checkpoint: Path, loss: HeldOutLoss | JointLoss
+) -> tuple[float, dict[str, float]]:
     """The average with the least mean log held-out loss, and that loss of each."""
     losses = {}
     for width in config.training.ema:
-        model, _ = averaged_model(checkpoint, config.network, width)
-        by_sigma = HeldOutLoss(stamps)(model.to(memory_format=torch.channels_last))
+        model, _ = averaged_model(config, checkpoint, width)
+        by_sigma = loss(model.to(memory_format=torch.channels_last))
         losses[str(width)] = float(np.mean(np.log(list(by_sigma.values()))))
     return float(min(losses, key=losses.get)), losses
 

@@ -21,8 +21,10 @@ import torch.distributed as dist
 from galbatch.errors import ConfigError, ModelError
 from galbatch.prior.card import Card, writing
 from galbatch.prior.model import CARD, SHIPPED, load_weights
+from galbatch.prior.names import MODELS, NAMES
 from galbatch.prior.network import NetworkConfig
-from galbatch.training.held_out import HeldOutLoss
+from galbatch.training.cubes import CubeLibrary, CubeSource, build_cube_libraries
+from galbatch.training.held_out import HeldOutLoss, JointLoss
 from galbatch.training.library import Library
 from galbatch.training.sources import DataConfig, build_libraries
 from galbatch.training.stamps import StampConfig, StampSource
@@ -90,18 +92,27 @@ def _make(kind: type, values: dict[str, Any], where: str) -> Any:
         raise ConfigError(f"{where}: {err}.") from err
 
 
-def prepare_libraries(
+def prepare_sources(
     config: FitConfig, folder: Path, rank: int = 0, world: int = 1
-) -> tuple[Library, Library]:
-    """(training, held-out) libraries, made once by the first process and read by all."""
+) -> tuple[StampSource, StampSource]:
+    """Sources of (training, held-out) stamps, their libraries made once by the first process and read by
+    all."""
     paths = [folder / name for name in LIBRARIES]
     if rank == 0 and not all(p.is_file() for p in paths):
-        for library, path in zip(build_libraries(list(config.data), config.base), paths, strict=True):
+        build = build_cube_libraries if config.training.bands else build_libraries
+        for library, path in zip(build(list(config.data), config.base), paths, strict=True):
             with writing(path) as partial:
                 library.save(partial)
     if world > 1:
         dist.barrier()
-    return Library.load(paths[0]), Library.load(paths[1])
+    return source_of(config, paths[0]), source_of(config, paths[1])
+
+
+def source_of(config: FitConfig, path: Path) -> StampSource:
+    """What draws the stamps of a training from a library of its folder."""
+    if config.training.bands:
+        return CubeSource(CubeLibrary.load(path), config.stamps)
+    return StampSource(Library.load(path), config.stamps)
 
 
 def fit(
@@ -117,15 +128,16 @@ def fit(
     """
     rank, world, device = process_group()
     folder = Path(folder)
-    train, held = prepare_libraries(config, folder, rank, world)
-    trainer = Trainer(
-        config.network, config.training, StampSource(train, config.stamps), folder, device, rank, world
-    )
+    train, held = prepare_sources(config, folder, rank, world)
+    trainer = Trainer(config.network, config.training, train, folder, device, rank, world)
+    if config.training.start:
+        trainer.start_from(load_weights(*starting_model(config)))
     if (folder / "checkpoint.safetensors").is_file():
         trainer.load()
-    elif config.training.start:
-        trainer.start_from(load_weights(*starting_model(config)))
-    validation = HeldOutLoss(StampSource(held, config.stamps).draw(96, 72, (99,)))
+    if isinstance(held, CubeSource):
+        validation = JointLoss(held)
+    else:
+        validation = HeldOutLoss(held.draw(96, 72, (99,)))
     saved, begun = time.monotonic(), trainer.step
     while trainer.progress() < 1 and (stop_after is None or trainer.step - begun < stop_after):
         entry = trainer.train_step()
@@ -148,7 +160,8 @@ def starting_model(config: FitConfig) -> tuple[Path, Card]:
     """Folder and card of the model that training starts from. Raises ``ModelError`` when its network is
     another."""
     start = config.training.start
-    folder = SHIPPED if start == "shipped" else config.base / Path(str(start)).expanduser()
+    known = {"shipped": SHIPPED} | {name: MODELS / name for name in NAMES}
+    folder = known.get(str(start)) or config.base / Path(str(start)).expanduser()
     card = Card.load(folder / CARD)
     wanted = json.loads(json.dumps(config.network.to_dict()))
     if card.network != wanted:
@@ -159,15 +172,15 @@ def starting_model(config: FitConfig) -> tuple[Path, Card]:
     return folder, card
 
 
-def validate(trainer: Trainer, validation: HeldOutLoss) -> dict[str, float]:
-    """Held-out loss by noise level of the shorter average."""
+def validate(trainer: Trainer, validation: HeldOutLoss | JointLoss) -> dict[str, float]:
+    """Held-out loss by noise level, and number of bands, of the shorter average."""
     width = str(trainer.config.ema[0])
     own = [p.detach().clone() for p in trainer.params]
     with torch.no_grad():
         for p, average in zip(trainer.params, trainer.ema[width], strict=True):
             p.copy_(average)
         try:
-            return validation(lambda x, s: trainer.model(x.to(trainer.device), s.to(trainer.device)).cpu())
+            return validation(lambda *inputs: trainer.model(*(t.to(trainer.device) for t in inputs)).cpu())
         finally:
             for p, value in zip(trainer.params, own, strict=True):
                 p.copy_(value)

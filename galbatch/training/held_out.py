@@ -16,6 +16,7 @@ from galbatch.training.library import Library
 
 if TYPE_CHECKING:
     from galbatch.prior.network import Denoiser
+    from galbatch.training.cubes import CubeSource
 
 
 @dataclass
@@ -39,6 +40,37 @@ class HeldOutLoss:
                 for x, e in zip(self.clean.split(self.batch), noise.split(self.batch), strict=True)
             ]
             out[f"{sigma:g}"] = float(torch.stack(error).mean()) / sigma**2
+        return out
+
+
+class JointLoss:
+    """Held-out loss by number of bands and noise level, together and, with ``alone``, each band by itself."""
+
+    def __init__(
+        self,
+        source: CubeSource,
+        bands: tuple[int, ...] = (2, 4),
+        sigmas: tuple[float, ...] = (0.05, 0.15, 0.5, 1.5),
+        n: int = 32,
+        size: int = 64,
+    ) -> None:
+        self.drawn = {c: source.draw_bands(n, c, size, (99, c)) for c in bands}
+        self.sigmas = sigmas
+
+    def __call__(self, denoise: Callable[..., Tensor], alone: bool = False) -> dict[str, float]:
+        """ "c bands, sigma" -> mean square error in units of sigma^2."""
+        out: dict[str, float] = {}
+        for c, (clean, bands) in self.drawn.items():
+
+            def joint(x: Tensor, sigma: Tensor, bands: Tensor = bands) -> Tensor:
+                if alone:
+                    n, c, h, w = x.shape
+                    flat = denoise(x.reshape(n * c, 1, h, w), sigma.repeat_interleave(c))
+                    return flat.reshape(x.shape)
+                return denoise(x, sigma[:, None].expand(bands.shape), bands)
+
+            found = HeldOutLoss(clean, self.sigmas, batch=len(clean))(joint)
+            out |= {f"{c} bands, {sigma}": loss for sigma, loss in found.items()}
         return out
 
 

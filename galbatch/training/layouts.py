@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 EMPTY_MAG = 99.0
 _JY_PER_NANOMAGGY = 3.631e-6
+_SDSS_UM = {"u": 0.3556, "g": 0.4702, "r": 0.6176, "i": 0.7490, "z": 0.8947}
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class GalaxyImages:
 
     ``group``: what must not be split between training and test (the same object in another band, view or
     file). ``pixel_kpc`` is the pixel size at the galaxy, ``pixel_arcsec`` on the sky; None where the file
-    does not say.
+    does not say. ``wavelengths_um``: by band, empty where unknown.
     """
 
     flux: np.ndarray
@@ -43,6 +44,7 @@ class GalaxyImages:
     pixel_kpc: float | None = None
     pixel_arcsec: float | None = None
     psf_fwhm_pix: float = 0.0
+    wavelengths_um: tuple[float, ...] = ()
 
 
 def _read_idealised(hdus: list[tuple[str, fits.Header, np.ndarray]], path: Path) -> GalaxyImages | None:
@@ -52,7 +54,7 @@ def _read_idealised(hdus: list[tuple[str, fits.Header, np.ndarray]], path: Path)
         raise InputError(f"{path}: CTYPE1 is '{first['CTYPE1']}': expected kpc (SKIRT 9) or pc (SKIRT 8).")
     redshift, pixel_kpc = _card(first, "REDSHIFT", path), _card(first, "CDELT1", path) * to_kpc
     pixel_arcsec = pixel_kpc / kpc_per_arcsec(redshift)
-    planes, bands = [], []
+    planes, bands, pivots = [], [], []
     for name, header, data in hdus:
         if data is None:
             continue
@@ -64,6 +66,7 @@ def _read_idealised(hdus: list[tuple[str, fits.Header, np.ndarray]], path: Path)
         empty = mag >= EMPTY_MAG
         planes.append(np.where(empty, 0.0, 10 ** (-0.4 * (np.where(empty, 0, mag) - 8.9)) * pixel_arcsec**2))
         bands.append(str(header.get("FILTER", name)).strip())
+        pivots += [float(header["WLPIVOT"])] if "WLPIVOT" in header else []
     return GalaxyImages(
         clean(np.stack(planes), path),
         tuple(bands),
@@ -74,6 +77,7 @@ def _read_idealised(hdus: list[tuple[str, fits.Header, np.ndarray]], path: Path)
         redshift,
         pixel_kpc,
         pixel_arcsec,
+        wavelengths_um=tuple(pivots) if len(pivots) == len(bands) else (),
     )
 
 
@@ -116,6 +120,7 @@ def _read_counts(hdus: list[tuple[str, fits.Header, np.ndarray]], path: Path) ->
         _card(header, "USE_Z", path),
         _card(header, "CDELT1", path) * 1e-3,
         _card(header, "PIXSCALE", path),
+        wavelengths_um=_pivots(bands),
     )
 
 
@@ -135,7 +140,16 @@ def _read_jwst(hdus: list[tuple[str, fits.Header, np.ndarray]], path: Path) -> G
         redshift,
         pixel_arcsec * kpc_per_arcsec(redshift),
         pixel_arcsec,
+        wavelengths_um=_pivots(bands),
     )
+
+
+def _pivots(bands: tuple[str, ...]) -> tuple[float, ...]:
+    """Wavelengths (micron) that names of JWST and SDSS filters say; empty when one does not."""
+    found = [re.fullmatch(r"[fF](\d{3})[A-Z]+\d?|.*sdss_([ugriz])", band) for band in bands]
+    if not all(found):
+        return ()
+    return tuple(int(m[1]) / 100 if m[1] else _SDSS_UM[m[2]] for m in found if m)
 
 
 def _read_plain(hdus: list[tuple[str, fits.Header, np.ndarray]], path: Path) -> GalaxyImages | None:

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -31,9 +32,19 @@ class SourceImage:
     min_zoom: float = 0.6
 
 
-def prepare_image(image: np.ndarray, npix: int = 128) -> np.ndarray | None:
+def frame_of(image: np.ndarray, npix: int) -> tuple[float, float, int]:
+    """Centre (y, x) of the flux of an image (H, W), and how many of its pixels to average along a side so
+    that it fits into ``npix``."""
+    y, x = flux_centre(image)
+    half = _needed_half_width(image, y, x)
+    return y, x, max(1, int(np.ceil(2 * half / npix)))
+
+
+def prepare_image(
+    image: np.ndarray, npix: int = 128, frame: tuple[float, float, int] | None = None
+) -> np.ndarray | None:
     """(H, W) -> (npix, npix) float32 of unit sum: centred on the flux, block-averaged to fit, faded at the
-    edge.
+    edge; ``frame``: of another band, to cut alike.
 
     None when no flux is left.
     """
@@ -41,9 +52,7 @@ def prepare_image(image: np.ndarray, npix: int = 128) -> np.ndarray | None:
     total = image.sum()
     if not total > 0:
         return None
-    y, x = flux_centre(image)
-    half = _needed_half_width(image, y, x)
-    factor = max(1, int(np.ceil(2 * half / npix)))
+    y, x, factor = frame or frame_of(image, npix)
     side = npix * factor
     out = np.zeros((side, side))
     y0, x0 = round(y) - side // 2, round(x) - side // 2
@@ -98,6 +107,8 @@ class Library:
     """Images of one split by origin. ``levels[l]`` (n, npix / 2^l, npix / 2^l) float16, each image of unit
     peak."""
 
+    MORE: tuple[str, ...] = ()  # arrays that a kind of library keeps besides
+
     def __init__(
         self, sources: Iterable[SourceImage], npix: int = 128, weights: dict[str, float] | None = None
     ) -> None:
@@ -133,16 +144,19 @@ class Library:
             min_zoom=self.min_zoom,
             radius=self.radius,
             probability=self.probability,
+            **{name: getattr(self, name) for name in self.MORE},
         )
 
     @classmethod
-    def load(cls, path: Path) -> Library:
+    def load(cls, path: Path) -> Self:
         """What ``save`` kept."""
         with np.load(path, allow_pickle=False) as kept:
             library = cls.__new__(cls)
             library.groups, library.origins = kept["groups"].tolist(), kept["origins"].tolist()
             library.min_zoom, library.radius = kept["min_zoom"], kept["radius"]
             library.probability = kept["probability"]
+            for name in cls.MORE:
+                setattr(library, name, kept[name])
             library._build_levels(kept["images"])
         return library
 

@@ -27,7 +27,8 @@ class DataConfig:
     ``min_zoom``: library pixels per stamp pixel below which an image must not be magnified. ``exclude``:
     groups to leave out. ``decode``: images to make when the file is an ONNX decoder of unit vectors.
     ``credit``, ``licence``: for the card. ``held_out``: share of the galaxies that never train.
-    ``optional``: go on without the files.
+    ``optional``: go on without the files. ``wavelengths_um``: of the bands taken, for a joint network, where
+    the files do not say.
     """
 
     origin: str
@@ -42,11 +43,13 @@ class DataConfig:
     licence: str = ""
     held_out: float = 0.1
     optional: bool = False
+    wavelengths_um: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         files = (self.files,) if isinstance(self.files, str) else tuple(self.files)
         object.__setattr__(self, "files", files)
         object.__setattr__(self, "exclude", tuple(self.exclude))
+        object.__setattr__(self, "wavelengths_um", tuple(self.wavelengths_um))
         if self.bands is not None:
             object.__setattr__(self, "bands", tuple(self.bands))
 

@@ -3,6 +3,7 @@ must beat: the best linear one, and wavelets."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,34 @@ def mean_power(images: Tensor) -> np.ndarray:
     """(n, 1, H, W) -> (H, W): mean of |FFT|^2 / n_pix."""
     spectrum = torch.fft.fft2(images[:, 0].double()).abs().square().mean(dim=0)
     return (spectrum / images[0, 0].numel()).cpu().numpy()
+
+
+def band_correlation(
+    stamps: Tensor, bands: Tensor, edges: np.ndarray, bins: RadialBins
+) -> tuple[np.ndarray, np.ndarray]:
+    """How alike modes of two bands of a galaxy are, about the mean of all stamps (n, c, H, W).
+
+    The mean distance in ln wavelength (m,) and the correlation (m, bins) of the pairs whose distance is
+    between successive ``edges`` (m + 1,); ``bands`` (n, c) are log wavelengths.
+    """
+    modes = torch.fft.fft2((stamps - stamps.mean(dim=(0, 1))).double()).numpy()
+    first, second = np.triu_indices(modes.shape[1], 1)
+    apart = (bands[:, first] - bands[:, second]).abs().numpy()
+    inside = np.zeros((bins.n, modes[0, 0].size))
+    inside[bins.index().ravel(), np.arange(modes[0, 0].size)] = 1.0
+
+    def total(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.asarray((a * b.conj()).real.reshape(len(a), -1) @ inside.T)
+
+    own = np.stack([total(modes[:, i], modes[:, i]) for i in range(modes.shape[1])], axis=1)
+    cross = np.stack([total(modes[:, i], modes[:, j]) for i, j in zip(first, second, strict=True)], axis=1)
+    within = [(apart >= low) & (apart < high) for low, high in itertools.pairwise(edges)]
+    within = [w for w in within if w.any()]
+    rho = [
+        cross[w].sum(axis=0) / np.sqrt(own[:, first][w].sum(axis=0) * own[:, second][w].sum(axis=0))
+        for w in within
+    ]
+    return np.array([apart[w].mean() for w in within]), np.array(rho)
 
 
 def prior_spectrum(stamps: Tensor, bins: RadialBins) -> tuple[dict[str, list], float]:

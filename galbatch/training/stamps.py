@@ -92,13 +92,17 @@ class StampSource:
         has = torch.from_numpy(rng.random(n) < c.companion_fraction)
         k = int(has.sum())
         if k:
-            half = size / 2
-            distance = torch.empty(k).uniform_(0.12, 1.2, generator=generator) * half
-            angle = torch.rand(k, generator=generator) * 2 * math.pi
-            offset = torch.stack([distance * angle.cos(), distance * angle.sin()], dim=1)
+            offset = self._companion_offset(k, size, generator)
             ratio = torch.exp(torch.empty(k).uniform_(math.log(0.03), math.log(1.5), generator=generator))
             image[has] += ratio[:, None, None] * self._galaxies(k, size, offset, rng, generator, small=True)
         return image
+
+    @staticmethod
+    def _companion_offset(k: int, size: int, generator: torch.Generator) -> Tensor:
+        """(k, 2) places of companions: uniform in distance and angle, some beyond the stamp's edge."""
+        distance = torch.empty(k).uniform_(0.12, 1.2, generator=generator) * size / 2
+        angle = torch.rand(k, generator=generator) * 2 * math.pi
+        return torch.stack([distance * angle.cos(), distance * angle.sin()], dim=1)
 
     def _points(self, size: int, offset: Tensor) -> Tensor:
         """(k, size, size) point sources of unit flux at the target PSF."""
@@ -120,22 +124,32 @@ class StampSource:
     ) -> Tensor:
         """(n, size, size) random library galaxies of unit flux at ``offset`` (n, 2) = (y, x) from the
         centre."""
-        lib, c = self.library, self.config
-        index = rng.choice(len(lib), size=n, p=lib.probability)
+        index = rng.choice(len(self.library), size=n, p=self.library.probability)
+        return self.render(index, self._zoom(index, size, rng, small), offset, size, generator)
+
+    def _zoom(self, index: np.ndarray, size: int, rng: np.random.Generator, small: bool) -> np.ndarray:
+        """(n,) library pixels per stamp pixel: a random size, as large as each image allows."""
+        lib, c, n = self.library, self.config, len(index)
         low, high = c.radius_pix
         high *= max(1.0, size / 72)
         large = np.where(rng.random(n) < c.large_fraction, 1.6, 1.0)
         top = np.minimum(high * large * (0.5 if small else 1.0), lib.radius[index] / lib.min_zoom[index])
         low = np.minimum(low, 0.7 * top)
-        radius = low * (top / low) ** rng.random(n)
-        return self.render(index, lib.radius[index] / radius, offset, size, generator)
+        return np.asarray(lib.radius[index] / (low * (top / low) ** rng.random(n)))
 
     def render(
-        self, index: Tensor, zoom: Tensor, offset: Tensor, size: int, generator: torch.Generator
+        self,
+        index: np.ndarray,
+        zoom: np.ndarray,
+        offset: Tensor,
+        size: int,
+        generator: torch.Generator,
+        alike: int = 1,
     ) -> Tensor:
         """(n, size, size) of unit flux: library images ``index`` (n,) reflected and rotated at random,
         zoomed, convolved with the target PSF and sampled. ``zoom`` (n,): library pixels per stamp pixel;
-        ``offset`` (n, 2) tensor of stamp pixels (y, x) from the centre."""
+        ``offset`` (n, 2) tensor of stamp pixels (y, x) from the centre; so many images after another are
+        turned ``alike``."""
         n, npix = len(index), self.library.npix
         level = np.clip(np.floor(np.log2(zoom)), 0, N_LEVELS - 1).astype(int)
         canvas = torch.zeros(n, npix, npix)
@@ -149,7 +163,7 @@ class StampSource:
         flux = canvas.sum(dim=(1, 2)) / scale**2
         blurred = torch.fft.irfft2(torch.fft.rfft2(canvas) * self._transfer(scale, level), s=(npix, npix))
         centre = (npix / 2 + 0.5 - npix / 2) / 2.0**level + npix / 2 - 0.5
-        grid = self._grid(scale, centre, offset, size, generator)
+        grid = self._grid(scale, centre, offset, size, generator, alike)
         out = F.grid_sample(
             blurred[:, None], grid, mode="bicubic", padding_mode="zeros", align_corners=False
         )[:, 0]
@@ -167,11 +181,18 @@ class StampSource:
         return gauss_y[:, :, None] * gauss_x[:, None, :]
 
     def _grid(
-        self, scale: Tensor, centre: Tensor, offset: Tensor, size: int, generator: torch.Generator
+        self,
+        scale: Tensor,
+        centre: Tensor,
+        offset: Tensor,
+        size: int,
+        generator: torch.Generator,
+        alike: int,
     ) -> Tensor:
-        n, npix = len(scale), self.library.npix
+        n, npix = len(scale) // alike, self.library.npix
         angle = torch.rand(n, generator=generator) * 2 * math.pi
         flip = torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0)
+        angle, flip = angle.repeat_interleave(alike), flip.repeat_interleave(alike)
         pixel = torch.arange(size) - (size - 1) / 2
         dy = (pixel[None] - offset[:, 0:1])[:, :, None]
         dx = (pixel[None] - offset[:, 1:2])[:, None, :] * flip[:, None, None]

@@ -9,10 +9,8 @@ the network does, under float32 weights.
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,69 +22,14 @@ from torch import Tensor
 from galbatch.errors import ModelError
 from galbatch.prior.card import load_state, save_state
 from galbatch.prior.compile import has_bfloat16
-from galbatch.prior.network import Denoiser, NetworkConfig
+from galbatch.prior.network import Denoiser, NetworkConfig, is_joint
 from galbatch.training.optimiser import MuonAdam
+from galbatch.training.plan import N_SIGMA_BINS, SIGMA_RANGE, TrainConfig, draw_sigma, sigma_bin
 from galbatch.training.stamps import Prefetch
 
 if TYPE_CHECKING:
+    from galbatch.training.cubes import CubeSource
     from galbatch.training.stamps import StampSource
-
-
-N_SIGMA_BINS = 24
-SIGMA_RANGE = (0.002, 80.0)
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """``batch`` stamps of 72 px a step over all processes (fewer when larger); ``sizes`` and their shares.
-
-    The learning rate warms up over ``warmup`` steps, stays, and falls to zero over the last ``decay`` of
-    the training, which ends after ``steps`` or, if given, ``hours`` of work, whichever is first. Noise
-    levels are log-uniform within ``sigma_core`` with share ``core_fraction`` and within ``sigma_wide``
-    else. ``start``: a model folder of the same network whose weights training begins with ("shipped": the
-    package's own). ``workers``: threads that draw stamps ahead of time, for GPUs.
-    """
-
-    steps: int = 12000
-    hours: float | None = None
-    batch: int = 64
-    sizes: tuple[int, ...] = (72, 64, 80, 96)
-    size_shares: tuple[float, ...] = (0.55, 0.25, 0.1, 0.1)
-    learning_rate: float = 2e-3
-    warmup: int = 200
-    decay: float = 0.6
-    betas: tuple[float, float] = (0.9, 0.99)
-    clip: float = 1.0
-    muon: bool = True
-    sigma_core: tuple[float, float] = (0.004, 6.0)
-    sigma_wide: tuple[float, float] = (0.002, 60.0)
-    core_fraction: float = 0.8
-    ema: tuple[float, ...] = (0.05, 0.10)
-    seed: int = 1
-    checkpoint_every_s: float = 120.0
-    validate_every: int = 500
-    start: str | None = None
-    workers: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("sizes", "size_shares", "betas", "sigma_core", "sigma_wide", "ema"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-
-
-def draw_sigma(n: int, config: TrainConfig, seed: tuple[int, ...]) -> Tensor:
-    """(n,) noise levels, stratified so that every batch covers the range evenly."""
-    rng = np.random.default_rng(seed)
-    u = (rng.permutation(n) + rng.random(n)) / n
-    (a, b), (c, d) = config.sigma_core, config.sigma_wide
-    core, f = u < config.core_fraction, config.core_fraction
-    sigma = np.where(core, a * (b / a) ** (u / f), c * (d / c) ** ((u - f) / max(1 - f, 1e-9)))
-    return torch.from_numpy(sigma.astype(np.float32))
-
-
-def sigma_bin(sigma: Tensor) -> Tensor:
-    """(n,) index of the noise level among ``N_SIGMA_BINS`` logarithmic bins."""
-    low, high = (math.log(s) for s in SIGMA_RANGE)
-    return ((sigma.log() - low) / (high - low) * N_SIGMA_BINS).long().clamp(0, N_SIGMA_BINS - 1)
 
 
 def ema_exponent(relative_width: float) -> float:
@@ -104,7 +47,7 @@ class Trainer:
         self,
         network: NetworkConfig,
         config: TrainConfig,
-        source: StampSource,
+        source: StampSource | CubeSource,
         folder: Path,
         device: str = "cpu",
         rank: int = 0,
@@ -113,9 +56,12 @@ class Trainer:
         self.config, self.network_config, self.source = config, network, source
         self.folder, self.device, self.rank, self.world = Path(folder), torch.device(device), rank, world
         torch.manual_seed(config.seed)
-        self.model = Denoiser(network).to(self.device, memory_format=torch.channels_last)
-        self.names = [name for name, _ in self.model.named_parameters()]
-        self.params = [p for _, p in self.model.named_parameters()]
+        joint = bool(config.bands)
+        self.model = Denoiser(network, joint).to(self.device, memory_format=torch.channels_last)
+        for name, p in self.model.named_parameters():
+            p.requires_grad_(is_joint(name) or not joint)
+        trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        self.names, self.params = [name for name, _ in trained], [p for _, p in trained]
         matrices = (
             {
                 i
@@ -145,21 +91,31 @@ class Trainer:
         fall = min(1.0, (1 - self.progress()) / max(c.decay, 1e-9))
         return c.learning_rate * min(1.0, (self.step + 1) / c.warmup) * fall
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Clean stamps, noise levels and unit noise of a step and this process."""
+    def batch(self, step: int) -> tuple[Tensor, ...]:
+        """Clean stamps, noise levels and unit noise of a step and this process, and bands where joint."""
         c, seed = self.config, (self.config.seed, step, self.rank)
         rng = np.random.default_rng((c.seed, step, 7))
         size = int(rng.choice(c.sizes, p=np.array(c.size_shares) / sum(c.size_shares)))
-        n = max(1, round(c.batch / self.world * (72 / size) ** 2))
-        clean = self.source.draw(n, size, (*seed, 1))
-        noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(hash_seed(*seed, 3)))
-        return clean, draw_sigma(n, c, (*seed, 2)), noise
+        number = int(rng.choice(c.bands, p=np.array(c.band_shares) / sum(c.band_shares))) if c.bands else 1
+        n = max(1, round(c.batch / number / self.world * (72 / size) ** 2))
+        generator = torch.Generator().manual_seed(hash_seed(*seed, 3))
+        if not c.bands:
+            clean = self.source.draw(n, size, (*seed, 1))
+            return clean, draw_sigma(n, c, (*seed, 2)), torch.randn(clean.shape, generator=generator)
+        clean, bands = self.source.draw_bands(n, number, size, (*seed, 1))
+        clean, noise = clean.reshape(-1, 1, size, size), torch.randn(clean.shape, generator=generator)
+        apart = torch.randn(n, number, generator=generator) * c.sigma_spread
+        apart *= torch.rand(n, 1, generator=generator) > c.one_sigma
+        sigma = (draw_sigma(n, c, (*seed, 2))[:, None] * apart.exp()).clamp(*SIGMA_RANGE)
+        return clean, sigma.reshape(-1), noise.reshape(clean.shape), bands
 
-    def loss(self, clean: Tensor, sigma: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(
+        self, clean: Tensor, sigma: Tensor, noise: Tensor, bands: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Weighted loss and, for the log, the EDM loss (n,): mean square error over c_out^2."""
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.mixed):
             noisy = clean + sigma.reshape(-1, 1, 1, 1) * noise
-            f, c_skip, c_out = self.model.raw(noisy, sigma)
+            f, c_skip, c_out = self.model.raw(noisy, sigma, bands)
         error = (f - (clean - c_skip * noisy) / c_out).square().mean(dim=(1, 2, 3))
         weight = 1 / self.bin_loss.to(sigma.device)[sigma_bin(sigma)]
         return (error * weight).mean(), error.detach()
@@ -167,10 +123,10 @@ class Trainer:
     def train_step(self) -> dict:
         """Draw, differentiate, average over processes, update. Returns what is logged."""
         start = time.perf_counter()
-        clean, sigma, noise = self.next_batch(self.step)
+        batch = self.next_batch(self.step)
         drawn = time.perf_counter()
-        clean, sigma, noise = (t.to(self.device) for t in (clean, sigma, noise))
-        loss, error = self.loss(clean.contiguous(memory_format=torch.channels_last), sigma, noise)
+        clean, sigma, *others = (t.to(self.device) for t in batch)
+        loss, error = self.loss(clean.contiguous(memory_format=torch.channels_last), sigma, *others)
         for p in self.params:
             p.grad = None
         loss.backward()
@@ -248,20 +204,32 @@ class Trainer:
         save_state(
             path or self.folder / "checkpoint.safetensors",
             tensors,
-            {"step": self.step, "elapsed_s": self.elapsed_s, "network": self.network_config.to_dict()},
+            {
+                "step": self.step,
+                "elapsed_s": self.elapsed_s,
+                "network": self.network_config.to_dict(),
+                "bands": self.config.bands,
+            },
         )
 
     @torch.no_grad()
     def start_from(self, model: Denoiser) -> None:
         """Begin with the weights of ``model``, a network of the same configuration."""
-        for i, (p, value) in enumerate(zip(self.params, model.parameters(), strict=True)):
-            for target in (p, *(average[i] for average in self.ema.values())):
-                target.copy_(value)
+        self.model.load_state_dict(model.state_dict(), strict=False)
+        for average in self.ema.values():
+            for mine, p in zip(average, self.params, strict=True):
+                mine.copy_(p)
 
     def load(self, path: Path | None = None) -> None:
         """Continue from a checkpoint. Raises ``ModelError`` when it belongs to another network."""
         path = path or self.folder / "checkpoint.safetensors"
         tensors, meta = load_state(path)
+        if bool(meta.get("bands")) != bool(self.config.bands):
+            made = "several bands" if meta.get("bands") else "single bands"
+            raise ModelError(
+                f"{path}: made for {made}, the configuration asks for the other: use another output folder "
+                "or restore the configuration."
+            )
         if meta["network"] != json.loads(json.dumps(self.network_config.to_dict())):
             raise ModelError(
                 f"{path}: made by network {meta['network']}, the configuration asks for "

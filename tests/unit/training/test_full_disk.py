@@ -11,7 +11,7 @@ import torch
 from galbatch.errors import InputError, ModelError
 from galbatch.prior.card import load_state, save_state
 from galbatch.simulate.skirt import write_skirt
-from galbatch.training.fit import LIBRARIES, load_config, prepare_libraries
+from galbatch.training.fit import LIBRARIES, load_config, prepare_sources
 
 
 @contextmanager
@@ -47,9 +47,9 @@ def test_a_library_that_does_not_fit(tmp_path):
     (tmp_path / "tiny.toml").write_text(data)
     config, folder = load_config(tmp_path / "tiny.toml"), tmp_path / "out"
     with full_after(50_000), pytest.raises(ModelError, match="cannot be written"):
-        prepare_libraries(config, folder)
+        prepare_sources(config, folder)
     assert not list(folder.iterdir())
-    assert len(prepare_libraries(config, folder)[0]) > 0
+    assert len(prepare_sources(config, folder)[0].library) > 0
     assert {p.name for p in folder.iterdir()} == set(LIBRARIES)
 
 
