@@ -192,8 +192,13 @@ def finish(run: Run) -> int:
 
 
 def _dry_run(catalog: str, survey: str | None, out: str | None, chosen: dict[str, Any]) -> int:
+    from dataclasses import fields
+
+    from galbatch.config import ExecutionSettings, RunSettings
     from galbatch.run import preview
 
-    for line in preview(catalog, survey, out, **chosen):
+    how = {f.name: chosen.pop(f.name) for f in fields(ExecutionSettings) if f.name in chosen}
+    settings = RunSettings(catalog, survey or "", **chosen)
+    for line in preview(settings, ExecutionSettings(**how), out):
         click.echo(line)
     return 0

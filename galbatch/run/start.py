@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,32 +23,77 @@ def process(
     survey: str | Path | None = None,
     out: str | Path | None = None,
     *,
+    bands: Sequence[str] = RunSettings.bands,
+    draws: int = RunSettings.draws,
+    mode: str = RunSettings.mode,
+    oversample: int = RunSettings.oversample,
+    stamp_arcsec: float = RunSettings.stamp_arcsec,
+    stamp_pix: int = RunSettings.stamp_pix,
+    model: str | Path | None = RunSettings.model,
+    seed: int = RunSettings.seed,
+    limit: int = RunSettings.limit,
+    batch: int = RunSettings.batch,
+    samples: bool = RunSettings.samples,
+    draw_columns: bool = RunSettings.draw_columns,
+    precision: str = RunSettings.precision,
+    cluster: str = ExecutionSettings.cluster,
+    scheduler: str = ExecutionSettings.scheduler,
+    scheduler_file: str = ExecutionSettings.scheduler_file,
+    workers: int = ExecutionSettings.workers,
+    threads: int = ExecutionSettings.threads,
+    retries: int = ExecutionSettings.retries,
+    allowed_failures: int = ExecutionSettings.allowed_failures,
+    grace_s: float = ExecutionSettings.grace_s,
+    dashboard: str = ExecutionSettings.dashboard,
+    report: bool = ExecutionSettings.report,
     prior: Any = None,
     resume: bool = False,
     overwrite: bool = False,
     force: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
     on_message: Callable[[str], None] | None = None,
-    **options: Any,
 ) -> Run:
     """Sample the posterior of every source of ``catalog`` and measure it; what ``galbatch process`` calls.
 
     ``survey``: survey file, ``<catalogue stem>.toml`` beside the catalogue when None; ``out``: run folder,
-    ``<catalogue stem>.run`` when None; ``prior``: any object with ``denoise(x, sigma)`` instead of a model
-    folder; ``options``: fields of ``RunSettings`` (bands, draws, mode, oversample, stamp_arcsec, stamp_pix,
-    model, seed, limit, batch, samples, precision) and ``ExecutionSettings`` (cluster, scheduler,
-    scheduler_file, workers, threads, ...).
+    ``<catalogue stem>.run`` when None. ``bands`` to ``precision`` decide the results: see ``RunSettings``.
+    ``cluster`` to ``report`` say where they are computed: see ``ExecutionSettings``. ``prior``: any object
+    with ``denoise(x, sigma)`` instead of a ``model``; ``resume``, ``overwrite``: go on with the run in the
+    folder, or replace it; ``force``: go on although settings or inputs changed.
 
     Returns the finished run. Raises ``InputError``, ``ConfigError``, ``ModelError`` or ``RunError`` before
     anything starts, ``Stopped`` when it ended early and can be resumed. With a cluster of processes, call it
     under ``if __name__ == "__main__":``.
     """
-    run_options, execution = split_options(options)
-    settings = RunSettings(str(catalog), "" if survey is None else str(survey), **run_options)
-    if prior is not None:
-        if settings.model != "auto":
-            raise ConfigError(f"model is {settings.model} and a prior object is given: give one.")
-        settings = dataclasses.replace(settings, model="object")
+    settings = RunSettings(
+        str(catalog),
+        "" if survey is None else str(survey),
+        tuple(bands),
+        draws,
+        mode,
+        oversample,
+        stamp_arcsec,
+        stamp_pix,
+        _model(model, prior),
+        seed,
+        limit,
+        batch,
+        samples,
+        draw_columns,
+        precision,
+    )
+    execution = ExecutionSettings(
+        cluster,
+        scheduler,
+        scheduler_file,
+        workers,
+        threads,
+        retries,
+        allowed_failures,
+        grace_s,
+        dashboard,
+        report,
+    )
     if resume and overwrite:
         raise ConfigError("resume and overwrite exclude each other: keep the run or replace it.")
     paths = RunPaths(Path(out) if out is not None else Path(catalog).with_suffix(".run"))
@@ -64,23 +109,43 @@ def resume(
     force: bool = False,
     retry_failed: bool = False,
     redo: Iterable[int] = (),
+    cluster: str = ExecutionSettings.cluster,
+    scheduler: str = ExecutionSettings.scheduler,
+    scheduler_file: str = ExecutionSettings.scheduler_file,
+    workers: int = ExecutionSettings.workers,
+    threads: int = ExecutionSettings.threads,
+    retries: int = ExecutionSettings.retries,
+    allowed_failures: int = ExecutionSettings.allowed_failures,
+    grace_s: float = ExecutionSettings.grace_s,
+    dashboard: str = ExecutionSettings.dashboard,
+    report: bool = ExecutionSettings.report,
     on_progress: Callable[[Progress], None] | None = None,
     on_message: Callable[[str], None] | None = None,
-    **options: Any,
 ) -> Run:
-    """Finish a run that was stopped, with the settings that it was started with. ``retry_failed``: compute
-    batches again in which a source failed for a reason that may have passed, or was not read in a band;
-    ``options``: of ``ExecutionSettings``. A run that is to take the place of another (``OUT.new-ID``) does so
-    when it is finished."""
+    """Finish a run that was stopped, with the settings that it was started with.
+
+    ``retry_failed``: compute batches again in which a source failed for a reason that may have passed, or was
+    not read in a band; ``redo``: numbers of batches to compute again; ``cluster`` to ``report``: see
+    ``ExecutionSettings``. A run that is to take the place of another (``OUT.new-ID``) does so when it is
+    finished."""
     paths, reporter = RunPaths(Path(run)), Reporter(on_progress, on_message)
     for line in folder.recover(paths):
         reporter.message(line)
     for line in mend.mend_settings(paths):
         reporter.message(line)
     settings = saved_settings(paths)
-    run_options, execution = split_options(options)
-    if run_options:
-        raise ConfigError(f"{', '.join(run_options)} cannot change on resume: they decide the results.")
+    execution = ExecutionSettings(
+        cluster,
+        scheduler,
+        scheduler_file,
+        workers,
+        threads,
+        retries,
+        allowed_failures,
+        grace_s,
+        dashboard,
+        report,
+    )
     place = _settle(paths, reporter, True, False)
     return execute(settings, execution, place, reporter, prior, force, retry_failed, tuple(redo))
 
@@ -100,35 +165,25 @@ def saved_settings(paths: RunPaths) -> RunSettings:
         raise RunError(f"{paths.config}: cannot be read ({err}). Start again with --overwrite.") from err
 
 
-def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], ExecutionSettings]:
-    """Options that decide results, and how to execute. Raises ``ConfigError`` for one that is neither."""
-    run_names = {f.name for f in dataclasses.fields(RunSettings)} - {"catalog", "survey"}
-    how_names = {f.name for f in dataclasses.fields(ExecutionSettings)}
-    unknown = sorted(set(options) - run_names - how_names)
-    if unknown:
-        raise ConfigError(
-            f"Unknown option {unknown[0]!r}: use one of {', '.join(sorted(run_names | how_names))}."
-        )
-    chosen = {k: v for k, v in options.items() if k in run_names and v is not None}
-    return chosen, ExecutionSettings(**{k: v for k, v in options.items() if k in how_names and v is not None})
+def _model(model: str | Path | None, prior: Any) -> str:
+    """The model of a run as its settings name it: a name or folder, 'object' for a prior that was given."""
+    if prior is None:
+        return str(model or RunSettings.model)
+    if str(model or RunSettings.model) != RunSettings.model:
+        raise ConfigError(f"model is {model} and a prior object is given: give one.")
+    return "object"
 
 
 def preview(
-    catalog: str | Path,
-    survey: str | Path | None = None,
-    out: str | Path | None = None,
-    prior: Any = None,
-    **options: Any,
+    settings: RunSettings, execution: ExecutionSettings, out: str | Path | None = None, prior: Any = None
 ) -> list[str]:
     """Check inputs, model and disk as ``process`` does and say what it would do; nothing is written.
 
     Raises what ``process`` would raise before its first batch.
     """
-    run_options, execution = split_options(options)
-    settings = RunSettings(str(catalog), "" if survey is None else str(survey), **run_options)
     if prior is not None:
         settings = dataclasses.replace(settings, model="object")
-    paths = RunPaths(Path(out) if out is not None else Path(catalog).with_suffix(".run"))
+    paths = RunPaths(Path(out) if out is not None else Path(settings.catalog).with_suffix(".run"))
     inputs = prepare.preflight(settings, execution, prior)
     folder.settle(paths, resuming=True, overwrite=False)
     prepare.refuse_inputs_inside(paths, inputs)

@@ -1,5 +1,7 @@
 """The shipped networks by name: which one 'auto' is, what a run says of it, and what it goes on with."""
 
+import dataclasses
+import inspect
 import json
 import shutil
 from pathlib import Path
@@ -123,7 +125,10 @@ def test_a_run_keeps_its_model(tiny, tmp_path, monkeypatch):
     assert resume(out, cluster="none").manifest["model"]["name"] == "small"
     with pytest.raises(RunError, match=r"configuration model: .*small.*base"):
         process(survey, resume=True, model="base", **how)
-    assert any(line.startswith("model: base") for line in preview(survey, out=tmp_path / "n", mode="fast"))
+    assert any(
+        line.startswith("model: base")
+        for line in preview(RunSettings(str(survey), "", mode="fast"), ExecutionSettings(), tmp_path / "n")
+    )
 
 
 def test_the_models_are_listed_with_their_cost_and_headline(tiny, monkeypatch):
@@ -137,3 +142,14 @@ def test_the_models_are_listed_with_their_cost_and_headline(tiny, monkeypatch):
     assert base["within_68"]["asymmetry"] == 0.5859 and small["within_68"]["asymmetry"] == 0.375
     table = CliRunner().invoke(cli, ["model", "list"])
     assert table.exit_code == 0 and "128 galaxies" in " ".join(table.stdout.split())
+
+
+def test_every_setting_is_a_keyword_with_its_default():
+    known = {name: p for name, p in inspect.signature(process).parameters.items()}
+    for name, parameter in inspect.signature(resume).parameters.items():
+        assert parameter.kind is not parameter.VAR_KEYWORD, name
+    for settings in (RunSettings, ExecutionSettings):
+        for field in dataclasses.fields(settings):
+            if field.name not in ("catalog", "survey"):
+                assert known[field.name].default == field.default, field.name
+                assert known[field.name].kind is inspect.Parameter.KEYWORD_ONLY
