@@ -10,11 +10,30 @@ import click
 
 
 @click.command(name="train")
-@click.argument("config", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("config", type=click.Path(dir_okay=False, path_type=Path), required=False)
+@click.option(
+    "--from-run",
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    help="In place of CONFIG: adapt the prior of this finished run to its own galaxies.",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    default=400,
+    show_default=True,
+    help="With --from-run: steps of 48 stamps.",
+)
+@click.option(
+    "--quality",
+    type=click.IntRange(0, 2),
+    default=0,
+    show_default=True,
+    help="With --from-run: the worst grade that is trained on.",
+)
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Training folder; without it, <config stem>.train beside the configuration.",
+    help="Training folder; without it, <stem>.train beside the configuration or the run.",
 )
 @click.option(
     "--data",
@@ -34,13 +53,53 @@ import click
     show_default=True,
     help="Held-out stamps for the measurements on the card.",
 )
-def command(config: Path, out: Path | None, data: Path | None, stop_after: int | None, n_stamps: int) -> None:
+def command(
+    config: Path | None,
+    from_run: Path | None,
+    steps: int,
+    quality: int,
+    out: Path | None,
+    data: Path | None,
+    stop_after: int | None,
+    n_stamps: int,
+) -> None:
     """Train a prior from TNG/SKIRT files or simulated galaxies, as CONFIG (TOML) says.
 
     Repeating the command goes on from the last checkpoint. Several GPUs: torchrun --nproc-per-node N -m
-    galbatch train CONFIG. The model folder is OUT/model. A configuration to start from is
-    galbatch/training/configs/small-quick.toml.
+    galbatch train CONFIG. A configuration to start from is galbatch/training/configs/small-quick.toml.
+
+    With --from-run RUN the prior of a finished run is trained further on the draws of that run. It is written
+    only if it predicts hidden pixels of galaxies that it was not trained on better than before. The model
+    folder is OUT/model.
     """
+    if (config is None) == (from_run is None):
+        raise click.UsageError("Give a configuration (TOML), or a run with --from-run.")
+    if from_run is not None:
+        return _adapt(from_run, out, steps, quality, stop_after)
+    return _train(config, out, data, stop_after, n_stamps)
+
+
+def _adapt(run: Path, out: Path | None, steps: int, quality: int, stop_after: int | None) -> None:
+    from galbatch.validate.adapt import adapt_to_run
+
+    out = out or run.with_suffix(".train")
+    progress = Progress(steps)
+    found = adapt_to_run(run, out, steps, quality, progress, stop_after)
+    if found is None:
+        click.echo(f"stopped; go on with: galbatch train --from-run {run} --steps {steps} --out {out}")
+        return
+    progress.close(steps)
+    click.echo(
+        f"hidden pixels of {found['sources']} held-out images: log density {found['gain']:+.4f} +- "
+        f"{found['error']:.4f} per pixel; loss on held-out draws {found['loss']:.3f} times the old one"
+    )
+    click.echo(
+        f"{out / 'model'}: written. Its intervals have no calibration yet: galbatch model calibrate "
+        f"{out / 'model'}; then galbatch process ... --model {out / 'model'}"
+    )
+
+
+def _train(config: Path, out: Path | None, data: Path | None, stop_after: int | None, n_stamps: int) -> None:
     from galbatch.training.finish import finish
     from galbatch.training.finish_joint import finish_joint
     from galbatch.training.fit import fit, load_config

@@ -103,33 +103,36 @@ def _empty_device_cache(prior: Denoiser) -> None:
 
 def _sample(context: Context, stamps: StampBatch, bands: Sequence[int], members: np.ndarray) -> Posterior:
     chosen = [stamps.bands[b] for b in bands]
-    first = chosen[0]
-
-    def take(name: str) -> np.ndarray:
-        return np.stack([getattr(b, name)[members] for b in chosen], axis=1)
-
-    acfs = [b.noise_acf for b in chosen if b.noise_acf is not None]
-    obs = Observation(
-        take("data"),
-        take("sigma"),
-        take("psf"),
-        take("mask"),
-        first.pixel_scale_arcsec,
-        first.psf_scale_arcsec,
-        np.stack(acfs) if acfs else None,
-        _white(chosen, members),
-        _psf_error(chosen),
-    )
     return sample_posterior(
         context.prior,
-        obs,
+        observation_of(chosen, members),
         draws=context.layout.draws,
         mode=context.mode,
-        oversample=context.layout.oversample * first.ratio,
+        oversample=context.layout.oversample * chosen[0].ratio,
         seed=context.seed,
         source_ids=[_plain(i) for i in stamps.source_id[members]],
         batch=context.at_once,
         bands=[b.band for b in chosen],
+    )
+
+
+def observation_of(bands: Sequence[BandStamps], members: np.ndarray) -> Observation:
+    """What the sampler is given of the sources ``members`` in bands on one detector grid."""
+
+    def take(name: str) -> np.ndarray:
+        return np.stack([getattr(b, name)[members] for b in bands], axis=1)
+
+    acfs = [b.noise_acf for b in bands if b.noise_acf is not None]
+    return Observation(
+        take("data"),
+        take("sigma"),
+        take("psf"),
+        take("mask"),
+        bands[0].pixel_scale_arcsec,
+        bands[0].psf_scale_arcsec,
+        np.stack(acfs) if acfs else None,
+        _white(bands, members),
+        _psf_error(bands),
     )
 
 

@@ -134,20 +134,29 @@ def fit(
         trainer.start_from(load_weights(*starting_model(config)))
     if (folder / "checkpoint.safetensors").is_file():
         trainer.load()
-    if isinstance(held, CubeSource):
-        validation = JointLoss(held)
-    else:
-        validation = HeldOutLoss(held.draw(96, 72, (99,)))
+    validation = JointLoss(held) if isinstance(held, CubeSource) else HeldOutLoss(held.draw(96, 72, (99,)))
+    return run(trainer, validation, report, stop_after)
+
+
+def run(
+    trainer: Trainer,
+    validation: HeldOutLoss | JointLoss,
+    report: Callable[[dict], None] | None = None,
+    stop_after: int | None = None,
+) -> Trainer:
+    """Train to the end, or for ``stop_after`` more steps, with a learning curve and checkpoints on the
+    way."""
+    folder, config, rank = trainer.folder, trainer.config, trainer.rank
     saved, begun = time.monotonic(), trainer.step
     while trainer.progress() < 1 and (stop_after is None or trainer.step - begun < stop_after):
         entry = trainer.train_step()
         if rank == 0:
-            if trainer.step % config.training.validate_every == 0:
+            if trainer.step % config.validate_every == 0:
                 entry["held_out"] = validate(trainer, validation)
             _log(folder, trainer, entry)
             if report:
                 report(entry)
-            if time.monotonic() - saved > config.training.checkpoint_every_s:
+            if time.monotonic() - saved > config.checkpoint_every_s:
                 trainer.save()
                 saved = time.monotonic()
     trainer.next_batch.close()

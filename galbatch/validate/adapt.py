@@ -1,0 +1,164 @@
+"""``galbatch train --from-run``: a prior adapted to the galaxies of a run, written only when galaxies of the
+survey that it was not trained on say that it is better."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from galbatch.errors import InputError, ModelError
+from galbatch.pipeline.sampling import observation_of
+from galbatch.prior import load_prior
+from galbatch.prior.card import Card
+from galbatch.prior.model import CARD, load_weights
+from galbatch.prior.names import model_folder
+from galbatch.run.context import fix_threads
+from galbatch.run.cutter import Cutter
+from galbatch.run.prepare import open_inputs
+from galbatch.run.start import saved_settings
+from galbatch.store import Run, iter_plan, open_run
+from galbatch.training.draws import DrawSource, adapt, split, written
+from galbatch.training.held_out import HeldOutLoss
+from galbatch.training.stamps import StampConfig
+from galbatch.types import StampBatch
+from galbatch.validate.hidden import compare, hidden_score, hide
+
+MOST = 2000  # galaxies and bands that train, and that are kept in memory
+JUDGED = 48  # sources whose hidden pixels are predicted
+CERTAIN, LOSS = 1.0, 1.0  # standard errors by which the new prior must be better, and its loss at most
+
+
+@dataclass(frozen=True)
+class Galaxies:
+    """What is used of a run: ``names`` of sources, their ``draws`` (k, h, w) at the target PSF, and the
+    ``bands`` by source that are good."""
+
+    names: list[str]
+    draws: list[np.ndarray]
+    bands: dict[str, list[str]]
+
+
+def adapt_to_run(
+    run: str | Path,
+    out: Path,
+    steps: int = 400,
+    quality: int = 0,
+    report: Callable[[dict], None] | None = None,
+    stop_after: int | None = None,
+    threads: int = 1,
+) -> dict[str, Any] | None:
+    """Train the prior of a finished ``run`` on the draws of its sources of this ``quality`` or better, and
+    write it to ``out/model`` if held-out sources are predicted better; None where training stopped before its
+    end.
+
+    Returns ``gain`` (in log density per hidden pixel), ``error`` and ``sources`` of the hidden pixels, and
+    ``loss``, the ratio of the denoising losses on draws of held-out galaxies. Raises ``InputError`` for a run
+    without draws or with too few sources, ``ModelError`` where the new prior is not better: nothing is
+    written.
+    """
+    opened, out = open_run(run), Path(out)
+    settings = saved_settings(opened.paths)
+    if settings.model == "object":
+        raise InputError(
+            f"{run}: made with a prior object of a program. Only models of a folder can be adapted."
+        )
+    start = model_folder(settings.model)
+    card = Card.load(start / CARD)
+    galaxies = galaxies_of(opened, quality)
+    held = split(galaxies.names)
+    fix_threads(threads)
+    trainer = adapt(load_weights(start, card), card, galaxies.draws, held, out, steps, report, stop_after)
+    if trainer.progress() < 1 or trainer.rank:
+        return None
+    facts = {
+        "name": f"{card.name}-adapted",
+        "training": {"started_from": {"name": card.name, "sha256": card.sha256}, "steps": trainer.step,
+                     "batch": trainer.config.batch, "learning_rate": trainer.config.learning_rate},
+        "data": [{"origin": "posterior draws", "credit": f"run {opened.paths.root.name}",
+                  "trained": int((~held).sum()), "held_out": int(held.sum())}],
+    }  # fmt: skip
+    candidate = Path(tempfile.mkdtemp(prefix=".candidate-", dir=out))
+    try:
+        written(trainer, card, galaxies.draws, held, candidate, facts)
+        found = judge(opened, galaxies, held, start, candidate)
+        _refuse_worse(found)
+        _replace(candidate, out / "model")
+    finally:
+        shutil.rmtree(candidate, ignore_errors=True)
+    return found
+
+
+def galaxies_of(run: Run, quality: int = 0) -> Galaxies:
+    """Draws of every band that is graded ``quality`` or better, of up to ``MOST`` galaxies and bands."""
+    names, draws, bands = [], [], {}
+    for n, band in enumerate(run.bands):
+        if run.layout.pixel_ratio and run.layout.pixel_ratio[n] != 1:
+            continue  # its draws are smoother than those of a detector's own pixels
+        for name in run.select(quality, band)["source_id"].tolist():
+            if len(draws) < MOST:
+                bands.setdefault(str(name), []).append(band)
+                names.append(str(name))
+                draws.append(run.samples(name, band))
+    if not names:
+        raise InputError(
+            f"{run.paths.root}: no source of quality {quality} or better to train on (--quality)."
+        )
+    return Galaxies(names, draws, bands)
+
+
+def judge(run: Run, galaxies: Galaxies, held: np.ndarray, start: Path, candidate: Path) -> dict[str, Any]:
+    """How much better ``candidate`` is than ``start`` on the galaxies that are ``held`` out."""
+    old, new = load_prior(start, precision="float32"), load_prior(candidate, precision="float32")
+    judges = [name for name, h in zip(galaxies.names, held, strict=True) if h]
+    wanted = {name: galaxies.bands[name] for name in dict.fromkeys(judges)}
+    scores: dict[str, list[float]] = {"old": [], "new": []}
+    for stamps, place, band in _bands_again(run, dict(list(wanted.items())[:JUDGED])):
+        obs = observation_of([stamps.bands[band]], np.array([place]))
+        hidden = hide(stamps.bands[band].seg[None, [place]] == 1, seed=place)
+        options = {"oversample": run.layout.oversample, "source_ids": [str(stamps.source_id[place])]}
+        for name, prior in (("old", old), ("new", new)):
+            scores[name].append(float(hidden_score(prior, obs, hidden, **options)[0]))
+    gain, error, n = compare(*(np.array(scores[name]) for name in ("new", "old")))
+    source = DrawSource([d for d, h in zip(galaxies.draws, held, strict=True) if h], StampConfig())
+    stamps = source.draw(96, source.side // new.spec.multiple_of * new.spec.multiple_of, (98,))
+    losses = [HeldOutLoss(stamps)(prior.denoise) for prior in (new, old)]
+    ratio = float(np.exp(np.mean([np.log(losses[0][s] / losses[1][s]) for s in losses[0]])))
+    return {"gain": gain, "error": error, "sources": n, "loss": ratio}
+
+
+def _bands_again(run: Run, wanted: dict[str, list[str]]) -> Iterator[tuple[StampBatch, int, int]]:
+    """(stamps, place of a source in them, number of a band) for all that is wanted, cut again."""
+    settings = saved_settings(run.paths)
+    cut = Cutter(open_inputs(settings, run.manifest.get("measured")).survey, run.layout)
+    for rows in iter_plan(run.paths.plan):
+        ids = rows.columns["source_id"].astype(str)
+        chosen = np.flatnonzero(np.isin(ids, list(wanted)))
+        for _, stamps in cut(rows.take(chosen).columns) if len(chosen) else ():
+            for place, name in enumerate(stamps.source_id.astype(str)):
+                for n, band in enumerate(stamps.bands):
+                    if place not in stamps.failures and band.band in wanted[name]:
+                        yield stamps, place, n
+
+
+def _refuse_worse(found: dict[str, Any]) -> None:
+    if not found["gain"] > CERTAIN * found["error"] or not found["loss"] < LOSS:
+        raise ModelError(
+            f"The adapted prior is not better on {found['sources']} held-out images of the survey: their "
+            f"hidden pixels gain {found['gain']:+.4f} +- {found['error']:.4f} in log density, the loss on "
+            f"their draws is {found['loss']:.3f} times the old one. It was not written. Keep the prior of "
+            "the run, or train on more sources."
+        )
+
+
+def _replace(candidate: Path, model: Path) -> None:
+    """Put the files of ``candidate`` into ``model``: an earlier model of ours goes."""
+    model.mkdir(parents=True, exist_ok=True)
+    for file in sorted(candidate.iterdir(), key=lambda p: p.name == CARD):
+        os.replace(file, model / file.name)
