@@ -37,7 +37,7 @@ def arrays() -> str:
 
     layout = StoreLayout(1, 1, 16, ("f200w",), 64, oversample=2)
     lines = ["| array | dimensions | type | what |", "|---|---|---|---|"]
-    for spec in layout.arrays().values():
+    for spec in layout.every_array():
         lines.append(f"| `{spec.name}` | {', '.join(spec.dims)} | {spec.dtype} | {spec.description} |")
     return "\n".join(lines)
 

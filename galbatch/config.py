@@ -12,6 +12,7 @@ from galbatch.errors import ConfigError
 MODES = ("fast", "default", "accurate")
 PRECISIONS = ("auto", "float32", "bfloat16")
 CLUSTERS = ("auto", "none", "local", "cuda")
+SAMPLES = ("stored", "regenerate", "none")
 MAX_BATCH = 64
 
 
@@ -23,7 +24,9 @@ class RunSettings:
     else small; ``bands`` () for all; ``stamp_pix``: detector pixels of the finest band (0: from
     ``stamp_arcsec`` or the survey file);
     ``batch``: sources per batch (0: by the size of the catalogue); ``limit``: first rows only (0: all).
-    ``draw_columns``: list columns with the statistics of every draw. ``precision``: what the network
+    ``samples``: the draws are 'stored'; or made again from their seeds when they are asked for
+    ('regenerate': a hash of them is kept); or 'none'. ``draw_columns``: list columns with the statistics of
+    every draw. ``precision``: what the network
     computes in; 'auto': bfloat16 if the hardware supports it.
     """
 
@@ -39,7 +42,7 @@ class RunSettings:
     seed: int = 0
     limit: int = 0
     batch: int = 0
-    samples: bool = True
+    samples: str = "stored"
     draw_columns: bool = False
     precision: str = "auto"
 
@@ -47,6 +50,7 @@ class RunSettings:
         object.__setattr__(self, "bands", tuple(self.bands))
         _choice("mode", self.mode, MODES)
         _choice("precision", self.precision, PRECISIONS)
+        _choice("samples", self.samples, SAMPLES)
         for name, least in (("draws", 2), ("oversample", 1), ("batch", 0), ("limit", 0), ("stamp_pix", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:

@@ -13,6 +13,7 @@ from galbatch.config import RunSettings, default_batch
 from galbatch.errors import InputError, RunError
 from galbatch.run import status
 from galbatch.store import RunPaths, StoreLayout, read_manifest
+from galbatch.store.layout import MADE_AGAIN
 
 SHIPPED = Path(__file__).with_name("rates.json")
 BATCHES_PER_S = 80.0  # one Dask scheduler, measured with 1,000 workers (benchmarks/throughput/scale.py)
@@ -25,7 +26,8 @@ class Rates:
     """Of one band of one source with ``draws`` draws of ``fine_pix`` pixels per side.
 
     ``seconds``: of one core ('cpu') or of one card, by stage; bytes on disk: ``draws_bytes`` of the draws,
-    ``store_bytes`` of the rest of the store, ``catalogue_bytes`` of the columns of catalogue and statistics.
+    ``store_bytes`` of the rest of the store, ``kept_bytes`` of what of it a run keeps that makes its draws
+    again, ``catalogue_bytes`` of the columns of catalogue and statistics.
     ``source``: where it was measured, and what it leaves out.
     """
 
@@ -39,6 +41,7 @@ class Rates:
     store_bytes: float
     catalogue_bytes: float
     source: str
+    kept_bytes: float = 0.0
 
     def seconds_for(self, draws: int, fine_pix: int) -> float:
         """Seconds for another number of draws and size of stamps: in proportion to pixels, and to draws where
@@ -63,7 +66,7 @@ class Survey:
     draws: int
     batch: int
     arrays: int
-    samples: bool = True
+    samples: str = "stored"
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ def rates_of_run(run: str | Path) -> Rates:
         (sum(size.values()) - size.get("samples", 0)) * per_band,
         (_without_footer(paths.catalogue) + _without_footer(paths.statistics)) * per_band,
         f"{found['planned']} sources on {name}, galbatch {manifest['versions']['galbatch']}",
+        sum(n for array, n in size.items() if array not in MADE_AGAIN) * per_band,
     )
 
 
@@ -172,8 +176,9 @@ def cost(rates: Rates, survey: Survey, devices: int = 1, prices: Prices | None =
     hours = images * rates.seconds_for(survey.draws, survey.fine_pix) / 3600
     batches = math.ceil(survey.sources / survey.batch)
     draws_bytes = images * rates.draws_bytes * pixels * survey.draws / rates.draws
-    written = images * (rates.store_bytes * pixels + rates.catalogue_bytes)
-    written += draws_bytes if survey.samples else 0
+    stored = rates.kept_bytes if survey.samples == "regenerate" and rates.kept_bytes else rates.store_bytes
+    written = images * (stored * pixels + rates.catalogue_bytes)
+    written += draws_bytes if survey.samples == "stored" else 0
     read, files = images * survey.planes, batches * (survey.arrays + FILES_PER_BATCH)
     money = (
         hours * prices.device_hour
@@ -217,7 +222,7 @@ def survey_of(settings: RunSettings, sources: int | None = None) -> Survey:
         layout.draws,
         layout.batch if sources is None else settings.batch or default_batch(sources),
         len(layout.arrays()),
-        layout.samples,
+        settings.samples,
     )
 
 

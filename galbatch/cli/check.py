@@ -104,7 +104,9 @@ def _product(inputs: Any, root: Path) -> list:
     what = f"stamps of {layout.said_of_stamps}, {layout.n_batches} batches of {layout.batch}; {root}: {room}"
     return [
         *check_resolution(inputs.survey, prepare.target_fwhm_arcsec(layout)),
-        Finding("info", "run", "model and disk", what, "Nothing to do; --no-samples takes less room."),
+        Finding(
+            "info", "run", "model and disk", what, "Nothing to do; --samples regenerate takes less room."
+        ),
     ]
 
 

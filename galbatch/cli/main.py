@@ -35,6 +35,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "status": "Say how far a run is, and what was flagged or failed.",
         "watch": "Watch a run while it goes.",
         "resume": "Go on with a run that was stopped.",
+        "draw": "Make the draws of a source again from their seeds.",
         "verify": "Check a run folder: every shard, every row, every hash.",
     },
     "Look at a run": {

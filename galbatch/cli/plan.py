@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from galbatch.cli.process import BANDS, DRAWS, MODE, MODEL, OVERSAMPLE, SURVEY, band_names
+from galbatch.cli.process import BANDS, DRAWS, MODE, MODEL, OVERSAMPLE, SAMPLES, SURVEY, band_names
 
 
 @click.command("plan")
@@ -21,7 +21,7 @@ from galbatch.cli.process import BANDS, DRAWS, MODE, MODEL, OVERSAMPLE, SURVEY, 
 @OVERSAMPLE
 @MODEL
 @click.option("--stamp-pix", type=int, metavar="N", help="Side of the stamps in pixels of the finest band.")
-@click.option("--no-samples", is_flag=True, help="Without the draws.")
+@SAMPLES
 @click.option(
     "--on",
     default="cpu1",
@@ -50,7 +50,6 @@ def command(
     on: Any,
     counts: Any,
     deadline: Any,
-    no_samples: bool,
     save: Any,
     as_json: bool,
     **options: Any,
@@ -71,7 +70,7 @@ def command(
     chosen = {k: v for k, v in options.items() if v is not None}
     if chosen["model"] == "auto":
         chosen["model"] = "small" if on.startswith("cpu") else "base"
-    settings = RunSettings(catalog, survey or "", band_names(bands), samples=not no_samples, **chosen)
+    settings = RunSettings(catalog, survey or "", band_names(bands), **chosen)
     rates, devices = find_rates(on, settings.mode, options["model"])
     for number in counts or (None,):
         wanted = survey_of(settings, number)

@@ -51,6 +51,13 @@ OVERSAMPLE = click.option(
     metavar="N",
     help="Fine pixels along a side of a detector pixel.",
 )
+SAMPLES = click.option(
+    "--samples",
+    type=click.Choice(["stored", "regenerate", "none"]),
+    default="stored",
+    show_default=True,
+    help="What becomes of the draws; 'regenerate': made again from their seeds when they are asked for.",
+)
 
 
 def band_names(bands: str | None) -> tuple[str, ...]:
@@ -124,7 +131,7 @@ def execution_options(function: Callable[..., Any]) -> Callable[..., Any]:
     "--batch", type=int, metavar="N", help="Sources per batch, one file each  [default: 1 to 64 by size]."
 )
 @PRECISION
-@click.option("--no-samples", is_flag=True, help="Store mean and spread only, not the draws.")
+@SAMPLES
 @click.option("--draw-columns", is_flag=True, help="The statistics of every draw in list columns too.")
 @click.option("--resume", "resuming", is_flag=True, help="Go on with the run in the folder, if there is one.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in the folder once this one is finished.")
@@ -140,7 +147,6 @@ def command(
     survey: str | None,
     out: str | None,
     bands: str | None,
-    no_samples: bool,
     resuming: bool,
     overwrite: bool,
     force: bool,
@@ -160,7 +166,6 @@ def command(
     galbatch process sources.parquet --survey ceers.toml --bands f200w,f444w --draws 32 --out ceers.run
     """
     chosen: dict[str, Any] = {k: v for k, v in options.items() if v is not None}
-    chosen["samples"] = not no_samples
     chosen["bands"] = band_names(bands)
     if resuming and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other: keep the run or replace it.")

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from galbatch.pipeline.colour import colours
-from galbatch.pipeline.context import Context
+from galbatch.pipeline.context import Context, Cut
 from galbatch.pipeline.grade import grade
+from galbatch.pipeline.hashes import draw_hashes, pixel_hashes
 from galbatch.pipeline.light import contaminated, light_flags
 from galbatch.pipeline.measurement import Table, empty_columns, measure_band
 from galbatch.pipeline.sampling import groups_of, sample_bisecting
@@ -62,7 +63,8 @@ def _process(context: Context, rows: PlanBatch, stamps: StampBatch, clock: Clock
     ids = rows.columns["source_id"]
     layout = replace(context.layout, stamp_pix=_side(stamps), sides=())
     failures = dict(stamps.failures)
-    arrays = _empty_arrays(replace(layout, samples=layout.samples or len(layout.bands) > 1), len(ids))
+    drawn = layout.samples or layout.regenerate or len(layout.bands) > 1  # what is not kept is needed here
+    arrays = _empty_arrays(replace(layout, samples=drawn, regenerate=False), len(ids))
     columns = empty_columns(layout.bands, len(ids))
     flags = np.asarray(rows.columns["prescreen_flags"], np.int64) | stamps.flags
     _store_stamps(arrays, columns, stamps, layout)
@@ -79,9 +81,21 @@ def _process(context: Context, rows: PlanBatch, stamps: StampBatch, clock: Clock
     with clock("measure"):
         if len(layout.bands) > 1:
             columns |= colours(columns, stamps.bands, arrays["samples"], layout.oversample)
-    if not layout.samples:
-        arrays.pop("samples", None)
+    if layout.regenerate:
+        arrays["draws_hash"] = draw_hashes(arrays["samples"])
+    arrays = {name: values for name, values in arrays.items() if layout.kept(name)}
     return _finish(rows, layout, arrays, columns, flags, failures, clock.seconds, counters)
+
+
+def pixels_of(cut: Cut, layout: StoreLayout, rows: PlanBatch) -> dict[str, np.ndarray]:
+    """Arrays of ``layout`` with what is cut for the sources of ``rows``, and nothing drawn."""
+    arrays = _empty_arrays(layout, len(rows))
+    for places, stamps in cut(rows.columns):
+        own = replace(layout, stamp_pix=_side(stamps), sides=())
+        part = _empty_arrays(own, len(places))
+        _store_stamps(part, empty_columns(layout.bands, len(places)), stamps, own)
+        _put_arrays(layout, arrays, part, places)
+    return arrays
 
 
 def _side(stamps: StampBatch) -> int:
@@ -101,6 +115,7 @@ def _empty_arrays(layout: StoreLayout, n: int) -> dict[str, np.ndarray]:
 def _store_stamps(
     arrays: dict[str, np.ndarray], columns: Table, stamps: StampBatch, layout: StoreLayout
 ) -> None:
+    arrays["pixels_hash"][:] = pixel_hashes(stamps)
     for n, band in enumerate(stamps.bands):
         r = band.ratio
         bits = np.where(band.mask, MASK_EXCLUDED, 0) | np.where(band.seg > 1, MASK_NEIGHBOUR, 0)
@@ -210,7 +225,9 @@ def _gather(
     counters: dict[str, float] = {}
     if layout.sides:
         arrays["stamp_pix"][:] = layout.sides[0]
-        arrays["mask"][:], arrays["sigma"][:] = MASK_EXCLUDED, np.inf
+        for name, empty in (("mask", MASK_EXCLUDED), ("sigma", np.inf)):
+            if layout.kept(name):
+                arrays[name][:] = empty
     for kept, part in parts:
         _put_arrays(layout, arrays, part.arrays, kept)
         for name, values in part.columns.items():

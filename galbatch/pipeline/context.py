@@ -12,6 +12,8 @@ from galbatch.interfaces import Denoiser
 from galbatch.store import StoreLayout
 from galbatch.types import StampBatch
 
+Cut = Callable[[dict[str, np.ndarray]], list[tuple[np.ndarray, StampBatch]]]
+
 
 @dataclass
 class Context:
@@ -25,7 +27,7 @@ class Context:
     measures and writes while the device is at work.
     """
 
-    cut: Callable[[dict[str, np.ndarray]], list[tuple[np.ndarray, StampBatch]]]
+    cut: Cut
     prior: Denoiser
     layout: StoreLayout
     mode: str = "default"

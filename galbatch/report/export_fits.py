@@ -76,7 +76,7 @@ def _band(run: Run, source_id: int | str, band: str) -> list:
         ("STD", run.std(source_id, band), fine, "nJy", "posterior standard deviation"),
         ("PRIOR", run.prior_driven(source_id, band), fine, "", "0 data dominate, 1 prior dominates"),
     ]
-    if run.layout.samples:
+    if run.has_draws(source_id):
         contents.append(("SAMPLES", run.samples(source_id, band), fine, "nJy", "posterior draws"))
     planes = []
     for name, image, wcs, unit, text in contents:

@@ -77,7 +77,8 @@ class RunReader:
     def view(
         self, source_id: int | str, band: str | None = None, draws: int | None = None, lean: bool = False
     ) -> SourceView:
-        """One source in one band. ``draws``: only the first few; ``lean``: no PSF, truth or numbers.
+        """One source in one band. ``draws``: only the first few; ``lean``: no PSF, truth or numbers, and
+        nothing is drawn again.
 
         Raises ``InputError`` for an unknown id or band, ``RunError`` for a source that failed.
         """
@@ -88,9 +89,11 @@ class RunReader:
                 f"failures.parquet in {run.paths.root} says why."
             )
         layout, number = run.layout, _band_number(run, band)
-        samples = run.samples(source_id, band) if layout.samples else run.mean(source_id, band)[None]
+        mean = run.mean(source_id, band)
+        drawn = run.has_draws(source_id) and not (lean and layout.regenerate)  # it takes seconds per source
+        samples = run.samples(source_id, band) if drawn else np.empty((0, *mean.shape), np.float32)
         finite = np.isfinite(samples).all(axis=(1, 2))
-        if not finite.any():
+        if not (finite.any() if drawn else np.isfinite(mean).all()):
             raise RunError(
                 f"Source {source_id} has no usable pixel or no finite draw in band {band}: "
                 f"choose another of {', '.join(run.bands)}."
@@ -104,10 +107,10 @@ class RunReader:
             observed=run.observed(source_id, band),
             sigma=run.sigma(source_id, band),
             mask=run.mask(source_id, band) & MASK_EXCLUDED != 0,
-            model=run.model(source_id, band),
-            mean=run.mean(source_id, band),
+            model=run.model(source_id, band) if drawn or not layout.regenerate else None,
+            mean=mean,
             std=run.std(source_id, band),
-            prior_driven=run.prior_driven(source_id, band),
+            prior_driven=run.prior_driven(source_id, band) if drawn or not layout.regenerate else None,
             samples=samples[finite][:draws],
             pixel_scale_arcsec=scale,
             **more,

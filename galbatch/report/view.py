@@ -71,9 +71,9 @@ class SourceView:
 
     ``observed``, ``sigma`` (h, w) nJy per detector pixel; ``mask`` (h, w) True where not used; ``model``
     (h, w) the posterior mean seen by the telescope (PSF and pixels), None when unknown; ``mean``,
-    ``std``, ``prior_driven``, ``truth`` (H, W) and ``samples`` (k, H, W) on the fine grid, ``H =
-    oversample * h``; ``psf`` (p, p) on the detector grid of ``psf_scale_arcsec``; ``north_deg``: angle of
-    north from +y, counter-clockwise, None if unknown.
+    ``std``, ``prior_driven``, ``truth`` (H, W) and ``samples`` (k, H, W), k at least 0, on the fine grid,
+    ``H = oversample * h``; ``psf`` (p, p) on the detector grid of ``psf_scale_arcsec``; ``north_deg``: angle
+    of north from +y, counter-clockwise, None if unknown.
 
     Raises ``InputError`` when shapes disagree.
     """
@@ -112,7 +112,7 @@ class SourceView:
                     f"SourceView.{name} has shape {value.shape}: it must be {shape}, "
                     f"like {'mean' if shape == fine else 'observed'}."
                 )
-        if self.samples.shape[1:] != fine or len(self.samples) == 0:
+        if self.samples.shape[1:] != fine:
             raise InputError(
                 f"SourceView.samples has shape {self.samples.shape}: it must be (k, {fine[0]}, {fine[1]})."
             )

@@ -7,6 +7,8 @@ import os
 import socket
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,6 +137,20 @@ def fix_threads(threads: int) -> None:
     most: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
     set_num_threads(min(threads, most))
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+
+
+@contextmanager
+def own_threads() -> Iterator[None]:
+    """Restores the number of compute threads of the caller's process."""
+    import numba
+    import torch
+
+    before = torch.get_num_threads(), numba.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        numba.set_num_threads(before[1])
 
 
 def keep_freed_memory() -> None:

@@ -15,7 +15,7 @@ from galbatch.cutouts import check_noise
 from galbatch.errors import RunError
 from galbatch.pipeline.measurement import column_info, empty_columns
 from galbatch.run import folder, lay_out, mend, prepare
-from galbatch.run.context import ContextSpec
+from galbatch.run.context import ContextSpec, own_threads
 from galbatch.run.events import Reporter, count
 from galbatch.run.findings import READ_AS, said_once
 from galbatch.run.prepare import said_of_model
@@ -125,8 +125,8 @@ def _execute(
         _to_the_end(spec, execution, reporter, stop, cluster, manifest)
         end_checksums(spec.paths)  # before it takes another's place: whichever is there then is whole
         if place.target is None:
-            return open_run(spec.paths.root)
-        run = _in_place(place, place.target, reporter)
+            return open_run(spec.paths.root, prior)
+        run = _in_place(place, place.target, reporter, prior)
         end_checksums(run.paths)  # with what was written meanwhile
         return run
 
@@ -160,13 +160,13 @@ def _to_the_end(
     )
 
 
-def _in_place(place: folder.Place, target: RunPaths, reporter: Reporter) -> Run:
+def _in_place(place: folder.Place, target: RunPaths, reporter: Reporter, prior: Any) -> Run:
     """The finished run takes the place of the one that it replaces, and is opened there."""
     said = folder.put_in_place(place)
     reporter.move(target.metrics)
     for line in [f"{target.root}: replaced by the new run", *said]:
         reporter.message(line)
-    return open_run(target.root)
+    return open_run(target.root, prior)
 
 
 def _open_cluster(execution: ExecutionSettings, todo: int, reporter: Reporter, stack: ExitStack) -> Any:
@@ -192,7 +192,7 @@ def _run_batches(
     elif cluster is None:
         reporter.message("cluster: none, one batch after another in this process")
         reporter.show()
-        with _Threads():
+        with own_threads():
             run_serial(spec, _uncommitted(spec.paths), reporter)
     else:
         from galbatch.run.farm import run_on_cluster
@@ -204,23 +204,6 @@ def _uncommitted(paths: RunPaths) -> Iterator[PlanBatch]:
     """The plan minus the parts."""
     done = paths.committed()
     return (rows for rows in iter_plan(paths.plan) if rows.batch not in done)
-
-
-class _Threads:
-    """Restores the number of compute threads of the caller's process."""
-
-    def __enter__(self) -> None:
-        import numba
-        import torch
-
-        self.before = torch.get_num_threads(), numba.get_num_threads()
-
-    def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
-        import numba
-        import torch
-
-        torch.set_num_threads(self.before[0])
-        numba.set_num_threads(self.before[1])
 
 
 def _finish(paths: RunPaths, spec: ContextSpec, reporter: Reporter, manifest: dict[str, Any]) -> None:

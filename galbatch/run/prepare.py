@@ -205,7 +205,8 @@ def layout_of(inputs: Inputs) -> StoreLayout:
         stamp_pix=max(sides, default=stamp_pix),
         sides=sides,
         oversample=settings.oversample,
-        samples=settings.samples,
+        samples=settings.samples == "stored",
+        regenerate=settings.samples == "regenerate",
         string_ids="int" not in str(inputs.catalog.schema.field("source_id").type),
         pixel_ratio=ratios,
         pixel_scale_arcsec=tuple(float(geometry[b].delivered_scale_arcsec) for b in survey.band_names),
@@ -226,7 +227,7 @@ def check_space(paths: RunPaths, layout: StoreLayout) -> str:
     if need > free:
         raise RunError(
             f"{paths.root} needs about {need / 1e9:.2f} GB, {place} has {free / 1e9:.2f} GB free. Choose "
-            "another --out, fewer --draws, or --no-samples."
+            "another --out, fewer --draws, or --samples regenerate."
         )
     size = f"{need / 1e9:.2f} GB" if need > 1e9 else f"{max(1, round(need / 1e6))} MB"
     return f"about {size} to write, {free / 1e9:.0f} GB free"

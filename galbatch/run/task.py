@@ -25,10 +25,11 @@ def run_batch(
     context = open_context(spec)
     start = time.process_time()
     result = process_isolating(context, rows, exclude or {})
-    record = commit_batch(spec.paths, spec.layout, result, attempt)
+    about = {"device": device_of(context.prior)}
+    record = commit_batch(spec.paths, spec.layout, result, attempt, about)
     used = time.process_time() - start  # of all threads: with several batches at once, of theirs too
     more = {"cpu_s": round(used, 6), "models_loaded": models_loaded(), "tile": str(rows.columns["tile"][0])}
-    return record | more | {"device": device_of(context.prior)}
+    return record | more
 
 
 def device_of(prior: Denoiser) -> list[str]:

@@ -14,18 +14,21 @@ SCHEMA_VERSION = 1
 STATUS = ("pending", "ok", "flagged", "failed")
 WCS_PARAMETERS = ("crpix1", "crpix2", "crval1", "crval2", "cd11", "cd12", "cd21", "cd22")
 MASK_EXCLUDED, MASK_NEIGHBOUR = 1, 2
+OF_PIXELS = ("observed", "sigma", "mask")
+MADE_AGAIN = ("samples", "prior_driven", "model", *OF_PIXELS)
 
 
 @dataclass(frozen=True)
 class StoreLayout:
-    """Sizes of a run's store.
+    """Sizes of a run's store, and what is kept in it.
 
     ``n_sources`` rows of the plan, ``batch`` sources per shard, ``stamp_pix`` detector pixels of the finest
     band along a side, ``oversample`` fine pixels a detector pixel of that band, ``pixel_ratio`` finest-band
     pixels along a side of each band's own pixel, ``pixel_scale_arcsec`` of each band, ``target_fwhm_pix`` in
     fine pixels. ``draw_columns``: the statistics of every draw are in the catalogue too. ``sides``: the
     sides, in these pixels, that stamps may have, ``stamp_pix`` the largest; () for that one alone. A smaller
-    stamp lies in the middle of its place.
+    stamp lies in the middle of its place. ``samples``: the draws are stored; ``regenerate``: neither they are
+    nor what is made again with them (``MADE_AGAIN``), but their hashes.
     """
 
     n_sources: int
@@ -41,6 +44,7 @@ class StoreLayout:
     target_fwhm_pix: float = 2.0
     draw_columns: bool = False
     sides: tuple[int, ...] = ()
+    regenerate: bool = False
 
     @property
     def n_batches(self) -> int:
@@ -108,51 +112,30 @@ class StoreLayout:
             size.update(y_detector=self.stamp_pix, x_detector=self.stamp_pix)
         return size
 
+    def kept(self, name: str) -> bool:
+        """Is this array in the store?"""
+        if name == "draws_hash":
+            return self.regenerate
+        if name == "stamp_pix":
+            return bool(self.sides)
+        return not (self.regenerate and name in MADE_AGAIN) and (self.samples or name != "samples")
+
     def arrays(self) -> dict[str, ArraySpec]:
         """Every per-source array of the store by name."""
-        fine = ("source", "band", "y", "x")
-        detector = fine if self.oversample == 1 else ("source", "band", "y_detector", "x_detector")
-        specs = [
-            ArraySpec(
-                "samples",
-                ("source", "draw", "band", "y", "x"),
-                "float32",
-                "posterior draws, nJy per fine pixel",
-            ),
-            ArraySpec("mean", fine, "float32", "posterior mean, nJy per fine pixel"),
-            ArraySpec("std", fine, "float32", "posterior standard deviation, nJy per fine pixel"),
-            ArraySpec("prior_driven", fine, "float32", "0: the data dominate, 1: the prior does"),
-            ArraySpec("observed", detector, "float32", "observed stamp, nJy per pixel of the finest band"),
-            ArraySpec("sigma", detector, "float32", "its noise; inf where excluded"),
-            ArraySpec(
-                "model",
-                detector,
-                "float32",
-                "posterior mean seen by the telescope, nJy per pixel of the finest band",
-            ),
-            ArraySpec(
-                "mask", detector, "uint8", "bit 0: excluded from the fit; bit 1: belongs to a neighbour"
-            ),
-            ArraySpec(
-                "source_id", ("source",), "str" if self.string_ids else "int64", "identifier of the catalogue"
-            ),
-            ArraySpec("status", ("source",), "uint8", "0 pending, 1 ok, 2 flagged, 3 failed"),
-            ArraySpec("flags", ("source",), "int64", "flag bits: see attribute flag_bits of the group"),
-            ArraySpec(
-                "chi2", ("source", "band"), "float32", "residual chi2 per valid pixel, mean over draws"
-            ),
-            ArraySpec("psf_id", ("source", "band"), "str", "which PSF was used"),
-            ArraySpec(
-                "wcs",
-                ("source", "band", "wcs_parameter"),
-                "float64",
-                "FITS WCS (TAN, deg) of the band's own detector stamp: " + " ".join(WCS_PARAMETERS),
-            ),
+        return {spec.name: spec for spec in self.every_array() if self.kept(spec.name)}
+
+    def every_array(self) -> list[ArraySpec]:
+        """All arrays that a store may have, as this one would have them."""
+        text = {"source_id"} if self.string_ids else set()
+        same = {f"{axis}_detector": axis for axis in ("y", "x")} if self.oversample == 1 else {}
+        return [
+            replace(
+                spec,
+                dims=tuple(same.get(dim, dim) for dim in spec.dims),
+                dtype="str" if spec.name in text else spec.dtype,
+            )
+            for spec in ARRAYS
         ]
-        if self.sides:
-            text = "side of the source's own stamp in detector pixels of the finest band; nothing is outside"
-            specs.append(ArraySpec("stamp_pix", ("source",), "int32", text))
-        return {s.name: s for s in specs if self.samples or s.name != "samples"}
 
     def place(self, side: int, spec: ArraySpec | None = None) -> slice:
         """Where a stamp of ``side`` detector pixels of the finest band lies along an axis of an array, or of
@@ -198,3 +181,48 @@ class ArraySpec:
 
     def shape(self, sizes: dict[str, int]) -> tuple[int, ...]:
         return tuple(sizes[d] for d in self.dims)
+
+
+_FINE, _DETECTOR = ("source", "band", "y", "x"), ("source", "band", "y_detector", "x_detector")
+ARRAYS = tuple(
+    ArraySpec(*row)
+    for row in (
+        ("samples", ("source", "draw", "band", "y", "x"), "float32", "posterior draws, nJy per fine pixel"),
+        ("mean", _FINE, "float32", "posterior mean, nJy per fine pixel"),
+        ("std", _FINE, "float32", "posterior standard deviation, nJy per fine pixel"),
+        ("prior_driven", _FINE, "float32", "0: the data dominate, 1: the prior does"),
+        ("observed", _DETECTOR, "float32", "observed stamp, nJy per pixel of the finest band"),
+        ("sigma", _DETECTOR, "float32", "its noise; inf where excluded"),
+        (
+            "model",
+            _DETECTOR,
+            "float32",
+            "posterior mean seen by the telescope, nJy per pixel of the finest band",
+        ),
+        ("mask", _DETECTOR, "uint8", "bit 0: excluded from the fit; bit 1: belongs to a neighbour"),
+        ("source_id", ("source",), "int64", "identifier of the catalogue"),
+        ("status", ("source",), "uint8", "0 pending, 1 ok, 2 flagged, 3 failed"),
+        ("flags", ("source",), "int64", "flag bits: see attribute flag_bits of the group"),
+        ("chi2", ("source", "band"), "float32", "residual chi2 per valid pixel, mean over draws"),
+        ("psf_id", ("source", "band"), "str", "which PSF was used"),
+        (
+            "wcs",
+            ("source", "band", "wcs_parameter"),
+            "float64",
+            "FITS WCS (TAN, deg) of the band's own detector stamp: " + " ".join(WCS_PARAMETERS),
+        ),
+        (
+            "stamp_pix",
+            ("source",),
+            "int32",
+            "side of the source's own stamp in detector pixels of the finest band; nothing is outside",
+        ),
+        (
+            "pixels_hash",
+            ("source", "band"),
+            "uint64",
+            "of all that was cut for the source: pixels, noise, mask, segments, PSF",
+        ),
+        ("draws_hash", ("source", "band"), "uint64", "of the draws that were measured; 0: there are none"),
+    )
+)

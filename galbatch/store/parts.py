@@ -43,8 +43,15 @@ class BatchResult:
     counters: dict[str, float] = field(default_factory=dict)
 
 
-def commit_batch(paths: RunPaths, layout: StoreLayout, result: BatchResult, attempt: int = 1) -> dict:
-    """Write a batch for good: shards, read-back, then the part by atomic rename. Safe to repeat.
+def commit_batch(
+    paths: RunPaths,
+    layout: StoreLayout,
+    result: BatchResult,
+    attempt: int = 1,
+    about: dict[str, Any] | None = None,
+) -> dict:
+    """Write a batch for good: shards, read-back, then the part by atomic rename. Safe to repeat. ``about``:
+    what its note says too.
 
     Returns a small record (counts, seconds, worker) for the scheduler's client; never arrays.
     """
@@ -62,7 +69,7 @@ def commit_batch(paths: RunPaths, layout: StoreLayout, result: BatchResult, atte
         "time": time.time(),
         "seconds": {k: round(v, 6) for k, v in seconds.items()},
         "counters": result.counters,
-    }
+    } | (about or {})
     files = {f"{paths.posterior.name}/{name}": digest for name, digest in shards.items()}
     write_part(paths, result.batch, result.columns, sums, record | {"files": files})
     return record

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from galbatch.store.layout import StoreLayout
+from galbatch.store.layout import ARRAYS
 
 _PART = re.compile(r"batch-(\d{6,})\.arrow$")
 _OLD_PART = re.compile(r"batch-(\d{6,})\.parquet$")
@@ -33,7 +33,7 @@ FILES = (
 )
 _ANY = "(" + "|".join(map(re.escape, FILES)) + ")"
 _BATCH = r"batch-\d{6,}\.(parquet|arrow|json)"
-_ARRAY = "(" + "|".join([*StoreLayout(1, 1, 2, ("a",), 1).arrays(), "band", "wcs_parameter"]) + ")"
+_ARRAY = "(" + "|".join([*(spec.name for spec in ARRAYS), "band", "wcs_parameter"]) + ")"
 _STORE = r"(posterior\.zarr|\.posterior\.zarr\.tmp)"
 _TORN = r"(\.[0-9a-z]+\.tmp)"  # end of a name of ``replacing``
 _SHARD = rf"{_STORE}/(zarr\.json|{_ARRAY}/(zarr\.json|c(/\d+)+))"

@@ -170,7 +170,7 @@ MISTAKES = {
     f"{LOOK} --bands f999w": "Bands f999w cannot be selected",
     "process c.parquet --mode best": "is not one of 'fast', 'default', 'accurate'",
     "process c.parquet --draws 0": "draws is 0: it must be an integer of at least 2",
-    "process c.parquet --stamp-arcsec 9000 --dry-run": "Choose another --out, fewer --draws, or --no-samples",
+    "process c.parquet --stamp-arcsec 9000 --dry-run": "fewer --draws, or --samples regenerate",
     "process c.parquet --model none --cluster none": "no such model",
     "process c.parquet --model no --dry-run": "give auto, small, base, or a folder with model.safetensors",
     "process c.parquet --model notamodel --dry-run": r"card\.json: no such file",
@@ -186,7 +186,7 @@ MISTAKES = {
     "export done.run --to fits --ids abc": "Take one from column source_id",
     "export done.run --to votable --out c.toml": "is a file",
     "proces c.parquet": r"Did you mean 'process'\?",
-    "process c.parquet --nsamples 3": "--no-samples",
+    "process c.parquet --nsamples 3": "--samples",
     "flags banana": "give a whole number such as",
 }
 FAULTS |= {command: Fault(command, said) for command, said in MISTAKES.items()}

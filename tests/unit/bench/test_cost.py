@@ -35,8 +35,10 @@ def test_draws_and_pixels_scale_what_they_cost():
     assert half["written_bytes"] == pytest.approx(20_000 * (1e5 + 5e4 + 1e3))
     large = cost(RATES, dataclasses.replace(WORK, fine_pix=128))
     assert large["device_hours"] == pytest.approx(4 * cost(RATES, WORK)["device_hours"])
-    none = cost(RATES, dataclasses.replace(WORK, samples=False))
+    none = cost(RATES, dataclasses.replace(WORK, samples="none"))
     assert none["written_bytes"] == pytest.approx(20_000 * (5e4 + 1e3))
+    again = cost(dataclasses.replace(RATES, kept_bytes=2e4), dataclasses.replace(WORK, samples="regenerate"))
+    assert again["written_bytes"] == pytest.approx(20_000 * (2e4 + 1e3))
 
 
 def test_one_scheduler_bounds_the_wall_clock():

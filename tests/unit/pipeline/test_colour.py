@@ -127,7 +127,7 @@ def run_of(folder, out, **options):
 
 
 def test_a_run_of_two_bands_has_their_colour_with_and_without_stored_draws(folder):
-    run, lean = run_of(folder, "one.run"), run_of(folder, "two.run", samples=False).catalog
+    run, lean = run_of(folder, "one.run"), run_of(folder, "two.run", samples="none").catalog
     stored = run.catalog
     colour = stored["color_a_b_p50"][0]
     assert colour.unit == "mag" and colour.value == pytest.approx(2.5 * np.log10(2), abs=0.1)

@@ -182,7 +182,7 @@ def test_plain_numbers():
     "change, said",
     [
         ({"std": np.zeros((5, 5))}, "std"),
-        ({"samples": np.zeros((0, 32, 32))}, "samples"),
+        ({"samples": np.zeros((4, 32, 31))}, "samples"),
         ({"observed": np.zeros((5, 5)), "sigma": np.zeros((5, 5)), "mask": None, "model": None}, "multiple"),
     ],
 )

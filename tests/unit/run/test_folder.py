@@ -289,7 +289,7 @@ def test_a_manifest_without_a_right_hash_is_no_proof(tmp_path):
         ({"draws": 5}, "draws: was 2, is 5"),
         ({"stamp_pix": 20}, "stamp_pix: was 24, is 20"),
         ({"batch": 2}, "batch: was 3, is 2"),
-        ({"samples": False}, "samples: was True, is False"),
+        ({"samples": "none"}, "samples: was True, is False"),
         ({"draw_columns": True}, "draw_columns: was False, is True"),
         ({"limit": 3}, "n_sources: was 4, is 3"),
         ({"oversample": 2}, "oversample: was 1, is 2"),
