@@ -2,14 +2,17 @@
 
 import json
 
+import numpy as np
 import pytest
 from safetensors import safe_open
 
+from galbatch.prior.bands import cross_correlation
 from galbatch.prior.card import Card
 from galbatch.prior.model import load_weights
 from galbatch.prior.names import NAMES, model_folder
 from galbatch.simulate.galaxies import simulate_galaxies
-from galbatch.training.held_out import HeldOutLoss
+from galbatch.training.cubes import Cube, CubeLibrary, CubeSource
+from galbatch.training.held_out import HeldOutLoss, JointLoss
 from galbatch.training.library import Library, SourceImage
 from galbatch.training.stamps import StampConfig, StampSource
 
@@ -47,3 +50,19 @@ def test_rounding_base_to_float16_leaves_its_held_out_loss():
     model = load_weights(folder, Card.load(folder / "card.json")).eval()
     loss = HeldOutLoss(stamps, sigmas=tuple(float(s) for s in LOSS_BEFORE))(model)
     assert loss == pytest.approx(LOSS_BEFORE, rel=1e-4)
+
+
+def test_bands_of_small_help_each_other_on_galaxies_never_seen():
+    """A quarter off the squared error of four bands; what is asked here is half of that."""
+    folder = model_folder("small")
+    card = Card.load(folder / "card.json")
+    model = load_weights(folder, card).eval()
+    wavelengths = (0.3, 0.5, 0.8, 1.6)
+    images, _ = simulate_galaxies(10, 2_000_100, wavelengths_um=wavelengths)
+    cubes = [Cube(image, np.array(wavelengths), str(i), "mock") for i, image in enumerate(images)]
+    loss = JointLoss(CubeSource(CubeLibrary(cubes)), bands=(4,), sigmas=(0.05, 0.5), n=10, size=48)
+    together, alone = loss(model), loss(model, alone=True)
+    for key, value in alone.items():
+        assert together[key] < 0.875 * value, (key, together[key], value)
+    rho = cross_correlation(card.cross, np.log(wavelengths))
+    assert card.joint == 7 and np.linalg.eigvalsh(rho).min() > 0 and rho[0, 1] > rho[0, 3] > 0.5
