@@ -251,7 +251,7 @@ FLAGS: dict[Flag, About] = {
     ),
     Flag.CONTAMINATED: About(
         Level.CAUTION,
-        "a neighbour that touches the source adds light beyond the error bars",
+        "a neighbour touches the source, and whose the light is remains uncertain beyond the error bars",
         "look at the picture; give a segmentation map (`seg`) that separates the two",
     ),
     Flag.RESIDUAL_ELSEWHERE: About(

@@ -38,12 +38,10 @@ PSF_ERROR_PARTS = {
 }
 
 
-_OPTIONAL = ("mask", "noise_acf", "sigma_white", "psf_error", "shift_pix")
-_PER_PIXEL = {
-    "sigma": "give one sigma per pixel.",
-    "mask": "give one mask value per pixel (True = bad), or None.",
-    "sigma_white": "give one value per pixel, or None.",
-}
+_OPTIONAL = ("mask", "noise_acf", "sigma_white", "psf_error", "shift_pix", "neighbour")
+_KINDS = {"mask": bool, "neighbour": bool}
+_PER_PIXEL = {"sigma": "give one sigma per pixel.", "mask": "give one value per pixel (True = bad), or None."}
+_PER_PIXEL |= dict.fromkeys(("sigma_white", "neighbour"), "give one value per pixel, or None.")
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,8 @@ class Observation:
     ``sigma_white`` (b, c, h, w): the part of ``sigma`` that is independent from pixel to pixel all the same;
     None is zero. ``psf_error`` (c, 5): what is not known of the PSF, ``PSF_ERROR_PARTS`` in turn; None: it is
     exact. ``shift_pix`` (b, c, 2): how far from the corner that stamps sampled together share one begins,
-    along y and x in detector pixels; None: there.
+    along y and x in detector pixels; None: there. ``neighbour`` (b, c, h, w): True on other sources that are
+    fitted too, where a misfit is not the source's; None: there are none.
 
     Astropy quantities are converted: ``data``, ``sigma`` and ``sigma_white`` to nJy per pixel (surface
     brightness too), scales to arcsec. Raises ``InputError`` when shapes disagree, for a unit of something
@@ -75,13 +74,14 @@ class Observation:
     sigma_white: np.ndarray | None = None
     psf_error: np.ndarray | None = None
     shift_pix: np.ndarray | None = None
+    neighbour: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         self._without_units()
         for name in ("data", "sigma", "psf", *_OPTIONAL):
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, _to_numpy(value, bool if name == "mask" else np.float32))
+                object.__setattr__(self, name, _to_numpy(value, _KINDS.get(name, np.float32)))
         if self.data.ndim != 4:
             raise InputError(f"Observation.data has shape {self.data.shape}: it must be (b, c, h, w).")
         for name, remedy in _PER_PIXEL.items():

@@ -1,20 +1,19 @@
-"""Neighbours: masked, filled in, kept, or separated draw by draw? Judged against the truth without them.
+"""Neighbours: masked, kept, or separated draw by draw? Judged against the truth without them.
 
     python benchmarks/science/neighbours.py [--pairs 6] [--alone 12] [--mergers 12] [--draws 12]
-        [--mode fast] [--out FILE]
+        [--mode fast] [--first 1] [--out FILE]
 
 Pairs: two simulated galaxies that have nothing to do with each other, at several separations and flux ratios;
-the truth is what is measured on the noise-free target without the other. Mergers: the truth is the whole
-system; only those that the segmentation splits say something. Policies:
+the truth is what is measured on the noise-free target without the other. A companion of the target itself
+that the segmentation splits off is taken out of the truth as it is out of the draws. Mergers: the truth is
+the whole system; only those that the segmentation splits say something. Policies:
 
     mask      pixels of neighbours are not fitted, and excluded from the statistics (the segments of the data)
-    fill      not fitted, but what the draws fill in there counts for the target
     keep      fitted, and excluded from the statistics by the segments of the data
-    separate  fitted; each draw is segmented and deblended by itself too (0.5 sigma), and what either calls
-              a neighbour is excluded from it
+    separate  fitted, and the light of each draw is divided (``galbatch.morphology.own_light``)
 
 Printed for each group and quantity: median of (p50 - truth) and of its size, relative for fluxes and radii,
-and the share of truths in the 68% interval of randomised ranks with its binomial error.
+the share of truths in the calibrated 68% interval, and of those beyond three half-intervals.
 """
 
 from __future__ import annotations
@@ -29,7 +28,9 @@ from scipy import ndimage
 
 from galbatch.cutouts.neighbours import segment
 from galbatch.forward import forward_model
-from galbatch.morphology import measure_posterior
+from galbatch.morphology import measure_posterior, own_light, summarise
+from galbatch.morphology.calibration import calibrated
+from galbatch.morphology.separate import own_share
 from galbatch.prior import load_prior
 from galbatch.sampler import sample_posterior
 from galbatch.simulate.galaxies import simulate_galaxy
@@ -38,13 +39,12 @@ from galbatch.training.library import Library, SourceImage
 from galbatch.training.stamps import StampConfig, StampSource
 from galbatch.types import Observation
 from galbatch.validate.mock import STAMP, stamp_side
-from galbatch.validate.ranks import ranks
 
-SEPARATIONS_PIX, RATIOS = (9.0, 14.0, 20.0), (0.3, 1.0)
+SEPARATIONS_PIX, RATIOS = (9.0, 14.0, 20.0), (0.3, 1.0, 3.0)
 RADIUS_PIX, SN = (2.5, 5.0), (20.0, 100.0)
 QUANTITIES = ("flux_njy", "r_half", "concentration", "asymmetry", "gini", "m20")
 RELATIVE = ("flux_njy", "r_half")
-POLICIES = ("mask", "fill", "keep", "separate")
+POLICIES = ("mask", "keep", "separate")
 SEED, SCALE_ARCSEC, PSF_PIX = 5_000_000, 0.03, 41
 KINDS = ["disc", "spiral", "elliptical", "clumpy", "irregular", "lenticular"]
 
@@ -88,6 +88,7 @@ class Scene:
         self.seg_alone = segment(self.alone, self.sigma, nothing)[0]
         if merger:  # the whole system is the target
             self.seg_alone = (self.seg > 0).astype(np.int32)
+        self.merger = merger
         self.near = ndimage.binary_dilation(self.seg >= 2, np.ones((3, 3), bool)) & (self.seg != 1)
 
     def sample(self, prior, mask, options, number):
@@ -98,29 +99,31 @@ class Scene:
         return p.samples[0, :, 0]
 
     def measure(self, images, seg, data=None):
-        """Statistics of images (k, h, w), with one segmentation or one each."""
+        """Statistics of images (k, h, w) and of the pixels, with one segmentation."""
         data = self.data if data is None else data
-        if seg.ndim == 2:
-            return measure_posterior(images[None], data[None], self.sigma[None], None, seg[None], None)[0][0]
-        each = [np.repeat(a[None], len(images), 0) for a in (data, self.sigma)]
-        return measure_posterior(images[:, None], *each, None, seg, None)[0][:, 0]
+        draws, seen = measure_posterior(images[None], data[None], self.sigma[None], None, seg[None], None)
+        return draws[0], seen[0]
 
-    def separated(self, draw):
-        """Segments of a draw, deblended by itself, with the neighbours of the data's."""
-        found = segment(np.ascontiguousarray(draw), self.sigma / 3, np.zeros(draw.shape, bool))[0]
-        found = np.where(self.seg > 1, self.seg + found.max(), found)
-        return found if (found == 1).any() else self.seg
+    def own_truth(self, seen: np.ndarray) -> np.ndarray:
+        """The truth without companions of its own that the segmentation splits off; ``seen``: the mean of
+        all light."""
+        seg = self.seg.copy()
+        for label in range(2, seg.max() + 1):
+            if self.truth[seg == label].sum() < 0.5 * seen[seg == label].sum():
+                seg[seg == label] = 0
+        return self.truth * own_share(np.repeat(self.truth[None], 16, 0), seg).mean(0)
 
     def by_policy(self, prior, options, number):
-        """{policy: statistics (k,)}."""
-        masked = self.sample(prior, self.near, options, number)
+        """Statistics of the truth, and {policy: statistics (k,) of the draws, those of the pixels}."""
         kept = self.sample(prior, np.zeros_like(self.near), options, number)
-        own = np.stack([self.separated(draw) for draw in kept])
-        return {
+        masked = self.sample(prior, self.near, options, number) if self.near.any() else kept
+        own = own_light(kept[None], self.seg[None], np.zeros_like(self.near)[None])
+        truth = self.truth if self.merger else self.own_truth(kept.mean(0))
+        alone = self.seg_alone if self.merger else np.where(self.seg == 1, 1, 0)
+        return self.measure(truth[None].astype(np.float32), alone)[0][0], {
             "mask": self.measure(masked, self.seg),
-            "fill": self.measure(masked, np.where(self.seg == 1, 1, 0)),
             "keep": self.measure(kept, self.seg),
-            "separate": self.measure(kept, own),
+            "separate": self.measure(own.samples[0], own.seg[0]),
         }
 
 
@@ -134,7 +137,7 @@ def groups(options):
 def run_group(prior, label, merger, distance, ratio, options) -> dict:
     """Truths (n,) and draws (n, k) of each quantity by policy."""
     rows, n = [], getattr(options, label) if label in ("alone", "mergers") else options.pairs
-    for i in range(n):
+    for i in range(options.first, options.first + n):
         index = 10_000 * int(100 * distance + 10 * ratio) + 2 * i
         rng = np.random.default_rng([SEED, index, 1])
         angle = rng.uniform(0, 2 * np.pi)
@@ -146,30 +149,28 @@ def run_group(prior, label, merger, distance, ratio, options) -> dict:
             other = ratio * galaxy(index + 1, KINDS[(i + 1) % len(KINDS)], prior.spec, rng, away)
         sn = SN[0] * (SN[1] / SN[0]) ** rng.random()
         scene = Scene(prior, target, other, sn, rng, merger)
-        if merger and scene.seg.max() < 2:
+        if (merger or ratio) and scene.seg.max() < 2:
             continue
-        truth = scene.measure(scene.truth[None], scene.seg_alone, scene.alone)[0]
-        rows.append((truth, scene.by_policy(prior, options, i), scene.seg.max() >= 2))
-    found = {"label": label, "n": len(rows), "split": int(sum(r[2] for r in rows)), "values": {}}
-    for policy in POLICIES:
-        found["values"][policy] = {
-            q: (np.array([r[0][q] for r in rows], float), np.array([r[1][policy][q] for r in rows], float))
-            for q in QUANTITIES
-        }
+        rows.append(scene.by_policy(prior, options, i))
+    found = {"label": label, "n": len(rows), "of": n, "rows": rows}
     return found
 
 
-def line(truth, draws, relative: bool, rng) -> dict:
+def line(rows, policy: str, quantity: str, spec, mode: str) -> dict:
     """Bias, error and coverage of a quantity."""
-    scale = truth if relative else np.ones_like(truth)
-    miss = (np.nanmedian(draws, 1) - truth) / scale
-    u = ranks(draws, truth, rng)
-    inside = np.abs(u[np.isfinite(u)] - 0.5) < 0.34
+    truth = np.array([truth[quantity] for truth, _ in rows], float)
+    draws, seen = (np.stack([of[policy][i] for _, of in rows]) for i in (0, 1))
+    found = summarise(draws, seen)
+    found |= calibrated(found, spec.calibration.get(mode), spec.target_fwhm_pix * SCALE_ARCSEC)
+    low, middle, high = (found[f"{quantity}_{p}"] for p in ("p16", "p50", "p84"))
+    miss = (middle - truth) / (truth if quantity in RELATIVE else 1)
+    z = np.where(truth > middle, (truth - middle) / (high - middle), (middle - truth) / (middle - low))
     return {
         "bias": round(float(np.nanmedian(miss)), 3),
         "error": round(float(np.nanmedian(np.abs(miss))), 3),
-        "within": round(float(inside.mean()), 3) if len(inside) else None,
-        "n": len(inside),
+        "within": round(float((z < 1).mean()), 3),
+        "beyond": round(float((z > 3).mean()), 3),
+        "n": len(rows),
     }
 
 
@@ -180,6 +181,7 @@ def main() -> None:
     parser.add_argument("--mergers", type=int, default=12)
     parser.add_argument("--draws", type=int, default=12)
     parser.add_argument("--mode", default="fast")
+    parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -187,29 +189,27 @@ def main() -> None:
     for group in groups(options):
         found = run_group(prior, *group, options)
         every.append(found)
-        lines += report(found) if found["n"] else []
+        lines += report(found, prior.spec, options.mode) if found["n"] else []
     pairs = [f for f in every if f["label"] not in ("alone", "mergers")]
     if len(pairs) > 1:
-        both = {p: {q: [np.concatenate([f["values"][p][q][i] for f in pairs]) for i in (0, 1)]
-                    for q in QUANTITIES} for p in POLICIES}  # fmt: skip
-        counts = {k: sum(f[k] for f in pairs) for k in ("n", "split")}
-        lines += report({"label": "all pairs", **counts, "values": both})
+        counts = {k: sum(f[k] for f in pairs) for k in ("n", "of")}
+        both = {"label": "all pairs", **counts, "rows": [r for f in pairs for r in f["rows"]]}
+        lines += report(both, prior.spec, options.mode)
     if options.out:
         options.out.write_text("".join(json.dumps(row) + "\n" for row in lines))
 
 
-def report(found) -> list[dict]:
+def report(found, spec, mode) -> list[dict]:
     """Print one group; its lines."""
-    print(f"\n{found['label']}: {found['n']} images, {found['split']} with a neighbour in the segmentation")
+    print(f"\n{found['label']}: {found['n']} of {found['of']} images (pairs, mergers: those that split)")
     print("| policy | " + " | ".join(QUANTITIES) + " |\n" + "|---" * (len(QUANTITIES) + 1) + "|")
     out = []
     for policy in POLICIES:
-        rng, cells = np.random.default_rng(1), []
+        cells = []
         for q in QUANTITIES:
-            row = line(*found["values"][policy][q], q in RELATIVE, rng)
+            row = line(found["rows"], policy, q, spec, mode)
             out.append({"group": found["label"], "policy": policy, "quantity": q, **row})
-            within = "-" if row["within"] is None else f"{row['within']:.0%}"
-            cells.append(f"{row['bias']:+.3f}, {row['error']:.3f}, {within}")
+            cells.append("{bias:+.3f}, {error:.3f}, {within:.0%}, {beyond:.0%}".format(**row))
         print(f"| {policy} | " + " | ".join(cells) + " |", flush=True)
     return out
 

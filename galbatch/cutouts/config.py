@@ -72,7 +72,7 @@ class SurveyConfig:
     bands: tuple[BandConfig, ...]
     stamp_arcsec: float | None = None
     stamp_pix: int | None = None
-    neighbours: str = "mask"
+    neighbours: str = "separate"
     pixel_columns: bool = False
     path: str = ""
 

@@ -46,7 +46,7 @@ TILE_KEYS = {
 BAND_KEYS = {**TILE_KEYS, "tiles": list}
 _CHOICES = {
     "stamp": ("auto",),
-    "neighbours": ("mask", "keep"),
+    "neighbours": ("separate", "mask", "keep"),
     "psf_frame": ("mosaic", "detector"),
     "psf_norm": ("keep", "unit"),
     "psf_centre": ("check", "recentre"),

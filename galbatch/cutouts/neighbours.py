@@ -8,6 +8,7 @@ is 0 for sky, 1 for the source, 2 and more for neighbours.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ THRESHOLD_SIGMA = 1.5
 MIN_AREA_PIX = 6
 DEBLEND_LEVELS, DEBLEND_CONTRAST = 32, 0.005
 SEARCH_PIX = 4
+TOUCH_PIX = 2
 NEIGHBOUR_LIMIT = 0.2
 _SEP_LOCK = threading.Lock()  # the C library keeps state between calls
 SKY_LIMIT_SIGMA, SKY_SHARE, MIN_SKY_PIX, GROW_PIX, WING_EXCESS = 0.5, 0.25, 25, 3, 0.3
@@ -50,12 +52,31 @@ def from_map(labels: np.ndarray, label: int = 0) -> np.ndarray:
     return _relabel(labels, label if label > 0 else _central(labels))
 
 
+def touching(seg: np.ndarray) -> np.ndarray:
+    """Labels of the neighbours in ``seg`` (h, w) that come within ``TOUCH_PIX`` pixels of the source."""
+    near = ndimage.binary_dilation(seg == 1, np.ones((3, 3), bool), TOUCH_PIX)
+    return np.unique(seg[near & (seg > 1)])
+
+
+def masked_labels(policy: str, seg: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """Labels in ``seg`` (h, w) of the neighbours whose pixels are not fitted under a policy of the survey
+    file; ``near``: those that touch the source."""
+    every = np.unique(seg[seg > 1])
+    fitted = {"mask": every[:0], "separate": near, "keep": every}[policy]
+    return np.setdiff1d(every, fitted)
+
+
 def describe_neighbours(
-    data: np.ndarray, sigma: np.ndarray, bad: np.ndarray, seg: np.ndarray, acf_sum: float = 1.0
+    data: np.ndarray,
+    sigma: np.ndarray,
+    bad: np.ndarray,
+    seg: np.ndarray,
+    acf_sum: float = 1.0,
+    masked: Sequence[np.ndarray] | None = None,
 ) -> Neighbours:
     """What neighbours and sky do to the stamps (n, h, w) of a band (data and sigma in one unit; ``bad``
     pixels unusable; ``seg`` as above). ``acf_sum``: sum of the noise autocorrelation, for the error of the
-    sky level."""
+    sky level; ``masked``: labels of the neighbours of each source that ``near`` holds, all where None."""
     n = len(data)
     near, flags = np.zeros(data.shape, bool), np.zeros(n, np.int64)
     columns = {
@@ -67,7 +88,8 @@ def describe_neighbours(
             flags[i] |= Flag.NO_SEG
         if bad[i].all():
             continue
-        near[i] = ndimage.binary_dilation(seg[i] >= 2, np.ones((3, 3), bool)) & (seg[i] != 1)
+        others = seg[i] >= 2 if masked is None else np.isin(seg[i], masked[i])
+        near[i] = ndimage.binary_dilation(others, np.ones((3, 3), bool)) & (seg[i] != 1)
         frac, count = _contamination(data[i], bad[i], seg[i])
         columns["neighbour_frac"][i], columns["n_neighbours"][i] = frac, count
         flags[i] |= Flag.NEIGHBOUR if frac > NEIGHBOUR_LIMIT else 0

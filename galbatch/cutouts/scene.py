@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from galbatch.cutouts.neighbours import from_map, segment
+from galbatch.cutouts.neighbours import from_map, segment, touching
 
 _SAME_PIX, _SAME_TURN = 0.01, 1e-4  # of two grids that are taken for one: offset in pixels, terms of the map
 
@@ -74,10 +74,12 @@ class Step:
 @dataclass(frozen=True)
 class Scene:
     """Of (n,) sources: ``segs``, for each band (n, h, w) int32 (0 sky, 1 the source, more its neighbours);
-    ``blended`` (n,): the source was separated from a blend; ``maps``, for each band (n, 2, 3): from x, y in
-    its stamp to those in the scene, the last column the offset."""
+    ``touching``, for each band and source, the labels of neighbours that touch it, the same in all bands but
+    those with a map of their own; ``blended`` (n,): the source was separated from a blend; ``maps``, for each
+    band (n, 2, 3): from x, y in its stamp to those in the scene, the last column the offset."""
 
     segs: list[np.ndarray]
+    touching: list[list[np.ndarray]]
     blended: np.ndarray
     maps: list[np.ndarray]
 
@@ -88,6 +90,7 @@ def find_scene(views: list[View], segmap_id: np.ndarray | None = None) -> Scene:
     size = views[0].data.shape[1] * views[0].ratio
     scene = Scene(
         [np.zeros(v.data.shape, np.int32) for v in views],
+        [[] for _ in views],
         np.zeros(n, bool),
         [np.zeros((n, 2, 3)) for _ in views],
     )
@@ -103,6 +106,7 @@ def find_scene(views: list[View], segmap_id: np.ndarray | None = None) -> Scene:
         for b, (view, step) in enumerate(zip(views, steps, strict=True)):
             own = None if view.segmap is None else from_map(view.segmap[i], label)
             scene.segs[b][i] = _labels(labels, step, view.data.shape[1:]) if own is None else own
+            scene.touching[b].append(touching(labels if own is None else own))
             scene.maps[b][i] = np.column_stack([step.matrix, step.offset])
     return scene
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from galbatch.cutouts.error_floor import floor_variance
-from galbatch.cutouts.neighbours import describe_neighbours
+from galbatch.cutouts.neighbours import describe_neighbours, masked_labels
 from galbatch.cutouts.place import Place
 from galbatch.cutouts.raw import RawCut, cut_band
 from galbatch.cutouts.resample import resample_acf, resample_labels, resample_psf, resample_stamps
@@ -148,8 +148,13 @@ def _deliver(survey: Survey, part: _Prepared, scene: Scene, number: int) -> Band
     """The stamps of a band once the scene is known: neighbours masked, and what is said of them."""
     at, seg = part.stamps, scene.segs[number]
     bad, acf = at["mask"], at["noise_acf"]
-    found = describe_neighbours(at["data"], at["sigma"], bad, seg, 1.0 if acf is None else float(acf.sum()))
-    mask = bad | found.near if survey.config.neighbours == "mask" else bad
+    masked = [
+        masked_labels(survey.config.neighbours, *of) for of in zip(seg, scene.touching[number], strict=True)
+    ]
+    found = describe_neighbours(
+        at["data"], at["sigma"], bad, seg, 1.0 if acf is None else float(acf.sum()), masked
+    )
+    mask = bad | found.near
     sigma = np.where(mask, np.float32(np.inf), at["sigma"])
     valid = (~mask).mean(axis=(1, 2)).astype(np.float32)
     changed = {

@@ -59,7 +59,7 @@ def load_survey(path: str | Path, bands: list[str] | tuple[str, ...] | None = No
         bands=tuple(_band(path, name, table["bands"][name], layout, tiles) for name in wanted),
         stamp_arcsec=stamp_arcsec,
         stamp_pix=table.get("stamp_pix"),
-        neighbours=table.get("neighbours", "mask"),
+        neighbours=table.get("neighbours", "separate"),
         pixel_columns=table.get("pixel_columns", False),
         path=str(path),
     )

@@ -59,7 +59,7 @@ def survey_text(folder: Path, mosaics: list[Mosaic]) -> str:
         Line("name", quoted(folder.resolve().name)),
         Line("layout", quoted(layout), why),
         _STAMP,
-        Line("neighbours", '"mask"', 'pixels of neighbours are not used; "keep" fits them too'),
+        Line("neighbours", '"separate"', 'those that touch are fitted too; "mask": none, "keep": all'),
     ]
     bands: dict[str, list[Mosaic]] = {}
     for mosaic in mosaics:
@@ -131,7 +131,7 @@ def template(survey: str) -> str:
         Line("name", quoted(survey)),
         Line("layout", quoted(about["layout"])),
         _STAMP,
-        Line("neighbours", '"mask"', 'pixels of neighbours are not used; "keep" fits them too'),
+        Line("neighbours", '"separate"', 'those that touch are fitted too; "mask": none, "keep": all'),
     ]
     text = [line.text() for line in lines]
     for band in about["bands"]:

@@ -7,7 +7,7 @@ from galbatch.forward.operator import ForwardModel, forward_model, kernel_hit_ra
 from galbatch.forward.psf import TransferCache, psf_offset, target_transfer
 from galbatch.forward.psf_error import full_width, with_psf_error
 from galbatch.forward.scale import between_bands, smoothed_peak_scale
-from galbatch.forward.together import Together, joint_model, steps_of
+from galbatch.forward.together import Together, joint_model, own_pixels, steps_of
 
 __all__ = [
     "ForwardModel",
@@ -19,6 +19,7 @@ __all__ = [
     "joint_model",
     "kernel_hit_rate",
     "noise_model",
+    "own_pixels",
     "psf_offset",
     "smoothed_peak_scale",
     "steps_of",

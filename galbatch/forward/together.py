@@ -188,6 +188,12 @@ class NoiseOfParts:
         return [(p, own(start, count)) for p, start, count in zip(self.of.parts, first, counts, strict=False)]
 
 
+def own_pixels(observations: Sequence[Observation], device: Any) -> Tensor:
+    """(b, 1, c, h, w) bool: pixels of observations whose bands come in turn that are no neighbour's."""
+    others = [np.zeros(o.data.shape, bool) if o.neighbour is None else o.neighbour for o in observations]
+    return ~side_by_side([torch.from_numpy(o)[:, None].to(device) for o in others])
+
+
 def steps_of(observations: Sequence[Observation], oversample: int) -> list[int]:
     """Fine pixels along a side of a detector pixel of each, ``oversample`` for the finest. Raises
     ``InputError`` where a pixel is not a whole number of the finest or stamps do not cover the same area."""

@@ -17,6 +17,8 @@ _HOMES = {
     "StatisticInput": "galbatch.morphology.plugins",
     "all_quantities": "galbatch.morphology.plugins",
     "measure_posterior": "galbatch.morphology.posterior",
+    "OwnLight": "galbatch.morphology.separate",
+    "own_light": "galbatch.morphology.separate",
     "QUANTITIES": "galbatch.columns",
     "summarise": "galbatch.morphology.summary",
 }

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from galbatch.morphology import own_light
 from galbatch.pipeline.colour import colours
 from galbatch.pipeline.context import Context, Cut
 from galbatch.pipeline.grade import grade
@@ -68,19 +69,20 @@ def _process(context: Context, rows: PlanBatch, stamps: StampBatch, clock: Clock
     columns = empty_columns(layout.bands, len(ids))
     flags = np.asarray(rows.columns["prescreen_flags"], np.int64) | stamps.flags
     _store_stamps(arrays, columns, stamps, layout)
+    shares: dict[tuple[int, int], np.ndarray] = {}
     counters = {"draws": 0, "evaluations": 0.0}  # of one band each
     for bands, members in groups_of(stamps, failures, flags):
         with context.sampling, clock("sample"):
             posterior = sample_bisecting(context, stamps, bands, members, failures)
         for part, done in posterior:
             with clock("measure"):
-                _store_posterior(context, arrays, columns, stamps, bands, done, part)
+                _store_posterior(context, arrays, columns, stamps, bands, done, part, shares)
             images = part.samples.shape[1] * len(bands)
             counters["draws"] += images * len(done)
             counters["evaluations"] += float(np.sum(part.n_evaluations)) * images
     with clock("measure"):
         if len(layout.bands) > 1:
-            columns |= colours(columns, stamps.bands, arrays["samples"], layout.oversample)
+            columns |= colours(columns, stamps.bands, arrays["samples"], layout.oversample, shares)
     if layout.regenerate:
         arrays["draws_hash"] = draw_hashes(arrays["samples"])
     arrays = {name: values for name, values in arrays.items() if layout.kept(name)}
@@ -145,8 +147,10 @@ def _store_posterior(
     bands: Sequence[int],
     done: np.ndarray,
     posterior: Posterior,
+    shares: dict[tuple[int, int], np.ndarray],
 ) -> None:
-    """Put the posterior of the sources ``done`` into arrays and columns."""
+    """Put the posterior of the sources ``done`` into arrays and columns, and into ``shares`` the source's
+    share (k, H, W) of the draws, by source and band, where neighbours were fitted too."""
     flags = posterior.band_flags
     if flags is None:
         flags = np.repeat(np.asarray(posterior.flags, np.int64)[:, None], len(bands), axis=1)
@@ -163,12 +167,15 @@ def _store_posterior(
         arrays["chi2"][done, n] = posterior.chi2[:, place]
         for name in ("chi2", "chi2_p", "prior_driven_frac"):
             columns[f"{name}_{band.band}"][done] = getattr(posterior, name)[:, place]
+        fine = context.layout.oversample * band.ratio
+        own = own_light(posterior.samples[:, :, place], band.seg[done], band.mask[done], fine)
+        shares |= {(int(done[i]), n): share for i, share in own.share.items()}
         measured = measure_band(
             columns,
             band,
             done,
-            posterior.samples[:, :, place],
-            context.layout.oversample * band.ratio,
+            own,
+            fine,
             posterior.target_fwhm_pix,
             context.measure_threads,
             context.layout.draw_columns,
@@ -177,7 +184,8 @@ def _store_posterior(
         found = columns[f"flags_{band.band}"][done] | flags[:, place] | measured
         if "model" in posterior.info:
             found |= light_flags(band, done, posterior.info["model"][:, place])
-        found |= contaminated(found, columns[f"neighbour_frac_{band.band}"][done])
+        parted = np.isin(np.arange(len(done)), list(own.share))
+        found |= contaminated(found, columns[f"neighbour_frac_{band.band}"][done], parted, own.uncertain)
         columns[f"flags_{band.band}"][done] = found
 
 

@@ -2,7 +2,8 @@
 
 Draws of all bands are images at one PSF, the target PSF, so that an aperture on the sky holds the same part
 of the source in each. The aperture is the circle of two Petrosian radii about the centre of least asymmetry
-(medians of the draws) in the band of highest S/N per pixel; pixels of neighbours are left out in all bands.
+(medians of the draws) in the band of highest S/N per pixel; neighbours are left out in all bands, pixel by
+pixel or, where they were fitted too, by the source's share of the light of each draw.
 With F the light inside,
 
     color_{b1}_{b2} = -2.5 log10(F_b1 / F_b2)   mag AB,
@@ -19,6 +20,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from galbatch.morphology.separate import fitted_neighbours
 from galbatch.types import BandStamps
 
 APERTURE_PETROSIAN = 2.0  # radii, as for flux_njy
@@ -30,18 +32,21 @@ def colours(
     bands: tuple[BandStamps, ...],
     samples: np.ndarray,
     oversample: int,
+    shares: dict[tuple[int, int], np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
     """Columns (n,) ``color_{b1}_{b2}_{p16|p50|p84}``, and ``color_radius``, arcsec.
 
-    ``columns``: measured ones of every band; ``samples`` (n, k, c, H, W): draws, NaN where there are none.
-    NaN where a band has none, where no band has a Petrosian radius, or where half of the draws hold no light.
+    ``columns``: measured ones of every band; ``samples`` (n, k, c, H, W): draws, NaN where there are none;
+    ``shares``: the source's share (k, H, W) of its draws by source and band, one where there is none. NaN
+    where a band has none, where no band has a Petrosian radius, or where half of the draws hold no light.
     """
     n = len(samples)
     found = {"color_radius": np.full(n, np.nan, np.float32)}
     for one, two in pairwise(b.band for b in bands):
         found |= {f"color_{one}_{two}_{p}": np.full(n, np.nan, np.float32) for p in _PERCENTILES}
     for i in range(n):
-        light, radius = light_in_aperture(columns, bands, samples[i], oversample, i)
+        own = {c: share for (n, c), share in (shares or {}).items() if n == i}
+        light, radius = light_in_aperture(columns, bands, samples[i], oversample, i, own)
         found["color_radius"][i] = radius
         magnitudes = [
             widened_magnitudes(light[:, c], widening(columns, b.band, i)) for c, b in enumerate(bands)
@@ -73,10 +78,15 @@ def widened_magnitudes(light: np.ndarray, factor: float) -> np.ndarray:
 
 
 def light_in_aperture(
-    columns: dict[str, np.ndarray], bands: Sequence[BandStamps], samples: np.ndarray, oversample: int, i: int
+    columns: dict[str, np.ndarray],
+    bands: Sequence[BandStamps],
+    samples: np.ndarray,
+    oversample: int,
+    i: int,
+    shares: dict[int, np.ndarray] | None = None,
 ) -> tuple[np.ndarray, float]:
     """Light (k, c) of the draws (k, c, H, W) of source ``i`` in the common aperture, and its radius, arcsec;
-    NaN without one."""
+    NaN without one. ``shares``: its share (k, H, W) of the draws, by band, where neighbours were fitted."""
     light = np.full(samples.shape[:2], np.nan)
     snr = [columns[f"sn_per_pixel_raw50_{b.band}"][i] for b in bands]
     petro = [columns[f"r_petro_raw50_{b.band}"][i] for b in bands]
@@ -95,10 +105,12 @@ def light_in_aperture(
         pixels = circle(
             samples.shape[-2:], (place + 0.5) * fine - 0.5, radius / band.pixel_scale_arcsec * fine
         )
-        others = (band.seg[i] > 1).repeat(fine, axis=0).repeat(fine, axis=1)
-        pixels = np.where(others, 0.0, pixels)
+        others, images = band.seg[i] > 1, samples[:, c]
+        if shares and c in shares:
+            others, images = others & ~fitted_neighbours(band.seg[i], band.mask[i]), images * shares[c]
+        pixels = np.where(others.repeat(fine, axis=0).repeat(fine, axis=1), 0.0, pixels)
         used = pixels > 0
-        light[:, c] = samples[:, c, used] @ pixels[used]
+        light[:, c] = images[:, used] @ pixels[used]
     return light, radius
 
 

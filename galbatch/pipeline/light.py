@@ -40,9 +40,12 @@ def _masked(model: np.ndarray, sigma: np.ndarray, mask: np.ndarray, own: np.ndar
     return int(Flag.MASKED_LIGHT) if share > MASKED_SHARE else 0
 
 
-def contaminated(flags: np.ndarray, neighbour_frac: np.ndarray) -> np.ndarray:
-    """(n,) flags where a neighbour's light exceeds the error bars: it touches the source, and outshines it or
-    its light per pixel is not lost in the noise (docs/decisions/0019)."""
+def contaminated(
+    flags: np.ndarray, neighbour_frac: np.ndarray, parted: np.ndarray, uncertain: np.ndarray
+) -> np.ndarray:
+    """(n,) flags where a neighbour's light exceeds the error bars: it touches the source, outshines it or is
+    not lost in the noise (docs/decisions/0019), and is not ``parted`` from it in the draws; or it is, in an
+    ``uncertain`` way (docs/decisions/0023)."""
     touches = (flags & Flag.BLENDED_SEG) != 0
     lost = ((flags & Flag.LOW_SNR) != 0) & (neighbour_frac <= OUTSHONE)
-    return np.where(touches & ~lost, int(Flag.CONTAMINATED), 0)
+    return np.where((touches & ~lost & ~parted) | uncertain, int(Flag.CONTAMINATED), 0)

@@ -8,6 +8,7 @@ import numpy as np
 from galbatch.columns import PLACE, Column, columns_of
 from galbatch.morphology import (
     MorphFlag,
+    OwnLight,
     all_quantities,
     measure_posterior,
     sersic_severity,
@@ -47,22 +48,22 @@ def measure_band(
     columns: Table,
     band: BandStamps,
     done: np.ndarray,
-    samples: np.ndarray,
+    own: OwnLight,
     oversample: int,
     target_fwhm_pix: float,
     threads: int = 1,
     draw_columns: bool = False,
     calibration: dict | None = None,
 ) -> np.ndarray:
-    """Measure the draws (n, k, H, W) of the sources ``done`` in one band into ``columns``; returns flags
-    (n,). ``draw_columns``: into columns (n, k) ``{quantity}_draws_{band}`` too. ``calibration``: the prior's
-    table for the sampler's mode."""
+    """Measure the sources' ``own`` light in the draws of the sources ``done`` in one band into ``columns``;
+    returns flags (n,). ``draw_columns``: into columns (n, k) ``{quantity}_draws_{band}`` too.
+    ``calibration``: the prior's table for the sampler's mode."""
     draws, observed = measure_posterior(
-        samples,
+        own.samples,
         band.data[done],
         band.sigma[done],
         band.mask[done],
-        band.seg[done],
+        own.seg,
         band.psf[done],
         band.pixel_scale_arcsec,
         oversample,

@@ -133,6 +133,7 @@ def observation_of(bands: Sequence[BandStamps], members: np.ndarray) -> Observat
         np.stack(acfs) if acfs else None,
         _white(bands, members),
         _psf_error(bands),
+        neighbour=_neighbour(bands, members),
     )
 
 
@@ -142,6 +143,12 @@ def _white(bands: Sequence[BandStamps], members: np.ndarray) -> np.ndarray | Non
         return None
     nothing = np.zeros_like(bands[0].sigma)
     return np.stack([(nothing if b.sigma_white is None else b.sigma_white)[members] for b in bands], axis=1)
+
+
+def _neighbour(bands: Sequence[BandStamps], members: np.ndarray) -> np.ndarray | None:
+    """(b, c, h, w) pixels of neighbours that are fitted; None where none is."""
+    found = np.stack([(b.seg > 1) & ~b.mask for b in bands], axis=1)[members]
+    return found if found.any() else None
 
 
 def _psf_error(bands: Sequence[BandStamps]) -> np.ndarray | None:

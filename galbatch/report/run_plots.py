@@ -154,7 +154,7 @@ class RunPlots:
 def statistics_of_draws(run: Run, source_id: int | str, band: str) -> tuple[np.ndarray, np.ndarray]:
     """Statistics (k,) of the draws of a source as the run measured them, and the classical ones (), as
     structured arrays. Its stamp is cut again; without its files the draws are measured by themselves."""
-    from galbatch.morphology import measure, measure_posterior
+    from galbatch.morphology import measure, measure_posterior, own_light
     from galbatch.report.read import RunReader
 
     samples, layout = run.samples(source_id, band), run.layout
@@ -164,10 +164,12 @@ def statistics_of_draws(run: Run, source_id: int | str, band: str) -> tuple[np.n
         scale = min(layout.pixel_scale_arcsec) / layout.oversample
         seen = measure(run.mean(source_id, band)[None], scale, sky_sigma=0.0)[0]
         return measure(samples, scale, sky_sigma=0.0, psf_fwhm_pix=layout.target_fwhm_pix), seen
+    fine = layout.oversample * stamp.ratio
+    own = own_light(samples[None], stamp.seg, stamp.mask, fine)
     found, seen = measure_posterior(
-        samples[None],
-        *(stamp.data, stamp.sigma, stamp.mask, stamp.seg, stamp.psf, stamp.pixel_scale_arcsec),
-        layout.oversample * stamp.ratio,
+        own.samples,
+        *(stamp.data, stamp.sigma, stamp.mask, own.seg, stamp.psf, stamp.pixel_scale_arcsec),
+        fine,
         layout.target_fwhm_pix,
         psf_scale_arcsec=stamp.psf_scale_arcsec,
     )

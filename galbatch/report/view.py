@@ -16,6 +16,8 @@ from galbatch.errors import InputError
 from galbatch.store import Run
 from galbatch.types import BandStamps
 
+TRUTH_DRAWS = 16  # divisions of a truth that are averaged
+
 
 @dataclass(frozen=True)
 class Stretch:
@@ -225,18 +227,36 @@ def stamp_origin(run: Run, source_id: int | str, row: dict[str, np.ndarray]) -> 
     return int(np.rint(origin[0])), int(np.rint(origin[1]))
 
 
+def own_truth(image: np.ndarray, stamp: BandStamps, oversample: int) -> tuple[np.ndarray, np.ndarray]:
+    """The truth (H, W) of a source, and its segments (h, w) without neighbours that were fitted.
+
+    A truth knows the source alone. What has half of a neighbour's light in it is a companion of its own, and
+    is taken out as it is from the draws, in the mean.
+    """
+    from galbatch.morphology.separate import fitted_neighbours, own_share
+
+    seg, near = stamp.seg[0].copy(), fitted_neighbours(stamp.seg[0], stamp.mask[0])
+    fine = np.where(near | (seg == 1), seg, 0).repeat(oversample, 0).repeat(oversample, 1)
+    for label in np.unique(seg[near]):
+        if image[fine == label].sum() < 0.5 * np.nansum(stamp.data[0][seg == label]):
+            fine[fine == label] = 0
+    share = own_share(np.repeat(image[None], TRUTH_DRAWS, 0), fine).mean(0)
+    return image * share, np.where(near, 0, seg)
+
+
 def measure_truth(
     image: np.ndarray, stamp: BandStamps, oversample: int, target_fwhm_pix: float
 ) -> dict[str, float]:
     """The statistics of the truth (H, W), by name, with the segment and sky that the source's draws had."""
     from galbatch.morphology import measure_posterior
 
+    own, seg = own_truth(image, stamp, oversample)
     found, _ = measure_posterior(
-        image[None, None].astype(np.float32),
+        own[None, None].astype(np.float32),
         stamp.data,
         stamp.sigma,
         stamp.mask,
-        stamp.seg,
+        seg[None],
         stamp.psf,
         stamp.pixel_scale_arcsec,
         oversample,

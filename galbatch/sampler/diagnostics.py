@@ -58,22 +58,31 @@ class Misfit:
     elsewhere: np.ndarray
 
 
-def footprint_of(model: ForwardModel, image: Tensor) -> Tensor:
-    """(b, 1, c, h, w) 1 where the mean of the images (b, k, c, h, w) exceeds the noise, else 0."""
-    return (image.nanmean(1, keepdim=True) ** 2 * model.noise.weight > FOOTPRINT_SN**2).float()
+def footprint_of(model: ForwardModel, image: Tensor, source: Tensor | None = None) -> Tensor:
+    """(b, 1, c, h, w) 1 where the mean of the images (b, k, c, h, w) exceeds the noise, else 0; ``source``
+    (b, 1, c, h, w) bool: only there."""
+    bright = image.nanmean(1, keepdim=True) ** 2 * model.noise.weight > FOOTPRINT_SN**2
+    return (bright if source is None else bright & source).float()
 
 
 def chi2_misfit(
-    model: ForwardModel, data: Tensor, x: Tensor, chi2_mean: Tensor, n_valid: Tensor, compact: CompactFilter
+    model: ForwardModel,
+    data: Tensor,
+    x: Tensor,
+    chi2_mean: Tensor,
+    n_valid: Tensor,
+    compact: CompactFilter,
+    source: Tensor | None = None,
 ) -> Misfit:
     """What the residuals of draws x say, by their size and their place; chance alone never counts.
 
     A chi2, of the stamp or of the footprint, off by more than ``NOISE_TOLERANCE`` says that the noise map is
     off, by more than ``WRONG`` that the model is wrong; so does a compact feature on the source of more than
-    ``TOLERANCE`` of its light there. ``compact``: a ``CompactFilter``.
+    ``TOLERANCE`` of its light there. ``compact``: a ``CompactFilter``; ``source``
+    (b, 1, c, h, w) bool: pixels that are no neighbour's, whose misfits are ``elsewhere``.
     """
     image = model.apply(x)
-    footprint = footprint_of(model, image)
+    footprint = footprint_of(model, image, source)
     left = model.noise.corrected(data - image)
     white = (left.square() * model.noise.weight * footprint).nansum((-1, -2)).mean(1).cpu().numpy()
     count = footprint.sum((-1, -2))[:, 0].cpu().numpy()
@@ -90,7 +99,7 @@ def chi2_misfit(
             (core < FLAG_P) & _beyond(inside, tolerance)
         )
 
-    feature, on, elsewhere = _left_over(model, data, x, n, compact, footprint)
+    feature, on, elsewhere = _left_over(model, data, x, n, compact, footprint, source)
     p = np.minimum(1, 3 * np.minimum(np.minimum(whole, core), feature))
     there = n > 0
     return Misfit(
@@ -103,7 +112,13 @@ def _beyond(chi2: np.ndarray, tolerance: float) -> np.ndarray:
 
 
 def _left_over(
-    model: ForwardModel, data: Tensor, x: Tensor, n: np.ndarray, compact: CompactFilter, footprint: Tensor
+    model: ForwardModel,
+    data: Tensor,
+    x: Tensor,
+    n: np.ndarray,
+    compact: CompactFilter,
+    footprint: Tensor,
+    source: Tensor | None,
 ) -> tuple[np.ndarray, ...]:
     """(b, c) p-value of the most significant compact feature in the data less the mean, and whether one
     exceeds chance and ``TOLERANCE`` of the light there: next to the source or as bright as ``TOLERANCE`` of
@@ -116,6 +131,8 @@ def _left_over(
     near = torch.nn.functional.max_pool2d(near, 2 * NEAR_PIX + 1, 1, NEAR_PIX) > 0
     total = mean[:, 0].clamp_min(0).sum((-1, -2), keepdim=True)
     near |= height / compact.height > TOLERANCE * total
+    if source is not None:
+        near &= model.from_detector((~source).float(), model.fine)[:, 0] == 0
 
     def chance(s: Tensor) -> np.ndarray:
         return np.minimum(1, 2 * n * norm.sf(s.amax((-1, -2)).double().cpu().numpy()))

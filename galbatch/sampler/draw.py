@@ -20,6 +20,7 @@ from galbatch.forward import (
     Together,
     between_bands,
     joint_model,
+    own_pixels,
     smoothed_peak_scale,
     steps_of,
 )
@@ -194,11 +195,12 @@ def draw(prior: Denoiser, observations: Sequence[Observation], call: Call) -> di
     data, model = joint_model(observations, steps, geometry, scale, spec.device)
     bands = torch.log(torch.tensor(call.wavelengths, device=spec.device)) if joint else None
     problem = Problem.of(prior, data, model, call.streams, bands)
+    pixels = own_pixels(observations, data.device)
     parts, order = [], []
     for some, rows, extra in _with_psf_error(problem, observations, call):
         for piece in some.pieces(call.mode, call.size):
             own = rows[piece]
-            found = _summary(some.take(piece), call, scale[own], usable[own], extra[own])
+            found = _summary(some.take(piece), call, scale[own], usable[own], extra[own], pixels[own])
             if joint:
                 mark_predicted(found, usable[own, None] & ~there[own])
             parts.append(found)
@@ -234,7 +236,7 @@ def _with_psf_error(problem: Problem, observations: Sequence[Observation], call:
 
 
 def _summary(
-    problem: Problem, call: Call, scale: np.ndarray, usable: np.ndarray, spent: np.ndarray
+    problem: Problem, call: Call, scale: np.ndarray, usable: np.ndarray, spent: np.ndarray, pixels: Tensor
 ) -> dict[str, np.ndarray]:
     x, evaluated, (residual, too_short) = problem.run(call.mode, range(call.draws), 0, call)
     spent = spent + evaluated
@@ -253,7 +255,7 @@ def _summary(
         x, _, extra = _again(problem, MODES["rerun"], RERUN_STAGE, call, x, residual, again)
         spent = spent + extra
         chi2, n_valid = chi2_of_draws(problem.model, problem.data, x)
-    return summary(x, problem, chi2, n_valid, scale, usable, spent, residual)
+    return summary(x, problem, chi2, n_valid, scale, usable, spent, residual, pixels)
 
 
 def _again(

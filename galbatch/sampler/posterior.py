@@ -127,7 +127,7 @@ def _is_cpu(device: Any) -> bool:
 
 def _subset(obs: Observation, rows: slice, bands: slice) -> Observation:
     kept: dict[str, Any] = {}
-    for name in ("data", "sigma", "psf", "mask", "sigma_white", "shift_pix"):
+    for name in ("data", "sigma", "psf", "mask", "sigma_white", "shift_pix", "neighbour"):
         value = getattr(obs, name)
         kept[name] = None if value is None else value[rows, bands]
     error = None if obs.psf_error is None else obs.psf_error[bands]

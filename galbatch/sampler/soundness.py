@@ -52,12 +52,13 @@ def broken_draws(x: torch.Tensor, fwhm_pix: float) -> torch.Tensor:
     return found.any(-1).view(x.shape[:2])
 
 
-def flux_differs(model: ForwardModel, data: Tensor, mean: Tensor) -> np.ndarray:
+def flux_differs(model: ForwardModel, data: Tensor, mean: Tensor, source: Tensor | None = None) -> np.ndarray:
     """(b, c) whether the flux of the pixels where the model shows light differs from the model's through the
-    PSF by more than ``FLUX_TOLERANCE`` of it and ``SIGNIFICANT`` standard deviations of the noise."""
+    PSF by more than ``FLUX_TOLERANCE`` of it and ``SIGNIFICANT`` standard deviations of the noise;
+    ``source`` (b, 1, c, h, w) bool: only there."""
     image = model.apply(mean[:, None])
     weight = model.noise.weight
-    used = footprint_of(model, image) * (weight > 0)
+    used = footprint_of(model, image, source) * (weight > 0)
     light = (image * used).sum((-1, -2))
     difference = ((data - image) * used).sum((-1, -2)).abs()
     variance = (used / weight.clamp_min(1e-30)).sum((-1, -2))

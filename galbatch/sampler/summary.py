@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 SOLVER_FLAG = 0.1
+BROKEN_DRAWS = 0.16  # more of them and the ends of a 68% interval are theirs
 
 
 def summary(
@@ -29,15 +30,17 @@ def summary(
     usable: np.ndarray,
     spent: np.ndarray,
     residual: Tensor,
+    source: Tensor | None = None,
 ) -> dict:
     """Draws x (b, k, c, H, W) of ``problem`` as numpy arrays in the unit of the data, with mean, spread, chi2
-    and flags; a draw that is not finite counts for nothing."""
+    and flags; a draw that is not finite counts for nothing. ``source`` (b, 1, c, h, w) bool: pixels that are
+    no neighbour's."""
     finite = torch.isfinite(x).all((-1, -2, -3)) & torch.from_numpy(usable).to(x.device)[:, None]
     x = torch.where(finite[..., None, None, None], x, torch.nan)
     mean, std = x.nanmean(1), _nanstd(x)
     driven, fraction = prior_driven_map(problem.model, x, mean)
     chi2_mean = torch.where(finite[..., None], chi2, torch.nan).nanmean(1)
-    misfit = chi2_misfit(problem.model, problem.data, x, chi2_mean, n_valid[:, 0], problem.compact)
+    misfit = chi2_misfit(problem.model, problem.data, x, chi2_mean, n_valid[:, 0], problem.compact, source)
     fraction = fraction.cpu().numpy()
     flags = np.zeros(misfit.p.shape, np.int64)
     for flag, where in (
@@ -45,8 +48,8 @@ def summary(
         (Flag.SAMPLER_CHI2, misfit.source),
         (Flag.NOISE_LEVEL, misfit.noise),
         (Flag.RESIDUAL_ELSEWHERE, misfit.elsewhere),
-        (Flag.FLUX_NOT_CONSERVED, flux_differs(problem.model, problem.data, torch.nan_to_num(mean))),
-        (Flag.BROKEN, _broken(problem, mean, std)),
+        (Flag.FLUX_NOT_CONSERVED, flux_differs(problem.model, problem.data, torch.nan_to_num(mean), source)),
+        (Flag.BROKEN, _broken(problem, x, mean, std)),
         (Flag.SOLVER, residual.amax(1).cpu().numpy()[:, None] > SOLVER_FLAG),
         (Flag.PRIOR_DRIVEN, np.nan_to_num(fraction) > 0.5),
     ):
@@ -78,13 +81,16 @@ def mark_predicted(found: dict, predicted: np.ndarray) -> None:
     found["flags"] = np.bitwise_or.reduce(found["band_flags"], axis=1)
 
 
-def _broken(problem: Problem, mean: Tensor, std: Tensor) -> np.ndarray:
-    """(b, c) whether the mean cannot be an image of a galaxy; priors of anything else may be negative."""
+def _broken(problem: Problem, x: Tensor, mean: Tensor, std: Tensor) -> np.ndarray:
+    """(b, c) whether the mean, or so many of the draws x (b, k, c, H, W) that they reach into the interval,
+    cannot be an image of a galaxy; priors of anything else may be negative."""
     spec = problem.prior.spec
     if spec.flux_convention != "smoothed_peak":
         return np.zeros(mean.shape[:2], bool)
-    mean, std = (torch.nan_to_num(problem.model.crop(v)) for v in (mean, std))
-    return (sharper_than_resolution(mean, std, spec.target_fwhm_pix) > BROKEN_SHARE).cpu().numpy()
+    x, mean, std = (torch.nan_to_num(problem.model.crop(v)) for v in (x, mean, std))
+    broken = sharper_than_resolution(mean, std, spec.target_fwhm_pix) > BROKEN_SHARE
+    each = sharper_than_resolution(x, torch.zeros_like(x), spec.target_fwhm_pix) > BROKEN_SHARE
+    return (broken | (each.float().mean(1) > BROKEN_DRAWS)).cpu().numpy()
 
 
 def _nanstd(x: Tensor) -> Tensor:

@@ -108,7 +108,6 @@ def _survey_toml(field: Field, name: str) -> str:
         f"# Mock survey field made by: galbatch simulate field --name {name} --n {spec.n} --seed {spec.seed}",
         f'name = "{name}"',
         'layout = "generic"',
-        'neighbours = "mask"',
     ]
     for band in spec.bands:
         stem = f"{name}/{band.name}"

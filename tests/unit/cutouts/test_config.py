@@ -24,7 +24,7 @@ def test_paths_are_relative_to_the_survey_file(tmp_path):
     tile = config.bands[0].tiles[0]
     assert tile.sci.path == str(tmp_path / "sub/a.fits") and tile.sci.ext == ("SCI",)
     assert tile.err.path == "/abs/b.fits"
-    assert config.name == "s" and config.neighbours == "mask"
+    assert config.name == "s" and config.neighbours == "separate"
 
 
 def test_resolved_is_json_and_comes_back(tmp_path):
@@ -69,7 +69,7 @@ def test_bands_are_selected_in_the_order_asked_for(tmp_path):
             'layout = "roman"\n' + BAND,
             "'roman' is unknown. Known: ceers, dja, euclid-mer, generic, hsc, hst, jwst-i2d",
         ),
-        ('neighbours = "model"\n' + BAND, "use 'mask' or 'keep'"),
+        ('neighbours = "model"\n' + BAND, "use 'separate' or 'mask' or 'keep'"),
         ("stamp_arcsec = -1\n" + BAND, "must be above 0"),
         ("stamp_pix = 6.5\n" + BAND, "of type float, not int"),
         ("stamp_pix = true\n" + BAND, "of type bool, not int"),

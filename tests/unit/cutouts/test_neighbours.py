@@ -6,6 +6,7 @@ from cutouts_field import add_galaxy, noise_field, simple_survey, sources, wcs_o
 
 from galbatch.cutouts import open_survey
 from galbatch.cutouts.neighbours import describe_neighbours, segment
+from galbatch.morphology.separate import fitted_neighbours
 from galbatch.types import Flag
 
 
@@ -29,6 +30,15 @@ def test_an_isolated_galaxy(tmp_path):
     assert stamps.columns["neighbour_frac"][0] == 0 and stamps.columns["n_neighbours"][0] == 0
     assert not stamps.mask.any() and not flags
     assert abs(stamps.columns["background_njy"][0]) < 4 * stamps.columns["background_err_njy"][0]
+
+
+def test_neighbours_that_touch_are_fitted_and_others_masked(tmp_path):
+    image = field((150, 120, 900), (150, 128, 700), (168, 138, 800))
+    stamps, _ = cut(tmp_path, image)
+    assert stamps.seg[0, 24, 33] > 1 and stamps.seg[0, 42, 42] > 1
+    assert not stamps.mask[0, 24, 33] and stamps.mask[0, 42, 42]
+    fitted = fitted_neighbours(stamps.seg[0], stamps.mask[0])
+    assert fitted[24, 33] and not fitted[42, 42] and not fitted[24, 24]
 
 
 @pytest.mark.parametrize("policy", ["mask", "keep"])

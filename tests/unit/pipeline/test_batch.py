@@ -85,8 +85,8 @@ def calls(monkeypatch):
             2.0,
         )
 
-    def measure(columns, stamps, done, samples, oversample, fwhm, threads, draw_columns, calibration):
-        columns[f"gini_p50_{stamps.band}"][done] = samples.mean((1, 2, 3))
+    def measure(columns, stamps, done, own, oversample, fwhm, threads, draw_columns, calibration):
+        columns[f"gini_p50_{stamps.band}"][done] = own.samples.mean((1, 2, 3))
         return np.zeros(len(done), np.int64)
 
     monkeypatch.setattr(sampling, "sample_posterior", sample)

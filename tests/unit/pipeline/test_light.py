@@ -64,5 +64,7 @@ def test_a_neighbour_counts_where_it_touches_and_is_not_lost_in_the_noise():
     afar."""
     blended, faint = int(Flag.BLENDED_SEG), int(Flag.LOW_SNR)
     flags = np.array([blended, blended | faint, faint, blended | faint, 0])
-    found = contaminated(flags, np.array([0.1, 0.1, 0.6, 0.6, 0.9]))
-    assert (found != 0).tolist() == [True, False, False, True, False]
+    share, no = np.array([0.1, 0.1, 0.6, 0.6, 0.9]), np.zeros(5, bool)
+    assert (contaminated(flags, share, no, no) != 0).tolist() == [True, False, False, True, False]
+    assert not contaminated(flags, share, ~no, no).any()  # parted in the draws
+    assert contaminated(flags, share, ~no, ~no).all()  # who knows how

@@ -121,6 +121,23 @@ def test_a_compact_residual_away_from_a_bright_source_is_told_apart_from_one_on_
         assert (bool(found.source[0, 0]), bool(found.elsewhere[0, 0])) == (on, off)
 
 
+def test_a_compact_residual_on_a_neighbour_is_elsewhere():
+    model, noise = uneven(False)
+    compact = CompactFilter(model, 2.0)
+    source = point(model, 12, 12)
+    source = 400 / compact(model.normal(source))[0].max() * source
+    feature = point(model, 22, 22)
+    feature = 60 / compact(model.normal(feature))[0].max() * feature  # 15% of the light of all
+    data = model.apply(source + feature) + noise[:, :1]
+    draws = source + 0 * source.expand(-1, 4, -1, -1, -1)
+    own = torch.ones(data.shape, dtype=torch.bool)
+    there = slice(22 - model.margin - 6, 22 - model.margin + 7)
+    own[..., there, there] = False
+    for pixels, wrong in ((None, True), (own, False)):
+        found = chi2_misfit(model, data, draws, torch.ones(1, 1), torch.full((1, 1), 1024.0), compact, pixels)
+        assert bool(found.source[0, 0]) is wrong and (wrong or found.elsewhere[0, 0])
+
+
 def test_the_preconditioner_follows_the_weight_of_the_data_from_place_to_place(monkeypatch):
     """A core four times noisier than the sky under an envelope: after twenty iterations the error is less
     than 0.6 of that with one weight everywhere, the mean or the middle one."""
