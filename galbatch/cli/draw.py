@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
+from galbatch.cli.main import RunFolder
+
 
 @click.command("draw")
-@click.argument("run", type=click.Path(exists=True, file_okay=False))
+@click.argument("run", type=RunFolder(exists=True, file_okay=False))
 @click.argument("source_ids", metavar="ID...", nargs=-1, required=True)
 @click.option(
     "--out",

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from galbatch.cli.main import RunFolder
+
 if TYPE_CHECKING:
     from galbatch.columns import Column
     from galbatch.store.reader import Run
 
 
 @click.command("export")
-@click.argument("run", type=click.Path(exists=True, file_okay=False))
+@click.argument("run", type=RunFolder(exists=True, file_okay=False))
 @click.option(
     "--to",
     "form",
@@ -41,7 +43,8 @@ def command(run: str, form: str, ids: str | None, out: str | None) -> None:
     from galbatch.errors import ConfigError
 
     opened = galbatch.open_run(run)
-    folder = Path(out) if out else opened.paths.root.with_name(f"{opened.paths.root.name}-{form}")
+    root = opened.paths.root if "://" not in run else Path(opened.paths.root.name)
+    folder = Path(out) if out else root.with_name(f"{root.name}-{form}")
     if form in ("hats", "votable"):
         if ids:
             raise ConfigError(

@@ -117,6 +117,14 @@ def cli(ctx: click.Context, traceback_: bool) -> None:
     """
 
 
+class RunFolder(click.Path):
+    """The folder of a run, or its URL in a bucket."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path as it is given."""
+        return value if "://" in str(value) else super().convert(value, param, ctx)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (``sys.argv[1:]`` when None) and return its exit code; never raises."""
     arguments = list(sys.argv[1:] if argv is None else argv)

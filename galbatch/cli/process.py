@@ -116,7 +116,10 @@ def execution_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("catalog", type=click.Path(dir_okay=True))
 @SURVEY
 @click.option(
-    "--out", metavar="RUN", type=click.Path(), help="Run folder  [default: the catalogue's name + .run]."
+    "--out",
+    metavar="RUN",
+    type=click.Path(),
+    help="Run folder, or s3://, gs://, az://BUCKET/NAME  [default: the catalogue's name + .run].",
 )
 @BANDS
 @DRAWS

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import click
 
+from galbatch.cli.main import RunFolder
+
 
 @click.command("report")
-@click.argument("run", type=click.Path(exists=True, file_okay=False))
+@click.argument("run", type=RunFolder(exists=True, file_okay=False))
 @click.option(
     "--out", type=click.Path(dir_okay=False), help="Where to write the page; RUN/report.html by default."
 )
 def command(run: str, out: str | None) -> None:
     """Make one HTML page of RUN that opens offline: health, fit, morphology planes and a gallery."""
+    from pathlib import Path
+
     import galbatch
     from galbatch.cli.progress import counted
     from galbatch.report.gather import gather
@@ -21,7 +25,7 @@ def command(run: str, out: str | None) -> None:
     opened = galbatch.open_run(run)
     with counted(opened.layout.n_sources, "thumbnails") as done:
         page = render_page(gather(opened, done))
-    path = opened.paths.report if out is None else type(opened.paths.report)(out)
+    path = opened.paths.report if out is None else Path(out)
     write_atomic(path, page.encode())
     record_file(opened.paths, path)
     click.echo(f"Report: {path} ({len(page) / 1e6:.1f} MB)")

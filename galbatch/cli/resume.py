@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
+from galbatch.cli.main import RunFolder
 from galbatch.cli.process import execution_options, finish
 
 
 @click.command("resume")
-@click.argument("run", type=click.Path(file_okay=False))
+@click.argument("run", type=RunFolder(file_okay=False))
 @click.option(
     "--force",
     is_flag=True,

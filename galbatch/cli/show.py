@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import click
 
+from galbatch.cli.main import RunFolder
+
 
 @click.command("show")
-@click.argument("run", type=click.Path(exists=True, file_okay=False))
+@click.argument("run", type=RunFolder(exists=True, file_okay=False))
 @click.argument("source_id", metavar="[ID]", required=False)
 @click.option(
     "--png", type=click.Path(dir_okay=False), help="Write the figure to this file (.png, .pdf or .svg)."

@@ -6,9 +6,11 @@ import json
 
 import click
 
+from galbatch.cli.main import RunFolder
+
 
 @click.command("status")
-@click.argument("run", type=click.Path(file_okay=False))
+@click.argument("run", type=RunFolder(file_okay=False))
 @click.option("--json", "as_json", is_flag=True, help="All of it as JSON.")
 def command(run: str, as_json: bool) -> int:
     """Say how far the run in folder RUN is, and what was flagged or failed."""

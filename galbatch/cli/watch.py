@@ -8,12 +8,13 @@ from typing import Any
 
 import click
 
+from galbatch.cli.main import RunFolder
 from galbatch.cli.progress import LINE_S, clock, rate
 from galbatch.cli.status import lines
 
 
 @click.command("watch")
-@click.argument("run", type=click.Path(file_okay=False))
+@click.argument("run", type=RunFolder(file_okay=False))
 @click.option(
     "--every",
     type=click.FloatRange(min=0.2),

@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from galbatch.store import BucketPath
+
+SEND_S = 30.0  # between two copies of the log to a bucket
+
 
 @dataclass
 class Progress:
@@ -101,10 +105,13 @@ class Reporter:
         self.progress = Progress()
         self.on_progress, self.on_message = on_progress, on_message
         self._metrics: Path | None = None
+        self._text, self._sent = b"", 0.0  # of a bucket, where nothing can be appended
 
     def open(self, metrics: Path, total: int, before: dict[str, int]) -> None:
         """Begin counting: ``before`` holds what earlier runs committed."""
         self._metrics = metrics
+        if isinstance(metrics, BucketPath):
+            self._text = metrics.read_bytes() if metrics.is_file() else b""
         self.progress = Progress(
             total=total,
             done=before["sources"],
@@ -147,8 +154,19 @@ class Reporter:
         if self._metrics is None:
             return
         line = json.dumps({"time": record.pop("time", time.time()), **record}, default=str)
+        if isinstance(self._metrics, BucketPath):
+            self._text += line.encode() + b"\n"
+            if time.monotonic() - self._sent > SEND_S:
+                self.flush()
+            return
         with open(self._metrics, "a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+    def flush(self) -> None:
+        """Send what a bucket has not got yet."""
+        if isinstance(self._metrics, BucketPath) and self._text:
+            self._metrics.write_bytes(self._text)
+            self._sent = time.monotonic()
 
 
 def count(n: int, noun: str) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from galbatch.columns import Column
@@ -64,9 +63,12 @@ def execute(
         except Interrupted:
             raise stop.error(place.paths, place.target) from None
         except Exception as err:
-            if not (isinstance(err, OSError) or is_fatal(err)) or not os.path.exists(place.paths.manifest):
+            if not (isinstance(err, OSError) or is_fatal(err)) or not place.paths.manifest.is_file():
                 raise
             raise write_stopped(place.paths.root, err) from err
+        finally:
+            with suppress(OSError):
+                reporter.flush()
 
 
 def _execute(
@@ -236,3 +238,4 @@ def _finish(paths: RunPaths, spec: ContextSpec, reporter: Reporter, manifest: di
         f"{count(totals['planned'], 'source')}: {totals['ok']} ok, {totals['flagged']} flagged, "
         f"{totals['failed']} failed; {now.elapsed_s:.1f} s"
     )
+    reporter.flush()

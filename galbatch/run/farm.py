@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,7 +24,7 @@ from galbatch.run.serial import disk_stopped
 from galbatch.run.stop import StopRequest
 from galbatch.run.task import halves, is_fatal, killed
 from galbatch.run.worker import GalbatchWorker, batch_task, probe_task
-from galbatch.store import PlanBatch, RunPaths, record_file
+from galbatch.store import PlanBatch, RunPaths, record_file, write_atomic
 from galbatch.types import Failure
 
 MAX_ATTEMPTS, SET_UP_ATTEMPTS = 4, 3
@@ -73,14 +74,17 @@ def _report(path: Path, wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    report = performance_report(str(path))
-    report.__enter__()
-    try:
-        yield
-    finally:
-        with suppress(Exception):  # the scheduler that it asks may be gone: no reason to fail a run
-            report.__exit__(None, None, None)
-            record_file(RunPaths(path.parent), path)
+    with tempfile.TemporaryDirectory(prefix="galbatch-") as folder:
+        made = Path(folder) / path.name
+        report = performance_report(str(made))
+        report.__enter__()
+        try:
+            yield
+        finally:
+            with suppress(Exception):  # the scheduler that it asks may be gone: no reason to fail a run
+                report.__exit__(None, None, None)
+                write_atomic(path, made.read_bytes())
+                record_file(RunPaths(path.parent), path)
 
 
 @dataclass

@@ -18,6 +18,7 @@ from pathlib import Path
 from galbatch.errors import ConfigError, RunError
 from galbatch.run.lock import RunLock, lock_holder
 from galbatch.store import (
+    BucketPath,
     RunPaths,
     check_manifest,
     clear,
@@ -70,15 +71,21 @@ def _remove_empty(root: Path) -> None:
 def settle(paths: RunPaths, resuming: bool, overwrite: bool) -> Place:
     """Where the run will be; nothing is written. Raises ``ConfigError`` or ``RunError`` where something could
     be lost."""
-    root = paths.root
-    if root.exists() and not root.is_dir():
+    root, in_bucket = paths.root, isinstance(paths.root, BucketPath)
+    if root.is_file():
         raise RunError(f"{root} is a file: give a folder with --out.")
     if is_empty(root):
-        _refuse_place(root)
+        if not in_bucket:
+            _refuse_place(root)
         return Place(paths)
     if not is_ours(root):
         raise RunError(_strange(root))
-    begun = paths.manifest.exists()
+    begun = paths.manifest.is_file()
+    if overwrite and in_bucket:
+        raise ConfigError(
+            f"{root}: a bucket has no renames, so no run can take the place of another there. Delete it with "
+            "the tools of the bucket, or name another place with --out."
+        )
     if overwrite and (begun or holds_results(paths)):
         return _beside(RunPaths(Path(os.path.realpath(root))))
     if not begun and holds_results(paths):
@@ -103,6 +110,8 @@ def _beside(target: RunPaths) -> Place:
 
 def replacement(target: RunPaths) -> RunPaths | None:
     """The unfinished run beside ``target`` that is to take its place, if there is one."""
+    if isinstance(target.root, BucketPath):
+        return None
     real = Path(os.path.realpath(target.root))
     beside = sorted(real.parent.glob(glob.escape(real.name) + ".new-*"))
     return next((RunPaths(root) for root in beside if replaces(root) == real), None)
@@ -113,7 +122,7 @@ def _sibling(root: Path, kind: str, run: str) -> Path:
 
 
 def _strange(root: Path) -> str:
-    names = sorted(entry.name for entry in os.scandir(root))
+    names = sorted(path.name for path in root.iterdir())
     some = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
     return (
         f"{root} is not empty and is no run of galbatch (it holds {some}). Nothing in it was changed: name "
@@ -137,6 +146,11 @@ def _refuse_place(root: Path, replacing: bool = False) -> None:
 
 def refuse_inside(paths: RunPaths, names: Iterable[str]) -> None:
     """Raise ``ConfigError`` when one of the files or folders that the run reads is in its folder."""
+    if isinstance(paths.root, BucketPath):
+        inside = next((name for name in names if name.startswith(f"{paths.root}/")), None)
+        if inside:
+            raise ConfigError(f"{inside} is read by the run, and lies in {paths.root}. Name another --out.")
+        return
     root = Path(os.path.realpath(paths.root))
     for name in names:
         file = Path(os.path.realpath(name if os.path.exists(name) else name.split("[", 1)[0]))
@@ -181,6 +195,8 @@ def put_in_place(place: Place) -> list[str]:
 
 def recover(paths: RunPaths) -> list[str]:
     """End a replacement that was stopped while the folders changed places. Returns messages."""
+    if isinstance(paths.root, BucketPath):
+        return []  # nothing is renamed there
     target, said = Path(os.path.realpath(paths.root)), []
     for old in sorted(target.parent.glob(glob.escape(target.name) + ".old-*")):
         if read_marker(old) is None:

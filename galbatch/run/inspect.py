@@ -16,6 +16,7 @@ from galbatch.store import (
     check_manifest,
     is_ours,
     open_run,
+    place_of,
     progress,
     read_manifest,
     restore_manifest,
@@ -29,7 +30,7 @@ def status(run: str | Path) -> dict[str, Any]:
 
     Raises ``RunError`` when the folder is not a run.
     """
-    paths = RunPaths(Path(run))
+    paths = RunPaths(place_of(run))
     manifest, far, holder = read_manifest(paths), progress(paths), lock_holder(paths.lock)
     opened = open_run(paths.root)
     total = far["planned"] or 0
@@ -62,7 +63,7 @@ def verify(run: str | Path, on_batch: Callable[[int], None] | None = None) -> li
 
 def examine(run: str | Path, on_batch: Callable[[int], None] | None = None) -> Verdict:
     """``verify`` with all that it found out."""
-    paths = RunPaths(Path(run))
+    paths = RunPaths(place_of(run))
     problems = check_manifest(paths) if is_ours(paths.root) else []
     if not problems and not paths.checksums.exists():
         read_manifest(paths)
@@ -77,7 +78,7 @@ def repair(run: str | Path) -> list[str]:
 
     Raises ``RunError`` when the folder is not a run, or another process works on it.
     """
-    paths = RunPaths(Path(run))
+    paths = RunPaths(place_of(run))
     if not is_ours(paths.root) and not paths.manifest_copy.exists():
         read_manifest(paths)
     if holder := lock_holder(paths.lock):

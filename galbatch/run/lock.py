@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from galbatch.errors import RunError
+from galbatch.store import BucketPath, place_of
 
 HEARTBEAT_S = 10.0
 STALE_S = 120.0
@@ -22,14 +23,15 @@ _HELD: set[str] = set()  # real paths of the locks that this process holds
 class RunLock:
     """Context that holds ``path`` while it is open.
 
-    The file is made with O_EXCL, so two processes cannot both have it. A lock is taken over when its process
-    is dead on this host (or is this one, which once could not remove it), or when another host has not
-    touched it for ``STALE_S`` and does not touch it while it is watched for ``WATCH`` heartbeats: its clock
-    may be wrong. Ages are told by the clock of the file system. Raises ``RunError`` otherwise.
+    The file is made with O_EXCL, in a bucket by a conditional PUT, so two processes cannot both have it. A
+    lock is taken over when its process is dead on this host (or is this one, which once could not remove it),
+    or when another host has not touched it for ``STALE_S`` and does not touch it while it is watched for
+    ``WATCH`` heartbeats: its clock may be wrong. Ages are told by the clock of the file system, or of the
+    bucket. Raises ``RunError`` otherwise.
     """
 
     def __init__(self, path: Path, heartbeat_s: float = HEARTBEAT_S) -> None:
-        self.path, self.heartbeat_s = Path(path), heartbeat_s
+        self.path, self.heartbeat_s, self._data, self._tag = place_of(path), heartbeat_s, b"", ""
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -37,14 +39,15 @@ class RunLock:
         for _ in range(3):
             try:
                 self._create()
-                _HELD.add(os.path.realpath(self.path))
                 break
             except FileExistsError:
-                self._take_over()
+                if self._take_over():
+                    break
         else:
             raise RunError(
                 f"{self.path}: other processes are taking this lock at the same moment. Try again."
             )
+        _HELD.add(_real(self.path))
         self._thread = threading.Thread(target=self._beat, daemon=True, name="galbatch-lock")
         self._thread.start()
         return self
@@ -53,28 +56,36 @@ class RunLock:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
-        _HELD.discard(os.path.realpath(self.path))
+        _HELD.discard(_real(self.path))
         if _holder(self.path).get("pid") == os.getpid():
             with suppress(OSError):  # in a folder that may not be written it stays, and is void
                 self.path.unlink()
 
     def _create(self) -> None:
-        handle = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         holder = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "started": _started(os.getpid()),
             "time": time.time(),
         }
-        with os.fdopen(handle, "w") as file:
-            json.dump(holder, file)
+        self._data = json.dumps(holder).encode()
+        if isinstance(self.path, BucketPath):
+            self._tag = self.path.write_new(self._data)
+            return
+        handle = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        with os.fdopen(handle, "wb") as file:
+            file.write(self._data)
 
-    def _take_over(self) -> None:
-        """Remove a stale lock. The rename makes sure that only one of several takers removes just this
-        one."""
+    def _take_over(self) -> bool:
+        """Remove a stale lock; in a bucket, put the own one in its place: True. The rename, or the condition
+        of the PUT, makes sure that only one of several takers takes just this one."""
+        try:
+            tag = self.path.tag() if isinstance(self.path, BucketPath) else ""
+        except FileNotFoundError:
+            return False
         holder, age = _holder(self.path), _age(self.path)
         if age is None:
-            return
+            return False
         ahead = age < 0 and holder.get("host") not in (None, socket.gethostname())
         if not (ahead or _is_stale(self.path, holder, age)) or not self._silent(holder):
             host, pid = holder.get("host", "?"), holder.get("pid", "?")
@@ -82,12 +93,18 @@ class RunLock:
                 f"{self.path.parent}: another run is working on this folder (host {host}, pid {pid}, "
                 f"last sign of life {max(0.0, age):.0f} s ago). Wait for it, or stop it first."
             )
+        if isinstance(self.path, BucketPath):
+            with suppress(FileExistsError, FileNotFoundError):
+                self._tag = self.path.swap(self._data, tag)
+                return True
+            return False
         aside = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
         try:
             os.rename(self.path, aside)
         except FileNotFoundError:
-            return
+            return False
         aside.unlink(missing_ok=True)
+        return False
 
     def _silent(self, holder: dict) -> bool:
         """Whether nobody touches the lock of another host for ``WATCH`` heartbeats."""
@@ -103,7 +120,10 @@ class RunLock:
     def _beat(self) -> None:
         while not self._stop.wait(self.heartbeat_s):
             try:
-                os.utime(self.path)
+                if isinstance(self.path, BucketPath):
+                    self._tag = self.path.swap(self._data, self._tag)
+                else:
+                    os.utime(self.path)
             except OSError:
                 return
 
@@ -139,9 +159,13 @@ def _age(path: Path) -> float | None:
     return (now - touched) / 1e9
 
 
+def _real(path: Path) -> str:
+    return str(path) if isinstance(path, BucketPath) else os.path.realpath(path)
+
+
 def _touched(path: Path) -> int | None:
     try:
-        return path.stat().st_mtime_ns
+        return int(path.stat().st_mtime_ns)
     except FileNotFoundError:
         return None
 
@@ -149,7 +173,7 @@ def _touched(path: Path) -> int | None:
 def _is_stale(path: Path, holder: dict, age: float) -> bool:
     if holder.get("host") == socket.gethostname():
         if holder.get("pid") == os.getpid():
-            return os.path.realpath(path) not in _HELD
+            return _real(path) not in _HELD
         return _started(holder.get("pid", -1)) != holder.get("started")
     return age > (STALE_S if holder else 5.0)  # an empty file is a lock being written, or one never written
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import Any
 
 from galbatch.errors import ConfigError, RunError
 from galbatch.store import (
+    BucketPath,
     RunPaths,
     StoreLayout,
     create_store,
@@ -18,6 +18,7 @@ from galbatch.store import (
     difference,
     digest_file,
     dump_toml,
+    move_in,
     read_checksums,
     read_manifest,
     rebuild_checksums,
@@ -114,7 +115,7 @@ def _open_checksums(paths: RunPaths, make: Callable[[RunPaths], Any]) -> list[st
         for made in filter(Path.exists, [scratch.plan, *template_files(scratch)]):
             name = made.relative_to(scratch.root)
             if difference(paths.root / name, digest_file(made)):
-                _move(made, paths.root / name)
+                move_in(made, paths.root / name)
                 said.append(f"{paths.root / name}: not as it is made; made again")
     rebuild_checksums(paths)
     return said
@@ -123,13 +124,9 @@ def _open_checksums(paths: RunPaths, make: Callable[[RunPaths], Any]) -> list[st
 @contextmanager
 def _scratch(paths: RunPaths) -> Iterator[RunPaths]:
     """A folder in which files of the run are made again."""
-    with tempfile.TemporaryDirectory(prefix=".mend-", suffix=".tmp", dir=paths.root) as folder:
+    where = None if isinstance(paths.root, BucketPath) else paths.root
+    with tempfile.TemporaryDirectory(prefix=".mend-", suffix=".tmp", dir=where) as folder:
         yield RunPaths(Path(folder))
-
-
-def _move(made: Path, place: Path) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(made, place)
 
 
 def _put_back(paths: RunPaths, name: str, what: str, make: Callable[[RunPaths], Any]) -> list[str]:
@@ -138,7 +135,7 @@ def _put_back(paths: RunPaths, name: str, what: str, make: Callable[[RunPaths], 
         make(scratch)
         if difference(scratch.root / name, read_checksums(paths).files[name]):
             raise _lost(paths, name, what)
-        _move(scratch.root / name, paths.root / name)
+        move_in(scratch.root / name, paths.root / name)
     return [f"{paths.root / name}: {what}; made again as it was"]
 
 

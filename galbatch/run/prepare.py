@@ -26,7 +26,7 @@ from galbatch.interfaces import Denoiser
 from galbatch.run import folder
 from galbatch.run.context import load_model
 from galbatch.run.findings import check_columns, said_once
-from galbatch.store import RunPaths, StoreLayout
+from galbatch.store import BucketPath, RunPaths, StoreLayout
 from galbatch.types import Finding
 
 if TYPE_CHECKING:
@@ -222,14 +222,17 @@ def target_fwhm_arcsec(layout: StoreLayout) -> float:
 
 def check_space(paths: RunPaths, layout: StoreLayout) -> str:
     """One line with the bytes needed and free. Raises ``RunError`` when they do not fit."""
+    need = layout.predicted_bytes()
+    size = f"{need / 1e9:.2f} GB" if need > 1e9 else f"{max(1, round(need / 1e6))} MB"
+    if isinstance(paths.root, BucketPath):
+        return f"about {size} to write"
     place = next(p for p in (paths.root, *paths.root.parents) if p.exists())
-    need, free = layout.predicted_bytes(), shutil.disk_usage(place).free
+    free = shutil.disk_usage(place).free
     if need > free:
         raise RunError(
             f"{paths.root} needs about {need / 1e9:.2f} GB, {place} has {free / 1e9:.2f} GB free. Choose "
             "another --out, fewer --draws, or --samples regenerate."
         )
-    size = f"{need / 1e9:.2f} GB" if need > 1e9 else f"{max(1, round(need / 1e6))} MB"
     return f"about {size} to write, {free / 1e9:.0f} GB free"
 
 

@@ -15,7 +15,7 @@ from galbatch.run.events import Progress, Reporter
 from galbatch.run.execute import execute
 from galbatch.run.findings import said_once
 from galbatch.run.prepare import said_of_model
-from galbatch.store import Run, RunPaths, read_manifest
+from galbatch.store import Run, RunPaths, place_of, read_manifest
 
 
 def process(
@@ -96,7 +96,7 @@ def process(
     )
     if resume and overwrite:
         raise ConfigError("resume and overwrite exclude each other: keep the run or replace it.")
-    paths = RunPaths(Path(out) if out is not None else Path(catalog).with_suffix(".run"))
+    paths = RunPaths(place_of(out) if out is not None else Path(catalog).with_suffix(".run"))
     reporter = Reporter(on_progress, on_message)
     place = _settle(paths, reporter, resume, overwrite)
     return execute(settings, execution, place, reporter, prior, force)
@@ -128,7 +128,7 @@ def resume(
     not read in a band; ``redo``: numbers of batches to compute again; ``cluster`` to ``report``: see
     ``ExecutionSettings``. A run that is to take the place of another (``OUT.new-ID``) does so when it is
     finished."""
-    paths, reporter = RunPaths(Path(run)), Reporter(on_progress, on_message)
+    paths, reporter = RunPaths(place_of(run)), Reporter(on_progress, on_message)
     for line in folder.recover(paths):
         reporter.message(line)
     for line in mend.mend_settings(paths):

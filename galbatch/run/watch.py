@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from galbatch.run.inspect import status
-from galbatch.store import RunPaths, open_run
+from galbatch.store import RunPaths, open_run, place_of
 from galbatch.store.selection import GRADES
 
 MESSAGES = 3
@@ -19,7 +19,7 @@ def snapshot(run: str | Path) -> dict[str, Any]:
     where not known), the ``latest`` messages, and ``recent``: numbers of the committed batches, the latest
     first. Raises ``RunError`` when the folder is not a run."""
     found = status(run)
-    paths = RunPaths(Path(run))
+    paths = RunPaths(place_of(run))
     batches, messages = _metrics(paths.metrics)
     grades = dict(zip(GRADES, open_run(paths.root).quality_counts(), strict=True))
     said = [int(b["batch"]) for b in reversed(batches)]

@@ -22,6 +22,7 @@ from galbatch.store.healpix import healpix_nested
 from galbatch.store.layout import STATUS
 from galbatch.store.parts import FAILURE_COLUMNS, join_parts, part_bytes, part_head, read_note, read_part
 from galbatch.store.paths import RunPaths, replacing
+from galbatch.store.place import opened
 from galbatch.store.plan import PASS
 from galbatch.store.tables import dtype_name, is_text, table_metadata
 
@@ -157,11 +158,11 @@ def _text_lengths(paths: RunPaths, schema: pa.Schema) -> dict[str, int]:
     lengths = {f.name: 1 for f in schema if is_text(f.type)}
     if "status" in lengths:
         lengths["status"] = max(map(len, STATUS))
-    plan_names = {n: n.removeprefix(PASS) for n in pq.read_schema(paths.plan).names}
+    plan_names = {n: n.removeprefix(PASS) for n in pq.read_schema(opened(paths.plan)).names}
     sources = {
         n: out for n, out in plan_names.items() if out in lengths and (n in _HEAD or n.startswith(PASS))
     }
-    with pq.ParquetFile(paths.plan, pre_buffer=False) as plan:
+    with pq.ParquetFile(opened(paths.plan), pre_buffer=False) as plan:
         for rows in plan.iter_batches(columns=list(sources)) if sources else ():
             for name, out in sources.items():
                 lengths[out] = max(lengths[out], pc.max(pc.utf8_length(rows[name])).as_py() or 1)
@@ -172,7 +173,7 @@ def _schemas(
     paths: RunPaths, info: dict[str, Column], batches: list[int], template: dict[str, np.ndarray]
 ) -> dict[str, pa.Schema]:
     """Columns of both tables: identity, pass-through, then what the parts of ``batches`` hold."""
-    plan = pq.read_schema(paths.plan)
+    plan = pq.read_schema(opened(paths.plan))
     fields = [plan.field(name) for name in _HEAD]
     fields += [plan.field(n).with_name(n.removeprefix(PASS)) for n in plan.names if n.startswith(PASS)]
     found = _found(paths, batches, template)
@@ -227,7 +228,7 @@ def _joined(
     """Both tables piece by piece, each of many batches with the same columns, those of the failures, and
     about how many bytes (to ask the tables takes as long as to write them)."""
     committed, known = paths.committed(), {*FAILURE_COLUMNS}.union(*(s.names for s in schemas.values()))
-    with pq.ParquetFile(paths.plan, pre_buffer=False) as plan:
+    with pq.ParquetFile(opened(paths.plan), pre_buffer=False) as plan:
         for group in range(plan.num_row_groups):
             rows = plan.read_row_group(group)
             for parts in _ahead(_alike(_committed(paths, rows["batch"].to_numpy(), committed, partial))):

@@ -21,6 +21,7 @@ from typing import Any
 
 from galbatch.errors import RunError
 from galbatch.store.paths import RunPaths, write_atomic
+from galbatch.store.place import place_of
 
 Digest = list  # [bytes, SHA-256 in hexadecimal digits]: a list, because JSON has no tuples
 _SEAL = b',\n"digest": "'
@@ -41,9 +42,9 @@ def digest_bytes(data: bytes) -> Digest:
 
 def digest_file(path: Path) -> Digest:
     """Digest of a file, read in pieces. Raises ``OSError``."""
-    with open(path, "rb") as handle:
+    with path.open("rb") as handle:
         found = hashlib.file_digest(handle, "sha256")
-        return [os.fstat(handle.fileno()).st_size, found.hexdigest()]
+        return [handle.seek(0, os.SEEK_END), found.hexdigest()]
 
 
 def seal(record: dict[str, Any], indent: int | None = None) -> bytes:
@@ -141,7 +142,7 @@ def end_checksums(paths: RunPaths) -> None:
 def record_file(paths: RunPaths, path: Path) -> None:
     """Record a file that a command has written into the run folder; elsewhere, or in a folder without
     checksums, nothing is done."""
-    path = Path(path).absolute()
+    path = place_of(path).absolute()
     if not path.is_relative_to(paths.root):
         return
     try:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from galbatch.store.bucket import BucketPath
 from galbatch.store.manifest import read_valid, versions
 from galbatch.store.paths import MARKER, RunPaths, is_own_file, is_own_folder, is_own_name, write_atomic
 
@@ -73,7 +74,7 @@ def is_ours(root: Path) -> bool:
 def is_empty(root: Path) -> bool:
     """No such folder, or nothing in it but a marker and a lock."""
     try:
-        return {entry.name for entry in os.scandir(root)} <= {MARKER, RunPaths(root).lock.name}
+        return {path.name for path in root.iterdir()} <= {MARKER, RunPaths(root).lock.name}
     except FileNotFoundError:
         return True
 
@@ -87,6 +88,8 @@ def holds_results(paths: RunPaths) -> bool:
 def clear(root: Path, keep: tuple[str, ...] = ()) -> list[Path]:
     """Delete galbatch's own files and its folders that are then empty, the marker last; ``keep``: names at
     the top that stay. Returns what else is there, which is not galbatch's."""
+    if isinstance(root, BucketPath):
+        return _clear_bucket(root, keep)
     others, folders = [], []
     for name, entry in _walk(root, ""):
         link = entry.is_symlink()
@@ -104,6 +107,22 @@ def clear(root: Path, keep: tuple[str, ...] = ()) -> list[Path]:
             os.rmdir(folder)
         except OSError:
             continue  # others' files are in it
+    if MARKER not in keep:
+        (root / MARKER).unlink(missing_ok=True)
+    return sorted(others)
+
+
+def _clear_bucket(root: BucketPath, keep: tuple[str, ...]) -> list[Path]:
+    """``clear`` for the objects below a prefix."""
+    others: list[Path] = []
+    for path in list(root.rglob("*")):
+        name = path.relative_to(root).as_posix()
+        if name in keep or name == MARKER:
+            continue
+        if is_own_file(name):
+            path.unlink(missing_ok=True)
+        else:
+            others.append(path)
     if MARKER not in keep:
         (root / MARKER).unlink(missing_ok=True)
     return sorted(others)

@@ -25,6 +25,7 @@ from galbatch.store.catalogue import merge_catalogue
 from galbatch.store.export_folder import ExportFolder, earlier_export, one_line, open_export, refuse_file
 from galbatch.store.healpix import healpix_nested
 from galbatch.store.paths import RunPaths, write_atomic
+from galbatch.store.place import opened
 from galbatch.store.sky import INDEX, INDEX_ORDER, Homes, Partitions, by_partition, partition_sky
 
 ROWS_PER_PARTITION, BYTES_PER_PARTITION = 1_000_000, 160 << 20  # whichever is less; bytes in memory
@@ -62,10 +63,10 @@ def write_hats(
     with _scratch(out) as folder, ExitStack() as stack:
         going_on = not paths.catalogue.exists()
         tables = _finished_so_far(paths, folder, info or {}) if going_on else paths
-        catalogue = stack.enter_context(pq.ParquetFile(tables.catalogue, pre_buffer=False))
+        catalogue = stack.enter_context(pq.ParquetFile(opened(tables.catalogue), pre_buffer=False))
         files = [catalogue]
         if tables.statistics.exists():
-            files.append(stack.enter_context(pq.ParquetFile(tables.statistics, pre_buffer=False)))
+            files.append(stack.enter_context(pq.ParquetFile(opened(tables.statistics), pre_buffer=False)))
         row_bytes = max(_row_bytes(file.metadata) for file in files)
         fitting = int(np.clip(BYTES_PER_PARTITION // row_bytes, 1, ROWS_PER_PARTITION))
         limit = int(rows_per_partition or earlier_export(out).get(_LIMIT) or fitting)
@@ -116,7 +117,7 @@ def _open_partitions(paths: RunPaths, partitions: Partitions) -> np.ndarray:
 
 
 def _plan_rows(paths: RunPaths) -> Iterator[pa.Table]:
-    with pq.ParquetFile(paths.plan, pre_buffer=False) as plan:
+    with pq.ParquetFile(opened(paths.plan), pre_buffer=False) as plan:
         for group in range(plan.num_row_groups):
             yield plan.read_row_group(group, columns=["ra", "dec", "batch"], use_threads=False)
 

@@ -15,6 +15,7 @@ from galbatch.store.checksums import DamagedBatch
 from galbatch.store.layout import STATUS
 from galbatch.store.parts import read_attempt, read_part
 from galbatch.store.paths import RunPaths, write_atomic
+from galbatch.store.place import opened
 from galbatch.store.plan import plan_rows
 from galbatch.types import Flag
 
@@ -24,8 +25,8 @@ def check_accounting(paths: RunPaths, counts: dict[str, int]) -> dict[str, int]:
 
     Raises ``RunError`` with all the numbers when they do not agree.
     """
-    planned, written = plan_rows(paths.plan), pq.read_metadata(paths.catalogue).num_rows
-    failed = pq.read_metadata(paths.failures).num_rows
+    planned, written = plan_rows(paths.plan), pq.read_metadata(opened(paths.catalogue)).num_rows
+    failed = pq.read_metadata(opened(paths.failures)).num_rows
     by_status = {s: int(counts.get(s, 0)) for s in STATUS[1:]}
     if (
         not planned == written == sum(counts.values()) == sum(by_status.values())
@@ -40,7 +41,7 @@ def check_accounting(paths: RunPaths, counts: dict[str, int]) -> dict[str, int]:
 
 def read_failures(paths: RunPaths, most: int) -> list[dict[str, Any]]:
     """The first rows of ``failures.parquet``, as dicts by column."""
-    return pq.read_table(paths.failures).slice(0, most).to_pylist()
+    return pq.read_table(opened(paths.failures)).slice(0, most).to_pylist()
 
 
 def write_summary(paths: RunPaths, summary: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from galbatch.errors import RunError
+from galbatch.store.place import opened
 
 _INTEGER = re.compile(r"0|-?[1-9]\d{0,18}", re.ASCII)
 
@@ -26,7 +27,7 @@ def find_sources(plan: Path, ids: Iterable[str] | None = None) -> dict[str, int]
     """
     found: dict[str, int] = {}
     try:
-        with pq.ParquetFile(plan, pre_buffer=False) as file:
+        with pq.ParquetFile(opened(plan), pre_buffer=False) as file:
             kind = file.schema_arrow.field("source_id").type
             wanted = None if ids is None else _wanted(ids, kind)
             for first, column in _row_groups(file, wanted):
@@ -53,7 +54,7 @@ def row_group(metadata: pq.FileMetaData, row: int) -> tuple[int, int]:
 
 def read_row(table: Path, row: int) -> dict[str, Any]:
     """The values of one row of a Parquet file by column; its row group alone is read."""
-    with pq.ParquetFile(table, pre_buffer=False) as file:
+    with pq.ParquetFile(opened(table), pre_buffer=False) as file:
         group, first = row_group(file.metadata, row)
         return file.read_row_group(group, use_threads=False).slice(row - first, 1).to_pylist()[0]
 

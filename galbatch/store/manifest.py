@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from galbatch.errors import InputError, RunError
+from galbatch.store.bucket import BucketPath
 from galbatch.store.layout import StoreLayout
 from galbatch.store.paths import MARKER, RunPaths, write_atomic
 
@@ -187,7 +188,8 @@ def _no_manifest(paths: RunPaths, remedy: str) -> str:
     """Why there is no manifest, and what to do."""
     if remedy:
         return f"{paths.manifest}: missing. {remedy}"
-    beside = paths.root.parent.glob(glob.escape(paths.root.name) + ".old-*")
+    in_bucket = isinstance(paths.root, BucketPath)
+    beside = () if in_bucket else paths.root.parent.glob(glob.escape(paths.root.name) + ".old-*")
     if not paths.root.exists() and any((folder / MARKER).exists() for folder in beside):
         return (
             f"{paths.root}: was being replaced (--overwrite) when it was stopped. "

@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from galbatch.errors import RunError
+from galbatch.store.bucket import BucketPath
 from galbatch.store.checksums import DamagedBatch, digest_bytes, seal, unseal
 from galbatch.store.layout import STATUS, StoreLayout
 from galbatch.store.paths import RunPaths, write_atomic
@@ -97,7 +99,11 @@ def write_part(
     data, record = sink.getvalue().to_pybytes(), {"batch": batch} | (note or {})
     files = record.get("files", {}) | {_name(paths, batch): digest_bytes(data)}
     write_atomic(paths.attempt(batch), seal(record | {"files": files}))
-    write_atomic(paths.part(batch), data)
+    if isinstance(part := paths.part(batch), BucketPath):
+        with suppress(FileExistsError):  # another process was faster, with the same bytes or `verify` says so
+            part.write_new(data)
+    else:
+        write_atomic(part, data)
 
 
 def _name(paths: RunPaths, batch: int) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from galbatch.store.bucket import BucketPath
 from galbatch.store.layout import ARRAYS
+from galbatch.store.place import local_parent, move_in, place_of
 
 _PART = re.compile(r"batch-(\d{6,})\.arrow$")
 _OLD_PART = re.compile(r"batch-(\d{6,})\.parquet$")
@@ -73,7 +76,7 @@ class RunPaths:
     root: Path
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "root", Path(self.root).absolute())
+        object.__setattr__(self, "root", place_of(self.root).absolute())
 
     config = property(lambda self: self.root / "galbatch.toml")
     marker = property(lambda self: self.root / MARKER)
@@ -120,13 +123,16 @@ class RunPaths:
         return self._numbers(_OLD_PART)
 
     def _numbers(self, pattern: re.Pattern) -> set[int]:
-        if not self.parts.is_dir():
+        try:
+            found = [pattern.match(path.name) for path in self.parts.iterdir()]
+        except (FileNotFoundError, NotADirectoryError):
             return set()
-        found = (pattern.match(name) for name in os.listdir(self.parts))
         return {int(match.group(1)) for match in found if match}
 
     def orphans(self) -> list[Path]:
         """Temporary files that a killed process left behind; of galbatch's own names only."""
+        if isinstance(self.root, BucketPath):
+            return []  # an object is there whole or not at all
         found = [*self.root.glob("*.tmp"), *self.parts.glob("*.tmp"), *self.posterior.rglob("*.partial")]
         return sorted(p for p in found if is_own_file(p.relative_to(self.root).as_posix()))
 
@@ -134,17 +140,21 @@ class RunPaths:
 def write_atomic(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` so that a reader sees the old file or the whole new one, even after a
     crash."""
+    if isinstance(path, BucketPath):
+        path.write_bytes(data)
+        return
     with replacing(path) as tmp:
         tmp.write_bytes(data)
 
 
 class replacing:
     """Context: yields a temporary path beside ``path``, synced and renamed over it on success, removed on
-    error."""
+    error. For an object of a bucket, a local file that is then sent there."""
 
     def __init__(self, path: Path) -> None:
-        self.path = Path(path)
-        self.tmp = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:12]}.tmp")
+        self.path = place_of(path)
+        parent = local_parent(self.path) or Path(tempfile.gettempdir())
+        self.tmp = parent / f".{self.path.name}.{uuid.uuid4().hex[:12]}.tmp"
 
     def __enter__(self) -> Path:
         return self.tmp
@@ -152,6 +162,9 @@ class replacing:
     def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
         if kind is not None:
             self.tmp.unlink(missing_ok=True)
+            return
+        if isinstance(self.path, BucketPath):
+            move_in(self.tmp, self.path)
             return
         _sync(self.tmp)
         os.replace(self.tmp, self.path)

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from galbatch.errors import InputError, RunError
 from galbatch.store.lookup import row_group
 from galbatch.store.paths import replacing
+from galbatch.store.place import local_parent, opened, place_of
 
 PASS = "cat:"
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.]+")
@@ -64,7 +65,7 @@ class PlanWriter:
     """
 
     def __init__(self, path: Path, batch: int, spill_rows: int = 500_000) -> None:
-        self.path, self.batch, self.spill_rows = Path(path), batch, spill_rows
+        self.path, self.batch, self.spill_rows = place_of(path), batch, spill_rows
         self.n_rows, self._buffered, self._spills = 0, 0, 0
         self._buckets: dict[str, list[pa.Table]] = {}
         self._files: dict[str, list[Path]] = {}
@@ -103,7 +104,9 @@ class PlanWriter:
 
     def _spill(self) -> None:
         if self._scratch is None:
-            self._scratch = Path(tempfile.mkdtemp(prefix=".plan-", suffix=".tmp", dir=self.path.parent))
+            self._scratch = Path(
+                tempfile.mkdtemp(prefix=".plan-", suffix=".tmp", dir=local_parent(self.path))
+            )
         for number, (tile, tables) in enumerate(sorted(self._buckets.items())):
             file = self._scratch / f"{self._spills:06d}-{number:06d}.parquet"
             pq.write_table(pa.concat_tables(tables), file, compression="zstd", use_dictionary=False)
@@ -217,7 +220,7 @@ def plan_rows(path: Path) -> int:
 def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     """The plan, for reading. Raises ``RunError`` when it is damaged."""
     try:
-        with pq.ParquetFile(path, pre_buffer=False) as file:
+        with pq.ParquetFile(opened(path), pre_buffer=False) as file:
             yield file
     except (OSError, pa.ArrowException) as err:
         raise RunError(

@@ -8,7 +8,9 @@ images share a chunk of at most ``CHUNK_BYTES``.
 from __future__ import annotations
 
 import shutil
+import tempfile
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +19,28 @@ import zarr
 from zarr.codecs import BloscCodec, ZstdCodec
 
 from galbatch.errors import RunError
+from galbatch.store.bucket import BucketPath
 from galbatch.store.checksums import Digest
 from galbatch.store.layout import WCS_PARAMETERS, ArraySpec, StoreLayout
+from galbatch.store.place import local_parent, move_in, zarr_place
 from galbatch.store.shards import BLOCK_BYTES, CHUNK_LEVEL, CNAME, LEVEL, checksum, write_checked
 
 KEEP_BITS = 10
 CHUNK_BYTES = 1 << 18
 _IN_CACHE = 1 << 15
+AT_ONCE = 8  # requests to a bucket, which answers each in tens of milliseconds
 
 
 def create_store(path: Path, layout: StoreLayout) -> None:
     """Write all metadata of the store (atomically: a store either has its whole template or does not
     exist)."""
-    building = Path(path).with_name("." + Path(path).name + ".tmp")
+    parent = local_parent(path)
+    if parent is None:
+        with tempfile.TemporaryDirectory(prefix="galbatch-") as folder:
+            create_store(Path(folder) / path.name, layout)
+            move_in(Path(folder) / path.name, path)
+        return
+    building = parent / f".{path.name}.tmp"
     shutil.rmtree(building, ignore_errors=True)
     group = zarr.create_group(building, zarr_format=3, attributes=layout.attributes())
     sizes = layout.sizes()
@@ -78,7 +89,7 @@ def _chunk_sources(spec: ArraySpec, batch: int, sizes: dict[str, int]) -> int:
 def open_store(path: Path) -> Any:
     """The store, for reading. Raises ``RunError`` when it is not there or its template is damaged."""
     try:
-        return zarr.open_group(path, mode="r")
+        return zarr.open_group(zarr_place(path), mode="r")
     except ValueError as err:
         raise RunError(
             f"{path}/zarr.json: cannot be read ({err}). Restore it, or start again with --overwrite."
@@ -100,15 +111,20 @@ def write_shards(
     ``arrays``: (n, ...) by name, n at most ``layout.batch``; missing rows and arrays get the fill value.
     Raises ``RunError`` when what is read back differs from what was written.
     """
-    path = Path(path)
-    if not path.joinpath("zarr.json").exists():
+    if not path.joinpath("zarr.json").is_file():
         raise _no_store(path)
-    sizes, sums, files = layout.sizes(), {}, {}
-    for spec in layout.arrays().values():
+    sizes = layout.sizes()
+
+    def write(spec: ArraySpec) -> tuple[str, int, Digest, str]:
         block = _whole_block(spec, arrays.get(spec.name), (layout.batch, *spec.shape(sizes)[1:]))
         file = "/".join([spec.name, "c", str(batch), *["0"] * (len(spec.dims) - 1)])
         chunk = _chunk_sources(spec, layout.batch, sizes) if spec.is_image else 0
-        sums[spec.name], files[file] = write_checked(path / file, block, chunk)
+        return spec.name, *write_checked(path / file, block, chunk), file
+
+    with ThreadPoolExecutor(AT_ONCE if isinstance(path, BucketPath) else 1) as pool:
+        written = list(pool.map(write, layout.arrays().values()))
+    sums = {name: crc for name, crc, _, _ in written}
+    files = {file: digest for _, _, digest, file in written}
     return sums, files
 
 

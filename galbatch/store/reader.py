@@ -18,6 +18,7 @@ from galbatch.quantity import plain
 from galbatch.store.layout import STATUS
 from galbatch.store.lookup import read_row
 from galbatch.store.paths import RunPaths
+from galbatch.store.place import opened, place_of, zarr_place
 from galbatch.store.selection import GRADES, chosen, grade_counts, separation_arcsec, worst_first
 from galbatch.store.sources import Sources
 from galbatch.types import Flag
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 def open_run(path: str | Path, prior: Any = None) -> Run:
     """Open a run folder. ``prior``: the object with which it was made, if it was one, to make draws again.
     Raises ``RunError`` when it is not a run."""
-    return Run(RunPaths(Path(path)), prior)
+    return Run(RunPaths(place_of(path)), prior)
 
 
 class Run(Sources):
@@ -92,7 +93,7 @@ class Run(Sources):
         found: dict[str, np.ndarray] = {}
         for path in (self.paths.catalogue, self.paths.statistics):
             if path.exists():
-                with pq.ParquetFile(path) as file:
+                with pq.ParquetFile(opened(path)) as file:
                     there = [name for name in names if name in file.schema_arrow.names]
                     table = file.read(columns=there)
                     found |= {name: table[name].to_numpy() for name in there}
@@ -190,12 +191,11 @@ class Run(Sources):
         self._refuse_unfinished()
         import pyarrow.parquet as pq
 
-        return pq.read_table(self.paths.catalogue).to_pandas()
+        return pq.read_table(opened(self.paths.catalogue)).to_pandas()
 
     def to_xarray(self) -> Any:
-        """``posterior.zarr`` as an xarray ``Dataset``, read when used, ``source_id`` a coordinate. Raises
-        ``RunError`` without xarray."""
-        return _needs("xarray").open_zarr(self.paths.posterior).set_coords("source_id")
+        """``posterior.zarr`` as an xarray ``Dataset``, read when used. Raises ``RunError`` without xarray."""
+        return _needs("xarray").open_zarr(zarr_place(self.paths.posterior)).set_coords("source_id")
 
     def _repr_html_(self) -> str:
         facts = {

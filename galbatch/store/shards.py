@@ -19,6 +19,7 @@ import numpy as np
 from numcodecs import CRC32C, blosc
 
 from galbatch.errors import RunError
+from galbatch.store.bucket import BucketPath
 from galbatch.store.checksums import Digest, digest_bytes
 
 CNAME: Final = "zstd"
@@ -99,6 +100,9 @@ def _index(encoded: list[bytes]) -> bytes:
 
 
 def _replace(path: Path, data: bytes) -> None:
+    if isinstance(path, BucketPath):
+        path.write_bytes(data)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:

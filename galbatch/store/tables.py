@@ -17,12 +17,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from galbatch.columns import Column
+from galbatch.store.place import local_copy
 
 if TYPE_CHECKING:
     from astropy.table import QTable
 
 
 def read_table(path: Path) -> QTable:
+    """``read_local`` of a folder or a bucket."""
+    with local_copy(path) as copy:
+        return read_local(copy)
+
+
+def read_local(path: Path) -> QTable:
     """The table in a Parquet file of a run. Missing texts, integers and truth values are masked; missing
     floats are NaN. Columns with a unit are quantities, of floats as all of them."""
     from astropy.table import MaskedColumn, QTable

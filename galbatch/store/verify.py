@@ -4,11 +4,10 @@ other."""
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +23,7 @@ from galbatch.store.ledger import check_accounting
 from galbatch.store.manifest import read_manifest
 from galbatch.store.parts import refuse_old_parts
 from galbatch.store.paths import RunPaths
+from galbatch.store.place import opened, walk
 from galbatch.store.plan import PlanBatch, iter_plan
 from galbatch.store.posterior import open_store
 from galbatch.store.verify_batch import THREADS, BatchRead, ahead, compare_batch, difference, read_batch
@@ -235,7 +235,7 @@ class _Verifier:
         own = {*self.sums.files, paths.lock.name, paths.checksums.name}
         if not self.sums.finished:
             own |= {name_in(paths, path) for path in paths.written_last}
-        for path in _walk(paths.root):
+        for path in walk(paths.root):
             name = name_in(paths, path)
             if name in own or path in orphans or self._of_batch(path):
                 continue
@@ -268,20 +268,10 @@ class _Verifier:
         return self.n_batches is None or batch < self.n_batches
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Every file below a folder, and every link to a folder, which is not followed."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(Path(entry.path))
-            else:
-                yield Path(entry.path)
-
-
 def _same_ids(plan: Path, catalogue: Path) -> bool:
     """Are the source ids of two tables the same, in the same order? A row group of each is held at a time."""
     rest = [pa.chunked_array([], pa.null())] * 2
-    with pq.ParquetFile(plan) as one, pq.ParquetFile(catalogue) as other:
+    with pq.ParquetFile(opened(plan)) as one, pq.ParquetFile(opened(catalogue)) as other:
         if one.metadata.num_rows != other.metadata.num_rows:
             return False
         streams = [file.iter_batches(columns=["source_id"]) for file in (one, other)]

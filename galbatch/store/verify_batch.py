@@ -16,6 +16,7 @@ from galbatch.store.checksums import DamagedBatch, Digest, digest_file
 from galbatch.store.layout import STATUS, StoreLayout
 from galbatch.store.parts import part_bytes, read_note, read_part
 from galbatch.store.paths import RunPaths
+from galbatch.store.place import sizes_below
 from galbatch.store.plan import PlanBatch
 from galbatch.store.posterior import read_sums
 
@@ -85,8 +86,13 @@ def damaged_parts(paths: RunPaths) -> dict[int, str]:
             part_bytes(paths, batch, note)
         except DamagedBatch as err:
             return str(err)
-        sizes = ((paths.root / name, size) for name, (size, _) in note["files"].items())
-        return next((f"{path}: missing or not whole" for path, size in sizes if _size(path) != size), "")
+        lost = (name for name, (size, _) in note["files"].items() if size_of(name) != size)
+        return next((f"{paths.root / name}: missing or not whole" for name in lost), "")
+
+    listed = sizes_below(paths.root)
+
+    def size_of(name: str) -> int:
+        return _size(paths.root / name) if listed is None else listed.get(name, -1)
 
     with ThreadPoolExecutor(THREADS) as pool:
         return {batch: what for batch, what in ahead(pool, sorted(paths.committed()), look) if what}

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from galbatch.errors import RunError
 from galbatch.store.paths import RunPaths
+from galbatch.store.place import opened
 
 _FOOTER = b"IVOA.VOTable-Parquet.content"
 _TYPES = {
@@ -45,7 +46,7 @@ def write_votable(paths: RunPaths, out: Path) -> int:
         raise RunError(
             f"{paths.catalogue}: not written yet. Finish the run with `galbatch resume {paths.root}`."
         )
-    with pq.ParquetFile(paths.catalogue, pre_buffer=False) as file, open(out, "wb") as target:
+    with pq.ParquetFile(opened(paths.catalogue), pre_buffer=False) as file, open(out, "wb") as target:
         head, kind = _header(file)
         start, end = head.rsplit(b"</TABLE>", 1)
         target.write(start + b'<DATA><BINARY2><STREAM encoding="base64">\n')

@@ -16,8 +16,9 @@ from galbatch.run import process, resume
 OPTIONS = dict(batch=3, draws=3, mode="fast")
 
 
-def main(call, survey, out, cluster="none", slow=0.02, fsize=0, no_root=False):
+def main(call, survey, out, cluster="none", slow=0.02, fsize=0, no_root=False, env=None):
     """``process`` or ``resume`` of the toy survey; exits with the code of the command line."""
+    os.environ.update(env or {})
     if no_root:  # permissions count for this process from now on, as they do for any user's
         ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
     if fsize:
