@@ -9,7 +9,7 @@ from typing import Any
 
 from galbatch.errors import ConfigError
 
-MODES = ("fast", "default", "accurate")
+MODES = ("quick", "fast", "balanced", "default", "accurate")
 PRECISIONS = ("auto", "float32", "bfloat16")
 CLUSTERS = ("auto", "none", "local", "cuda")
 SAMPLES = ("stored", "regenerate", "none")

@@ -37,10 +37,10 @@ PRECISION = click.option(
 )
 MODE = click.option(
     "--mode",
-    type=click.Choice(["fast", "default", "accurate"]),
+    type=click.Choice(["quick", "fast", "balanced", "default", "accurate"]),
     default="default",
     show_default=True,
-    help="About 14, 27 or 36 network evaluations per draw.",
+    help="About 9, 14, 16, 27 or 36 network evaluations per draw.",
 )
 
 OVERSAMPLE = click.option(

@@ -147,7 +147,9 @@ class Problem:
         levels = schedule(mode, guided, self.rho, spectra.max_sd, self.prior.spec.sigma_min, bright)
         galaxies = self.prior.spec.flux_convention == "smoothed_peak"
         compact = self.compact if galaxies else None
-        posterior = PosteriorDenoiser(denoise, model, data, spectra, solver, normals, mode.products, compact)
+        posterior = PosteriorDenoiser(
+            denoise, model, data, spectra, solver, normals, mode.products, compact, mode.drawn
+        )
         warm = gaussian_draw(model, data, solver, spectra.mean, spectra.law, normals.draw, relative=EARLY)
         x = warm + self._noise(levels[0].numbers[0], normals)
         x, left = run_levels(LevelStep(posterior, normals.stage), x, levels, replay)

@@ -7,7 +7,9 @@ differences of plain evaluations), preconditioned by a solve that needs no netwo
 spectrum and W an envelope that follows the brightness, because what the denoiser leaves of a galaxy lies
 where the galaxy is (docs/decisions/0010). The same solve corrects what is left.
 Below the noise level a first-order tilt of the input is enough. For a bright source there is no level below
-it, and the last call draws from the Gaussian p(x0 | x_sigma, y) with W v W for a covariance.
+it, and the last call draws from the Gaussian p(x0 | x_sigma, y) with W v W for a covariance. In the modes of
+few levels every call does: a step to a draw of x0 is right for Gaussians however long it is, one to the mean
+is not (docs/decisions/0030).
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from galbatch.sampler.compact import CompactFilter
 from galbatch.sampler.covariance import Covariance, coloured
 from galbatch.sampler.random import Normals
 from galbatch.sampler.schedule import Kind
-from galbatch.sampler.solve import BOUND, BOUND_ROUGH, FLOAT_FLOOR, ROUGH, ROUGH_JOINT, Solver
+from galbatch.sampler.solve import BOUND, BOUND_ROUGH, EARLY, FLOAT_FLOOR, ROUGH, ROUGH_JOINT, Solver
 from galbatch.sampler.spectra import Spectra
 
 if TYPE_CHECKING:
@@ -71,6 +73,8 @@ def conjugate_residuals(
     From w = 0, minimising the preconditioned residual, of each band over its first: a V far from the
     preconditioner slows it and cannot make it diverge, and a bright band does not hide a faint one.
     """
+    if not products:
+        return torch.zeros_like(r), r
     residual = precondition(r)
     first = residual.square().mean((-1, -2), keepdim=True)
     weight = torch.ones_like(first) if r.shape[2] == 1 else torch.where(first > 0, 1 / first, 0)
@@ -119,25 +123,28 @@ def gaussian_draw(
     normal: Callable,
     window: Tensor | None = None,
     relative: float = FLOAT_FLOOR,
+    exact: bool = True,
 ) -> Tensor:
     """Draws (b, k, c, H, W) given the data of an image with a Gaussian law of ``mean`` and covariance
     W v W, v that of its modes and W the ``window`` (None: one), by Matheron's rule: a draw of the law,
-    its data with noise, and the correction by the misfit, solved to ``relative``."""
+    its data with noise, and the correction by the misfit, solved to ``relative`` (``exact``: see
+    ``Solver.correction``)."""
     grid = model.fine
     e = torch.fft.irfft2(coloured(v, torch.fft.rfft2(normal(data.shape[2], *grid))), s=grid)
     z = mean + (e if window is None else window * e)
     y = model.apply(z) + model.noise.sample(normal)
     score = model.adjoint(model.noise.precision(data - y))
-    return z + solver.correction(v, score, window, exact=True, relative=relative)
+    return z + solver.correction(v, score, window, exact, relative)
 
 
 @dataclass
 class PosteriorDenoiser:
-    """Call it as D(x, previous, sigma, relative, kind), with what the schedule has for the level and what it
-    said at the level before (zero at the first); ``solver.left`` are then the errors of its solves.
+    """Call it as D(x, previous, sigma, relative, kind), with what the schedule has for the level and the mean
+    that it found at the level before (zero at the first): what the step goes to, and the mean, which is the
+    same unless steps go to draws. ``solver.left`` are then the errors of the mean's solves.
 
     ``data`` (b, 1, c, h, w); ``products``: Jacobian products a matched step takes; ``compact``: of images
-    that are light on a dark sky, whose V has an envelope.
+    that are light on a dark sky, whose V has an envelope; ``drawn``: steps go to draws.
     """
 
     denoise: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -148,6 +155,7 @@ class PosteriorDenoiser:
     normals: Normals
     products: int = 1
     compact: CompactFilter | None = None
+    drawn: bool = False
 
     def __call__(
         self,
@@ -156,16 +164,20 @@ class PosteriorDenoiser:
         sigma: torch.Tensor,
         relative: torch.Tensor,
         kind: Kind,
-    ) -> torch.Tensor:
-        if kind is Kind.TILTED:
-            return self.denoise(x + _wide(sigma) ** 2 * self._score(previous), sigma)
-        d = self.denoise(x, sigma)
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        tilt = self._score(previous) if kind is Kind.TILTED else torch.zeros_like(x)
+        d = self.denoise(x + _wide(sigma) ** 2 * tilt, sigma)
+        if kind is Kind.TILTED and not self.drawn:
+            return d, d
         v = self.spectra.left_at(sigma)
         score = self._score(d)
         window = None if self.compact is None else self._window(d, previous, score)
         if kind is Kind.DRAWN:
-            return gaussian_draw(self.model, self.data, self.solver, d, v, self.normals.draw, window)
-        return self._matched(x, d, sigma, v, score, window, _wide(relative))
+            x = gaussian_draw(self.model, self.data, self.solver, d, v, self.normals.draw, window)
+            return x, x
+        products = self.products if kind is Kind.MATCHED else 0
+        mean = self._matched(x, d, sigma, v, score - tilt, window, _wide(relative), products)
+        return (mean + self._scatter(torch.zeros_like(x), v, window), mean) if self.drawn else (mean, mean)
 
     def _score(self, x: torch.Tensor) -> torch.Tensor:
         """A^T N^-1 (y - A x), the gradient of the log-likelihood at x."""
@@ -176,6 +188,13 @@ class PosteriorDenoiser:
         now in what the denoiser leaves, of ``gradient``."""
         return envelope(torch.maximum(torch.maximum(d, found_light(self.compact, gradient)), previous))
 
+    def _scatter(self, zero: torch.Tensor, v: Covariance, window: torch.Tensor | None) -> torch.Tensor:
+        """A draw about zero from the Gaussian p(x0 | x_sigma, y) with W v W for a covariance of x0."""
+        left, data = self.solver.left, torch.zeros_like(self.data)
+        x = gaussian_draw(self.model, data, self.solver, zero, v, self.normals.draw, window, EARLY, False)
+        self.solver.left = left  # its error is no error of the mean
+        return x
+
     def _matched(
         self,
         x: Tensor,
@@ -185,6 +204,7 @@ class PosteriorDenoiser:
         score: Tensor,
         window: Tensor | None,
         relative: Tensor,
+        products: int,
     ) -> Tensor:
         def covariance(u: Tensor) -> Tensor:
             return _wide(sigma) ** 2 * jacobian_product(self.denoise, x, sigma, d, u)
@@ -196,6 +216,6 @@ class PosteriorDenoiser:
             c = self.solver.correction(v, r, window, relative=rough, bound=bound)
             return r - self.model.quick_normal(c)
 
-        vw, r = conjugate_residuals(score, covariance, self.model.normal, direction, self.products)
+        vw, r = conjugate_residuals(score, covariance, self.model.normal, direction, products)
         self.solver.left = None  # each level puts right what the one before left: the last one counts
         return d + vw + self.solver.correction(v, r, window, relative=relative, bound=BOUND)

@@ -19,6 +19,7 @@ from galbatch.sampler.integrate import advance
 from galbatch.sampler.schedule import Kind, Level
 
 State = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+STAGES = 4  # of the random numbers of a level whose step goes to a draw, at most
 
 
 @dataclass
@@ -34,7 +35,15 @@ class LevelStep:
         """What besides tensors decides what a level does."""
         p, model, solver = self.posterior, self.posterior.model, self.posterior.solver
         grids = (model.oversample, model.margin, model.fine, model.stamp, model.grid)
-        return (id(p.denoise.prior), p.products, solver.iterations, solver.tolerance, solver.bounded, *grids)
+        return (
+            id(p.denoise.prior),
+            p.products,
+            p.drawn,
+            solver.iterations,
+            solver.tolerance,
+            solver.bounded,
+            *grids,
+        )
 
     def __call__(
         self,
@@ -46,10 +55,10 @@ class LevelStep:
         own: torch.Tensor,
     ) -> State:
         posterior, normals = self.posterior, self.posterior.normals
-        normals.stage = self.first + own.clamp_min(0)
+        normals.stage = self.first + own.clamp_min(0) * (STAGES if posterior.drawn else 1)
         posterior.solver.left = None
-        d = posterior(x, previous, numbers[0], numbers[1], kind)
-        x = advance(x, d, previous, numbers[2:], None if last else normals.draw(*x.shape[2:]))
+        seen, d = posterior(x, previous, numbers[0], numbers[1], kind)
+        x = advance(x, seen, previous, numbers[2:], None if last else normals.draw(*x.shape[2:]))
         left = posterior.solver.left
         left = torch.zeros(2, *x.shape[:2], device=x.device) if left is None else left
         return x, torch.where((own >= 0)[:, None, None, None, None], d, previous), left

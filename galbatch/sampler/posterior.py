@@ -46,10 +46,10 @@ def sample_posterior(
     from the others (``Flag.PREDICTED``). ``wavelengths`` (c,) in micrometres: of the bands then; by
     themselves what the names of ``bands`` say. ``obs``: may be several observations of the same sources on
     detector grids of their own, whose bands come in turn; ``oversample`` is then of the finest. ``mode``:
-    'fast', 'default' or 'accurate', or a ``Mode``. ``source_ids`` (b,) and ``bands`` (c,), integers or
-    strings (numbered if left out), key the random numbers with ``seed``: they depend on nothing else.
-    ``batch``: sources at once (by itself one on a CPU, else as many as make ``IMAGES_AT_ONCE`` images).
-    ``replay``: how levels are run again (``levels.py``).
+    'quick', 'fast', 'balanced', 'default' or 'accurate', or a ``Mode``. ``source_ids`` (b,) and ``bands``
+    (c,), integers or strings (numbered if left out), key the random numbers with ``seed``: they depend on
+    nothing else. ``batch``: sources at once (by itself one on a CPU, else as many as make
+    ``IMAGES_AT_ONCE`` images). ``replay``: how levels are run again (``levels.py``).
 
     Returns a ``Posterior`` with H = oversample * h; its ``info`` has ``model`` (b, c, h, w), the mean as the
     telescope would see it, and ``solver_residual`` (b, k), the largest error of a linear solve in standard
@@ -58,9 +58,8 @@ def sample_posterior(
     these ``model`` has the pixels of the finest: a band of fewer fills a corner of it.
     """
     if not isinstance(mode, Mode) and (mode not in MODES or mode == "rerun"):
-        raise ConfigError(
-            f"mode is {mode!r}: it must be 'fast', 'default' or 'accurate', or a Mode of your own."
-        )
+        names = ", ".join(repr(name) for name in MODES if name != "rerun")
+        raise ConfigError(f"mode is {mode!r}: it must be one of {names}, or a Mode of your own.")
     mode = mode if isinstance(mode, Mode) else MODES[mode]
     if draws < 1 or oversample < 1:
         raise ConfigError(f"draws is {draws} and oversample is {oversample}: both must be at least 1.")

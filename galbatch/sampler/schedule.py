@@ -27,28 +27,32 @@ from enum import Enum
 
 import torch
 
-from galbatch.sampler.integrate import LAST_DENOISING, coefficients, log_levels
+from galbatch.sampler.integrate import EXTRAPOLATION, LAST_DENOISING, coefficients, log_levels
 from galbatch.sampler.solve import EARLY, FLOAT_FLOOR
 from galbatch.sampler.spectra import Spectra
 
 TILT_LIMIT = 0.22
 TILT_FACTOR = 5.0
 LAST_LEVEL = 0.03
+DRAWN_LEVEL = 0.06
 START = 4.0
 
 
 @dataclass(frozen=True)
 class Mode:
     """Guided steps, of 1 + ``products`` evaluations, at levels at most ``ratio`` apart (between ``fewest``
-    and ``most`` of them), and ``tail`` steps of one evaluation; ``rerun``: repeat the draws that the chi2
-    gate flags. ``peer``, for comparisons: makes another conditioned denoiser, which takes ``most`` steps
-    from noise, and the order of its integrator, from (denoise, model, data, solver, steps)."""
+    and ``most`` of them), and ``tail`` steps of one evaluation. ``drawn``: a step goes to a draw from the
+    Gaussian that is left at its level, not to its mean, and the last level is ``DRAWN_LEVEL`` rho (decision
+    0030). ``rerun``: repeat the draws that the chi2 gate flags. ``peer``, for comparisons: makes another
+    conditioned denoiser, which takes ``most`` steps from noise, and the order of its integrator, from
+    (denoise, model, data, solver, steps)."""
 
     ratio: float
     fewest: int
     most: int
     tail: int
     products: int = 1
+    drawn: bool = False
     iterations: int = 250
     rerun: bool = False
     peer: Callable | None = None
@@ -62,6 +66,8 @@ class Mode:
 
 MODES = {
     "fast": Mode(ratio=3.0, fewest=3, most=7, tail=4),
+    "quick": Mode(ratio=5.0, fewest=2, most=6, tail=2, drawn=True),
+    "balanced": Mode(ratio=4.0, fewest=3, most=8, tail=3, products=2, drawn=True),
     "default": Mode(ratio=2.25, fewest=4, most=13, tail=6, products=2),
     "accurate": Mode(ratio=1.8, fewest=8, most=16, tail=7, products=2, rerun=True),
     "rerun": Mode(ratio=1.5, fewest=12, most=24, tail=8, products=3),
@@ -106,11 +112,13 @@ def schedule(
     number = torch.tensor(guided)
     own = torch.arange(len(sigma))[:, None] - (most - number)
     relative = torch.where(2 * (own + 1) < number, EARLY, FLOAT_FLOOR)
-    steps = coefficients(sigma, last=1.0 if bright else LAST_DENOISING)
+    drawn = bright or mode.drawn
+    extrapolation = 0.0 if mode.drawn else EXTRAPOLATION
+    steps = coefficients(sigma, extrapolation, 1.0 if drawn else LAST_DENOISING)
     numbers = torch.cat([sigma[:, None], relative[:, None], steps], 1).to(device)
-    own, late = own.to(device), Kind.DRAWN if bright else Kind.TILTED
-    end = len(sigma) - 1
-    return [Level(Kind.MATCHED if i < most else late, i == end, numbers[i], own[i]) for i in range(end + 1)]
+    own, end = own.to(device), len(sigma) - 1
+    kinds = [Kind.MATCHED] * most + [Kind.TILTED] * (end - most) + [Kind.DRAWN if drawn else Kind.TILTED]
+    return [Level(kinds[i], i == end, numbers[i], own[i]) for i in range(end + 1)]
 
 
 def evaluations(mode: Mode, guided: int, bright: bool) -> int:
@@ -141,5 +149,6 @@ def levels_of(
     switch = torch.clamp(0.5 * rho, max=max_sd / 4)
     if bright:
         return log_levels(high, switch, guided + 1)
-    low = torch.minimum(torch.clamp(LAST_LEVEL * rho, min=sigma_min), switch / 2)
+    last = DRAWN_LEVEL if mode.drawn else LAST_LEVEL
+    low = torch.minimum(torch.clamp(last * rho, min=sigma_min), switch / 2)
     return torch.cat([log_levels(high, switch, guided + 1)[:-1], log_levels(switch, low, mode.tail)])

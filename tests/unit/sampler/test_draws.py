@@ -12,6 +12,7 @@ from galbatch.errors import ConfigError, InputError
 from galbatch.forward import forward_model
 from galbatch.sampler.guidance import jacobian_product
 from galbatch.sampler.integrate import log_levels, plain_steps, sde_dpmpp_2m
+from galbatch.sampler.schedule import Mode
 from galbatch.types import Flag, Observation
 
 
@@ -89,7 +90,13 @@ ACF = np.outer([0.1, 0.45, 1, 0.45, 0.1], [0.1, 0.45, 1, 0.45, 0.1])[None]
 
 @pytest.mark.parametrize(
     ("mode", "oversample", "acf"),
-    [("default", 1, None), ("default", 2, None), ("default", 1, ACF), ("accurate", 1, None)],
+    [
+        ("default", 1, None),
+        ("default", 2, None),
+        ("default", 1, ACF),
+        ("quick", 1, None),
+        ("accurate", 1, None),
+    ],
 )
 def test_gaussian_prior_has_the_exact_posterior(mode, oversample, acf):
     prior, k = GaussianField(12), 150
@@ -113,6 +120,36 @@ def test_gaussian_prior_has_the_exact_posterior(mode, oversample, acf):
         assert flux.std() == pytest.approx(1, abs=0.05 + 3 * np.sqrt(0.5 / k))
     assert (post.flags == 0).all()
     assert (post.chi2_p > 1e-3).all()
+
+
+def test_a_step_to_a_draw_is_exact_for_gaussians_however_long_it_is():
+    """Four evaluations, no product: all that is known of the law is the spectrum that the prior states."""
+    prior, k = GaussianField(12, mean=0.0), 200
+    radius = np.linspace(0, 0.75, 60)
+    power = 4 * float(prior.power[0, 0]) / ((12 * radius) ** 2 + 2) ** 2
+    sigma = np.geomspace(0.002, 30, 60)
+    prior.spectrum = {"k": radius, "power": power}
+    prior.residual_spectrum = {
+        "k": radius,
+        "sigma": sigma,
+        "power": [power * s**2 / (power + s**2) for s in sigma],
+    }
+    obs, _ = simulate(prior, 1, np.random.default_rng(5))
+    spread = {}
+    for drawn in (True, False):
+        mode = Mode(ratio=8.0, fewest=1, most=9, tail=2, products=0, drawn=drawn)
+        post = galbatch.sample_posterior(prior, obs, draws=k, mode=mode, seed=1)
+        assert (post.n_evaluations <= 6).all()
+        found = []
+        for source in range(2):
+            mean, covariance = exact_posterior(prior, obs, source, 1)
+            draws = post.samples[source, :, 0].reshape(k, -1)
+            white = np.linalg.solve(np.linalg.cholesky(covariance), (draws - mean).T)
+            flux = (draws.sum(1) - mean.sum()) / np.sqrt(covariance.sum())
+            found.append((np.sqrt((white**2).mean()), flux.std()))
+        spread[drawn] = np.mean(found, axis=0)
+    np.testing.assert_allclose(spread[True], 1, atol=0.02 + 3 * np.sqrt(0.5 / k / 2))
+    assert spread[False][0] < 0.93, "steps of this length to the mean are too narrow"
 
 
 def test_draws_belong_to_source_and_seed_not_to_batch_or_order():
@@ -193,7 +230,7 @@ def test_bad_calls():
     prior = GaussianField(12)
     obs, _ = simulate(prior, 1, np.random.default_rng(7))
     with pytest.raises(ConfigError, match="mode"):
-        galbatch.sample_posterior(prior, obs, mode="quick")
+        galbatch.sample_posterior(prior, obs, mode="best")
     with pytest.raises(InputError, match="source_ids"):
         galbatch.sample_posterior(prior, obs, source_ids=[1])
     prior.channels = 3
