@@ -38,18 +38,21 @@ def fitted_neighbours(seg: np.ndarray, mask: np.ndarray) -> np.ndarray:
 class OwnLight:
     """``samples`` (n, k, H, W): draws with the light of fitted neighbours taken out; ``seg`` (n, h, w)
     without those; ``share``: {source: (k, H, W) its share of each draw} of those that had any;
-    ``uncertain`` (n,): the draws do not say whose the light is."""
+    ``disputed`` (n,): so much light may be either's that the draws do not say whose; ``outshone`` (n,): by
+    neighbours brighter than those that the division was tried on."""
 
     samples: np.ndarray
     seg: np.ndarray
     share: dict[int, np.ndarray]
-    uncertain: np.ndarray
+    disputed: np.ndarray
+    outshone: np.ndarray
 
 
 def own_light(samples: np.ndarray, seg: np.ndarray, mask: np.ndarray, oversample: int = 1) -> OwnLight:
     """Divide draws (n, k, H, W); ``seg``, ``mask`` (n, h, w) on pixels of ``oversample`` fine ones along a
     side, as in ``BandStamps``. Draws of a source without fitted neighbours stay as they are."""
-    left, own, shares, uncertain = np.array(seg), samples, {}, np.zeros(len(seg), bool)
+    left, own, shares = np.array(seg), samples, {}
+    disputed, outshone = np.zeros((2, len(seg)), bool)
     for i in range(len(seg)):
         near = fitted_neighbours(seg[i], mask[i])
         if not near.any() or not (seg[i] == 1).any():
@@ -59,9 +62,10 @@ def own_light(samples: np.ndarray, seg: np.ndarray, mask: np.ndarray, oversample
         own = samples.copy() if own is samples else own
         own[i] *= share
         left[i][near] = 0
-        light, disputed = np.nansum(own[i]), np.nansum(samples[i] * np.minimum(share, 1 - share))
-        uncertain[i] = disputed > DISPUTED * light or np.nansum(samples[i]) > (1 + BRIGHTEST) * light
-    return OwnLight(own, left, shares, uncertain)
+        light = np.nansum(own[i])
+        disputed[i] = np.nansum(samples[i] * np.minimum(share, 1 - share)) > DISPUTED * light
+        outshone[i] = np.nansum(samples[i]) > (1 + BRIGHTEST) * light
+    return OwnLight(own, left, shares, disputed, outshone)
 
 
 def own_share(draws: np.ndarray, seg: np.ndarray) -> np.ndarray:

@@ -184,8 +184,7 @@ def _store_posterior(
         found = columns[f"flags_{band.band}"][done] | flags[:, place] | measured
         if "model" in posterior.info:
             found |= light_flags(band, done, posterior.info["model"][:, place])
-        parted = np.isin(np.arange(len(done)), list(own.share))
-        found |= contaminated(found, columns[f"neighbour_frac_{band.band}"][done], parted, own.uncertain)
+        found |= contaminated(found, columns[f"neighbour_frac_{band.band}"][done], own)
         columns[f"flags_{band.band}"][done] = found
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from galbatch.cutouts import outgrows
 from galbatch.flags import Flag
+from galbatch.morphology import OwnLight
 from galbatch.types import BandStamps
 
 MASKED_SHARE, LOST_SHARE = 0.1, 1 / 3  # of the light: caution, bad
@@ -40,12 +41,11 @@ def _masked(model: np.ndarray, sigma: np.ndarray, mask: np.ndarray, own: np.ndar
     return int(Flag.MASKED_LIGHT) if share > MASKED_SHARE else 0
 
 
-def contaminated(
-    flags: np.ndarray, neighbour_frac: np.ndarray, parted: np.ndarray, uncertain: np.ndarray
-) -> np.ndarray:
-    """(n,) flags where a neighbour's light exceeds the error bars: it touches the source, outshines it or is
-    not lost in the noise (docs/decisions/0019), and is not ``parted`` from it in the draws; or it is, in an
-    ``uncertain`` way (docs/decisions/0023)."""
-    touches = (flags & Flag.BLENDED_SEG) != 0
+def contaminated(flags: np.ndarray, neighbour_frac: np.ndarray, own: OwnLight) -> np.ndarray:
+    """(n,) flags where a neighbour's light exceeds the error bars: it is cut from a blend with the source,
+    outshines it or is not lost in the noise (docs/decisions/0019), and is not parted from it in the draws or
+    too bright for that; or what is whose is disputed (docs/decisions/0023)."""
+    blended = (flags & Flag.BLENDED_SEG) != 0
     lost = ((flags & Flag.LOW_SNR) != 0) & (neighbour_frac <= OUTSHONE)
-    return np.where((touches & ~lost & ~parted) | uncertain, int(Flag.CONTAMINATED), 0)
+    parted = np.isin(np.arange(len(flags)), list(own.share)) & ~own.outshone
+    return np.where((blended & ~lost & ~parted) | own.disputed, int(Flag.CONTAMINATED), 0)

@@ -29,19 +29,23 @@ FLUX_TOLERANCE = 0.05
 _STEPS = ((0, 1), (1, 0), (1, 1), (1, -1))
 
 
-def sharper_than_resolution(mean: torch.Tensor, std: torch.Tensor, fwhm_pix: float) -> torch.Tensor:
+def sharper_than_resolution(
+    mean: torch.Tensor, std: torch.Tensor, fwhm_pix: float, own: torch.Tensor | None = None
+) -> torch.Tensor:
     """(b, c): by how much the mean (b, c, H, W) is brighter somewhere than light at this resolution can be,
-    ``SIGNIFICANT`` times its ``std`` taken off, as a share of its peak; 0 where nowhere."""
+    ``SIGNIFICANT`` times its ``std`` taken off, as a share of its peak; 0 where nowhere. ``own``
+    (b, c, H, W): 0 on pixels that do not count, 1 on others."""
     variance = (fwhm_pix / 2.3548200450309493) ** 2
     centre, spread = mean[..., 1:-1, 1:-1], std[..., 1:-1, 1:-1]
+    counts = 1.0 if own is None else own[..., 1:-1, 1:-1]
     height, width = centre.shape[-2:]
     worst = torch.zeros_like(mean[..., 0, 0])
     for y, x in _STEPS:
         before = mean[..., 1 - y : 1 - y + height, 1 - x : 1 - x + width].clamp_min(0)
         after = mean[..., 1 + y : 1 + y + height, 1 + x : 1 + x + width].clamp_min(0)
         most = (before * after).sqrt() * float(np.exp((y * y + x * x) / (2 * variance)))
-        worst = torch.maximum(worst, (centre - most - SIGNIFICANT * spread).amax((-1, -2)))
-    return worst / mean.amax((-1, -2)).clamp_min(1e-30)
+        worst = torch.maximum(worst, ((centre - most - SIGNIFICANT * spread) * counts).amax((-1, -2)))
+    return worst / (mean if own is None else mean * own).amax((-1, -2)).clamp_min(1e-30)
 
 
 def broken_draws(x: torch.Tensor, fwhm_pix: float) -> torch.Tensor:

@@ -49,7 +49,7 @@ def summary(
         (Flag.NOISE_LEVEL, misfit.noise),
         (Flag.RESIDUAL_ELSEWHERE, misfit.elsewhere),
         (Flag.FLUX_NOT_CONSERVED, flux_differs(problem.model, problem.data, torch.nan_to_num(mean), source)),
-        (Flag.BROKEN, _broken(problem, x, mean, std)),
+        (Flag.BROKEN, _broken(problem, x, mean, std, source)),
         (Flag.SOLVER, residual.amax(1).cpu().numpy()[:, None] > SOLVER_FLAG),
         (Flag.PRIOR_DRIVEN, np.nan_to_num(fraction) > 0.5),
     ):
@@ -81,15 +81,20 @@ def mark_predicted(found: dict, predicted: np.ndarray) -> None:
     found["flags"] = np.bitwise_or.reduce(found["band_flags"], axis=1)
 
 
-def _broken(problem: Problem, x: Tensor, mean: Tensor, std: Tensor) -> np.ndarray:
+def _broken(problem: Problem, x: Tensor, mean: Tensor, std: Tensor, source: Tensor | None) -> np.ndarray:
     """(b, c) whether the mean, or so many of the draws x (b, k, c, H, W) that they reach into the interval,
-    cannot be an image of a galaxy; priors of anything else may be negative."""
+    cannot be an image of a galaxy where ``source`` (b, 1, c, h, w) is True; priors of anything else may be
+    negative."""
     spec = problem.prior.spec
     if spec.flux_convention != "smoothed_peak":
         return np.zeros(mean.shape[:2], bool)
     x, mean, std = (torch.nan_to_num(problem.model.crop(v)) for v in (x, mean, std))
-    broken = sharper_than_resolution(mean, std, spec.target_fwhm_pix) > BROKEN_SHARE
-    each = sharper_than_resolution(x, torch.zeros_like(x), spec.target_fwhm_pix) > BROKEN_SHARE
+    own = None
+    if source is not None:
+        own = 1 - problem.model.crop(problem.model.from_detector((~source).float(), problem.model.fine))
+    of_mean = None if own is None else own[:, 0]
+    broken = sharper_than_resolution(mean, std, spec.target_fwhm_pix, of_mean) > BROKEN_SHARE
+    each = sharper_than_resolution(x, torch.zeros_like(x), spec.target_fwhm_pix, own) > BROKEN_SHARE
     return (broken | (each.float().mean(1) > BROKEN_DRAWS)).cpu().numpy()
 
 

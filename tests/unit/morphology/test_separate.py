@@ -38,7 +38,7 @@ def test_the_light_of_a_source_is_found_and_its_error_spans_the_truth(distance, 
     light = found.samples[0].sum((1, 2))
     assert np.median(light) == pytest.approx(own.sum(), rel=0.03)
     assert light.min() < own.sum() < light.max()
-    assert not (found.seg > 1).any() and list(found.share) == [0] and not found.uncertain[0]
+    assert not (found.seg > 1).any() and list(found.share) == [0] and not (found.disputed | found.outshone)[0]
     np.testing.assert_array_equal(draws, scene(distance, flux)[0])  # not changed in place
 
 
@@ -52,8 +52,8 @@ def test_the_closer_two_are_the_more_draws_differ():
 
 def test_much_brighter_or_overlapping_neighbours_are_uncertain():
     nothing = np.zeros((1, 64, 64), bool)
-    assert own_light(*scene(20, 8.0)[:2], nothing).uncertain[0]
-    assert own_light(*scene(7, 1.0)[:2], nothing).uncertain[0]
+    assert own_light(*scene(20, 8.0)[:2], nothing).outshone[0]
+    assert own_light(*scene(7, 1.0)[:2], nothing).disputed[0]
 
 
 def test_draws_without_fitted_neighbours_stay_as_they_are():

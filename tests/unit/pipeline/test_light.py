@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from galbatch.flags import Flag, quality_of
+from galbatch.morphology import OwnLight
 from galbatch.pipeline.light import contaminated, light_flags, outgrows
 from galbatch.types import BandStamps
 
@@ -64,7 +65,13 @@ def test_a_neighbour_counts_where_it_touches_and_is_not_lost_in_the_noise():
     afar."""
     blended, faint = int(Flag.BLENDED_SEG), int(Flag.LOW_SNR)
     flags = np.array([blended, blended | faint, faint, blended | faint, 0])
-    share, no = np.array([0.1, 0.1, 0.6, 0.6, 0.9]), np.zeros(5, bool)
-    assert (contaminated(flags, share, no, no) != 0).tolist() == [True, False, False, True, False]
-    assert not contaminated(flags, share, ~no, no).any()  # parted in the draws
-    assert contaminated(flags, share, ~no, ~no).all()  # who knows how
+    share, no, images = np.array([0.1, 0.1, 0.6, 0.6, 0.9]), np.zeros(5, bool), np.ones((5, 1, 1, 1))
+
+    def found(parted, disputed=no, outshone=no):
+        shares = dict.fromkeys(range(5 if parted else 0))
+        own = OwnLight(images, images[:, 0], shares, disputed, outshone)
+        return (contaminated(flags, share, own) != 0).tolist()
+
+    assert found(False) == [True, False, False, True, False]
+    assert not any(found(True)) and all(found(True, disputed=~no))
+    assert found(True, outshone=~no) == [True, False, False, True, False]

@@ -48,6 +48,17 @@ def test_broken_cores_are_seen(fault):
     assert sharpness(broken, image.max() / 2) <= BROKEN_SHARE  # as uncertain as that, it is no fault
 
 
+def test_a_fault_on_a_neighbour_is_not_the_sources():
+    image = galaxy()
+    other = np.roll(image, (0, 20), (0, 1)) * 3
+    near = np.hypot(Y - 32, X - 52)
+    both = torch.from_numpy(image + np.where((Y + X) % 2 * (near < 6), 0.2 * other, other))[None, None]
+    own = torch.from_numpy((near > 9).astype(np.float64))[None, None]
+    nothing = torch.zeros_like(both)
+    assert sharper_than_resolution(both, nothing, 2.0) > BROKEN_SHARE
+    assert sharper_than_resolution(both, nothing, 2.0, own) < BROKEN_SHARE
+
+
 def test_flux_that_differs_by_a_few_noises_or_a_few_per_cent_is_conserved():
     image = galaxy() / galaxy().max() * 50
     blank = np.ones((1, 1, 64, 64), np.float32)
