@@ -25,7 +25,8 @@ COLLECTION = "collection.properties"
 
 
 class ParquetFolder:
-    """The files of a folder as one table: ``files`` in order, ``schema`` that of the first, ``n_rows``.
+    """The files of a folder as one table: ``files`` in order, ``schema`` that of the first, ``n_rows``;
+    ``by_sky``: they are partitions of HATS.
 
     Raises ``InputError`` where there is no file, or one that the catalogue lists is missing.
     """
@@ -33,6 +34,7 @@ class ParquetFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.files = parquet_files(path)
+        self.by_sky = "Norder=" in str(self.files[0])
         self.rows = [pq.read_metadata(file).num_rows for file in self.files]
         self.schema = pq.read_schema(self.files[0])
 

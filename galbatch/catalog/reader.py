@@ -73,7 +73,10 @@ def open_catalog(path: str | Path, pixel_columns: bool = False) -> Catalog:
 class Catalog:
     """A source list. ``schema``: Arrow schema of all columns, in plain types (those of the file are in
     ``file_schema``); ``read_as``: {name in the file: name here} where they differ; ``n_rows``; ``path``;
-    ``meta``: {column: {unit, ucd, description}} as far as the file says."""
+    ``meta``: {column: {unit, ucd, description}} as far as the file says; ``by_sky``: its rows are in the
+    order of the sky, not in one that somebody chose."""
+
+    by_sky = False
 
     def __init__(self, path: Path, schema: pa.Schema, n_rows: int) -> None:
         self.path, self.n_rows = path, n_rows
@@ -169,6 +172,7 @@ class _Folder(Catalog):
 
     def __init__(self, path: Path) -> None:
         self._folder = ParquetFolder(path)
+        self.by_sky = self._folder.by_sky
         super().__init__(path, self._folder.schema, self._folder.n_rows)
 
     def __reduce__(self) -> tuple[Any, tuple[Path]]:

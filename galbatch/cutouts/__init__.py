@@ -4,6 +4,7 @@ from galbatch.cutouts.config import SurveyConfig
 from galbatch.cutouts.place import check_footprint
 from galbatch.cutouts.plane_check import check_noise, check_tile_names
 from galbatch.cutouts.preflight import check_resolution, unreadable
+from galbatch.cutouts.remote import take_traffic
 from galbatch.cutouts.sizes import classes, cut_fitting, outgrown, outgrows
 from galbatch.cutouts.survey import Located, Survey, open_survey
 from galbatch.cutouts.survey_file import load_survey
@@ -22,5 +23,6 @@ __all__ = [
     "open_survey",
     "outgrown",
     "outgrows",
+    "take_traffic",
     "unreadable",
 ]

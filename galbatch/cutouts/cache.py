@@ -27,7 +27,8 @@ from typing import IO, cast
 import numpy as np
 from astropy.io import fits
 
-from galbatch.cutouts.source import ByteSource, FileStamp, open_bytes
+from galbatch.cutouts.remote import FileStamp
+from galbatch.cutouts.source import ByteSource, open_bytes
 from galbatch.errors import InputError
 
 DEFAULT_BYTES = 50 * 2**30

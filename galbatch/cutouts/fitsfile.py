@@ -16,7 +16,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from astropy.io import fits
 
-from galbatch.cutouts.source import ByteSource, FileStamp
+from galbatch.cutouts.remote import FileStamp
+from galbatch.cutouts.source import ByteSource
 from galbatch.errors import InputError
 
 BLOCK = 2880

@@ -19,7 +19,8 @@ from numpy.typing import ArrayLike
 from galbatch.cutouts.cache import gunzipped, untiled
 from galbatch.cutouts.config import Plane
 from galbatch.cutouts.fitsfile import ImageHDU, choose, read_image, scaled, scan_images
-from galbatch.cutouts.source import ByteSource, FileStamp, LocalBytes, RemoteBytes, open_bytes
+from galbatch.cutouts.remote import FileStamp, RemoteBytes
+from galbatch.cutouts.source import ByteSource, LocalBytes, open_bytes
 from galbatch.errors import InputError
 
 if TYPE_CHECKING:

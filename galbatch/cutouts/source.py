@@ -11,7 +11,6 @@ from __future__ import annotations
 import mmap
 import os
 import threading
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 from numba import njit
 from numba.core import types
 
+from galbatch.cutouts.remote import FileStamp, RemoteBytes
 from galbatch.errors import InputError, ReadError
 
 _pread: Any = types.ExternalFunction("pread", types.intp(types.intc, types.uintp, types.uintp, types.int64))
@@ -26,17 +26,7 @@ _pwritev: Any = types.ExternalFunction(
     "pwritev", types.intp(types.intc, types.uintp, types.intc, types.int64)
 )
 _MAX_GATHER = 1024  # IOV_MAX of Linux
-_GAP = 1 << 16
 _THREAD = threading.local()
-
-
-@dataclass(frozen=True)
-class FileStamp:
-    """What pins a file: its size in bytes and modification time in ns (0 and an etag where remote)."""
-
-    size: int
-    mtime_ns: int
-    etag: str = ""
 
 
 class LocalBytes:
@@ -142,78 +132,6 @@ class LocalBytes:
     def __del__(self) -> None:
         if hasattr(self, "fd"):
             self.close()
-
-
-class RemoteBytes:
-    """Byte ranges of a file at a URL, by fsspec; ranges less than 64 KiB apart are fetched as one."""
-
-    def __init__(self, url: str, pin: FileStamp | None = None) -> None:
-        self.path = url
-        self.requests = self.bytes_read = 0
-        try:
-            import fsspec
-
-            self.fs, self.key = fsspec.core.url_to_fs(url)
-            info = self.fs.info(self.key)
-        except ImportError as error:
-            raise InputError(
-                f"{url} needs the extra packages for remote files: pip install 'galbatch[cloud]' ({error})."
-            ) from error
-        except Exception as error:
-            raise ReadError(f"{url} cannot be opened: {type(error).__name__}: {error}.") from error
-        if not info.get("size"):
-            why = "Download the file, or use a server that answers range requests."
-            raise InputError(f"{url}: the server does not tell its size. {why}")
-        self.stamp = FileStamp(int(info["size"]), 0, str(info.get("ETag", info.get("etag", ""))))
-        if pin is not None and pin != self.stamp:
-            raise InputError(f"{url} changed during the run: {pin.size} bytes then, {self.stamp.size} now.")
-
-    def check(self) -> None:
-        """Remote files are pinned when opened."""
-
-    def read(self, start: int, size: int) -> bytes:
-        size = min(size, self.stamp.size - start)
-        return self._ranges([(start, start + size)])[0] if size > 0 else b""
-
-    def read_block(self, start: int, size: int) -> np.ndarray:
-        """(at most size,) bytes."""
-        return np.frombuffer(self.read(start, size), np.uint8)
-
-    def read_rows(self, starts: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """(n,) byte positions to (n, width) bytes, and which rows could be read."""
-        order = np.argsort(starts, kind="stable")
-        spans: list[list[int]] = []
-        where = np.empty(len(starts), int)
-        for i in order:
-            start = int(starts[i])
-            if not spans or start > spans[-1][1] + _GAP or start + width - spans[-1][0] > 1 << 26:
-                spans.append([start, start + width])
-            spans[-1][1] = max(spans[-1][1], start + width)
-            where[i] = len(spans) - 1
-        parts = self._ranges([(first, stop) for first, stop in spans])
-        out = np.zeros((len(starts), width), np.uint8)
-        ok = np.zeros(len(starts), bool)
-        for i, start in enumerate(starts):
-            part = parts[where[i]][int(start) - spans[where[i]][0] :][:width]
-            if len(part) == width:
-                out[i], ok[i] = np.frombuffer(part, np.uint8), True
-        return out, ok
-
-    def _ranges(self, spans: list[tuple[int, int]]) -> list[bytes]:
-        try:
-            parts = self.fs.cat_ranges(
-                [self.key] * len(spans), [s[0] for s in spans], [s[1] for s in spans], on_error="raise"
-            )
-        except Exception as error:
-            raise ReadError(f"{self.path} cannot be read: {type(error).__name__}: {error}.") from error
-        self.requests, self.bytes_read = self.requests + len(spans), self.bytes_read + sum(map(len, parts))
-        for part, (start, stop) in zip(parts, spans, strict=True):
-            if len(part) > stop - start:
-                raise InputError(f"{self.path}: the server ignores range requests. Download the file first.")
-        return parts
-
-    def close(self) -> None:
-        pass
 
 
 ByteSource = LocalBytes | RemoteBytes

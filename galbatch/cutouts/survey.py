@@ -22,7 +22,7 @@ from galbatch.cutouts.layout import PLANES
 from galbatch.cutouts.noise import band_acf, local_scale, measure_survey, measure_tile, unmeasured
 from galbatch.cutouts.place import place
 from galbatch.cutouts.preflight import check_survey
-from galbatch.cutouts.source import FileStamp
+from galbatch.cutouts.remote import FileStamp
 from galbatch.cutouts.stamps import cut_batch
 from galbatch.cutouts.survey_file import load_survey
 from galbatch.cutouts.tile import Tile, open_tile

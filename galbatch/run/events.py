@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ class Progress:
     workers: int = 1  # batches at work at once
     first: tuple[float, int, int] | None = None  # time, ``done`` and ``draws`` at the first commit
     latest: float = 0.0  # when the latest was
+    traffic: Counter[str] = field(default_factory=Counter)  # requests and bytes, of all processes
     dashboard: str = ""
     devices: set[tuple[str, str]] = field(default_factory=set)  # kind and identity
 
@@ -85,6 +87,7 @@ class Progress:
         self.first = self.first or (self.latest, self.done, self.draws)
         self.evaluations += record["counters"].get("evaluations", 0.0)
         self.cpu_s += record.get("cpu_s", 0.0)
+        self.traffic.update(record.get("traffic", {}))
         if "device" in record:
             self.devices.add(tuple(record["device"]))
         for stage, seconds in record["seconds"].items():

@@ -20,7 +20,7 @@ from galbatch.run.findings import READ_AS, said_once
 from galbatch.run.prepare import said_of_model
 from galbatch.run.serial import run_serial, write_stopped
 from galbatch.run.stop import Interrupted, StopRequest
-from galbatch.run.task import is_fatal
+from galbatch.run.task import is_fatal, take_traffic
 from galbatch.store import (
     DamagedBatch,
     PlanBatch,
@@ -217,6 +217,7 @@ def _finish(paths: RunPaths, spec: ContextSpec, reporter: Reporter, manifest: di
     totals = check_accounting(paths, counts)
     reporter.progress.seconds["merge"] = time.monotonic() - start
     now = reporter.progress
+    now.traffic.update(take_traffic())
     write_summary(
         paths,
         totals
@@ -230,6 +231,7 @@ def _finish(paths: RunPaths, spec: ContextSpec, reporter: Reporter, manifest: di
             "cpu_s": round(now.cpu_s, 3),
             "devices": dict(sorted(Counter(kind for kind, _ in now.devices).items())),
             "resumed_from": now.before,
+            **({"traffic": dict(sorted(now.traffic.items()))} if now.traffic else {}),
             "finished": time.time(),
             "versions": versions(),
         },

@@ -39,6 +39,7 @@ from galbatch.store import (
 )
 
 CUT_COLUMNS = ("tile", "x", "y", "psf_index", "segmap_id", "psf_x", "psf_y", "stamp_arcsec")
+STRIP_PIX = 256
 
 
 def write_plan(
@@ -53,11 +54,11 @@ def write_plan(
     number.
 
     ``row_flags`` (n_rows,): flags that the validation of the catalogue found. Rows are sorted by the tile of
-    the finest band, then by row, so that a batch reads one part of one mosaic. Memory is bounded by a block
-    of rows.
+    the finest band, then by row, so that a batch reads one part of one mosaic; those of a catalogue in the
+    order of the sky by strips of ``STRIP_PIX`` rows of the mosaic, too. Memory is bounded by a block of rows.
     """
     names = passing_names(catalog, survey.band_names)
-    with PlanWriter(paths.plan, batch) as plan:
+    with PlanWriter(paths.plan, batch, strip_pix=STRIP_PIX if catalog.by_sky else 0) as plan:
         for table in catalog.tables() if catalog.n_rows else [catalog.schema.empty_table()]:
             if limit:
                 table = table.slice(0, limit - plan.n_rows)

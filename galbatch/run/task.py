@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 
+from galbatch import cutouts, store
 from galbatch.errors import limit_of
 from galbatch.interfaces import Denoiser
 from galbatch.pipeline import Context, process_batch
@@ -29,7 +30,14 @@ def run_batch(
     record = commit_batch(spec.paths, spec.layout, result, attempt, about)
     used = time.process_time() - start  # of all threads: with several batches at once, of theirs too
     more = {"cpu_s": round(used, 6), "models_loaded": models_loaded(), "tile": str(rows.columns["tile"][0])}
-    return record | more
+    return record | more | {"traffic": take_traffic()}
+
+
+def take_traffic() -> dict[str, int]:
+    """Requests and bytes of this process since it was asked last: ``mosaic_*`` of remote images, ``run_*`` of
+    a run in a bucket. Empty where all is local."""
+    mosaic, run = cutouts.take_traffic(), store.take_traffic()
+    return {f"mosaic_{k}": v for k, v in mosaic.items()} | {f"run_{k}": v for k, v in run.items()}
 
 
 def device_of(prior: Denoiser) -> list[str]:

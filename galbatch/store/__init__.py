@@ -65,7 +65,7 @@ _HOMES = {
     "move_in": "galbatch.store.place",
     "opened": "galbatch.store.place",
     "place_of": "galbatch.store.place",
-    "TRAFFIC": "galbatch.store.bucket",
+    "take_traffic": "galbatch.store.bucket",
     "PlanBatch": "galbatch.store.plan",
     "PlanWriter": "galbatch.store.plan",
     "iter_plan": "galbatch.store.plan",

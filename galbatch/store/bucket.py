@@ -245,3 +245,11 @@ def bucket(url: str, pid: int) -> Any:
     except ImportError as err:
         raise ConfigError(f"{url} needs obstore: pip install 'galbatch[cloud]'.") from err
     return from_url(url)
+
+
+def take_traffic() -> dict[str, int]:
+    """Requests by kind and bytes of this process since it was asked last."""
+    with _COUNTING:
+        taken = dict(TRAFFIC)
+        TRAFFIC.clear()
+    return taken

@@ -59,16 +59,18 @@ class PlanBatch:
 
 
 class PlanWriter:
-    """Sorts rows by tile while they stream in; memory stays bounded by ``spill_rows`` rows.
+    """Sorts rows by tile while they stream in, and in a tile by strips of ``strip_pix`` rows of its image (0:
+    one strip), so that a strip is read once; memory stays bounded by ``spill_rows`` rows.
 
     Use as a context; ``add`` row blocks in catalogue order; the file appears, whole, when the context ends.
     """
 
-    def __init__(self, path: Path, batch: int, spill_rows: int = 500_000) -> None:
+    def __init__(self, path: Path, batch: int, spill_rows: int = 500_000, strip_pix: int = 0) -> None:
         self.path, self.batch, self.spill_rows = place_of(path), batch, spill_rows
+        self.strip_pix = strip_pix
         self.n_rows, self._buffered, self._spills = 0, 0, 0
-        self._buckets: dict[str, list[pa.Table]] = {}
-        self._files: dict[str, list[Path]] = {}
+        self._buckets: dict[tuple[str, int], list[pa.Table]] = {}
+        self._files: dict[tuple[str, int], list[Path]] = {}
         self._schema: pa.Schema | None = None
         self._scratch: Path | None = None
 
@@ -93,33 +95,39 @@ class PlanWriter:
             self._schema = table.schema
         table = _conform(table, self._schema)
         tiles = np.asarray(core["tile"]).astype(str)
-        for tile in sorted(set(tiles.tolist())):
-            pick = np.flatnonzero(tiles == tile)
+        strips = self._strips(core["y"]) if self.strip_pix else np.zeros(n, np.int64)
+        for home in sorted(set(zip(tiles.tolist(), strips.tolist(), strict=True))):
+            pick = np.flatnonzero((tiles == home[0]) & (strips == home[1]))
             rows = table if len(pick) == n else table.take(pa.array(pick))
-            self._buckets.setdefault(tile, []).append(rows)
+            self._buckets.setdefault(home, []).append(rows)
         self.n_rows += n
         self._buffered += n
         if self._buffered >= self.spill_rows:
             self._spill()
+
+    def _strips(self, y: np.ndarray) -> np.ndarray:
+        """Number of the strip of every row (n,); -1 where it has no place on an image."""
+        known = np.isfinite(y) & (np.abs(y) < 2**31)
+        return np.where(known, np.floor(np.where(known, y, 0) / self.strip_pix), -1).astype(np.int64)
 
     def _spill(self) -> None:
         if self._scratch is None:
             self._scratch = Path(
                 tempfile.mkdtemp(prefix=".plan-", suffix=".tmp", dir=local_parent(self.path))
             )
-        for number, (tile, tables) in enumerate(sorted(self._buckets.items())):
+        for number, (home, tables) in enumerate(sorted(self._buckets.items(), key=lambda b: b[0])):
             file = self._scratch / f"{self._spills:06d}-{number:06d}.parquet"
             pq.write_table(pa.concat_tables(tables), file, compression="zstd", use_dictionary=False)
-            self._files.setdefault(tile, []).append(file)
+            self._files.setdefault(home, []).append(file)
         self._buckets, self._buffered = {}, 0
         self._spills += 1
 
     def _pieces(self) -> Iterator[pa.Table]:
         """Row blocks in the order of the plan; rows outside every tile (tile '') come last."""
-        for tile in sorted({*self._files, *self._buckets}, key=lambda t: (t == "", t)):
-            for file in self._files.get(tile, []):
+        for home in sorted({*self._files, *self._buckets}, key=lambda h: (h[0] == "", h)):
+            for file in self._files.get(home, []):
                 yield pq.read_table(file)
-            yield from self._buckets.get(tile, [])
+            yield from self._buckets.get(home, [])
 
     def _write(self) -> None:
         if self._schema is None:

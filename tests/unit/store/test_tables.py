@@ -437,3 +437,22 @@ GOLDEN = {
         -1,
     ],
 }
+
+
+def test_strips_come_one_after_the_other_however_they_are_spilled(tmp_path):
+    """Tile by tile, strip by strip, in a strip in the order of the catalogue; those without a place last."""
+    rng, n = np.random.default_rng(0), 400
+    y, tile = rng.uniform(0, 1000, n), rng.choice(["a", "b", ""], n)
+    y[tile == ""] = np.nan
+    orders = []
+    for spill in (50, 10_000):
+        with PlanWriter(tmp_path / "plan.parquet", 16, spill, strip_pix=256) as plan:
+            for k in range(0, n, 100):
+                part = slice(k, k + 100)
+                plan.add({"source_id": np.arange(n)[part], "tile": tile[part], "y": y[part]})
+        orders.append(
+            np.concatenate([rows.columns["source_id"] for rows in iter_plan(tmp_path / "plan.parquet")])
+        )
+    assert orders[0].tolist() == orders[1].tolist() and sorted(orders[0]) == list(range(n))
+    strip = np.where(np.isfinite(y), np.nan_to_num(y) // 256, -1)
+    assert orders[0].tolist() == sorted(range(n), key=lambda i: (tile[i] == "", tile[i], strip[i], i))
