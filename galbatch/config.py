@@ -86,7 +86,8 @@ class ExecutionSettings:
 
     ``workers`` 0 for as many as fit; ``threads`` a process computes with; ``grace_s``: how long running
     batches may take to end after a signal; ``allowed_failures``: worker deaths after which a batch is
-    searched for the source that kills.
+    searched for the source that kills; ``update``: folder of an earlier run, from which sources are taken
+    over of which nothing changed.
     """
 
     cluster: str = "auto"
@@ -99,6 +100,7 @@ class ExecutionSettings:
     grace_s: float = 10.0
     dashboard: str = ":0"
     report: bool = True
+    update: str = ""
 
     def __post_init__(self) -> None:
         _choice("cluster", self.cluster, CLUSTERS)

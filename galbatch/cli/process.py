@@ -65,49 +65,51 @@ def band_names(bands: str | None) -> tuple[str, ...]:
     return tuple(b.strip() for b in bands.split(",") if b.strip()) if bands else ()
 
 
+EXECUTION = (
+    click.option(
+        "--cluster",
+        type=click.Choice(["auto", "none", "local", "cuda"]),
+        default="auto",
+        show_default=True,
+        help="Where to compute; 'none' is serial, in this process.",
+    ),
+    click.option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler, e.g. tcp://host:8786."),
+    click.option("--scheduler-file", metavar="F", help="Scheduler file of a running Dask scheduler."),
+    click.option("--workers", type=int, metavar="N", help="Worker processes  [default: as many as fit]."),
+    click.option(
+        "--threads",
+        type=int,
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Compute threads of each process.",
+    ),
+    click.option(
+        "--dashboard",
+        metavar="[HOST]:PORT",
+        help="Address of the dashboard of a cluster that galbatch starts  [default: 127.0.0.1].",
+    ),
+    click.option(
+        "--no-dask-report",
+        "report",
+        flag_value=False,
+        default=True,
+        type=bool,
+        help="Do not write dask-report.html.",
+    ),
+    click.option(
+        "--update",
+        metavar="OLD",
+        help="Take over from this run the sources of which nothing changed.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Log lines of JSON, for machines."),
+    click.option("--quiet", is_flag=True, help="Plain lines instead of the live bar."),
+)
+
+
 def execution_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that say where a run is carried out; shared with ``resume``."""
-    for option in reversed(
-        [
-            click.option(
-                "--cluster",
-                type=click.Choice(["auto", "none", "local", "cuda"]),
-                default="auto",
-                show_default=True,
-                help="Where to compute; 'none' is serial, in this process.",
-            ),
-            click.option(
-                "--scheduler", metavar="ADDRESS", help="A running Dask scheduler, e.g. tcp://host:8786."
-            ),
-            click.option("--scheduler-file", metavar="F", help="Scheduler file of a running Dask scheduler."),
-            click.option(
-                "--workers", type=int, metavar="N", help="Worker processes  [default: as many as fit]."
-            ),
-            click.option(
-                "--threads",
-                type=int,
-                default=1,
-                show_default=True,
-                metavar="N",
-                help="Compute threads of each process.",
-            ),
-            click.option(
-                "--dashboard",
-                metavar="[HOST]:PORT",
-                help="Address of the dashboard of a cluster that galbatch starts  [default: 127.0.0.1].",
-            ),
-            click.option(
-                "--no-dask-report",
-                "report",
-                flag_value=False,
-                default=True,
-                type=bool,
-                help="Do not write dask-report.html.",
-            ),
-            click.option("--json", "as_json", is_flag=True, help="Log lines of JSON, for machines."),
-            click.option("--quiet", is_flag=True, help="Plain lines instead of the live bar."),
-        ]
-    ):
+    """Options that say where and how a run is carried out; shared with ``resume``."""
+    for option in reversed(EXECUTION):
         function = option(function)
     return function
 

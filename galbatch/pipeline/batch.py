@@ -51,12 +51,17 @@ def process_batch(
     kept = np.array([n for n in range(len(rows)) if n not in exclude], dtype=np.int64)
     with context.reading, clock("cut"):
         pieces = context.cut(rows.take(kept).columns)
+        taken: list[tuple[np.ndarray, BatchResult]] = []
+        update: dict[str, int] = {}
+        if context.reuse is not None:
+            pieces, taken, update = context.reuse(rows.take(kept), pieces)
     parts = [
         (kept[places], _process(context, rows.take(kept[places]), stamps, clock)) for places, stamps in pieces
     ]
-    if len(parts) == 1 and not exclude and not layout.sides:
-        return parts[0][1]
-    return _gather(layout, rows, parts, exclude, clock.seconds)
+    if len(parts) == 1 and not taken and not exclude and not layout.sides:
+        return replace(parts[0][1], update=dict(update))
+    parts += [(kept[places], part) for places, part in taken]
+    return replace(_gather(layout, rows, parts, exclude, clock.seconds), update=dict(update))
 
 
 def _process(context: Context, rows: PlanBatch, stamps: StampBatch, clock: Clock) -> BatchResult:
@@ -229,7 +234,7 @@ def _gather(
     arrays, columns = _empty_arrays(layout, n), empty_columns(layout.bands, n)
     flags = np.asarray(rows.columns["prescreen_flags"], np.int64).copy()
     failures = dict(exclude)
-    counters: dict[str, float] = {}
+    counters: dict[str, float] = {"draws": 0, "evaluations": 0.0}
     if layout.sides:
         arrays["stamp_pix"][:] = layout.sides[0]
         for name, empty in (("mask", MASK_EXCLUDED), ("sigma", np.inf)):
@@ -247,7 +252,7 @@ def _gather(
             text = (str(part.columns[f"failure_{k}"][place]) for k in ("stage", "code", "message"))
             failures[int(kept[place])] = Failure(part.columns["source_id"][place], *text)
         flags[kept] = part.columns["flags"]
-        counters = {name: counters.get(name, 0) + value for name, value in part.counters.items()}
+        counters |= {name: counters.get(name, 0) + value for name, value in part.counters.items()}
     return _finish(rows, layout, arrays, columns, flags, failures, seconds, counters)
 
 

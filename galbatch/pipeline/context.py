@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from galbatch.interfaces import Denoiser
-from galbatch.store import StoreLayout
+from galbatch.store import PlanBatch, StoreLayout
 from galbatch.types import StampBatch
 
 Cut = Callable[[dict[str, np.ndarray]], list[tuple[np.ndarray, StampBatch]]]
@@ -22,7 +22,9 @@ class Context:
 
     ``cut(columns)`` cuts the stamps of plan rows: (places among the rows, stamps) of each size. ``at_once``:
     sources sampled together (None: the sampler's choice); it is halved when memory runs out, and stays so.
-    ``measure_threads``: threads for the statistics of a batch. Several threads may work on batches of one
+    ``measure_threads``: threads for the statistics of a batch. ``reuse``: takes sources over from an earlier
+    run (``run/reuse.py``): what is left of the pieces cut, (places, results) of the others, and counts.
+    Several threads may work on batches of one
     context: stamps are cut and draws are made by one at a time, so that one thread reads ahead and another
     measures and writes while the device is at work.
     """
@@ -37,3 +39,4 @@ class Context:
     reading: threading.Lock = field(default_factory=threading.Lock)
     sampling: threading.Lock = field(default_factory=threading.Lock)
     counters: dict[str, float] = field(default_factory=dict)
+    reuse: Callable[[PlanBatch, list], tuple[list, list, dict[str, int]]] | None = None

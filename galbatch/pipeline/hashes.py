@@ -9,7 +9,7 @@ import numpy as np
 from galbatch.types import BandStamps, StampBatch
 
 _OF_BAND = ("noise_acf", "psf_error", "pixel_scale_arcsec", "psf_scale_arcsec", "ratio")
-_OF_SOURCE = ("data", "sigma", "mask", "seg", "psf", "wcs", "sigma_white", "flags", "to_scene")
+_OF_SOURCE = ("data", "sigma", "mask", "seg", "psf", "psf_id", "wcs", "sigma_white", "flags", "to_scene")
 
 
 def pixel_hashes(stamps: StampBatch) -> np.ndarray:

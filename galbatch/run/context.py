@@ -18,6 +18,7 @@ from galbatch.errors import RunError
 from galbatch.interfaces import Denoiser
 from galbatch.pipeline import Context
 from galbatch.run.cutter import Cutter
+from galbatch.run.reuse import Reuse
 from galbatch.store import RunPaths, StoreLayout, hash_json
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
@@ -33,7 +34,8 @@ class ContextSpec:
     ``survey``: picklable description of the survey with ``cut(...)``; ``model``: name or folder of a model,
     or a prior object; ``run_id``: the same for the same run; ``threads``: compute threads; ``precision``: of
     the network; ``model_sha256`` (of the weights), ``model_hash`` (of the whole folder, '' for an object) and
-    ``version``: what a process must find on its own machine.
+    ``version``: what a process must find on its own machine; ``update``: the run from which sources are taken
+    over, '' for none.
     """
 
     run_id: str
@@ -49,6 +51,7 @@ class ContextSpec:
     precision: str = "auto"
     version: str = __version__
     model_hash: str = ""
+    update: str = ""
 
     @property
     def paths(self) -> RunPaths:
@@ -77,6 +80,7 @@ def _open(spec: ContextSpec) -> Context:
             mode=spec.mode,
             seed=spec.seed,
             measure_threads=measure_threads(prior, spec.threads),
+            reuse=Reuse(spec.update) if spec.update else None,
         )
         _LOADED[spec.run_id] = context
     return _LOADED[spec.run_id]

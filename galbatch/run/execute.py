@@ -18,6 +18,7 @@ from galbatch.run.context import ContextSpec, own_threads
 from galbatch.run.events import Reporter, count
 from galbatch.run.findings import READ_AS, said_once
 from galbatch.run.prepare import said_of_model
+from galbatch.run.reuse import counted, obstacles, said_of
 from galbatch.run.serial import run_serial, write_stopped
 from galbatch.run.stop import Interrupted, StopRequest
 from galbatch.run.task import is_fatal, take_traffic
@@ -29,10 +30,12 @@ from galbatch.store import (
     batches_to_retry,
     check_accounting,
     damaged_parts,
+    differences,
     end_checksums,
     iter_plan,
     merge_catalogue,
     open_run,
+    place_of,
     progress,
     read_manifest,
     refuse_old_parts,
@@ -43,6 +46,7 @@ from galbatch.store import (
 from galbatch.types import Finding
 
 MERGES = 3  # attempts
+SAID = 10  # changes since the run that is updated, at most
 
 
 def execute(
@@ -123,7 +127,7 @@ def _execute(
         )
         for line in said_of_model(settings.model, inputs.settings, inputs.prior, going_on):
             reporter.message(line)
-        spec = lay_out.make_spec(paths, inputs, manifest, execution)
+        spec = lay_out.make_spec(paths, inputs, manifest, execution, _update(execution, manifest, reporter))
         _to_the_end(spec, execution, reporter, stop, cluster, manifest)
         end_checksums(spec.paths)  # before it takes another's place: whichever is there then is whole
         if place.target is None:
@@ -131,6 +135,20 @@ def _execute(
         run = _in_place(place, place.target, reporter, prior)
         end_checksums(run.paths)  # with what was written meanwhile
         return run
+
+
+def _update(execution: ExecutionSettings, manifest: dict[str, Any], reporter: Reporter) -> str:
+    """The run from which sources are taken over, '' where none can be; says why."""
+    if not execution.update:
+        return ""
+    old = RunPaths(place_of(execution.update))
+    before = read_manifest(old)
+    if why := obstacles(before, manifest):
+        reporter.message(f"update: nothing can be taken over from {old.root}: {'; '.join(why)}")
+        return ""
+    for line in differences(before, manifest)[:SAID]:
+        reporter.message(f"update: changed since {old.root}: {line}")
+    return str(old.root)
 
 
 def _say_warnings(reporter: Reporter, findings: list[Finding]) -> None:
@@ -215,12 +233,18 @@ def _finish(paths: RunPaths, spec: ContextSpec, reporter: Reporter, manifest: di
     info = passing | column_info(spec.layout.bands, spec.layout.draw_columns)
     counts = merge_catalogue(paths, info, empty_columns(spec.layout.bands, 0))
     totals = check_accounting(paths, counts)
+    update: dict[str, Any] = {}
+    if spec.update:
+        taken = counted(paths)
+        reporter.message(said_of(spec.update, taken))
+        update = {"update": {"of": spec.update, **taken}}
     reporter.progress.seconds["merge"] = time.monotonic() - start
     now = reporter.progress
     now.traffic.update(take_traffic())
     write_summary(
         paths,
         totals
+        | update
         | {
             "config_hash": manifest["config_hash"],
             "elapsed_s": round(now.elapsed_s, 3),

@@ -245,8 +245,9 @@ def make_spec(
     inputs: Inputs,
     manifest: dict[str, Any],
     execution: ExecutionSettings,
+    update: str = "",
 ) -> ContextSpec:
-    """What workers need, to be sent to them."""
+    """What workers need, to be sent to them. ``update``: the run from which sources are taken over."""
     model = inputs.prior if inputs.settings.model == "object" else inputs.settings.model
     run_id = f"{paths.root}:{manifest['config_hash']}:{time.time_ns()}"
     return ContextSpec(
@@ -262,4 +263,5 @@ def make_spec(
         manifest["model"]["sha256"],
         inputs.settings.precision,
         model_hash=manifest["model"]["hash"],
+        update=update,
     )

@@ -33,7 +33,7 @@ def process(
     seed: int = RunSettings.seed,
     limit: int = RunSettings.limit,
     batch: int = RunSettings.batch,
-    samples: bool = RunSettings.samples,
+    samples: str = RunSettings.samples,
     draw_columns: bool = RunSettings.draw_columns,
     precision: str = RunSettings.precision,
     cluster: str = ExecutionSettings.cluster,
@@ -46,6 +46,7 @@ def process(
     grace_s: float = ExecutionSettings.grace_s,
     dashboard: str = ExecutionSettings.dashboard,
     report: bool = ExecutionSettings.report,
+    update: str | Path = ExecutionSettings.update,
     prior: Any = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -57,7 +58,7 @@ def process(
 
     ``survey``: survey file, ``<catalogue stem>.toml`` beside the catalogue when None; ``out``: run folder,
     ``<catalogue stem>.run`` when None. ``bands`` to ``precision`` decide the results: see ``RunSettings``.
-    ``cluster`` to ``report`` say where they are computed: see ``ExecutionSettings``. ``prior``: any object
+    ``cluster`` to ``update`` say where they are computed: see ``ExecutionSettings``. ``prior``: any object
     with ``denoise(x, sigma)`` instead of a ``model``; ``resume``, ``overwrite``: go on with the run in the
     folder, or replace it; ``force``: go on although settings or inputs changed.
 
@@ -93,6 +94,7 @@ def process(
         grace_s,
         dashboard,
         report,
+        str(update),
     )
     if resume and overwrite:
         raise ConfigError("resume and overwrite exclude each other: keep the run or replace it.")
@@ -119,13 +121,14 @@ def resume(
     grace_s: float = ExecutionSettings.grace_s,
     dashboard: str = ExecutionSettings.dashboard,
     report: bool = ExecutionSettings.report,
+    update: str | Path = ExecutionSettings.update,
     on_progress: Callable[[Progress], None] | None = None,
     on_message: Callable[[str], None] | None = None,
 ) -> Run:
     """Finish a run that was stopped, with the settings that it was started with.
 
     ``retry_failed``: compute batches again in which a source failed for a reason that may have passed, or was
-    not read in a band; ``redo``: numbers of batches to compute again; ``cluster`` to ``report``: see
+    not read in a band; ``redo``: numbers of batches to compute again; ``cluster`` to ``update``: see
     ``ExecutionSettings``. A run that is to take the place of another (``OUT.new-ID``) does so when it is
     finished."""
     paths, reporter = RunPaths(place_of(run)), Reporter(on_progress, on_message)
@@ -145,6 +148,7 @@ def resume(
         grace_s,
         dashboard,
         report,
+        str(update),
     )
     place = _settle(paths, reporter, True, False)
     return execute(settings, execution, place, reporter, prior, force, retry_failed, tuple(redo))

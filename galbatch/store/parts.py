@@ -35,7 +35,7 @@ class BatchResult:
 
     ``arrays``: (n, ...) per array of the store; ``columns``: (n,) per catalogue column, among them
     ``source_id``, ``status`` (str), ``flags`` and the three failure columns; ``seconds`` by stage;
-    ``counters`` for the metrics.
+    ``counters`` for the metrics; ``update``: sources by what became of them where an earlier run is updated.
     """
 
     batch: int
@@ -43,6 +43,7 @@ class BatchResult:
     columns: dict[str, np.ndarray]
     seconds: dict[str, float] = field(default_factory=dict)
     counters: dict[str, float] = field(default_factory=dict)
+    update: dict[str, int] = field(default_factory=dict)
 
 
 def commit_batch(
@@ -71,6 +72,7 @@ def commit_batch(
         "time": time.time(),
         "seconds": {k: round(v, 6) for k, v in seconds.items()},
         "counters": result.counters,
+        **({"update": result.update} if result.update else {}),
     } | (about or {})
     files = {f"{paths.posterior.name}/{name}": digest for name, digest in shards.items()}
     write_part(paths, result.batch, result.columns, sums, record | {"files": files})

@@ -160,6 +160,10 @@ class Sources:
         values = self._entry(array, source_id)
         return values if band is None else values[self._band(band)]
 
+    def value(self, array: str, row: int) -> Any:
+        """What an array of the store holds at a row of the plan, in the place of the largest stamp."""
+        return np.copy(self._at(array, row))
+
     def hashes(self, array: str, source_id: int | str) -> np.ndarray | None:
         """(band,) ``pixels_hash`` or ``draws_hash`` of a source; None in a run without."""
         return self._at(array, self.index(source_id)) if array in self._arrays else None

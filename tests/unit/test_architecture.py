@@ -157,7 +157,6 @@ LONG_FILES = {
     "store/catalogue.py": 339,
 }
 LONG_FUNCTIONS = {
-    "cli/process.py:execution_options": 43,
     "cutouts/plane_check.py:_judge": 42,
     "cutouts/preflight.py:_units": 41,
     "cutouts/psf.py:findings": 66,

@@ -21,6 +21,9 @@ REDUCED = {
     f"{DEMO} --survey catalogs/demo.toml --bands f200w --draws 32 --out full.run": (
         "--draws 2 --mode fast --limit 2 --cluster none --quiet"
     ),
+    f"{DEMO} --update catalogs/demo.run --out next.run": (
+        "--draws 4 --mode fast --limit 3 --cluster none --quiet"
+    ),
     f"{PLAN} --sources 784000 --deadline 24": "--mode fast",
     f"{PLAN} --sources 1000000": "--mode fast",
     f"{DEMO} --cluster local --workers 2 --out two.run": "--dry-run",

@@ -1,0 +1,163 @@
+"""Sources taken over from an earlier run (``--update OLD``): those of which nothing changed that decides
+their results, so that the run has the bytes that it would have had without.
+
+Whether results could be the same is settled once, from the manifests: model, seed, bands, draws and what else
+decides them. Which source is the same is settled where it is cut: all that was cut for it has the hash that
+it had (``pixels_hash``). A source that failed is computed again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from galbatch.pipeline.hashes import pixel_hashes
+from galbatch.store import (
+    STATUS,
+    BatchResult,
+    DamagedBatch,
+    PlanBatch,
+    RunPaths,
+    StoreLayout,
+    difference,
+    open_run,
+    plan_batch,
+    read_attempt,
+    read_note,
+    read_part,
+)
+from galbatch.types import StampBatch
+
+REUSED = "reused"
+WHY = {"new": "new", "failed_before": "failed before", "damaged": "damaged there", "changed": "changed"}
+# settings that decide no result of a source, or that the comparison of layouts, models and pixels covers
+_ELSEWHERE = {"catalog", "survey", "limit", "batch", "bands", "model", "stamp_arcsec", "stamp_pix"}
+_MODEL, _LAYOUT = ("sha256", "hash", "calibration"), ("bands", "oversample", "target_fwhm_pix", "pixel_ratio")
+Pieces = list[tuple[np.ndarray, StampBatch]]
+
+
+def obstacles(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What keeps a run from taking anything over from an earlier one, by their manifests: a line each."""
+    was, now = old.get("settings", {}), new["settings"]
+    layouts = [StoreLayout.from_attributes(manifest["layout"]) for manifest in (old, new)]
+    pairs = [(n, was.get(n), now[n]) for n in sorted(now) if n not in _ELSEWHERE]
+    pairs += [(f"model {n}", old["model"].get(n), new["model"].get(n)) for n in _MODEL]
+    pairs += [(n, *(_words(getattr(layout, n)) for layout in layouts)) for n in _LAYOUT]
+    pairs.append(("galbatch", old["versions"].get("galbatch"), new["versions"].get("galbatch")))
+    return [f"{name} was {one}, is {two}" for name, one, two in pairs if one != two]
+
+
+def _words(value: Any) -> Any:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+class Reuse:
+    """The run in ``root`` for batches of another one."""
+
+    def __init__(self, root: str) -> None:
+        self.run = open_run(root)
+        self._sound: tuple[int, bool] = (-1, False)
+
+    def __call__(
+        self, rows: PlanBatch, pieces: Pieces
+    ) -> tuple[Pieces, list[tuple[np.ndarray, BatchResult]], Counter]:
+        """What is left to compute of the pieces that were cut for ``rows``; (places among the rows, results)
+        of the others; and how many there are of each kind and for each reason."""
+        known = self.run.locate(rows.columns["source_id"].tolist())
+        counts: Counter = Counter()
+        left: Pieces = []
+        found: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        for places, stamps in pieces:
+            kept = np.ones(len(places), bool)
+            for n, hashes in enumerate(pixel_hashes(stamps)):
+                at = known.get(str(stamps.source_id[n]))
+                flags = rows.columns["prescreen_flags"][places[n]]
+                if why := self._why_not(at, hashes, int(flags), stamps):
+                    counts.update(why)
+                    continue
+                counts[REUSED] += 1
+                kept[n] = False
+                if at is not None:
+                    found.setdefault(self._kind(at), []).append((int(places[n]), at))
+            if kept.any() or not len(kept):
+                left.append((places[kept], stamps if kept.all() else stamps.take(kept)))
+        taken = [self._result(rows.batch, kind, members) for kind, members in found.items()]
+        return left, taken, counts
+
+    def _why_not(self, at: int | None, hashes: np.ndarray, flags: int, stamps: StampBatch) -> list[str]:
+        """Why a source cannot be taken over from row ``at``; [] where it can."""
+        run = self.run
+        batch = -1 if at is None else at // run.layout.batch
+        if at is None or not run.paths.part(batch).exists():
+            return ["new"]
+        if run.value("status", at) == STATUS.index("failed"):
+            return ["failed_before"]
+        if not self._is_sound(batch):
+            return ["damaged"]
+        before = plan_batch(run.paths.plan, at).columns["prescreen_flags"][at % run.layout.batch]
+        other = run.value("pixels_hash", at) != hashes
+        bands = [f"changed:{band.band}" for band, changed in zip(stamps.bands, other, strict=True) if changed]
+        return ["changed", *bands] if bands or int(before) != flags else []
+
+    def _is_sound(self, batch: int) -> bool:
+        """Are the part of a batch and its shards what was written?"""
+        if self._sound[0] != batch:
+            paths = self.run.paths
+            try:
+                files = read_note(paths, batch).get("files", {})
+                sound = bool(files) and not any(difference(paths.root / f, d) for f, d in files.items())
+            except DamagedBatch:
+                sound = False
+            self._sound = batch, sound
+        return self._sound[1]
+
+    def _kind(self, at: int) -> tuple[int, int]:
+        """Batch and side of the stamp: what is taken over together."""
+        layout = self.run.layout
+        side = int(self.run.value("stamp_pix", at)) if layout.sides else layout.stamp_pix
+        return at // layout.batch, side
+
+    def _result(
+        self, number: int, kind: tuple[int, int], members: list[tuple[int, int]]
+    ) -> tuple[np.ndarray, BatchResult]:
+        """Sources (place, row) of one kind as a part of batch ``number``."""
+        run, layout, (batch, side) = self.run, self.run.layout, kind
+        at = [row for _, row in members]
+        table = read_part(run.paths, batch).rows.take([row % layout.batch for row in at])
+        columns = {name: _numpy(table[name]) for name in table.schema.names}
+        arrays = {name: np.stack([run.value(name, row) for row in at]) for name in layout.arrays()}
+        for name, spec in layout.arrays().items():
+            if spec.is_image:
+                inside = layout.place(side, spec)
+                arrays[name] = arrays[name][..., inside, inside]
+        shift = layout.place(side).start / np.array(layout.pixel_ratio or [1])
+        arrays["wcs"][:, :, :2] -= shift[:, None]
+        return np.array([place for place, _ in members]), BatchResult(number, arrays, columns)
+
+
+def _numpy(column: Any) -> np.ndarray:
+    """(n,) or (n, k) values of a column of a part."""
+    if hasattr(column, "flatten") and hasattr(column.type, "list_size"):
+        return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
+    values = column.to_numpy(zero_copy_only=False)
+    return values.astype(object) if values.dtype.kind in "UO" else values.copy()
+
+
+def said_of(old: str, counts: Counter) -> str:
+    """What was taken over and why the rest was not, in a line."""
+    bands = ", ".join(f"{n.partition(':')[2]} {k}" for n, k in sorted(counts.items()) if ":" in n)
+    why = [f"{counts[n]} {word}" for n, word in WHY.items() if counts[n]]
+    line = f"update: {counts[REUSED]} sources taken over from {old}"
+    return (
+        line + (f"; computed: {', '.join(why)}" if why else "") + (f" (pixels in {bands})" if bands else "")
+    )
+
+
+def counted(paths: RunPaths) -> Counter:
+    """Sources of all committed batches by what became of them."""
+    total: Counter = Counter()
+    for batch in paths.committed():
+        total.update(read_attempt(paths, batch).get("update", {}))
+    return total
