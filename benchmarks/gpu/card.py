@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from card_mocks import simulate_field
-from card_steps import ROOT, Card, process, profile, roofline, table, tests, train
+from card_steps import ROOT, Card, joint, process, profile, roofline, table, tests, train
 
 STEPS = {  # name: (what it does, the most seconds it may take)
     "tests": (tests, 120),
@@ -23,6 +23,7 @@ STEPS = {  # name: (what it does, the most seconds it may take)
     "profile": (profile, 45),
     "process": (process, 220),
     "train": (train, 60),
+    "joint": (joint, 280),
 }
 
 

@@ -2,7 +2,8 @@
 
 tests: pytest -m gpu. table: draws per second by model, sources, noise, mode and size. roofline: both
 networks. profile: where the time goes and how long the card is busy. process: a run of 2,000 sources in 2
-bands under --cluster cuda, and its first sources on the CPU. train: stamps per second.
+bands under --cluster cuda, and its first sources on the CPU. train: stamps per second. joint: what lets base
+see bands together, trained for two minutes; its model folder stays in the scratch folder.
 """
 
 from __future__ import annotations
@@ -295,3 +296,29 @@ def train(card: Card) -> dict:
     galbatch(card, "train", card.scratch / "card.toml", *where, on_card=True)
     took = time.perf_counter() - start
     return {"steps": steps - 1, "seconds": took, "stamps_per_s_with_start": (steps - 1) * batch / took}
+
+
+def joint(card: Card) -> dict:
+    """Bands together on top of base (in a dry run, of small): losses beside those of each band by itself."""
+    name, galaxies, stamps = ("small", 24, 16) if card.dry else ("base", 2000, 256)
+    config = (ROOT / "galbatch" / "training" / "configs" / f"{name}-joint.toml").read_text()
+    config = config.replace("../shared", str(ROOT / "shared")).replace("hours = 0.5", "hours = 0.033")
+    if card.dry:
+        config = config.replace("steps = 100000", "steps = 2").replace("[64, 48]", "[32, 32]")
+        config = config[: config.index('origin = "tng50-sdss"')].rpartition("[[data]]")[0]
+    (card.scratch / "joint.toml").write_text(config)
+    out, more = card.scratch / "joint.train", ["--npix", 64] if card.dry else ["--jobs", os.cpu_count()]
+    where = card.scratch / "simulated7"
+    galbatch(
+        card, "simulate", "galaxies", "--n", galaxies, "--seed", 201, "--bands", 7, "--out", where, *more
+    )
+    options = ["--data", card.scratch, "--out", out, "--stamps", stamps]
+    galbatch(card, "train", card.scratch / "joint.toml", *options, on_card=True)
+    told = json.loads((out / "model" / "card.json").read_text())
+    alone, together = (told["metrics"]["joint"][key] for key in ("alone", "together"))
+    done = told["training"]["joint"]
+    return {
+        "steps": done["steps"],
+        "bands_per_s": done["stamps_seen"] / max(3600 * done["hours"], 1.0),
+        "loss_over_separate": {key: together[key] / alone[key] for key in alone},
+    }

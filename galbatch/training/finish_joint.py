@@ -35,7 +35,7 @@ def finish_joint(config: FitConfig, folder: Path, out: Path, n_stamps: int = 512
     folder, out, checkpoint = Path(folder), Path(out), Path(folder) / "checkpoint.safetensors"
     source = CubeSource(CubeLibrary.load(folder / LIBRARIES[1]), config.stamps)
     most = max(config.training.bands)
-    width, averages = best_average(config, checkpoint, JointLoss(source))
+    width, averages = best_average(config, checkpoint, JointLoss(source, n=max(4, n_stamps // 16)))
     model, meta = averaged_model(config, checkpoint, width)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     numbers = tuple(c for c in COUNTS if c <= most) or (most,)

@@ -29,17 +29,18 @@ def test_every_step_runs_dry_and_is_not_run_twice(tmp_path):
     failed = {line["step"]: line["failed"] for line in lines if "failed" in line}
     assert done.returncode == 0 and not failed, (failed, done.stderr)
     found = {line["step"]: line for line in lines}
-    assert list(found) == ["tests", "table", "roofline", "profile", "process", "train"]
+    assert list(found) == ["tests", "table", "roofline", "profile", "process", "train", "joint"]
     assert found["tests"]["passed"] and "passed" in found["tests"]["said"], found["tests"]
     assert all(row["draws_per_s"] > 0 and 0.5 < row["chi2"] < 2 for row in found["table"]["rows"])
     assert len(found["table"]["rows"]) == 2 and found["roofline"]["small"]["eager"]["images_per_s"] > 0
     assert found["profile"]["wall_s"] > 0 and found["train"]["stamps_per_s_with_start"] > 0
+    assert found["joint"]["steps"] == 2 and max(found["joint"]["loss_over_separate"].values()) < 1.1
     against = found["process"]["against_the_cpu"]
     assert against["values"] > 9 and against["p99"] == 0 and against["same_flags"] == 1
     assert all("not measured on a GPU" in line["note"] for line in lines)
     again = run("--scratch", tmp_path, "--dry-run")
-    assert again.returncode == 0 and again.stdout.count("done before") == 6
-    assert len((tmp_path / "card.jsonl").read_text().splitlines()) == 6
+    assert again.returncode == 0 and again.stdout.count("done before") == 7
+    assert len((tmp_path / "card.jsonl").read_text().splitlines()) == 7
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card here")
