@@ -291,3 +291,9 @@ def names_of(flags: int, least: Level = Level.INFO) -> list[str]:
     """Names of the flags set that are of this level or worse, the worst first."""
     found = [flag for flag in FLAGS if flags & flag and FLAGS[flag].level >= least]
     return [flag.name or "" for flag in sorted(found, key=lambda flag: -FLAGS[flag].level)]
+
+
+def count_flags(flags: np.ndarray) -> dict[str, int]:
+    """How many of the sources (n,) have each flag, the commonest first; none that no source has."""
+    counts = {flag.name or "": int(np.count_nonzero(flags & int(flag))) for flag in Flag}
+    return dict(sorted(((name, n) for name, n in counts.items() if n), key=lambda item: -item[1]))

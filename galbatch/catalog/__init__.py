@@ -1,6 +1,6 @@
 """Source lists: read, check, stream."""
 
+from galbatch.catalog.checks import Validation, validate
 from galbatch.catalog.reader import Catalog, open_catalog
-from galbatch.catalog.soundness import Validation, validate
 
 __all__ = ["Catalog", "Validation", "open_catalog", "validate"]

@@ -17,8 +17,7 @@ import pyarrow.parquet as pq
 
 from galbatch.catalog.columns import OPTIONAL, REQUIRED, check_types, read_as, to_numpy
 from galbatch.catalog.folder import ParquetFolder
-from galbatch.catalog.from_astropy import read_astropy, read_csv
-from galbatch.catalog.metadata import column_metadata
+from galbatch.catalog.from_astropy import column_metadata, read_astropy, read_csv
 from galbatch.catalog.passing import passage, plain_column, plain_field
 from galbatch.errors import InputError
 

@@ -11,7 +11,6 @@ import hashlib
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.spatial import cKDTree
 
 from galbatch.cutouts.config import TileConfig
 from galbatch.cutouts.psf_check import CheckedPsf, check_psf
@@ -86,6 +85,8 @@ class PsfProvider:
         return np.where(good, index, -1).astype(int)
 
     def _nearest(self, rows: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        from scipy.spatial import cKDTree  # slow to import, and few PSF files need it
+
         positions = np.zeros((0, 2)) if self.file.positions is None else self.file.positions
         if self.file.sky:
             points, wanted = _unit(positions[:, 0], positions[:, 1]), _unit(rows["ra"], rows["dec"])

@@ -23,7 +23,6 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import betaincinv, ndtr, ndtri
 
 LEVEL = 0.15865525393145708  # of the lower end: one sigma
@@ -57,6 +56,8 @@ def interval(values: np.ndarray, positive: bool = False) -> tuple[np.ndarray, np
 @cache
 def lower_end(k: int) -> tuple[int, int, float]:
     """(i, j, f): the lower end of the interval of ``k`` draws is x_i + f (x_j - x_i)."""
+    from scipy.optimize import brentq  # a tenth of a second to import
+
     i = int(LEVEL * (k + 1))
     i, j = (i, i + 1) if i else (1, k)
     x, y, weight = _two_of(k, i, j)

@@ -5,23 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from galbatch.errors import RunError
 from galbatch.run.folder import replacement
 from galbatch.run.lock import lock_holder
 from galbatch.store import (
     RunPaths,
-    Verdict,
+    StoreLayout,
+    catalogue_flags,
     check_manifest,
     is_ours,
-    open_run,
     place_of,
     progress,
     read_manifest,
     restore_manifest,
-    verify_store,
 )
+
+if TYPE_CHECKING:
+    from galbatch.store import Verdict
 
 
 def status(run: str | Path) -> dict[str, Any]:
@@ -32,7 +34,7 @@ def status(run: str | Path) -> dict[str, Any]:
     """
     paths = RunPaths(place_of(run))
     manifest, far, holder = read_manifest(paths), progress(paths), lock_holder(paths.lock)
-    opened = open_run(paths.root)
+    layout = StoreLayout.from_attributes(manifest["layout"])
     total = far["planned"] or 0
     finished = far["finished"] and far["sources"] == total
     state = "running" if holder else "finished" if finished else "stopped"
@@ -40,16 +42,22 @@ def status(run: str | Path) -> dict[str, Any]:
         "run": str(paths.root),
         "state": state,
         **far,
-        "batches": -(-total // opened.layout.batch),
+        "batches": -(-total // layout.batch),
         "holder": holder,
         "catalog": manifest.get("config", {}).get("catalog", ""),
-        "bands": list(opened.layout.bands),
-        "draws": opened.layout.draws,
-        "flags": opened.flag_counts(),
+        "bands": list(layout.bands),
+        "draws": layout.draws,
+        "flags": catalogue_flags(paths) if finished else _flags_so_far(paths),
         "summary": _json(paths.summary),
         "orphans": len(paths.orphans()),
         "replacement": str(new.root) if (new := replacement(paths)) else None,
     }
+
+
+def _flags_so_far(paths: RunPaths) -> dict[str, int]:
+    from galbatch.store import open_run  # with it comes Zarr, which a finished run does not need here
+
+    return open_run(paths.root).flag_counts()
 
 
 def verify(run: str | Path, on_batch: Callable[[int], None] | None = None) -> list[str]:
@@ -63,6 +71,8 @@ def verify(run: str | Path, on_batch: Callable[[int], None] | None = None) -> li
 
 def examine(run: str | Path, on_batch: Callable[[int], None] | None = None) -> Verdict:
     """``verify`` with all that it found out."""
+    from galbatch.store import verify_store
+
     paths = RunPaths(place_of(run))
     problems = check_manifest(paths) if is_ours(paths.root) else []
     if not problems and not paths.checksums.exists():

@@ -27,6 +27,7 @@ _HOMES = {
     "MASK_NEIGHBOUR": "galbatch.store.layout",
     "STATUS": "galbatch.store.layout",
     "StoreLayout": "galbatch.store.layout",
+    "catalogue_flags": "galbatch.store.ledger",
     "check_accounting": "galbatch.store.ledger",
     "progress": "galbatch.store.ledger",
     "read_failures": "galbatch.store.ledger",

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from galbatch.errors import RunError
+from galbatch.flags import count_flags
 from galbatch.store.checksums import DamagedBatch
 from galbatch.store.layout import STATUS
 from galbatch.store.parts import read_attempt, read_part
@@ -42,6 +43,13 @@ def check_accounting(paths: RunPaths, counts: dict[str, int]) -> dict[str, int]:
 def read_failures(paths: RunPaths, most: int) -> list[dict[str, Any]]:
     """The first rows of ``failures.parquet``, as dicts by column."""
     return pq.read_table(opened(paths.failures)).slice(0, most).to_pylist()
+
+
+def catalogue_flags(paths: RunPaths) -> dict[str, int]:
+    """Sources of the catalogue with each flag, the commonest first."""
+    with pq.ParquetFile(opened(paths.catalogue)) as file:
+        flags = file.read(columns=["flags"])["flags"].combine_chunks()
+    return count_flags(np.from_dlpack(flags) if len(flags) else np.zeros(0, int))  # to_numpy imports pandas
 
 
 def write_summary(paths: RunPaths, summary: dict[str, Any]) -> None:

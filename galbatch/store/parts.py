@@ -22,7 +22,6 @@ from galbatch.store.bucket import BucketPath
 from galbatch.store.checksums import DamagedBatch, digest_bytes, seal, unseal
 from galbatch.store.layout import STATUS, StoreLayout
 from galbatch.store.paths import RunPaths, write_atomic
-from galbatch.store.posterior import write_shards
 
 FAILURE_COLUMNS = ("failure_stage", "failure_code", "failure_message")
 _SUMS = b"galbatch.crc32"
@@ -58,6 +57,8 @@ def commit_batch(
 
     Returns a small record (counts, seconds, worker) for the scheduler's client; never arrays.
     """
+    from galbatch.store.posterior import write_shards  # with it comes Zarr, which no status needs
+
     start = time.perf_counter()
     sums, shards = write_shards(paths.posterior, layout, result.batch, result.arrays)
     seconds = result.seconds | {"store": time.perf_counter() - start}

@@ -13,7 +13,7 @@ import numpy as np
 
 from galbatch.display import html_table
 from galbatch.errors import InputError, RunError
-from galbatch.flags import Level, quality_of
+from galbatch.flags import Level, count_flags, quality_of
 from galbatch.quantity import plain
 from galbatch.store.layout import STATUS
 from galbatch.store.lookup import read_row
@@ -21,7 +21,6 @@ from galbatch.store.paths import RunPaths
 from galbatch.store.place import opened, place_of, zarr_place
 from galbatch.store.selection import GRADES, chosen, grade_counts, separation_arcsec, worst_first
 from galbatch.store.sources import Sources
-from galbatch.types import Flag
 
 if TYPE_CHECKING:
     from astropy.coordinates import SkyCoord
@@ -161,9 +160,7 @@ class Run(Sources):
 
     def flag_counts(self) -> dict[str, int]:
         """Sources with each flag, the commonest first."""
-        flags = self._arrays["flags"][: self.layout.n_sources]
-        counts = {str(flag.name): int(np.count_nonzero(flags & flag)) for flag in Flag}
-        return dict(sorted(((k, n) for k, n in counts.items() if n), key=lambda item: -item[1]))
+        return count_flags(self._arrays["flags"][: self.layout.n_sources])
 
     def quality_counts(self) -> tuple[int, ...]:
         """Sources done so far by quality (good, caution, do not use), failed ones among the last."""

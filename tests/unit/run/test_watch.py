@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 
 import toys
 from rich.console import Console
@@ -41,3 +43,14 @@ def test_the_pace_is_that_since_the_first_batch_of_the_latest_start(tmp_path, mo
     found = watch._pace({"state": "running", "planned": 10, "sources": 4}, batches)
     assert found == {"draws_per_s": 0.8, "eta_s": 6 * 10 / 2 - 2}
     assert watch._pace({"state": "stopped", "planned": 10, "sources": 4}, batches)["eta_s"] is None
+
+
+def test_the_status_of_a_finished_run_loads_little(tmp_path):
+    options = dict(prior=toys.GaussianPrior(), cluster="none", draws=2, mode="fast")
+    run = process(toys.write_survey(tmp_path, n=4), out=tmp_path / "a.run", **options)
+    code = (
+        f"import sys; from galbatch.run import status; print(status({str(run.paths.root)!r})['flags']); "
+        "print([name for name in ('zarr', 'pandas', 'torch', 'astropy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [str(run.flag_counts()), "[]"]

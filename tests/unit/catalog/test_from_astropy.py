@@ -10,7 +10,7 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
 
-from galbatch.catalog.metadata import column_metadata
+from galbatch.catalog.from_astropy import column_metadata
 
 LEVELS = 24
 

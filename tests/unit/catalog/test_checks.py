@@ -9,8 +9,8 @@ import pytest
 from scipy.spatial import cKDTree
 
 from galbatch.catalog import open_catalog, validate
-from galbatch.catalog.identity import duplicates
-from galbatch.catalog.soundness import close_pairs
+from galbatch.catalog.checks import close_pairs
+from galbatch.catalog.columns import duplicates
 from galbatch.types import Flag
 
 
@@ -84,7 +84,7 @@ def test_empty_and_pixels(tmp_path):
 
 @pytest.mark.parametrize("dec0", [0.0, 60.0, 89.0, -30.0])
 def test_close_pairs_are_those_of_a_tree(dec0, monkeypatch):
-    monkeypatch.setattr("galbatch.catalog.soundness._STRIP_ROWS", 500)
+    monkeypatch.setattr("galbatch.catalog.checks._STRIP_ROWS", 500)
     rng = np.random.default_rng(3)
     n = 4000
     dec = dec0 + rng.random(n) * 20 / 3600

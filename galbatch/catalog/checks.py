@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from galbatch.catalog.identity import check_ids
+from galbatch.catalog.columns import check_ids
 from galbatch.catalog.reader import Catalog
 from galbatch.types import Finding, Flag
 
