@@ -1,0 +1,106 @@
+"""Do the tests catch a wrong number? Faults are planted one by one, and the tests of the module are run.
+
+    python tests/mutation.py            # all of them
+    python tests/mutation.py noise      # those of modules with 'noise' in their name
+
+The package is copied and the copy is changed: nothing here is touched. A line per fault says which test fails
+first, or that none does ('SURVIVES': a test is missing). Exit code 1 when one survives that should not.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """``old`` stands once in ``module`` and becomes ``new``; ``tests``: the file that should notice."""
+
+    module: str
+    old: str
+    new: str
+    tests: str
+
+    def planted(self, text: str) -> str:
+        """The text of the module with the fault. Raises ``ValueError`` where it does not fit any more."""
+        if text.count(self.old) != 1:
+            raise ValueError(f"{self.module} has {self.old!r} {text.count(self.old)} times: mend this list")
+        return text.replace(self.old, self.new)
+
+
+OPERATOR, SOLVES = "tests/unit/forward/test_operator.py", "tests/unit/sampler/test_solves.py"
+NOISE, COMMIT = "tests/unit/cutouts/test_noise.py", "tests/unit/store/test_posterior.py"
+FAULTS = (
+    Fault("forward/operator.py", "* self.otf.conj()", "* self.otf", OPERATOR),
+    Fault("forward/operator.py", ".sum((-1, -3))", ".mean((-1, -3))", OPERATOR),
+    Fault("forward/operator.py", "(correlated + white) * n**2", "(correlated + white)", OPERATOR),
+    Fault("forward/noise.py", "return u * self.weight\n", "return u * self.weight.sqrt()\n", OPERATOR),
+    Fault("forward/noise.py", "self.power.sqrt()", "self.power", OPERATOR),
+    Fault(
+        "forward/noise.py", "padded = np.roll(padded, (-r, -r)", "padded = np.roll(padded, (0, 0)", OPERATOR
+    ),
+    Fault(
+        "forward/psf.py", "step = psf_scale / fine_scale", "step = 1.02 * psf_scale / fine_scale", OPERATOR
+    ),
+    Fault("sampler/guidance.py", "vw + a * vu", "vw + 0.9 * a * vu", SOLVES),
+    Fault("sampler/guidance.py", "model.apply(z) + model.noise.sample(normal)", "model.apply(z)", SOLVES),
+    Fault("sampler/random.py", "0x9E3779B9", "0x9E3779B8", "tests/unit/sampler/test_random.py"),
+    Fault("cutouts/noise.py", "return 1.4826 * float", "return 1.0 * float", NOISE),
+    Fault("cutouts/noise.py", "np.clip(z, -5, 5)", "np.clip(z, -0.5, 0.5)", NOISE),
+    Fault("cutouts/variance.py", "0.0) / effective", "0.0) * effective", NOISE),
+    Fault("store/posterior.py", "rounded &= np.uint32(1)", "rounded &= np.uint32(0)", COMMIT),
+    Fault("store/shards.py", "if found != written:", "if False:", COMMIT),
+    Fault("store/parts.py", "digest_bytes(data)}", "digest_bytes(data[1:])}", COMMIT),
+    Fault(
+        "morphology/intervals.py", "LEVEL * (k + 1)", "LEVEL * k", "tests/unit/morphology/test_intervals.py"
+    ),
+    Fault(
+        "morphology/intervals.py",
+        "x[:, k - i] + f",
+        "x[:, k - i] - f",
+        "tests/unit/morphology/test_intervals.py",
+    ),
+)
+
+
+def first_failure(package: Path, tests: str) -> str:
+    """The first test of a file that fails with a copy of the package; '' if all pass."""
+    command = [sys.executable, "-P", "-m", "pytest", "-x", "-q", "-n0", "-p", "no:cacheprovider", tests]
+    known = {"PYTHONPATH": str(package.parent), "NUMBA_CACHE_DIR": str(package.parent / "numba")}
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | known, capture_output=True, text=True)
+    if done.returncode == 0:
+        return ""
+    named = re.search(r"^(?:FAILED|ERROR) \S+?::(\S+)", done.stdout, re.MULTILINE)
+    return named[1] if named else f"pytest ended with {done.returncode}"
+
+
+def survivors(wanted: str = "") -> list[Fault]:
+    """Plant the faults of the modules that have ``wanted`` in their name; those that no test notices."""
+    missed = []
+    with tempfile.TemporaryDirectory(prefix="galbatch-mutation-") as folder:
+        package = Path(folder) / "galbatch"
+        shutil.copytree(ROOT / "galbatch", package, ignore=shutil.ignore_patterns("__pycache__"))
+        for fault in (f for f in FAULTS if wanted in f.module):
+            path, began = package / fault.module, time.monotonic()
+            sound = path.read_text()
+            path.write_text(fault.planted(sound))
+            caught = first_failure(package, fault.tests)
+            path.write_text(sound)
+            missed += [] if caught else [fault]
+            what = f"{fault.module}: {fault.old.strip()} -> {fault.new.strip()}"
+            print(f"{caught or 'SURVIVES':60}  {what}  ({time.monotonic() - began:.0f} s)", flush=True)
+    return missed
+
+
+if __name__ == "__main__":
+    sys.exit(bool(survivors(*sys.argv[1:2])))
