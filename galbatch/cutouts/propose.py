@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,9 @@ from galbatch.cutouts.grid import celestial_wcs
 from galbatch.cutouts.identify import ROLES, Found, find_images, images_of, words_of
 from galbatch.cutouts.psf_check import NORM_RANGE, SLACK, fwhm_pix, limit_arcsec
 from galbatch.cutouts.psf_file import read_psf
-from galbatch.cutouts.survey_text import Line, Mosaic, quoted, survey_text
-from galbatch.cutouts.units import ZERO_POINT_CARDS, njy_per_unit, zero_point_of
+from galbatch.cutouts.survey_text import Ask, Line, Mosaic, positive, quoted, survey_text, unit_lines
 from galbatch.errors import InputError
 
-Ask = Callable[[str, str], str | None]  # (question, suggestion) -> answer, None if there is nobody to ask
 NOISE = ("err", "var", "wht", "exp")
 NATIVE_ARCSEC = {
     "ACS WFC": 0.05,
@@ -170,7 +167,7 @@ def _describe(mosaic: Mosaic, base: Path, ask: Ask) -> None:
             lines.append(Line("err", '"measure"', "no noise map found: one sigma, measured on blank sky"))
     _psf(mosaic, base, ask)
     _scale(mosaic, ask)
-    lines += _unit(sci, ask)
+    lines += unit_lines(sci, ask)
 
 
 def _where(sci: Found) -> str:
@@ -226,7 +223,7 @@ def _scale(mosaic: Mosaic, ask: Ask) -> None:
         mosaic.scale_arcsec = step if lost else stated
         if not mosaic.scale_arcsec:
             answer = ask(f"Pixel scale of {mosaic.band} in arcsec ({why})", "")
-            mosaic.scale_arcsec = _positive(answer)
+            mosaic.scale_arcsec = positive(answer)
         value = f"{mosaic.scale_arcsec:.6g}" if mosaic.scale_arcsec > 0 else quoted("TODO: arcsec per pixel")
         mosaic.in_pixels = True
         mosaic.lines.append(Line("pixel_scale_arcsec", value, why))
@@ -258,7 +255,7 @@ def _psf_scale(mosaic: Mosaic, psf: Found) -> list[Line]:
 
 
 def _stated_scale(header: Any) -> float:
-    return max(_positive(header.get(k)) for k in ("PIXSCALE", "PIXELSCL"))
+    return max(positive(header.get(k)) for k in ("PIXSCALE", "PIXELSCL"))
 
 
 def _lost_terms(wcs: WCS, step_arcsec: float) -> bool:
@@ -266,59 +263,3 @@ def _lost_terms(wcs: WCS, step_arcsec: float) -> bool:
     if not 1e-3 < step_arcsec < 10 or wcs.wcs.has_cd():
         return False
     return abs(abs(np.linalg.det(wcs.wcs.get_pc())) - 1) > LOST
-
-
-def _unit(sci: Found, ask: Ask) -> list[Line]:
-    """How the values of an image become fluxes: nothing where its own header says it to a run."""
-    own, header = sci.own, sci.header
-    bunit = str(header.get("BUNIT", "")).strip()
-    try:
-        njy_per_unit(own, 0.1)
-        card = "BUNIT" if bunit and "BUNIT" in own else "the header"
-        return [Line("", "", f"unit: {card} says {bunit or 'it'}")]
-    except InputError:
-        pass
-    if (zero_point := zero_point_of(header)) is not None:
-        card = next(k for k in ZERO_POINT_CARDS if k in header)
-        return [Line("zero_point_ab", f"{zero_point:.4f}", f"from {card} = {header[card]}")]
-    if header.get("PHOTFLAM") and header.get("PHOTPLAM"):
-        why = "guess: PHOTFLAM and PHOTPLAM are there, BUNIT is not"
-        if not bunit or bunit.lower().endswith("/s"):
-            return [Line("unit", '"electron/s"', why)]
-        return [_whole_exposure(header, bunit)]
-    for card in ("BUNIT", "PHOTMJSR", "PHOTFNU"):  # in the primary header, which a run does not read
-        if card in header and card not in own:
-            try:
-                njy_per_unit(header, 0.1)
-                return [Line("unit", quoted(bunit), "BUNIT of the primary header")]
-            except InputError:
-                break
-    jwst = re.fullmatch(r"f\d{3}[wmn]2?", sci.band) is not None and header.get("TELESCOP", "JWST") == "JWST"
-    said = f"BUNIT = {bunit!r}" if bunit else "no BUNIT"
-    answer = ask(
-        f"Unit of the pixel values, such as nJy or MJy/sr (the headers say nothing: {said}, no zero point)",
-        "MJy/sr" if jwst else "",
-    )
-    if answer:
-        njy_per_unit(header, 0.1, answer, where=f"{sci.path.name}: the unit that you gave")
-        return [Line("unit", quoted(answer), "as you said; the header does not say")]
-    hint = "MJy/sr for mosaics of the JWST pipeline" if jwst else "e.g. nJy, MJy/sr; or give zero_point_ab"
-    return [Line("unit", quoted(f"TODO: the unit of the pixel values, which no header states ({hint})"))]
-
-
-def _whole_exposure(header: Any, bunit: str) -> Line:
-    flam, pivot, seconds = (_positive(header.get(k)) for k in ("PHOTFLAM", "PHOTPLAM", "EXPTIME"))
-    if not seconds > 0:
-        return Line("zero_point_ab", quoted(f"TODO: the AB zero point of {bunit!r} (there is no EXPTIME)"))
-    per_second = -2.5 * math.log10(flam) - 5 * math.log10(pivot) - 2.408
-    value = per_second + 2.5 * math.log10(seconds)
-    return Line("zero_point_ab", f"{value:.4f}", f"PHOTFLAM and PHOTPLAM, times EXPTIME as BUNIT is {bunit}")
-
-
-def _positive(value: Any) -> float:
-    """A number above 0, 0 for anything else."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return 0.0
-    return number if math.isfinite(number) and number > 0 else 0.0

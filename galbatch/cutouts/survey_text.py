@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from galbatch.cutouts.identify import Found
+from galbatch.cutouts.units import ZERO_POINT_CARDS, njy_per_unit, zero_point_of
+from galbatch.errors import InputError
 
+Ask = Callable[[str, str], str | None]  # (question, suggestion) -> answer, None if there is nobody to ask
 OPTIONAL = ("mask", "seg", "exp")
 
 
@@ -119,6 +125,62 @@ def _layout(mosaics: list[Mosaic]) -> tuple[str, str]:
         known = "hst" if telescopes == {"HST"} else "dja"
         return known, "weight maps: they lack the photon noise of the sources, which the exposure map gives"
     return "generic", "noise maps are taken to include the photon noise of the sources"
+
+
+def unit_lines(sci: Found, ask: Ask) -> list[Line]:
+    """How the values of an image become fluxes: nothing where its own header says it to a run."""
+    own, header = sci.own, sci.header
+    bunit = str(header.get("BUNIT", "")).strip()
+    try:
+        njy_per_unit(own, 0.1)
+        card = "BUNIT" if bunit and "BUNIT" in own else "the header"
+        return [Line("", "", f"unit: {card} says {bunit or 'it'}")]
+    except InputError:
+        pass
+    if (zero_point := zero_point_of(header)) is not None:
+        card = next(k for k in ZERO_POINT_CARDS if k in header)
+        return [Line("zero_point_ab", f"{zero_point:.4f}", f"from {card} = {header[card]}")]
+    if header.get("PHOTFLAM") and header.get("PHOTPLAM"):
+        why = "guess: PHOTFLAM and PHOTPLAM are there, BUNIT is not"
+        if not bunit or bunit.lower().endswith("/s"):
+            return [Line("unit", '"electron/s"', why)]
+        return [_whole_exposure(header, bunit)]
+    for card in ("BUNIT", "PHOTMJSR", "PHOTFNU"):  # in the primary header, which a run does not read
+        if card in header and card not in own:
+            try:
+                njy_per_unit(header, 0.1)
+                return [Line("unit", quoted(bunit), "BUNIT of the primary header")]
+            except InputError:
+                break
+    jwst = re.fullmatch(r"f\d{3}[wmn]2?", sci.band) is not None and header.get("TELESCOP", "JWST") == "JWST"
+    said = f"BUNIT = {bunit!r}" if bunit else "no BUNIT"
+    answer = ask(
+        f"Unit of the pixel values, such as nJy or MJy/sr (the headers say nothing: {said}, no zero point)",
+        "MJy/sr" if jwst else "",
+    )
+    if answer:
+        njy_per_unit(header, 0.1, answer, where=f"{sci.path.name}: the unit that you gave")
+        return [Line("unit", quoted(answer), "as you said; the header does not say")]
+    hint = "MJy/sr for mosaics of the JWST pipeline" if jwst else "e.g. nJy, MJy/sr; or give zero_point_ab"
+    return [Line("unit", quoted(f"TODO: the unit of the pixel values, which no header states ({hint})"))]
+
+
+def _whole_exposure(header: Any, bunit: str) -> Line:
+    flam, pivot, seconds = (positive(header.get(k)) for k in ("PHOTFLAM", "PHOTPLAM", "EXPTIME"))
+    if not seconds > 0:
+        return Line("zero_point_ab", quoted(f"TODO: the AB zero point of {bunit!r} (there is no EXPTIME)"))
+    per_second = -2.5 * math.log10(flam) - 5 * math.log10(pivot) - 2.408
+    value = per_second + 2.5 * math.log10(seconds)
+    return Line("zero_point_ab", f"{value:.4f}", f"PHOTFLAM and PHOTPLAM, times EXPTIME as BUNIT is {bunit}")
+
+
+def positive(value: Any) -> float:
+    """A number above 0, 0 for anything else."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return 0.0
+    return number if math.isfinite(number) and number > 0 else 0.0
 
 
 def template(survey: str) -> str:

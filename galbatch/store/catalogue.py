@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,26 +19,16 @@ from galbatch.columns import PLACE, Column
 from galbatch.errors import RunError
 from galbatch.store.healpix import healpix_nested
 from galbatch.store.layout import STATUS
+from galbatch.store.ledger import FAILURE_SCHEMA, failures_of
 from galbatch.store.parts import FAILURE_COLUMNS, join_parts, part_bytes, part_head, read_note, read_part
 from galbatch.store.paths import RunPaths, replacing
 from galbatch.store.place import opened
 from galbatch.store.plan import PASS
 from galbatch.store.tables import dtype_name, is_text, table_metadata
+from galbatch.store.threads import behind, prefetched
 
 _HEAD = ("source_id", "ra", "dec")
-Item = TypeVar("Item")
 _GROUP_BYTES = 24 << 20  # of parts that are joined at once; a row group has once to twice as many
-_FAILURE_SCHEMA = pa.schema(
-    [
-        ("source_id", pa.string()),
-        ("stage", pa.string()),
-        ("code", pa.string()),
-        ("message", pa.string()),
-        ("attempt", pa.int32()),
-        ("worker", pa.string()),
-        ("time", pa.float64()),
-    ]
-)
 
 
 def merge_catalogue(
@@ -77,13 +66,13 @@ def _merge(
             name: stack.enter_context(_table(paths, files[name], schema, info))
             for name, schema in schemas.items()
         }
-        failed = stack.enter_context(_written(out.failures, _FAILURE_SCHEMA))
+        failed = stack.enter_context(_written(out.failures, FAILURE_SCHEMA))
 
         def write_all(joined: dict[str, pa.Table]) -> None:
             for name, table in tables.items():
                 table.write_table(joined[name])
 
-        write = stack.enter_context(_behind(write_all))
+        write = stack.enter_context(behind(write_all))
         held: list[dict[str, pa.Table]] = []
         size = 0
         for joined, lost, n_bytes in _joined(paths, schemas, into is not None):
@@ -124,32 +113,6 @@ def _table(paths: RunPaths, path: Path, schema: pa.Schema, info: dict[str, Colum
         use_byte_stream_split=[f.name for f in schema if pa.types.is_floating(f.type)],
         write_statistics=[n for n in (*_HEAD, "flags", "_healpix_29") if n in schema.names],
     )
-
-
-@contextmanager
-def _behind(work: Callable[[Item], None]) -> Iterator[Callable[[Item], None]]:
-    """``work`` in a thread of its own, one call at a time: the next tables are joined while some are
-    compressed."""
-    with ThreadPoolExecutor(1) as thread:
-        last: list[Future] = []
-
-        def submit(item: Item) -> None:
-            while last:
-                last.pop().result()
-            last.append(thread.submit(work, item))
-
-        yield submit
-        while last:
-            last.pop().result()
-
-
-def _ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The items of an iterator; a thread of its own makes the next one."""
-    with ThreadPoolExecutor(1) as thread:
-        following = thread.submit(next, items, None)
-        while (item := following.result()) is not None:
-            following = thread.submit(next, items, None)
-            yield item
 
 
 def _text_lengths(paths: RunPaths, schema: pa.Schema) -> dict[str, int]:
@@ -231,7 +194,7 @@ def _joined(
     with pq.ParquetFile(opened(paths.plan), pre_buffer=False) as plan:
         for group in range(plan.num_row_groups):
             rows = plan.read_row_group(group)
-            for parts in _ahead(_alike(_committed(paths, rows["batch"].to_numpy(), committed, partial))):
+            for parts in prefetched(_alike(_committed(paths, rows["batch"].to_numpy(), committed, partial))):
                 start, stop = parts[0].rows.start, parts[-1].rows.stop
                 planned, table = rows.slice(start, stop - start), join_parts([part.data for part in parts])
                 if not known.issuperset(table.column_names):
@@ -239,7 +202,7 @@ def _joined(
                 _check_ids(paths, parts, planned["source_id"], table["source_id"])
                 n_bytes = sum(len(part.data) for part in parts) + planned.nbytes
                 tables = {name: _join(planned, table, schema) for name, schema in schemas.items()}
-                yield tables, _failures(planned, table, parts), n_bytes
+                yield tables, failures_of(planned, table, {part.batch: part.note for part in parts}), n_bytes
 
 
 def _committed(
@@ -319,19 +282,3 @@ def _pick(field: pa.Field, plan: pa.Table, in_plan: dict, in_parts: dict) -> pa.
         empty = pa.array(np.full(plan.num_rows * field.type.list_size, np.nan), field.type.value_type)
         return pa.FixedSizeListArray.from_arrays(empty, field.type.list_size)
     return pa.nulls(plan.num_rows, field.type)
-
-
-def _failures(plan: pa.Table, table: pa.Table, parts: list[_Committed]) -> pa.Table:
-    failed = pc.equal(table["status"], "failed")
-    lost = table.select(["source_id", *FAILURE_COLUMNS]).filter(failed)
-    by_batch = {part.batch: part.note for part in parts}
-    notes = [by_batch[batch] for batch in plan["batch"].filter(failed).to_pylist()]
-    workers = [f"{note.get('host', '')}:{note.get('pid', '')}" for note in notes]
-    columns = [
-        lost["source_id"].cast(pa.string()),
-        *(lost[name] for name in FAILURE_COLUMNS),
-        pa.array([note.get("attempt", 0) for note in notes], pa.int32()),
-        pa.array(workers, pa.string()),
-        pa.array([note.get("time", np.nan) for note in notes], pa.float64()),
-    ]
-    return pa.table(columns, schema=_FAILURE_SCHEMA)

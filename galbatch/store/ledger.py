@@ -8,17 +8,31 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from galbatch.errors import RunError
 from galbatch.flags import count_flags
 from galbatch.store.checksums import DamagedBatch
 from galbatch.store.layout import STATUS
-from galbatch.store.parts import read_attempt, read_part
+from galbatch.store.parts import FAILURE_COLUMNS, read_attempt, read_part
 from galbatch.store.paths import RunPaths, write_atomic
 from galbatch.store.place import opened
 from galbatch.store.plan import plan_rows
 from galbatch.types import Flag
+
+FAILURE_SCHEMA = pa.schema(
+    [
+        ("source_id", pa.string()),
+        ("stage", pa.string()),
+        ("code", pa.string()),
+        ("message", pa.string()),
+        ("attempt", pa.int32()),
+        ("worker", pa.string()),
+        ("time", pa.float64()),
+    ]
+)
 
 
 def check_accounting(paths: RunPaths, counts: dict[str, int]) -> dict[str, int]:
@@ -38,6 +52,23 @@ def check_accounting(paths: RunPaths, counts: dict[str, int]) -> dict[str, int]:
             f"status {dict(counts)}, failures {failed}. Run `galbatch verify {paths.root}`."
         )
     return {"planned": planned, "catalogue": written, **by_status}
+
+
+def failures_of(plan: pa.Table, table: pa.Table, by_batch: dict[int, dict[str, Any]]) -> pa.Table:
+    """Rows of ``failures.parquet`` of the rows of ``table`` that failed; ``plan``: the same rows there;
+    ``by_batch``: notes."""
+    failed = pc.equal(table["status"], "failed")
+    lost = table.select(["source_id", *FAILURE_COLUMNS]).filter(failed)
+    notes = [by_batch[batch] for batch in plan["batch"].filter(failed).to_pylist()]
+    workers = [f"{note.get('host', '')}:{note.get('pid', '')}" for note in notes]
+    columns = [
+        lost["source_id"].cast(pa.string()),
+        *(lost[name] for name in FAILURE_COLUMNS),
+        pa.array([note.get("attempt", 0) for note in notes], pa.int32()),
+        pa.array(workers, pa.string()),
+        pa.array([note.get("time", np.nan) for note in notes], pa.float64()),
+    ]
+    return pa.table(columns, schema=FAILURE_SCHEMA)
 
 
 def read_failures(paths: RunPaths, most: int) -> list[dict[str, Any]]:

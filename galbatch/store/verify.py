@@ -26,7 +26,8 @@ from galbatch.store.paths import RunPaths
 from galbatch.store.place import opened, walk
 from galbatch.store.plan import PlanBatch, iter_plan
 from galbatch.store.posterior import open_store
-from galbatch.store.verify_batch import THREADS, BatchRead, ahead, compare_batch, difference, read_batch
+from galbatch.store.threads import THREADS, ahead
+from galbatch.store.verify_batch import BatchRead, compare_batch, difference, read_batch
 
 _SHARD = re.compile(r"(\w+)/c/(0|[1-9]\d*)(/0)*")
 _OF_BATCH = re.compile(r"batch-(\d{6,})\.\w+")

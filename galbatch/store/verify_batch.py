@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -19,10 +17,7 @@ from galbatch.store.paths import RunPaths
 from galbatch.store.place import sizes_below
 from galbatch.store.plan import PlanBatch
 from galbatch.store.posterior import read_sums
-
-THREADS = min(8, os.cpu_count() or 1)
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+from galbatch.store.threads import THREADS, ahead
 
 
 @dataclass
@@ -103,21 +98,6 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return -1
-
-
-def ahead(
-    pool: Executor, items: Iterable[Item], work: Callable[[Item], Result]
-) -> Iterator[tuple[Item, Result]]:
-    """Every item with what ``work`` makes of it in a thread, in order, a few ahead of the one given."""
-    waiting: deque = deque()
-    for item in items:
-        waiting.append((item, pool.submit(work, item)))
-        if len(waiting) > 4 * THREADS:
-            first, future = waiting.popleft()
-            yield first, future.result()
-    while waiting:
-        first, future = waiting.popleft()
-        yield first, future.result()
 
 
 def compare_batch(
