@@ -48,9 +48,8 @@ def test_apply_is_linear_convolution_then_sum(margin, oversample, size):
 @pytest.mark.parametrize("oversample", [1, 2, 3])
 @pytest.mark.parametrize("correlated", [False, True])
 def test_adjoint(oversample, correlated):
-    obs = observation(
-        c=2, psf=np.stack([gaussian_psf(), gaussian_psf(fwhm=5)]), noise_acf=acf(2) if correlated else None
-    )
+    psf = np.stack([gaussian_psf(shift=(0.7, -0.4)), gaussian_psf(fwhm=5, shift=(-1.0, 0.3))])  # a flip shows
+    obs = observation(c=2, psf=psf, noise_acf=acf(2) if correlated else None)
     _, model = forward_model(obs, oversample, margin=3, multiple_of=4, target_fwhm_pix=2.0)
     gen = torch.Generator().manual_seed(0)
     x = torch.randn((2, 2, 2, *model.fine), generator=gen)
@@ -89,6 +88,23 @@ def mixed_noise(rng, h, w, mixed):
         cov,
         noise_model(wide(np.where(mask, 0, sigma**-2)), acf(), wide(fraction) if mixed else None),
     )
+
+
+@pytest.mark.parametrize("oversample", [1, 2])
+def test_the_stationary_precision_has_the_mean_diagonal_of_the_normal_operator(oversample):
+    flat = np.full((1, 1, 24, 24), 0.5)
+    scale = 0.03 / oversample
+    obs = Observation(
+        np.zeros_like(flat), flat, gaussian_psf(fwhm=3.0 * oversample)[None], psf_scale_arcsec=scale
+    )
+    _, model = forward_model(obs, oversample)
+    one = torch.zeros(1, 1, 1, *model.stamp)
+    one[..., 12, 12] = 1.0
+    diagonal = (
+        float(model.adjoint(one).square().sum()) / 0.5**2 / oversample**2
+    )  # fine pixels per detector pixel
+    spectrum = torch.fft.irfft2(model.circulant_precision(), s=model.fine)
+    assert float(spectrum[0, 0, 0, 0, 0]) == pytest.approx(diagonal, rel=1e-3)
 
 
 @pytest.mark.parametrize("mixed", [False, True])
