@@ -1,9 +1,11 @@
 """Which of two priors knows the galaxies of a survey better? Pixels are hidden, and predicted.
 
-Blocks of pixels on a source are kept from the sampler. Each prior draws from its posterior given the rest,
-and is scored by the mean log density of the hidden pixels: of a pixel y with noise s, log mean_k N(y; (A
-x_k), s^2) over the draws. That is a proper score which needs no truth, and no draw that one of them made
-judges the other.
+Blocks of pixels on a source are kept from the sampler, larger than the PSF, so that their neighbours do not
+tell. Each prior draws from its posterior given the rest, and is scored by the mean log density of the
+hidden pixels under a normal law with the mean of the draws as the telescope sees them, and their variance
+with that of the noise (the score of Dawid & Sebastiani 1999, which is proper). It needs no truth, and no
+draw that one of them made judges the other. The mixture of the draws themselves as the law has tails so
+heavy that a single pixel decides.
 """
 
 from __future__ import annotations
@@ -14,14 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import logsumexp
 
 from galbatch.forward import forward_model
 from galbatch.sampler import sample_posterior
 from galbatch.sampler.prior import as_denoiser
 from galbatch.types import Observation
 
-BLOCK_PIX, SHARE = 3, 0.2  # side of a hidden block, and the share of the source that is hidden
+BLOCK_PIX, SHARE = 6, 0.2  # side of a hidden block, and the share of the source that is hidden
 
 
 def hide(inside: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -50,8 +51,10 @@ def hidden_score(
     data, model = forward_model(obs, oversample, target_fwhm_pix=spec.target_fwhm_pix)
     seen = model.apply(torch.from_numpy(np.ascontiguousarray(posterior.samples, np.float32)))
     weight = model.noise.weight.numpy()[:, 0]
-    error = (data - seen).numpy() * np.sqrt(weight)[:, None]
-    score = logsumexp(-0.5 * error**2, axis=1) - np.log(draws) - 0.5 * np.log(2 * np.pi)
+    seen, unit = seen.numpy(), np.sqrt(weight)
+    error = (data.numpy()[:, 0] - seen.mean(1)) * unit
+    variance = 1 + (1 + 1 / draws) * (seen.std(1, ddof=1) * unit) ** 2
+    score = -0.5 * (error**2 / variance + np.log(2 * np.pi * variance))
     return np.where(hidden, score, 0).sum((1, 2, 3)) / np.where(
         hidden.any((1, 2, 3)), hidden.sum((1, 2, 3)), np.nan
     )

@@ -48,10 +48,10 @@ def test_a_galaxy_is_on_one_side_of_the_split_whatever_its_band_and_too_few_are_
 
 def test_hidden_pixels_are_blocks_on_the_source():
     inside = np.zeros((20, 2, 48, 48), bool)
-    inside[:, :, 9:39, 9:39] = True
+    inside[:, :, 6:42, 6:42] = True
     hidden = hide(inside, 5)
-    assert not (hidden & ~inside).any() and hidden.sum() / inside.sum() == pytest.approx(0.2, abs=0.02)
-    block = hidden[:, :, 9 : 9 + BLOCK_PIX, 9 : 9 + BLOCK_PIX]
+    assert not (hidden & ~inside).any() and hidden.sum() / inside.sum() == pytest.approx(0.2, abs=0.03)
+    block = hidden[:, :, 6 : 6 + BLOCK_PIX, 6 : 6 + BLOCK_PIX]
     assert (block.all((2, 3)) == block.any((2, 3))).all()
 
 
@@ -80,7 +80,7 @@ def test_the_prior_that_made_the_galaxies_predicts_hidden_pixels_best():
     hidden = hide(np.ones(data.shape, bool), 1)
     right, wrong = (hidden_score(p, obs, hidden, 8) for p in (GaussianPrior(), Louder()))
     gain, error, number = compare(right, wrong)
-    assert number == n and gain > 3 * error > 0
+    assert number == hidden.any((1, 2, 3)).sum() > n - 3 and gain > 3 * error > 0
     assert np.isnan(hidden_score(GaussianPrior(), obs, hidden & False, 2)).all()
 
 
