@@ -68,6 +68,7 @@ STATISTICS: dict[str, tuple[str, str]] = {
 _MORPH, _SIZE, _SHARE, _GRADE = "src.morph.param", "phys.angSize", "stat.probability", "meta.code.qual"
 _RGM = "Rodriguez-Gomez et al. 2019"
 _COLOUR = "AB colour of draws in one aperture, at one PSF"
+_GRADIENT = "AB colour from half to one Petrosian radius less that within half; below 0: bluer outside"
 _FIT = Flag.SERSIC_FAILED | Flag.SERSIC_BOUND
 _MISFIT = Flag.SAMPLER_CHI2 | Flag.NOISE_LEVEL
 _printed = partial(Column, table="catalog")
@@ -189,6 +190,9 @@ MEASURED: dict[str, Column] = {
     "n_draws_ok": _printed(
         "", "meta.number", "posterior draws with finite pixels", flags=Flag.SAMPLER_NONFINITE, dtype="int32"
     ),
+    "color_gradient_{pair}_p16": Column("mag", "phot.color", f"{_GRADIENT}; lower end of the 68% interval"),
+    "color_gradient_{pair}_p50": Column("mag", "phot.color;stat.median", f"{_GRADIENT}; median"),
+    "color_gradient_{pair}_p84": Column("mag", "phot.color", f"{_GRADIENT}; upper end of the 68% interval"),
     "color_radius": Column("arcsec", _SIZE, "radius of the circle in which colours are measured"),
     "n_evaluations": Column("", "meta.number", "network evaluations per draw, products and re-runs counted"),
     "chi2_p_{band}": Column("", _SHARE, "p-value of the residuals"),

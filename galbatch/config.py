@@ -27,7 +27,8 @@ class RunSettings:
     ``samples``: the draws are 'stored'; or made again from their seeds when they are asked for
     ('regenerate': a hash of them is kept); or 'none'. ``draw_columns``: list columns with the statistics of
     every draw. ``precision``: what the network
-    computes in; 'auto': bfloat16 if the hardware supports it.
+    computes in; 'auto': bfloat16 if the hardware supports it. ``joint``: all bands of a source sampled
+    together; None: where the model can and is better so.
     """
 
     catalog: str
@@ -45,6 +46,7 @@ class RunSettings:
     samples: str = "stored"
     draw_columns: bool = False
     precision: str = "auto"
+    joint: bool | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bands", tuple(self.bands))

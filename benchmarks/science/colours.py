@@ -15,7 +15,7 @@ import sys
 import numpy as np
 
 from galbatch.morphology import own_light
-from galbatch.pipeline.colour import light_in_aperture, widened_magnitudes, widening
+from galbatch.pipeline.colour import light_in_apertures, widened_magnitudes, widening
 from galbatch.report.read import RunReader
 from galbatch.report.view import own_truth
 from galbatch.store import open_run
@@ -44,10 +44,10 @@ def colours_of(reader: RunReader, source_id) -> dict | None:
         share = own_light(samples[None, :, c], stamp.seg, stamp.mask, fine).share
         if share:
             shares[c] = share[0]
-    light, _ = light_in_aperture(columns, stamps, samples, oversample, 0, shares)
+    light = light_in_apertures(columns, stamps, samples, oversample, 0, shares)[0][0]
     truth = [own_truth(t, s, oversample * s.ratio)[0] for t, s in zip(truth, stamps, strict=True)]
     ones = dict.fromkeys(shares, 1.0)  # neighbours are not in the truth, and not left out of it
-    true, _ = light_in_aperture(columns, stamps, np.stack(truth)[None], oversample, 0, ones)
+    true = light_in_apertures(columns, stamps, np.stack(truth)[None], oversample, 0, ones)[0][0]
     one, two = (
         widened_magnitudes(light[:, c], widening(columns, band, 0)) for c, band in enumerate(run.bands)
     )

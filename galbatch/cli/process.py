@@ -43,6 +43,12 @@ MODE = click.option(
     help="About 9, 14, 16, 27 or 36 network evaluations per draw.",
 )
 
+JOINT = click.option(
+    "--joint/--separate",
+    default=None,
+    help="All bands of a source as one galaxy, or each by itself  [default: what the model is best at].",
+)
+
 OVERSAMPLE = click.option(
     "--oversample",
     type=int,
@@ -137,6 +143,7 @@ def execution_options(function: Callable[..., Any]) -> Callable[..., Any]:
 )
 @PRECISION
 @SAMPLES
+@JOINT
 @click.option("--draw-columns", is_flag=True, help="The statistics of every draw in list columns too.")
 @click.option("--resume", "resuming", is_flag=True, help="Go on with the run in the folder, if there is one.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in the folder once this one is finished.")

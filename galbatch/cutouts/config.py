@@ -57,10 +57,11 @@ class TileConfig:
 
 @dataclass(frozen=True)
 class BandConfig:
-    """A band and its mosaics, at least one."""
+    """A band and its mosaics, at least one. ``wavelength_um``: None, what its name says."""
 
     name: str
     tiles: tuple[TileConfig, ...]
+    wavelength_um: float | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,9 @@ class SurveyConfig:
     def from_resolved(table: dict[str, Any]) -> SurveyConfig:
         layout = dict(table["layout"])
         layout["planes"] = {k: PlaneRule(**_tuples(v)) for k, v in layout["planes"].items()}
-        bands = tuple(BandConfig(b["name"], tuple(_tile_from(t) for t in b["tiles"])) for b in table["bands"])
+        bands = tuple(
+            BandConfig(**{**b, "tiles": tuple(_tile_from(t) for t in b["tiles"])}) for b in table["bands"]
+        )
         return SurveyConfig(**{**table, "layout": Layout(**_tuples(layout)), "bands": bands})
 
 

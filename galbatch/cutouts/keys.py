@@ -43,7 +43,7 @@ TILE_KEYS = {
     "psf_error": (str, list),
     "optional": list,
 }
-BAND_KEYS = {**TILE_KEYS, "tiles": list}
+BAND_KEYS = {**TILE_KEYS, "tiles": list, "wavelength_um": _NUMBER}
 _CHOICES = {
     "stamp": ("auto",),
     "neighbours": ("separate", "mask", "keep"),

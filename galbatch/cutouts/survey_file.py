@@ -106,7 +106,7 @@ def _band(path: Path, name: str, table: Any, layout: Layout, tiles: list[str]) -
     if not isinstance(table, dict):
         raise ConfigError(f"{path}: bands.{name} must be a table, not {table!r}.")
     check_keys(path, f"bands.{name}", table, BAND_KEYS)
-    common = {k: v for k, v in table.items() if k != "tiles"}
+    common = {k: v for k, v in table.items() if k not in ("tiles", "wavelength_um")}
     if "tiles" in table:
         entries = table["tiles"]
         if not entries or not all(isinstance(t, dict) for t in entries):
@@ -122,7 +122,8 @@ def _band(path: Path, name: str, table: Any, layout: Layout, tiles: list[str]) -
     names = [t.name for t in out]
     if len(set(names)) != len(names):
         raise ConfigError(f"{path}: bands.{name} has two tiles of one name: {', '.join(names)}.")
-    return BandConfig(name, tuple(out))
+    wavelength = positive(path, f"bands.{name}: wavelength_um", table.get("wavelength_um"))
+    return BandConfig(name, tuple(out), wavelength)
 
 
 def _tile(path: Path, band: str, tile: str, table: dict, layout: Layout) -> TileConfig:

@@ -1,7 +1,7 @@
 """Physics of an observation: ``y = D (h * x) + n``. PSF, pixel operator, noise, flux scale; no prior, no
 I/O."""
 
-from galbatch.forward.bandpass import wavelengths_um
+from galbatch.forward.bandpass import wavelength_um, wavelengths_um
 from galbatch.forward.noise import noise_model
 from galbatch.forward.operator import ForwardModel, forward_model, kernel_hit_rate
 from galbatch.forward.psf import TransferCache, psf_offset, target_transfer
@@ -24,6 +24,7 @@ __all__ = [
     "smoothed_peak_scale",
     "steps_of",
     "target_transfer",
+    "wavelength_um",
     "wavelengths_um",
     "with_psf_error",
 ]

@@ -23,7 +23,7 @@ from galbatch.pipeline.light import contaminated, light_flags
 from galbatch.pipeline.measurement import Table, empty_columns, measure_band
 from galbatch.pipeline.sampling import groups_of, sample_bisecting
 from galbatch.store import MASK_EXCLUDED, MASK_NEIGHBOUR, STATUS, BatchResult, PlanBatch, StoreLayout
-from galbatch.types import Failure, Flag, Posterior, StampBatch
+from galbatch.types import BandStamps, Failure, Flag, Posterior, StampBatch
 
 
 class Clock:
@@ -76,9 +76,10 @@ def _process(context: Context, rows: PlanBatch, stamps: StampBatch, clock: Clock
     _store_stamps(arrays, columns, stamps, layout)
     shares: dict[tuple[int, int], np.ndarray] = {}
     counters = {"draws": 0, "evaluations": 0.0}  # of one band each
-    for bands, members in groups_of(stamps, failures, flags):
+    for parts, members in groups_of(stamps, failures, flags, layout.joint):
+        bands = [band for together in parts for band in together]
         with context.sampling, clock("sample"):
-            posterior = sample_bisecting(context, stamps, bands, members, failures)
+            posterior = sample_bisecting(context, stamps, parts, members, failures)
         for part, done in posterior:
             with clock("measure"):
                 _store_posterior(context, arrays, columns, stamps, bands, done, part, shares)
@@ -87,7 +88,8 @@ def _process(context: Context, rows: PlanBatch, stamps: StampBatch, clock: Clock
             counters["evaluations"] += float(np.sum(part.n_evaluations)) * images
     with clock("measure"):
         if len(layout.bands) > 1:
-            columns |= colours(columns, stamps.bands, arrays["samples"], layout.oversample, shares)
+            found = colours(columns, stamps.bands, arrays["samples"], layout.oversample, shares, layout.joint)
+            columns |= found
     if layout.regenerate:
         arrays["draws_hash"] = draw_hashes(arrays["samples"])
     arrays = {name: values for name, values in arrays.items() if layout.kept(name)}
@@ -155,7 +157,8 @@ def _store_posterior(
     shares: dict[tuple[int, int], np.ndarray],
 ) -> None:
     """Put the posterior of the sources ``done`` into arrays and columns, and into ``shares`` the source's
-    share (k, H, W) of the draws, by source and band, where neighbours were fitted too."""
+    share (k, H, W) of the draws, by source and band, where neighbours were fitted too. Nothing is measured in
+    a band that was drawn from the others."""
     flags = posterior.band_flags
     if flags is None:
         flags = np.repeat(np.asarray(posterior.flags, np.int64)[:, None], len(bands), axis=1)
@@ -167,30 +170,49 @@ def _store_posterior(
             arrays[name][done, n] = getattr(posterior, name)[:, place]
         if "samples" in arrays:
             arrays["samples"][done, :, n] = posterior.samples[:, :, place]
+        h, w = band.data.shape[1:]
         if "model" in posterior.info:
-            arrays["model"][done, n] = _wide(posterior.info["model"][:, place], band.ratio) / band.ratio**2
+            model = posterior.info["model"][:, place, :h, :w]
+            arrays["model"][done, n] = _wide(model, band.ratio) / band.ratio**2
         arrays["chi2"][done, n] = posterior.chi2[:, place]
         for name in ("chi2", "chi2_p", "prior_driven_frac"):
             columns[f"{name}_{band.band}"][done] = getattr(posterior, name)[:, place]
-        fine = context.layout.oversample * band.ratio
-        own = own_light(posterior.samples[:, :, place], band.seg[done], band.mask[done], fine)
-        shares |= {(int(done[i]), n): share for i, share in own.share.items()}
-        measured = measure_band(
-            columns,
-            band,
-            done,
-            own,
-            fine,
-            posterior.target_fwhm_pix,
-            context.measure_threads,
-            context.layout.draw_columns,
-            context.prior.spec.calibration.get(context.mode),
-        )
-        found = columns[f"flags_{band.band}"][done] | flags[:, place] | measured
-        if "model" in posterior.info:
-            found |= light_flags(band, done, posterior.info["model"][:, place])
-        found |= contaminated(found, columns[f"neighbour_frac_{band.band}"][done], own)
-        columns[f"flags_{band.band}"][done] = found
+        columns[f"flags_{band.band}"][done] |= flags[:, place]
+        seen = (flags[:, place] & Flag.PREDICTED) == 0
+        if seen.any():
+            if "model" in posterior.info:
+                model = posterior.info["model"][seen, place, :h, :w]
+                columns[f"flags_{band.band}"][done[seen]] |= light_flags(band, done[seen], model)
+            _measure(context, columns, n, band, done[seen], posterior.samples[seen, :, place], shares)
+
+
+def _measure(
+    context: Context,
+    columns: Table,
+    n: int,
+    band: BandStamps,
+    done: np.ndarray,
+    samples: np.ndarray,
+    shares: dict[tuple[int, int], np.ndarray],
+) -> None:
+    """Measure the draws (n, k, H, W) of the sources ``done`` in band number ``n``."""
+    layout, mode = context.layout, context.mode
+    fine = layout.oversample * band.ratio
+    own = own_light(samples, band.seg[done], band.mask[done], fine)
+    shares |= {(int(done[i]), n): share for i, share in own.share.items()}
+    found = columns[f"flags_{band.band}"][done] | measure_band(
+        columns,
+        band,
+        done,
+        own,
+        fine,
+        context.prior.spec.target_fwhm_pix,
+        context.measure_threads,
+        layout.draw_columns,
+        context.prior.spec.calibration.get(f"{mode} joint" if layout.joint else mode),
+    )
+    found |= contaminated(found, columns[f"neighbour_frac_{band.band}"][done], own)
+    columns[f"flags_{band.band}"][done] = found
 
 
 def _finish(

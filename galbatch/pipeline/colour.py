@@ -8,22 +8,26 @@ With F the light inside,
 
     color_{b1}_{b2} = -2.5 log10(F_b1 / F_b2)   mag AB,
 
-for neighbouring bands in the order of the survey file. Draws of two bands are independent, so that every pair
-of them is a draw of the colour; percentiles are over all pairs. Draws of each band are first moved away from
-their median by the factor by which the interval of its flux is wider than that of its draws.
+for neighbouring bands in the order of the survey file. ``color_gradient_{b1}_{b2}`` is the colour between
+half of a Petrosian radius and one less that within half: below zero where a galaxy is bluer outside.
+
+Where bands were sampled together draw n of one goes with draw n of the other; else they are independent, so
+that every pair of them is a draw of the colour. Draws of each band are first moved away from their median by
+the factor by which the interval of its flux is wider than that of its draws.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 
 from galbatch.morphology.separate import fitted_neighbours
 from galbatch.types import BandStamps
 
-APERTURE_PETROSIAN = 2.0  # radii, as for flux_njy
+# of apertures, inner and outer radius in Petrosian radii: as for flux_njy, and two of a gradient
+_APERTURES = ((0.0, 2.0), (0.0, 0.5), (0.5, 1.0))
 _PERCENTILES = {"p16": 15.865525393145708, "p50": 50.0, "p84": 84.13447460685429}
 
 
@@ -33,29 +37,40 @@ def colours(
     samples: np.ndarray,
     oversample: int,
     shares: dict[tuple[int, int], np.ndarray] | None = None,
+    paired: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Columns (n,) ``color_{b1}_{b2}_{p16|p50|p84}``, and ``color_radius``, arcsec.
+    """Columns (n,) ``color_{b1}_{b2}_{p16|p50|p84}``, the same of gradients, and ``color_radius``, arcsec.
 
     ``columns``: measured ones of every band; ``samples`` (n, k, c, H, W): draws, NaN where there are none;
-    ``shares``: the source's share (k, H, W) of its draws by source and band, one where there is none. NaN
-    where a band has none, where no band has a Petrosian radius, or where half of the draws hold no light.
+    ``shares``: the source's share (k, H, W) of its draws by source and band, one where there is none;
+    ``paired``: draws of all bands were made together. NaN where a band has no pixel, where no band has a
+    Petrosian radius, or where half of the draws hold no light.
     """
     n = len(samples)
     found = {"color_radius": np.full(n, np.nan, np.float32)}
-    for one, two in pairwise(b.band for b in bands):
-        found |= {f"color_{one}_{two}_{p}": np.full(n, np.nan, np.float32) for p in _PERCENTILES}
+    for (one, two), stem in product(pairwise(b.band for b in bands), ("color", "color_gradient")):
+        found |= {f"{stem}_{one}_{two}_{p}": np.full(n, np.nan, np.float32) for p in _PERCENTILES}
     for i in range(n):
         own = {c: share for (n, c), share in (shares or {}).items() if n == i}
-        light, radius = light_in_aperture(columns, bands, samples[i], oversample, i, own)
+        light, radius = light_in_apertures(columns, bands, samples[i], oversample, i, own)
         found["color_radius"][i] = radius
+        factors = [widening(columns, b.band, i) for b in bands]
         magnitudes = [
-            widened_magnitudes(light[:, c], widening(columns, b.band, i)) for c, b in enumerate(bands)
+            [widened_magnitudes(light[a, :, c], factors[c]) for a in range(len(_APERTURES))]
+            for c in range(len(bands))
         ]
         for (one, bluer), (two, redder) in pairwise(zip((b.band for b in bands), magnitudes, strict=True)):
-            pairs = np.subtract.outer(bluer, redder)
-            for name, level in _PERCENTILES.items() if pairs.size else ():
-                found[f"color_{one}_{two}_{name}"][i] = np.percentile(pairs, level)
+            colour, inside, outside = (_pairs(*both, paired) for both in zip(bluer, redder, strict=True))
+            for stem, values in (("color", colour), ("color_gradient", outside - inside)):
+                values = values[np.isfinite(values)]
+                for name, level in _PERCENTILES.items() if values.size else ():
+                    found[f"{stem}_{one}_{two}_{name}"][i] = np.percentile(values, level)
     return found
+
+
+def _pairs(one: np.ndarray, two: np.ndarray, paired: bool) -> np.ndarray:
+    """Differences of draws, each with its own or each with all."""
+    return one - two if paired else np.subtract.outer(one, two)
 
 
 def widening(columns: dict[str, np.ndarray], band: str, i: int) -> float:
@@ -67,17 +82,17 @@ def widening(columns: dict[str, np.ndarray], band: str, i: int) -> float:
 
 
 def widened_magnitudes(light: np.ndarray, factor: float) -> np.ndarray:
-    """Magnitudes of the draws that hold light, ``factor`` times as far from their median; none where that is
-    fewer than half of ``light`` (k,)."""
-    good = light[np.isfinite(light) & (light > 0)]
-    if 2 * len(good) < max(len(light), 1):
-        return np.empty(0)
-    magnitudes = -2.5 * np.log10(good)
-    middle = np.median(magnitudes)
+    """Magnitudes of draws of ``light`` (k,), ``factor`` times as far from their median; NaN of one without
+    light, and of all where that is more than half."""
+    good = np.isfinite(light) & (light > 0)
+    if 2 * good.sum() < max(len(light), 1):
+        return np.full(len(light), np.nan)
+    magnitudes = -2.5 * np.log10(np.where(good, light, np.nan))
+    middle = np.nanmedian(magnitudes)
     return middle + factor * (magnitudes - middle)
 
 
-def light_in_aperture(
+def light_in_apertures(
     columns: dict[str, np.ndarray],
     bands: Sequence[BandStamps],
     samples: np.ndarray,
@@ -85,33 +100,36 @@ def light_in_aperture(
     i: int,
     shares: dict[int, np.ndarray] | None = None,
 ) -> tuple[np.ndarray, float]:
-    """Light (k, c) of the draws (k, c, H, W) of source ``i`` in the common aperture, and its radius, arcsec;
-    NaN without one. ``shares``: its share (k, H, W) of the draws, by band, where neighbours were fitted."""
-    light = np.full(samples.shape[:2], np.nan)
+    """Light (3, k, c) of the draws (k, c, H, W) of source ``i`` in the common ``_APERTURES``, NaN without a
+    pixel, and the radius of the first, arcsec; NaN without one. ``shares``: its share (k, H, W) of the draws,
+    by band, where neighbours were fitted."""
+    light = np.full((len(_APERTURES), *samples.shape[:2]), np.nan)
     snr = [columns[f"sn_per_pixel_raw50_{b.band}"][i] for b in bands]
     petro = [columns[f"r_petro_raw50_{b.band}"][i] for b in bands]
     judged = np.where(np.isfinite(snr) & np.isfinite(petro), snr, -np.inf)
     best = int(np.argmax(judged))
     if judged[best] == -np.inf:
         return light, np.nan
-    radius = APERTURE_PETROSIAN * petro[best]
     centre = [columns[f"{axis}c_asymmetry_raw50_{bands[best].band}"][i] for axis in "xy"]
     there = to_scene(bands[best], i)
     scene = there[:, :2] @ np.asarray(centre, float) + there[:, 2]
     for c, band in enumerate(bands):
+        if band.mask[i].all():
+            continue
         back = to_scene(band, i)
         place = np.linalg.solve(back[:, :2], scene - back[:, 2])
         fine = oversample * band.ratio
-        pixels = circle(
-            samples.shape[-2:], (place + 0.5) * fine - 0.5, radius / band.pixel_scale_arcsec * fine
-        )
+        unit = petro[best] / band.pixel_scale_arcsec * fine
         others, images = band.seg[i] > 1, samples[:, c]
         if shares and c in shares:
             others, images = others & ~fitted_neighbours(band.seg[i], band.mask[i]), images * shares[c]
-        pixels = np.where(others.repeat(fine, axis=0).repeat(fine, axis=1), 0.0, pixels)
-        used = pixels > 0
-        light[:, c] = images[:, used] @ pixels[used]
-    return light, radius
+        others = others.repeat(fine, axis=0).repeat(fine, axis=1)
+        for a, radii in enumerate(_APERTURES):
+            inner, outer = (circle(samples.shape[-2:], (place + 0.5) * fine - 0.5, r * unit) for r in radii)
+            pixels = np.where(others, 0.0, outer - inner if radii[0] else outer)
+            used = pixels > 0
+            light[a, :, c] = images[:, used] @ pixels[used]
+    return light, _APERTURES[0][1] * petro[best]
 
 
 def to_scene(band: BandStamps, i: int) -> np.ndarray:

@@ -4,19 +4,26 @@ of memory, is kept from costing the others theirs."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from galbatch.interfaces import Denoiser
+from galbatch.pipeline.colour import to_scene
 from galbatch.pipeline.context import Context
 from galbatch.sampler import sample_posterior, sources_at_once
 from galbatch.types import PSF_ERROR_PARTS, BandStamps, Failure, Flag, Observation, Posterior, StampBatch
 
+Parts = tuple[tuple[int, ...], ...]  # bands that are sampled together, those of one detector grid each
+TURNED, SAME_PIX = 2e-3, 0.01  # terms of a map between grids, and pixels, that count as none
 
-def groups_of(stamps: StampBatch, failures: dict[int, Failure], flags: np.ndarray) -> list[tuple]:
+
+def groups_of(
+    stamps: StampBatch, failures: dict[int, Failure], flags: np.ndarray, joint: bool = False
+) -> list[tuple[Parts, np.ndarray]]:
     """(bands, sources) that can be sampled in one call: bands on one detector grid, sources that have just
-    these.
+    these; with ``joint`` all bands of a source, but those whose pixels are turned against the finest band's.
 
     Sources without a usable pixel are added to ``failures``, those without a band flagged."""
     usable = np.array([np.any(~b.mask, axis=(1, 2)) for b in stamps.bands]).T  # (source, band)
@@ -26,32 +33,36 @@ def groups_of(stamps: StampBatch, failures: dict[int, Failure], flags: np.ndarra
                 stamps.source_id[number], "cut", "ALL_MASKED", "no usable pixel in any band"
             )
     flags[~usable.all(axis=1)] |= int(Flag.BAND_MISSING)
-    groups: list[tuple[tuple[int, ...], np.ndarray]] = []
-    kinds: dict[tuple, list[int]] = {}
+    kinds: dict[tuple[Any, ...], list[int]] = {}
     for n, band in enumerate(stamps.bands):
         acf = None if band.noise_acf is None else band.noise_acf.shape
-        key = (
-            band.data.shape,
-            band.ratio,
-            band.pixel_scale_arcsec,
-            band.psf.shape,
-            band.psf_scale_arcsec,
-            acf,
-        )
-        kinds.setdefault(key, []).append(n)
-    for bands in kinds.values():
-        patterns: dict[tuple[int, ...], list[int]] = {}
-        for number in range(len(usable)):
-            if number not in failures:
-                patterns.setdefault(tuple(b for b in bands if usable[number, b]), []).append(number)
-        groups += [(pattern, np.array(members)) for pattern, members in patterns.items() if pattern]
-    return groups
+        scales = (band.ratio, band.pixel_scale_arcsec, band.psf_scale_arcsec)
+        kinds.setdefault((band.data.shape, band.psf.shape, acf, *scales), []).append(n)
+    patterns: dict[Parts, list[int]] = {}
+    for number in range(len(usable)):
+        if number in failures:
+            continue
+        together = parallel(stamps, number) & joint
+        parts = tuple(tuple(b for b in bands if together[b]) for bands in kinds.values())
+        alone = [tuple(b for b in bands if usable[number, b] and not together[b]) for bands in kinds.values()]
+        for pattern in (tuple(p for p in parts if p), *((p,) for p in alone if p)):
+            if pattern:
+                patterns.setdefault(pattern, []).append(number)
+    return [(pattern, np.array(members)) for pattern, members in patterns.items()]
+
+
+def parallel(stamps: StampBatch, number: int) -> np.ndarray:
+    """(c,) bands of a source whose pixels lie along those of the finest; none where that is the only one."""
+    found = np.array(
+        [np.abs(to_scene(b, number)[:, :2] - b.ratio * np.eye(2)).max() < TURNED for b in stamps.bands]
+    )
+    return found & (found.sum() > 1)
 
 
 def sample_bisecting(
     context: Context,
     stamps: StampBatch,
-    bands: Sequence[int],
+    bands: Parts,
     members: np.ndarray,
     failures: dict[int, Failure],
 ) -> Any:
@@ -101,19 +112,46 @@ def _empty_device_cache(prior: Denoiser) -> None:
         torch.cuda.empty_cache()
 
 
-def _sample(context: Context, stamps: StampBatch, bands: Sequence[int], members: np.ndarray) -> Posterior:
-    chosen = [stamps.bands[b] for b in bands]
+def _sample(context: Context, stamps: StampBatch, parts: Parts, members: np.ndarray) -> Posterior:
+    chosen = [stamps.bands[b] for bands in parts for b in bands]
+    wavelengths = context.layout.wavelength_um
+    joint = bool(wavelengths) and len(chosen) > 1
+    finest = min(b.ratio for b in chosen)
+    observations = [_observation(stamps, bands, members, joint) for bands in parts]
     return sample_posterior(
         context.prior,
-        observation_of(chosen, members),
+        observations if len(parts) > 1 else observations[0],
         draws=context.layout.draws,
         mode=context.mode,
-        oversample=context.layout.oversample * chosen[0].ratio,
+        oversample=context.layout.oversample * finest,
         seed=context.seed,
         source_ids=[_plain(i) for i in stamps.source_id[members]],
         batch=context.at_once,
         bands=[b.band for b in chosen],
+        joint=joint,
+        wavelengths=[wavelengths[b] for bands in parts for b in bands] if joint else None,
     )
+
+
+def _observation(stamps: StampBatch, bands: Sequence[int], members: np.ndarray, joint: bool) -> Observation:
+    chosen = [stamps.bands[b] for b in bands]
+    obs = observation_of(chosen, members)
+    if not joint:
+        return obs
+    reference = next(b for b in stamps.bands if b.ratio == 1)
+    shift = np.stack([[_shift(b, reference, i) for b in chosen] for i in members])
+    psf = obs.psf.copy()
+    middle = psf.shape[-1] // 2  # a band without pixels may have no PSF either
+    psf[..., middle, middle] += psf.sum((-1, -2)) <= 0
+    return replace(obs, psf=psf, shift_pix=shift if shift.any() else None)
+
+
+def _shift(band: BandStamps, reference: BandStamps, i: int) -> np.ndarray:
+    """(2,) how far the stamp of source ``i`` begins from that of the reference, along y and x in its
+    pixels."""
+    corners = [to_scene(b, i) @ np.array([-0.5, -0.5, 1.0]) for b in (band, reference)]
+    apart = (corners[0] - corners[1])[::-1] / band.ratio
+    return np.where(np.abs(apart) < SAME_PIX, 0.0, apart)
 
 
 def observation_of(bands: Sequence[BandStamps], members: np.ndarray) -> Observation:

@@ -71,6 +71,7 @@ def _reason(name: str) -> str:
 
 
 LARGEST_STAMP_PIX = 512
+JOINT_IS_BETTER = False  # by itself where the model can: not before it has been measured
 
 
 @dataclass
@@ -100,9 +101,36 @@ def preflight(
     inputs = open_inputs(settings, begun.get("measured"))
     refuse_errors(inputs)
     inputs.prior = open_model(settings, prior)
+    inputs.settings = settle_joint(settings, inputs.prior, len(inputs.survey.band_names))
     inputs.layout = layout_of(inputs)
     inputs.findings += check_resolution(inputs.survey, target_fwhm_arcsec(inputs.layout))
     return inputs
+
+
+def settle_joint(settings: RunSettings, prior: Denoiser, bands: int) -> RunSettings:
+    """The settings with ``joint`` settled. Raises ``ConfigError`` where the model cannot what is asked."""
+    if settings.joint and not prior.spec.joint:
+        raise ConfigError(
+            f"--joint is asked for, but model {prior.spec.name or settings.model} sees one band at a time: "
+            "use --separate, or a joint model."
+        )
+    joint = JOINT_IS_BETTER if settings.joint is None else settings.joint
+    return dataclasses.replace(settings, joint=bool(joint and prior.spec.joint and bands > 1))
+
+
+def wavelengths_of(survey: Survey) -> tuple[float, ...]:
+    """Of the bands, in micrometres: what the survey file says, else their names. Raises ``InputError`` naming
+    those that neither says."""
+    from galbatch.forward import wavelength_um
+
+    given = {band.name: band.wavelength_um for band in survey.config.bands}
+    unknown = [name for name in survey.band_names if given[name] is None and wavelength_um(name) is None]
+    if unknown:
+        raise InputError(
+            f"{survey.config.path}: bands {', '.join(unknown)} are to be sampled together, and their names "
+            "do not say their wavelengths. Add wavelength_um to each, or use --separate."
+        )
+    return tuple(float(given[name] or wavelength_um(name) or 0) for name in survey.band_names)
 
 
 def settle_precision(settings: RunSettings, execution: ExecutionSettings) -> RunSettings:
@@ -212,6 +240,7 @@ def layout_of(inputs: Inputs) -> StoreLayout:
         pixel_scale_arcsec=tuple(float(geometry[b].delivered_scale_arcsec) for b in survey.band_names),
         target_fwhm_pix=inputs.prior.spec.target_fwhm_pix,
         draw_columns=settings.draw_columns,
+        wavelength_um=wavelengths_of(survey) if settings.joint else (),
     )
 
 

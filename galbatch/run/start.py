@@ -36,6 +36,7 @@ def process(
     samples: str = RunSettings.samples,
     draw_columns: bool = RunSettings.draw_columns,
     precision: str = RunSettings.precision,
+    joint: bool | None = RunSettings.joint,
     cluster: str = ExecutionSettings.cluster,
     scheduler: str = ExecutionSettings.scheduler,
     scheduler_file: str = ExecutionSettings.scheduler_file,
@@ -57,7 +58,7 @@ def process(
     """Sample the posterior of every source of ``catalog`` and measure it; what ``galbatch process`` calls.
 
     ``survey``: survey file, ``<catalogue stem>.toml`` beside the catalogue when None; ``out``: run folder,
-    ``<catalogue stem>.run`` when None. ``bands`` to ``precision`` decide the results: see ``RunSettings``.
+    ``<catalogue stem>.run`` when None. ``bands`` to ``joint`` decide the results: see ``RunSettings``.
     ``cluster`` to ``update`` say where they are computed: see ``ExecutionSettings``. ``prior``: any object
     with ``denoise(x, sigma)`` instead of a ``model``; ``resume``, ``overwrite``: go on with the run in the
     folder, or replace it; ``force``: go on although settings or inputs changed.
@@ -82,6 +83,7 @@ def process(
         samples,
         draw_columns,
         precision,
+        joint,
     )
     execution = ExecutionSettings(
         cluster,

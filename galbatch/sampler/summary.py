@@ -76,7 +76,8 @@ def summary(
 
 
 def mark_predicted(found: dict, predicted: np.ndarray) -> None:
-    """Flag the bands (b, c) of a ``summary`` that were drawn from the others."""
+    """Flag the bands (b, c) of a ``summary`` that were drawn from the others; no data, no chi2."""
+    found["chi2"] = np.where(predicted, np.float32(np.nan), found["chi2"])
     found["band_flags"] |= np.where(predicted, int(Flag.PREDICTED), 0)
     found["flags"] = np.bitwise_or.reduce(found["band_flags"], axis=1)
 

@@ -28,7 +28,8 @@ class StoreLayout:
     fine pixels. ``draw_columns``: the statistics of every draw are in the catalogue too. ``sides``: the
     sides, in these pixels, that stamps may have, ``stamp_pix`` the largest; () for that one alone. A smaller
     stamp lies in the middle of its place. ``samples``: the draws are stored; ``regenerate``: neither they are
-    nor what is made again with them (``MADE_AGAIN``), but their hashes.
+    nor what is made again with them (``MADE_AGAIN``), but their hashes. ``wavelength_um`` of the bands where
+    they are sampled together, so that draw k of every band is one galaxy; () where each is by itself.
     """
 
     n_sources: int
@@ -45,6 +46,12 @@ class StoreLayout:
     draw_columns: bool = False
     sides: tuple[int, ...] = ()
     regenerate: bool = False
+    wavelength_um: tuple[float, ...] = ()
+
+    @property
+    def joint(self) -> bool:
+        """Whether the bands of a source are sampled together."""
+        return bool(self.wavelength_um)
 
     @property
     def n_batches(self) -> int:
@@ -84,6 +91,7 @@ class StoreLayout:
             pixel_ratio=list(self.pixel_ratio),
             pixel_scale_arcsec=list(self.pixel_scale_arcsec),
             sides=list(self.sides),
+            wavelength_um=list(self.wavelength_um),
             unit="nJy per pixel",
             pixel_centre="integer, counted from 0",
             flag_bits={f.name: f.bit_length() - 1 for f in FLAGS},

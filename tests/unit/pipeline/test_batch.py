@@ -61,7 +61,7 @@ def calls(monkeypatch):
     """Replaces sampler and statistics; records what was sampled together."""
     made = []
 
-    def sample(prior, obs, draws, mode, oversample, seed, source_ids, batch, bands):
+    def sample(prior, obs, draws, mode, oversample, seed, source_ids, batch, bands, **joint):
         made.append((tuple(source_ids), obs.data.shape[1], oversample, (seed, *bands)))
         if set(source_ids) & set(prior.bad):
             raise prior.error

@@ -256,6 +256,7 @@ def test_a_band_without_pixels_is_drawn_from_the_others_and_flagged():
     assert [int(f) & int(predicted) for f in post.band_flags[0]] == [0, int(predicted), 0]
     assert (post.prior_driven[0, 1] == 1).all() and post.flags[0] & Flag.PREDICTED
     assert np.isnan(post.chi2_p[0, 1]) and np.isfinite(post.chi2_p[0, [0, 2]]).all()
+    assert np.isnan(post.chi2[0, 1])
 
 
 def test_a_source_without_any_pixel_has_no_draws():
