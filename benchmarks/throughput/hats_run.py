@@ -1,6 +1,6 @@
 """A run from a HATS catalogue to a HATS catalogue, on disk or in a bucket: rows/s, memory, requests.
 
-    python benchmarks/throughput/hats_run.py [--rows 100000] [--s3] [--draws 2] [--out RESULTS.jsonl]
+    python benchmarks/throughput/hats_run.py [--rows 100000] [--s3 | --plan-only] [--draws 2] [--out OUT]
 
 The sampler alone is stubbed: it returns the observed stamp and noise. All else is a run: the catalogue read
 by partition, checked and planned, stamps cut and measured, batches committed and read back, tables merged,
@@ -27,7 +27,9 @@ from scale import alone
 
 from galbatch.bench import environment
 from galbatch.catalog import open_catalog
-from galbatch.run import process
+from galbatch.config import RunSettings
+from galbatch.run import prepare, process
+from galbatch.run.lay_out import write_plan
 from galbatch.store import RunPaths, healpix_nested, open_run, place_of, write_hats
 from galbatch.store.sky import INDEX, partition_sky
 from galbatch.types import Observation, Posterior
@@ -73,10 +75,11 @@ def observed(prior, obs: Observation, draws: int, **_: object) -> Posterior:
     )  # fmt: skip
 
 
-def make_inputs(folder: Path, rows: int) -> int:
-    """Mosaic planes of blobs and noise, and a HATS catalogue of a source on every blob."""
+def make_inputs(folder: Path, rows: int, spacing: int = SPACING) -> int:
+    """Mosaic planes of blobs and noise, and a HATS catalogue of a source on every blob, ``spacing`` pixels
+    apart."""
     rng, side = np.random.default_rng(0), int(np.ceil(np.sqrt(rows)))
-    n = side * SPACING + STAMP
+    n = side * spacing + STAMP
     header = fits.Header(
         {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "BUNIT": "nJy", "CRVAL1": 150.0, "CRVAL2": 2.0}
     )
@@ -85,7 +88,7 @@ def make_inputs(folder: Path, rows: int) -> int:
     y, x = np.mgrid[-8:9, -8:9]
     blob = np.exp(-(x**2 + y**2) / (2 * 2.0**2)).astype(np.float32)
     i, j = np.divmod(np.arange(rows), side)
-    cy, cx = i * SPACING + STAMP // 2 + SPACING // 2, j * SPACING + STAMP // 2 + SPACING // 2
+    cy, cx = i * spacing + STAMP // 2 + spacing // 2, j * spacing + STAMP // 2 + spacing // 2
     for a, b, flux in zip(cy.tolist(), cx.tolist(), rng.uniform(5, 200, rows).tolist(), strict=True):
         image[a - 8 : a + 9, b - 8 : b + 9] += flux * blob
     fits.writeto(folder / "sci.fits", image, header)
@@ -130,6 +133,29 @@ def whole_run(folder: Path, out: str, draws: int) -> dict[str, object]:
     sampling.sample_posterior = observed
     run = process(folder / "cat.hats", folder / "s.toml", out, prior=Nothing(), cluster="none", draws=draws)
     return run.summary
+
+
+def plan(folder: Path) -> int:
+    """Checks and plan, as before the first batch; the rows planned."""
+    inputs = prepare.open_inputs(RunSettings(str(folder / "cat.hats"), str(folder / "s.toml")))
+    prepare.refuse_errors(inputs)
+    paths = RunPaths(folder / "plan.run")
+    paths.parts.mkdir(parents=True)
+    return write_plan(paths, inputs.catalog, inputs.survey, 64, 0, inputs.row_flags)
+
+
+def measure_plan(rows: int) -> dict[str, object]:
+    """One line of results of checks and plan alone."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        partitions = make_inputs(folder, rows, 4)
+        (folder / "s.toml").write_text(SURVEY.format(where=name, stamp=STAMP, scale=SCALE))
+        planned, cost = alone(plan, folder)
+        assert planned == rows
+        ids = pq.read_table(folder / "plan.run/plan.parquet", columns=["source_id"])["source_id"].to_numpy()
+        assert np.array_equal(np.sort(ids), np.arange(rows) + 2**60)
+    found: dict[str, object] = {"benchmark": "hats_plan", "rows": rows, "partitions": partitions}
+    return found | {f"plan_{k}": v for k, v in cost.items()} | environment("cpu")
 
 
 def export(out: str, folder: Path) -> int:
@@ -188,10 +214,12 @@ def main() -> None:
     )
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--s3", action="store_true")
+    parser.add_argument("--plan-only", action="store_true")
     parser.add_argument("--draws", type=int, default=2)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    found = measure(options.rows, options.s3, options.draws)
+    rows = options.rows
+    found = measure_plan(rows) if options.plan_only else measure(rows, options.s3, options.draws)
     for key, value in found.items():
         print(f"{key:>32}  {value:.4g}" if isinstance(value, float) else f"{key:>32}  {value}")
     if options.out:

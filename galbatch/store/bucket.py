@@ -58,11 +58,12 @@ class BucketPath(type(Path())):  # type: ignore[misc]
 
     def _ask(self, kind: str, **options: Any) -> Any:
         """The answer of obstore to a request about this object, counted."""
+        store = self._bucket
         import obstore
 
         _count(kind, 1)
         try:
-            return getattr(obstore, kind)(self._bucket, self._key, **options)
+            return getattr(obstore, kind)(store, self._key, **options)
         except obstore.exceptions.BaseError as err:
             raise self._as_os_error(err) from err
         except FileNotFoundError as err:
@@ -81,10 +82,11 @@ class BucketPath(type(Path())):  # type: ignore[misc]
 
     def _below(self) -> Iterator[tuple[BucketPath, int]]:
         """Every object below this prefix, and its bytes."""
+        store = self._bucket
         import obstore
 
         try:
-            for chunk in obstore.list(self._bucket, self._key or None):
+            for chunk in obstore.list(store, self._key or None):
                 _count("list", 1)
                 for found in chunk:
                     yield self.joinpath(found["path"][len(self._key) :].lstrip("/")), found["size"]

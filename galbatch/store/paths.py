@@ -164,7 +164,10 @@ class replacing:
             self.tmp.unlink(missing_ok=True)
             return
         if isinstance(self.path, BucketPath):
-            move_in(self.tmp, self.path)
+            try:
+                move_in(self.tmp, self.path)
+            finally:
+                self.tmp.unlink(missing_ok=True)
             return
         _sync(self.tmp)
         os.replace(self.tmp, self.path)

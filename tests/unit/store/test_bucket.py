@@ -65,6 +65,24 @@ def test_what_names_a_bucket_and_what_a_folder():
             place_of(wrong)
 
 
+def test_without_obstore_the_remedy_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
+    for ask in (place_of("s3://other/x").is_file, lambda: list(place_of("gs://other/x").rglob("*"))):
+        with pytest.raises(ConfigError, match=r"needs obstore: pip install 'galbatch\[cloud\]'"):
+            ask()
+
+
+def test_a_file_that_could_not_be_sent_leaves_nothing(monkeypatch, tmp_path):
+    from galbatch.store.paths import replacing
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(BucketPath, "take_file", lambda self, made: (_ for _ in ()).throw(OSError(5, "gone")))
+    with pytest.raises(OSError, match="gone"), replacing(place_of("s3://other/x")) as tmp:
+        tmp.write_bytes(b"1")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_objects_have_the_methods_of_files(s3, tmp_path):
     root = place_of("s3://bucket/files")
     data = np.random.default_rng(0).bytes(3_000_000)

@@ -1,0 +1,105 @@
+"""Stamps of mosaics in a bucket: requests and bytes per source, of a HATS catalogue and of a shuffled one.
+
+    python benchmarks/throughput/remote_cutouts.py [--rows 4000] [--spacing 64] [--cache-mb 64] [--out OUT]
+
+Three planes (science, error, mask) lie in a bucket of moto's S3 server on this machine. Every source is cut
+once, in the batches of its plan; the stamps of each tenth batch are held to those of the local files.
+``read``: bytes over those of the planes, 1 where each block came once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hats_run import PLANES, SCALE, STAMP, SURVEY, make_inputs
+
+from galbatch.bench import environment
+from galbatch.catalog import open_catalog
+from galbatch.cutouts import open_survey, take_traffic
+from galbatch.run.lay_out import write_plan
+from galbatch.store import RunPaths, iter_plan, place_of
+
+
+def cut(catalog: Path, folder: Path, local: Path) -> dict[str, float]:
+    """Every batch of the plan of ``catalog`` cut from the bucket."""
+    survey, here = open_survey(folder / "s.toml"), open_survey(local)
+    paths = RunPaths(folder / catalog.stem)
+    paths.parts.mkdir(parents=True)
+    rows = write_plan(paths, open_catalog(catalog), survey, 64)
+    take_traffic()
+    start = time.perf_counter()
+    for batch in iter_plan(paths.plan):
+        sources = {name: batch.columns[name] for name in ("source_id", "ra", "dec")}
+        found = survey.cut(sources, STAMP)
+        assert not found.failures
+        if batch.batch % 10 == 0:
+            same = here.cut(sources, STAMP)
+            for name in ("data", "sigma", "mask"):
+                a, b = getattr(found.bands[0], name), getattr(same.bands[0], name)
+                assert np.array_equal(a, b, equal_nan=name != "mask"), name
+    spent = take_traffic()
+    return {
+        "requests_per_source": spent["requests"] / rows,
+        "kb_per_source": spent["bytes"] / rows / 1e3,
+        "bytes": spent["bytes"],
+        "s": time.perf_counter() - start,
+    }
+
+
+def measure(rows: int, spacing: int, cache_mb: int) -> dict[str, object]:
+    """One line of results."""
+    from bucket import environment as keys
+    from bucket import s3_server
+
+    with tempfile.TemporaryDirectory() as name, s3_server() as port:
+        folder = Path(name)
+        make_inputs(folder, rows, spacing)
+        os.environ.update(keys(port))
+        size = sum((folder / plane).stat().st_size for plane in PLANES)
+        for plane in PLANES:
+            place_of(f"s3://bucket/mosaics/{plane}").take_file(folder / plane)
+        for toml, where in (("s.toml", "s3://bucket/mosaics"), ("local.toml", name)):
+            (folder / toml).write_text(SURVEY.format(where=where, stamp=STAMP, scale=SCALE))
+        table = pa.concat_tables(open_catalog(folder / "cat.hats").tables())
+        order = np.random.default_rng(5).permutation(len(table))
+        pq.write_table(table.take(pa.array(order)), folder / "flat.parquet")
+        found: dict[str, object] = {"benchmark": "remote_cutouts", "rows": rows, "stamp_pix": STAMP}
+        found |= {"planes_mb": size / 1e6, "side_pix": int(np.sqrt(size / 10)), "cache_mb": cache_mb}
+        for label, catalog in (("hats", "cat.hats"), ("shuffled", "flat.parquet")):
+            cost = cut(folder / catalog, folder, folder / "local.toml")
+            found |= {f"{label}_{key}": value for key, value in cost.items() if key != "bytes"}
+            found[f"{label}_read"] = cost["bytes"] / size
+    return found | environment("cpu")
+
+
+def main() -> None:
+    """Measure, print, append."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, default=4_000)
+    parser.add_argument("--spacing", type=int, default=64)
+    parser.add_argument("--cache-mb", type=int, default=64)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    from galbatch.cutouts import remote
+
+    remote._CACHE.limit = options.cache_mb << 20
+    found = measure(options.rows, options.spacing, options.cache_mb)
+    for key, value in found.items():
+        print(f"{key:>32}  {value:.4g}" if isinstance(value, float) else f"{key:>32}  {value}")
+    if options.out:
+        with open(options.out, "a", encoding="utf-8") as file:
+            file.write(json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    main()
