@@ -2,10 +2,10 @@
 cost.
 
     python benchmarks/sampler/modes.py [--modes default balanced fast] [--galaxies 16] [--draws 8]
-        [--model small] [--out FILE.jsonl]
+        [--model small] [--noise white correlated] [--out FILE.jsonl]
     python benchmarks/sampler/modes.py --count
 
-One JSON line for each mode, for as many mocks in white noise as in correlated noise (S/N 3 to 300). Ratios
+One JSON line for each mode, for as many mocks in each kind of noise (S/N 3 to 300). Ratios
 are geometric means over sources, with their standard error: ``error``, the squared error of the mean less
 the scatter of a mean of few draws; ``crps`` over pixels brighter than half the sky noise; ``spread``, the
 standard deviation of the draws in four bands of Fourier modes. ``pixels``, ``fourier``: per cent of truths
@@ -38,6 +38,7 @@ from galbatch.validate.ranks import ranks
 
 SEED = 5_000_000  # of mocks that neither training nor `galbatch validate` nor its calibration use
 BANDS = (1e-9, 0.04, 0.1, 0.2, 0.35)  # cycles a pixel
+KINDS = {"white": 0, "correlated": 500_000}  # noise: what is added to the seed
 STATISTICS = ("flux", "r_half", "gini", "m20", "concentration", "asymmetry")
 
 
@@ -116,12 +117,8 @@ def of_statistic(own: np.ndarray, first: np.ndarray) -> dict:
 
 def compare(options: argparse.Namespace, prior) -> None:
     """Prints and writes a line for each mode and noise."""
-    kinds = {
-        "white": make_mocks(prior, options.galaxies, seed=SEED),
-        "correlated": make_mocks(prior, options.galaxies, seed=SEED + 500_000, correlated=True),
-    }
-    for noise, mocks in kinds.items():
-        first = None
+    for noise in options.noise:
+        mocks, first = make_mocks(prior, options.galaxies, SEED + KINDS[noise], bool(KINDS[noise])), None
         for mode in options.modes:
             found = drawn(prior, mocks, mode, options.draws)
             own = by_source(found, mocks)
@@ -189,6 +186,7 @@ def main() -> None:
     parser.add_argument("--galaxies", type=int, default=16, help="in each kind of noise")
     parser.add_argument("--draws", type=int, default=8)
     parser.add_argument("--model", default="small")
+    parser.add_argument("--noise", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--out", type=Path)
     parser.add_argument("--count", action="store_true")
     options = parser.parse_args()
