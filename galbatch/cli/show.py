@@ -13,6 +13,11 @@ from galbatch.cli.main import RunFolder
 @click.option(
     "--png", type=click.Path(dir_okay=False), help="Write the figure to this file (.png, .pdf or .svg)."
 )
+@click.option(
+    "--rgb",
+    type=click.Path(dir_okay=False),
+    help="Write a figure in colour of a run of several bands: data, mean, draws, colour with its error.",
+)
 @click.option("--band", help="The band to show; the run's first by default.")
 @click.option(
     "--worst",
@@ -21,7 +26,9 @@ from galbatch.cli.main import RunFolder
     help="List the N worst sources with the reasons, in place of one source; with --png a figure of each, "
     "its id added to the file's name.",
 )
-def command(run: str, source_id: str | None, png: str | None, band: str | None, worst: int | None) -> None:
+def command(
+    run: str, source_id: str | None, png: str | None, rgb: str | None, band: str | None, worst: int | None
+) -> None:
     """Show source ID of RUN: observed pixels, posterior mean, spread, residual, prior-dominated light,
     draws, truth where it is known, and the numbers with their error bars.
 
@@ -37,15 +44,20 @@ def command(run: str, source_id: str | None, png: str | None, band: str | None, 
     from rich.console import Console
 
     import galbatch
+    from galbatch.report.colour import figure_colours
     from galbatch.report.figure import figure_source
     from galbatch.report.read import RunReader
     from galbatch.report.terminal import print_source
 
-    view = RunReader(galbatch.open_run(run)).view(source_id, band)
+    opened = galbatch.open_run(run)
+    view = RunReader(opened).view(source_id, band)
     print_source(view, Console())
     if png is not None:
         figure_source(view).savefig(png)
         click.echo(f"Figure: {png}")
+    if rgb is not None:
+        figure_colours(opened, source_id).savefig(rgb)
+        click.echo(f"Figure: {rgb}")
 
 
 def _worst(folder: str, n: int, png: str | None, band: str | None) -> None:
