@@ -67,6 +67,7 @@ STATISTICS: dict[str, tuple[str, str]] = {
 
 _MORPH, _SIZE, _SHARE, _GRADE = "src.morph.param", "phys.angSize", "stat.probability", "meta.code.qual"
 _RGM = "Rodriguez-Gomez et al. 2019"
+_MATCHED = "flux in the circle in which colours are measured, one for all bands"
 _COLOUR = "AB colour of draws in one aperture, at one PSF"
 _GRADIENT = "AB colour from half to one Petrosian radius less that within half; below 0: bluer outside"
 _FIT = Flag.SERSIC_FAILED | Flag.SERSIC_BOUND
@@ -194,6 +195,13 @@ MEASURED: dict[str, Column] = {
     "color_gradient_{pair}_p50": Column("mag", "phot.color;stat.median", f"{_GRADIENT}; median"),
     "color_gradient_{pair}_p84": Column("mag", "phot.color", f"{_GRADIENT}; upper end of the 68% interval"),
     "color_radius": Column("arcsec", _SIZE, "radius of the circle in which colours are measured"),
+    "color_flux_njy_p16_{band}": Column(
+        "nJy", "phot.flux.density", f"{_MATCHED}; lower end of the 68% interval"
+    ),
+    "color_flux_njy_p50_{band}": Column("nJy", "phot.flux.density;stat.median", f"{_MATCHED}; median"),
+    "color_flux_njy_p84_{band}": Column(
+        "nJy", "phot.flux.density", f"{_MATCHED}; upper end of the 68% interval"
+    ),
     "n_evaluations": Column("", "meta.number", "network evaluations per draw, products and re-runs counted"),
     "chi2_p_{band}": Column("", _SHARE, "p-value of the residuals"),
     "p_merger_{band}": Column("", _SHARE, "share of draws above the Gini-M20 merger line (Lotz et al. 2008)"),

@@ -39,7 +39,8 @@ def colours(
     shares: dict[tuple[int, int], np.ndarray] | None = None,
     paired: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Columns (n,) ``color_{b1}_{b2}_{p16|p50|p84}``, the same of gradients, and ``color_radius``, arcsec.
+    """Columns (n,) ``color_{b1}_{b2}_{p16|p50|p84}``, the same of gradients, ``color_radius``, arcsec, and
+    the light in it, ``color_flux_njy_{p16|p50|p84}_{band}``.
 
     ``columns``: measured ones of every band; ``samples`` (n, k, c, H, W): draws, NaN where there are none;
     ``shares``: the source's share (k, H, W) of its draws by source and band, one where there is none;
@@ -50,6 +51,9 @@ def colours(
     found = {"color_radius": np.full(n, np.nan, np.float32)}
     for (one, two), stem in product(pairwise(b.band for b in bands), ("color", "color_gradient")):
         found |= {f"{stem}_{one}_{two}_{p}": np.full(n, np.nan, np.float32) for p in _PERCENTILES}
+    found |= {
+        f"color_flux_njy_{p}_{b.band}": np.full(n, np.nan, np.float32) for b in bands for p in _PERCENTILES
+    }
     for i in range(n):
         own = {c: share for (n, c), share in (shares or {}).items() if n == i}
         light, radius = light_in_apertures(columns, bands, samples[i], oversample, i, own)
@@ -59,6 +63,9 @@ def colours(
             [widened_magnitudes(light[a, :, c], factors[c]) for a in range(len(_APERTURES))]
             for c in range(len(bands))
         ]
+        for band, whole in zip(bands, (m[0][np.isfinite(m[0])] for m in magnitudes), strict=True):
+            for name, level in _PERCENTILES.items() if whole.size else ():
+                found[f"color_flux_njy_{name}_{band.band}"][i] = np.percentile(10 ** (-0.4 * whole), level)
         for (one, bluer), (two, redder) in pairwise(zip((b.band for b in bands), magnitudes, strict=True)):
             colour, inside, outside = (_pairs(*both, paired) for both in zip(bluer, redder, strict=True))
             for stem, values in (("color", colour), ("color_gradient", outside - inside)):

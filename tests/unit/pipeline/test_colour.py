@@ -52,6 +52,8 @@ def test_one_aperture_on_the_sky_in_stamps_that_are_off_by_pixels():
     assert found["color_radius"][0] == pytest.approx(0.5)
     for name in ("p16", "p50", "p84"):
         assert found[f"color_a_b_{name}"][0] == pytest.approx(2.5 * np.log10(2), abs=1e-3)
+        for band, flux in (("a", 100), ("b", 200)):
+            assert found[f"color_flux_njy_{name}_{band}"][0] == pytest.approx(flux, rel=5e-3)
 
 
 def test_a_band_of_larger_pixels():
@@ -65,6 +67,16 @@ def test_pixels_of_a_neighbour_count_in_no_band():
     bands = [stamps(name, neighbour=np.s_[20:30, 29:40]) for name in "ab"]
     samples = draws([blob(24, 24, 100)] * 2, [blob(24, 24, 100) + blob(33, 25, 1000, 0.5)] * 2)
     assert colours(measured(), bands, samples, 1)["color_a_b_p50"][0] == pytest.approx(0, abs=1e-3)
+
+
+def test_a_neighbour_that_was_fitted_is_left_out_by_its_share():
+    bands = [stamps(name, neighbour=np.s_[20:30, 29:40]) for name in "ab"]
+    source, other = blob(24, 24, 100), blob(33, 25, 1000, 3)
+    samples = draws([source] * 2, [source + other] * 2)
+    share = np.stack([source / (source + other)] * 2)
+    found = colours(measured(), bands, samples, 1, {(0, 0): np.ones_like(share), (0, 1): share})
+    assert found["color_a_b_p50"][0] == pytest.approx(0, abs=5e-3)
+    assert abs(colours(measured(), bands, samples, 1)["color_a_b_p50"][0]) > 0.1
 
 
 def test_the_interval_is_that_of_a_difference_of_independent_draws():
