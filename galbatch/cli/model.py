@@ -90,6 +90,7 @@ def info(model: str, as_json: bool) -> None:
         "max sd": f"{card.max_sd:.3f}",
         "margin": f"{card.margin_pix} px",
         "sizes": f"multiples of {card.multiple_of}",
+        "bands": f"one by one, or up to {card.joint} together" if card.joint else "one by one",
         "sha256": card.sha256,
         "training": card.training,
     }
