@@ -38,7 +38,7 @@ class Fault:
         return text.replace(self.old, self.new)
 
 
-OPERATOR, SOLVES = "tests/unit/forward/test_operator.py", "tests/unit/sampler/test_solves.py"
+OPERATOR, DRAWS = "tests/unit/forward/test_operator.py", "tests/unit/sampler/test_draws.py"
 NOISE, COMMIT = "tests/unit/cutouts/test_noise.py", "tests/unit/store/test_posterior.py"
 FAULTS = (
     Fault("forward/operator.py", "* self.otf.conj()", "* self.otf", OPERATOR),
@@ -52,8 +52,8 @@ FAULTS = (
     Fault(
         "forward/psf.py", "step = psf_scale / fine_scale", "step = 1.02 * psf_scale / fine_scale", OPERATOR
     ),
-    Fault("sampler/guidance.py", "vw + a * vu", "vw + 0.9 * a * vu", SOLVES),
-    Fault("sampler/guidance.py", "model.apply(z) + model.noise.sample(normal)", "model.apply(z)", SOLVES),
+    Fault("sampler/guidance.py", "vw + a * vu", "vw + 0.9 * a * vu", DRAWS),
+    Fault("sampler/guidance.py", "model.apply(z) + model.noise.sample(normal)", "model.apply(z)", DRAWS),
     Fault("sampler/random.py", "0x9E3779B9", "0x9E3779B8", "tests/unit/sampler/test_random.py"),
     Fault("cutouts/noise.py", "return 1.4826 * float", "return 1.0 * float", NOISE),
     Fault("cutouts/noise.py", "np.clip(z, -5, 5)", "np.clip(z, -0.5, 0.5)", NOISE),

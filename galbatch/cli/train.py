@@ -75,8 +75,9 @@ def command(
     if (config is None) == (from_run is None):
         raise click.UsageError("Give a configuration (TOML), or a run with --from-run.")
     if from_run is not None:
-        return _adapt(from_run, out, steps, quality, stop_after)
-    return _train(config, out, data, stop_after, n_stamps)
+        _adapt(from_run, out, steps, quality, stop_after)
+    elif config is not None:
+        _train(config, out, data, stop_after, n_stamps)
 
 
 def _adapt(run: Path, out: Path | None, steps: int, quality: int, stop_after: int | None) -> None:

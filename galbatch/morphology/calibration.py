@@ -82,11 +82,12 @@ def calibrated(
     columns = {f"{q}_{p}": np.array(found[f"{q}_{p}"], float) for q in CALIBRATED for p in INTERVAL}
     known = reached(found, table, target_fwhm_arcsec, oversample)
     where = conditions(found, target_fwhm_arcsec, oversample)
-    for name, numbers in table["quantities"].items() if known.any() else ():
+    quantities, draws = (table["quantities"], table["draws"]) if table and known.any() else ({}, 0)
+    for name, numbers in quantities.items():
         middle, at, factors = median_and_factors(found, name, where, numbers["place"])
         error = np.exp(factors @ np.array(numbers["error"]))
         low, centre, high = (middle + (numbers["slope"] * at + z) * error for z in numbers["z"])
-        wider = _wider(found["n_draws_measured"], known, table["draws"], numbers["error"][1])
+        wider = _wider(found["n_draws_measured"], known, draws, numbers["error"][1])
         ends = (centre - wider * (centre - low), centre, centre + wider * (high - centre))
         for level, value in zip(INTERVAL, ends, strict=True):
             value = np.exp(value) if name in LOGARITHMIC else value

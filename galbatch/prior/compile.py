@@ -44,7 +44,7 @@ def choose_precision(device: torch.device, precision: str = "auto") -> str:
 def full_float32() -> Iterator[None]:
     """Products in float32 are not rounded to TF32, which costs a denoiser a thousandth of sigma: convolutions
     are by default."""
-    switches = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    switches: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [switch.allow_tf32 for switch in switches]
     for switch in switches:
         switch.allow_tf32 = False
@@ -101,7 +101,7 @@ def example_inputs(device: torch.device, n: int = 2, size: int = 64) -> tuple[Te
 def torchscript(model: nn.Module, device: torch.device, joint: tuple[int, int] | None = None) -> Any:
     """Traced and frozen TorchScript of the denoiser; any batch and any size afterwards, but the ``joint``
     number of bands."""
-    inputs = example_inputs(device)
+    inputs: tuple[torch.Tensor, ...] = example_inputs(device)
     if joint is not None:
         inputs = tuple(torch.full((*joint, *more), 0.5, device=device) for more in ((64, 64), (), ()))
     with warnings.catch_warnings(), torch.no_grad():

@@ -56,6 +56,7 @@ class Mix(nn.Module):
         self.out = nn.Conv2d(max(32, channels // 2), channels, 1)
         for layer in (self.film, self.pair, self.out):
             nn.init.zeros_(layer.weight)
+            assert layer.bias is not None
             nn.init.zeros_(layer.bias)
 
     def forward(self, h: Tensor, level: Tensor, pair: Tensor) -> Tensor:

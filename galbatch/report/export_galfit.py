@@ -82,7 +82,7 @@ def _write(reader: RunReader, source_id: int | str, band: str, folder: ExportFol
             f"The PSF of source {source_id} in {band} cannot be read: the images of the survey are not "
             "where the run found them. Put them back, then export again."
         )
-    if not np.isclose(view.psf_scale_arcsec, view.pixel_scale_arcsec, rtol=1e-3):
+    if not np.isclose(view.psf_scale_arcsec or 0.0, view.pixel_scale_arcsec, rtol=1e-3):
         raise RunError(
             f'The PSF of {band} has pixels of {view.psf_scale_arcsec:g}", the stamp of '
             f'{view.pixel_scale_arcsec:g}": GALFIT needs them equal. Give the survey a PSF on its grid.'
@@ -119,7 +119,7 @@ def _start_values(reader: RunReader, view: SourceView) -> dict[str, float]:
     magnitude = ZERO_POINT_NJY - 2.5 * np.log10(flux) if flux > 0 else 30.0
     return {
         "size": view.observed.shape[1],
-        "psf_size": view.psf.shape[0],
+        "psf_size": np.asarray(view.psf).shape[0],
         "zero_point": ZERO_POINT_NJY,
         "scale": view.pixel_scale_arcsec,
         "x": x,

@@ -87,7 +87,7 @@ class RunSummary:
 
     def coverage(self) -> list[Coverage]:
         """``calibration`` with what is to be expected of so few truths, and a verdict in words."""
-        from scipy.stats import binom  # type: ignore[import-untyped]
+        from scipy.stats import binom
 
         found = []
         for quantity, band, inside, of in self.calibration:

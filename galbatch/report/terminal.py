@@ -6,7 +6,7 @@ Without colour (a pipe, NO_COLOR, a dumb terminal) the pictures are shaded with 
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -126,6 +126,6 @@ def _table(view: SourceView) -> RenderableType:
         value, plus, minus = with_error(number.p16, number.p50, number.p84)
         error = max(number.p84 - number.p50, number.p50 - number.p16)
         truth = [plain(number.truth, error)] if with_truth else []
-        cells = (plus, minus, plain(number.obs, error), *truth, Text(unit))
+        cells: tuple[Any, ...] = (plus, minus, plain(number.obs, error), *truth, Text(unit))
         table.add_row(Text(label), Text(value, "bold"), *cells)
     return table

@@ -44,7 +44,7 @@ def as_denoiser(prior: Any) -> Denoiser:
             "mean image; give such an object, or the path of a model folder to load_prior."
         )
     own = getattr(prior, "spec", None)
-    denoiser = prior if isinstance(own, PriorSpec) else WrappedPrior(prior, _spec(prior))
+    denoiser: Denoiser = prior if isinstance(own, PriorSpec) else WrappedPrior(prior, _spec(prior))
     if denoiser.spec.flux_convention not in FLUX_CONVENTIONS:
         raise ConfigError(
             f"the prior's flux_convention is {denoiser.spec.flux_convention!r}: this version knows "

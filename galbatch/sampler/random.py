@@ -102,8 +102,8 @@ def torch_words(
     """Four words (b, k, c, blocks) as int64."""
     block = torch.arange(blocks, device=keys.device)
     k0, k1, word = (keys[:, None, :, i, None] for i in range(3))
-    counter = torch.broadcast_tensors(block, stage[:, None, None, None], draws[:, None, None], word)
-    return _philox(*counter, k0, k1)
+    c0, c1, c2, c3 = torch.broadcast_tensors(block, stage[:, None, None, None], draws[:, None, None], word)
+    return _philox(c0, c1, c2, c3, k0, k1)
 
 
 @cache

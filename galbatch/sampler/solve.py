@@ -10,6 +10,7 @@ operator: with one that wraps, a bright source near the edge of the stamp sends 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -80,7 +81,7 @@ class Solver:
         iterations also end where the residual is this share of the first (a number, or one for each source,
         (b, 1, 1, 1, 1)). ``bound``: iterations of a bounded solve.
         """
-        normal = self.model.normal if exact else self.model.quick_normal
+        normal: Callable[[Tensor], Tensor] = self.model.normal if exact else self.model.quick_normal
         if window is not None:
             full, r = normal, window * r
             normal = lambda z: window * full(window * z)  # noqa: E731

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -194,13 +195,15 @@ class _Collection:
         on_rows: Callable[[int], object] = lambda rows: None,
     ) -> None:
         """Write the partitions of a table and, last, what describes them."""
-        schema, numbers, rows, size = next(groups()).schema, [], [], 0
+        schema, size = next(groups()).schema, 0
+        numbers: list[int] = []
+        rows: list[int] = []
         root = self.folder.path / name
         self._file(f"{name}/dataset/_common_metadata", lambda path: pq.write_metadata(schema, path))
         for number, table in by_partition(_blocks(groups()), schema, homes, self.scratch):
             order, pixel = int(self.partitions.order[number]), int(self.partitions.pixel[number])
             inside = f"Norder={order}/Dir={_dir(pixel)}/Npix={pixel}.parquet"
-            self._file(f"{name}/dataset/{inside}", lambda path, t=table: _write_partition(path, t))
+            self._file(f"{name}/dataset/{inside}", partial(_write_partition, table=table))
             numbers, rows, size = [*numbers, number], [*rows, table.num_rows], size + table.nbytes
             on_rows(table.num_rows)
         found = self.partitions.take(np.array(numbers, int), np.array(rows, np.int64))
@@ -268,5 +271,5 @@ def _properties(name: str, partitions: Partitions, size: int) -> str:
     return _lines(fields).decode()
 
 
-def _lines(fields: dict[str, object]) -> bytes:
+def _lines(fields: Mapping[str, object]) -> bytes:
     return "".join(f"{key}={value}\n" for key, value in fields.items()).encode()

@@ -189,7 +189,7 @@ def _continues(reply: Any, have: int) -> bool:
     return reply.headers.get("Content-Range", "").startswith(f"bytes {have}-")
 
 
-def _compare(reply: Any, url: str, part: Path, total: int) -> None:
+def _compare(reply: Any, url: str, part: Path, total: int | None) -> None:
     size = part.stat().st_size
     if total is not None and size < total:
         raise Passing(f"{url}: {size} of {total} bytes arrived")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +22,9 @@ from galbatch.training.finish import measure_card
 from galbatch.training.fit import run
 from galbatch.training.held_out import HeldOutLoss
 from galbatch.training.library import is_held_out
+from galbatch.training.plan import TrainConfig
 from galbatch.training.stamps import StampConfig, StampSource
-from galbatch.training.trainer import TrainConfig, Trainer, process_group
+from galbatch.training.trainer import Trainer, process_group
 
 HELD_OUT = 0.25  # of the galaxies: they judge, and never train
 LEAST = 8  # galaxies on either side
@@ -45,7 +47,7 @@ class DrawSource(StampSource):
         for i, galaxy in enumerate(rng.integers(0, len(self.draws), n)):
             image = self.draws[galaxy][rng.integers(len(self.draws[galaxy]))]
             y, x = ((side - size) // 2 for side in image.shape)
-            image = np.rot90(image[y : y + size, x : x + size], rng.integers(4))
+            image = np.rot90(image[y : y + size, x : x + size], int(rng.integers(4)))
             out[i, 0] = (image[::-1] if rng.random() < 0.5 else image) / image.max()
         stamps = torch.from_numpy(out)
         return stamps / self._scale(stamps, generator) if scaled else stamps
@@ -106,7 +108,7 @@ def written(
     of it on held-out draws, and ``facts`` for the card."""
     judge = DrawSource([d for d, h in zip(draws, held, strict=True) if h], trainer.source.config)
     stamps = judge.draw(MEASURED, trainer.config.sizes[0], (77,))
-    model = Denoiser(trainer.network_config)
+    model: Any = Denoiser(trainer.network_config)
     average = trainer.ema[str(trainer.config.ema[0])]
     model.load_state_dict(dict(zip(trainer.names, average, strict=True)), strict=False)
     model = model.cpu().eval().requires_grad_(False).to(memory_format=torch.channels_last)

@@ -26,9 +26,10 @@ from galbatch.prior.network import NetworkConfig
 from galbatch.training.cubes import CubeLibrary, CubeSource, build_cube_libraries
 from galbatch.training.held_out import HeldOutLoss, JointLoss
 from galbatch.training.library import Library
+from galbatch.training.plan import TrainConfig
 from galbatch.training.sources import DataConfig, build_libraries
 from galbatch.training.stamps import StampConfig, StampSource
-from galbatch.training.trainer import TrainConfig, Trainer, process_group
+from galbatch.training.trainer import Trainer, process_group
 
 LIBRARIES = ("library-train.npz", "library-held-out.npz")
 

@@ -57,11 +57,13 @@ class MuonAdam:
                 self._adam(p, state, rate)
 
     def _muon(self, p: Tensor, state: dict[str, Tensor], rate: float) -> None:
+        assert p.grad is not None
         m = state["m"].mul_(self.momentum).add_(p.grad)
         update = orthogonalise((p.grad + self.momentum * m).reshape(p.shape[0], -1))
         p.sub_(update.reshape(p.shape) * (0.2 * max(update.shape) ** 0.5 * rate))
 
     def _adam(self, p: Tensor, state: dict[str, Tensor], rate: float) -> None:
+        assert p.grad is not None
         b1, b2 = self.betas
         m = state["m"].lerp_(p.grad, 1 - b1)
         v = state["v"].lerp_(p.grad.square(), 1 - b2)

@@ -97,7 +97,9 @@ def adapt_to_run(
 
 def galaxies_of(run: Run, quality: int = 0) -> Galaxies:
     """Draws of every band that is graded ``quality`` or better, of up to ``MOST`` galaxies and bands."""
-    names, draws, bands = [], [], {}
+    names: list[str] = []
+    draws: list[np.ndarray] = []
+    bands: dict[str, list[str]] = {}
     for n, band in enumerate(run.bands):
         if run.layout.pixel_ratio and run.layout.pixel_ratio[n] != 1:
             continue  # its draws are smoother than those of a detector's own pixels
@@ -127,8 +129,8 @@ def judge(run: Run, galaxies: Galaxies, held: np.ndarray, start: Path, candidate
             scores[name].append(float(hidden_score(prior, obs, hidden, **options)[0]))
     gain, error, n = compare(*(np.array(scores[name]) for name in ("new", "old")))
     source = DrawSource([d for d, h in zip(galaxies.draws, held, strict=True) if h], StampConfig())
-    stamps = source.draw(96, source.side // new.spec.multiple_of * new.spec.multiple_of, (98,))
-    losses = [HeldOutLoss(stamps)(prior.denoise) for prior in (new, old)]
+    drawn = source.draw(96, source.side // new.spec.multiple_of * new.spec.multiple_of, (98,))
+    losses = [HeldOutLoss(drawn)(prior.denoise) for prior in (new, old)]
     ratio = float(np.exp(np.mean([np.log(losses[0][s] / losses[1][s]) for s in losses[0]])))
     return {"gain": gain, "error": error, "sources": n, "loss": ratio}
 
