@@ -187,39 +187,19 @@ def _judge(subject: str, place: str, config: TileConfig, entry: dict, stated: fl
     )
     out = []
     if stated is not None and abs(math.log(scale / stated)) > math.log(DISAGREES):
-        out.append(
-            Finding(
-                "warn",
-                "noise",
-                subject,
-                f"{found}; but err_scale = {stated:g} is used: all error bars are wrong by that factor",
-                f"In {place} write: err_scale = {scale:.3f}",
-            )
-        )
+        what = f"{found}; but err_scale = {stated:g} is used: all error bars are wrong by that factor"
+        out.append(Finding("warn", "noise", subject, what, f"In {place} write: err_scale = {scale:.3f}"))
     elif config.err == UNIFORM:
         what = f"there is no error map; {found.replace('of the noise map', 'of its unit')}"
         remedy = "Nothing to do; with an error map (err = FILE) bright cores are weighted better."
         out.append(Finding("info", "noise", subject, what, remedy))
     elif stated is None and not entry["local"] and abs(math.log(scale)) > math.log(DISAGREES):
-        out.append(
-            Finding(
-                "warn",
-                "noise",
-                subject,
-                f"{found}; the map is wrong, and the run multiplies it by {scale:.3f}",
-                f"To have no need of the measurement, write in {place}: err_scale = {scale:.3f}",
-            )
-        )
+        what = f"{found}; the map is wrong, and the run multiplies it by {scale:.3f}"
+        remedy = f"To have no need of the measurement, write in {place}: err_scale = {scale:.3f}"
+        out.append(Finding("warn", "noise", subject, what, remedy))
     if config.noise_acf == "none" and lag > CORRELATED:
-        out.append(
-            Finding(
-                "warn",
-                "noise_acf",
-                subject,
-                f'neighbouring pixels are correlated by {lag:.2f}, but noise_acf = "none" is used',
-                f'In {place} write: noise_acf = "measure"',
-            )
-        )
+        what = f'neighbouring pixels are correlated by {lag:.2f}, but noise_acf = "none" is used'
+        out.append(Finding("warn", "noise_acf", subject, what, f'In {place} write: noise_acf = "measure"'))
     return out or [Finding("info", "noise", subject, found, "Nothing to do: this is what the run uses.")]
 
 

@@ -104,32 +104,22 @@ def _units(tile: Tile) -> list[Finding]:
     if config.unit and config.zero_point_ab is not None:
         implied = 10 ** (-0.4 * (config.zero_point_ab - ZERO_POINT_NJY))
         if abs(math.log(implied / tile.njy)) > 0.01:
-            out.append(
-                Finding(
-                    "warn",
-                    "unit",
-                    tile.subject,
-                    f"unit = {config.unit!r} means {tile.njy:.5g} nJy per count and "
-                    f"is used; zero_point_ab = {config.zero_point_ab} means {implied:.5g}",
-                    "Remove the one that is wrong.",
-                )
+            what = (
+                f"unit = {config.unit!r} means {tile.njy:.5g} nJy per count and "
+                f"is used; zero_point_ab = {config.zero_point_ab} means {implied:.5g}"
             )
+            out.append(Finding("warn", "unit", tile.subject, what, "Remove the one that is wrong."))
     if header.get("BUNIT") and (config.unit or config.zero_point_ab is not None):
         try:
             own = njy_per_unit(header, tile.grid.scale_arcsec)
         except GalbatchError:
             own = None
         if own and abs(math.log(own / tile.njy)) > 0.05:
-            out.append(
-                Finding(
-                    "warn",
-                    "unit",
-                    tile.subject,
-                    f"the survey file gives {tile.njy:.5g} nJy per unit and is used; "
-                    f"the header's BUNIT = {header['BUNIT']!r} means {own:.5g}",
-                    "Make sure which is right.",
-                )
+            what = (
+                f"the survey file gives {tile.njy:.5g} nJy per unit and is used; "
+                f"the header's BUNIT = {header['BUNIT']!r} means {own:.5g}"
             )
+            out.append(Finding("warn", "unit", tile.subject, what, "Make sure which is right."))
     area = header.get("PIXAR_SR")
     if (
         isinstance(area, float)

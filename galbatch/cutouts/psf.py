@@ -148,69 +148,44 @@ class PsfProvider:
         known."""
         out, path = [], self.tile.psf.path
         if not self.scale_known:
-            out.append(
-                Finding(
-                    "warn",
-                    "psf_scale",
-                    self.subject,
-                    f"{path} states no pixel scale; {self.scale_arcsec:.4f} arcsec is used",
-                    "Set psf_scale_arcsec.",
-                )
-            )
+            what = f"{path} states no pixel scale; {self.scale_arcsec:.4f} arcsec is used"
+            out.append(Finding("warn", "psf_scale", self.subject, what, "Set psf_scale_arcsec."))
         needed = {"cube": ["psf_index"]}.get(self.file.kind, [])
         if self.file.needs_frame and self.tile.psf_frame == "detector":
             needed = ["psf_x", "psf_y"]
         missing = [k for k in needed if columns is not None and k not in columns]
         if missing:
-            out.append(
-                Finding(
-                    "error",
-                    "psf_column",
-                    self.subject,
-                    f"{path} needs the catalogue column {' and '.join(missing)}",
-                    "Add it to the catalogue.",
-                )
-            )
+            what = f"{path} needs the catalogue column {' and '.join(missing)}"
+            out.append(Finding("error", "psf_column", self.subject, what, "Add it to the catalogue."))
         checked = self._checked()
         bad = [(i, c.problem) for i, c in enumerate(checked) if c.problem]
         if bad:
             level = "error" if len(bad) == len(checked) else "warn"
-            out.append(
-                Finding(
-                    level,
-                    "psf_bad",
-                    self.subject,
-                    f"{path}: {len(bad)} of {len(checked)} PSFs cannot be "
-                    f"used; number {bad[0][0]} {bad[0][1]}",
-                    "Sources with such a PSF fail (PSF_BAD).",
-                )
-            )
+            what = f"{path}: {len(bad)} of {len(checked)} PSFs cannot be used; number {bad[0][0]} {bad[0][1]}"
+            remedy = "Sources with such a PSF fail (PSF_BAD)."
+            out.append(Finding(level, "psf_bad", self.subject, what, remedy))
         good = [c for c in checked if not c.problem]
-        if good:
-            norms, width = [c.norm for c in good], self.fwhm_arcsec()
-            out.append(
-                Finding(
-                    "warn" if max(abs(n - 1) for n in norms) > 0.1 else "info",
-                    "psf_norm",
-                    self.subject,
-                    f"{len(good)} PSF{'s' * (len(good) != 1)}, FWHM {width:.3f} arcsec, "
-                    f"sum {min(norms):.4f} to {max(norms):.4f}",
-                    'Set psf_norm = "unit" unless the sum is the light that the PSF image holds.'
-                    if max(abs(n - 1) for n in norms) > 0.1
-                    else "Nothing to do: they are used as they are.",
-                )
+        return out + (self._shape_findings(good) if good else [])
+
+    def _shape_findings(self, good: list[CheckedPsf]) -> list[Finding]:
+        """On sum and width of the usable PSFs."""
+        norms, width = [c.norm for c in good], self.fwhm_arcsec()
+        off = max(abs(n - 1) for n in norms) > 0.1
+        what = (
+            f"{len(good)} PSF{'s' * (len(good) != 1)}, FWHM {width:.3f} arcsec, "
+            f"sum {min(norms):.4f} to {max(norms):.4f}"
+        )
+        remedy = "Nothing to do: they are used as they are."
+        if off:
+            remedy = 'Set psf_norm = "unit" unless the sum is the light that the PSF image holds.'
+        out = [Finding("warn" if off else "info", "psf_norm", self.subject, what, remedy)]
+        if width < LEAST_PIXELS * self.scale_arcsec:
+            what = (
+                f"{self.tile.psf.path}: a FWHM of {width / self.scale_arcsec:.1f} of its own pixels; the "
+                "model of sources of S/N above 1000 at their peak rings along rows and columns"
             )
-            if width < LEAST_PIXELS * self.scale_arcsec:
-                out.append(
-                    Finding(
-                        "warn",
-                        "psf_coarse",
-                        self.subject,
-                        f"{path}: a FWHM of {width / self.scale_arcsec:.1f} of its own pixels; the model of "
-                        "sources of S/N above 1000 at their peak rings along rows and columns",
-                        "Give a PSF with pixels of half the size or less.",
-                    )
-                )
+            remedy = "Give a PSF with pixels of half the size or less."
+            out.append(Finding("warn", "psf_coarse", self.subject, what, remedy))
         return out
 
 

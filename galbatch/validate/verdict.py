@@ -44,31 +44,11 @@ def verdict(study: Study) -> list[dict]:
         for level, value, error in zip(LEVELS, row["coverage"], row["error"], strict=True):
             if row["n"] < 10:
                 continue
-            miss = abs(value - level)
-            checks.append(
-                _check(
-                    f"{row['what']} [{row['bin']}] {level:.0%}",
-                    value,
-                    error,
-                    f"{level:.2f} +- {tolerance:.2f}",
-                    miss <= tolerance + 2 * error,
-                    miss <= tolerance,
-                )
-            )
+            checks.append(_near(f"{row['what']} [{row['bin']}] {level:.0%}", value, error, level, tolerance))
     for row in study.intervals:
         for level, key in ((0.6827, "calibrated"), (0.5, "below_p50")):
             value, error = row[key]
-            miss = abs(value - level)
-            checks.append(
-                _check(
-                    f"{row['what']} {key}",
-                    value,
-                    error,
-                    f"{level:.2f} +- {CALIBRATED:.2f}",
-                    miss <= CALIBRATED + 2 * error,
-                    miss <= CALIBRATED,
-                )
-            )
+            checks.append(_near(f"{row['what']} {key}", value, error, level, CALIBRATED))
     for name, value in study.numbers.items():
         if name.startswith("tarp_"):
             error = 0.6 / study.numbers["galaxies"] ** 0.5
@@ -80,6 +60,11 @@ def verdict(study: Study) -> list[dict]:
     n = study.numbers["evaluations"]
     checks.append(_check("evaluations", n, 0.0, "<= 48", n <= 48, n <= 48))
     return checks
+
+
+def _near(name: str, value: float, error: float, level: float, tolerance: float) -> dict:
+    miss, target = abs(value - level), f"{level:.2f} +- {tolerance:.2f}"
+    return _check(name, value, error, target, miss <= tolerance + 2 * error, miss <= tolerance)
 
 
 def _check(name: str, value: float, error: float, target: str, passed: bool, inside: bool) -> dict:

@@ -153,9 +153,6 @@ def test_commands_import_what_is_heavy_inside_their_bodies(path):
 
 LINES, STATEMENTS = 300, 40
 LONG_FUNCTIONS = {
-    "cutouts/plane_check.py:_judge": 42,
-    "cutouts/preflight.py:_units": 41,
-    "cutouts/psf.py:findings": 66,
     "cutouts/stamps.py:_prepare": 49,
     "cutouts/tile.py:read": 48,
     "morphology/images.py:measure": 60,
@@ -164,7 +161,6 @@ LONG_FUNCTIONS = {
     "simulate/field.py:_sources": 42,
     "simulate/projection.py:_march": 76,
     "types.py:__post_init__": 51,
-    "validate/verdict.py:verdict": 42,
 }
 
 
