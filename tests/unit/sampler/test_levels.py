@@ -112,12 +112,13 @@ def test_the_watch_can_see_a_look(as_on_a_gpu, monkeypatch):
         galbatch.sample_posterior(Smooth(), observation(correlated=True), draws=2, mode="fast")
 
 
-def test_draws_do_not_depend_on_the_sources_of_the_piece(as_on_a_gpu):
+@pytest.mark.parametrize("mode", ["fast", "quick"])
+def test_draws_do_not_depend_on_the_sources_of_the_piece(mode, as_on_a_gpu):
     obs, prior = observation(), Smooth()
-    whole = galbatch.sample_posterior(prior, obs, draws=2, mode="fast", source_ids=["a", "b", "c"], batch=4)
+    whole = galbatch.sample_posterior(prior, obs, draws=2, mode=mode, source_ids=["a", "b", "c"], batch=4)
     for i, name in enumerate("abc"):
         part = Observation(*(a[i : i + 1] for a in (obs.data, obs.sigma, obs.psf, obs.mask)))
-        alone = galbatch.sample_posterior(prior, part, draws=2, mode="fast", source_ids=[name], batch=4)
+        alone = galbatch.sample_posterior(prior, part, draws=2, mode=mode, source_ids=[name], batch=4)
         np.testing.assert_allclose(alone.samples[0], whole.samples[i], atol=2e-5)
     shapes = {(args[1].shape[0], len(args[2])) for args in as_on_a_gpu}
     assert {b for b, _ in shapes} == {4, 1}, "three are filled up to four; one alone is not"
