@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import click
+
+ROOT = Path(__file__).parents[1]
 
 
 def command_line() -> str:
@@ -148,6 +151,16 @@ def units() -> str:
     return "\n".join(f"  - {words}" for words in ACCEPTED).lstrip()
 
 
+def changelog() -> str:
+    """The changelog of the repository."""
+    return (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def citation() -> str:
+    """The citation file of the repository."""
+    return (ROOT / "CITATION.cff").read_text(encoding="utf-8").rstrip()
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "command line": command_line,
     "arrays": arrays,
@@ -158,6 +171,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "morphology flags": morphology_flags,
     "layouts": layouts,
     "units": units,
+    "changelog": changelog,
+    "citation": citation,
 }
 
 

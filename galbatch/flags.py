@@ -12,7 +12,18 @@ import numpy as np
 
 
 class Flag(IntFlag):
-    """What was met on the way of a source. Bits are causes and never change their meaning."""
+    """What was met on the way of a source. Bits are causes and never change their meaning.
+
+    ``FLAGS`` holds the level of each (info, caution, bad), what it means and what to do; ``galbatch flags``
+    prints it.
+
+    Examples
+    --------
+    >>> import galbatch
+    >>> word = int(galbatch.Flag.NEIGHBOUR | galbatch.Flag.LOW_SNR)
+    >>> [flag.name for flag in galbatch.Flag if word & flag]
+    ['NEIGHBOUR', 'LOW_SNR']
+    """
 
     EDGE = 1 << 0
     OFF_IMAGE = 1 << 1

@@ -48,20 +48,53 @@ _PER_PIXEL |= dict.fromkeys(("sigma_white", "neighbour"), "give one value per pi
 class Observation:
     """Pixels of a batch of sources, what blurred them, and their noise.
 
-    ``data``, ``sigma`` (b, c, h, w): flux per detector pixel and its 1-sigma noise, one unit for all. ``psf``
-    (c, p, p) or (b, c, p, p): point spread function; its sum is used as it is, not forced to one. ``mask``
-    (b, c, h, w): True where a pixel must not be used. Non-finite data and sigma that is not finite and
-    positive are masked too. ``psf_scale_arcsec``: pixel scale of the PSF; the detector's when None.
-    ``noise_acf`` (c, r, r), r odd: noise autocorrelation by lag in detector pixels, centre 1; None is white.
-    ``sigma_white`` (b, c, h, w): the part of ``sigma`` that is independent from pixel to pixel all the same;
-    None is zero. ``psf_error`` (c, 5): what is not known of the PSF, ``PSF_ERROR_PARTS`` in turn; None: it is
-    exact. ``shift_pix`` (b, c, 2): how far from the corner that stamps sampled together share one begins,
-    along y and x in detector pixels; None: there. ``neighbour`` (b, c, h, w): True on other sources that are
-    fitted too, where a misfit is not the source's; None: there are none.
+    Non-finite data and sigma that is not finite and positive are masked. Astropy quantities are converted:
+    ``data``, ``sigma`` and ``sigma_white`` to nJy per pixel (surface brightness too), scales to arcsec.
 
-    Astropy quantities are converted: ``data``, ``sigma`` and ``sigma_white`` to nJy per pixel (surface
-    brightness too), scales to arcsec. Raises ``InputError`` when shapes disagree, for a unit of something
-    else, and when only one of ``data`` and ``sigma`` has a unit.
+    Parameters
+    ----------
+    data : array (b, c, h, w)
+        Flux per detector pixel, of b sources in c bands; one unit for all.
+    sigma : array (b, c, h, w)
+        1-sigma noise, in the unit of ``data``.
+    psf : array (c, p, p) or (b, c, p, p)
+        Point spread function; its sum is used as it is, not forced to one.
+    mask : array of bool (b, c, h, w), optional
+        True where a pixel must not be used.
+    pixel_scale_arcsec : float
+        Side of a detector pixel.
+    psf_scale_arcsec : float, optional
+        Pixel scale of the PSF; the detector's when None.
+    noise_acf : array (c, r, r), r odd, optional
+        Noise autocorrelation by lag in detector pixels, centre 1; None is white.
+    sigma_white : array (b, c, h, w), optional
+        The part of ``sigma`` that is independent from pixel to pixel all the same; None is zero.
+    psf_error : array (c, 5), optional
+        What is not known of the PSF, one standard deviation each, ``PSF_ERROR_PARTS`` in turn; None: it is
+        exact.
+    shift_pix : array (b, c, 2), optional
+        How far from the corner that stamps sampled together share one begins, along y and x in detector
+        pixels; None: there.
+    neighbour : array of bool (b, c, h, w), optional
+        True on other sources that are fitted too, where a misfit is not the source's; None: there are none.
+
+    Raises
+    ------
+    InputError
+        Shapes disagree, a unit is of something else, or only one of ``data`` and ``sigma`` has a unit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import galbatch
+    >>> data = np.random.default_rng(0).normal(size=(1, 1, 32, 32))
+    >>> psf = np.zeros((1, 5, 5))
+    >>> psf[0, 2, 2] = 1.0
+    >>> obs = galbatch.Observation(data, np.ones_like(data), psf, pixel_scale_arcsec=0.03)
+    >>> obs
+    <galbatch observation: 1 source, 1 band, 32 x 32 pixels of 0.03 arcsec>
+    >>> bool(obs.valid.all())
+    True
     """
 
     data: np.ndarray
@@ -133,6 +166,13 @@ class Observation:
             value = plain(getattr(self, name), kinds.get(name, ""), f"Observation.{name}", scale)
             object.__setattr__(self, name, value)
 
+    def __repr__(self) -> str:
+        b, c, h, w = self.data.shape
+        return (
+            f"<galbatch observation: {_counted(b, 'source')}, {_counted(c, 'band')}, {h} x {w} pixels "
+            f"of {self.pixel_scale_arcsec:.4g} arcsec>"
+        )
+
     def _repr_html_(self) -> str:
         b, c, h, w = self.data.shape
         return html_table(
@@ -153,6 +193,10 @@ class Observation:
         return good if self.mask is None else good & ~self.mask
 
 
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}" + ("" if n == 1 else "s")
+
+
 def _to_numpy(value: np.ndarray, dtype: type) -> np.ndarray:
     return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value, dtype=dtype)
 
@@ -161,13 +205,52 @@ def _to_numpy(value: np.ndarray, dtype: type) -> np.ndarray:
 class Posterior:
     """Posterior draws of the noise-free image at the target PSF, and what is known of their quality.
 
-    ``samples`` (b, k, c, H, W) float32, flux per fine pixel in the unit of the data; ``mean``, ``std``
-    and ``prior_driven`` (b, c, H, W), the last between 0 (the data dominate) and 1 (the prior does);
-    ``chi2`` (b, c): residual chi2 per valid pixel, averaged over draws, and ``chi2_p`` its p-value;
-    ``prior_driven_frac`` (b, c): share of the flux in prior-driven regions; ``flags`` (b,) int64 of ``Flag``,
-    those of all bands together, and ``band_flags`` (b, c) of each (None: not known by band);
-    ``scale`` (b, c): the flux scale used; ``n_evaluations`` (b,): network evaluations per draw, all counted;
-    ``n_draws_ok`` (b,): finite draws; ``target_fwhm_pix``: FWHM of the Gaussian target PSF in fine pixels.
+    ``sample_posterior`` makes it; b sources, k draws, c bands, H by W fine pixels.
+
+    Attributes
+    ----------
+    samples : array (b, k, c, H, W) float32
+        The draws: flux per fine pixel in the unit of the data.
+    mean, std : array (b, c, H, W)
+        Over the draws.
+    chi2, chi2_p : array (b, c)
+        Residual chi2 per valid pixel, averaged over draws, and its p-value.
+    prior_driven : array (b, c, H, W)
+        Between 0 (the data dominate) and 1 (the prior does).
+    prior_driven_frac : array (b, c)
+        Share of the flux in prior-dominated regions.
+    flags : array (b,) int64
+        Bits of ``Flag``, those of all bands together.
+    scale : array (b, c)
+        The flux scale used.
+    n_evaluations : array (b,)
+        Network evaluations per draw, all counted.
+    n_draws_ok : array (b,)
+        Finite draws.
+    target_fwhm_pix : float
+        FWHM of the Gaussian target PSF in fine pixels.
+    info : dict
+        ``model`` (b, c, h, w), the mean as the telescope would see it, and what else the sampler says.
+    band_flags : array (b, c), optional
+        Flags of each band; None: not known by band.
+
+    Examples
+    --------
+    The flux of each draw, under the prior that pixels are independent and of unit variance:
+
+    >>> import numpy as np
+    >>> import galbatch
+    >>> class White:
+    ...     def denoise(self, x, sigma):
+    ...         return x / (1 + sigma[:, None, None, None] ** 2)
+    >>> data, psf = np.zeros((1, 1, 16, 16)), np.zeros((1, 5, 5))
+    >>> psf[0, 2, 2] = 1.0
+    >>> obs = galbatch.Observation(data, np.ones_like(data), psf)
+    >>> posterior = galbatch.sample_posterior(White(), obs, draws=4, mode="fast")
+    >>> posterior
+    <galbatch posterior: 1 source, 4 draws, 1 band, 16 x 16 fine pixels>
+    >>> posterior.samples.sum(axis=(-2, -1)).shape
+    (1, 4, 1)
     """
 
     samples: np.ndarray
@@ -184,6 +267,11 @@ class Posterior:
     target_fwhm_pix: float
     info: dict[str, Any] = field(default_factory=dict)
     band_flags: np.ndarray | None = None
+
+    def __repr__(self) -> str:
+        b, k, c, h, w = self.samples.shape
+        counts = ", ".join((_counted(b, "source"), _counted(k, "draw"), _counted(c, "band")))
+        return f"<galbatch posterior: {counts}, {h} x {w} fine pixels>"
 
     def _repr_html_(self) -> str:
         b, k, c, h, w = self.samples.shape

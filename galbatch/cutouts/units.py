@@ -40,7 +40,8 @@ _PER_COUNT = ("PHOTMJSR", "PHOTFNU")
 ACCEPTED = (  # what ``unit`` may be, said in errors and in the guide
     "nJy, uJy, mJy, Jy, 10nJy, nanomaggy (each per pixel)",
     "MJy/sr, nJy/arcsec2 and other surface brightness",
-    "electron/s, DN/s, counts/s (with PHOTFLAM and PHOTPLAM, PHOTMJSR or PHOTFNU in the header)",
+    "electrons/s (electron/s, e-/s), DN/s, counts/s (with PHOTFLAM and PHOTPLAM, PHOTMJSR or PHOTFNU in the "
+    "header)",
     "adu, counts, electron (with zero_point_ab)",
 )
 REMEDY = (

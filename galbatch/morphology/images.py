@@ -46,28 +46,64 @@ def measure(
     threads: int | None = None,
     map_of: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Morphology of ``images`` (n, H, W), nJy per pixel, one row per image; pixels are taken in single
-    precision.
+    """Morphology of images, one row per image.
 
-    ``segmap`` (H, W) or (n, H, W): 1 or True the source, 0 sky, larger the neighbours (excluded); made from
-    each image where None. ``mask``, True excludes; ``sigma``, noise per pixel, for S/N and the Sersic fit's
-    weights: same shapes. ``sky_sigma``, scalar or (n,): white noise of the sky whose part in asymmetry and
-    smoothness is taken off (0: none, for noise-free images); measured in an empty box of the image where
-    None, as is the classical way. ``detection_threshold``, scalar or (n,): surface brightness of the mask
-    behind r_max and shape asymmetry; ``sky_sigma`` or, without it, one sigma above the sky of the image where
-    None. ``centre``, (2,) or (n, 2): x, y to be taken as the asymmetry centre instead of searching it.
-    ``outlier_sigma``: single-pixel outliers beyond it are masked, 0 keeps them. ``psf_fwhm_pix``: Gaussian
-    PSF of the Sersic model, or ``psf`` (p, p) or (n, p, p), as sampled as the images, centred. ``groups``:
-    what to compute beside positions, fluxes and radii. ``map_of`` (n,): row of segmap, mask and sigma that
-    belongs to an image, where several images share them. ``threads``: at most the number of CPUs; results do
-    not depend on it.
+    Definitions: Lotz et al. (2004), Rodriguez-Gomez et al. (2019), as in statmorph 0.7. Inputs are never
+    changed; pixels are taken in single precision.
 
-    Returns a structured array (n,) with the fields of ``QUANTITIES`` (radii in arcsec, positions in pixels
-    from 0 at the centre of the first) and ``flags`` (``MorphFlag``); NaN where not measurable. Definitions:
-    Lotz et al. (2004), Rodriguez-Gomez et al. (2019), as in statmorph 0.7. Inputs are never changed.
+    Parameters
+    ----------
+    images : array (n, H, W)
+        Flux in nJy per pixel; an astropy quantity is converted.
+    pixel_scale_arcsec : float or Quantity
+        Side of a pixel.
+    segmap : array (H, W) or (n, H, W), optional
+        1 or True the source, 0 sky, larger the neighbours (excluded); made from each image where None.
+    sky_sigma : float or array (n,), optional
+        White noise of the sky whose part in asymmetry and smoothness is taken off (0: none, for noise-free
+        images); measured in an empty box of the image where None, as is the classical way.
+    centre : array (2,) or (n, 2), optional
+        x, y to be taken as the asymmetry centre instead of searching it.
+    mask : array of bool, optional
+        True excludes; shape of ``segmap``.
+    sigma : array, optional
+        Noise per pixel, for S/N and the weights of the Sersic fit; shape of ``segmap``.
+    detection_threshold : float or array (n,), optional
+        Surface brightness of the mask behind r_max and shape asymmetry; ``sky_sigma`` or, without it, one
+        sigma above the sky of the image where None.
+    outlier_sigma : float
+        Single-pixel outliers beyond it are masked, 0 keeps them.
+    psf_fwhm_pix : float
+        FWHM of the Gaussian PSF of the Sersic model.
+    psf : array (p, p) or (n, p, p), optional
+        PSF of the Sersic model, as sampled as the images, centred; instead of ``psf_fwhm_pix``.
+    groups : iterable of str
+        What to compute beside positions, fluxes and radii.
+    threads : int, optional
+        At most the number of CPUs; results do not depend on it.
+    map_of : array (n,), optional
+        Row of segmap, mask and sigma that belongs to an image, where several images share them.
 
-    Astropy quantities are converted to nJy per pixel and arcsec. Raises ``InputError`` when shapes, units or
-    settings cannot be used; a bad image never raises.
+    Returns
+    -------
+    structured array (n,)
+        The fields of ``QUANTITIES`` (radii in arcsec, positions in pixels from 0 at the centre of the first)
+        and ``flags`` (``MorphFlag``); NaN where not measurable.
+
+    Raises
+    ------
+    InputError
+        Shapes, units or settings cannot be used. A bad image never raises.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import galbatch
+    >>> y, x = np.mgrid[:64, :64] - 31.5
+    >>> image = 10 * np.exp(-np.hypot(x, y) / 4)
+    >>> stats = galbatch.measure(image[None], pixel_scale_arcsec=0.03, sky_sigma=0.0)
+    >>> round(float(stats["r_half"][0]), 2), round(float(stats["asymmetry"][0]), 2)
+    (0.2, 0.0)
     """
     from galbatch.morphology.kernels.engine import measure_range
 

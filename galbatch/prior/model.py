@@ -176,15 +176,38 @@ def images_per_pass(device: torch.device) -> int:
 def load_prior(
     path: Path | str | None = None, device: str = "auto", backend: str = "auto", precision: str = "auto"
 ) -> Prior:
-    """A prior on ``device`` ("auto", "cpu", "cuda", "cuda:1").
+    """A prior: one of the shipped ones, or that in a model folder.
 
-    ``path``: the shipped "small" or "base", a model folder, or "auto" (as None): base on a CUDA card, else
-    small.
+    Nothing is downloaded and no code in the folder is run.
 
-    ``backend``: "auto" (the measured winner of the device), "eager", "torchscript", "compile" or "export".
-    ``precision``: what the network computes in, "float32" or "bfloat16" (in between, sums and everything
-    outside of it stay in float32); "auto": bfloat16 on GPUs and on CPUs that multiply in it.
-    Raises ``ModelError`` in one line when the folder is incomplete, damaged or does not fit.
+    Parameters
+    ----------
+    path : str or Path, optional
+        "small", "base", a model folder, or "auto" (as None): base on a CUDA card, else small.
+    device : str
+        "auto", "cpu", "cuda" or "cuda:1".
+    backend : str
+        "auto" (the measured winner of the device), "eager", "torchscript", "compile" or "export".
+    precision : str
+        What the network computes in, "float32" or "bfloat16" (in between, sums and everything outside of it
+        stay in float32); "auto": bfloat16 on GPUs and on CPUs that multiply in it.
+
+    Returns
+    -------
+    Prior
+        With ``denoise(x, sigma)``, ``spec`` (a ``PriorSpec``) and ``card`` (what it was trained on).
+
+    Raises
+    ------
+    ModelError
+        In one line: the folder is incomplete, damaged or does not fit.
+
+    Examples
+    --------
+    >>> import galbatch
+    >>> prior = galbatch.load_prior("small", device="cpu")
+    >>> prior.spec.name
+    'small'
     """
     folder = model_folder(path, device)
     card = Card.load(folder / CARD)

@@ -55,17 +55,90 @@ def process(
     on_progress: Callable[[Progress], None] | None = None,
     on_message: Callable[[str], None] | None = None,
 ) -> Run:
-    """Sample the posterior of every source of ``catalog`` and measure it; what ``galbatch process`` calls.
+    """Sample the posterior of every source of a catalogue and measure it; what ``galbatch process`` calls.
 
-    ``survey``: survey file, ``<catalogue stem>.toml`` beside the catalogue when None; ``out``: run folder,
-    ``<catalogue stem>.run`` when None. ``bands`` to ``joint`` decide the results: see ``RunSettings``.
-    ``cluster`` to ``update`` say where they are computed: see ``ExecutionSettings``. ``prior``: any object
-    with ``denoise(x, sigma)`` instead of a ``model``; ``resume``, ``overwrite``: go on with the run in the
-    folder, or replace it; ``force``: go on although settings or inputs changed.
+    With a cluster of processes, call it under ``if __name__ == "__main__":``.
 
-    Returns the finished run. Raises ``InputError``, ``ConfigError``, ``ModelError`` or ``RunError`` before
-    anything starts, ``Stopped`` when it ended early and can be resumed. With a cluster of processes, call it
-    under ``if __name__ == "__main__":``.
+    Parameters
+    ----------
+    catalog : str or Path
+        Parquet, FITS, ECSV, VOTable, CSV or HATS, with an id and a position (deg, ICRS).
+    survey : str or Path, optional
+        Survey file; ``<catalogue stem>.toml`` beside the catalogue when None.
+    out : str or Path, optional
+        Run folder; ``<catalogue stem>.run`` when None.
+    bands : sequence of str
+        Bands of the survey file; () for all.
+    draws : int
+        Draws per source, at least 2.
+    mode : str
+        "fast", "default", "accurate", or another of ``galbatch process --help``.
+    oversample : int
+        Fine pixels along the side of a detector pixel of the finest band.
+    stamp_arcsec, stamp_pix : float, int
+        Side of a stamp in arcsec, or in detector pixels of the finest band; 0: the survey file's.
+    model : str or Path
+        "small", "base", a model folder, or "auto": base with a CUDA card, else small.
+    seed : int
+        Key of the random numbers, with the source's id and the band.
+    limit : int
+        First rows only; 0: all.
+    batch : int
+        Sources per batch; 0: by the size of the catalogue.
+    samples : str
+        The draws are "stored", made again from their seeds ("regenerate"; a hash is kept), or "none".
+    draw_columns : bool
+        List columns with the statistics of every draw.
+    precision : str
+        What the network computes in: "float32", "bfloat16", or "auto".
+    joint : bool, optional
+        All bands of a source as one galaxy, of a model that can; None: as the model says.
+    cluster : str
+        "auto", "none" (in this process), "local" or "cuda".
+    scheduler, scheduler_file : str
+        A Dask scheduler's address or file, to join it.
+    workers, threads : int
+        Worker processes (0: as many as fit), and threads of each.
+    retries, allowed_failures : int
+        Tries of a batch, and deaths of workers after which it is searched for the source that kills.
+    grace_s : float
+        Seconds that running batches may take to end after a signal.
+    dashboard : str
+        Address of Dask's dashboard.
+    report : bool
+        Write ``dask-report.html``.
+    update : bool
+        UPDATE_DOC
+    prior : Denoiser, optional
+        Any object with ``denoise(x, sigma)`` instead of a model.
+    resume : bool
+        Go on with the run in ``out`` if there is one.
+    overwrite : bool
+        Replace the run in ``out``.
+    force : bool
+        Go on although settings or inputs changed.
+    on_progress : callable, optional
+        Called with a ``Progress`` after each batch.
+    on_message : callable, optional
+        Called with each line that is worth reading.
+
+    Returns
+    -------
+    Run
+        The finished run.
+
+    Raises
+    ------
+    InputError, ConfigError, ModelError, RunError
+        Before anything starts.
+    Stopped
+        It ended early and can be resumed.
+
+    Examples
+    --------
+    >>> import galbatch
+    >>> run = galbatch.process("catalogs/demo.parquet", out="try.run", limit=8, mode="fast")  # doctest: +SKIP
+    >>> run.good()["source_id", "r_half_p50_f200w"]  # doctest: +SKIP
     """
     settings = RunSettings(
         str(catalog),

@@ -39,23 +39,68 @@ def sample_posterior(
 ) -> Posterior:
     """Draws from p(x | data) for a batch of sources.
 
-    ``prior``: any object with ``denoise(x, sigma)``; x and the result (b, c, H, W) float32 tensors, sigma
-    (b,), E[x0 | x0 + sigma e], and optionally the fields of a ``PriorSpec`` (``interfaces.py``). A prior of
-    one channel is applied to each band by itself; with ``joint`` one that can (a ``JointDenoiser``) sees all
-    bands of a galaxy together, draw k of every band is one galaxy, and a band without usable pixels is drawn
-    from the others (``Flag.PREDICTED``). ``wavelengths`` (c,) in micrometres: of the bands then; by
-    themselves what the names of ``bands`` say. ``obs``: may be several observations of the same sources on
-    detector grids of their own, whose bands come in turn; ``oversample`` is then of the finest. ``mode``:
-    'quick', 'fast', 'balanced', 'default' or 'accurate', or a ``Mode``. ``source_ids`` (b,) and ``bands``
-    (c,), integers or strings (numbered if left out), key the random numbers with ``seed``: they depend on
-    nothing else. ``batch``: sources at once (by itself one on a CPU, else as many as make
-    ``IMAGES_AT_ONCE`` images). ``replay``: how levels are run again (``levels.py``).
+    Parameters
+    ----------
+    prior : Denoiser
+        Any object with ``denoise(x, sigma)``; x and the result (b, c, H, W) float32 tensors, sigma (b,), E[x0
+        | x0 + sigma e], and optionally the fields of a ``PriorSpec``. A prior of one channel is applied to
+        each band by itself.
+    obs : Observation or sequence of Observation
+        Several observations are of the same sources on detector grids of their own, whose bands come in turn.
+    draws : int
+        Draws per source.
+    mode : str or Mode
+        "quick", "fast", "balanced", "default" or "accurate": how many network evaluations a draw may take.
+    oversample : int
+        Fine pixels along the side of a detector pixel; of the finest grid.
+    seed : int
+        With ``source_ids`` and ``bands`` the key of the random numbers, which depend on nothing else.
+    source_ids : sequence (b,), optional
+        Integers or strings; numbered if left out.
+    batch : int, optional
+        Sources at once; by itself one on a CPU, else as many as make ``IMAGES_AT_ONCE`` images.
+    bands : sequence (c,), optional
+        Names of the bands; numbered if left out.
+    joint : bool
+        A prior that can (a ``JointDenoiser``) sees all bands of a galaxy together: draw k of every band is
+        one galaxy, and a band without usable pixels is drawn from the others (``Flag.PREDICTED``).
+    wavelengths : sequence (c,), optional
+        In micrometres, of the bands then; by themselves what the names of ``bands`` say.
+    replay : callable, optional
+        How levels are run again (``levels.py``).
 
-    Returns a ``Posterior`` with H = oversample * h; its ``info`` has ``model`` (b, c, h, w), the mean as the
-    telescope would see it, and ``solver_residual`` (b, k), the largest error of a linear solve in standard
-    deviations. Raises ``ConfigError`` for an unknown mode, ``InputError`` for a PSF that cannot be used or a
-    number of bands that does not fit, and for stamps of several observations that cover unlike squares. Of
-    these ``model`` has the pixels of the finest: a band of fewer fills a corner of it.
+    Returns
+    -------
+    Posterior
+        H = oversample * h; its ``info`` has ``model`` (b, c, h, w), the mean as the telescope would see it
+        (of several observations on the pixels of the finest: a band of fewer fills a corner), and
+        ``solver_residual`` (b, k), the largest error of a linear solve in standard deviations.
+
+    Raises
+    ------
+    ConfigError
+        Unknown mode.
+    InputError
+        A PSF that cannot be used, a number of bands that does not fit, stamps of several observations that
+        cover unlike squares.
+
+    Examples
+    --------
+    Two draws of a blob, under the prior that pixels are independent and of standard deviation 10; for
+    galaxies ``prior = galbatch.load_prior()``:
+
+    >>> import numpy as np
+    >>> import galbatch
+    >>> y, x = np.mgrid[:32, :32] - 16
+    >>> data = (50 * np.exp(-(x**2 + y**2) / 18))[None, None]
+    >>> psf = np.exp(-(np.hypot(*(np.mgrid[:15, :15] - 7)) ** 2) / 8)[None]
+    >>> obs = galbatch.Observation(data, np.ones_like(data), psf / psf.sum())
+    >>> class White:
+    ...     def denoise(self, x, sigma):
+    ...         return x * 100 / (100 + sigma[:, None, None, None] ** 2)
+    >>> posterior = galbatch.sample_posterior(White(), obs, draws=2, mode="fast")
+    >>> posterior.samples.shape
+    (1, 2, 1, 32, 32)
     """
     if not isinstance(mode, Mode) and (mode not in MODES or mode == "rerun"):
         names = ", ".join(repr(name) for name in MODES if name != "rerun")

@@ -28,8 +28,32 @@ if TYPE_CHECKING:
 
 
 def open_run(path: str | Path, prior: Any = None) -> Run:
-    """Open a run folder. ``prior``: the object with which it was made, if it was one, to make draws again.
-    Raises ``RunError`` when it is not a run."""
+    """Open a run folder, finished or not.
+
+    Parameters
+    ----------
+    path : str or Path
+        The folder; also a URL of a bucket with the extra ``cloud``.
+    prior : Denoiser, optional
+        The object with which it was made, if it was one, to make draws again.
+
+    Returns
+    -------
+    Run
+        Catalogue, draws and pictures of the run.
+
+    Raises
+    ------
+    RunError
+        It is not a run.
+
+    Examples
+    --------
+    >>> import galbatch
+    >>> run = galbatch.open_run("demo.run")  # doctest: +SKIP
+    >>> run.samples(1001, "f200w").shape  # doctest: +SKIP
+    (16, 64, 64)
+    """
     return Run(RunPaths(place_of(path)), prior)
 
 

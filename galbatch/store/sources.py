@@ -36,6 +36,7 @@ class Sources:
 
     @property
     def bands(self) -> tuple[str, ...]:
+        """Names of the bands, in the order of the axis ``band``."""
         return self.layout.bands
 
     @cached_property

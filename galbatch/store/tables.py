@@ -31,7 +31,7 @@ def read_table(path: Path) -> QTable:
 
 def read_local(path: Path) -> QTable:
     """The table in a Parquet file of a run. Missing texts, integers and truth values are masked; missing
-    floats are NaN. Columns with a unit are quantities, of floats as all of them."""
+    floats are NaN. Columns with a unit are quantities, of floats as all of them, printed with six digits."""
     from astropy.table import MaskedColumn, QTable
 
     table = QTable.read(path, format="parquet")
@@ -47,6 +47,9 @@ def read_local(path: Path) -> QTable:
                 description=about.description,
                 meta=about.meta,
             )
+    for name in table.colnames:
+        if table[name].dtype == np.float32:  # printed with the digits that they have
+            table[name].info.format = ".6g"
     return table
 
 

@@ -8,9 +8,11 @@ from cutouts_field import gaussian_psf, noise_field, wcs_of, write_psf
 
 from galbatch.cli.main import main
 from galbatch.cutouts import load_survey, open_survey
+from galbatch.cutouts.find import find_sources
 from galbatch.cutouts.identify import band_in, role_in, words_of
 from galbatch.cutouts.propose import propose
 from galbatch.cutouts.survey_text import surveys, template
+from galbatch.errors import InputError
 from galbatch.sampler.prior import as_denoiser
 
 
@@ -193,3 +195,40 @@ def test_templates_name_no_file_and_load_once_completed(name, tmp_path):
 )
 def test_names_of_the_archives(name, role, band):
     assert role_in(words_of(name)) == role and band_in(name) == band
+
+
+def test_sources_are_found_where_they_are(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rng, (y, x) = np.random.default_rng(3), np.mgrid[:150, :170]
+    places = {(40.3, 60.0): 4000.0, (120.0, 90.7): 1500.0, (5.0, 75.0): 9000.0}  # the last too near the edge
+    image = rng.normal(0, 1.0, x.shape)
+    for (x0, y0), flux in places.items():
+        image += flux / (2 * np.pi * 9) * np.exp(-((x - x0) ** 2 + (y - y0) ** 2) / 18)
+    image[130:, 150:] = np.nan
+    header = wcs_of(*x.shape).to_header()
+    header["BUNIT"] = "nJy"
+    (tmp_path / "field").mkdir()
+    fits.writeto(tmp_path / "field" / "f200w_sci.fits", image.astype("f4"), header)
+    fits.writeto(tmp_path / "field" / "f200w_err.fits", np.ones_like(image, "f4"), header)
+    write_psf(tmp_path / "field" / "f200w_psf.fits", gaussian_psf())
+    assert main(["init", "field", "--sources", "field.csv"]) == 0
+    assert "field.csv: 2 sources" in capsys.readouterr().out
+    table = Table.read("field.csv")
+    assert table["id"].tolist() == [1, 2]
+    found = np.transpose(first_tile("field").grid.to_pixel(table["ra"], table["dec"]))
+    assert np.hypot(*(found - list(places)[:2]).T).max() < 0.5
+    assert main(["check", "field.csv"]) == 0
+    (tmp_path / "field.toml").unlink()
+    assert main(["init", "field", "--sources", "field.csv"]) == 1 and "--sources" in capsys.readouterr().err
+
+
+def test_an_image_without_sources_says_so(tmp_path):
+    (tmp_path / "field").mkdir()
+    header = wcs_of(100, 100).to_header()
+    header["BUNIT"] = "nJy"
+    sky = np.random.default_rng(3).normal(0, 1.0, (100, 100)).astype("f4")
+    fits.writeto(tmp_path / "field" / "f200w_sci.fits", sky, header)
+    write_psf(tmp_path / "field" / "f200w_psf.fits", gaussian_psf())
+    proposed(tmp_path / "field", tmp_path)
+    with pytest.raises(InputError, match="no source of 5 sigma in f200w: give a catalogue"):
+        find_sources(tmp_path / "s.toml")

@@ -1,5 +1,6 @@
 """The documentation site: it builds without a warning, and its reference pages are the code's."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -51,6 +52,25 @@ def test_site_names_every_array_quantity_and_flag(site):
     text = (site / "flags.html").read_text()
     for flag in Flag:
         assert f"<code>{flag.name}</code>" in text
+
+
+@pytest.mark.parametrize(
+    "words, page",
+    [("sample_posterior", "api.html"), ("changelog", "changelog.html"), ("electrons/s", "guide/input")],
+)
+def test_search_finds(site, words, page):
+    """The index that the search box reads, whose words end at blanks."""
+    index = json.loads((site / "search" / "search_index.json").read_text())["docs"]
+    found = [
+        d["location"] for d in index if words in f"{d['title']} {d['text']}".lower().replace("(", " ").split()
+    ]
+    assert any(where.startswith(page) for where in found), found
+
+
+def test_tutorials_are_pages_with_their_outputs(site):
+    text = (site / "tutorials" / "first-run.html").read_text()
+    assert "of 48 sources are good" in text and 'src="first-run-1.png"' in text
+    assert (site / "tutorials" / "first-run-1.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_no_placeholder_is_left(site):
