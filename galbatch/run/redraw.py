@@ -27,6 +27,7 @@ from galbatch.pipeline.hashes import draw_hashes, pixel_hashes
 from galbatch.run.context import ContextSpec, model_files, open_context, own_threads
 from galbatch.run.cutter import Cutter
 from galbatch.store import PlanBatch, Run, differences, fingerprint, hash_json, plan_batch
+from galbatch.store.layout import OF_PIXELS
 from galbatch.store.parts import read_attempt
 from galbatch.store.posterior import KEEP_BITS, round_mantissa
 
@@ -67,6 +68,7 @@ class Redrawer:
         self._whole = replace(run.layout, samples=True, regenerate=False)
         self._made: dict[str, tuple[dict[str, np.ndarray], float]] = {}
         self._compared: dict[str, Redraw] = {}
+        self._pixels: tuple[str, dict[str, np.ndarray]] = ("", {})  # of the last source that was cut
         self._rows: PlanBatch | None = None
         self._key = f"redraw:{run.paths.root}:{time.time_ns()}"  # a prior object of its own, at least
 
@@ -84,11 +86,14 @@ class Redrawer:
     def pixels(self, source_id: int | str) -> dict[str, np.ndarray]:
         """``observed``, ``sigma`` and ``mask`` of a source, cut again. Raises ``RunError`` where they are not
         what was measured."""
-        position = self.run.index(source_id)
-        rows = self._plan(position).take([position % self.layout.batch])
-        with _readable(source_id):
-            cut = self._checked(Cutter(self.survey, self._whole))
-            return {name: values[0] for name, values in pixels_of(cut, self._whole, rows).items()}
+        if self._pixels[0] != str(source_id):
+            position = self.run.index(source_id)
+            rows = self._plan(position).take([position % self.layout.batch])
+            with _readable(source_id):
+                cut = self._checked(Cutter(self.survey, self._whole))
+                found = pixels_of(cut, self._whole, rows)
+            self._pixels = str(source_id), {name: found[name][0] for name in OF_PIXELS}
+        return self._pixels[1]
 
     def draws(self, source_id: int | str) -> Redraw:
         """The draws of a source. Raises ``RunError`` where its pixels or the model are not those of the run,
