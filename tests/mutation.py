@@ -60,7 +60,9 @@ FAULTS = (
     Fault("cutouts/variance.py", "0.0) / effective", "0.0) * effective", NOISE),
     Fault("store/posterior.py", "rounded &= np.uint32(1)", "rounded &= np.uint32(0)", COMMIT),
     Fault("store/shards.py", "if found != written:", "if False:", COMMIT),
-    Fault("store/parts.py", "digest_bytes(data)}", "digest_bytes(data[1:])}", COMMIT),
+    Fault(
+        "store/parts.py", "digest_bytes(data)}", "digest_bytes(data[1:])}", "tests/unit/store/test_parts.py"
+    ),
     Fault(
         "morphology/intervals.py", "LEVEL * (k + 1)", "LEVEL * k", "tests/unit/morphology/test_intervals.py"
     ),

@@ -51,9 +51,9 @@ def hidden_score(
     data, model = forward_model(obs, oversample, target_fwhm_pix=spec.target_fwhm_pix)
     seen = model.apply(torch.from_numpy(np.ascontiguousarray(posterior.samples, np.float32)))
     weight = model.noise.weight.numpy()[:, 0]
-    seen, unit = seen.numpy(), np.sqrt(weight)
-    error = (data.numpy()[:, 0] - seen.mean(1)) * unit
-    variance = 1 + (1 + 1 / draws) * (seen.std(1, ddof=1) * unit) ** 2
+    images, unit = seen.numpy(), np.sqrt(weight)
+    error = (data.numpy()[:, 0] - images.mean(1)) * unit
+    variance = 1 + (1 + 1 / draws) * (images.std(1, ddof=1) * unit) ** 2
     score = -0.5 * (error**2 / variance + np.log(2 * np.pi * variance))
     return np.where(hidden, score, 0).sum((1, 2, 3)) / np.where(
         hidden.any((1, 2, 3)), hidden.sum((1, 2, 3)), np.nan
