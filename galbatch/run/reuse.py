@@ -34,7 +34,8 @@ REUSED = "reused"
 WHY = {"new": "new", "failed_before": "failed before", "damaged": "damaged there", "changed": "changed"}
 # settings that decide no result of a source, or that the comparison of layouts, models and pixels covers
 _ELSEWHERE = {"catalog", "survey", "limit", "batch", "bands", "model", "stamp_arcsec", "stamp_pix"}
-_MODEL, _LAYOUT = ("sha256", "hash", "calibration"), ("bands", "oversample", "target_fwhm_pix", "pixel_ratio")
+_MODEL = ("sha256", "hash", "calibration")
+_LAYOUT = ("bands", "oversample", "target_fwhm_pix", "pixel_ratio", "wavelength_um")
 Pieces = list[tuple[np.ndarray, StampBatch]]
 
 
