@@ -92,7 +92,7 @@ def process(
     precision : str
         What the network computes in: "float32", "bfloat16", or "auto".
     joint : bool, optional
-        All bands of a source as one galaxy, of a model that can; None: as the model says.
+        All bands of a source sampled together; None: where the model can and is better so.
     cluster : str
         "auto", "none" (in this process), "local" or "cuda".
     scheduler, scheduler_file : str
