@@ -54,7 +54,7 @@ class BucketPath(type(Path())):  # type: ignore[misc]
 
     @property
     def _bucket(self) -> Any:
-        return bucket(f"{self.parts[0]}//{self.parts[1]}", os.getpid())
+        return bucket(f"{self.parts[0]}//{self.parts[1]}")
 
     def _ask(self, kind: str, **options: Any) -> Any:
         """The answer of obstore to a request about this object, counted."""
@@ -239,9 +239,15 @@ def _count(what: str, n: int) -> None:
         TRAFFIC[what] += n
 
 
+def bucket(url: str) -> Any:
+    """The store of a bucket, with the keys and endpoint that the environment has now."""
+    keys = sorted(item for item in os.environ.items() if item[0].startswith(("AWS_", "GOOGLE_", "AZURE_")))
+    return _open(url, os.getpid(), tuple(keys))
+
+
 @lru_cache(maxsize=8)
-def bucket(url: str, pid: int) -> Any:
-    """The store of a bucket, of this process alone: its threads do not outlive a fork."""
+def _open(url: str, pid: int, keys: tuple[tuple[str, str], ...]) -> Any:
+    """The store of this process alone: its threads do not outlive a fork."""
     try:
         from obstore.store import from_url
     except ImportError as err:

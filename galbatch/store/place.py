@@ -38,7 +38,7 @@ def zarr_place(path: Path) -> Any:
         return path
     from zarr.storage import ObjectStore
 
-    return ObjectStore(bucket(str(path), os.getpid()), read_only=True)
+    return ObjectStore(bucket(str(path)), read_only=True)
 
 
 def opened(path: Path) -> Any:

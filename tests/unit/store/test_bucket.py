@@ -65,6 +65,15 @@ def test_what_names_a_bucket_and_what_a_folder():
             place_of(wrong)
 
 
+def test_keys_that_change_are_used(monkeypatch):
+    """The first ones stayed for good: a wrong key could not be mended in a notebook."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "one")
+    first = place_of("s3://other/x")._bucket
+    assert place_of("s3://other/y")._bucket is first
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "two")
+    assert place_of("s3://other/x")._bucket is not first
+
+
 def test_without_obstore_the_remedy_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "obstore", None)
     monkeypatch.setitem(sys.modules, "obstore.store", None)
