@@ -9,6 +9,7 @@ it had (``pixels_hash``). A source that failed is computed again.
 from __future__ import annotations
 
 from collections import Counter
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from galbatch.store import (
 )
 from galbatch.types import StampBatch
 
-REUSED = "reused"
+REUSED, KEPT = "reused", 16  # batches of the earlier run that were looked at last
 WHY = {"new": "new", "failed_before": "failed before", "damaged": "damaged there", "changed": "changed"}
 # settings that decide no result of a source, or that the comparison of layouts, models and pixels covers
 _ELSEWHERE = {"catalog", "survey", "limit", "batch", "bands", "model", "stamp_arcsec", "stamp_pix"}
@@ -59,7 +60,7 @@ class Reuse:
 
     def __init__(self, root: str) -> None:
         self.run = open_run(root)
-        self._sound: tuple[int, bool] = (-1, False)
+        self._flags = lru_cache(KEPT)(self._read_flags)
 
     def __call__(
         self, rows: PlanBatch, pieces: Pieces
@@ -95,24 +96,25 @@ class Reuse:
             return ["new"]
         if run.value("status", at) == STATUS.index("failed"):
             return ["failed_before"]
-        if not self._is_sound(batch):
+        before = self._flags(batch)
+        if before is None:
             return ["damaged"]
-        before = plan_batch(run.paths.plan, at).columns["prescreen_flags"][at % run.layout.batch]
         other = run.value("pixels_hash", at) != hashes
         bands = [f"changed:{band.band}" for band, changed in zip(stamps.bands, other, strict=True) if changed]
-        return ["changed", *bands] if bands or int(before) != flags else []
+        same = not bands and int(before[at % run.layout.batch]) == flags
+        return [] if same else ["changed", *bands]
 
-    def _is_sound(self, batch: int) -> bool:
-        """Are the part of a batch and its shards what was written?"""
-        if self._sound[0] != batch:
-            paths = self.run.paths
-            try:
-                files = read_note(paths, batch).get("files", {})
-                sound = bool(files) and not any(difference(paths.root / f, d) for f, d in files.items())
-            except DamagedBatch:
-                sound = False
-            self._sound = batch, sound
-        return self._sound[1]
+    def _read_flags(self, batch: int) -> np.ndarray | None:
+        """Pre-screen flags of the sources of a batch; None where its part or a shard is not what was
+        written."""
+        paths = self.run.paths
+        try:
+            files = read_note(paths, batch).get("files", {})
+        except DamagedBatch:
+            return None
+        if not files or any(difference(paths.root / name, digest) for name, digest in files.items()):
+            return None
+        return plan_batch(paths.plan, batch * self.run.layout.batch).columns["prescreen_flags"]
 
     def _kind(self, at: int) -> tuple[int, int]:
         """Batch and side of the stamp: what is taken over together."""
