@@ -59,8 +59,8 @@ def command(
     else:
         text, said = propose(Path(str(folder)), path, lambda question, like: _ask(question, like, unit))
     try:
-        with open(path, "x", encoding="utf-8") as file:
-            file.write(text)
+        with open(path, "x", encoding="utf-8") as target:
+            target.write(text)
     except FileExistsError:
         raise click.UsageError(f"{path} exists, and is not replaced. Name another file with --out.") from None
     for line in said:
