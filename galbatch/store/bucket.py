@@ -250,9 +250,13 @@ def _open(url: str, pid: int, keys: tuple[tuple[str, str], ...]) -> Any:
     """The store of this process alone: its threads do not outlive a fork."""
     try:
         from obstore.store import from_url
+
+        return from_url(url)
     except ImportError as err:
         raise ConfigError(f"{url} needs obstore: pip install 'galbatch[cloud]'.") from err
-    return from_url(url)
+    except Exception as err:  # half of a key, a region that is none
+        said = str(err).partition("\n")[0]
+        raise ConfigError(f"{url} cannot be reached as the environment says: {said}. Correct it.") from err
 
 
 def take_traffic() -> dict[str, int]:

@@ -68,6 +68,10 @@ def test_what_names_a_bucket_and_what_a_folder():
 def test_keys_that_change_are_used(monkeypatch):
     """The first ones stayed for good: a wrong key could not be mended in a notebook."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "one")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY", raising=False)
+    with pytest.raises(ConfigError, match=r"as the environment says.*Correct it"):
+        place_of("s3://other/x").is_file()
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     first = place_of("s3://other/x")._bucket
     assert place_of("s3://other/y")._bucket is first
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "two")
