@@ -65,7 +65,7 @@ def test_notebook_runs(name, folder, monkeypatch):
     pictures = [o for o in said if "image/png" in o.get("data", {})]
     assert pictures or name == "a-catalogue-with-lsdb", "the notebook shows no picture"
     errors = [
-        o.text for o in said if o.output_type == "stream" and re.search(r"^(Error|Traceback)", o.text, re.M)
+        o.text for o in said if o.output_type == "stream" and re.search(r"^(Error:|Traceback)", o.text, re.M)
     ]
     assert errors == [], "a command of a cell failed"
 
