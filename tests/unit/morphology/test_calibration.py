@@ -226,7 +226,7 @@ def test_calibration_is_fitted_under_both_kinds_of_noise_on_different_galaxies(m
     monkeypatch.setattr(calibrate_module, "measure_mocks", measure)
     fit = lambda found, truth, target: {"n": len(found["snr"])}  # noqa: E731
     monkeypatch.setattr(calibrate_module, "fit_calibration", fit)
-    prior = SimpleNamespace(card=SimpleNamespace(target_fwhm_pix=2.0))
+    prior = SimpleNamespace(denoise=lambda x, sigma: x, target_fwhm_pix=2.0)
     table = calibrate_module.calibrate(prior, 65, 16, "fast")
     assert table == {"galaxies": 65, "draws": 16, "n": 65}
     assert sorted(n for n, _, _ in asked) == [32, 33] and [c for _, _, c in asked] == [False, True]

@@ -17,7 +17,7 @@ from galbatch.errors import InputError
 from galbatch.flags import FLAGS, names_of
 from galbatch.report.export_fits import export_fits
 from galbatch.report.read import RunReader
-from galbatch.store import Run, band_name, file_names, one_line, reader
+from galbatch.store import Run, band_name, file_names, one_line, sources
 
 IDS = [
     "M/1", "M_1", "M 1", "failed", "m_1", "../../etc/passwd", "-rf", ".hidden", "con", "a,b", "日本 é",
@@ -52,7 +52,7 @@ def test_three_ids_that_were_one_file_are_three(paths, tmp_path):
 def test_one_source_of_a_large_run_has_the_name_that_it_has_among_all(paths, tmp_path, monkeypatch):
     """Found in the plan: the ids of the run are not read, but those that are alike but for capitals are."""
     assert export(paths, "fits", tmp_path / "all") == 0
-    monkeypatch.setattr(reader, "_KEPT_WHOLE", 3)
+    monkeypatch.setattr(sources, "_KEPT_WHOLE", 3)
     monkeypatch.setattr(Run, "ids", property(lambda run: pytest.fail("all ids were read")))
     run = galbatch.open_run(paths.root)
     found = export_fits(run, ["M_1", "日本 é"], tmp_path / "two")

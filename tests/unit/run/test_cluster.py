@@ -24,7 +24,7 @@ class Fake:
         self.dashboard_link = "http://here/status"
 
     def scheduler_info(self, n_workers):
-        return {"workers": {1: {}, 2: {}}}
+        return {"workers": {1: {}, 2: {}}, "address": "tcp://head:8786"}
 
     def wait_for_workers(self, n, timeout):
         self.made.append(("wait", n))
@@ -152,7 +152,7 @@ def test_wrong_execution_settings_are_refused(wrong):
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"mode": "quick"},
+        {"mode": "hasty"},
         {"draws": 1},
         {"oversample": 0},
         {"seed": -1},
