@@ -65,9 +65,9 @@ def open_context(spec: ContextSpec) -> Context:
 
 
 def _open(spec: ContextSpec) -> Context:
+    fix_threads(spec.threads)  # also when all is loaded: somebody else may have set them in between
     if spec.run_id not in _LOADED:
         _LOADED.clear()  # one run at a time in a process: the memory of the last one is given back
-        fix_threads(spec.threads)
         keep_freed_memory()
         prior = load_model(spec.model, spec.device, spec.precision)
         refuse_this_machine(spec, prior)

@@ -137,6 +137,20 @@ def unpacked(target: Path) -> Path | None:
     return None
 
 
+def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
+    """One file into ``folder`` and nowhere else. Raises ``tarfile.TarError``."""
+    if hasattr(tarfile, "data_filter"):
+        tar.extract(member, folder, filter="data")
+        return
+    target = (folder / member.name).resolve()  # Python below 3.11.4
+    content = tar.extractfile(member)
+    if content is None or not target.is_relative_to(folder.resolve()):
+        raise tarfile.ReadError(f"{member.name} is outside of the archive's folder")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with content, open(target, "wb") as file:
+        shutil.copyfileobj(content, file)
+
+
 def unpack(archive: Path, folder: Path) -> None:
     """FITS files of a tar archive into ``folder``, which appears when all are there; the archive then
     goes."""
@@ -147,7 +161,7 @@ def unpack(archive: Path, folder: Path) -> None:
             members = [m for m in tar if m.isfile() and re.search(r"\.fits(\.gz)?$", m.name)]
             partial.mkdir(parents=True)
             for member in members:
-                tar.extract(member, partial, filter="data")
+                _extract(tar, member, partial)
     except (tarfile.TarError, EOFError, OSError, ValueError) as err:
         shutil.rmtree(partial, ignore_errors=True)
         if isinstance(err, OSError) and err.errno is not None:

@@ -172,7 +172,13 @@ def test_a_busy_server_is_given_the_time_it_asks_for(server, client, waits, tmp_
         download(client, server.url + name, tmp_path / "b.fits")
 
 
-def test_one_subhalo_and_an_archive(server, client, tmp_path):
+@pytest.fixture(params=[False, True], ids=["", "Python below 3.11.4"])
+def old_python(request, monkeypatch):
+    if request.param:
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
+
+
+def test_one_subhalo_and_an_archive(server, client, tmp_path, old_python):
     path = "/api/TNG50-1/snapshots/72/subhalos/8/skirt/skirt_images_hsc_realistic_v2.fits"
     server.files[path] = fits_bytes(5)
     assert (
@@ -188,7 +194,7 @@ def test_one_subhalo_and_an_archive(server, client, tmp_path):
     assert not list(tmp_path.glob("*.tar.gz"))
 
 
-def test_an_archive_cannot_write_outside_its_folder(server, client, tmp_path):
+def test_an_archive_cannot_write_outside_its_folder(server, client, tmp_path, old_python):
     server.files["/api/TNG50-1/files/skirt_images_sdss.95.tar"] = tar_bytes(("../../escaped.fits",))
     with pytest.raises(InputError, match="not a whole tar archive"):
         fetch(client, Request("sdss", snapshot=95), tmp_path / "in" / "here")
