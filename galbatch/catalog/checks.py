@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from galbatch.catalog.columns import check_ids
+from galbatch.catalog.columns import check_ids, first_few
 from galbatch.catalog.reader import Catalog
 from galbatch.types import Finding, Flag
 
@@ -166,13 +166,12 @@ def _types(catalog: Catalog, subject: str) -> list[Finding]:
     changed = [f"{name} ({how})" for name, how in catalog.converted.items()]
     if not changed:
         return []
-    more = f" and {len(changed) - _LISTED} more" if len(changed) > _LISTED else ""
     return [
         Finding(
             "info",
             "column_types",
             subject,
-            f"columns that pass through in another type: {', '.join(changed[:_LISTED])}{more}",
+            f"columns that pass through in another type: {first_few(changed)}",
             "Nothing to do; join the product with the catalogue by source_id where you need the old types.",
         )
     ]

@@ -171,19 +171,24 @@ def _free(wish: str, taken: set[str]) -> str:
     return found
 
 
+def first_few(texts: list[str]) -> str:
+    """The first of a list in words, and how many more there are."""
+    more = f" and {len(texts) - _LISTED} more" if len(texts) > _LISTED else ""
+    return ", ".join(texts[:_LISTED]) + more
+
+
 def renamed(names: dict[str, str], subject: str) -> list[Finding]:
     """One finding that says which columns have another name in the product; none where all keep theirs."""
     changed = [f"{old!r} to {new}" for old, new in names.items() if old != new]
     if not changed:
         return []
-    more = f" and {len(changed) - _LISTED} more" if len(changed) > _LISTED else ""
     return [
         Finding(
             "warn",
             "column_names",
             subject,
             "columns whose names galbatch uses itself, or that formats cannot tell apart, are renamed in the "
-            f"product: {', '.join(changed[:_LISTED])}{more}",
+            f"product: {first_few(changed)}",
             "Nothing has to be done; for other names, rename them in the catalogue.",
         )
     ]

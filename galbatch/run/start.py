@@ -6,7 +6,7 @@ import dataclasses
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from galbatch.config import ExecutionSettings, RunSettings
 from galbatch.errors import ConfigError, RunError
@@ -140,37 +140,10 @@ def process(
     >>> run = galbatch.process("catalogs/demo.parquet", out="try.run", limit=8, mode="fast")  # doctest: +SKIP
     >>> run.good()["source_id", "r_half_p50_f200w"]  # doctest: +SKIP
     """
-    settings = RunSettings(
-        str(catalog),
-        "" if survey is None else str(survey),
-        tuple(bands),
-        draws,
-        mode,
-        oversample,
-        stamp_arcsec,
-        stamp_pix,
-        _model(model, prior),
-        seed,
-        limit,
-        batch,
-        samples,
-        draw_columns,
-        precision,
-        joint,
-    )
-    execution = ExecutionSettings(
-        cluster,
-        scheduler,
-        scheduler_file,
-        workers,
-        threads,
-        retries,
-        allowed_failures,
-        grace_s,
-        dashboard,
-        report,
-        str(update),
-    )
+    given = locals()
+    sources = {"catalog": str(catalog), "survey": "" if survey is None else str(survey)}
+    settings = _chosen(RunSettings, given, model=_model(model, prior), **sources)
+    execution = _chosen(ExecutionSettings, given, update=str(update))
     if resume and overwrite:
         raise ConfigError("resume and overwrite exclude each other: keep the run or replace it.")
     paths = RunPaths(place_of(out) if out is not None else Path(catalog).with_suffix(".run"))
@@ -206,27 +179,24 @@ def resume(
     not read in a band; ``redo``: numbers of batches to compute again; ``cluster`` to ``update``: see
     ``ExecutionSettings``. A run that is to take the place of another (``OUT.new-ID``) does so when it is
     finished."""
+    given = locals()
     paths, reporter = RunPaths(place_of(run)), Reporter(on_progress, on_message)
     for line in folder.recover(paths):
         reporter.message(line)
     for line in mend.mend_settings(paths):
         reporter.message(line)
     settings = saved_settings(paths)
-    execution = ExecutionSettings(
-        cluster,
-        scheduler,
-        scheduler_file,
-        workers,
-        threads,
-        retries,
-        allowed_failures,
-        grace_s,
-        dashboard,
-        report,
-        str(update),
-    )
+    execution = _chosen(ExecutionSettings, given, update=str(update))
     place = _settle(paths, reporter, True, False)
     return execute(settings, execution, place, reporter, prior, force, retry_failed, tuple(redo))
+
+
+Settings = TypeVar("Settings", RunSettings, ExecutionSettings)
+
+
+def _chosen(kind: type[Settings], given: dict[str, Any], **other: Any) -> Settings:
+    """Settings from the keywords of a call, by name, but for those that are ``other`` than given."""
+    return kind(**({f.name: given[f.name] for f in dataclasses.fields(kind)} | other))
 
 
 def _settle(paths: RunPaths, reporter: Reporter, resuming: bool, overwrite: bool) -> folder.Place:
