@@ -100,6 +100,7 @@ EVEN = gaussian_psf(16, dy=0.25, dx=0.25)  # its centre is neither on a pixel no
 INPUTS = {
     "no WCS": (lambda: cards(WCS_CARDS), r"sci\.fits.*pixel_columns = true"),
     "singular WCS": (lambda: cards(CDELT1=0.0), r"sci\.fits"),
+    "WCS far away": (lambda: cards(CRVAL1=1e300), r"sci\.fits"),
     "galactic WCS": (lambda: cards(CTYPE1="GLON-TAN", CTYPE2="GLAT-TAN"), r"sci\.fits"),
     "shapes that differ": (lambda: write_image("err.fits", np.ones((9, 9), "f4")), r"err\.fits.*\(9, 9\)"),
     "no unit": (lambda: cards(("BUNIT",)), r"zero_point_ab"),

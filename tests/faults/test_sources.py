@@ -81,7 +81,7 @@ SICK = {  # id: (x, y, flag, or code of its failure)
     13: (120, 60, Flag.NONFINITE),
     14: (30, 250, "ALL_MASKED"),
     15: (120, 100, Flag.ZERO_WEIGHT),
-    16: (120, 140, Flag.SATURATED),
+    16: (120, 140, Flag.SATURATED | Flag.MASKED_CENTRE),
     17: (np.nan, 0, "BAD_POSITION"),
     18: (60, 105, Flag.DUPLICATE_POSITION),
     19: (60.5, 105.5, Flag.DUPLICATE_POSITION),

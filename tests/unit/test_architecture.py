@@ -3,7 +3,6 @@ file."""
 
 import ast
 import re
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -197,14 +196,6 @@ def test_files_stay_small_and_start_with_what_they_are(path):
     if text.strip():
         assert ast.get_docstring(ast.parse(text)), f"{path} has no docstring"
     assert path.stem not in ("utils", "helpers", "common"), f"{path}: name it after its concept"
-
-
-@pytest.mark.parametrize("name", ["galbatch", "galbatch.cli.main", "galbatch.types", "galbatch.config"])
-def test_importing_loads_neither_torch_nor_dask(name):
-    heavy = {"torch", "dask", "distributed", "zarr", "numba", "astropy"}
-    code = f"import sys, {name}; print(*{heavy} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert done.stdout.split() == []
 
 
 def test_the_page_of_results_is_what_its_lines_say(monkeypatch):

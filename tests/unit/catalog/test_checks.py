@@ -10,7 +10,6 @@ from scipy.spatial import cKDTree
 
 from galbatch.catalog import open_catalog, validate
 from galbatch.catalog.checks import close_pairs
-from galbatch.catalog.columns import duplicates
 from galbatch.types import Flag
 
 
@@ -114,10 +113,6 @@ def test_a_pair_across_a_pole_is_close(pole):
     dec = pole * (90 - np.array([0.04, 0.04, 3.0, 3.0, 20.0, 20.0]) / 3600)
     ra = np.array([10.0, 190.0, 50.0, 230.0, 0.0, np.degrees(0.05 / 20)])
     assert close_pairs(ra, dec, 0.1).tolist() == [True, True, False, False, True, True]
-
-
-def test_duplicates():
-    assert duplicates(np.array([3, 1, 3, 2, 1])).tolist() == [True, True, True, False, True]
 
 
 @pytest.mark.skipif(

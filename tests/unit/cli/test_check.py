@@ -10,7 +10,6 @@ from astropy.io import fits
 from cutouts_field import simple_survey, sources
 
 from galbatch.cli.main import main
-from galbatch.errors import ModelError
 from galbatch.sampler.prior import as_denoiser
 
 
@@ -60,48 +59,6 @@ def test_draws_blunter_than_the_data_are_a_warning(tmp_path, capsys, monkeypatch
     monkeypatch.setattr(Prior, "target_fwhm_pix", 4.0)
     assert [one[0] for one in level()] == ["warn"]
     assert [one[0] for one in level("--oversample", "2")] == ["info"]
-
-
-def test_a_survey_beside_the_catalogue(tmp_path, capsys):
-    simple_survey(tmp_path).rename(tmp_path / "c.toml")
-    assert check(capsys, catalogue(tmp_path))[0] == 0
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda p: (p / "err.fits").unlink(), "err.fits cannot be opened"),
-        (
-            lambda p: (p / "sci.fits").write_bytes((p / "sci.fits").read_bytes()[:9000]),
-            "sci.fits is truncated",
-        ),
-        (lambda p: (p / "psf.fits").write_text("x"), "psf.fits cannot be read"),
-        (lambda p: catalogue(p, shift=1.0), "0 of 30 sources"),
-        (lambda p: catalogue(p, source_id=np.repeat([1, 2], 15)), "30 rows share their source_id"),
-    ],
-)
-def test_what_would_spoil_a_run_has_exit_code_1(tmp_path, capsys, change, message):
-    path, where = simple_survey(tmp_path), catalogue(tmp_path)
-    change(tmp_path)
-    code, out = check(capsys, where, "--survey", str(path), "--json")
-    assert code == 1
-    assert any(f["level"] == "error" and message in f["what"] for f in json.loads(out.out))
-
-
-def test_a_missing_survey_file_or_catalogue_is_one_line(tmp_path, capsys):
-    code, out = check(capsys, catalogue(tmp_path))
-    assert code == 1 and "no survey file beside the catalogue" in out.err and "Traceback" not in out.err
-    code, out = check(capsys, str(tmp_path / "none.parquet"), "--survey", str(simple_survey(tmp_path)))
-    assert code == 1 and "does not exist" in out.err
-
-
-def test_a_model_that_cannot_be_used_is_a_finding(tmp_path, capsys, monkeypatch):
-    def broken(settings, prior):
-        raise ModelError("no such model folder")
-
-    monkeypatch.setattr("galbatch.run.prepare.open_model", broken)
-    code, out = check(capsys, catalogue(tmp_path), "--survey", str(simple_survey(tmp_path)))
-    assert code == 1 and "no such model folder" in out.out
 
 
 def test_a_flipped_bit_is_seen_with_checksums(tmp_path, capsys):

@@ -117,20 +117,3 @@ def test_status_names_the_flags_and_their_sources(tmp_path):
         far | {"flags": {"EDGE": 3, "NEIGHBOUR": 1}, "holder": None, "orphans": 0, "replacement": None}
     )
     assert "  flags: EDGE 3, NEIGHBOUR 1" in text
-
-
-def test_the_example_with_correlated_noise_has_it():
-    from galbatch.bench.operators import ACF, example
-
-    rng = np.random.default_rng
-    noise = sum(_lag(example(rng(k), True), example(rng(k), False)) for k in range(20)) / 20
-    assert abs(noise - ACF[2, 3]) < 0.03
-
-
-def _lag(with_noise, white):
-    """Correlation of neighbours in the noise, the galaxy (the same in both) taken away by its model."""
-    y, x = np.mgrid[:64, :64] - 32
-    image = np.exp(-np.hypot(y, x / 0.6) / 6) + 2 * np.exp(-(y**2 + (x / 2) ** 2) / 4)
-    z = ((with_noise.data - image) / with_noise.sigma)[0, 0]
-    assert abs(np.mean(((white.data - image) / white.sigma)[0, 0] ** 2) - 1) < 0.1
-    return np.mean(z[:, 1:] * z[:, :-1])

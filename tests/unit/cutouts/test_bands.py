@@ -1,6 +1,5 @@
 """Bands of other scales and frames, several tiles, bands and files that are missing."""
 
-import os
 import pickle
 
 import numpy as np
@@ -135,15 +134,6 @@ def test_a_tile_that_cannot_be_read_fails_only_its_own_sources(tmp_path):
     assert "e_err.fits is truncated" in batch.failures[1].message and batch.flags[1] & Flag.READ_ERROR
     assert not batch.bands[0].mask[0].all()
     assert any(f.level == "error" and "e_err.fits" in f.what for f in survey.check())
-
-
-def test_a_file_cut_short_during_the_run_fails_the_sources_of_its_tile(tmp_path):
-    survey, _ = tiled(tmp_path)
-    rows = sources([20, 240], [150, 150])
-    assert not survey.cut(rows, 24).failures
-    os.truncate(tmp_path / "e.fits", 90_000)
-    batch = survey.cut(rows, 24)
-    assert list(batch.failures) == [1] and "changed during the run" in batch.failures[1].message
 
 
 def test_files_that_only_a_worker_cannot_read_fail_their_sources(tmp_path):

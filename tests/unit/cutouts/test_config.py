@@ -75,6 +75,8 @@ def test_bands_are_selected_in_the_order_asked_for(tmp_path):
         ("stamp_pix = true\n" + BAND, "of type bool, not int"),
         (BAND + "err_scale = 0\n", "must be above 0"),
         (BAND + 'err_scale = "guess"\n', '"measure"'),
+        (BAND + "error_floor = 2.0\n", "error_floor"),
+        (BAND + 'error_floor = "much"\n', "error_floor"),
         (BAND + "pixel_scale_arcsec = inf\n", "must be finite"),
         (BAND + "zero_point_ab = nan\n", "must be finite"),
         (BAND + "mask_bits = 0\n", "bit mask above 0"),

@@ -54,11 +54,6 @@ def test_a_neighbour_is_masked_or_kept(tmp_path, policy):
     assert stamps.mask[0].sum() > near.sum() if policy == "mask" else not stamps.mask.any()
 
 
-def test_blended_galaxies_are_separated(tmp_path):
-    stamps, flags = cut(tmp_path, field((150, 120, 900), (150, 128, 700)))
-    assert stamps.seg[0, 24, 24] == 1 and stamps.seg[0, 24, 33] == 2 and Flag.BLENDED_SEG in flags
-
-
 def test_nothing_there(tmp_path):
     stamps, flags = cut(tmp_path, field())
     assert Flag.NO_SEG in flags and not np.any(stamps.seg == 1)
@@ -75,12 +70,6 @@ def test_the_surveys_map(tmp_path, name):
     assert np.all(inner == (2 if name == "own" else 1))
     assert np.all(stamps.seg[0, 34:44, 14:34] == (1 if name == "own" else 2))
     assert Flag.NO_SEG not in flags and stamps.columns["n_neighbours"][0] == 1
-
-
-def test_the_sky_level(tmp_path):
-    stamps, flags = cut(tmp_path, field((150, 120, 800), sky=0.4))
-    assert stamps.columns["background_njy"][0] == pytest.approx(0.4, abs=0.1)
-    assert Flag.BACKGROUND in flags
 
 
 def test_a_crowded_stamp_does_not_overflow_the_deblender(tmp_path):

@@ -12,7 +12,7 @@ from galbatch.cutouts.noise import _spectrum, autocorrelation, positive_definite
 from galbatch.cutouts.plane_check import check_noise
 from galbatch.cutouts.resample import input_size, resample_acf, resample_stamps
 from galbatch.cutouts.variance import scale_sky, variance
-from galbatch.errors import ConfigError, InputError
+from galbatch.errors import InputError
 from galbatch.types import Flag
 
 MEASURE = 'err_scale = "measure"\nnoise_acf = "measure"'
@@ -204,15 +204,6 @@ def test_an_error_floor_is_measured_where_no_light_of_the_source_can_be(tmp_path
         told = np.sqrt((stamp.sigma_white[0][bright] ** 2).sum() / (truth[18:82, 18:82][bright] ** 2).sum())
         assert stamp.columns["error_floor"][0] == pytest.approx(told, rel=0.1, abs=1e-4)
     assert np.mean(ratios) == pytest.approx(error, rel=0.15, abs=0.005), ratios
-
-
-@pytest.mark.parametrize("value", ["2.0", '"much"'])
-def test_an_error_floor_must_be_a_fraction(tmp_path, value):
-    path = simple_survey(
-        tmp_path, np.zeros((100, 100), "f4"), np.ones((100, 100), "f4"), f"error_floor = {value}"
-    )
-    with pytest.raises(ConfigError, match="error_floor"):
-        open_survey(path)
 
 
 @pytest.mark.parametrize("width", [None, 0.6])

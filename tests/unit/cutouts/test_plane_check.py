@@ -11,12 +11,6 @@ def found(survey, code):
     return [f for f in survey.check() if f.code == code]
 
 
-def test_a_sound_survey_has_none_of_them(tmp_path):
-    survey = open_survey(simple_survey(tmp_path))
-    codes = ("noise_values", "noise_unit", "psf_wide", "noise_acf", "tile_name")
-    assert not [f for f in survey.check() if f.code in codes]
-
-
 @pytest.mark.parametrize(("value", "level"), [(0.0, "error"), (np.nan, "error"), (-1.0, "error")])
 def test_an_error_map_without_a_value_is_an_error(tmp_path, value, level):
     (finding,) = found(

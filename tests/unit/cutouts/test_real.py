@@ -113,35 +113,6 @@ def test_blank_sky_noise(shared_data, tmp_path):
     assert 0.65 < lags["elgordo_f200w_20mas"] < 0.9 and 0.3 < lags["elgordo_f444w_40mas"] < 0.48
 
 
-@pytest.mark.parametrize("layout", ["generic", "jwst-i2d", "ceers"])
-def test_variance_of_real_ceers_pixels_by_hand(shared_data, tmp_path, layout):
-    """The files as they are, and their pixels in the extensions that the two layouts document."""
-    folder = shared_data / "jwst_ceers/10735"
-    sci, err = (fits.getdata(folder / f"f200w{name}.fits").astype("f4") for name in ("", "_err"))
-    planes = f'sci = "{folder}/f200w.fits"\nerr = "{folder}/f200w_err.fits"\n'
-    if layout != "generic":
-        header = fits.Header({"BUNIT": "MJy/sr"})
-        names = {"SCI": sci * 0 if layout == "ceers" else sci, "ERR": err, "SCI_BKSUB": sci, "WHT": err}
-        hdus = [fits.ImageHDU(data, header, name=name) for name, data in names.items()]
-        fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(tmp_path / "m.fits")
-        planes = 'sci = "m.fits"\n'
-    (tmp_path / "s.toml").write_text(
-        f'layout = "{layout}"\npixel_columns = true\nneighbours = "keep"\n[bands.b]\n{planes}'
-        f'psf = "{folder}/psf/f200w_psf.fits"\npixel_scale_arcsec = 0.02\nunit = "MJy/sr"\n' + stated()
-    )
-    stamps = (
-        open_survey(tmp_path / "s.toml")
-        .cut({"source_id": np.array([1]), "x": np.array([100.0]), "y": np.array([100.0])}, 128)
-        .bands[0]
-    )
-    njy = 1e15 * (0.02 * np.pi / 648000) ** 2
-    box, good = np.s_[36:164, 36:164], ~stamps.mask[0]
-    assert good.mean() > 0.9
-    np.testing.assert_allclose(stamps.data[0][good], sci[box][good] * njy, rtol=1e-6)
-    by_hand = (err[box][good].astype(float) * njy) ** 2
-    np.testing.assert_allclose(stamps.sigma[0][good].astype(float) ** 2, by_hand, rtol=1e-6)
-
-
 @pytest.mark.parametrize("name", ["elgordo_f200w_20mas", "elgordo_f444w_40mas"])
 def test_variance_of_real_grizli_mosaics_by_hand(shared_data, tmp_path, name):
     """The gain cards of the real headers; weight and exposure maps made for the real pixels."""

@@ -5,7 +5,6 @@ import pickle
 
 import numpy as np
 import pytest
-from astropy.io import fits
 from astropy.nddata import Cutout2D
 from astropy.wcs import WCS
 from cutouts_field import (
@@ -82,47 +81,6 @@ def test_located_positions(tmp_path):
     assert [bool(f & Flag.OFF_IMAGE) for f in found.flags] == [False, False, True, True, True]
 
 
-def test_healthy_sources_are_cut_as_if_alone_among_hostile_ones(tmp_path):
-    sci, err = noise_field(), np.full((300, 260), 0.5, "f4")
-    for x, y in ((100, 100), (150, 200)):
-        add_galaxy(sci, y, x)
-    sci[40, 40], sci[41, 41] = np.nan, np.inf
-    err[60, 200], err[61, 200], err[62, 200] = 0, -1, np.nan
-    sci[240:243, 60:63] = np.nan
-    err[100:140, 20:60] = 0
-    survey = open_survey(simple_survey(tmp_path, sci, err))
-    x = [100, 150, 5, 400, 40, 200, 61, 40, 130]
-    y = [100, 200, 100, 100, 40, 60, 241, 120, -0.4]
-    rows = sources(x, y)
-    rows = {
-        k: np.append(v, w)
-        for (k, v), w in zip(
-            rows.items(), ([10, 11, 12], [np.nan, 150.0, 1e9], [2.0, 95.0, 2.0]), strict=True
-        )
-    }
-    batch = survey.cut(rows, 24)
-    flags = [Flag(int(f)) for f in batch.flags]
-    assert not flags[0] & ~Flag.BACKGROUND and not flags[1] & ~Flag.BACKGROUND
-    assert Flag.EDGE in flags[2] and Flag.OFF_IMAGE in flags[3] and Flag.EDGE not in flags[3]
-    assert Flag.NONFINITE in flags[4] and Flag.MASKED_CENTRE in flags[4] and Flag.ZERO_WEIGHT not in flags[4]
-    assert Flag.ZERO_WEIGHT in flags[5] and Flag.NONFINITE not in flags[5]
-    assert Flag.SATURATED in flags[6] and Flag.MASKED_CENTRE in flags[6]
-    assert Flag.EDGE in flags[8] and Flag.MASKED_FRACTION in flags[8]
-    codes = {i: f.code for i, f in batch.failures.items()}
-    assert codes == {
-        3: "OFF_IMAGE",
-        7: "ALL_MASKED",
-        9: "BAD_POSITION",
-        10: "BAD_POSITION",
-        11: "BAD_POSITION",
-    } or codes == {3: "OFF_IMAGE", 7: "ALL_MASKED", 9: "BAD_POSITION", 10: "BAD_POSITION", 11: "OFF_IMAGE"}
-    assert batch.failures[3].source_id == 4
-    stamps = batch.bands[0]
-    assert np.all(np.isinf(stamps.sigma[stamps.mask])) and np.all(np.isfinite(stamps.data[~stamps.mask]))
-    for i in (0, 1, 2):
-        same(batch, survey.cut({k: v[[i]] for k, v in rows.items()}, 24), i, 0)
-
-
 def test_batches_orders_and_processes_give_the_same(tmp_path):
     sci = noise_field()
     rng = np.random.default_rng(0)
@@ -139,32 +97,6 @@ def test_batches_orders_and_processes_give_the_same(tmp_path):
     again = open_survey(survey.config, measured=survey.measured, pins=survey.pins)
     same(batch, again.cut({k: v[3:4] for k, v in rows.items()}, 32), 3, 0)
     np.testing.assert_array_equal(batch.bands[0].noise_acf, shuffled.bands[0].noise_acf)
-
-
-@pytest.mark.parametrize("wcs", ["none", "singular", "galactic", "nan"])
-def test_an_image_without_a_usable_wcs(tmp_path, wcs):
-    path = simple_survey(tmp_path)
-    with fits.open(tmp_path / "sci.fits", mode="update") as hdus:
-        header = hdus[0].header
-        if wcs == "none":
-            for key in list(header):
-                if key[:5] in ("CTYPE", "CRVAL", "CRPIX", "CDELT", "CUNIT") or key[:2] == "PC":
-                    del header[key]
-        elif wcs == "singular":
-            header["CDELT1"] = 1e-30
-        elif wcs == "galactic":
-            header["CTYPE1"], header["CTYPE2"] = "GLON-TAN", "GLAT-TAN"
-        else:
-            header["CRVAL1"] = 1e300
-    survey = open_survey(path)
-    assert [f.level for f in survey.check() if f.code == "tile"] == ["error"]
-    with pytest.raises(InputError, match=r"sci.fits.*pixel_columns = true"):
-        survey.geometry()
-    pixels = open_survey(
-        simple_survey(tmp_path, head="pixel_columns = true", extra="pixel_scale_arcsec = 0.04")
-    )
-    rows = {"source_id": np.array(["a"], dtype=object), "x": np.array([100.0]), "y": np.array([120.0])}
-    assert not pixels.cut(rows, 24).failures
 
 
 def test_planes_of_different_shape_are_refused(tmp_path):

@@ -68,13 +68,16 @@ def acf(c=1, lag=0.5):
     return np.repeat(k[None] / k.max(), c, 0)
 
 
-def mixed_noise(rng, h, w, mixed):
-    """sigma and mask (h, w), covariance (h w, h w), and the noise model of it; ``mixed``: pixels are white to
-    various degrees."""
+KINDS = ["white", "correlated", "mixed"]
+
+
+def noise_of(rng, h, w, kind):
+    """Mask (h, w), covariance (h w, h w), and the noise model of it; mixed: pixels are white to various
+    degrees."""
     sigma = np.exp(0.3 * rng.standard_normal((h, w)))
     mask = rng.random((h, w)) < 0.2
-    fraction = rng.choice([0.1, 0.6, 1.0], (h, w)) if mixed else np.ones((h, w))
-    a = acf()[0]
+    fraction = rng.choice([0.1, 0.6, 1.0], (h, w)) if kind == "mixed" else np.ones((h, w))
+    a = np.ones((1, 1)) if kind == "white" else acf()[0]
     r = a.shape[0] // 2
     cov = np.diag(((1 - fraction**2) * sigma**2).ravel())
     for i in range(h * w):
@@ -83,11 +86,8 @@ def mixed_noise(rng, h, w, mixed):
             if abs(dy) <= r and abs(dx) <= r:
                 cov[i, j] += a[r + dy, r + dx] * (sigma * fraction).flat[i] * (sigma * fraction).flat[j]
     wide = lambda u: torch.from_numpy(u[None, None, None].astype(np.float32))  # noqa: E731
-    return (
-        mask,
-        cov,
-        noise_model(wide(np.where(mask, 0, sigma**-2)), acf(), wide(fraction) if mixed else None),
-    )
+    how = {"white": (), "correlated": (acf(),), "mixed": (acf(), wide(fraction))}[kind]
+    return mask, cov, noise_model(wide(np.where(mask, 0, sigma**-2)), *how)
 
 
 @pytest.mark.parametrize("oversample", [1, 2])
@@ -107,11 +107,11 @@ def test_the_stationary_precision_has_the_mean_diagonal_of_the_normal_operator(o
     assert float(spectrum[0, 0, 0, 0, 0]) == pytest.approx(diagonal, rel=1e-3)
 
 
-@pytest.mark.parametrize("mixed", [False, True])
-def test_correlated_precision_is_the_inverse_of_the_valid_block(mixed):
+@pytest.mark.parametrize("kind", KINDS)
+def test_precision_is_the_inverse_of_the_valid_block(kind):
     h = w = 8
     rng = np.random.default_rng(2)
-    mask, cov, noise = mixed_noise(rng, h, w, mixed)
+    mask, cov, noise = noise_of(rng, h, w, kind)
     v = ~mask.ravel()
     exact = np.linalg.inv(cov[np.ix_(v, v)])
     u = rng.standard_normal((1, 1, 1, h, w)).astype(np.float32)
@@ -121,10 +121,10 @@ def test_correlated_precision_is_the_inverse_of_the_valid_block(mixed):
     assert np.linalg.norm(got[v] - expected) < 0.03 * np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize("mixed", [False, True])
-def test_noise_is_drawn_with_its_covariance(mixed):
+@pytest.mark.parametrize("kind", KINDS)
+def test_noise_is_drawn_with_its_covariance(kind):
     rng, n = np.random.default_rng(3), 40_000
-    mask, cov, noise = mixed_noise(rng, 5, 6, mixed)
+    mask, cov, noise = noise_of(rng, 5, 6, kind)
     drawn = noise.sample(
         lambda *shape: torch.from_numpy(rng.standard_normal((1, n, *shape)).astype(np.float32))
     )

@@ -9,13 +9,10 @@ import numba
 import numpy as np
 import pytest
 from astropy.modeling.models import Sersic2D
-from scipy import ndimage
 
 from galbatch.morphology.kernels import jit
 from galbatch.morphology.kernels.apertures import inside, new_room, running_sums
 from galbatch.morphology.kernels.geometry import outline_of
-from galbatch.morphology.kernels.ordering import sorted_part
-from galbatch.morphology.kernels.segments import grow
 from galbatch.morphology.kernels.sersic_steps import propose_models
 
 N = 40
@@ -49,33 +46,6 @@ def test_aperture_over_the_edge():
     image = np.ones((N, N))
     exact = aperture.CircularAperture((1.0, 38.0), 9.0).do_photometry(image)[0][0]
     assert aperture_sum(image, 1.0, 38.0, 9.0, 1.0, 0.0) == pytest.approx(exact, rel=1e-3)
-
-
-@numba.njit
-def sort(values):
-    return sorted_part(values, values.size)
-
-
-def test_pixels_are_sorted():
-    values = np.random.default_rng(1).normal(0, 1e3, 3000)
-    values[:6] = 0.0, -0.0, np.inf, -np.inf, 1e-40, values[7]
-    values = values.astype(np.float32).astype(float)
-    np.testing.assert_array_equal(sort(values), np.sort(values))
-    assert sort(values[:1])[0] == 0.0 and sort(values[:0]).size == 0
-
-
-@numba.njit
-def region(above, y, x):
-    return grow(above, y, x)
-
-
-@pytest.mark.parametrize("share", [0.2, 0.4, 0.7])
-def test_regions_are_those_of_scipy(share):
-    above = np.random.default_rng(2).uniform(size=(30, 41)) < share
-    labels, _ = ndimage.label(above, structure=np.ones((3, 3)))
-    for y, x in ((0, 0), (15, 20), (29, 40), *np.argwhere(above)[::40]):
-        expected = (labels == labels[y, x]) & above[y, x]
-        np.testing.assert_array_equal(region(above, y, x), expected)
 
 
 def pack(amplitude, r_e, n, x, y, e, theta):

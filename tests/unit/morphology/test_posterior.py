@@ -37,11 +37,6 @@ def measured():
     return measure_posterior(draws, data, sigma, None, seg, None, 0.05, 1, 2.0)
 
 
-def test_shapes(measured):
-    draws, obs = measured
-    assert draws.shape == (2, 6) and obs.shape == (2,) and draws.dtype == obs.dtype
-
-
 def test_draws_are_sharper_and_free_of_sky(measured):
     draws, obs = measured
     assert (draws["r_half"].mean(1) < obs["r_half"]).all()

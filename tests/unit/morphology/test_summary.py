@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from galbatch.columns import MEASURED, QUANTITIES, columns_of, statistics_of
+from galbatch.columns import MEASURED, QUANTITIES, statistics_of
 from galbatch.morphology import MorphFlag, summarise
 from galbatch.morphology.images import RESULT_DTYPE
-from galbatch.morphology.summary import _percentile
 
 
 @pytest.fixture
@@ -81,19 +80,3 @@ def test_common_flags_need_half_of_the_draws(draws):
     draws["flags"][:, :8] = int(MorphFlag.CENTRE_DRIFT)
     draws["flags"][:, :7] |= int(MorphFlag.SERSIC_BOUND)
     assert (summarise(draws)["morph_flags"] == int(MorphFlag.CENTRE_DRIFT)).all()
-
-
-def test_every_column_is_described(draws):
-    known = columns_of(["f200w"])
-    for column in summarise(draws, draws[:, 0]):
-        about = known[f"{column}_f200w"]
-        assert about.ucd and about.description
-
-
-def test_percentiles_are_numpys():
-    values = np.random.default_rng(0).normal(size=(200, 7))
-    values[np.random.default_rng(1).random(values.shape) < 0.2] = np.nan
-    values = values[np.isfinite(values).any(axis=1)]
-    for level in (0.1587, 0.5, 0.8413):
-        expected = np.nanpercentile(values, 100 * level, axis=1)
-        np.testing.assert_allclose(_percentile(values, level), expected, rtol=1e-12)

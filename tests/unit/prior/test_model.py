@@ -287,19 +287,6 @@ def test_shipped_prior_removes_noise_and_keeps_flux():
         assert float(out.sum()) == pytest.approx(float(clean.sum()), rel=0.03 + 0.5 * sigma)
 
 
-@needs_shipped
-def test_shipped_card_is_complete():
-    card = load_prior(device="cpu", backend="eager").card
-    assert card.name == "small" and card.training["hours"] > 0.1 and len(card.limits) >= 3
-    assert {"origin", "credit", "licence", "weight"} <= set(card.data[0])
-    assert len(card.residual_spectrum["sigma"]) == 18 and len(card.spectrum["k"]) == 24
-    by_sigma = {row["sigma"]: row for row in card.metrics["denoising"]}
-    assert all(row["network"] < 0.8 * row["wiener"] for row in by_sigma.values())
-    size = sum(path.stat().st_size for path in SHIPPED.iterdir())
-    assert size < 8e6
-    assert isinstance(load_weights(SHIPPED, card), Denoiser) and Prior.__doc__
-
-
 def test_weights_kept_as_float16_are_loaded_to_float32(tmp_path):
     """Rounding is the only difference, and buffers are not rounded."""
     save_model(tmp_path / "half", network(), MEASURED, half=True)

@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from galbatch.errors import ModelError
-from galbatch.prior.network import Denoiser, NetworkConfig, UNet, is_joint
+from galbatch.prior.network import Denoiser, NetworkConfig, UNet
 
 TINY = NetworkConfig(widths=(8, 12), blocks=(1, 1), embedding=16, sigma_data=0.2)
 
@@ -78,13 +78,6 @@ def test_a_joint_network_begins_as_the_one_of_single_bands():
     x, sigma, bands = bands_of(3, 4)
     apart = model(x.reshape(12, 1, 16, 24), sigma.reshape(12)).reshape(x.shape)
     assert torch.equal(model(x, sigma, bands), apart)
-
-
-def test_one_band_of_a_trained_joint_network_keeps_every_bit():
-    joint, single = randomised(joint=True), Denoiser(TINY).requires_grad_(False)
-    single.load_state_dict({k: v for k, v in joint.state_dict().items() if not is_joint(k)})
-    x, sigma, bands = bands_of(5, 1)
-    assert torch.equal(joint(x, sigma, bands), single(x, sigma[:, 0]))
 
 
 def test_bands_see_each_other_in_any_order_and_galaxies_do_not():

@@ -149,16 +149,6 @@ def test_a_marker_of_nonsense_is_no_marker(paths, tmp_path):
     assert visible(tmp_path) == ["mine"]
 
 
-def test_failed_sources_are_refused_before_anything_is_written(paths, tmp_path, capsys):
-    assert export(paths, "fits", tmp_path / "e", "--ids", "m_1,failed") == 1
-    assert "failed" in capsys.readouterr().err and not (tmp_path / "e").exists()
-
-
-def test_exports_take_only_sources_that_did_not_fail(paths):
-    run = galbatch.open_run(paths.root)
-    assert run.finished_ids() == [i for i in IDS if i != "failed"]
-
-
 def test_hats_takes_rows_with_a_position_and_says_how_many_have_none(tmp_path, capsys):
     """They were lost without a word."""
     import pyarrow.parquet as pq

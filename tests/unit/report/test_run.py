@@ -49,10 +49,6 @@ def test_view_holds_what_the_store_holds(run):
     assert view.truth is None and view.psf is None
 
 
-def test_flags_of_a_source_are_named(run):
-    assert RunReader(run).view(FAILED_ID - 1).facts["flags"] == "NEIGHBOUR"
-
-
 @pytest.mark.parametrize(
     "source_id, band, error, said",
     [
@@ -87,11 +83,6 @@ def test_run_show_returns_the_figure(run, tmp_path):
     figure = run.show(FIRST_ID, tmp_path / "a.png")
     assert "Posterior mean" in {axis.get_title() for axis in figure.axes}
     assert (tmp_path / "a.png").stat().st_size > 20_000
-
-
-def test_show_of_an_unknown_source_is_bad_input(paths, capsys):
-    assert main(["show", str(paths.root), "99"]) == 1
-    assert "99" in capsys.readouterr().err
 
 
 def test_summary_of_a_run(run):
@@ -187,14 +178,6 @@ def test_hats_export_reads_back_whole(paths, tmp_path):
         line.split("=", 1) for line in (out / "catalog/hats.properties").read_text().splitlines()
     )
     assert properties["hats_nrows"] == "6" and properties["hats_col_healpix"] == "_healpix_29"
-
-
-def test_hats_partitions_split_and_lose_nothing(paths, tmp_path):
-    from galbatch.store import write_hats
-
-    found = write_hats(paths, tmp_path / "cat", rows_per_partition=2).partitions
-    info = (tmp_path / "cat/catalog/partition_info.csv").read_text().splitlines()[1:]
-    assert len(found) == len(info) >= 2 and sum(int(line.split(",")[3]) for line in info) == 6
 
 
 def test_hats_refuses_ids_and_foreign_folders(paths, tmp_path, capsys):

@@ -10,7 +10,6 @@ from galbatch.columns import columns_of
 from galbatch.errors import RunError
 from galbatch.store import healpix_nested
 from galbatch.store.hats import MARGIN_ARCSEC, write_hats
-from galbatch.store.healpix import compact
 from galbatch.store.sky import partition_sky
 
 INFO = columns_of(BANDS)
@@ -93,14 +92,6 @@ def test_the_margin_holds_all_that_is_near_another_partition(centre):
     assert len(parts) > 50 and near <= pairs and len(near) > 20
     assert len({r for r, _ in pairs}) < n / 2  # and not everything
     assert all(own[row] != home for row, home in pairs)
-
-
-def test_compact_undoes_the_spreading_of_bits():
-    x, y = np.random.default_rng(0).integers(0, 1 << 29, (2, 100))
-    from galbatch.store.healpix import _spread
-
-    index = _spread(x) + (_spread(y) << 1)
-    assert (compact(index) == x).all() and (compact(index >> 1) == y).all()
 
 
 @pytest.mark.ci("lsdb")

@@ -1,5 +1,7 @@
 """Parts: joined, damaged, missing, or of another plan."""
 
+import pickle
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -95,8 +97,9 @@ def test_a_damaged_part_is_refused_and_computed_again(tmp_path, file, kind):
     """Part and note vouch for each other: either one damaged, and the batch counts as not committed."""
     paths, layout = make_run(tmp_path)
     harm(getattr(paths, file)(1), kind)
-    with pytest.raises(DamagedBatch, match="batch-000001"):
+    with pytest.raises(DamagedBatch, match="batch-000001") as caught:
         merge_catalogue(paths, INFO)
+    assert pickle.loads(pickle.dumps(caught.value)).batch == caught.value.batch == 1
     assert not paths.catalogue.exists() and not paths.orphans()
     assert any("batch-000001" in problem for problem in verify_store(paths).problems)
     assert set(damaged_parts(paths)) == {1}

@@ -15,10 +15,8 @@ from galbatch.store.ledger import check_accounting
 from galbatch.store.parts import (
     commit_batch,
 )
-from galbatch.store.paths import write_atomic
 from galbatch.store.plan import PlanWriter, iter_plan, plan_rows
 from galbatch.store.reader import open_run
-from galbatch.store.verify import verify_store
 
 
 @pytest.mark.parametrize("spill", [500_000, 4])
@@ -161,22 +159,6 @@ def test_accounts_that_do_not_balance_are_an_error(tmp_path):
     counts = merge_catalogue(paths, INFO)
     with pytest.raises(RunError, match="do not balance"):
         check_accounting(paths, counts | {"ok": 8})
-
-
-def test_verify_names_what_is_wrong(tmp_path):
-    paths, _ = make_run(tmp_path)
-    merge_catalogue(paths, INFO)
-    write_atomic(paths.manifest, b"{}")
-    assert verify_store(paths).problems == []
-    shard = next(f for f in (paths.posterior / "mean" / "c" / "0").rglob("*") if f.is_file())
-    shard.unlink()
-    paths.part(2).unlink()
-    (paths.parts / ".batch-000002.parquet.x.tmp").write_text("")
-    problems = "\n".join(verify_store(paths).problems)
-    assert f"{shard}: missing" in problems and "array mean" in problems
-    assert "batch-000002-tile-b: not committed" in problems and "left behind" in problems
-    pq.write_table(pa.table({"source_id": [1]}), paths.part(77))
-    assert any("plan does not know" in p for p in verify_store(paths).problems)
 
 
 def test_run_is_read_by_source_id(tmp_path):

@@ -207,17 +207,3 @@ def test_damaged_npz(tmp_path):
     path.write_bytes(b"PK\x03\x04 cut short")
     with pytest.raises(InputError, match=r"bad.npz: cannot be read as npz"):
         read_images(path)
-
-
-def test_files_of_the_simulator_read_back(tmp_path):
-    from galbatch.simulate.galaxies import simulate_galaxies
-    from galbatch.simulate.skirt import write_galaxies
-
-    write_galaxies(tmp_path, 2, 101, npix=64)
-    images, _ = simulate_galaxies(2, 101, npix=64)
-    galaxies = [read_images(path)[0] for path in sorted(tmp_path.glob("*.fits"))]
-    assert len(galaxies) == 2 and len({g.group for g in galaxies}) == 2
-    for galaxy, image in zip(galaxies, images, strict=True):
-        assert galaxy.layout == "idealised" and galaxy.flux.shape == (2, 64, 64)
-        ratio = galaxy.flux.sum(axis=(1, 2)) / image.sum(axis=(1, 2))
-        np.testing.assert_allclose(galaxy.flux, image * ratio[:, None, None], atol=1e-4 * galaxy.flux.max())
