@@ -8,15 +8,13 @@ from galbatch.lazy import lazy
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "Observation": "galbatch.types",
-    "Posterior": "galbatch.types",
-    "Flag": "galbatch.types",
-    "load_prior": "galbatch.prior",
-    "sample_posterior": "galbatch.sampler",
-    "measure": "galbatch.morphology",
-    "process": "galbatch.run",
-    "open_run": "galbatch.store",
-}
-__all__ = [*_HOMES, "__version__"]
-__getattr__, __dir__ = lazy(__name__, _HOMES)
+__getattr__, __dir__, __all__ = lazy(
+    __name__,
+    morphology="measure",
+    prior="load_prior",
+    run="process",
+    sampler="sample_posterior",
+    store="open_run",
+    types="Flag Observation Posterior",
+)
+__all__ += ["__version__"]

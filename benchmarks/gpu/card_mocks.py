@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from galbatch.bench.operators import ACF
+from galbatch.bench.kernels import ACF
 from galbatch.types import Observation
 
 SOURCES = 2000  # of the field of a run

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from galbatch.bench.operators import DRAWS, example
+from galbatch.bench.kernels import DRAWS, example
 from galbatch.bench.timing import environment
 from galbatch.forward import ForwardModel
 from galbatch.forward.noise import CorrelatedNoise

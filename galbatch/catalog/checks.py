@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from galbatch.catalog.columns import check_ids, first_few
+from galbatch.catalog.columns import first_few
 from galbatch.catalog.reader import Catalog
+from galbatch.errors import InputError
 from galbatch.types import Finding, Flag
 
 SAME_POSITION_ARCSEC = 0.1
@@ -59,6 +60,47 @@ def validate(catalog: Catalog, pixel_columns: bool = False) -> Validation:
             )
         )
     return Validation([*findings, *more, *_units(catalog, subject), *_types(catalog, subject)], flags)
+
+
+def check_ids(catalog: Catalog, subject: str) -> tuple[np.ndarray, list[Finding]]:
+    """Flags (n,) int64 with DUPLICATE_ID, and what is wrong with the ids of the whole catalogue."""
+    keys, flags = None, np.zeros(catalog.n_rows, np.int64)
+    try:
+        for start, rows in catalog.batches(["source_id"]):
+            part = rows["source_id"] if rows["source_id"].dtype != object else _hashes(rows["source_id"])
+            if keys is None:
+                keys = np.empty(catalog.n_rows, part.dtype)
+            keys[start : start + len(part)] = part
+    except InputError as error:
+        return flags, [Finding("error", "source_id", subject, str(error), "Correct source_id.")]
+    double = np.array([], bool) if keys is None else duplicates(keys)
+    if not double.any():
+        return flags, []
+    flags[double] = int(Flag.DUPLICATE_ID)
+    at = np.flatnonzero(double)[:_LISTED]
+    listed = catalog.take(at, ["source_id"]).column(0).to_pylist()
+    return flags, [
+        Finding(
+            "error",
+            "duplicate_id",
+            subject,
+            f"{int(double.sum())} rows share their source_id with "
+            f"another, e.g. {', '.join(map(str, listed))} (rows {', '.join(map(str, at))}, counted from 0)",
+            "Give every source its own id.",
+        )
+    ]
+
+
+def duplicates(keys: np.ndarray) -> np.ndarray:
+    """(n,) bool: rows whose key occurs more than once."""
+    ordered = np.sort(keys)
+    twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    return np.isin(keys, twice) if len(twice) else np.zeros(len(keys), bool)
+
+
+def _hashes(ids: np.ndarray) -> np.ndarray:
+    """64 bits of each id: ten million different ids share one once in 400,000 catalogues."""
+    return np.fromiter(map(hash, ids), np.int64, len(ids))
 
 
 def check_positions(ra: np.ndarray, dec: np.ndarray, subject: str) -> list[Finding]:

@@ -10,7 +10,6 @@ each there, plain, of a length that every format holds, and no two alike (stream
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -19,11 +18,7 @@ import pyarrow.types as is_
 
 from galbatch.catalog.passing import passage
 from galbatch.errors import InputError
-from galbatch.types import Finding, Flag
-
-if TYPE_CHECKING:
-    from galbatch.catalog.reader import Catalog
-
+from galbatch.types import Finding
 
 REQUIRED = ("source_id", "ra", "dec")
 OPTIONAL = ("stamp_arcsec", "redshift", "tile", "psf_index", "segmap_id", "x", "y", "psf_x", "psf_y")
@@ -195,7 +190,6 @@ def renamed(names: dict[str, str], subject: str) -> list[Finding]:
 
 
 LONGEST_ID = 256
-_LISTED_ROWS = 10
 _CONTROL = r"[\x00-\x1f\x7f]|\xc2[\x80-\x9f]"  # of the UTF-8 bytes
 _LAST = 2**63 - 1
 
@@ -241,44 +235,3 @@ def _faults(column: pa.ChunkedArray) -> Iterator[tuple[pa.ChunkedArray, str, str
 def _shown(value: int | str | None) -> str:
     text = "" if value is None else repr(value)
     return f": {text[:60]}{'...' * (len(text) > 60)}" if text else ""
-
-
-def check_ids(catalog: Catalog, subject: str) -> tuple[np.ndarray, list[Finding]]:
-    """Flags (n,) int64 with DUPLICATE_ID, and what is wrong with the ids of the whole catalogue."""
-    keys, flags = None, np.zeros(catalog.n_rows, np.int64)
-    try:
-        for start, rows in catalog.batches(["source_id"]):
-            part = rows["source_id"] if rows["source_id"].dtype != object else _hashes(rows["source_id"])
-            if keys is None:
-                keys = np.empty(catalog.n_rows, part.dtype)
-            keys[start : start + len(part)] = part
-    except InputError as error:
-        return flags, [Finding("error", "source_id", subject, str(error), "Correct source_id.")]
-    double = np.array([], bool) if keys is None else duplicates(keys)
-    if not double.any():
-        return flags, []
-    flags[double] = int(Flag.DUPLICATE_ID)
-    at = np.flatnonzero(double)[:_LISTED_ROWS]
-    listed = catalog.take(at, ["source_id"]).column(0).to_pylist()
-    return flags, [
-        Finding(
-            "error",
-            "duplicate_id",
-            subject,
-            f"{int(double.sum())} rows share their source_id with "
-            f"another, e.g. {', '.join(map(str, listed))} (rows {', '.join(map(str, at))}, counted from 0)",
-            "Give every source its own id.",
-        )
-    ]
-
-
-def duplicates(keys: np.ndarray) -> np.ndarray:
-    """(n,) bool: rows whose key occurs more than once."""
-    ordered = np.sort(keys)
-    twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-    return np.isin(keys, twice) if len(twice) else np.zeros(len(keys), bool)
-
-
-def _hashes(ids: np.ndarray) -> np.ndarray:
-    """64 bits of each id: ten million different ids share one once in 400,000 catalogues."""
-    return np.fromiter(map(hash, ids), np.int64, len(ids))

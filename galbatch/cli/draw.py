@@ -30,7 +30,7 @@ def command(run: str, source_ids: tuple[str, ...], out: Path | None) -> None:
     galbatch draw demo.run 1001 1002 --out draws
     """
     import galbatch
-    from galbatch.report.export_fits import export_fits, refuse_failed
+    from galbatch.report.export import export_fits, refuse_failed
 
     opened = galbatch.open_run(run)
     refuse_failed(opened, list(source_ids))

@@ -54,9 +54,9 @@ def command(run: str, form: str, ids: str | None, out: str | None) -> None:
         return
     chosen = _split(ids) if ids else opened.finished_ids()
     if form == "fits":
-        from galbatch.report.export_fits import export_fits as write
+        from galbatch.report.export import export_fits as write
     else:
-        from galbatch.report.export_galfit import export_galfit as write
+        from galbatch.report.export import export_galfit as write
     with counted(len(chosen), "sources") as done:
         paths = write(opened, chosen, folder, done)
     click.echo(

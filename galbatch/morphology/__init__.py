@@ -3,24 +3,17 @@
 Names are imported on first use: the flags load no compiled kernels.
 """
 
+from galbatch.columns import QUANTITIES
 from galbatch.lazy import lazy
 
-_HOMES = {
-    "compile_kernels": "galbatch.morphology.ahead",
-    "MORPH_FLAG_DESCRIPTIONS": "galbatch.morphology.flags",
-    "MorphFlag": "galbatch.morphology.flags",
-    "flag_names": "galbatch.morphology.flags",
-    "sersic_severity": "galbatch.morphology.flags",
-    "severity": "galbatch.morphology.flags",
-    "measure": "galbatch.morphology.images",
-    "Statistic": "galbatch.morphology.plugins",
-    "StatisticInput": "galbatch.morphology.plugins",
-    "all_quantities": "galbatch.morphology.plugins",
-    "measure_posterior": "galbatch.morphology.posterior",
-    "OwnLight": "galbatch.morphology.separate",
-    "own_light": "galbatch.morphology.separate",
-    "QUANTITIES": "galbatch.columns",
-    "summarise": "galbatch.morphology.summary",
-}
-__all__ = list(_HOMES)
-__getattr__, __dir__ = lazy(__name__, _HOMES)
+__getattr__, __dir__, __all__ = lazy(
+    __name__,
+    ahead="compile_kernels",
+    flags="MORPH_FLAG_DESCRIPTIONS MorphFlag flag_names sersic_severity severity",
+    images="measure",
+    plugins="Statistic StatisticInput all_quantities",
+    posterior="measure_posterior",
+    separate="OwnLight own_light",
+    summary="summarise",
+)
+__all__ += ["QUANTITIES"]

@@ -1,6 +1,8 @@
 """Pictures and pages of a finished run: figure of a source, HTML report, exports for other tools."""
 
-from galbatch.report.run_plots import RunPlots
-from galbatch.report.show import show
+from galbatch.lazy import lazy
 
-__all__ = ["RunPlots", "show"]
+__getattr__, __dir__, __all__ = lazy(
+    __name__,
+    run_plots="RunPlots show",
+)

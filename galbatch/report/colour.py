@@ -13,6 +13,7 @@ import numpy as np
 
 from galbatch.errors import InputError
 from galbatch.forward import wavelength_um
+from galbatch.report.figure import Picture
 from galbatch.store import Run
 
 if TYPE_CHECKING:
@@ -66,8 +67,6 @@ def colour_map(run: Run, source_id: int | str, one: str, two: str) -> tuple[np.n
 def figure_colours(run: Run, source_id: int | str) -> Figure:
     """Observed pixels, posterior mean and draws in colour, and the colour of the bluest and reddest band with
     its error. Raises ``InputError`` for a run of one band."""
-    from galbatch.report.picture import Picture
-
     if len(run.bands) < 2:
         raise InputError(f"{run.paths.root} has one band, {run.bands[0]}: a picture in colour needs two.")
     order = blue_to_red(run)

@@ -6,16 +6,33 @@ grey means the same flux everywhere: where the spread is as bright as the mean, 
 
 from __future__ import annotations
 
+import io
+import textwrap
 from typing import TYPE_CHECKING, Any
 
+import matplotlib
 import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from galbatch.report.numbers import LABELS, plain, with_error
 from galbatch.report.view import SourceView, Stretch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+
+
+class Picture(Figure):
+    """A matplotlib figure that belongs to no window and that Jupyter displays when it is the value of a
+    cell."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png")
+        return buffer.getvalue()
+
 
 INK, QUIET, MASKED = "#1a1a1a", "#5f6368", "#9db4c0"
 BRIGHTNESS_MAP, RESIDUAL_MAP, PRIOR_MAP = "inferno", "RdBu_r", "cividis"
@@ -34,10 +51,6 @@ RC = {
 
 def figure_source(view: SourceView) -> Figure:
     """The figure of ``view``; the caller saves it (``fig.savefig``). Uses no global state of matplotlib."""
-    import matplotlib
-
-    from galbatch.report.picture import Picture
-
     columns = 6 if view.truth is not None else 5
     with matplotlib.rc_context(RC):
         fig = Picture(figsize=(1.7 * columns + 3.5, 4.6), facecolor="white", dpi=150)
@@ -105,8 +118,6 @@ def _brightness(axis: Axes, image: np.ndarray, stretch: Stretch, title: str) -> 
 
 
 def _panel(axis: Axes, image: np.ndarray, title: str, colours: str, limits: tuple[float, float]) -> Any:
-    import matplotlib
-
     cmap = matplotlib.colormaps[colours].with_extremes(bad=MASKED)
     h, w = image.shape
     shown = axis.imshow(
@@ -136,8 +147,6 @@ def _outline(axis: Axes, view: SourceView) -> None:
 
 def _edge(axis: Axes) -> None:
     """A dark edge around the white marks of a panel: they may lie on masked pixels."""
-    from matplotlib.patheffects import withStroke
-
     arrows = [text.arrow_patch for text in axis.texts if getattr(text, "arrow_patch", None)]
     for marks, width in ((axis.texts, 1.6), (arrows, 2.0), (axis.lines, 3.4)):
         for mark in marks:
@@ -217,9 +226,6 @@ def _compass(axis: Axes, view: SourceView) -> None:
 
 def _bars(fig: Figure, stretch: Stretch, shown: dict[str, tuple], axes: Any) -> None:
     """The colour bars: brightness under the draws, residual and prior under their panels."""
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
     left, right = axes[1, 0].get_position(), axes[1, -1].get_position()
     bar = fig.add_axes((left.x0, 0.085, right.x1 - left.x0, 0.018))
     drawn = fig.colorbar(ScalarMappable(Normalize(0, 1), BRIGHTNESS_MAP), cax=bar, orientation="horizontal")
@@ -266,17 +272,10 @@ def _numbers(axis: Axes, view: SourceView) -> None:
             )
     y -= 0.1
     for name, text in view.facts.items():
-        lines = _wrapped(text, 30)
         axis.text(0.05, y, name, va="baseline", color=QUIET, fontsize=7.5)
-        for line in lines:
+        for line in textwrap.wrap(text, 30) or [""]:
             axis.text(0.4, y, line, va="baseline", fontsize=7.5)
             y -= 0.045
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    import textwrap
-
-    return textwrap.wrap(text, width) or [""]
 
 
 def _heading(fig: Figure, view: SourceView) -> None:

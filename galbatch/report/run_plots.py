@@ -1,26 +1,66 @@
-"""``run.plot``: the usual figures of a finished run. Each returns a figure that Jupyter shows and that
+"""What a run shows of itself: ``show`` of one source, its statistics as a table, and ``run.plot``, the usual
+figures of a finished run. Each returns a figure that Jupyter shows and that
 ``savefig`` writes; error bars are the 68% intervals of the catalogue."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from galbatch.columns import INTERVAL
 from galbatch.errors import InputError
-from galbatch.flags import Level
+from galbatch.flags import Flag, Level
+from galbatch.morphology import all_quantities
+from galbatch.report.figure import Picture, figure_source
+from galbatch.report.read import RunReader
 from galbatch.store import Run
 from galbatch.store.selection import chosen, quality_column
 
 if TYPE_CHECKING:
-    from astropy.table import QTable
-
-
-if TYPE_CHECKING:
+    from astropy.table import QTable, Table
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-    from galbatch.report.picture import Picture
+
+def show(run: Run, source_id: int | str, png: str | Path | None = None, band: str | None = None) -> Figure:
+    """The figure of one source in one band (the run's first by default), written to ``png`` where given.
+
+    Raises ``InputError`` for an unknown source or band, ``RunError`` for a source that failed.
+    """
+    figure = figure_source(RunReader(run).view(source_id, band))
+    if png is not None:
+        figure.savefig(png)
+    return figure
+
+
+_KEPT = (*INTERVAL, "raw16", "raw50", "raw84", "obs")
+_HEADS = ("low", "value", "high", "raw16", "raw50", "raw84", "pixels")
+
+
+def statistics_table(run: Run, source_id: int | str, band: str | None = None) -> Table:
+    """One row per statistic of a source in a band: ``low``, ``value``, ``high`` of the 68% interval
+    (``calibrated``: or that of the draws), percentiles of the draws, the classical value on the observed
+    pixels. NaN where there is none."""
+    from astropy.table import Table
+
+    band = band or run.bands[0]
+    quantities, row = all_quantities(), RunReader(run).row_of[str(source_id)]
+    values = run.values(f"flags_{band}", *(f"{name}_{s}_{band}" for name in quantities for s in _KEPT))
+    reached = not int(values[f"flags_{band}"][row]) & Flag.UNCALIBRATED
+    rows = []
+    for name, about in quantities.items():
+        keys = [f"{name}_{s}_{band}" for s in _KEPT]
+        numbers = [float(values[key][row]) if key in values else np.nan for key in keys]
+        rows.append((name, about.unit, reached and bool(np.isfinite(numbers[1])), *numbers))
+    table = Table(rows=rows, names=("statistic", "unit", "calibrated", *_HEADS))
+    for head in _HEADS:
+        table[head].format = ".6g"
+    table.meta["source_id"], table.meta["band"] = str(source_id), band
+    return table
+
 
 SYMBOLS = {
     "mag_ab": "magnitude $m$ [AB]",
@@ -89,8 +129,6 @@ class RunPlots:
         """The draws of one source, statistic against statistic; dashed: the value on the observed pixels.
 
         Raises ``InputError`` for an unknown source, band or statistic."""
-        from galbatch.report.picture import Picture
-
         band = self._band(band)
         draws, observed = statistics_of_draws(self.run, source_id, band)
         unknown = [name for name in statistics if name not in (draws.dtype.names or ())]
@@ -123,8 +161,6 @@ class RunPlots:
         return figure
 
     def _begin(self, band: str | None) -> tuple[str, Picture, Axes]:
-        from galbatch.report.picture import Picture
-
         figure = Picture(figsize=(5.2, 4.2), dpi=110, layout="constrained")
         return self._band(band), figure, figure.subplots()
 
@@ -155,7 +191,6 @@ def statistics_of_draws(run: Run, source_id: int | str, band: str) -> tuple[np.n
     """Statistics (k,) of the draws of a source as the run measured them, and the classical ones (), as
     structured arrays. Its stamp is cut again; without its files the draws are measured by themselves."""
     from galbatch.morphology import measure, measure_posterior, own_light
-    from galbatch.report.read import RunReader
 
     samples, layout = run.samples(source_id, band), run.layout
     samples = samples[np.isfinite(samples).all(axis=(1, 2))]

@@ -5,13 +5,8 @@ Each name is imported on first use: ``status``, ``verify`` and ``repair`` load n
 
 from galbatch.lazy import lazy
 
-_HOMES = {
-    "preview": "galbatch.run.start",
-    "process": "galbatch.run.start",
-    "repair": "galbatch.run.inspect",
-    "resume": "galbatch.run.start",
-    "status": "galbatch.run.inspect",
-    "verify": "galbatch.run.inspect",
-}
-__all__ = list(_HOMES)
-__getattr__, __dir__ = lazy(__name__, _HOMES)
+__getattr__, __dir__, __all__ = lazy(
+    __name__,
+    inspect="repair status verify",
+    start="preview process resume",
+)

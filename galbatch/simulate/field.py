@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
+from numcodecs import BitRound
 from scipy.ndimage import gaussian_filter
 from scipy.signal import fftconvolve
 
@@ -211,15 +212,9 @@ def _expose(spec: FieldSpec, rng: np.random.Generator, signal: np.ndarray) -> tu
     sci, err = np.zeros_like(signal), np.zeros_like(signal)
     for c, band in enumerate(spec.bands):
         sky = depth_map(spec.shape, band.sky_sigma_njy, 1.6, 0.1)
-        err[c] = _round_mantissa(sigma_map(sky, signal[c], band.njy_per_electron), 9)
+        err[c] = BitRound(8).encode(sigma_map(sky, signal[c], band.njy_per_electron)).view(err.dtype)
         sci[c] = signal[c] + err[c] * correlated_noise(rng, spec.shape, band.noise_lag_one)
     return sci, err
-
-
-def _round_mantissa(image: np.ndarray, bits: int) -> np.ndarray:
-    """Keep ``bits`` bits of mantissa, so that the noise map compresses."""
-    fraction, exponent = np.frexp(image)
-    return np.asarray(np.ldexp(np.round(fraction * 2.0**bits) / 2.0**bits, exponent))
 
 
 def _defects(

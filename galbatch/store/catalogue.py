@@ -17,13 +17,12 @@ import pyarrow.parquet as pq
 
 from galbatch.columns import PLACE, Column
 from galbatch.errors import RunError
-from galbatch.store.healpix import healpix_nested
 from galbatch.store.layout import STATUS
 from galbatch.store.ledger import FAILURE_SCHEMA, failures_of
 from galbatch.store.parts import FAILURE_COLUMNS, join_parts, part_bytes, part_head, read_note, read_part
-from galbatch.store.paths import RunPaths, replacing
-from galbatch.store.place import opened
+from galbatch.store.paths import RunPaths, opened, replacing
 from galbatch.store.plan import PASS
+from galbatch.store.sky import healpix_nested
 from galbatch.store.tables import dtype_name, is_text, table_metadata
 from galbatch.store.threads import behind, prefetched
 

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from galbatch.errors import RunError
-from galbatch.store.paths import RunPaths, write_atomic
-from galbatch.store.place import place_of
+from galbatch.store.paths import RunPaths, place_of, write_atomic
 
 Digest = list  # [bytes, SHA-256 in hexadecimal digits]: a list, because JSON has no tuples
 _SEAL = b',\n"digest": "'

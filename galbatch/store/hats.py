@@ -23,11 +23,17 @@ import pyarrow.parquet as pq
 from galbatch.columns import Column
 from galbatch.errors import RunError
 from galbatch.store.catalogue import merge_catalogue
-from galbatch.store.export_folder import ExportFolder, earlier_export, one_line, open_export, refuse_file
-from galbatch.store.healpix import healpix_nested
-from galbatch.store.paths import RunPaths, write_atomic
-from galbatch.store.place import opened
-from galbatch.store.sky import INDEX, INDEX_ORDER, Homes, Partitions, by_partition, partition_sky
+from galbatch.store.folder import ExportFolder, earlier_export, one_line, open_export, refuse_file
+from galbatch.store.paths import RunPaths, opened, write_atomic
+from galbatch.store.sky import (
+    INDEX,
+    INDEX_ORDER,
+    Homes,
+    Partitions,
+    by_partition,
+    healpix_nested,
+    partition_sky,
+)
 
 ROWS_PER_PARTITION, BYTES_PER_PARTITION = 1_000_000, 160 << 20  # whichever is less; bytes in memory
 BLOCK_BYTES = 48 << 20

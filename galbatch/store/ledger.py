@@ -17,8 +17,7 @@ from galbatch.flags import count_flags
 from galbatch.store.checksums import DamagedBatch
 from galbatch.store.layout import STATUS
 from galbatch.store.parts import FAILURE_COLUMNS, read_attempt, read_part
-from galbatch.store.paths import RunPaths, write_atomic
-from galbatch.store.place import opened
+from galbatch.store.paths import RunPaths, opened, write_atomic
 from galbatch.store.plan import plan_rows
 from galbatch.types import Flag
 

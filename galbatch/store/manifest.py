@@ -12,24 +12,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from galbatch.errors import InputError, RunError
 from galbatch.store.bucket import BucketPath
 from galbatch.store.layout import StoreLayout
 from galbatch.store.paths import MARKER, RunPaths, write_atomic
 
-_PACKAGES = (
-    "galbatch",
-    "numpy",
-    "scipy",
-    "torch",
-    "zarr",
-    "numcodecs",
-    "pyarrow",
-    "numba",
-    "astropy",
-    "dask",
-    "distributed",
-)
+_PACKAGES = "galbatch numpy scipy torch zarr numcodecs pyarrow numba astropy dask distributed".split()
 _EDGE = 1 << 20
 SMALL = 64 << 20  # bytes up to which a file is read through each time
 LARGE = 2 << 30  # bytes up to which it is read through once
@@ -103,6 +93,19 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def dump_toml(data: dict[str, Any]) -> str:
+    """TOML text of nested dicts, lists, strings, numbers and booleans. ``None`` has no TOML form and is left
+    out."""
+    return tomli_w.dumps(_said(json.loads(json.dumps(data, default=str))))
+
+
+def _said(value: Any) -> Any:
+    """The value without what is None in it."""
+    if isinstance(value, dict):
+        return {k: _said(v) for k, v in value.items() if v is not None}
+    return [_said(v) for v in value] if isinstance(value, list) else value
 
 
 def write_manifest(paths: RunPaths, manifest: dict[str, Any]) -> None:

@@ -21,9 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from galbatch.errors import InputError, RunError
-from galbatch.store.lookup import row_group
-from galbatch.store.paths import replacing
-from galbatch.store.place import local_parent, opened, place_of
+from galbatch.store.paths import local_parent, opened, place_of, replacing
+from galbatch.store.selection import row_group
 
 PASS = "cat:"
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.]+")

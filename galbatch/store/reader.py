@@ -16,10 +16,8 @@ from galbatch.errors import InputError, RunError
 from galbatch.flags import Level, count_flags, quality_of
 from galbatch.quantity import plain
 from galbatch.store.layout import STATUS
-from galbatch.store.lookup import read_row
-from galbatch.store.paths import RunPaths
-from galbatch.store.place import opened, place_of, zarr_place
-from galbatch.store.selection import GRADES, chosen, grade_counts, separation_arcsec, worst_first
+from galbatch.store.paths import RunPaths, opened, place_of, zarr_place
+from galbatch.store.selection import GRADES, chosen, grade_counts, read_row, separation_arcsec, worst_first
 from galbatch.store.sources import Sources
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ import numpy as np
 
 from galbatch.errors import InputError, RunError
 from galbatch.store.layout import OF_PIXELS, STATUS, ArraySpec, StoreLayout
-from galbatch.store.lookup import find_sources
 from galbatch.store.manifest import read_manifest
 from galbatch.store.paths import RunPaths
 from galbatch.store.posterior import open_store
+from galbatch.store.selection import find_sources
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS

@@ -22,8 +22,7 @@ from galbatch.store.layout import StoreLayout
 from galbatch.store.ledger import check_accounting
 from galbatch.store.manifest import read_manifest
 from galbatch.store.parts import refuse_old_parts
-from galbatch.store.paths import RunPaths
-from galbatch.store.place import opened, walk
+from galbatch.store.paths import RunPaths, opened, walk
 from galbatch.store.plan import PlanBatch, iter_plan
 from galbatch.store.posterior import open_store
 from galbatch.store.threads import THREADS, ahead

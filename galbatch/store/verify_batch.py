@@ -13,8 +13,7 @@ import numpy as np
 from galbatch.store.checksums import DamagedBatch, Digest, digest_file
 from galbatch.store.layout import STATUS, StoreLayout
 from galbatch.store.parts import part_bytes, read_note, read_part
-from galbatch.store.paths import RunPaths
-from galbatch.store.place import sizes_below
+from galbatch.store.paths import RunPaths, sizes_below
 from galbatch.store.plan import PlanBatch
 from galbatch.store.posterior import read_sums
 from galbatch.store.threads import THREADS, ahead

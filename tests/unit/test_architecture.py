@@ -119,8 +119,8 @@ def defined_in(module: Path) -> set[str]:
             found.add(node.id)
         elif isinstance(node, ast.Import | ast.ImportFrom):
             found |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.Dict):
-            found |= {key.value for key in node.keys if isinstance(key, ast.Constant)}
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "lazy":
+            found |= {name for keyword in node.keywords for name in ast.literal_eval(keyword.value).split()}
     return found
 
 

@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from galbatch.bench.kernels import storage_table
+from galbatch.bench.kernels import operator_table, storage_table
 from galbatch.bench.network import network_table, work_of
-from galbatch.bench.operators import operator_table
 from galbatch.bench.timing import Roof, machine_table, roof_of
 from galbatch.prior.network import Denoiser, NetworkConfig
 

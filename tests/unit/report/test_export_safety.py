@@ -15,7 +15,7 @@ import galbatch
 from galbatch.cli.main import main
 from galbatch.errors import InputError
 from galbatch.flags import FLAGS, names_of
-from galbatch.report.export_fits import export_fits
+from galbatch.report.export import export_fits
 from galbatch.report.read import RunReader
 from galbatch.store import Run, band_name, file_names, one_line, sources
 

@@ -198,7 +198,7 @@ def test_galfit_start_file_and_images(run, tmp_path, monkeypatch):
 
     from astropy.io import fits
 
-    from galbatch.report.export_galfit import export_galfit
+    from galbatch.report.export import export_galfit
 
     plain = RunReader.view
     psf = np.outer(np.hanning(9), np.hanning(9))

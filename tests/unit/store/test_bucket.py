@@ -23,7 +23,7 @@ from galbatch.errors import ConfigError, RunError
 from galbatch.run import process, resume, status, verify
 from galbatch.run.lock import RunLock, lock_holder
 from galbatch.store import BucketPath, open_run, place_of
-from galbatch.store.place import move_in
+from galbatch.store.paths import move_in
 
 pytestmark = pytest.mark.ci("obstore", "moto")
 

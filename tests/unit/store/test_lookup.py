@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from galbatch.errors import RunError
-from galbatch.store.lookup import find_sources, read_row
 from galbatch.store.plan import PlanWriter, plan_batch
+from galbatch.store.selection import find_sources, read_row
 
 NUMBERS = np.arange(1000) * 7 - 3
 WORDS = [f"Gal-{k}{'xX'[k % 2]}" for k in range(998)] + ["GAL-3x", "É"]

@@ -3,8 +3,7 @@
 import json
 import tomllib
 
-from galbatch.store.manifest import differences, fingerprint
-from galbatch.store.toml import dump_toml
+from galbatch.store.manifest import differences, dump_toml, fingerprint
 
 
 def test_differences_name_key_and_file_with_both_values(tmp_path):

@@ -7,7 +7,7 @@ import xarray as xr
 import zarr
 
 from galbatch.errors import RunError
-from galbatch.store import shards
+from galbatch.store import posterior
 from galbatch.store.layout import StoreLayout
 from galbatch.store.posterior import create_store, open_store, read_sums, round_mantissa, write_shards
 
@@ -112,7 +112,7 @@ def test_what_reads_back_differently_stops_the_run(tmp_path, monkeypatch):
 
 def test_a_codec_that_errs_stops_the_run(tmp_path, monkeypatch):
     create_store(tmp_path / "p.zarr", layout())
-    monkeypatch.setattr(shards.blosc, "decompress", lambda piece: b"something else")
+    monkeypatch.setattr(posterior.blosc, "decompress", lambda piece: b"something else")
     with pytest.raises(RunError, match=r"samples.*wrote CRC.*read back"):
         write_shards(tmp_path / "p.zarr", layout(), 0, arrays(4))
 

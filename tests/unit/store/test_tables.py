@@ -10,13 +10,13 @@ from stored import INFO, make_run, result
 
 from galbatch.errors import InputError, RunError
 from galbatch.store.catalogue import merge_catalogue
-from galbatch.store.healpix import healpix_nested
 from galbatch.store.ledger import check_accounting
 from galbatch.store.parts import (
     commit_batch,
 )
 from galbatch.store.plan import PlanWriter, iter_plan, plan_rows
 from galbatch.store.reader import open_run
+from galbatch.store.sky import healpix_nested
 
 
 @pytest.mark.parametrize("spill", [500_000, 4])

@@ -9,7 +9,7 @@ from fake_run import write_fake_run
 
 from galbatch.columns import Column
 from galbatch.errors import RunError
-from galbatch.store import RunPaths, votable, write_votable
+from galbatch.store import RunPaths, tables, write_votable
 from galbatch.store.tables import table_metadata
 
 INFO = {"x": Column("nJy", "phot.flux.density", "a flux & more <b>")}
@@ -32,7 +32,7 @@ def plain(column):
 
 @pytest.mark.parametrize("rows", [8_192, 3])
 def test_astropy_reads_every_kind_of_column_as_it_was(tmp_path, monkeypatch, rows):
-    monkeypatch.setattr(votable, "_ROWS", rows)
+    monkeypatch.setattr(tables, "_ROWS", rows)
     paths, table = RunPaths(tmp_path), pa.table(COLUMNS)
     meta = table_metadata(table.column_names, KINDS, INFO, {"name": 9})
     pq.write_table(table.replace_schema_metadata(meta), paths.catalogue, row_group_size=5)
