@@ -243,7 +243,8 @@ FLAGS: dict[Flag, About] = {
     Flag.NOISE_LEVEL: About(
         Level.CAUTION,
         "residuals say that the noise is wrong by more than a tenth: error bars are as wrong",
-        'measure the noise: err_scale, noise_acf and error_floor = "measure" in the survey file',
+        "leave err_scale, noise_acf and error_floor measured; if they are, the noise map may lack the photon "
+        "noise of sources (the guide on survey files, Photon noise)",
     ),
     Flag.BROKEN: About(
         Level.BAD,

@@ -94,6 +94,8 @@ def check_id_type(path: str, kind: pa.DataType) -> None:
         or pa.types.is_string_view(kind)
     ):
         return
+    if pa.types.is_null(kind):
+        raise InputError(f"{path}: source_id has no value in any row. Give a catalogue that has sources.")
     why = (
         "integers above 2^53 lose their last digits as floats"
         if pa.types.is_floating(kind)

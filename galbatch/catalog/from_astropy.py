@@ -41,10 +41,13 @@ def read_astropy(path: Path, form: str) -> pa.Table:
 
 def read_csv(path: Path) -> pa.Table:
     """The table in ``path``, its first line the names of the columns (a leading ``#`` is no part of them);
-    types are read from the values."""
+    types are read from the values. Values may be parted by semicolons, tabs or bars in place of commas."""
     from pyarrow import csv
 
     table = csv.read_csv(path)
+    if table.num_columns == 1:
+        parted = next((mark for mark in ";\t|" if mark in table.column_names[0]), ",")
+        table = csv.read_csv(path, parse_options=csv.ParseOptions(delimiter=parted))
     return table.rename_columns([name.lstrip("# ").strip() for name in table.column_names])
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,8 @@ from galbatch.cli.progress import wide_console
 
 if TYPE_CHECKING:
     from galbatch.config import RunSettings
+
+NOTHING_TO_DO = re.compile(r"Nothing to do[^;]*(; |$)")  # what a note says in front of what could be done
 
 
 @click.command("check")
@@ -61,7 +65,9 @@ def command(
     if as_json:
         click.echo(json.dumps([asdict(f) for f in findings], indent=1))
     else:
-        show(findings)
+        words = [("", catalog), ("--survey", survey), ("--bands", bands), ("--out", out)]
+        given = [w for option, value in words if value for w in (option, value) if w]
+        show(findings, shlex.join(["galbatch", "process", *given]))
     return 1 if any(f.level == "error" for f in findings) else 0
 
 
@@ -101,7 +107,8 @@ def _product(inputs: Any, root: Path) -> list:
     except GalbatchError as error:
         remedy = "Choose another --model, --draws, --stamp-pix or --out."
         return [Finding("error", "run", "model and disk", str(error), remedy)]
-    what = f"stamps of {layout.said_of_stamps}, {layout.n_batches} batches of {layout.batch}; {root}: {room}"
+    batches = f"{layout.n_batches} batch{'es' * (layout.n_batches != 1)} of {layout.batch}"
+    what = f"stamps of {layout.said_of_stamps}, {batches}; {root}: {room}"
     return [
         *check_resolution(inputs.survey, prepare.target_fwhm_arcsec(layout)),
         Finding(
@@ -110,26 +117,34 @@ def _product(inputs: Any, root: Path) -> list:
     ]
 
 
-def show(findings: list) -> None:
-    """The findings as a table; what was found many times has one line."""
+def show(findings: list, then: str) -> None:
+    """The findings, the gravest first: where and what, and below it what to do. What was found many times
+    is said once, and a remedy once for all that it mends. ``then``: the command of the run."""
+    from itertools import groupby
+
     from rich.table import Table
+    from rich.text import Text
 
     from galbatch.run.findings import said_once
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for head, share in (("", None), ("where", 1), ("what was found", 3), ("what to do", 2)):
-        table.add_column(head, overflow="fold", ratio=share, no_wrap=share is None)
-    styles = {"error": "bold red", "warn": "yellow", "info": "dim"}
-    for f in said_once(findings):
-        table.add_row(f"[{styles[f.level]}]{f.level}[/]", _plain(f.subject), _plain(f.what), _plain(f.remedy))
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    styles = {"error": "bold red", "warn": "bold yellow", "info": "dim"}
+    once = said_once(findings)
+    kinds = list(dict.fromkeys((f.level, f.code, f.remedy) for f in once))
+    once.sort(key=lambda f: kinds.index((f.level, f.code, f.remedy)))
+    for (level, _, remedy), group in groupby(once, key=lambda f: (f.level, f.code, f.remedy)):
+        for n, f in enumerate(group):
+            table.add_row(
+                Text("" if n else level, styles[level]), Text.assemble((f.subject, "bold"), ": ", f.what)
+            )
+        if todo := NOTHING_TO_DO.sub("", remedy):
+            table.add_row("", Text(f"-> {todo[0].upper()}{todo[1:]}", styles[level]))
     console = wide_console()
     console.print(table)
-    counts = {level: sum(f.level == level for f in findings) for level in styles}
-    verdict = "Fix the errors above before running." if counts["error"] else "A run can start."
+    counts = {level: sum(f.level == level for f in once) for level in styles}
+    verdict = "Fix the errors above before running." if counts["error"] else "A run can start:"
     console.print(f"Errors: {counts['error']}, warnings: {counts['warn']}. {verdict}")
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+    if not counts["error"]:
+        console.print(f"  {then}", markup=False, highlight=False, soft_wrap=True)

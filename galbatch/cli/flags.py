@@ -9,21 +9,23 @@ import click
 
 
 @click.command("flags")
-@click.argument("number", metavar="[N]", required=False)
+@click.argument("number", metavar="[N|NAME]", required=False)
 @click.option("-m", "--morphology", is_flag=True, help="N is from a morph_flags column, not from flags.")
 @click.option("--json", "as_json", is_flag=True, help="The bits as JSON.")
 def command(number: Any, morphology: bool, as_json: bool) -> int:
     """Say what the bits of N mean, how bad each is and what to do: a value of the column flags or
-    flags_BAND, or with --morphology of a column morph_flags_BAND. Without N, list every bit.
+    flags_BAND, or with --morphology of a column morph_flags_BAND; or what the flag NAME means. Without
+    either, list every bit.
 
     info changes nothing; caution makes the source quality 1; bad makes it quality 2: do not use it.
 
     \b
     galbatch flags 163840
+    galbatch flags NOISE_LEVEL,BLENDED_SEG
     galbatch flags --morphology 0x800
     """
-    value = None if number is None else parse(number)
     tables = {"flags": registry(False), "morph_flags": registry(True)}
+    value = None if number is None else parse(number, tables["morph_flags" if morphology else "flags"])
     if value is not None or morphology:
         name = "morph_flags" if morphology else "flags"
         tables = {name: tables[name] if value is None else decode(value, tables[name])}
@@ -42,21 +44,26 @@ def command(number: Any, morphology: bool, as_json: bool) -> int:
                 f"  {row['bit']:>2}  {row['value']:>12}  {row['name']:<22} {level:<8} {row['description']}"
             )
             if value is not None and row.get("remedy"):
-                click.echo(f"{'':<42}What to do: {row['remedy']}.")
+                click.echo(f"      What to do: {row['remedy']}.")
     return 0
 
 
-def parse(number: str) -> int:
-    """The flag value that a user typed: decimal, 0x hexadecimal, 0b binary, or a float column's
-    ``2048.0``."""
+def parse(number: str, rows: list[dict]) -> int:
+    """The flag value that a user typed: decimal, 0x hexadecimal, 0b binary, a float column's ``2048.0``, or
+    names of flags in ``rows``, parted by commas."""
     from galbatch.errors import InputError
 
+    known = {row["name"]: row["value"] for row in rows}
+    named = [known.get(name.strip().upper()) for name in number.split(",")]
+    if None not in named:
+        return sum(set(named))
     text = number.strip().replace("_", "")
     try:
         value = int(text[:-2] if text.endswith(".0") else text, 0)
     except ValueError as error:
         raise InputError(
-            f"flags: '{number}' is not a flag value: give a whole number such as 163840 or 0x28000."
+            f"flags: '{number}' is neither a flag value, a whole number such as 163840 or 0x28000, nor names "
+            "of flags: `galbatch flags` lists them."
         ) from error
     if value < 0:
         raise InputError(f"flags: {value} is negative: flag values are sums of powers of two.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def command(
     Reads headers, names and, where they say nothing, pixels: which file is which plane and band, units, zero
     points, pixel scales, PSFs. Every guess has its reason beside it. What cannot be known is asked on a
     terminal; without one the line says TODO, and `galbatch check` refuses it until you complete it. No file
-    is ever replaced.
+    of yours is replaced.
 
     \b
     galbatch init my_mosaics
@@ -46,35 +47,61 @@ def command(
     if sources and survey:
         raise click.UsageError("--sources looks at the images of a FOLDER: give one.")
     path = Path(out or f"{survey or Path(str(folder)).resolve().name}.toml")
-    for file, option in ((path, "--out"), (Path(sources or ""), "--sources")):
-        if file.is_file():
-            raise click.UsageError(f"{file} exists, and is not replaced. Name another file with {option}.")
-    from galbatch.cutouts.propose import propose
+    if sources and Path(sources).is_file():
+        raise click.UsageError(f"{sources} exists, and is not replaced. Name another file with --sources.")
     from galbatch.cutouts.survey_file import open_questions
     from galbatch.cutouts.survey_text import template
 
-    said: list[str] = []
-    if survey is not None:
-        text = template(survey)
+    if survey:
+        text = _write(path, template(survey))
     else:
-        text, said = propose(Path(str(folder)), path, lambda question, like: _ask(question, like, unit))
-    try:
-        with open(path, "x", encoding="utf-8") as target:
-            target.write(text)
-    except FileExistsError:
-        raise click.UsageError(f"{path} exists, and is not replaced. Name another file with --out.") from None
-    for line in said:
-        click.echo(line, err=True)
+        text = _proposed(Path(str(folder)), path, unit, sources is not None)
     click.echo(path)
     questions = open_questions(text)
-    if questions:
-        click.echo("To complete in it:\n" + "\n".join(questions), err=True)
-    if sources and questions:
-        click.echo(f"{sources} is not written: sources can be looked for when nothing is open.", err=True)
-    elif sources:
-        _write_sources(path, Path(sources))
-    click.echo(f"Then: galbatch check {sources or 'CATALOG'} --survey {path}", err=True)
+    if not questions:
+        if sources:
+            _write_sources(path, Path(sources))
+        known = shlex.join([sources] if sources else []) or "CATALOG"
+        click.echo(f"Then: galbatch check {known} --survey {shlex.quote(str(path))}", err=True)
+        return 0
+    click.echo("To complete in it, where it says TODO:\n" + "\n".join(questions), err=True)
+    if any(".unit" in question for question in questions) and folder:
+        again = ["galbatch", "init", folder, *(["--out", out] if out else []), "--unit", "UNIT"]
+        click.echo(f"If one unit holds for all: {shlex.join(again)}", err=True)
+    if sources:
+        click.echo(f"{sources} is written by the same command once nothing is open.", err=True)
     return 0
+
+
+def _proposed(folder: Path, path: Path, unit: str | None, keep: bool) -> str:
+    """The survey file in ``path``, proposed and written. A file that is there already is replaced if it is a
+    proposal that nobody touched, and kept if ``keep``; else ``click.UsageError``."""
+    from galbatch.cutouts.propose import propose
+
+    there = path.read_text(encoding="utf-8") if path.is_file() else None
+    if there is not None and there != propose(folder, path, lambda question, like: None)[0]:
+        if not keep:
+            raise _exists(path)
+        click.echo(f"{path} exists, and is used as it is.", err=True)
+        return there
+    text, said = propose(folder, path, lambda question, like: _ask(question, like, unit))
+    _write(path, text, new=there is None)
+    for line in said:
+        click.echo(line, err=True)
+    return text
+
+
+def _write(path: Path, text: str, new: bool = True) -> str:
+    try:
+        with open(path, "x" if new else "w", encoding="utf-8") as target:
+            target.write(text)
+    except FileExistsError:
+        raise _exists(path) from None
+    return text
+
+
+def _exists(path: Path) -> click.UsageError:
+    return click.UsageError(f"{path} exists, and is not replaced. Name another file with --out.")
 
 
 def _write_sources(survey: Path, catalogue: Path) -> None:
@@ -86,7 +113,7 @@ def _write_sources(survey: Path, catalogue: Path) -> None:
     lines = [",".join(f"{v:.7f}" if isinstance(v, float) else str(v) for v in row) for row in rows]
     with open(catalogue, "x", encoding="utf-8") as file:
         file.write("\n".join([",".join(found), *lines, ""]))
-    click.echo(f"{catalogue}: {len(lines)} sources")
+    click.echo(f"{catalogue}: {len(lines)} source{'s' * (len(lines) != 1)}")
 
 
 def _ask(question: str, suggestion: str, unit: str | None) -> str | None:

@@ -30,7 +30,8 @@ def command(
     run: str, source_id: str | None, png: str | None, rgb: str | None, band: str | None, worst: int | None
 ) -> None:
     """Show source ID of RUN: observed pixels, posterior mean, spread, residual, prior-dominated light,
-    draws, truth where it is known, and the numbers with their error bars.
+    draws, truth where it is known, and the numbers with their error bars. The ID may be left out where RUN
+    has one source.
 
     \b
     galbatch show demo.run 1001 --png source.png
@@ -39,7 +40,7 @@ def command(
     if worst is not None and source_id is None:
         _worst(run, worst, png, band)
         return
-    if source_id is None or worst is not None:
+    if worst is not None:
         raise click.UsageError("Give the ID of a source, or --worst N.")
     from rich.console import Console
 
@@ -50,6 +51,12 @@ def command(
     from galbatch.report.terminal import print_source
 
     opened = galbatch.open_run(run)
+    if source_id is None:
+        ids = opened.catalog["source_id"][:4].tolist()
+        if len(ids) != 1:
+            some = ", ".join(map(str, ids[:3])) + (", ..." if len(ids) > 3 else "")
+            raise click.UsageError(f"Give the ID of a source (of {some or 'none yet'}), or --worst N.")
+        source_id = str(ids[0])
     view = RunReader(opened).view(source_id, band)
     print_source(view, Console())
     if png is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 from galbatch.errors import ConfigError
@@ -72,7 +73,9 @@ def check_keys(path: Path, where: str, table: dict, keys: dict) -> None:
     """Refuse unknown keys, wrong types and wrong choices, and say what is allowed."""
     for key, value in table.items():
         if key not in keys:
-            raise ConfigError(f"{path}: unknown key {key!r} in {where}. Allowed: {', '.join(keys)}.")
+            close = difflib.get_close_matches(key.lower(), keys, 1)
+            hint = f"Did you mean {close[0]!r}? " if close else ""
+            raise ConfigError(f"{path}: unknown key {key!r} in {where}. {hint}Allowed: {', '.join(keys)}.")
         kinds = keys[key]
         if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is not bool):
             names = " or ".join(t.__name__ for t in (kinds if isinstance(kinds, tuple) else (kinds,)))

@@ -70,10 +70,15 @@ def _values(tile: Tile) -> list[Finding]:
     with np.errstate(invalid="ignore"):
         seen, good = np.isfinite(image) & (image != 0), np.isfinite(noise) & (noise > 0)
     share = float((seen & good).sum() / max(seen.sum(), 1))
-    if not seen.any() or share >= FEW:
+    if not seen.any():
+        where = "" if min(ny, nx) <= SAMPLE_PIX else " where it was looked at"
+        what = f"{tile.images['sci'].path} has no pixel that is finite and not 0{where}"
+        remedy = "Give the science image: the file may be empty, or name another plane with sci = FILE[EXT]."
+        return [Finding("warn" if where else "error", "no_data", tile.subject, what, remedy)]
+    if share >= FEW:
         return []
     what = f"{100 * (1 - share):.0f}% of the pixels with data have no {tile.noise} above 0 in {plane.path}"
-    remedy = f"They cannot be used: give a {tile.noise} map with a positive value for every good pixel."
+    remedy = f"They cannot be used: give a map ({tile.noise}) with a positive value for every good pixel."
     return [Finding("error" if share == 0 else "warn", "noise_values", tile.subject, what, remedy)]
 
 

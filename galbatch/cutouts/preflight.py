@@ -70,7 +70,7 @@ def _tile(tile: Tile) -> list[Finding]:
         f"{tile.njy:.6g} nJy per unit (AB zero point {ZERO_POINT_NJY - 2.5 * math.log10(tile.njy):.3f}), "
         f"noise from {tile.noise}"
     )
-    remedy = "Nothing to do if that is right; if not, set pixel_scale_arcsec, unit or zero_point_ab."
+    remedy = "If that is not right, set pixel_scale_arcsec, unit or zero_point_ab in the survey file."
     out.append(Finding("info", "tile", tile.subject, what, remedy))
     if grid.header_scale_arcsec and grid.wcs is None:
         out.append(
@@ -84,7 +84,12 @@ def _tile(tile: Tile) -> list[Finding]:
             )
         )
     for plane in tile.missing:
-        what = f"{plane} {getattr(config, plane).path} cannot be read; the run goes on without it"
+        path = getattr(config, plane).path
+        if path == config.sci.path:  # where the layout looks for it
+            what, remedy = f"{path} holds no {plane} plane", f"Nothing to do; with {plane} = FILE it has one."
+            out.append(Finding("info", "plane_missing", tile.subject, what, remedy))
+            continue
+        what = f"{plane} {path} cannot be read; the run goes on without it"
         out.append(Finding("warn", "plane_missing", tile.subject, what, "Add the file if there is one."))
     if tile.approximate:
         what = "the variance lacks the photon noise of the sources, or its gain cards"
@@ -193,7 +198,7 @@ def check_resolution(survey: Survey, target_fwhm_arcsec: float) -> list[Finding]
             remedy = "A larger --oversample makes them sharper; twice takes four times as long."
             out.append(Finding("warn", "resolution", band.name, f"{what}: less sharp than the data", remedy))
         else:
-            remedy = "Nothing to do; a larger --oversample would make them sharper still."
+            remedy = "Nothing to do; a larger --oversample makes them sharper still."
             out.append(Finding("info", "resolution", band.name, what, remedy))
     return out
 

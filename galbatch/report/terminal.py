@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from galbatch.flags import FLAGS, Flag, Level
 from galbatch.report.figure import BRIGHTNESS_MAP, PRIOR_MAP, RESIDUAL_LIMIT, RESIDUAL_MAP
 from galbatch.report.numbers import LABELS, plain, with_error
 from galbatch.report.view import SourceView
@@ -35,6 +36,10 @@ def print_source(view: SourceView, console: Console) -> None:
     console.print(_table(view))
     for name, text in view.facts.items():
         console.print(Text(f"{name}: {text}"))
+    for name in view.facts.get("flags", "").split(", "):
+        about = FLAGS.get(Flag.__members__.get(name, Flag(0)))
+        if about is not None and about.level >= Level.CAUTION:
+            console.print(Text(f"  {name}: {about.meaning}. To do: {about.remedy}."))
 
 
 def _panels(view: SourceView) -> list[tuple[str, np.ndarray, str]]:

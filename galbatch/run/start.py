@@ -239,14 +239,14 @@ def preview(
     layout = inputs.layout
     lines = [f"{f.level}: {f.line}" for f in said_once(inputs.findings)]
     lines += [
-        f"catalogue  {inputs.settings.catalog}: {inputs.n_rows} sources",
+        f"catalogue  {inputs.settings.catalog}: {inputs.n_rows} source{'s' * (inputs.n_rows != 1)}",
         f"survey     {inputs.settings.survey}: bands {', '.join(layout.bands)}",
         f"stamps     {layout.said_of_stamps} of {min(layout.pixel_scale_arcsec):.4g} arcsec, oversample "
         f"{layout.oversample}, target PSF FWHM {prepare.target_fwhm_arcsec(layout):.4g} arcsec",
         f"sampling   {layout.draws} draws, mode {settings.mode}, seed {settings.seed}, precision "
         f"{inputs.settings.precision}",
         *said_of_model(settings.model, inputs.settings, inputs.prior, False),
-        f"batches    {layout.n_batches} of {layout.batch} sources",
+        f"batches    {layout.n_batches} of {layout.batch} source{'s' * (layout.batch != 1)}",
         f"cluster    {execution.cluster if not execution.scheduler else execution.scheduler}",
         f"output     {paths.root}: {prepare.check_space(paths, layout)}",
     ]

@@ -224,3 +224,18 @@ def test_own_names_win_and_two_of_a_kind_are_not_guessed(tmp_path):
 def test_a_csv_with_a_comment_sign_before_its_names(tmp_path):
     (tmp_path / "c.csv").write_text("# id, ra, dec\na,1,2\nb,3,4\n")
     assert open_catalog(tmp_path / "c.csv").read()["source_id"].tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_a_csv_parted_by_another_mark(tmp_path, mark):
+    (tmp_path / "c.csv").write_text(
+        "\n".join(mark.join(row) for row in (("id", "ra", "dec"), ("7", "1.5", "2")))
+    )
+    read = open_catalog(tmp_path / "c.csv").read()
+    assert (read["source_id"][0], read["ra"][0], read["dec"][0]) == (7, 1.5, 2.0)
+
+
+def test_a_csv_without_rows_is_said_to_have_none(tmp_path):
+    (tmp_path / "c.csv").write_text("id,ra,dec\n")
+    with pytest.raises(InputError, match="no value in any row"):
+        open_catalog(tmp_path / "c.csv")

@@ -75,3 +75,25 @@ def test_a_flipped_bit_is_seen_with_checksums(tmp_path, capsys):
     code, out = check(capsys, *arguments)
     wrong = [f for f in json.loads(out.out) if f["code"] == "checksum" and f["level"] == "error"]
     assert code == 1 and len(wrong) == 1 and wrong[0]["subject"].endswith("sci.fits")
+
+
+def test_a_remedy_is_said_once_and_the_next_command_is_given(tmp_path, capsys):
+    """Two bands of one kind share their remedy; a note without one has no arrow."""
+    path = simple_survey(tmp_path)
+    band = path.read_text().split("[bands.")[1]
+    path.write_text(path.read_text() + "\n[bands." + band.replace(band.split("]")[0], "second", 1))
+    code, out = check(capsys, catalogue(tmp_path), "--survey", str(path))
+    assert code == 0 and out.out.count("If that is not right, set") == 1
+    assert not [line for line in out.out.splitlines() if "Nothing to do:" in line]
+    assert f"A run can start:\n  galbatch process {tmp_path}/c.parquet --survey {path}" in out.out
+
+
+def test_an_image_without_a_value_is_an_error(tmp_path, capsys, monkeypatch):
+    """And a warning where not all of it was looked at."""
+    path, where = simple_survey(tmp_path), catalogue(tmp_path)
+    with fits.open(tmp_path / "sci.fits", mode="update") as hdus:
+        hdus[0].data[:] = np.nan
+    for looked_at, level in ((256, "warn"), (300, "error")):
+        monkeypatch.setattr("galbatch.cutouts.plane_check.SAMPLE_PIX", looked_at)
+        _, out = check(capsys, where, "--survey", str(path), "--json")
+        assert [f["level"] for f in json.loads(out.out) if f["code"] == "no_data"] == [level]

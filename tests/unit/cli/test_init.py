@@ -232,3 +232,22 @@ def test_an_image_without_sources_says_so(tmp_path):
     proposed(tmp_path / "field", tmp_path)
     with pytest.raises(InputError, match="no source of 5 sigma in f200w: give a catalogue"):
         find_sources(tmp_path / "s.toml")
+
+
+def test_a_proposal_with_open_lines_is_made_again_until_it_is_edited(
+    shared_data, tmp_path, monkeypatch, capsys
+):
+    """Without a terminal the unit stays open; then with --unit; then completed by hand, and kept."""
+    monkeypatch.chdir(tmp_path)
+    folder, survey = str(shared_data / "jwst_ceers"), tmp_path / "jwst_ceers.toml"
+    assert main(["init", folder, "--sources", "c.csv"]) == 0
+    said = capsys.readouterr().err
+    assert f"galbatch init {folder} --unit UNIT" in said and "galbatch check" not in said
+    assert main(["init", folder, "--unit", "MJy/sr", "--sources", "c.csv"]) == 0
+    assert "TODO" not in survey.read_text() and (tmp_path / "c.csv").is_file()
+    edited = survey.read_text().replace('name = "jwst_ceers"', 'name = "mine"')
+    survey.write_text(edited)
+    assert main(["init", folder]) == 1 and "not replaced" in capsys.readouterr().err
+    (tmp_path / "c.csv").unlink()
+    assert main(["init", folder, "--sources", "c.csv"]) == 0 and "used as it is" in capsys.readouterr().err
+    assert survey.read_text() == edited and (tmp_path / "c.csv").is_file()

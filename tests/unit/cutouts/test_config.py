@@ -64,6 +64,7 @@ def test_bands_are_selected_in_the_order_asked_for(tmp_path):
     [
         ("name = 3\n" + BAND, "name = 3 is of type int, not str"),
         ("colour = 1\n" + BAND, "unknown key 'colour'.*Allowed: name, layout"),
+        (BAND + "zeropoint_ab = 2\n", "Did you mean 'zero_point_ab'"),
         (BAND + "exposure = 2\n", "unknown key 'exposure' in bands.f200w.*Allowed: sci"),
         (
             'layout = "roman"\n' + BAND,
