@@ -21,9 +21,8 @@ from stubs import Sleep
 
 from galbatch.config import ExecutionSettings
 from galbatch.run.cluster import open_cluster
-from galbatch.run.events import Reporter
+from galbatch.run.events import Reporter, StopRequest
 from galbatch.run.farm import Farm
-from galbatch.run.stop import StopRequest
 from galbatch.store import PlanBatch
 
 

@@ -19,9 +19,8 @@ import numpy as np
 from stubs import record
 
 from galbatch.config import ExecutionSettings
-from galbatch.run.events import Reporter
+from galbatch.run.events import Reporter, StopRequest
 from galbatch.run.farm import Farm
-from galbatch.run.stop import StopRequest
 from galbatch.store import PlanBatch
 
 

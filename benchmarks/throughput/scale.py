@@ -33,9 +33,8 @@ from galbatch.bench.kernels import part_columns
 from galbatch.config import ExecutionSettings
 from galbatch.pipeline.measurement import column_info
 from galbatch.run.cluster import open_cluster
-from galbatch.run.events import Reporter
+from galbatch.run.events import Reporter, StopRequest
 from galbatch.run.farm import Farm
-from galbatch.run.stop import StopRequest
 from galbatch.store import PlanWriter, RunPaths, iter_plan, merge_catalogue
 from galbatch.store.checksums import digest_file, seal
 from galbatch.store.parts import write_part

@@ -37,7 +37,7 @@ def command(run: str, every: float, live: bool, port: int) -> int:
     galbatch watch demo.run
     galbatch watch demo.run --live
     """
-    from galbatch.run.watch import snapshot
+    from galbatch.run.inspect import snapshot
 
     if live:
         return _serve(run, port)
@@ -83,7 +83,7 @@ def _serve(run: str, port: int) -> int:
 def _live(run: str, found: dict[str, Any], every: float) -> None:
     from rich.live import Live
 
-    from galbatch.run.watch import snapshot
+    from galbatch.run.inspect import snapshot
 
     with Live(picture(found), auto_refresh=False) as live:
         while found["state"] == "running":

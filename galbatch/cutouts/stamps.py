@@ -13,13 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from galbatch.cutouts.error_floor import floor_variance
 from galbatch.cutouts.neighbours import describe_neighbours, masked_labels
 from galbatch.cutouts.place import Place
-from galbatch.cutouts.raw import RawCut, cut_band
-from galbatch.cutouts.resample import resample_acf, resample_labels, resample_psf, resample_stamps
+from galbatch.cutouts.raw import (
+    RawCut,
+    cut_band,
+    resample_acf,
+    resample_labels,
+    resample_psf,
+    resample_stamps,
+)
 from galbatch.cutouts.scene import Scene, View, find_scene
 from galbatch.cutouts.tile import RawStamps
+from galbatch.cutouts.variance import floor_variance
 from galbatch.errors import ConfigError, GalbatchError, ReadError
 from galbatch.types import PSF_ERROR_PARTS, BandStamps, Failure, Flag, StampBatch
 

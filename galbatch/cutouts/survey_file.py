@@ -12,9 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from galbatch.cutouts.config import UNIFORM, BandConfig, Plane, SurveyConfig, TileConfig
-from galbatch.cutouts.keys import BAND_KEYS, SURVEY_KEYS, TILE_KEYS, check_keys, finite, positive
-from galbatch.cutouts.layout import PLANES, Layout, PlaneRule, load_layout
-from galbatch.cutouts.psf_error import parse_psf_error
+from galbatch.cutouts.layout import (
+    BAND_KEYS,
+    PLANES,
+    SURVEY_KEYS,
+    TILE_KEYS,
+    Layout,
+    PlaneRule,
+    are_bits,
+    check_keys,
+    finite,
+    load_layout,
+    parse_psf_error,
+    positive,
+)
 from galbatch.errors import ConfigError
 
 LISTED = 8  # questions
@@ -42,10 +53,10 @@ def load_survey(path: str | Path, bands: list[str] | tuple[str, ...] | None = No
     if questions := open_questions(text):
         raise ConfigError(f"{path} has lines that only you can complete:\n" + "\n".join(questions))
     check_keys(path, "the survey file", table, SURVEY_KEYS)
-    layout = load_layout(table.get("layout", "generic"), path.parent)
-    if not table.get("bands"):
+    layout, given = load_layout(table.get("layout", "generic"), path.parent), table.get("bands")
+    if not given:
         raise ConfigError(f"{path} has no band. Add a table such as [bands.f200w] with sci, err and psf.")
-    wanted = _selected(path, table["bands"], bands)
+    wanted = _selected(path, given, bands)
     tiles = table.get("tiles", [])
     if not all(isinstance(t, str) and t for t in tiles) or len(set(tiles)) != len(tiles):
         raise ConfigError(f"{path}: tiles = {tiles}: give different names as strings.")
@@ -56,7 +67,7 @@ def load_survey(path: str | Path, bands: list[str] | tuple[str, ...] | None = No
     return SurveyConfig(
         name=table.get("name", path.stem),
         layout=layout,
-        bands=tuple(_band(path, name, table["bands"][name], layout, tiles) for name in wanted),
+        bands=tuple(_band(path, name, given[name], layout, tiles) for name in wanted),
         stamp_arcsec=stamp_arcsec,
         stamp_pix=table.get("stamp_pix"),
         neighbours=table.get("neighbours", "separate"),
@@ -225,10 +236,7 @@ def _mask_bits(path: Path, where: str, table: dict[str, Any], layout: Layout) ->
                 "numbers or names."
             )
         return bits
-    ok = all(
-        isinstance(b, str) or (isinstance(b, int) and not isinstance(b, bool) and 0 <= b < 63) for b in bits
-    )
-    if not ok:
+    if not are_bits(bits):
         raise ConfigError(
             f"{path}: {where}: mask_bits = {list(bits)}: list bit numbers (0 to 62) or mask plane names."
         )

@@ -18,7 +18,7 @@ from galbatch.errors import GalbatchError
 from galbatch.flags import Level, names_of, quality_of
 from galbatch.report.read import RunReader
 from galbatch.report.thumbnails import StripPlan, encode_strip
-from galbatch.run.watch import snapshot
+from galbatch.run.inspect import snapshot
 from galbatch.store import open_run
 from galbatch.store.selection import GRADES
 

@@ -200,7 +200,7 @@ class RunReader:
         return next((stamp for stamp in stamps if stamp.band == band), None), row
 
     def _cut_again(self, source_id: str) -> tuple[tuple[BandStamps, ...], dict]:
-        from galbatch.run.cutter import CUT
+        from galbatch.run.context import CUT
 
         position = self.run.index(source_id)
         batch, slot = divmod(position, self.run.layout.batch)

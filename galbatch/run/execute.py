@@ -15,13 +15,11 @@ from galbatch.errors import RunError
 from galbatch.pipeline.measurement import column_info, empty_columns
 from galbatch.run import folder, lay_out, mend, prepare
 from galbatch.run.context import ContextSpec, own_threads
-from galbatch.run.events import Reporter, count
+from galbatch.run.events import Interrupted, Reporter, StopRequest, count
 from galbatch.run.findings import READ_AS, said_once
 from galbatch.run.prepare import said_of_model
 from galbatch.run.reuse import counted, obstacles, said_of
-from galbatch.run.serial import run_serial, write_stopped
-from galbatch.run.stop import Interrupted, StopRequest
-from galbatch.run.task import is_fatal, take_traffic
+from galbatch.run.task import is_fatal, run_serial, take_traffic, write_stopped
 from galbatch.store import (
     DamagedBatch,
     PlanBatch,

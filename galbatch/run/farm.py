@@ -18,11 +18,9 @@ from galbatch.config import ExecutionSettings
 from galbatch.errors import GalbatchError, RunError, Stopped
 from galbatch.run.cluster import Cluster
 from galbatch.run.context import ContextSpec
-from galbatch.run.events import Reporter
+from galbatch.run.events import Reporter, StopRequest
 from galbatch.run.lifeline import Lifeline
-from galbatch.run.serial import disk_stopped
-from galbatch.run.stop import StopRequest
-from galbatch.run.task import halves, is_fatal, killed
+from galbatch.run.task import disk_stopped, halves, is_fatal, killed
 from galbatch.run.worker import GalbatchWorker, batch_task, probe_task
 from galbatch.store import PlanBatch, RunPaths, record_file, write_atomic
 from galbatch.types import Failure

@@ -1,8 +1,10 @@
-"""``status``, ``verify`` and ``repair``: a run folder looked at from outside, in whatever state it is."""
+"""``status``, ``verify`` and ``repair``: a run folder looked at from outside, in whatever state it is; and
+``snapshot`` of a run while it goes, which writes nothing, whoever works on it."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,7 @@ from galbatch.store import (
     read_manifest,
     restore_manifest,
 )
+from galbatch.store.selection import GRADES
 
 if TYPE_CHECKING:
     from galbatch.store import Verdict
@@ -55,7 +58,9 @@ def status(run: str | Path) -> dict[str, Any]:
 
 
 def _flags_so_far(paths: RunPaths) -> dict[str, int]:
-    from galbatch.store import open_run  # with it comes Zarr, which a finished run does not need here
+    from galbatch.store import (
+        open_run,
+    )  # with it comes Zarr, which the status of a finished run does not need
 
     return open_run(paths.root).flag_counts()
 
@@ -105,3 +110,57 @@ def _json(path: Path) -> dict[str, Any] | None:
         return json.loads(path.read_text())
     except (OSError, ValueError):
         return None
+
+
+MESSAGES = 3
+
+
+def snapshot(run: str | Path) -> dict[str, Any]:
+    """``status`` of a run with ``grades`` (sources by grade so far), ``draws_per_s`` and ``eta_s`` (None
+    where not known), the ``latest`` messages, and ``recent``: numbers of the committed batches, the latest
+    first. Raises ``RunError`` when the folder is not a run."""
+    from galbatch.store import open_run
+
+    found = status(run)
+    paths = RunPaths(place_of(run))
+    batches, messages = _metrics(paths.metrics)
+    grades = dict(zip(GRADES, open_run(paths.root).quality_counts(), strict=True))
+    said = [int(b["batch"]) for b in reversed(batches)]
+    recent = [*dict.fromkeys([*said, *sorted(paths.committed(), reverse=True)])]
+    return (
+        found | {"grades": grades, "latest": messages[-MESSAGES:], "recent": recent} | _pace(found, batches)
+    )
+
+
+def _pace(found: dict[str, Any], batches: list[dict[str, Any]]) -> dict[str, float | None]:
+    """Rate and time left from the batches of the latest start, the first of which has loaded and compiled."""
+    if found["state"] != "running" or len(batches) < 2:
+        return {"draws_per_s": None, "eta_s": None}
+    span = max(batches[-1]["time"] - batches[0]["time"], 1e-9)
+    sources = sum(b["sources"] for b in batches[1:])
+    draws = sum(b["counters"].get("draws", 0) for b in batches[1:])
+    left = max(0, (found["planned"] or 0) - found["sources"]) * span / max(sources, 1)
+    return {"draws_per_s": draws / span, "eta_s": max(0.0, left - (time.time() - batches[-1]["time"]))}
+
+
+def _metrics(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Batches since the latest start, and messages, of ``metrics.jsonl``; a last line still being written is
+    left out."""
+    batches: list[dict[str, Any]] = []
+    messages: list[str] = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return batches, messages
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if record.get("event") == "start":
+            batches = []
+        elif record.get("event") == "batch":
+            batches.append(record)
+        elif record.get("event") == "message":
+            messages.append(str(record.get("text", "")))
+    return batches, messages

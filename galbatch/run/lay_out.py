@@ -15,8 +15,7 @@ from galbatch.config import ExecutionSettings
 from galbatch.errors import InputError, RunError
 from galbatch.interfaces import Denoiser
 from galbatch.run import folder
-from galbatch.run.context import ContextSpec, model_files
-from galbatch.run.cutter import CUT
+from galbatch.run.context import CUT, ContextSpec, model_files
 from galbatch.run.findings import passing_names, said_once
 from galbatch.run.prepare import Inputs
 from galbatch.store import (

@@ -1,17 +1,21 @@
-"""One batch as a unit of work: compute, and commit. The same function runs serially and on a worker."""
+"""One batch as a unit of work: compute, and commit. The same function runs on a worker and, for
+``--cluster none``, one batch after another in this process."""
 
 from __future__ import annotations
 
 import errno
 import time
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
 from galbatch import cutouts, store
-from galbatch.errors import limit_of
+from galbatch.errors import Stopped, limit_of, limit_remedy
 from galbatch.interfaces import Denoiser
 from galbatch.pipeline import Context, process_batch
 from galbatch.run.context import ContextSpec, models_loaded, open_context
+from galbatch.run.events import Reporter
 from galbatch.store import BatchResult, PlanBatch, commit_batch
 from galbatch.types import Failure
 
@@ -97,3 +101,29 @@ def killed(rows: PlanBatch, slot: int) -> Failure:
 def halves(slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Two halves of a list of slots, the first not larger."""
     return slots[: len(slots) // 2], slots[len(slots) // 2 :]
+
+
+def run_serial(spec: ContextSpec, batches: Iterable[PlanBatch], reporter: Reporter) -> None:
+    """Process and commit every batch. Raises ``Stopped`` where the disk takes no more."""
+    try:
+        for rows in batches:
+            reporter.batch(run_batch(spec, rows))
+    except Exception as err:
+        if is_fatal(err):
+            raise disk_stopped(spec, err) from err
+        raise
+
+
+def disk_stopped(spec: ContextSpec, err: BaseException) -> Stopped:
+    """The error for a disk that takes no more."""
+    gb = spec.layout.predicted_bytes() / 1e9
+    full = limit_of(err) in (errno.ENOSPC, errno.EDQUOT)
+    return write_stopped(spec.root, err, f" (a whole run needs about {gb:.2f} GB there)" if full else "")
+
+
+def write_stopped(root: str | Path, err: BaseException, need: str = "") -> Stopped:
+    """The error for a run folder that cannot be written; ``need``: a remark on the room that it takes."""
+    remedy = limit_remedy(err) or f"See that the disk is whole and that you may write in {root}"
+    return Stopped(
+        f"{root}: {err}. Every committed batch is kept. {remedy}{need}; then `galbatch resume {root}`."
+    )

@@ -19,8 +19,7 @@ from galbatch.prior import load_prior
 from galbatch.prior.card import Card
 from galbatch.prior.model import CARD, load_weights
 from galbatch.prior.names import model_folder
-from galbatch.run.context import fix_threads
-from galbatch.run.cutter import Cutter
+from galbatch.run.context import Cutter, fix_threads
 from galbatch.run.prepare import open_inputs
 from galbatch.run.start import saved_settings
 from galbatch.store import Run, iter_plan, open_run

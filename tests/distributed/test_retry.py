@@ -12,7 +12,7 @@ from galbatch.cutouts import open_survey
 from galbatch.cutouts.images import OpenImage
 from galbatch.cutouts.source import LocalBytes
 from galbatch.errors import InputError, ReadError
-from galbatch.run import cutter, process, resume, verify
+from galbatch.run import context, process, resume, verify
 from galbatch.store import StoreLayout
 
 OPTIONS = dict(batch=3, draws=3, mode="fast", cluster="none")
@@ -31,7 +31,7 @@ def broken(monkeypatch):
         return boxes(self, *arguments, **options)
 
     monkeypatch.setattr(OpenImage, "boxes", fail)
-    monkeypatch.setattr(cutter, "WAITS_S", (0.001, 0.001))
+    monkeypatch.setattr(context, "WAITS_S", (0.001, 0.001))
     return state
 
 
@@ -91,7 +91,7 @@ def test_a_psf_that_cannot_be_read_is_tried_again_and_then_no_bad_psf(survey, mo
     rows = {name: column[:3] for name, column in open_catalog(survey).read().items()}
     clean, read = opened.cut(rows, 24), LocalBytes.read
     layout = StoreLayout(10, 3, 3, ("f200w",), 24, pixel_scale_arcsec=(0.03,))
-    cut = lambda: cutter.Cutter(pickle.loads(pickle.dumps(opened)), layout)._cut(rows, 24)  # noqa: E731
+    cut = lambda: context.Cutter(pickle.loads(pickle.dumps(opened)), layout)._cut(rows, 24)  # noqa: E731
 
     def fail(self, *arguments):
         if self.path.endswith("psf.fits") and state["left"] > 0:
@@ -100,7 +100,7 @@ def test_a_psf_that_cannot_be_read_is_tried_again_and_then_no_bad_psf(survey, mo
         return read(self, *arguments)
 
     monkeypatch.setattr(LocalBytes, "read", fail)
-    monkeypatch.setattr(cutter, "WAITS_S", (0.001, 0.001))
+    monkeypatch.setattr(context, "WAITS_S", (0.001, 0.001))
     again = cut()
     np.testing.assert_array_equal(again.bands[0].psf, clean.bands[0].psf)
     np.testing.assert_array_equal(again.flags, clean.flags)

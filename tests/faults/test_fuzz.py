@@ -28,7 +28,7 @@ from fuzz import FILES, ROWS, SURVEY, fuzz, harm_bytes, harm_folder, harm_text, 
 from galbatch.catalog import open_catalog, validate
 from galbatch.cli.main import main
 from galbatch.cutouts import open_survey
-from galbatch.cutouts.keys import SURVEY_KEYS, TILE_KEYS
+from galbatch.cutouts.layout import SURVEY_KEYS, TILE_KEYS
 from galbatch.errors import GalbatchError, InputError
 from galbatch.run import process, resume, verify
 

@@ -151,19 +151,15 @@ def test_a_file_cut_short_while_open_is_an_error_and_not_a_signal(tmp_path):
     assert ok.tolist() == [True, False]
 
 
-def test_rows_gathered_from_a_map_whose_file_was_cut_short_are_an_error_too(tmp_path, monkeypatch):
-    """Far apart stamps of a wide image are gathered from a memory map by the kernel; the same pixels come
-    where a system has no memory files."""
+def test_far_apart_rows_of_a_file_that_was_cut_short_are_an_error_too(tmp_path):
+    """Stamps of a wide image are read row by row."""
     image = np.arange(200 * 30000, dtype=np.float32).reshape(200, 30000)
     path = write_image(tmp_path / "a.fits", image)
     source = open_bytes(str(path))
     hdu = scan_images(source)[0]
     y0, x0 = np.array([10, 180]), np.array([7, 20000])
     stamps, ok = read_boxes(source, hdu, y0, x0, 16, 16)
-    assert ok.all() and source._map[1] == path.stat().st_size
-    monkeypatch.setattr("galbatch.cutouts.source._memory_file", lambda: -1)
-    np.testing.assert_array_equal(stamps, read_boxes(source, hdu, y0, x0, 16, 16)[0])
-    monkeypatch.undo()
+    assert ok.all()
     os.truncate(path, 8_000_000)
     _, ok = read_boxes(source, hdu, y0, x0, 16, 16)
     assert ok.tolist() == [True, False]

@@ -10,7 +10,7 @@ from scipy import ndimage
 from galbatch.cutouts import open_survey
 from galbatch.cutouts.noise import _spectrum, autocorrelation, positive_definite
 from galbatch.cutouts.plane_check import check_noise
-from galbatch.cutouts.resample import input_size, resample_acf, resample_stamps
+from galbatch.cutouts.raw import input_size, resample_acf, resample_stamps
 from galbatch.cutouts.variance import scale_sky, variance
 from galbatch.errors import InputError
 from galbatch.types import Flag

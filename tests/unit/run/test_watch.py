@@ -10,7 +10,7 @@ from rich.console import Console
 
 from galbatch.cli.main import main
 from galbatch.cli.watch import picture
-from galbatch.run import process, watch
+from galbatch.run import inspect, process
 
 
 def test_a_run_is_watched_and_not_written_to(tmp_path, capsys):
@@ -23,7 +23,7 @@ def test_a_run_is_watched_and_not_written_to(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "4/4 sources" in text and "do not use" in text and "draws/s" not in text
     assert {p: (p.stat().st_size, p.stat().st_mtime_ns) for p in root.rglob("*")} == before
-    found = watch.snapshot(root)
+    found = inspect.snapshot(root)
     screen = Console(width=200, file=io.StringIO())
     screen.print(picture(found))
     bar, head, pace = screen.file.getvalue().splitlines()[:3]
@@ -37,12 +37,12 @@ def test_the_pace_is_that_since_the_first_batch_of_the_latest_start(tmp_path, mo
     rows += [batch | {"time": 100.0}, batch | {"time": 110.0}, {"event": "message", "text": "hello"}]
     path = tmp_path / "metrics.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)) + '\n{"event": "ba')  # a line still being written
-    batches, messages = watch._metrics(path)
+    batches, messages = inspect._metrics(path)
     assert [b["time"] for b in batches] == [100.0, 110.0] and messages == ["hello"]
-    monkeypatch.setattr("galbatch.run.watch.time.time", lambda: 112.0)
-    found = watch._pace({"state": "running", "planned": 10, "sources": 4}, batches)
+    monkeypatch.setattr("galbatch.run.inspect.time.time", lambda: 112.0)
+    found = inspect._pace({"state": "running", "planned": 10, "sources": 4}, batches)
     assert found == {"draws_per_s": 0.8, "eta_s": 6 * 10 / 2 - 2}
-    assert watch._pace({"state": "stopped", "planned": 10, "sources": 4}, batches)["eta_s"] is None
+    assert inspect._pace({"state": "stopped", "planned": 10, "sources": 4}, batches)["eta_s"] is None
 
 
 def test_the_status_of_a_finished_run_loads_little(tmp_path):
