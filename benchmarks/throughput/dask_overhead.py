@@ -15,6 +15,7 @@ import os
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from stubs import Sleep
@@ -43,11 +44,11 @@ def measure(workers: int, batches: int, seconds: float) -> dict[str, float]:
     try:
         cluster.client.wait_for_workers(workers)
         started = time.perf_counter() - start
-        Farm(cluster, None, settings, reporter, StopRequest(), Sleep(0.01)).run(
+        Farm(cluster, SimpleNamespace(root="none"), settings, reporter, StopRequest(), Sleep(0.01)).run(
             PlanBatch(10**6 + i, columns) for i in range(workers)
         )
         reporter, start = Reporter(), time.perf_counter()
-        Farm(cluster, None, settings, reporter, StopRequest(), Sleep(seconds)).run(
+        Farm(cluster, SimpleNamespace(root="none"), settings, reporter, StopRequest(), Sleep(seconds)).run(
             PlanBatch(i, columns) for i in range(batches)
         )
         elapsed = time.perf_counter() - start

@@ -12,7 +12,6 @@ counts.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -23,12 +22,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from astropy.io import fits
-from scale import alone
+from scale import alone, tell
 
 from galbatch.bench import environment
 from galbatch.catalog import open_catalog
 from galbatch.config import RunSettings
 from galbatch.run import prepare, process
+from galbatch.run.events import Progress
 from galbatch.run.lay_out import write_plan
 from galbatch.store import RunPaths, healpix_nested, open_run, place_of, write_hats
 from galbatch.store.sky import INDEX, partition_sky
@@ -131,8 +131,17 @@ def whole_run(folder: Path, out: str, draws: int) -> dict[str, object]:
     import galbatch.pipeline.sampling as sampling
 
     sampling.sample_posterior = observed
-    run = process(folder / "cat.hats", folder / "s.toml", out, prior=Nothing(), cluster="none", draws=draws)
-    return run.summary
+    memory: list[int] = []  # MB held at each tenth of the run
+
+    def look(progress: Progress) -> None:
+        if progress.done * 10 >= (len(memory) + 1) * progress.total:
+            memory.append(
+                int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+            )
+
+    how = {"prior": Nothing(), "cluster": "none", "draws": draws, "on_progress": look}
+    run = process(folder / "cat.hats", folder / "s.toml", out, **how)
+    return run.summary | {"memory": memory}
 
 
 def plan(folder: Path) -> int:
@@ -199,6 +208,7 @@ def measure(rows: int, s3: bool, draws: int) -> dict[str, object]:
         assert summary["planned"] == rows == summary["ok"] + summary["flagged"] + summary["failed"]
         found |= {f"run_{k}": v for k, v in cost.items()} | {"run_rows_per_s": rows / cost["s"]}
         found |= {"run_rows_per_cpu_s": rows / cost["cpu_s"], "failed": summary["failed"]}
+        found["run_mb_at_each_tenth"] = summary["memory"]
         found |= {f"stage_{k}_s": v for k, v in summary["stage_seconds"].items()}
         found |= {f"{k}_per_source": v / rows for k, v in summary.get("traffic", {}).items()}
         found["partitions_out"], cost = alone(export, out, folder / "product")
@@ -220,11 +230,7 @@ def main() -> None:
     options = parser.parse_args()
     rows = options.rows
     found = measure_plan(rows) if options.plan_only else measure(rows, options.s3, options.draws)
-    for key, value in found.items():
-        print(f"{key:>32}  {value:.4g}" if isinstance(value, float) else f"{key:>32}  {value}")
-    if options.out:
-        with open(options.out, "a", encoding="utf-8") as file:
-            file.write(json.dumps(found) + "\n")
+    tell(found, options.out)
 
 
 if __name__ == "__main__":

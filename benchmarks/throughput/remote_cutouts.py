@@ -10,7 +10,6 @@ once, in the batches of its plan; the stamps of each tenth batch are held to tho
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -20,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from hats_run import PLANES, SCALE, STAMP, SURVEY, make_inputs
+from scale import tell
 
 from galbatch.bench import environment
 from galbatch.catalog import open_catalog
@@ -94,11 +94,7 @@ def main() -> None:
 
     remote._CACHE.limit = options.cache_mb << 20
     found = measure(options.rows, options.spacing, options.cache_mb)
-    for key, value in found.items():
-        print(f"{key:>32}  {value:.4g}" if isinstance(value, float) else f"{key:>32}  {value}")
-    if options.out:
-        with open(options.out, "a", encoding="utf-8") as file:
-            file.write(json.dumps(found) + "\n")
+    tell(found, options.out)
 
 
 if __name__ == "__main__":

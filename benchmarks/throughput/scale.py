@@ -23,6 +23,7 @@ import tempfile
 import time
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -107,7 +108,9 @@ def scheduler(folder: Path, plan: Path, workers: int) -> dict[str, float]:
         cluster = open_cluster(settings, 1)
         ready = time.perf_counter() - start
         before, mine, start = cpu_seconds(head.pid), time.process_time(), time.perf_counter()
-        Farm(cluster, None, settings, reporter, StopRequest(), answer).run(iter_plan(plan))
+        Farm(cluster, SimpleNamespace(root=folder), settings, reporter, StopRequest(), answer).run(
+            iter_plan(plan)
+        )
         wall, client = time.perf_counter() - start, time.process_time() - mine
         used = cpu_seconds(head.pid) - before
         peaks = {
@@ -182,11 +185,15 @@ def main() -> None:
     parser.add_argument("--merge", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    found = measure(options)
+    tell(measure(options), options.out)
+
+
+def tell(found: dict, out: Path | None) -> None:
+    """Print one line of results as a table, and append it to ``out``."""
     for key, value in found.items():
         print(f"{key:>45}  {value:.4g}" if isinstance(value, float) else f"{key:>45}  {value}")
-    if options.out:
-        with open(options.out, "a", encoding="utf-8") as file:
+    if out:
+        with open(out, "a", encoding="utf-8") as file:
             file.write(json.dumps(found) + "\n")
 
 

@@ -67,7 +67,7 @@ def disturbed(catalog: Path, out: Path, workers: int, every_s: float, **options:
     """A run on ``workers`` that vanish; returns who made them."""
     dask.config.set(DASK_SETTINGS | {"distributed.scheduler.allowed-failures": 20})
     with (
-        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         Chaos(cluster, out, every_s) as chaos,
     ):
         process(catalog, out=out, scheduler=cluster.scheduler_address, workers=1, report=False, **options)

@@ -188,11 +188,19 @@ def _sky(
 
 
 def _clipped_median(values: np.ndarray) -> float:
+    """Median of finite values (n,) after three clippings at three times their spread."""
+    values = np.sort(values)  # once: what a clipping keeps lies together
     for _ in range(3):
-        middle = np.median(values)
-        spread = 1.4826 * np.median(np.abs(values - middle))
-        kept = values[np.abs(values - middle) <= 3 * spread]
+        middle = _median(values)
+        away = np.abs(values - middle)
+        kept = values[away <= 3 * (1.4826 * _median(np.sort(away)))]
         if len(kept) in (0, len(values)):
             break
         values = kept
-    return float(np.median(values))
+    return float(_median(values))
+
+
+def _median(ordered: np.ndarray) -> np.floating:
+    """``np.median`` of sorted values (n,) without NaN, a tenth of its time where they are few."""
+    n = len(ordered)
+    return (ordered[(n - 1) // 2] + ordered[n // 2]) / 2 if n else np.float32(np.nan)

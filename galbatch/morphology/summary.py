@@ -25,11 +25,14 @@ def summarise(draws: np.ndarray, obs: np.ndarray | None = None) -> dict[str, np.
     Returns column stem -> (b,): ``{quantity}_{statistic}``, those of ``galbatch.columns``, the shares of
     draws that meet a criterion, ``n_draws_measured`` and flag bits."""
     columns: dict[str, np.ndarray] = {}
+    kinds: dict[tuple[bool, bool], dict[str, Column]] = {}
     for name, about in all_quantities().items():
         if about.summary != "observed":
-            columns |= _statistics(name, about, draws[name])
+            kinds.setdefault((about.summary == "angle", is_positive(about)), {})[name] = about
         if obs is not None:
             columns[f"{name}_obs"] = np.array(obs[name])
+    for (angle, positive), quantities in kinds.items():
+        columns |= _statistics(draws, quantities, angle, positive)
     columns.update(class_probabilities(draws))
     measured = severity(draws["flags"]) < 4
     columns["n_draws_measured"] = measured.sum(axis=1).astype(np.int32)
@@ -59,18 +62,27 @@ def class_probabilities(draws: np.ndarray) -> dict[str, np.ndarray]:
     return out
 
 
-def _statistics(name: str, about: Column, values: np.ndarray) -> dict[str, np.ndarray]:
-    """Columns ``{name}_{statistic}`` (b,) of draws (b, k); what is ``obs`` is not of draws."""
-    out = {s: np.full(len(values), np.nan) for s in statistics_of(about) if s != "obs"}
-    enough = 2 * np.isfinite(values).sum(axis=1) >= max(values.shape[1], 1)
-    if enough.any():
-        kept = (_unwrap(values) if about.summary == "angle" else values)[enough]
-        found = {name: _percentile(kept, q) for name, q in _PERCENTILES.items()}
-        found |= {"mean": np.nanmean(kept, axis=1), "std": np.nanstd(kept, axis=1)}
-        found |= zip(INTERVAL, interval(kept, positive=is_positive(about)), strict=True)
-        for statistic, column in out.items():
-            column[enough] = found[statistic]
-    return {f"{name}_{statistic}": column for statistic, column in out.items()}
+def _statistics(
+    draws: np.ndarray, quantities: dict[str, Column], angle: bool, positive: bool
+) -> dict[str, np.ndarray]:
+    """Columns ``{name}_{statistic}`` (b,) of quantities of one kind in draws (b, k), all at once: of a
+    few draws a call costs more than its numbers. What is ``obs`` is not of draws."""
+    b, k = draws.shape
+    values = np.concatenate([draws[name] for name in quantities])
+    enough = 2 * np.isfinite(values).sum(axis=1) >= max(k, 1)
+    kept = (_unwrap(values) if angle else values)[enough]
+    found = {name: _percentile(kept, q) for name, q in _PERCENTILES.items()}
+    found |= {"mean": np.nanmean(kept, axis=1), "std": np.nanstd(kept, axis=1)}
+    found |= zip(INTERVAL, interval(kept, positive=positive), strict=True)
+    whole = {statistic: np.full(len(values), np.nan) for statistic in found}
+    for statistic, column in whole.items():
+        column[enough] = found[statistic]
+    return {
+        f"{name}_{statistic}": whole[statistic][number * b : (number + 1) * b]
+        for number, (name, about) in enumerate(quantities.items())
+        for statistic in statistics_of(about)
+        if statistic != "obs"
+    }
 
 
 def _percentile(values: np.ndarray, level: float) -> np.ndarray:

@@ -7,18 +7,24 @@ import logging
 import math
 import os
 import socket
+import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import dask
-from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster
+from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster, performance_report
 
 from galbatch.config import ExecutionSettings
-from galbatch.errors import ConfigError
+from galbatch.errors import ConfigError, Stopped
+from galbatch.run.context import ContextSpec
 from galbatch.run.events import count
+from galbatch.run.worker import GalbatchWorker
+from galbatch.store import RunPaths, record_file, write_atomic
 
 DASK_SETTINGS = {
     "distributed.scheduler.worker-saturation": 1.0,
@@ -33,7 +39,7 @@ DASK_SETTINGS = {
     "distributed.deploy.lost-worker-timeout": "1000 days",
 }
 
-
+SET_UP_ATTEMPTS = 3
 HERE = "127.0.0.1"  # clusters of ours listen on this machine alone
 CONNECT_TIMEOUT = "60s"
 WORKERS_TIMEOUT_S = 600
@@ -239,3 +245,37 @@ def _dashboard_address(asked: str) -> str:
 def _of_workers(dashboard: str) -> str:
     """Where workers serve their metrics: the host of the dashboard, any port."""
     return f"{dashboard.rpartition(':')[0]}:0"
+
+
+def set_up_workers(cluster: Cluster, spec: ContextSpec) -> None:
+    """The plugin on every worker, also on those that come later. Raises what makes a worker unusable, and
+    ``Stopped`` when the scheduler, or one worker after another, is lost meanwhile."""
+    for _ in range(SET_UP_ATTEMPTS):
+        try:
+            cluster.client.register_plugin(GalbatchWorker(spec))
+            return
+        except OSError as err:  # the connection to a worker, or to the scheduler
+            lost = err
+    raise Stopped(
+        f"The scheduler, or a worker, was lost while the workers were set up ({lost}). Nothing is lost: "
+        f"`galbatch resume {spec.root}`."
+    ) from lost
+
+
+@contextmanager
+def dask_report(path: Path, wanted: bool) -> Iterator[None]:
+    """Dask's performance report of what is done inside, if wanted."""
+    if not wanted:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="galbatch-") as folder:
+        made = Path(folder) / path.name
+        report = performance_report(str(made))
+        report.__enter__()
+        try:
+            yield
+        finally:
+            with suppress(Exception):  # the scheduler that it asks may be gone: no reason to fail a run
+                report.__exit__(None, None, None)
+                write_atomic(path, made.read_bytes())
+                record_file(RunPaths(path.parent), path)

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import queue
-import tempfile
+import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from distributed import Future, KilledWorker, performance_report
+from distributed import Future, KilledWorker
 
 from galbatch.config import ExecutionSettings
 from galbatch.errors import GalbatchError, RunError, Stopped
-from galbatch.run.cluster import Cluster
+from galbatch.run.cluster import Cluster, dask_report, set_up_workers
 from galbatch.run.context import ContextSpec
 from galbatch.run.events import Reporter, StopRequest
 from galbatch.run.lifeline import Lifeline
 from galbatch.run.task import disk_stopped, halves, is_fatal, killed
-from galbatch.run.worker import GalbatchWorker, batch_task, probe_task
-from galbatch.store import PlanBatch, RunPaths, record_file, write_atomic
+from galbatch.run.worker import batch_task, probe_task
+from galbatch.store import PlanBatch
 from galbatch.types import Failure
 
-MAX_ATTEMPTS, SET_UP_ATTEMPTS = 4, 3
+MAX_ATTEMPTS = 4
+LATE, KNOWN = 3.0, 5  # medians of the time of a batch after which it is a straggler; batches that it takes
 _POLL_S = 0.5
 
 
@@ -43,55 +44,24 @@ def run_on_cluster(
         reporter.message(cluster.line)
         reporter.progress.workers = max(1, cluster.n_workers)
         reporter.dashboard(cluster.dashboard)
-        with _report(spec.paths.dask_report, settings.report):
-            _set_up_workers(cluster, spec)
+        with dask_report(spec.paths.dask_report, settings.report):
+            set_up_workers(cluster, spec)
             Farm(cluster, spec, settings, reporter, stop).run(batches)
     finally:
         cluster.close()
         stop.interrupting = True
 
 
-def _set_up_workers(cluster: Cluster, spec: ContextSpec) -> None:
-    """The plugin on every worker, also on those that come later. Raises what makes a worker unusable, and
-    ``Stopped`` when the scheduler, or one worker after another, is lost meanwhile."""
-    for _ in range(SET_UP_ATTEMPTS):
-        try:
-            cluster.client.register_plugin(GalbatchWorker(spec))
-            return
-        except OSError as err:  # the connection to a worker, or to the scheduler
-            lost = err
-    raise Stopped(
-        f"The scheduler, or a worker, was lost while the workers were set up ({lost}). Nothing is lost: "
-        f"`galbatch resume {spec.root}`."
-    ) from lost
-
-
-@contextmanager
-def _report(path: Path, wanted: bool) -> Iterator[None]:
-    """Dask's performance report of what is done inside, if wanted."""
-    if not wanted:
-        yield
-        return
-    with tempfile.TemporaryDirectory(prefix="galbatch-") as folder:
-        made = Path(folder) / path.name
-        report = performance_report(str(made))
-        report.__enter__()
-        try:
-            yield
-        finally:
-            with suppress(Exception):  # the scheduler that it asks may be gone: no reason to fail a run
-                report.__exit__(None, None, None)
-                write_atomic(path, made.read_bytes())
-                record_file(RunPaths(path.parent), path)
-
-
 @dataclass
 class _Flight:
-    """A batch on its way: its rows, the sources known to kill, how often it was sent."""
+    """A batch on its way: its rows, the sources known to kill, how often it was sent, when last, and its one
+    or two futures."""
 
     rows: PlanBatch
     exclude: dict[int, Failure] = field(default_factory=dict)
     attempt: int = 1
+    sent: float = 0.0
+    futures: list[Future] = field(default_factory=list)
 
 
 class Farm:
@@ -112,6 +82,8 @@ class Farm:
         self.lifeline = Lifeline(cluster, spec.root, reporter)
         self._ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
         self._flights: dict[Future, _Flight] = {}
+        self._took: deque[float] = deque(maxlen=1000)  # seconds from sending a batch to its answer
+        self._all_sent = False
 
     def run(self, batches: Iterable[PlanBatch]) -> None:
         """Run every batch. Raises ``Stopped`` on a signal, a full disk or a lost scheduler."""
@@ -119,7 +91,7 @@ class Farm:
         try:
             self._fill(waiting)
             while self._flights:
-                self._land(self._next(), self._flights)
+                self._land(self._next())
                 self._fill(waiting)
         except Stopped:
             self._drain()
@@ -132,11 +104,14 @@ class Farm:
         while len(self._flights) < 2 * self.cluster.n_workers and not self.stop.requested:
             rows = next(waiting, None)
             if rows is None:
+                self._all_sent = True
                 return
             self._send(_Flight(rows))
 
-    def _send(self, flight: _Flight) -> None:
+    def _send(self, flight: _Flight, workers: list[str] | None = None) -> None:
+        """Send a batch, to one of these workers if it can be."""
         name = flight.rows.name + (f"-attempt{flight.attempt}" if flight.attempt > 1 else "")
+        name += "-twin" if flight.futures else ""
         future = self.client.submit(
             self.task,
             flight.rows,
@@ -145,17 +120,38 @@ class Farm:
             key=name,
             pure=False,
             retries=self.settings.retries,
+            workers=workers,
+            allow_other_workers=bool(workers),
         )
+        flight.sent = time.monotonic()
+        flight.futures.append(future)
         self._flights[future] = flight
         future.add_done_callback(self._ended.put)
 
     def _next(self) -> Future:
         while True:
             self._look()
+            self._send_stragglers_again()
             try:
                 return self._ended.get(timeout=_POLL_S)
             except queue.Empty:
                 pass
+
+    def _send_stragglers_again(self) -> None:
+        """Near the end, with idle workers: a batch that takes far longer than others goes to a second one.
+        The first to commit counts, the other writes nothing (``run_batch``)."""
+        if not self._all_sent or len(self._took) < KNOWN:
+            return
+        late = LATE * statistics.median(self._took)
+        for flight in list(self._flights.values()):
+            idle = self.cluster.n_workers - len(self._flights)
+            waited = time.monotonic() - flight.sent
+            if idle < 1 or len(flight.futures) > 1 or waited < late:
+                continue
+            mine = {w for w, keys in self.client.processing().items() if flight.futures[0].key in keys}
+            took = f"{waited:.0f} s, others took {late / LATE:.0f} s"
+            self.reporter.message(f"{flight.rows.name} takes {took}: sent to a second worker too")
+            self._send(flight, sorted(set(self.client.nthreads()) - mine))
 
     def _look(self) -> None:
         """To be called while waiting. Raises ``Stopped`` on a signal, and when nobody is left to wait for."""
@@ -182,21 +178,32 @@ class Farm:
             f"resume {self.spec.root}`."
         )
 
-    def _land(self, future: Future, flights: dict[Future, _Flight]) -> None:
-        flight = flights.pop(future)
+    def _land(self, future: Future) -> None:
+        flight = self._flights.pop(future, None)
+        if flight is None:
+            return  # its twin was faster
+        flight.futures.remove(future)
         try:
             record = self._result(future)
         except Stopped:
             raise
-        except KilledWorker:
-            self._search(flight)
         except Exception as err:
-            self._judge(flight, future, err)
+            if flight.futures:
+                return  # its twin is on its way
+            self._search(flight) if isinstance(err, KilledWorker) else self._judge(flight, future, err)
         else:
             self.lifeline.landed()
-            self.reporter.batch(record)
+            self._took.append(time.monotonic() - flight.sent)
+            self._done(flight, record)
         finally:
             future.release()
+
+    def _done(self, flight: _Flight, record: dict[str, Any]) -> None:
+        """A batch is committed: nobody waits for its twin."""
+        for twin in flight.futures:
+            del self._flights[twin]
+            twin.release()
+        self.reporter.batch(record)
 
     def _judge(self, flight: _Flight, future: Future, err: Exception) -> None:
         """A batch raised: stop for what no batch can help, send it again otherwise, a few times."""
@@ -270,9 +277,11 @@ class Farm:
                 future = self._ended.get(timeout=_POLL_S)
             except queue.Empty:
                 continue
-            if self._flights.pop(future, None) is not None and future.status == "finished":
+            flight = self._flights.pop(future, None)
+            if flight is not None and future.status == "finished":
+                flight.futures.remove(future)
                 with suppress(TimeoutError):  # lost with its worker just now; what is committed counts
-                    self.reporter.batch(future.result(timeout=self.settings.grace_s))
+                    self._done(flight, future.result(timeout=self.settings.grace_s))
         if self.client.status == "running":
             with suppress(OSError):  # it went just now: there is nothing left to call back
                 self.client.cancel(list(self._flights), force=True)

@@ -16,7 +16,7 @@ from galbatch.interfaces import Denoiser
 from galbatch.pipeline import Context, process_batch
 from galbatch.run.context import ContextSpec, models_loaded, open_context
 from galbatch.run.events import Reporter
-from galbatch.store import BatchResult, PlanBatch, commit_batch
+from galbatch.store import BatchResult, PlanBatch, commit_batch, read_attempt
 from galbatch.types import Failure
 
 _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EMFILE, errno.ENFILE)
@@ -25,16 +25,25 @@ _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EMFILE, er
 def run_batch(
     spec: ContextSpec, rows: PlanBatch, exclude: dict[int, Failure] | None = None, attempt: int = 1
 ) -> dict:
-    """Process a batch and commit it. Returns a small record; raises only for what no single source can
-    cause."""
+    """Process a batch and commit it, unless another process has done so by then. Returns a small record, with
+    ``twin`` where it is that of the other; raises only for what no single source can cause."""
     context = open_context(spec)
     start = time.process_time()
-    result = process_isolating(context, rows, exclude or {})
-    about = {"device": device_of(context.prior)}
-    record = commit_batch(spec.paths, spec.layout, result, attempt, about)
+    record = _committed(spec, rows)
+    if not record:
+        result = process_isolating(context, rows, exclude or {})
+        about = {"device": device_of(context.prior)}
+        record = _committed(spec, rows) or commit_batch(spec.paths, spec.layout, result, attempt, about)
     used = time.process_time() - start  # of all threads: with several batches at once, of theirs too
     more = {"cpu_s": round(used, 6), "models_loaded": models_loaded(), "tile": str(rows.columns["tile"][0])}
     return record | more | {"traffic": take_traffic()}
+
+
+def _committed(spec: ContextSpec, rows: PlanBatch) -> dict:
+    """The record of a batch that is committed: by a worker that vanished before it could say so, or by
+    the twin of this one. {} otherwise."""
+    note = read_attempt(spec.paths, rows.batch) if spec.paths.part(rows.batch).is_file() else {}
+    return {name: value for name, value in note.items() if name != "files"} | ({"twin": True} if note else {})
 
 
 def take_traffic() -> dict[str, int]:

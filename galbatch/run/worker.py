@@ -83,6 +83,8 @@ def batch_task(rows: PlanBatch, exclude: dict[int, Failure], attempt: int) -> di
     """``run_batch`` on this worker."""
     worker = get_worker()
     record = run_batch(_spec(worker), rows, exclude, attempt)
+    if record.get("twin"):
+        return record
     _TOTALS.update({k: record[k] for k in ("sources", "flagged", "failed")})
     _TOTALS["draws"] += int(record["counters"]["draws"])
     for status in ("ok", "flagged", "failed"):

@@ -42,7 +42,7 @@ def test_a_given_scheduler_without_workers_stops_the_run_resumably(survey, tmp_p
 
     monkeypatch.setattr(lifeline, "WORKERS_TIMEOUT_S", 1.0)
     out = tmp_path / "g.run"
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as theirs:
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as theirs:
 
         def take_away(progress):
             if progress.done and theirs.workers:
