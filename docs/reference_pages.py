@@ -27,7 +27,8 @@ def command_line() -> str:
 
 
 def _command(command: click.Command, name: str, level: int) -> list[str]:
-    context = click.Context(command, info_name=name, max_content_width=100, terminal_width=100)
+    width = {"max_content_width": 100, "terminal_width": 100}
+    context = click.Context(command, info_name=name, show_default=True, **width)
     lines = [f"{'#' * level} {name}", "", "```text", command.get_help(context), "```", ""]
     for child in getattr(command, "commands", {}).values():
         lines += _command(child, f"{name} {child.name}", level + 1)

@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 
-from galbatch.cli.process import MODEL
+from galbatch.cli.options import MODEL
 from galbatch.cli.progress import wide_console
 
 
 @click.command()
 @MODEL
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--backend", "backends", multiple=True, help="Backends of the network to compare; all when left out."
 )
@@ -23,7 +23,7 @@ from galbatch.cli.progress import wide_console
     type=click.Choice(["network", "operators", "draws", "morphology", "storage", "processes"]),
     help="Only these rows (several times for several); all but processes when left out.",
 )
-@click.option("--seconds", default=0.5, show_default=True, help="Least time spent on each row.")
+@click.option("--seconds", default=0.5, help="Least time spent on each row.")
 @click.option(
     "--json", "as_json", is_flag=True, help="One JSON line per row, with commit, device and versions."
 )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from galbatch.cli.process import BANDS, DRAWS, MODEL, OVERSAMPLE, SURVEY, band_names
+from galbatch.cli.options import BANDS, DRAWS, MODEL, OVERSAMPLE, SURVEY, band_names
 from galbatch.cli.progress import wide_console
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from galbatch.cli.process import DRAWS, MODE, MODEL, OVERSAMPLE
+from galbatch.cli.options import DRAWS, MODE, MODEL, OVERSAMPLE
 
 
 @click.command("cutout")
@@ -35,7 +35,7 @@ from galbatch.cli.process import DRAWS, MODE, MODEL, OVERSAMPLE
 @MODE
 @MODEL
 @OVERSAMPLE
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers.")
+@click.option("--seed", type=int, default=0, help="Seed of all random numbers.")
 def command(
     image: Any,
     psf: Any,

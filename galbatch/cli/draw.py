@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from galbatch.cli.main import RunFolder
+from galbatch.cli.options import KNOWN_RUN
 
 
 @click.command("draw")
-@click.argument("run", type=RunFolder(exists=True, file_okay=False))
+@KNOWN_RUN
 @click.argument("source_ids", metavar="ID...", nargs=-1, required=True)
 @click.option(
     "--out",

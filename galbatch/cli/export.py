@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from galbatch.cli.main import RunFolder
+from galbatch.cli.options import KNOWN_RUN
 
 if TYPE_CHECKING:
     from galbatch.columns import Column
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command("export")
-@click.argument("run", type=RunFolder(exists=True, file_okay=False))
+@KNOWN_RUN
 @click.option(
     "--to",
     "form",

@@ -54,9 +54,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "validate": "Test calibration and accuracy on held-out truth.",
         "bench": "Measure the throughput of this machine.",
     },
-    "Shell": {
-        "completion": "Print the completion script of a shell.",
-    },
+    "Shell": {"completion": "Print the completion script of a shell."},
 }
 COMMANDS: dict[str, str] = {name: line for section in SECTIONS.values() for name, line in section.items()}
 
@@ -96,7 +94,8 @@ class LazyGroup(click.Group):
 
 
 @click.group(
-    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
 )
 @click.version_option(galbatch.__version__, prog_name="galbatch")
 @click.option(
@@ -115,14 +114,6 @@ def cli(ctx: click.Context, traceback_: bool) -> None:
     Exit codes: 0 ok, 1 bad input or usage (nothing started), 3 finished with some sources failed,
     4 stopped and resumable.
     """
-
-
-class RunFolder(click.Path):
-    """The folder of a run, or its URL in a bucket."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The path as it is given."""
-        return value if "://" in str(value) else super().convert(value, param, ctx)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from galbatch.cli.process import MODE
+from galbatch.cli.options import FILE, FOLDER, KNOWN_FILE, MODE
 
 WHICH = click.argument("model", metavar="[MODEL]", default="auto")
 
@@ -109,14 +109,9 @@ def info(model: str, as_json: bool) -> None:
     "kind",
     type=click.Choice(["torchscript", "pt2"]),
     default="torchscript",
-    show_default=True,
     help="model.ts or model.pt2.",
 )
-@click.option(
-    "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="File to write; without it, in the model folder.",
-)
+@click.option("--out", type=FILE, help="File to write; without it, in the model folder.")
 def export(model: str, kind: str, out: Path | None) -> None:
     """Write the network of a model folder as a file that runs without galbatch (float32, CPU).
 
@@ -137,37 +132,15 @@ def export(model: str, kind: str, out: Path | None) -> None:
 @WHICH
 @click.option(
     "--library",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=KNOWN_FILE,
     required=True,
     help="Held-out images: library-held-out.npz of a training folder.",
 )
+@click.option("--train-library", type=KNOWN_FILE, help="library-train.npz, for the nearest-neighbour check.")
+@click.option("--stamps", "n_stamps", type=click.IntRange(8), default=256, help="Stamps per noise level.")
+@click.option("--samples", "n_samples", type=click.IntRange(0), default=64, help="Unconditional samples.")
 @click.option(
-    "--train-library",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="library-train.npz, for the nearest-neighbour check.",
-)
-@click.option(
-    "--stamps",
-    "n_stamps",
-    type=click.IntRange(8),
-    default=256,
-    show_default=True,
-    help="Stamps per noise level.",
-)
-@click.option(
-    "--samples",
-    "n_samples",
-    type=click.IntRange(0),
-    default=64,
-    show_default=True,
-    help="Unconditional samples.",
-)
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("evaluation"),
-    show_default=True,
-    help="Folder for evaluation.json and pictures.",
+    "--out", type=FOLDER, default=Path("evaluation"), help="Folder for evaluation.json and pictures."
 )
 def evaluate(
     model: str, library: Path, train_library: Path | None, n_stamps: int, n_samples: int, out: Path
@@ -186,16 +159,10 @@ def evaluate(
 
 @command.command("calibrate")
 @WHICH
-@click.option(
-    "--galaxies", "-n", default=640, show_default=True, type=click.IntRange(64), help="Simulated galaxies."
-)
-@click.option("--draws", default=16, show_default=True, type=click.IntRange(8), help="Draws of each.")
+@click.option("--galaxies", "-n", default=640, type=click.IntRange(64), help="Simulated galaxies.")
+@click.option("--draws", default=16, type=click.IntRange(8), help="Draws of each.")
 @MODE
-@click.option(
-    "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="File to write; without it, calibration.json in the model folder.",
-)
+@click.option("--out", type=FILE, help="File to write; without it, calibration.json in the model folder.")
 def calibrate_model(model: str, galaxies: int, draws: int, mode: str, out: Path | None) -> None:
     """Measure how far percentiles of draws are from those of the truth, for the columns p16, p50 and p84.
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import click
 
-from galbatch.cli.process import BANDS, DRAWS, MODE, MODEL, OVERSAMPLE, SAMPLES, SURVEY, band_names
+from galbatch.cli.options import BANDS, DRAWS, FILE, MODE, MODEL, OVERSAMPLE, SAMPLES, SURVEY, band_names
 
 
 @click.command("plan")
@@ -25,7 +24,6 @@ from galbatch.cli.process import BANDS, DRAWS, MODE, MODEL, OVERSAMPLE, SAMPLES,
 @click.option(
     "--on",
     default="cpu1",
-    show_default=True,
     metavar="DEVICES",
     help="cpu64 (cores), h200x8 (cards), or a finished run or a file of rates, with :N for N devices.",
 )
@@ -37,10 +35,7 @@ from galbatch.cli.process import BANDS, DRAWS, MODE, MODEL, OVERSAMPLE, SAMPLES,
 @click.option("--price-storage", type=float, default=0.0, metavar="X", help="Of one TB for a month.")
 @click.option("--price-requests", type=float, default=0.0, metavar="X", help="Of a million requests.")
 @click.option(
-    "--save",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Write the rates that were used to a file, for --on elsewhere.",
+    "--save", type=FILE, metavar="FILE", help="Write the rates that were used to a file, for --on elsewhere."
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON line per number of sources.")
 def command(

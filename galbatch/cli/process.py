@@ -2,122 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from galbatch.cli.main import OK, SOME_FAILED
+from galbatch.cli.options import (
+    BANDS,
+    DRAWS,
+    JOINT,
+    MODE,
+    MODEL,
+    OVERSAMPLE,
+    PRECISION,
+    SAMPLES,
+    SURVEY,
+    band_names,
+    execution_options,
+)
 
 if TYPE_CHECKING:
     from galbatch.store import Run
-
-# options that other commands have too
-SURVEY = click.option(
-    "--survey",
-    metavar="S.toml",
-    type=click.Path(),
-    help="Survey file  [default: the catalogue's name with the ending .toml].",
-)
-BANDS = click.option("--bands", metavar="A,B", help="Use only these bands of the survey file.")
-DRAWS = click.option("--draws", type=int, default=16, show_default=True, help="Posterior draws per source.")
-MODEL = click.option(
-    "--model",
-    metavar="auto|small|base|PATH",
-    default="auto",
-    show_default=True,
-    help="A shipped model or a model folder; 'auto': base with a CUDA card, else small.",
-)
-PRECISION = click.option(
-    "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
-    default="auto",
-    show_default=True,
-    help="Of the network; 'auto': bfloat16 if the hardware supports it.",
-)
-MODE = click.option(
-    "--mode",
-    type=click.Choice(["quick", "fast", "balanced", "default", "accurate"]),
-    default="default",
-    show_default=True,
-    help="About 9, 14, 16, 27 or 36 network evaluations per draw.",
-)
-
-JOINT = click.option(
-    "--joint/--separate",
-    default=None,
-    help="All bands of a source as one galaxy, or each by itself  [default: what the model is best at].",
-)
-
-OVERSAMPLE = click.option(
-    "--oversample",
-    type=int,
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="Fine pixels along a side of a detector pixel.",
-)
-SAMPLES = click.option(
-    "--samples",
-    type=click.Choice(["stored", "regenerate", "none"]),
-    default="stored",
-    show_default=True,
-    help="What becomes of the draws; 'regenerate': made again from their seeds when they are asked for.",
-)
-
-
-def band_names(bands: str | None) -> tuple[str, ...]:
-    """The names in ``--bands``; none for all bands."""
-    return tuple(b.strip() for b in bands.split(",") if b.strip()) if bands else ()
-
-
-EXECUTION = (
-    click.option(
-        "--cluster",
-        type=click.Choice(["auto", "none", "local", "cuda"]),
-        default="auto",
-        show_default=True,
-        help="Where to compute; 'none' is serial, in this process.",
-    ),
-    click.option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler, e.g. tcp://host:8786."),
-    click.option("--scheduler-file", metavar="F", help="Scheduler file of a running Dask scheduler."),
-    click.option("--workers", type=int, metavar="N", help="Worker processes  [default: as many as fit]."),
-    click.option(
-        "--threads",
-        type=int,
-        default=1,
-        show_default=True,
-        metavar="N",
-        help="Compute threads of each process.",
-    ),
-    click.option(
-        "--dashboard",
-        metavar="[HOST]:PORT",
-        help="Address of the dashboard of a cluster that galbatch starts  [default: 127.0.0.1].",
-    ),
-    click.option(
-        "--no-dask-report",
-        "report",
-        flag_value=False,
-        default=True,
-        type=bool,
-        help="Do not write dask-report.html.",
-    ),
-    click.option(
-        "--update",
-        metavar="OLD",
-        help="Take over from this run the sources of which nothing changed.",
-    ),
-    click.option("--json", "as_json", is_flag=True, help="Log lines of JSON, for machines."),
-    click.option("--quiet", is_flag=True, help="Plain lines instead of the live bar."),
-)
-
-
-def execution_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that say where and how a run is carried out; shared with ``resume``."""
-    for option in reversed(EXECUTION):
-        function = option(function)
-    return function
 
 
 @click.command("process")
@@ -136,7 +41,7 @@ def execution_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--stamp-arcsec", type=float, metavar="X", help="Side of the stamps in arcsec.")
 @click.option("--stamp-pix", type=int, metavar="N", help="Side of the stamps in pixels of the finest band.")
 @MODEL
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers.")
+@click.option("--seed", type=int, default=0, help="Seed of all random numbers.")
 @click.option("--limit", type=int, metavar="N", help="Only the first N rows of the catalogue.")
 @click.option(
     "--batch", type=int, metavar="N", help="Sources per batch, one file each  [default: 1 to 64 by size]."

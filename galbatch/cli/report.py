@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from galbatch.cli.main import RunFolder
+from galbatch.cli.options import KNOWN_RUN
 
 
 @click.command("report")
-@click.argument("run", type=RunFolder(exists=True, file_okay=False))
+@KNOWN_RUN
 @click.option(
     "--out", type=click.Path(dir_okay=False), help="Where to write the page; RUN/report.html by default."
 )

@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from galbatch.cli.main import RunFolder
-from galbatch.cli.process import execution_options, finish
+from galbatch.cli.options import RUN, execution_options
+from galbatch.cli.process import finish
 
 
 @click.command("resume")
-@click.argument("run", type=RunFolder(file_okay=False))
+@RUN
 @click.option(
     "--force",
     is_flag=True,
@@ -25,13 +25,7 @@ from galbatch.cli.process import execution_options, finish
 @click.option("--redo", metavar="N,N-M", help="Batches to compute again, as `galbatch verify` names them.")
 @execution_options
 def command(
-    run: str,
-    force: bool,
-    retry_failed: bool,
-    redo: str | None,
-    as_json: bool,
-    quiet: bool,
-    **options: Any,
+    run: str, force: bool, retry_failed: bool, redo: str | None, as_json: bool, quiet: bool, **options: Any
 ) -> int:
     """Finish the run in folder RUN with the settings it was started with.
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from galbatch.cli.main import RunFolder
+from galbatch.cli.options import KNOWN_RUN
 
 
 @click.command("show")
-@click.argument("run", type=RunFolder(exists=True, file_okay=False))
+@KNOWN_RUN
 @click.argument("source_id", metavar="[ID]", required=False)
 @click.option(
     "--png", type=click.Path(dir_okay=False), help="Write the figure to this file (.png, .pdf or .svg)."

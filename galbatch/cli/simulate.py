@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from galbatch.cli.options import FOLDER
+
 
 @click.group(name="simulate")
 def command() -> None:
@@ -14,27 +16,28 @@ def command() -> None:
 
 @command.command("galaxies")
 @click.option("--n", "number", type=click.IntRange(1), required=True, help="How many galaxies.")
-@click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to fill."
-)
+@click.option("--out", type=FOLDER, required=True, help="Folder to fill.")
 @click.option(
     "--seed",
     type=click.IntRange(0),
     default=0,
-    show_default=True,
     help="Series of galaxies: below 10000 for training, 1000000 and above for validation.",
 )
+@click.option("--start", type=click.IntRange(0), default=0, help="First index of the series.")
+@click.option("--npix", type=click.IntRange(32, 1024), default=128, help="Image side, pixels.")
 @click.option(
-    "--start", type=click.IntRange(0), default=0, show_default=True, help="First index of the series."
+    "--redshift",
+    type=click.FloatRange(0.001, 10.0),
+    default=0.1,
+    help="Redshift on the cards; it sets the angular scale.",
 )
 @click.option(
-    "--npix", type=click.IntRange(32, 1024), default=128, show_default=True, help="Image side, pixels."
+    "--bands",
+    type=click.IntRange(1, 16),
+    default=2,
+    help="Bands per galaxy; if not 2, at wavelengths of its own, 0.2 to 2.5 micron.",
 )
-@click.option("--redshift", type=click.FloatRange(0.001, 10.0), default=0.1, show_default=True,
-              help="Redshift on the cards; it sets the angular scale.")  # fmt: skip
-@click.option("--bands", type=click.IntRange(1, 16), default=2, show_default=True,
-              help="Bands per galaxy; if not 2, at wavelengths of its own, 0.2 to 2.5 micron.")  # fmt: skip
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@click.option("--jobs", type=click.IntRange(1), default=1, help="Processes.")
 def galaxies(
     number: int, out: Path, seed: int, start: int, npix: int, redshift: float, bands: int, jobs: int
 ) -> None:
@@ -62,14 +65,17 @@ def galaxies(
 
 
 @command.command("field")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True,
-              help="Folder for CATALOG.parquet, CATALOG.toml and the images.")  # fmt: skip
-@click.option("--name", default="demo", show_default=True, help="Stem of the catalogue and folder of images.")
 @click.option(
-    "--n", "number", type=click.IntRange(1), default=48, show_default=True, help="How many galaxies."
+    "--out", type=FOLDER, required=True, help="Folder for CATALOG.parquet, CATALOG.toml and the images."
 )
-@click.option("--seed", type=click.IntRange(0), default=1_000_000, show_default=True,
-              help="Seed of galaxies and noise; training uses seeds below 10000.")  # fmt: skip
+@click.option("--name", default="demo", help="Stem of the catalogue and folder of images.")
+@click.option("--n", "number", type=click.IntRange(1), default=48, help="How many galaxies.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=1_000_000,
+    help="Seed of galaxies and noise; training uses seeds below 10000.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an existing field of that name.")
 def field(out: Path, name: str, number: int, seed: int, overwrite: bool) -> None:
     """Write a mock survey field in two NIRCam-like bands, with its catalogue, survey file and truth."""

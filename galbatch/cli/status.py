@@ -6,11 +6,11 @@ import json
 
 import click
 
-from galbatch.cli.main import RunFolder
+from galbatch.cli.options import RUN
 
 
 @click.command("status")
-@click.argument("run", type=RunFolder(file_okay=False))
+@RUN
 @click.option("--json", "as_json", is_flag=True, help="All of it as JSON.")
 def command(run: str, as_json: bool) -> int:
     """Say how far the run in folder RUN is, and what was flagged or failed."""

@@ -8,31 +8,26 @@ from pathlib import Path
 
 import click
 
+from galbatch.cli.options import FILE, FOLDER
+
 
 @click.command(name="train")
-@click.argument("config", type=click.Path(dir_okay=False, path_type=Path), required=False)
+@click.argument("config", type=FILE, required=False)
 @click.option(
     "--from-run",
     type=click.Path(file_okay=False, exists=True, path_type=Path),
     help="In place of CONFIG: adapt the prior of this finished run to its own galaxies.",
 )
-@click.option(
-    "--steps",
-    type=click.IntRange(1),
-    default=400,
-    show_default=True,
-    help="With --from-run: steps of 48 stamps.",
-)
+@click.option("--steps", type=click.IntRange(1), default=400, help="With --from-run: steps of 48 stamps.")
 @click.option(
     "--quality",
     type=click.IntRange(0, 2),
     default=0,
-    show_default=True,
     help="With --from-run: the worst grade that is trained on.",
 )
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FOLDER,
     help="Training folder; without it, <stem>.train beside the configuration or the run.",
 )
 @click.option(
@@ -50,7 +45,6 @@ import click
     "n_stamps",
     type=click.IntRange(16),
     default=512,
-    show_default=True,
     help="Held-out stamps for the measurements on the card.",
 )
 def command(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from galbatch.cli.process import MODE, MODEL, PRECISION
+from galbatch.cli.options import MODE, MODEL, PRECISION
 from galbatch.cli.progress import counted, wide_console
 
 if TYPE_CHECKING:
@@ -26,26 +26,23 @@ if TYPE_CHECKING:
     "--truth",
     type=click.Choice(["simulated", "real"]),
     default="simulated",
-    show_default=True,
     help="Galaxies of the simulator, or TNG50 and HST images that never train.",
 )
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
     default=Path("../shared/data"),
-    show_default=True,
     help="Folder of the real images (tng/, hst_galaxies/), for --truth real.",
 )
-@click.option("--draws", default=15, show_default=True, help="Posterior draws of each.")
+@click.option("--draws", default=15, help="Posterior draws of each.")
 @MODE
 @PRECISION
 @click.option("--correlated", is_flag=True, help="Drizzle-like correlated noise instead of white.")
-@click.option("--seed", default=0, show_default=True, help="Seed of all random numbers.")
+@click.option("--seed", default=0, help="Seed of all random numbers.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     default=Path("validation"),
-    show_default=True,
     help="Folder for validation.json and calibration.png.",
 )
 def command(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from galbatch.cli.main import RunFolder
+from galbatch.cli.options import RUN
 
 
 @click.command("verify")
-@click.argument("run", type=RunFolder(file_okay=False))
+@RUN
 @click.option("--repair", "repairing", is_flag=True, help="First put a lost or damaged manifest.json back.")
 def command(run: str, repairing: bool) -> int:
     """Compare every byte of the run in folder RUN with what was written, and its files with each other.

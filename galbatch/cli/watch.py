@@ -8,20 +8,15 @@ from typing import Any
 
 import click
 
-from galbatch.cli.main import RunFolder
+from galbatch.cli.options import RUN
 from galbatch.cli.progress import LINE_S, clock, rate
 from galbatch.cli.status import lines
 
 
 @click.command("watch")
-@click.argument("run", type=RunFolder(file_okay=False))
+@RUN
 @click.option(
-    "--every",
-    type=click.FloatRange(min=0.2),
-    default=2.0,
-    show_default=True,
-    metavar="S",
-    help="Seconds between looks.",
+    "--every", type=click.FloatRange(min=0.2), default=2.0, metavar="S", help="Seconds between looks."
 )
 @click.option("--live", is_flag=True, help="As a page for the browser of this machine, with pictures.")
 @click.option(
