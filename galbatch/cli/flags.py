@@ -54,9 +54,9 @@ def parse(number: str, rows: list[dict]) -> int:
     from galbatch.errors import InputError
 
     known = {row["name"]: row["value"] for row in rows}
-    named = [known.get(name.strip().upper()) for name in number.split(",")]
-    if None not in named:
-        return sum(set(named))
+    named = {name.strip().upper() for name in number.split(",")}
+    if named <= known.keys():
+        return sum(known[name] for name in named)
     text = number.strip().replace("_", "")
     try:
         value = int(text[:-2] if text.endswith(".0") else text, 0)

@@ -1,9 +1,4 @@
-"""FITS images by header and position: where an image's pixels lie, and boxes of them read straight from the
-file.
-
-``read_boxes`` returns stamps (n, h, w) in native byte order. Rows are read one by one where sources are far
-apart, and in one piece where they are close, whichever costs less.
-"""
+"""FITS images by header and position: where an image's pixels lie, and what its numbers mean."""
 
 from __future__ import annotations
 
@@ -16,7 +11,6 @@ from typing import Any, TypeAlias
 import numpy as np
 from astropy.io import fits
 
-from galbatch.cutouts.remote import FileStamp
 from galbatch.cutouts.source import ByteSource
 from galbatch.errors import InputError
 
@@ -220,6 +214,3 @@ def read_image(source: ByteSource, image: ImageHDU, dtype: type[np.generic] = np
             f"{image.path} is truncated: {image.name} needs {image.nbytes} bytes, {len(raw)} are there."
         )
     return scaled(np.frombuffer(raw, image.dtype).reshape(image.shape), image, np.dtype(dtype))
-
-
-__all__ = ["FileStamp", "ImageHDU", "choose", "parse_header", "primary_header", "read_image", "scan_images"]

@@ -12,7 +12,7 @@ from cutouts_field import add_galaxy, noise_field, sources, wcs_of, write_image,
 
 from galbatch.cutouts import images, open_survey
 from galbatch.cutouts.config import Plane
-from galbatch.cutouts.fitsfile import scan_images
+from galbatch.cutouts.fitsfile import read_image, scan_images
 from galbatch.cutouts.images import ImagePool, read_boxes
 from galbatch.cutouts.source import LocalBytes, open_bytes
 from galbatch.errors import InputError
@@ -97,7 +97,8 @@ def test_extension_by_name_and_the_names_that_exist(tmp_path):
     path = str(tmp_path / "i2d.fits")
     fits.HDUList(hdus).writeto(path)
     pool = ImagePool()
-    assert pool.open(Plane(path, ("SCI_BKSUB", "sci"))).whole().sum() == 16
+    image = pool.open(Plane(path, ("SCI_BKSUB", "sci")))
+    assert read_image(image.source, image.hdu).sum() == 16
     assert pool.open(Plane(path, ("2",))).hdu.name == "ERR"
     with pytest.raises(InputError, match="no image extension WHT: it holds SCI, ERR"):
         pool.open(Plane(path, ("WHT",)))
