@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from galbatch.bench.timing import environment
-from galbatch.config import RunSettings, default_batch
+from galbatch.config import ExecutionSettings, RunSettings, default_batch
 from galbatch.errors import InputError, RunError
 from galbatch.run import status
 from galbatch.store import RunPaths, StoreLayout, read_manifest
@@ -207,10 +207,8 @@ def survey_of(settings: RunSettings, sources: int | None = None) -> Survey:
     from galbatch.cutouts.layout import PLANES
     from galbatch.run import prepare
 
-    inputs = prepare.open_inputs(settings)
-    prepare.refuse_errors(inputs)
-    inputs.prior = prepare.open_model(inputs.settings, None)
-    layout = prepare.layout_of(inputs)
+    inputs = prepare.preflight(settings, ExecutionSettings())
+    layout = inputs.layout
     tiles = [band.tiles[0] for band in inputs.survey.config.bands]
     planes = max(sum(getattr(t, plane) is not None for plane in PLANES) for t in tiles)
     return Survey(

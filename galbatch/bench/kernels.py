@@ -87,11 +87,7 @@ def operator_table(prior: Prior, seconds: float) -> Iterator[dict]:
                 _direct(obs, model, x),
             )
             yield row(
-                "A^T",
-                "image",
-                DRAWS,
-                repeat(partial(model.adjoint, u), seconds, device=device),
-                adjoint,
+                "A^T", "image", DRAWS, repeat(partial(model.adjoint, u), seconds, device=device), adjoint
             )
         work = repeat(partial(model.normal, x), seconds, device=device)
         yield row(f"A^T N^-1 A, {noise} noise", "image", DRAWS, work, adjoint)

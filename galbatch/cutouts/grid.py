@@ -148,10 +148,7 @@ def celestial_wcs(header: Header) -> tuple[WCS | None, str]:
             if wcs.wcs.lng != 0 or not wcs.wcs.ctype[0].startswith("RA"):
                 return None, "its first axis is not right ascension"
             if not (np.all(np.abs(wcs.wcs.crval) <= [720, 90]) and np.all(np.abs(wcs.wcs.crpix) < 1e9)):
-                return (
-                    None,
-                    f"it has impossible CRVAL {list(wcs.wcs.crval)} or CRPIX {list(wcs.wcs.crpix)}",
-                )
+                return (None, f"it has impossible CRVAL {list(wcs.wcs.crval)} or CRPIX {list(wcs.wcs.crpix)}")
             centre = wcs.all_pix2world([[0.0, 0.0]], 0)
             if not np.all(np.isfinite(centre)):
                 return None, "its WCS gives no finite coordinates"

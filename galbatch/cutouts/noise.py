@@ -232,10 +232,8 @@ def _spectrum(acf: np.ndarray, grid: int) -> np.ndarray:
     return fft.rfft2(np.roll(full, (-reach, -reach), (0, 1))).real
 
 
-def measure_survey(survey: Survey, force: bool = False) -> None:
+def measure_survey(survey: Survey) -> None:
     """Fill ``survey.measured`` for every tile whose configuration asks for it and that can be opened."""
-    if force:
-        survey.measured.clear()
     for band in survey.config.bands:
         for tile in band.tiles:
             if not survey.usable(band.name, tile.name):

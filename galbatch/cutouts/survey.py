@@ -194,10 +194,10 @@ class Survey:
         flags and failures."""
         return cut_batch(self, sources, stamp_pix)
 
-    def measure_noise(self, force: bool = False) -> dict:
+    def measure_noise(self) -> dict:
         """Measure the noise of every tile whose err_scale or noise_acf is not stated, once; returns
         ``measured``."""
-        measure_survey(self, force)
+        measure_survey(self)
         return self.measured
 
     def err_scale(

@@ -2,7 +2,4 @@
 
 from galbatch.lazy import lazy
 
-__getattr__, __dir__, __all__ = lazy(
-    __name__,
-    run_plots="RunPlots show",
-)
+__getattr__, __dir__, __all__ = lazy(__name__, run_plots="RunPlots show")

@@ -43,10 +43,7 @@ def refuse_failed(run: Run, source_ids: list) -> None:
     """Raise ``InputError`` for the first id that is unknown, ``RunError`` for the first that failed."""
     run.locate(source_ids)
     for source_id in source_ids:
-        if run.status(source_id) == "failed":
-            raise RunError(
-                f"Source {source_id} failed and has no images: failures.parquet in {run.paths.root} says why."
-            )
+        run.refuse_failed(source_id)
 
 
 def _bytes(run: Run, source_id: int | str) -> bytes:

@@ -3,7 +3,6 @@ with what the run was made, in words: PSFs, noise as found, floors of the error.
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from galbatch.flags import FLAGS, Level, quality_of
 from galbatch.report.read import RunReader
 from galbatch.report.summary import QUANTITIES, STATUSES, Reason, RunSummary
 from galbatch.report.thumbnails import MAX_NUMBERS, MAX_STRIPS, StripPlan, encode_strip, plan_strips
-from galbatch.store import Run, read_failures
+from galbatch.store import Run, read_failures, read_summary
 from galbatch.store.selection import grade_counts, quality_column
 
 
@@ -171,7 +170,7 @@ def _counts(columns: dict[str, np.ndarray]) -> dict[str, int]:
 
 def _about(run: Run) -> tuple[tuple, tuple, dict[str, float]]:
     """(facts, rates, seconds by stage) from manifest and summary."""
-    manifest, summary = run.manifest, _json(run.paths.summary)
+    manifest, summary = run.manifest, read_summary(run.paths)
     config, model = manifest.get("config", {}), manifest.get("model", {})
     created = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(manifest.get("created", 0)))
     facts = (
@@ -198,13 +197,6 @@ def _about(run: Run) -> tuple[tuple, tuple, dict[str, float]]:
                 ("network evaluations per draw", f"{summary.get('evaluations', 0) / summary['draws']:.1f}"),
             )
     return facts, rates, {k: float(v) for k, v in summary.get("stage_seconds", {}).items()}
-
-
-def _json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
 
 
 def _duration(seconds: float) -> str:

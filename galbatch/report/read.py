@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from galbatch.errors import GalbatchError, InputError, RunError
+from galbatch.errors import GalbatchError, RunError
 from galbatch.flags import names_of, quality_of
 from galbatch.report.numbers import LABELS
 from galbatch.report.view import Number, SourceView, Truth, find_truth, measure_truth, stamp_origin
@@ -83,12 +83,8 @@ class RunReader:
         Raises ``InputError`` for an unknown id or band, ``RunError`` for a source that failed.
         """
         run, band = self.run, band or self.run.bands[0]
-        if run.status(source_id) == "failed":
-            raise RunError(
-                f"Source {source_id} failed, so there is nothing to show: "
-                f"failures.parquet in {run.paths.root} says why."
-            )
-        layout, number = run.layout, _band_number(run, band)
+        run.refuse_failed(source_id)
+        layout, number = run.layout, run.band_index(band)
         mean = run.mean(source_id, band)
         drawn = run.has_draws(source_id) and not (lean and layout.regenerate)  # it takes seconds per source
         samples = run.samples(source_id, band) if drawn else np.empty((0, *mean.shape), np.float32)
@@ -241,12 +237,6 @@ def _plain(column: Any) -> np.ndarray:
     if hasattr(values, "filled"):
         values = values.filled("") if values.dtype.kind == "U" else values.astype(float).filled(np.nan)
     return np.asarray(values)
-
-
-def _band_number(run: Run, band: str) -> int:
-    if band not in run.bands:
-        raise InputError(f"Band {band!r} is not in this run: it has {', '.join(run.bands)}.")
-    return run.bands.index(band)
 
 
 def _north(run: Run, source_id: str, band: str) -> float | None:

@@ -17,7 +17,7 @@ from galbatch.morphology import all_quantities
 from galbatch.report.figure import Picture, figure_source
 from galbatch.report.read import RunReader
 from galbatch.store import Run
-from galbatch.store.selection import chosen, quality_column
+from galbatch.store.selection import chosen, plain_column, quality_column
 
 if TYPE_CHECKING:
     from astropy.table import QTable, Table
@@ -166,8 +166,7 @@ class RunPlots:
 
     def _band(self, band: str | None) -> str:
         band = band or self.run.bands[0]
-        if band not in self.run.bands:
-            raise InputError(f"Band {band!r} is not in this run: it has {', '.join(self.run.bands)}.")
+        self.run.band_index(band)
         return band
 
     def _rows(self, quantity: str, band: str) -> Any:
@@ -211,14 +210,9 @@ def statistics_of_draws(run: Run, source_id: int | str, band: str) -> tuple[np.n
     return found[0], seen[0]
 
 
-def column(table: QTable, name: str) -> np.ndarray:
-    """(n,) values without their unit."""
-    return np.asarray(getattr(table[name], "value", table[name]), float)
-
-
 def interval(table: QTable, quantity: str, band: str) -> tuple[np.ndarray, ...]:
     """(low, middle, high) (n,) of the 68% interval."""
-    return tuple(column(table, f"{quantity}_{p}_{band}") for p in ("p16", "p50", "p84"))
+    return tuple(plain_column(table, f"{quantity}_{p}_{band}") for p in ("p16", "p50", "p84"))
 
 
 def _bars(low: np.ndarray, middle: np.ndarray, high: np.ndarray) -> np.ndarray:

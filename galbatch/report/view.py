@@ -141,9 +141,9 @@ class SourceView:
         scale = self.pixel_scale_arcsec / (self.oversample if fine else 1)
         return image / scale**2
 
-    def observed_sb(self, masked: bool = True) -> np.ndarray:
-        """(h, w) observed surface brightness, NaN where masked (only where bad, with ``masked=False``)."""
-        return np.where(self.good, self.sb(self.observed), np.nan) if masked else self.sb(self.observed)
+    def observed_sb(self) -> np.ndarray:
+        """(h, w) observed surface brightness, NaN where masked."""
+        return np.where(self.good, self.sb(self.observed), np.nan)
 
     def stretch(self) -> Stretch:
         """The stretch that all panels share."""

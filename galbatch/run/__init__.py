@@ -5,8 +5,4 @@ Each name is imported on first use: ``status``, ``verify`` and ``repair`` load n
 
 from galbatch.lazy import lazy
 
-__getattr__, __dir__, __all__ = lazy(
-    __name__,
-    inspect="repair status verify",
-    start="preview process resume",
-)
+__getattr__, __dir__, __all__ = lazy(__name__, inspect="repair status verify", start="preview process resume")

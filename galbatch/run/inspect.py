@@ -21,6 +21,7 @@ from galbatch.store import (
     place_of,
     progress,
     read_manifest,
+    read_summary,
     restore_manifest,
 )
 from galbatch.store.selection import GRADES
@@ -51,7 +52,7 @@ def status(run: str | Path) -> dict[str, Any]:
         "bands": list(layout.bands),
         "draws": layout.draws,
         "flags": catalogue_flags(paths) if finished else _flags_so_far(paths),
-        "summary": _json(paths.summary),
+        "summary": read_summary(paths) or None,
         "orphans": len(paths.orphans()),
         "replacement": str(new.root) if (new := replacement(paths)) else None,
     }
@@ -103,13 +104,6 @@ def repair(run: str | Path) -> list[str]:
         )
     done = restore_manifest(paths)
     return [done] if done else []
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
 
 
 MESSAGES = 3

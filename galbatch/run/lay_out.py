@@ -240,11 +240,7 @@ def _instead(place: folder.Place) -> str:
 
 
 def make_spec(
-    paths: RunPaths,
-    inputs: Inputs,
-    manifest: dict[str, Any],
-    execution: ExecutionSettings,
-    update: str = "",
+    paths: RunPaths, inputs: Inputs, manifest: dict[str, Any], execution: ExecutionSettings, update: str = ""
 ) -> ContextSpec:
     """What workers need, to be sent to them. ``update``: the run from which sources are taken over."""
     model = inputs.prior if inputs.settings.model == "object" else inputs.settings.model

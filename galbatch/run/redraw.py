@@ -99,8 +99,7 @@ class Redrawer:
         or what is drawn is not what was measured."""
         name = str(source_id)
         if not self.holds(source_id):
-            if self.run.status(source_id) == "failed":
-                raise RunError(f"Source {name} failed and has no draws: failures.parquet says why.")
+            self.run.refuse_failed(source_id)
             with _readable(source_id):
                 self._make(self.run.index(source_id))
         if name not in self._compared:

@@ -223,17 +223,13 @@ def _model(model: str | Path | None, prior: Any) -> str:
     return "object"
 
 
-def preview(
-    settings: RunSettings, execution: ExecutionSettings, out: str | Path | None = None, prior: Any = None
-) -> list[str]:
+def preview(settings: RunSettings, execution: ExecutionSettings, out: str | Path | None = None) -> list[str]:
     """Check inputs, model and disk as ``process`` does and say what it would do; nothing is written.
 
     Raises what ``process`` would raise before its first batch.
     """
-    if prior is not None:
-        settings = dataclasses.replace(settings, model="object")
     paths = RunPaths(Path(out) if out is not None else Path(settings.catalog).with_suffix(".run"))
-    inputs = prepare.preflight(settings, execution, prior)
+    inputs = prepare.preflight(settings, execution)
     folder.settle(paths, resuming=True, overwrite=False)
     prepare.refuse_inputs_inside(paths, inputs)
     layout = inputs.layout

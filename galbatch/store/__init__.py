@@ -15,7 +15,8 @@ __getattr__, __dir__, __all__ = lazy(
     "read_marker remove replaces",
     hats="write_hats",
     layout="MASK_EXCLUDED MASK_NEIGHBOUR STATUS StoreLayout",
-    ledger="batches_to_retry catalogue_flags check_accounting progress read_failures withdraw write_summary",
+    ledger="batches_to_retry catalogue_flags check_accounting progress read_failures read_summary withdraw "
+    "write_summary",
     manifest="check_manifest differences dump_toml fingerprint hash_json layout_differences read_manifest "
     "restore_manifest versions write_manifest",
     parts="BatchResult commit_batch read_attempt read_note read_part refuse_old_parts withdraw_damaged",

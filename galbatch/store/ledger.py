@@ -82,6 +82,14 @@ def catalogue_flags(paths: RunPaths) -> dict[str, int]:
     return count_flags(np.from_dlpack(flags) if len(flags) else np.zeros(0, int))  # to_numpy imports pandas
 
 
+def read_summary(paths: RunPaths) -> dict[str, Any]:
+    """What ``summary.json`` says; {} where it cannot be read."""
+    try:
+        return json.loads(paths.summary.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
 def write_summary(paths: RunPaths, summary: dict[str, Any]) -> None:
     """Write ``summary.json`` atomically."""
     write_atomic(paths.summary, (json.dumps(summary, indent=1, default=str) + "\n").encode())

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from galbatch.errors import ConfigError
+from galbatch.errors import ConfigError, RunError
 from galbatch.store.bucket import HEADS, SCHEMES, BucketPath, bucket
 from galbatch.store.layout import ARRAYS
 
@@ -183,15 +183,13 @@ class RunPaths:
     metrics = property(lambda self: self.root / "metrics.jsonl")
     lock = property(lambda self: self.root / "run.lock")
     written_last = property(
-        lambda self: (
-            self.catalogue,
-            self.statistics,
-            self.failures,
-            self.summary,
-            self.metrics,
-            self.marker,
-        )
+        lambda self: (self.catalogue, self.statistics, self.failures, self.summary, self.metrics, self.marker)
     )
+
+    def need(self, table: Path) -> None:
+        """Raise ``RunError`` before a file of a finished run is there."""
+        if not table.exists():
+            raise RunError(f"{table}: not written yet. Finish the run with `galbatch resume {self.root}`.")
 
     def part(self, batch: int) -> Path:
         """The commit record of a batch: it exists if and only if the batch is committed."""

@@ -67,33 +67,21 @@ class Run(Sources):
     def summary(self) -> dict[str, Any]:
         """``summary.json``: counts by status, seconds by stage. Raises ``RunError`` before the run is
         finished."""
-        try:
-            return json.loads(self.paths.summary.read_text())
-        except FileNotFoundError as err:
-            raise RunError(
-                f"{self.paths.summary}: not written yet. Finish the run with "
-                f"`galbatch resume {self.paths.root}`."
-            ) from err
+        self.paths.need(self.paths.summary)
+        return json.loads(self.paths.summary.read_text())
 
     def finished_ids(self) -> list:
         """Ids of the sources that did not fail, in the order of the store. Raises ``RunError`` before the run
         is finished."""
-        self._refuse_unfinished()
+        self.paths.need(self.paths.catalogue)
         status = self._arrays["status"][: self.layout.n_sources]
         return self.ids[np.isin(status, [STATUS.index("ok"), STATUS.index("flagged")])].tolist()
-
-    def _refuse_unfinished(self, table: Path | None = None) -> None:
-        table = table or self.paths.catalogue
-        if not table.exists():
-            raise RunError(
-                f"{table}: not written yet. Finish the run with `galbatch resume {self.paths.root}`."
-            )
 
     @cached_property
     def catalog(self) -> QTable:
         """``catalog.parquet`` as an astropy ``QTable`` with units; missing texts, integers and truth values
         are masked, missing floats NaN. Raises ``RunError`` before the run is finished."""
-        self._refuse_unfinished()
+        self.paths.need(self.paths.catalogue)
         from galbatch.store.tables import read_table
 
         return read_table(self.paths.catalogue)
@@ -102,7 +90,7 @@ class Run(Sources):
     def statistics(self) -> QTable:
         """``statistics.parquet`` as an astropy ``QTable`` with units: all that is measured beside the
         catalogue, row by row of the same sources. Raises ``RunError`` before the run is finished."""
-        self._refuse_unfinished(self.paths.statistics)
+        self.paths.need(self.paths.statistics)
         from galbatch.store.tables import read_table
 
         return read_table(self.paths.statistics)
@@ -143,7 +131,7 @@ class Run(Sources):
         the run is finished.
         """
         if band is not None:
-            self._band(band)
+            self.band_index(band)
         return self.catalog[chosen(self.catalog, self.bands, quality, band, snr)]
 
     def worst(self, n: int) -> list:
@@ -207,7 +195,7 @@ class Run(Sources):
         """``catalog.parquet`` as a pandas ``DataFrame``. Raises ``RunError`` without pandas, and before the
         run is finished."""
         _needs("pandas")
-        self._refuse_unfinished()
+        self.paths.need(self.paths.catalogue)
         import pyarrow.parquet as pq
 
         return pq.read_table(opened(self.paths.catalogue)).to_pandas()

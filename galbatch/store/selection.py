@@ -102,18 +102,20 @@ def quality_column(table: Any, band: str | None = None) -> np.ndarray:
     """(n,) int8 quality of the rows of a catalogue in a band, or of the sources (None); of a run made before
     there was a quality, from its flags."""
     name = "quality" if band is None else f"quality_{band}"
-    if name in _names(table):
+    if name in list(getattr(table, "colnames", None) or table):
         return np.asarray(table[name]).astype(np.int8)
     found = quality_of(np.asarray(table["flags"]).astype(np.int64))
     return np.where(np.asarray(table["status"]).astype(str) == "failed", np.int8(Level.BAD), found)
 
 
+def plain_column(table: Any, name: str) -> np.ndarray:
+    """(n,) floats of a column, without its unit."""
+    return np.asarray(getattr(table[name], "value", table[name]), float)
+
+
 def flux_snr(table: Any, band: str) -> np.ndarray:
     """(n,) flux over half of its 68% interval; NaN where not measured."""
-    low, middle, high = (
-        np.asarray(getattr(table[f"flux_njy_{p}_{band}"], "value", table[f"flux_njy_{p}_{band}"]), float)
-        for p in ("p16", "p50", "p84")
-    )
+    low, middle, high = (plain_column(table, f"flux_njy_{p}_{band}") for p in ("p16", "p50", "p84"))
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(high > low, 2 * middle / (high - low), np.nan)
 
@@ -155,10 +157,6 @@ def grade_counts(table: Any, bands: tuple[str, ...]) -> dict[str, tuple[int, ...
     return {band: tuple(int(np.sum(q == level)) for level in Level) for band, q in found.items()}
 
 
-def _names(table: Any) -> list[str]:
-    return list(getattr(table, "colnames", None) or table)
-
-
 def separation_arcsec(table: Any, coord: Any) -> np.ndarray:
     """(n,) great-circle distances of the rows of a catalogue from ``coord``, NaN for rows without a position.
     Raises ``InputError`` when ``coord`` is no single ``SkyCoord``."""
@@ -168,7 +166,7 @@ def separation_arcsec(table: Any, coord: Any) -> np.ndarray:
         raise InputError(
             f"{coord!r} is not one position: give a SkyCoord, e.g. SkyCoord(150.1, 2.2, unit='deg')."
         )
-    ra, dec = (np.asarray(getattr(table[k], "value", table[k]), float) for k in ("ra", "dec"))
+    ra, dec = (plain_column(table, name) for name in ("ra", "dec"))
     good = np.isfinite(ra) & (np.abs(dec) <= 90)
     known = SkyCoord(np.where(good, ra, 0.0), np.where(good, dec, 0.0), unit="deg")
     return np.where(good, known.separation(coord).arcsec, np.nan)

@@ -55,7 +55,7 @@ class Sources:
                 f"with `galbatch draw {self.paths.root} {source_id}`, or run.redraw({source_id!r})."
             )
         values = self._entry("samples", source_id)
-        return values if band is None else values[:, self._band(band)]
+        return values if band is None else values[:, self.band_index(band)]
 
     def has_draws(self, source_id: int | str) -> bool:
         """Whether ``samples`` has draws of a source: stored, made again when asked for, or just made."""
@@ -108,6 +108,14 @@ class Sources:
         """pending, ok, flagged or failed."""
         return STATUS[int(self._entry("status", source_id))]
 
+    def refuse_failed(self, source_id: int | str) -> None:
+        """Raise ``RunError`` for a source that failed, ``InputError`` for an unknown id."""
+        if self.status(source_id) == "failed":
+            raise RunError(
+                f"Source {source_id} failed and has no images or draws: failures.parquet in "
+                f"{self.paths.root} says why."
+            )
+
     def flags(self, source_id: int | str) -> int:
         """Flag bits (``galbatch.Flag``)."""
         return int(self._entry("flags", source_id))
@@ -122,7 +130,7 @@ class Sources:
         """WCS of the fine grid: of the pixels of ``samples``, ``mean`` and ``std``."""
         from astropy.wcs import WCS
 
-        number = self._band(band or self.bands[0])
+        number = self.band_index(band or self.bands[0])
         crpix1, crpix2, *rest = self._entry("wcs", source_id)[number].tolist()
         ratio = self.layout.pixel_ratio[number] if self.layout.pixel_ratio else 1
         fine = self.layout.oversample * ratio
@@ -159,7 +167,7 @@ class Sources:
 
     def _read(self, array: str, source_id: int | str, band: str | None) -> np.ndarray:
         values = self._entry(array, source_id)
-        return values if band is None else values[self._band(band)]
+        return values if band is None else values[self.band_index(band)]
 
     def value(self, array: str, row: int) -> Any:
         """What an array of the store holds at a row of the plan, in the place of the largest stamp."""
@@ -198,7 +206,8 @@ class Sources:
             self._kept[array] = (first, values[first : first + values.chunks[0]])
         return self._kept[array][1][index - first]
 
-    def _band(self, band: str) -> int:
+    def band_index(self, band: str) -> int:
+        """Place of a band on the axis ``band``. Raises ``InputError`` for one that the run has not."""
         if band not in self.bands:
             raise InputError(f"Band {band!r} is not in this run: it has {', '.join(self.bands)}.")
         return self.bands.index(band)

@@ -176,10 +176,7 @@ def write_votable(paths: RunPaths, out: Path) -> int:
 
     Raises ``RunError`` when the catalogue is not there or has no VOTable document in its footer.
     """
-    if not paths.catalogue.exists():
-        raise RunError(
-            f"{paths.catalogue}: not written yet. Finish the run with `galbatch resume {paths.root}`."
-        )
+    paths.need(paths.catalogue)
     with pq.ParquetFile(opened(paths.catalogue), pre_buffer=False) as file, open(out, "wb") as target:
         head, kind = _header(file)
         start, end = head.rsplit(b"</TABLE>", 1)

@@ -82,7 +82,7 @@ def test_the_prior_object_of_a_run_is_asked_for(runs):
 
 
 def test_a_failed_source_has_no_draws(runs):
-    with pytest.raises(RunError, match="failed and has no draws"):
+    with pytest.raises(RunError, match="failed and has no images or draws"):
         runs["regenerate"].redraw(102)
 
 
