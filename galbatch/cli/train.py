@@ -130,7 +130,7 @@ class Progress:
         if self.bar is not None:
             self.bar.update(entry["step"] - self.at)
             self.at = entry["step"]
-        elif time.monotonic() - self.last > 30:
+        elif "edm" in entry and time.monotonic() - self.last > 30:
             self.last = time.monotonic()
             click.echo(
                 f"step {entry['step']} of {self.steps}, loss {entry['edm']:.4f}, {entry['elapsed_s']:.0f} s",

@@ -21,7 +21,7 @@ from galbatch.simulate.galaxies import half_light_radius
 from galbatch.training.library import Library, flux_centre, frame_of, is_held_out, prepare_image
 from galbatch.training.readers import read_images
 from galbatch.training.sources import DataConfig, block_average, find_files
-from galbatch.training.stamps import StampSource, smoothed_peak
+from galbatch.training.stamps import StampSource, flux_ratio, seeded, smoothed_peak
 
 
 @dataclass(frozen=True)
@@ -124,12 +124,9 @@ class CubeSource(StampSource):
     def draw_bands(self, n: int, c: int, size: int, seed: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """(n, c, size, size) stamps, each band in units of its flux scale, and their bands (n, c), in random
         order. Raises ``InputError`` when no galaxy has as many bands."""
-        rng = np.random.default_rng(seed)
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        rng, generator = seeded(seed)
         k = self.config
-        offset = torch.randn(n, 2, generator=generator) * k.offset_pix
-        far = torch.from_numpy(rng.random(n) < k.far_fraction)[:, None]
-        offset = torch.where(far, (torch.rand(n, 2, generator=generator) * 2 - 1) * k.far_offset_pix, offset)
+        offset = self._offset(n, rng, generator)
         share = self.library.share * (self.library.counts_of_bands >= c)
         if not share.any():
             raise InputError(
@@ -139,11 +136,10 @@ class CubeSource(StampSource):
         index = np.stack([rng.choice(np.arange(*self.library.start[i : i + 2]), c, False) for i in cube])
         bands = torch.from_numpy(self.library.bands[index])
         image = self._cubes(index, size, offset, rng, generator)
-        nucleus = torch.from_numpy(rng.random(n) < k.nucleus_fraction + k.point_fraction)
-        m = int(nucleus.sum())
-        ratio = torch.exp(torch.empty(m).uniform_(math.log(0.05), math.log(2.0), generator=generator))
+        nucleus = np.flatnonzero(rng.random(n) < k.nucleus_fraction + k.point_fraction)
+        ratio = _coloured(flux_ratio(len(nucleus), 0.05, 2.0, generator), bands[nucleus], 1.0, generator)
         points = self._points(size, offset[nucleus])[:, None]
-        image[nucleus] += _coloured(ratio, bands[nucleus], 1.0, generator) * points
+        image.index_add_(0, self._there(nucleus), self._there(ratio) * points)
         image = self._with_companions(image, bands, rng, generator)
         return image / self._scales(image, generator), bands
 
@@ -174,9 +170,10 @@ class CubeSource(StampSource):
                 for i, mine in zip(cube, bands[has].numpy(), strict=True)
             ]
             offset = self._companion_offset(len(has), size, generator)
-            ratio = torch.empty(len(has)).uniform_(math.log(0.03), math.log(1.5), generator=generator).exp()
+            ratio = flux_ratio(len(has), 0.03, 1.5, generator)
             other = self._cubes(np.stack(nearest), size, offset, rng, generator, small=True)
-            image[has] += _coloured(ratio, bands[has], 0.7, generator) * other
+            colours = self._there(_coloured(ratio, bands[has], 0.7, generator))
+            image.index_add_(0, self._there(has), colours * other)
         return image
 
     def _scales(self, image: Tensor, generator: torch.Generator) -> Tensor:
@@ -184,10 +181,10 @@ class CubeSource(StampSource):
         n, c = image.shape[:2]
         low, high = self.config.scale_fwhm_pix
         fwhm = low * (high / low) ** torch.rand(n * c, generator=generator)
-        peak = smoothed_peak(image.flatten(0, 1)[:, None], fwhm, self.config).reshape(n, c, 1, 1)
+        peak = smoothed_peak(image.flatten(0, 1)[:, None], self._there(fwhm), self.config).reshape(n, c, 1, 1)
         spread = torch.randn(n, 1, generator=generator).abs() * self.config.scatter
         common, own = torch.randn(n, 1, generator=generator), torch.randn(n, c, generator=generator)
-        return peak * torch.exp(spread * (common + own) / math.sqrt(2))[..., None, None]
+        return peak * self._there(torch.exp(spread * (common + own) / math.sqrt(2)))[..., None, None]
 
 
 def _coloured(ratio: Tensor, bands: Tensor, scatter: float, generator: torch.Generator) -> Tensor:

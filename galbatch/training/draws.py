@@ -23,7 +23,7 @@ from galbatch.training.fit import run
 from galbatch.training.held_out import HeldOutLoss
 from galbatch.training.library import is_held_out
 from galbatch.training.plan import TrainConfig
-from galbatch.training.stamps import StampConfig, StampSource
+from galbatch.training.stamps import StampConfig, StampSource, seeded
 from galbatch.training.trainer import Trainer, process_group
 
 HELD_OUT = 0.25  # of the galaxies: they judge, and never train
@@ -39,17 +39,20 @@ class DrawSource(StampSource):
         """``draws``: (k, h, w) of each galaxy and band, any unit, at the target PSF."""
         self.draws, self.config = draws, config
         self.side = min(min(d.shape[-2:]) for d in draws)
+        self.to("cpu")
+
+    def to(self, device: str | torch.device) -> None:
+        self.device = torch.device(device)
 
     def draw(self, n: int, size: int, seed: tuple[int, ...], scaled: bool = True) -> Tensor:
-        rng = np.random.default_rng(seed)
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        rng, generator = seeded(seed)
         out = np.empty((n, 1, size, size), np.float32)
         for i, galaxy in enumerate(rng.integers(0, len(self.draws), n)):
             image = self.draws[galaxy][rng.integers(len(self.draws[galaxy]))]
             y, x = ((side - size) // 2 for side in image.shape)
             image = np.rot90(image[y : y + size, x : x + size], int(rng.integers(4)))
             out[i, 0] = (image[::-1] if rng.random() < 0.5 else image) / image.max()
-        stamps = torch.from_numpy(out)
+        stamps = self._there(out)
         return stamps / self._scale(stamps, generator) if scaled else stamps
 
 

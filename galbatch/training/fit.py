@@ -1,8 +1,8 @@
 """``galbatch train``: from a configuration file to a trained network, resumable.
 
 The output folder holds ``library-train.npz`` and ``library-held-out.npz`` (prepared images),
-``checkpoint.safetensors``, ``log.jsonl`` (the learning curve) and, in the end, ``model/``: the model
-folder.
+``checkpoint.safetensors``, ``log.jsonl`` and ``curve.png`` (the learning curve) and, in the end, ``model/``:
+the model folder.
 """
 
 from __future__ import annotations
@@ -147,20 +147,20 @@ def run(
 ) -> Trainer:
     """Train to the end, or for ``stop_after`` more steps, with a learning curve and checkpoints on the
     way."""
-    folder, config, rank = trainer.folder, trainer.config, trainer.rank
+    config, rank = trainer.config, trainer.rank
     saved, begun = time.monotonic(), trainer.step
+    curve = Curve(trainer.folder, begun) if rank == 0 else None
     while trainer.progress() < 1 and (stop_after is None or trainer.step - begun < stop_after):
         entry = trainer.train_step()
-        if rank == 0:
+        if curve is not None:
             if trainer.step % config.validate_every == 0:
                 entry["held_out"] = validate(trainer, validation)
-            _log(folder, trainer, entry)
+            curve(entry)
             if report:
                 report(entry)
             if time.monotonic() - saved > config.checkpoint_every_s:
                 trainer.save()
                 saved = time.monotonic()
-    trainer.next_batch.close()
     if rank == 0:
         trainer.save()
     return trainer
@@ -196,17 +196,35 @@ def validate(trainer: Trainer, validation: HeldOutLoss | JointLoss) -> dict[str,
                 p.copy_(value)
 
 
-def _log(folder: Path, trainer: Trainer, entry: dict[str, float]) -> None:
-    """Append to the learning curve every 20 steps and at every validation; lines after the step resumed
-    from go."""
-    path = folder / "log.jsonl"
-    if not hasattr(trainer, "_log_ready"):
-        trainer._log_ready = True
-        if path.is_file():
-            kept = [
-                line for line in path.read_text().splitlines() if json.loads(line)["step"] < entry["step"]
-            ]
-            path.write_text("".join(line + "\n" for line in kept))
-    if entry["step"] % 20 == 0 or "held_out" in entry:
-        with path.open("a") as f:
-            f.write(json.dumps(entry) + "\n")
+class Curve:
+    """The learning curve of a training that goes on from ``step``: ``log.jsonl``, a line every 20 steps and
+    at every check of the held-out loss, and ``curve.png``, drawn anew at every check."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.path = folder / "log.jsonl"
+        lines = self.path.read_text().splitlines() if self.path.is_file() else []
+        self.path.write_text("".join(line + "\n" for line in lines if json.loads(line)["step"] <= step))
+
+    def __call__(self, entry: dict[str, Any]) -> None:
+        if entry["step"] % 20 == 0 or "held_out" in entry:
+            with self.path.open("a") as f:
+                f.write(json.dumps(entry) + "\n")
+        if "held_out" in entry:
+            self.draw()
+
+    def draw(self) -> None:
+        """``curve.png``: held-out error in units of sigma^2, by noise level, against steps."""
+        from matplotlib.figure import Figure
+
+        lines = [json.loads(line) for line in self.path.read_text().splitlines()]
+        checks = [line for line in lines if "held_out" in line]
+        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+        axis = figure.subplots()
+        for name in checks[-1]["held_out"]:
+            points = [(line["step"], line["held_out"][name]) for line in checks if name in line["held_out"]]
+            axis.semilogy(*zip(*points, strict=True), label=name, marker=".", lw=1)
+        axis.set(xlabel="step", ylabel="held-out error / $\\sigma^2$")
+        axis.legend(title="$\\sigma$", fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        axis.grid(alpha=0.3)
+        with writing(self.path.with_name("curve.png")) as partial:
+            figure.savefig(partial, dpi=110, format="png")

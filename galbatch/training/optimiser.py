@@ -12,23 +12,23 @@ from torch import Tensor
 
 
 def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
-    """(m, n) -> about U V^T of its singular value decomposition, by a quintic Newton-Schulz iteration,
+    """(..., m, n) -> about U V^T of each singular value decomposition, by a quintic Newton-Schulz iteration,
     x <- p(x x^T) x: p acts on the small Gram matrix, and once, in the end, on x."""
-    wide = matrix.shape[0] <= matrix.shape[1]
-    x = matrix if wide else matrix.T
-    x = x / (x.norm() + 1e-12)
-    gram = x @ x.T
-    total = one = torch.eye(len(x), dtype=x.dtype, device=x.device)
+    wide = matrix.shape[-2] <= matrix.shape[-1]
+    x = matrix if wide else matrix.mT
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-12)
+    gram = x @ x.mT
+    total = one = torch.eye(x.shape[-2], dtype=x.dtype, device=x.device).expand_as(gram)
     for _ in range(steps):
         p = 3.4445 * one - 4.7750 * gram + 2.0315 * gram @ gram
         total, gram = p @ total, p @ gram @ p
     x = total @ x
-    return x if wide else x.T
+    return x if wide else x.mT
 
 
 class MuonAdam:
-    """``matrices``: indices of the parameters that Muon takes. State tensors per parameter are in
-    ``state``."""
+    """``matrices``: indices of the parameters that Muon takes; those of one shape go together. State tensors
+    per parameter are in ``state``."""
 
     def __init__(
         self,
@@ -37,12 +37,13 @@ class MuonAdam:
         betas: tuple[float, float] = (0.9, 0.99),
         momentum: float = 0.95,
     ) -> None:
-        self.params, self.matrices, self.betas, self.momentum = params, matrices, betas, momentum
-        self.count = 0
-        self.state: list[dict[str, Tensor]] = [
-            {"m": torch.zeros_like(p)}
-            if i in matrices
-            else {"m": torch.zeros_like(p), "v": torch.zeros_like(p)}
+        self.params, self.betas, self.momentum, self.count = params, betas, momentum, 0
+        self.others = [i for i in range(len(params)) if i not in matrices]
+        self.groups: dict[tuple[int, int], list[int]] = {}
+        for i in sorted(matrices):
+            self.groups.setdefault((len(params[i]), params[i][0].numel()), []).append(i)
+        self.state = [
+            {name: torch.zeros_like(p) for name in ("m" if i in matrices else "mv")}
             for i, p in enumerate(params)
         ]
 
@@ -50,21 +51,33 @@ class MuonAdam:
     def step(self, rate: float) -> None:
         """One update from the gradients at hand with learning rate ``rate``."""
         self.count += 1
-        for i, (p, state) in enumerate(zip(self.params, self.state, strict=True)):
-            if i in self.matrices:
-                self._muon(p, state, rate)
-            else:
-                self._adam(p, state, rate)
+        for shape, members in self.groups.items():
+            self._muon(shape, members, rate)
+        if self.others:
+            self._adam(self.others, rate)
 
-    def _muon(self, p: Tensor, state: dict[str, Tensor], rate: float) -> None:
-        assert p.grad is not None
-        m = state["m"].mul_(self.momentum).add_(p.grad)
-        update = orthogonalise((p.grad + self.momentum * m).reshape(p.shape[0], -1))
-        p.sub_(update.reshape(p.shape) * (0.2 * max(update.shape) ** 0.5 * rate))
+    def _of(self, members: list[int], *names: str) -> tuple[list[Tensor], ...]:
+        """Parameters, gradients and states of some."""
+        params = [self.params[i] for i in members]
+        states = ([self.state[i][name] for i in members] for name in names)
+        return params, [p.grad for p in params if p.grad is not None], *states
 
-    def _adam(self, p: Tensor, state: dict[str, Tensor], rate: float) -> None:
-        assert p.grad is not None
-        b1, b2 = self.betas
-        m = state["m"].lerp_(p.grad, 1 - b1)
-        v = state["v"].lerp_(p.grad.square(), 1 - b2)
-        p.sub_(rate * (m / (1 - b1**self.count)) / ((v / (1 - b2**self.count)).sqrt() + 1e-9))
+    def _muon(self, shape: tuple[int, int], members: list[int], rate: float) -> None:
+        params, grads, m = self._of(members, "m")
+        torch._foreach_mul_(m, self.momentum)
+        torch._foreach_add_(m, grads)
+        ahead = torch._foreach_add(grads, m, alpha=self.momentum)
+        update = orthogonalise(torch.stack([t.reshape(shape) for t in ahead]))
+        update *= 0.2 * max(shape) ** 0.5 * rate
+        torch._foreach_sub_(params, [u.reshape(p.shape) for u, p in zip(update, params, strict=True)])
+
+    def _adam(self, members: list[int], rate: float) -> None:
+        (params, grads, m, v), (b1, b2) = self._of(members, "m", "v"), self.betas
+        torch._foreach_lerp_(m, grads, 1 - b1)
+        torch._foreach_lerp_(v, torch._foreach_mul(grads, grads), 1 - b2)
+        scale = torch._foreach_sqrt(torch._foreach_div(v, 1 - b2**self.count))
+        torch._foreach_add_(scale, 1e-9)
+        update = torch._foreach_div(m, 1 - b1**self.count)
+        torch._foreach_mul_(update, rate)
+        torch._foreach_div_(update, scale)
+        torch._foreach_sub_(params, update)

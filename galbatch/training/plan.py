@@ -23,7 +23,8 @@ class TrainConfig:
     the training, which ends after ``steps`` or, if given, ``hours`` of work, whichever is first. Noise
     levels are log-uniform within ``sigma_core`` with share ``core_fraction`` and within ``sigma_wide``
     else. ``start``: a model folder of the same network whose weights training begins with ("small" or
-    "shipped", "base": the package's own). ``workers``: threads that draw stamps ahead of time, for GPUs.
+    "shipped", "base": the package's own). ``compile``: compile the loss (by itself on a
+    card alone, where it is faster).
 
     ``bands``: numbers of bands of a galaxy, and their shares, for what lets the network of ``start`` see
     bands together; nothing else of it is trained then. ``batch`` counts bands. Bands of a galaxy have one
@@ -50,7 +51,7 @@ class TrainConfig:
     checkpoint_every_s: float = 120.0
     validate_every: int = 500
     start: str | None = None
-    workers: int = 0
+    compile: bool | None = None
     bands: tuple[int, ...] = ()
     band_shares: tuple[float, ...] = ()
     one_sigma: float = 0.5

@@ -15,11 +15,8 @@ scale of noisy data scatters, and the prior must not know it better than the sam
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -60,42 +57,51 @@ class StampConfig:
 
 
 class StampSource:
-    """Draws stamps from a library: ``draw(n, size, seed)`` is a function of its arguments alone."""
+    """Draws stamps from a library on a ``device``: ``draw(n, size, seed)`` is a function of its arguments
+    alone, and of the device but for rounding: what is random is drawn on the CPU, a few numbers per stamp."""
 
-    def __init__(self, library: Library, config: StampConfig = StampConfig()) -> None:
+    def __init__(
+        self, library: Library, config: StampConfig = StampConfig(), device: str | torch.device = "cpu"
+    ) -> None:
         self.library, self.config = library, config
-        self.levels = [torch.from_numpy(level) for level in library.levels]
+        self.to(device)
+
+    def to(self, device: str | torch.device) -> None:
+        """Move the library to where stamps are made from now on."""
+        self.device = torch.device(device)
+        self.levels = [self._there(level) for level in self.library.levels]
+
+    def _there(self, values: np.ndarray | Tensor) -> Tensor:
+        return torch.as_tensor(values).to(self.device, non_blocking=True)
 
     def draw(self, n: int, size: int, seed: tuple[int, ...], scaled: bool = True) -> Tensor:
         """(n, 1, size, size) float32 stamps in units of their flux scale (of unit total flux if not
         ``scaled``)."""
-        rng = np.random.default_rng(seed)
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        rng, generator = seeded(seed)
         c = self.config
-        point = torch.from_numpy(rng.random(n) < c.point_fraction)
-        offset = torch.randn(n, 2, generator=generator) * c.offset_pix
-        far = torch.from_numpy(rng.random(n) < c.far_fraction)[:, None]
-        offset = torch.where(far, (torch.rand(n, 2, generator=generator) * 2 - 1) * c.far_offset_pix, offset)
+        point = rng.random(n) < c.point_fraction
+        offset = self._offset(n, rng, generator)
         image = self._galaxies(n, size, offset, rng, generator)
-        image[point] = 0
-        nucleus = torch.from_numpy(rng.random(n) < c.nucleus_fraction) | point
-        k = int(nucleus.sum())
-        ratio = torch.exp(torch.empty(k).uniform_(math.log(0.05), math.log(2.0), generator=generator))
-        image[nucleus] += ratio[:, None, None] * self._points(size, offset[nucleus])
-        image = self._add_companions(image, size, rng, generator)[:, None]
+        image.index_fill_(0, self._there(np.flatnonzero(point)), 0.0)
+        nucleus = np.flatnonzero((rng.random(n) < c.nucleus_fraction) | point)
+        ratio = self._there(flux_ratio(len(nucleus), 0.05, 2.0, generator))
+        points = self._points(size, offset[nucleus])
+        image.index_add_(0, self._there(nucleus), ratio[:, None, None] * points)
+        has = np.flatnonzero(rng.random(n) < c.companion_fraction)
+        if len(has):
+            place = self._companion_offset(len(has), size, generator)
+            ratio = self._there(flux_ratio(len(has), 0.03, 1.5, generator))
+            others = self._galaxies(len(has), size, place, rng, generator, small=True)
+            image.index_add_(0, self._there(has), ratio[:, None, None] * others)
+        image = image[:, None]
         return image / self._scale(image, generator) if scaled else image
 
-    def _add_companions(
-        self, image: Tensor, size: int, rng: np.random.Generator, generator: torch.Generator
-    ) -> Tensor:
-        n, c = len(image), self.config
-        has = torch.from_numpy(rng.random(n) < c.companion_fraction)
-        k = int(has.sum())
-        if k:
-            offset = self._companion_offset(k, size, generator)
-            ratio = torch.exp(torch.empty(k).uniform_(math.log(0.03), math.log(1.5), generator=generator))
-            image[has] += ratio[:, None, None] * self._galaxies(k, size, offset, rng, generator, small=True)
-        return image
+    def _offset(self, n: int, rng: np.random.Generator, generator: torch.Generator) -> Tensor:
+        """(n, 2) centres of the galaxies."""
+        c = self.config
+        offset = torch.randn(n, 2, generator=generator) * c.offset_pix
+        far = torch.from_numpy(rng.random(n) < c.far_fraction)[:, None]
+        return torch.where(far, (torch.rand(n, 2, generator=generator) * 2 - 1) * c.far_offset_pix, offset)
 
     @staticmethod
     def _companion_offset(k: int, size: int, generator: torch.Generator) -> Tensor:
@@ -106,11 +112,10 @@ class StampSource:
 
     def _points(self, size: int, offset: Tensor) -> Tensor:
         """(k, size, size) point sources of unit flux at the target PSF."""
-        sd = self.config.target_fwhm_pix * FWHM_TO_SD
-        grid = torch.arange(size) - (size - 1) / 2
-        profile = torch.exp(-0.5 * ((grid[None, None] - offset[:, :, None]) / sd) ** 2) / (
-            sd * math.sqrt(2 * math.pi)
-        )
+        sd, offset = self.config.target_fwhm_pix * FWHM_TO_SD, self._there(offset)
+        grid = torch.arange(size, device=self.device) - (size - 1) / 2
+        profile = torch.exp(-0.5 * ((grid[None, None] - offset[:, :, None]) / sd) ** 2)
+        profile = profile / (sd * math.sqrt(2 * math.pi))
         return profile[:, 0, :, None] * profile[:, 1, None, :]
 
     def _galaxies(
@@ -151,19 +156,21 @@ class StampSource:
         ``offset`` (n, 2) tensor of stamp pixels (y, x) from the centre; so many images after another are
         turned ``alike``."""
         n, npix = len(index), self.library.npix
+        turn = torch.rand(n // alike, generator=generator) * 2 * math.pi
+        flip = torch.where(torch.rand(n // alike, generator=generator) < 0.5, -1.0, 1.0)
+        turn, flip = (self._there(t.repeat_interleave(alike)) for t in (turn, flip))
         level = np.clip(np.floor(np.log2(zoom)), 0, N_LEVELS - 1).astype(int)
-        canvas = torch.zeros(n, npix, npix)
+        scale, power = self._there((zoom / 2.0**level).astype(np.float32)), self._there(level)
+        canvas = torch.zeros(n, npix, npix, device=self.device)
         for l in np.unique(level):
-            mine = torch.from_numpy(level == l)
-            side = npix >> l
+            side, mine = npix >> l, level == l
             pad = (npix - side) // 2
-            canvas[mine, pad : pad + side, pad : pad + side] = self.levels[l][index[level == l]].float()
-        scale = torch.from_numpy((zoom / 2.0**level).astype(np.float32))
-        level = torch.from_numpy(level)
+            images = self.levels[l][self._there(index[mine])].float()
+            canvas[self._there(np.flatnonzero(mine)), pad : pad + side, pad : pad + side] = images
         flux = canvas.sum(dim=(1, 2)) / scale**2
-        blurred = torch.fft.irfft2(torch.fft.rfft2(canvas) * self._transfer(scale, level), s=(npix, npix))
-        centre = (npix / 2 + 0.5 - npix / 2) / 2.0**level + npix / 2 - 0.5
-        grid = self._grid(scale, centre, offset, size, generator, alike)
+        blurred = torch.fft.irfft2(torch.fft.rfft2(canvas) * self._transfer(scale, power), s=(npix, npix))
+        centre = 0.5 / 2.0**power + npix / 2 - 0.5
+        grid = self._grid(scale, centre, self._there(offset), size, turn, flip)
         out = F.grid_sample(
             blurred[:, None], grid, mode="bicubic", padding_mode="zeros", align_corners=False
         )[:, 0]
@@ -171,44 +178,45 @@ class StampSource:
 
     def _transfer(self, scale: Tensor, level: Tensor) -> Tensor:
         """Target PSF over the box of the averaged pixels, on the canvas' frequencies."""
-        npix = self.library.npix
-        ky, kx = torch.fft.fftfreq(npix), torch.fft.rfftfreq(npix)
         sd = (self.config.target_fwhm_pix * FWHM_TO_SD) * scale
-        box_y = torch.where(level[:, None] > 0, torch.sinc(ky)[None], 1.0)
-        box_x = torch.where(level[:, None] > 0, torch.sinc(kx)[None], 1.0)
-        gauss_y = torch.exp(-2 * (math.pi * sd[:, None] * ky) ** 2) / box_y
-        gauss_x = torch.exp(-2 * (math.pi * sd[:, None] * kx) ** 2) / box_x
-        return gauss_y[:, :, None] * gauss_x[:, None, :]
+        npix, sides = self.library.npix, []
+        for k in (torch.fft.fftfreq(npix, device=self.device), torch.fft.rfftfreq(npix, device=self.device)):
+            box = torch.where(level[:, None] > 0, torch.sinc(k)[None], 1.0)
+            sides.append(torch.exp(-2 * (math.pi * sd[:, None] * k) ** 2) / box)
+        return sides[0][:, :, None] * sides[1][:, None, :]
 
     def _grid(
-        self,
-        scale: Tensor,
-        centre: Tensor,
-        offset: Tensor,
-        size: int,
-        generator: torch.Generator,
-        alike: int,
+        self, scale: Tensor, centre: Tensor, offset: Tensor, size: int, turn: Tensor, flip: Tensor
     ) -> Tensor:
-        n, npix = len(scale) // alike, self.library.npix
-        angle = torch.rand(n, generator=generator) * 2 * math.pi
-        flip = torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0)
-        angle, flip = angle.repeat_interleave(alike), flip.repeat_interleave(alike)
-        pixel = torch.arange(size) - (size - 1) / 2
+        """(n, size, size, 2) where in the library images the pixels of the stamps are."""
+        npix = self.library.npix
+        pixel = torch.arange(size, device=self.device) - (size - 1) / 2
         dy = (pixel[None] - offset[:, 0:1])[:, :, None]
         dx = (pixel[None] - offset[:, 1:2])[:, None, :] * flip[:, None, None]
-        cos, sin = (angle.cos() * scale)[:, None, None], (angle.sin() * scale)[:, None, None]
+        cos, sin = (turn.cos() * scale)[:, None, None], (turn.sin() * scale)[:, None, None]
         y = centre[:, None, None] + cos * dy + sin * dx
         x = centre[:, None, None] - sin * dy + cos * dx
         return torch.stack([(2 * x + 1) / npix - 1, (2 * y + 1) / npix - 1], dim=-1)
 
     def _scale(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        n = len(image)
-        c = self.config
+        n, c = len(image), self.config
         low, high = c.scale_fwhm_pix
         fwhm = low * (high / low) ** torch.rand(n, generator=generator)
-        peak = smoothed_peak(image, fwhm, c)
+        peak = smoothed_peak(image, self._there(fwhm), c)
         s = torch.randn(n, generator=generator).abs() * c.scatter
-        return peak * torch.exp(s * torch.randn(n, generator=generator))[:, None, None, None]
+        scatter = torch.exp(s * torch.randn(n, generator=generator))
+        return peak * self._there(scatter)[:, None, None, None]
+
+
+def seeded(seed: tuple[int, ...]) -> tuple[np.random.Generator, torch.Generator]:
+    """Both kinds of random numbers of a seed."""
+    rng = np.random.default_rng(seed)
+    return rng, torch.Generator().manual_seed(int(rng.integers(2**62)))
+
+
+def flux_ratio(k: int, low: float, high: float, generator: torch.Generator) -> Tensor:
+    """(k,) flux ratios, log-uniform."""
+    return torch.exp(torch.empty(k).uniform_(math.log(low), math.log(high), generator=generator))
 
 
 def smoothed_peak(image: Tensor, fwhm_pix: Tensor, config: StampConfig) -> Tensor:
@@ -220,7 +228,8 @@ def smoothed_peak(image: Tensor, fwhm_pix: Tensor, config: StampConfig) -> Tenso
     size = image.shape[-1]
     sd = torch.sqrt(fwhm_pix**2 - config.target_fwhm_pix**2) * FWHM_TO_SD
     pad = size + 24
-    ky, kx = torch.fft.fftfreq(pad), torch.fft.rfftfreq(pad)
+    ky = torch.fft.fftfreq(pad, device=image.device)
+    kx = torch.fft.rfftfreq(pad, device=image.device)
     gauss = (
         torch.exp(-2 * (math.pi * sd[:, None] * ky) ** 2)[:, :, None]
         * torch.exp(-2 * (math.pi * sd[:, None] * kx) ** 2)[:, None, :]
@@ -235,34 +244,6 @@ def smoothed_peak(image: Tensor, fwhm_pix: Tensor, config: StampConfig) -> Tenso
         .amax(dim=(2, 3), keepdim=True)
         .clamp_min(1e-8)
     )
-
-
-T = TypeVar("T")
-
-
-class Prefetch:
-    """``prefetch(step)`` is ``make(step)``; with ``workers`` threads, up to twice as many later steps are
-    begun."""
-
-    def __init__(self, make: Callable[[int], T], workers: int) -> None:
-        self.make, self.ahead = make, 2 * workers
-        self.pool = ThreadPoolExecutor(workers, thread_name_prefix="stamps") if workers else None
-        self.begun: dict[int, Future[T]] = {}
-
-    def __call__(self, step: int) -> T:
-        if self.pool is None:
-            return self.make(step)
-        for later in range(step, step + self.ahead):
-            if later not in self.begun:
-                self.begun[later] = self.pool.submit(self.make, later)
-        for old in [s for s in self.begun if s < step or s >= step + self.ahead]:
-            self.begun.pop(old).cancel()
-        return self.begun.pop(step).result()
-
-    def close(self) -> None:
-        """Let the threads go; batches not yet begun are dropped."""
-        if self.pool is not None:
-            self.pool.shutdown(wait=True, cancel_futures=True)
 
 
 def contact_sheet(images: Tensor, path: Path, columns: int = 12) -> None:

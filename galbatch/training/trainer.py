@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,11 +26,13 @@ from galbatch.prior.compile import has_bfloat16
 from galbatch.prior.network import Denoiser, NetworkConfig, is_joint
 from galbatch.training.optimiser import MuonAdam
 from galbatch.training.plan import N_SIGMA_BINS, SIGMA_RANGE, TrainConfig, draw_sigma, sigma_bin
-from galbatch.training.stamps import Prefetch
 
 if TYPE_CHECKING:
     from galbatch.training.cubes import CubeSource
     from galbatch.training.stamps import StampSource
+
+
+LOOK_EVERY = 20  # steps between which a card is not waited for
 
 
 def ema_exponent(relative_width: float) -> float:
@@ -73,10 +76,23 @@ class Trainer:
         )
         self.optimiser = MuonAdam(self.params, matrices, config.betas)
         self.ema = {str(w): [p.detach().clone() for p in self.params] for w in config.ema}
-        self.bin_loss = torch.ones(N_SIGMA_BINS)
+        self.bin_loss = torch.ones(N_SIGMA_BINS, device=self.device)
+        self.worst = torch.zeros((), device=self.device)
         self.step, self.elapsed_s, self._last_s = 0, 0.0, 0.0
         self.mixed = has_bfloat16(self.device)
-        self.next_batch = Prefetch(self.batch, config.workers)
+        source.to(self.device)
+        on_card = self.device.type == "cuda"
+        self.look_every = LOOK_EVERY if on_card else 1
+        self.fast_loss = (
+            self.compiled() if (on_card if config.compile is None else config.compile) else self.loss
+        )
+
+    def compiled(self) -> Callable[..., tuple[Tensor, Tensor]]:
+        """The loss, compiled for each size of stamps and number of bands."""
+        import torch._dynamo
+
+        torch._dynamo.config.cache_size_limit = max(64, torch._dynamo.config.cache_size_limit)
+        return torch.compile(self.loss, dynamic=False)
 
     # ---- one step ----
 
@@ -98,16 +114,22 @@ class Trainer:
         size = int(rng.choice(c.sizes, p=np.array(c.size_shares) / sum(c.size_shares)))
         number = int(rng.choice(c.bands, p=np.array(c.band_shares) / sum(c.band_shares))) if c.bands else 1
         n = max(1, round(c.batch / number / self.world * (72 / size) ** 2))
-        generator = torch.Generator().manual_seed(hash_seed(*seed, 3))
+        generator = torch.Generator(self.device).manual_seed(hash_seed(*seed, 3))
+
+        def noise_of(images: Tensor) -> Tensor:
+            return torch.randn(images.shape, generator=generator, device=self.device)
+
         if not c.bands:
             clean = self.source.draw(n, size, (*seed, 1))
-            return clean, draw_sigma(n, c, (*seed, 2)), torch.randn(clean.shape, generator=generator)
+            return clean, draw_sigma(n, c, (*seed, 2)).to(self.device), noise_of(clean)
         clean, bands = self.source.draw_bands(n, number, size, (*seed, 1))
-        clean, noise = clean.reshape(-1, 1, size, size), torch.randn(clean.shape, generator=generator)
-        apart = torch.randn(n, number, generator=generator) * c.sigma_spread
-        apart *= torch.rand(n, 1, generator=generator) > c.one_sigma
+        clean = clean.reshape(-1, 1, size, size)
+        noise = noise_of(clean)
+        few = torch.Generator().manual_seed(hash_seed(*seed, 4))
+        apart = torch.randn(n, number, generator=few) * c.sigma_spread
+        apart *= torch.rand(n, 1, generator=few) > c.one_sigma
         sigma = (draw_sigma(n, c, (*seed, 2))[:, None] * apart.exp()).clamp(*SIGMA_RANGE)
-        return clean, sigma.reshape(-1), noise.reshape(clean.shape), bands
+        return clean, sigma.reshape(-1).to(self.device), noise, bands.to(self.device)
 
     def loss(
         self, clean: Tensor, sigma: Tensor, noise: Tensor, bands: Tensor | None = None
@@ -117,42 +139,47 @@ class Trainer:
             noisy = clean + sigma.reshape(-1, 1, 1, 1) * noise
             f, c_skip, c_out = self.model.raw(noisy, sigma, bands)
         error = (f - (clean - c_skip * noisy) / c_out).square().mean(dim=(1, 2, 3))
-        weight = 1 / self.bin_loss.to(sigma.device)[sigma_bin(sigma)]
+        weight = 1 / self.bin_loss[sigma_bin(sigma)]
         return (error * weight).mean(), error.detach()
 
     def train_step(self) -> dict:
-        """Draw, differentiate, average over processes, update. Returns what is logged."""
+        """Draw, differentiate, average over processes, update. Returns what is logged: of most steps on a
+        card, which is not waited for, without the loss."""
         start = time.perf_counter()
-        batch = self.next_batch(self.step)
+        clean, sigma, *others = self.batch(self.step)
         drawn = time.perf_counter()
-        clean, sigma, *others = (t.to(self.device) for t in batch)
-        loss, error = self.loss(clean.contiguous(memory_format=torch.channels_last), sigma, *others)
+        loss, error = self.fast_loss(clean.contiguous(memory_format=torch.channels_last), sigma, *others)
         for p in self.params:
             p.grad = None
         loss.backward()
         sums = self._bin_sums(sigma, error)
         self.elapsed_s += self._reduce(sums, self._last_s)
         norm = torch.nn.utils.clip_grad_norm_(self.params, self.config.clip)
-        if not torch.isfinite(norm):
-            raise ModelError(
-                f"training diverged at step {self.step}: the gradient is not finite; lower learning_rate "
-                f"({self.config.learning_rate}) and resume from the last checkpoint."
-            )
-        rate = self.learning_rate()
+        self.worst = torch.maximum(self.worst, norm.detach())
+        rate, look = self.learning_rate(), (self.step + 1) % self.look_every == 0
+        if look:
+            self.check_finite()
         self.optimiser.step(rate)
         self.step += 1
         self._update_averages(sums)
+        told = {"loss": float(loss.detach()), "edm": float(error.mean()), "norm": float(norm)} if look else {}
         self._last_s = time.perf_counter() - start
         return {
             "step": self.step,
-            "loss": float(loss.detach()),
-            "edm": float(error.mean()),
-            "norm": float(norm.detach()),
+            **told,
             "lr": rate,
             "elapsed_s": round(self.elapsed_s, 2),
             "n": len(clean),
             "draw_share": round((drawn - start) / self._last_s, 4),
         }
+
+    def check_finite(self) -> None:
+        """Raises ``ModelError`` when a gradient was not finite."""
+        if not torch.isfinite(self.worst):
+            raise ModelError(
+                f"training diverged by step {self.step}: the gradient is not finite; lower learning_rate "
+                f"({self.config.learning_rate}) and resume from the last checkpoint."
+            )
 
     def _bin_sums(self, sigma: Tensor, error: Tensor) -> Tensor:
         index = sigma_bin(sigma)
@@ -182,11 +209,10 @@ class Trainer:
         return float(flat[-1])
 
     def _update_averages(self, sums: Tensor) -> None:
-        sums = sums.cpu()
-        seen = sums[1] > 0
-        mean = sums[0][seen] / sums[1][seen]
-        keep = 0.98 ** sums[1][seen].clamp_max(8)
-        self.bin_loss[seen] = (keep * self.bin_loss[seen] + (1 - keep) * mean).clamp_min(1e-4)
+        total, count = sums
+        keep = 0.98 ** count.clamp_max(8)
+        mean = (keep * self.bin_loss + (1 - keep) * total / count.clamp_min(1)).clamp_min(1e-4)
+        self.bin_loss.copy_(torch.where(count > 0, mean, self.bin_loss))
         for width, average in self.ema.items():
             beta = (1 - 1 / self.step) ** (ema_exponent(float(width)) + 1)
             torch._foreach_lerp_(average, [p.detach() for p in self.params], 1 - beta)
@@ -195,6 +221,7 @@ class Trainer:
 
     def save(self, path: Path | None = None) -> None:
         """One safetensors file with everything that the next step depends on."""
+        self.check_finite()
         tensors = {f"model.{n}": p.detach() for n, p in zip(self.names, self.params, strict=True)}
         for width, average in self.ema.items():
             tensors |= {f"ema{width}.{n}": p for n, p in zip(self.names, average, strict=True)}
@@ -242,7 +269,7 @@ class Trainer:
                     self.ema[width][i].copy_(tensors[f"ema{width}.{name}"])
                 for key, value in self.optimiser.state[i].items():
                     value.copy_(tensors[f"optimiser.{key}.{name}"])
-        self.bin_loss = tensors["bin_loss"].clone()
+        self.bin_loss.copy_(tensors["bin_loss"])
         self.optimiser.count = meta["step"]
         self.step, self.elapsed_s = meta["step"], meta["elapsed_s"]
 

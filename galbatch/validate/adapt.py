@@ -30,7 +30,7 @@ from galbatch.types import StampBatch
 from galbatch.validate.hidden import compare, hidden_score, hide
 
 MOST = 2000  # galaxies and bands that train, and that are kept in memory
-JUDGED = 48  # sources whose hidden pixels are predicted
+JUDGED = 128  # sources whose hidden pixels are predicted
 CERTAIN, LOSS = 1.0, 1.0  # standard errors by which the new prior must be better, and its loss at most
 
 

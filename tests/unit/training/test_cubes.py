@@ -48,6 +48,8 @@ def test_bands_of_a_stamp_are_one_view():
     assert (bands[:, 1] > bands[:, 0]).float().mean() < 0.8, "bands come in random order"
     again, same = alike.draw_bands(40, 3, 32, (5,))
     assert torch.equal(stamps, again) and torch.equal(bands, same)
+    there, of_them = CubeSource(library(), device="meta").draw_bands(40, 3, 32, (5,))
+    assert there.device.type == "meta" and torch.equal(of_them, bands), "made on a device, views drawn here"
 
 
 def test_galaxies_with_too_few_bands_wait():

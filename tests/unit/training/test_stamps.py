@@ -82,6 +82,13 @@ def test_draws_depend_on_the_seed_alone(library):
     assert a.shape == (6, 1, 72, 72) and torch.isfinite(a).all()
 
 
+@pytest.mark.parametrize("scaled", [True, False])
+def test_stamps_are_made_where_they_train(library, scaled):
+    """On a device without numbers nothing can be read back and nothing of the CPU be mixed in."""
+    stamps = StampSource(library, device="meta").draw(40, 72, (1, 2), scaled)
+    assert stamps.device.type == "meta" and stamps.shape == (40, 1, 72, 72)
+
+
 def test_scale_without_scatter_makes_smoothed_peaks_one(library):
     config = StampConfig(**{**PLAIN.__dict__, "scale_fwhm_pix": (4.0, 4.0)})
     stamps = StampSource(library, config).draw(8, 72, (5,))

@@ -1,7 +1,6 @@
 """Training: resumable to the bit, learning something, and refusing bad configurations."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from galbatch.prior.network import Denoiser, NetworkConfig
 from galbatch.training.finish import describe_training
 from galbatch.training.fit import fit, load_config
 from galbatch.training.library import Library, SourceImage
-from galbatch.training.optimiser import orthogonalise
+from galbatch.training.optimiser import MuonAdam, orthogonalise
 from galbatch.training.stamps import StampSource
 from galbatch.training.trainer import TrainConfig, Trainer, draw_sigma, ema_exponent, sigma_bin
 
@@ -45,12 +44,25 @@ def test_killed_and_resumed_training_has_the_same_curve(tmp_path, source):
         assert torch.equal(a, b)
 
 
-def test_batches_drawn_ahead_give_the_same_curve(tmp_path, source):
-    plain = Trainer(NETWORK, SHORT, source, tmp_path)
-    ahead = Trainer(NETWORK, replace(SHORT, workers=2), source, tmp_path)
-    assert [plain.train_step()["loss"] for _ in range(3)] == [ahead.train_step()["loss"] for _ in range(3)]
-    assert torch.equal(ahead.next_batch(20)[0], plain.batch(20)[0]) and max(ahead.next_batch.begun) == 23
-    ahead.next_batch.close()
+def test_the_loss_is_one_graph(tmp_path, source):
+    trainer = Trainer(NETWORK, SHORT, source, tmp_path)
+    explained = torch._dynamo.explain(trainer.loss)(*trainer.batch(0))
+    assert explained.graph_break_count == 0, explained.break_reasons
+
+
+def test_a_card_is_waited_for_every_twentieth_step(tmp_path, source):
+    """Between looks nothing of a step is read, and a training that diverged is noticed at the next one."""
+    trainer = Trainer(NETWORK, SHORT, source, tmp_path)
+    trainer.look_every = 3
+    told = [trainer.train_step() for _ in range(3)]
+    assert ["loss" in entry for entry in told] == [False, False, True]
+    with torch.no_grad():
+        trainer.params[0].fill_(torch.nan)
+    trainer.train_step()
+    with pytest.raises(ModelError, match="diverged"):
+        trainer.save()
+    with pytest.raises(ModelError, match="diverged by step"):
+        [trainer.train_step() for _ in range(2)]
 
 
 def test_training_starts_from_the_weights_of_a_model_folder(tmp_path, config):
@@ -135,6 +147,33 @@ def test_orthogonalise_evens_out_singular_values():
     torch.testing.assert_close(orthogonalise(matrix.T), orthogonalise(matrix).T)
 
 
+def test_matrices_of_one_shape_go_together():
+    """As one by one, within rounding; Adam's parameters as torch's Adam takes them."""
+    made = torch.Generator().manual_seed(1)
+    shapes = [(6, 4, 3, 3), (5,), (6, 4, 3, 3), (8, 6, 1, 1), (3, 2)]
+    params = [torch.randn(s, generator=made).requires_grad_() for s in shapes]
+    alone = [p.detach().clone() for p in params]
+    plain = [alone[i].clone().requires_grad_() for i in (1, 4)]
+    mine, adam = MuonAdam(params, {0, 2, 3}), torch.optim.Adam(plain, 0.02, (0.9, 0.99), eps=1e-9)
+    assert sorted(mine.groups.values()) == [[0, 2], [3]]
+    momenta = [torch.zeros_like(p) for p in alone]
+    for _ in range(3):
+        for p in params:
+            p.grad = torch.randn(p.shape, generator=made)
+        for p, q in zip(plain, (params[1], params[4]), strict=True):
+            p.grad = q.grad.clone()
+        mine.step(0.02)
+        adam.step()
+        for i in (0, 2, 3):
+            momenta[i].mul_(0.95).add_(params[i].grad)
+            update = orthogonalise((params[i].grad + 0.95 * momenta[i]).reshape(len(params[i]), -1))
+            alone[i] -= update.reshape(alone[i].shape) * (0.2 * max(update.shape) ** 0.5 * 0.02)
+    for i in (0, 2, 3):
+        torch.testing.assert_close(params[i].detach(), alone[i], rtol=1e-5, atol=1e-6)
+    for p, q in zip(plain, (params[1], params[4]), strict=True):
+        torch.testing.assert_close(q.detach(), p.detach(), rtol=1e-5, atol=1e-6)
+
+
 def test_ema_exponent_reproduces_the_relative_width():
     gamma = ema_exponent(0.10)
     assert gamma == pytest.approx(6.94, abs=0.01)
@@ -185,6 +224,7 @@ def test_train_command_from_files_to_a_model_folder(config, tmp_path):
     assert done.exit_code == 0 and "held-out error" in done.output
     folder = tmp_path / "tiny.train"
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert (folder / "curve.png").read_bytes()[:4] == b"\x89PNG"
     assert [line["step"] for line in lines] == [2, 4] and set(lines[0]["held_out"]) >= {"0.05", "1.5"}
     train, held = (Library.load(folder / f"library-{n}.npz") for n in ("train", "held-out"))
     assert set(train.groups).isdisjoint(held.groups) and len(train) + len(held) == 12
