@@ -44,7 +44,7 @@ HOMES = {
     "dask_cuda": {"run"},
     "click": {"cli"},
     "rich": {"cli", "report"},
-    "matplotlib": {"report", "validate"},
+    "matplotlib": {"report", "validate", "training"},
 }
 
 
