@@ -96,14 +96,14 @@ def combinations(card: Card) -> Iterator[tuple]:
     for model in ("small", "base"):
         yield from ((model, 64, "white", "default", 64, replay) for replay in REPLAY)
         every = itertools.product((64, 16, 256), noises, modes)
-        yield from ((model, *c, 64, REPLAY[0]) for c in every if c != (64, "white", "default"))
-        yield from ((model, 64, *c, 128, REPLAY[0]) for c in itertools.product(noises, modes))
-        yield from ((model, n, "mixed", "default", 64, REPLAY[1]) for n in (16, 64))
+        yield from ((model, *c, 64, REPLAY[1]) for c in every if c != (64, "white", "default"))
+        yield from ((model, 64, *c, 128, REPLAY[1]) for c in itertools.product(noises, modes))
+        yield from ((model, n, "mixed", "default", 64, REPLAY[0]) for n in (16, 64))
 
 
 def table(card: Card) -> dict:
     """Draws per second; rows are kept in the scratch folder one by one, and not measured twice."""
-    from galbatch.sampler.levels import Replayed, cuda_graph
+    from galbatch.sampler.levels import Replayed, cuda_graph, one_by_one
 
     kept, priors, replays = card.scratch / "table.jsonl", {}, {}
     rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
@@ -116,7 +116,7 @@ def table(card: Card) -> dict:
         prior, k = priors[name], 2 if card.dry else 16
         if replay == REPLAY[1] and name not in replays:
             replays[name] = Replayed(as_it_is if card.dry else cuda_graph)
-        options = {"draws": k, "mode": mode, "replay": replays[name] if replay == REPLAY[1] else None}
+        options = {"draws": k, "mode": mode, "replay": replays[name] if replay == REPLAY[1] else one_by_one}
         try:
             row = key | rate(card, prior, mocks(n, noise, size), options)
         except RuntimeError as err:  # a row that fails costs the others nothing

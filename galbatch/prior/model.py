@@ -58,6 +58,7 @@ class Prior:
         self._joints: dict[tuple[int, int], Callable[..., Tensor]] = {}
         self.precision = choose_precision(self.device, precision)
         self.backend, self._forward = compile_denoiser(self.model, self.device, backend, self.precision)
+        self.recordable = self.device.type == "cuda"  # nothing of ``denoise`` asks a card for a value
 
     def _repr_html_(self) -> str:
         return html_table(

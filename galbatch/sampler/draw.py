@@ -30,7 +30,7 @@ from galbatch.sampler.compact import CompactFilter
 from galbatch.sampler.diagnostics import chi2_of_draws
 from galbatch.sampler.guidance import PosteriorDenoiser, gaussian_draw
 from galbatch.sampler.integrate import sde_dpmpp_2m
-from galbatch.sampler.levels import LevelStep, run_levels
+from galbatch.sampler.levels import LevelStep, one_by_one, run_levels
 from galbatch.sampler.prior import CountedDenoiser
 from galbatch.sampler.random import Normals
 from galbatch.sampler.reference import REFERENCE_DRAWS, REFERENCE_STAGE, with_reference
@@ -152,6 +152,8 @@ class Problem:
         )
         warm = gaussian_draw(model, data, solver, spectra.mean, spectra.law, normals.draw, relative=EARLY)
         x = warm + self._noise(levels[0].numbers[0], normals)
+        if not solver.bounded:  # it looks at values, which a recording cannot
+            replay = one_by_one
         x, left = run_levels(LevelStep(posterior, normals.stage), x, levels, replay)
         return x, np.array([float(evaluations(mode, g, bright)) for g in guided]), left
 

@@ -1,16 +1,18 @@
 """The loop over noise levels, as one function of tensors per level that never asks the device for a value.
 
 What is the same at every level (operator, data, spectra, keys of the random numbers) is a tree of objects
-with tensors in it. On a GPU a level may be recorded once, as a CUDA graph, and replayed: ``Replayed`` keeps
-such recordings, with the tensors that they read and write, by the shapes of everything.
+with tensors in it. On a GPU a level is recorded once, as a CUDA graph, and replayed: ``Replayed`` keeps such
+recordings, with the tensors that they read and write, by the shapes of everything.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -85,11 +87,14 @@ class Replayed:
     """Records a level at its first call and replays it for every batch of the same shapes.
 
     ``record(function, inputs)`` calls a function of tensors and returns (its outputs, what computes them
-    again in place from what the inputs then hold): ``cuda_graph``, or a fake.
+    again in place from what the inputs then hold): ``cuda_graph``, or a fake. What cannot be recorded is run
+    as it is, and said once; of more than ``most`` recordings the oldest go.
     """
 
-    def __init__(self, record: Callable[[Callable, list], tuple[State, Callable[[], None]]]) -> None:
-        self.record = record
+    def __init__(
+        self, record: Callable[[Callable, list], tuple[State, Callable[[], None]]], most: int = 48
+    ) -> None:
+        self.record, self.most, self.able = record, most, True
         self._kept: dict[tuple, tuple] = {}
 
     def __call__(self, step: LevelStep) -> Callable[..., State]:
@@ -98,13 +103,8 @@ class Replayed:
 
         def run(kind: Kind, last: bool, *inputs: torch.Tensor) -> State:
             key = (kind, last, shapes, inputs[0].shape)
-            if key not in self._kept:
-                own, mine = [t.clone() for t in tensors], [t.clone() for t in inputs]
-
-                def level(*given: torch.Tensor) -> State:
-                    return with_tensors(step, own)(kind, last, *given)
-
-                self._kept[key] = (own, mine, *self.record(level, mine), [tensors])
+            if not self.able or not (key in self._kept or self._keep(key, step, tensors, inputs)):
+                return step(kind, last, *inputs)
             own, mine, outputs, again, held = self._kept[key]
             if held[0] is not tensors:  # another batch
                 _copy(own, tensors)
@@ -115,9 +115,45 @@ class Replayed:
 
         return run
 
+    def _keep(self, key: tuple, step: LevelStep, tensors: list, inputs: Sequence[torch.Tensor]) -> bool:
+        """Record a level; whether it could be."""
+        own, mine = [t.clone() for t in tensors], [t.clone() for t in inputs]
+
+        def level(*given: torch.Tensor) -> State:
+            return with_tensors(step, own)(key[0], key[1], *given)
+
+        try:
+            recording = self.record(level, mine)
+        except torch.cuda.OutOfMemoryError:  # less will be asked for, and what is kept is in the way
+            self._kept.clear()
+            raise
+        except RuntimeError as err:
+            self.able = False
+            self._kept.clear()
+            warnings.warn(f"levels are not recorded as CUDA graphs: {err}"[:300], stacklevel=2)
+            return False
+        while len(self._kept) >= self.most:
+            del self._kept[next(iter(self._kept))]
+        self._kept[key] = (own, mine, *recording, [tensors])
+        return True
+
+
+_RECORDINGS: WeakKeyDictionary[Any, Replayed] = WeakKeyDictionary()
+
+
+def by_itself(prior: Any) -> Callable:
+    """How the levels of a prior are run where nothing else is said: recorded, as long as it lives, where they
+    may be (``recordable``), which the package's own on a CUDA card are; else one by one."""
+    if not getattr(prior, "recordable", False):
+        return one_by_one
+    if prior not in _RECORDINGS:
+        _RECORDINGS[prior] = Replayed(cuda_graph)
+    return _RECORDINGS[prior]
+
 
 def cuda_graph(function: Callable, inputs: list[torch.Tensor]) -> tuple[State, Callable[[], None]]:
-    """A recording of ``function`` on the current CUDA device. Not measured on a GPU yet."""
+    """A recording of ``function`` on the current CUDA device; all share their memory, as one is replayed at a
+    time and its outputs are copied. Not measured on a GPU yet."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):  # what is compiled, planned or cached at a first call
@@ -125,9 +161,14 @@ def cuda_graph(function: Callable, inputs: list[torch.Tensor]) -> tuple[State, C
             function(*inputs)
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, pool=_pool(torch.cuda.current_device())):
         outputs = function(*inputs)
     return outputs, graph.replay
+
+
+@cache
+def _pool(device: int) -> Any:
+    return torch.cuda.graph_pool_handle()
 
 
 def _copy(into: Sequence[torch.Tensor], tensors: Sequence[torch.Tensor]) -> None:

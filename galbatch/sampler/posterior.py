@@ -13,7 +13,7 @@ from galbatch.forward import steps_of, wavelengths_um
 from galbatch.interfaces import Denoiser
 from galbatch.prior.compile import full_float32
 from galbatch.sampler.draw import Call, draw
-from galbatch.sampler.levels import one_by_one
+from galbatch.sampler.levels import by_itself
 from galbatch.sampler.prior import as_denoiser
 from galbatch.sampler.schedule import MODES, Mode
 from galbatch.sampler.summary import as_posterior, join
@@ -67,7 +67,8 @@ def sample_posterior(
     wavelengths : sequence (c,), optional
         In micrometres, of the bands then; by themselves what the names of ``bands`` say.
     replay : callable, optional
-        How levels are run again (``levels.py``).
+        How levels are run (``levels.py``); by themselves as CUDA graphs on a card, with the package's own
+        networks.
 
     Returns
     -------
@@ -133,7 +134,7 @@ def sample_posterior(
         parts = []
         for some, step, own in groups:
             streams = (seed, ids[chosen], own)
-            call = Call(mode, draws, step, streams, size, replay or one_by_one, together)
+            call = Call(mode, draws, step, streams, size, replay or by_itself(prior), together)
             with full_float32():
                 parts.append(draw(prior, [_subset(o, chosen, slice(None)) for o in some], call))
         rows.append(join(parts, axis=1))

@@ -184,6 +184,59 @@ def test_levels_recorded_once_are_replayed_for_other_batches(case, as_on_a_gpu):
     assert 0 < once == len(recorded) <= 12, "kinds of levels, by the shapes of pieces"
 
 
+class NothingFromPython(Refuse):
+    """Raises as well where a tensor is made of numbers of Python, which on a card is a copy that waits."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert "lift_fresh" not in function.__name__, "a tensor of Python's numbers in a level"
+        return super().__torch_dispatch__(function, types, args, kwargs)
+
+
+@pytest.mark.parametrize("mode", ["fast", "quick", "balanced"])
+def test_on_a_card_levels_are_recorded_by_themselves(mode, as_on_a_gpu, monkeypatch):
+    """The package's own priors, that is, and not where solves look at values, as of bright sources."""
+    recorded = []
+
+    def record(function, inputs):
+        recorded.append(inputs)
+        with NothingFromPython():
+            return fake_graph(function, inputs)
+
+    monkeypatch.setattr(levels, "cuda_graph", record)
+    own, other, obs = Smooth(), Smooth(), observation((5.0, 20.0))
+    own.recordable = True
+    ask = partial(galbatch.sample_posterior, draws=2, mode=mode, batch=4)
+    plain = ask(other, obs)
+    assert not recorded
+    np.testing.assert_array_equal(ask(own, obs).samples, plain.samples)
+    once = len(recorded)
+    np.testing.assert_array_equal(ask(own, obs, seed=1).samples, ask(other, obs, seed=1).samples)
+    assert 0 < once == len(recorded)
+    ask(own, observation((20000.0, 30000.0)))
+    assert not any(args[0].posterior.solver.bounded for args in as_on_a_gpu[-1:]) and once == len(recorded)
+
+
+def test_what_cannot_be_recorded_runs_as_it_is(as_on_a_gpu, monkeypatch):
+    def refuse(function, inputs):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    def full(function, inputs):
+        raise torch.cuda.OutOfMemoryError("out of memory")
+
+    prior, obs, ask = Smooth(), observation((20.0,)), partial(galbatch.sample_posterior, draws=1, mode="fast")
+    with pytest.warns(UserWarning, match="not recorded as CUDA graphs: operation not permitted"):
+        found = ask(prior, obs, replay=levels.Replayed(refuse))
+    np.testing.assert_array_equal(found.samples, ask(prior, obs).samples)
+    with pytest.raises(torch.cuda.OutOfMemoryError):  # the run then asks for less at once
+        ask(prior, obs, replay=levels.Replayed(full))
+
+
+def test_old_recordings_make_room(as_on_a_gpu):
+    replay = levels.Replayed(fake_graph, most=2)
+    galbatch.sample_posterior(Smooth(), observation(), draws=1, mode="fast", batch=4, replay=replay)
+    assert len(replay._kept) == 2
+
+
 @pytest.mark.parametrize("kind", Kind)
 def test_a_level_is_one_graph(kind, as_on_a_gpu, monkeypatch):
     steps = []
