@@ -37,13 +37,13 @@ def provenance(reader: RunReader) -> tuple[tuple[str, dict[str, str]], ...]:
         "PSF": {band: _files(tiles.get(band, ()), "psf") for band in run.bands},
         "FWHM of the PSF": {band: _width(reader, band) for band in run.bands},
         "noise against its map": {
-            band: _span(noise[band], "err_scale", "{:.3g} times") for band in run.bands
+            band: _span(noise[band], "err_scale", "{:.2f}", " times") for band in run.bands
         },
         "correlation of neighbouring pixels": {
             band: _span([{"r": _neighbour(n)} for n in noise[band]], "r", "{:.2f}") for band in run.bands
         },
         "blank sky used": {
-            band: _span(noise[band], "blank_frac", "{:.0%} of the image") for band in run.bands
+            band: _span(noise[band], "blank_frac", "{:.0%}", " of the image") for band in run.bands
         },
         "error floor (median)": {band: _floor(reader, band) for band in run.bands},
     }
@@ -55,11 +55,12 @@ def _files(tiles: Any, role: str) -> str:
     return "" if not names else names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
-def _span(found: list[dict[str, Any]], key: str, form: str) -> str:
-    """A value, or the range of the tiles'."""
+def _span(found: list[dict[str, Any]], key: str, form: str, of: str = "") -> str:
+    """A value ``of`` something, or the range of the tiles'."""
     values = [float(f[key]) for f in found if f.get(key) is not None and np.isfinite(f[key])]
     ends = [form.format(x) for x in (min(values), max(values))] if values else [""]
-    return ends[0] if ends[0] == ends[-1] else f"{ends[0]} to {ends[-1]} ({len(values)} tiles)"
+    one = not values or ends[0] == ends[-1]
+    return ends[0] + of * bool(values) if one else f"{ends[0]} to {ends[-1]}{of} ({len(values)} tiles)"
 
 
 def _neighbour(found: dict[str, Any]) -> float | None:
@@ -175,7 +176,7 @@ def _about(run: Run) -> tuple[tuple, tuple, dict[str, float]]:
     created = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(manifest.get("created", 0)))
     facts = (
         ("catalogue", Path(config.get("catalog", "")).name),
-        ("survey", Path(config.get("survey", "")).name),
+        ("survey", Path(config.get("survey") or Path(config.get("catalog", "")).with_suffix(".toml")).name),
         ("mode", f"{config.get('mode')}, {config.get('draws')} draws, seed {config.get('seed')}"),
         ("model", f"{model.get('name', '')} {model.get('sha256', '')[:12]}".strip()),
         ("galbatch", manifest.get("versions", {}).get("galbatch", "")),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import zlib
 from importlib.resources import files
 
@@ -44,8 +45,8 @@ def pack_columns(columns: dict[str, np.ndarray]) -> tuple[list[list[str]], str]:
 
 
 def pack_json(data: object) -> str:
-    """JSON-able data as text."""
-    return _deflated(json.dumps(data, separators=(",", ":")).encode())
+    """JSON-able data as text. Raises ``ValueError`` for NaN, which no browser reads."""
+    return _deflated(json.dumps(data, separators=(",", ":"), allow_nan=False).encode())
 
 
 def _base(name: str, columns: dict[str, np.ndarray]) -> str:
@@ -118,8 +119,8 @@ def _sources(summary: RunSummary) -> dict[str, list]:
         "status": [str(s) for s in summary.status],
         "flags": [int(f) for f in summary.flags],
         "quality": [int(q) for q in summary.quality],
-        "ra": [round(float(x), 7) for x in summary.ra],
-        "dec": [round(float(x), 7) for x in summary.dec],
+        "ra": [round(x, 7) if math.isfinite(x) else None for x in map(float, summary.ra)],
+        "dec": [round(x, 7) if math.isfinite(x) else None for x in map(float, summary.dec)],
     }
 
 
@@ -133,7 +134,7 @@ def _of_band(summary: RunSummary, band: str) -> dict:
 
 def _script_json(data: dict) -> str:
     """JSON that cannot end the script element that holds it."""
-    return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
 def _asset(name: str) -> str:

@@ -58,7 +58,7 @@ function peek(i) {
   fading = setTimeout(() => { $("peek").hidden = true; }, 2500);
 }
 
-// Links to viewers of surveys: the one thing here that needs a network, and only when it is clicked.
+// The position, and links to viewers of surveys: the one thing here that needs a network, and only when it is clicked.
 function viewers(i) {
   const ra = sources.ra[i], dec = sources.dec[i];
   if (!Number.isFinite(ra) || !Number.isFinite(dec)) return "";
@@ -67,7 +67,8 @@ function viewers(i) {
     ["Legacy Surveys", `https://www.legacysurvey.org/viewer?ra=${ra}&dec=${dec}&zoom=16`],
     ["ESASky", `https://sky.esa.int/?target=${ra}%20${dec}&fov=0.02`],
   ];
-  return pages.map(([name, url]) => `<a target="_blank" rel="noopener noreferrer" href="${escaped(url)}">${escaped(name)}</a>`).join(", ");
+  const links = pages.map(([name, url]) => `<a target="_blank" rel="noopener noreferrer" href="${escaped(url)}">${escaped(name)}</a>`);
+  return `ra ${escaped(ra)}, dec ${escaped(dec)} deg. On the sky (needs a network): ${links.join(", ")}. `;
 }
 
 async function open(i) {
@@ -79,7 +80,7 @@ async function open(i) {
   const flags = flagsOf(i).map((name) => `<li><b>${escaped(name)}</b>: ${escaped(data.flag_text[name])}</li>`);
   const heads = data.bands.map((band) => `<th scope="col" class="n">${escaped(band)}</th><th scope="col" class="n quiet">pixels</th>`);
   $("detail-body").innerHTML = `<h3 id="detail-title">Source ${escaped(sources.ids[i])}: ${escaped(data.grades[sources.quality[i]])}</h3>
-    <p class="quiet">ra ${escaped(sources.ra[i])}, dec ${escaped(sources.dec[i])} deg. On the sky (needs a network): ${viewers(i)}. Larger: <code>galbatch show RUN ${escaped(sources.ids[i])} --png source.png</code></p>
+    <p class="quiet">${viewers(i)}Larger: <code>galbatch show RUN ${escaped(sources.ids[i])} --png source.png</code></p>
     <div class="titles">${data.panels.map((t) => `<span>${escaped(t)}</span>`).join("")}</div>${strips.join("")}
     ${flags.length ? `<ul>${flags.join("")}</ul>` : ""}
     <div class="scroll" tabindex="0"><table><thead><tr><th scope="col">posterior with 68% interval, and on the pixels</th>${heads.join("")}</tr></thead><tbody>${rows.join("")}</tbody></table></div>`;

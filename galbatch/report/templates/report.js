@@ -63,7 +63,7 @@ function skyAxes() {
 }
 
 function buildCharts() {
-  makeChart({ title: "On the sky", sky: true, ...skyAxes() });
+  if (sources.ra.some(Number.isFinite)) makeChart({ title: "On the sky", sky: true, ...skyAxes() });
   makeChart({ title: "Size-magnitude", x: axis("mag_ab", "magnitude [AB]"), y: axis("r_half", "half-light radius [arcsec]", { log: true }) });
   makeChart({
     title: "Gini-M20", x: axis("m20", "M20", { flip: true }), y: axis("gini", "Gini"),

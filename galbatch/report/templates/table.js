@@ -86,8 +86,9 @@ async function csv() {
   await Promise.all(data.bands.map(page));
   const names = data.bands.flatMap((band) => data.pages[band].map(([name]) => name));
   const quoted = (s) => /[",\n\r]/.test(s) ? `"${s.replaceAll('"', '""')}"` : s;
-  const row = (i) => [quoted(sources.ids[i]), sources.ra[i], sources.dec[i], sources.status[i], sources.quality[i], sources.flags[i],
-    ...names.map((name) => { const x = columns.get(name)[i]; return Number.isFinite(x) ? Number(x.toPrecision(7)) : ""; })].join(",");
+  const number = (x) => Number.isFinite(x) ? x : "";
+  const row = (i) => [quoted(sources.ids[i]), number(sources.ra[i]), number(sources.dec[i]), sources.status[i], sources.quality[i], sources.flags[i],
+    ...names.map((name) => { const x = columns.get(name)[i]; return number(Number(x.toPrecision(7))); })].join(",");
   return [["source_id", "ra", "dec", "status", "quality", "flags", ...names].join(","), ...state.order.map(row)].join("\n") + "\n";
 }
 

@@ -348,3 +348,15 @@ def test_a_hundred_thousand_sources_are_selected_in_a_second(browser, tmp_path):
         }
         return [times.sort((a, b) => a - b)[2] / 1000, galbatch.state.order.length]""")
     assert 5_000 < count < 80_000 and seconds < 1
+
+
+def test_a_run_in_pixels_has_all_but_the_sky(browser, summary, tmp_path):
+    nowhere = np.full(len(summary.ra), np.nan)
+    load(
+        browser, render_page(dataclasses.replace(summary, ra=nowhere, dec=nowhere)), tmp_path / "pixels.html"
+    )
+    titles = browser.execute_script("return galbatch.charts.map((c) => c.title)")
+    assert "Size-magnitude" in titles and "On the sky" not in titles
+    written = browser.execute_async_script("galbatch.csv().then(arguments[0])")
+    row = next(csv.DictReader(io.StringIO(written)))
+    assert row["ra"] == row["dec"] == "" and row["source_id"]

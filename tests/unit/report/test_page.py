@@ -157,3 +157,12 @@ def test_larger_runs_are_shown_in_part_and_say_so(n, most):
     shown = min(n, most)
     assert len(rows) == shown and len(set(rows.tolist())) == shown and np.all(np.diff(rows) > 0)
     assert (f"Pictures are of {shown:,} sources chosen at random out of {n:,}." == note) == (shown < n)
+
+
+def test_sources_without_a_position_on_the_sky_are_what_a_browser_reads(summary):
+    """Runs in pixel coordinates have none: NaN, which JSON does not know, left the page empty."""
+    nowhere = np.full(len(summary.ra), np.nan)
+    text = render_page(dataclasses.replace(summary, ra=nowhere, dec=nowhere))
+    packed = re.search(r'id="sources"[^>]*>(.*?)</script>', text, re.S).group(1)
+    raw = zlib.decompress(base64.b64decode(packed)).decode()
+    assert json.loads(raw, parse_constant=pytest.fail)["ra"] == [None] * len(nowhere)

@@ -112,7 +112,7 @@ def test_report_says_from_what_a_run_was_made(paths):
     summary = gather(run)
     said = {what: by_band["f200w"] for what, by_band in summary.provenance}
     assert said["images"] == "mosaic-1.fits and 1 more" and said["PSF"] == "psf.fits"
-    assert said["noise against its map"] == "0.45 times to 0.5 times (2 tiles)"
+    assert said["noise against its map"] == "0.45 to 0.50 times (2 tiles)"
     assert said["correlation of neighbouring pixels"] == "0.30"
     assert summary.warnings == ("f200w: the noise map is 2.2 times too large. It is scaled.",)
     assert all(by_band["f444w"] == "" for _, by_band in summary.provenance)
