@@ -31,16 +31,13 @@ def validate(catalog: Catalog, pixel_columns: bool = False) -> Validation:
     pair = ("x", "y") if pixel_columns else ("ra", "dec")
     subject = str(catalog.path.name)
     if catalog.n_rows == 0:
-        return Validation(
-            [Finding("warn", "empty", subject, "the catalogue has no rows", "The run will be empty.")]
-        )
+        empty = Finding("warn", "empty", subject, "the catalogue has no rows", "The run will be empty.")
+        return Validation([empty])
     flags, findings = check_ids(catalog, subject)
     a, b = np.empty(catalog.n_rows), np.empty(catalog.n_rows)
     for start, rows in catalog.batches(list(pair)):
-        a[start : start + len(rows[pair[0]])], b[start : start + len(rows[pair[1]])] = (
-            rows[pair[0]],
-            rows[pair[1]],
-        )
+        here = slice(start, start + len(rows[pair[0]]))
+        a[here], b[here] = rows[pair[0]], rows[pair[1]]
     if pixel_columns:
         bad = ~(np.isfinite(a) & np.isfinite(b))
         if bad.any():
@@ -50,15 +47,9 @@ def validate(catalog: Catalog, pixel_columns: bool = False) -> Validation:
     near = close_pairs(a, b, SAME_POSITION_ARCSEC)
     if near.any():
         flags[near] |= Flag.DUPLICATE_POSITION
-        more.append(
-            Finding(
-                "warn",
-                "duplicate_position",
-                subject,
-                f"{int(near.sum())} rows lie within {SAME_POSITION_ARCSEC} arcsec of another",
-                "They are flagged DUPLICATE_POSITION.",
-            )
-        )
+        what = f"{int(near.sum())} rows lie within {SAME_POSITION_ARCSEC} arcsec of another"
+        remedy = "They are flagged DUPLICATE_POSITION."
+        more.append(Finding("warn", "duplicate_position", subject, what, remedy))
     return Validation([*findings, *more, *_units(catalog, subject), *_types(catalog, subject)], flags)
 
 
@@ -79,16 +70,11 @@ def check_ids(catalog: Catalog, subject: str) -> tuple[np.ndarray, list[Finding]
     flags[double] = int(Flag.DUPLICATE_ID)
     at = np.flatnonzero(double)[:_LISTED]
     listed = catalog.take(at, ["source_id"]).column(0).to_pylist()
-    return flags, [
-        Finding(
-            "error",
-            "duplicate_id",
-            subject,
-            f"{int(double.sum())} rows share their source_id with "
-            f"another, e.g. {', '.join(map(str, listed))} (rows {', '.join(map(str, at))}, counted from 0)",
-            "Give every source its own id.",
-        )
-    ]
+    what = (
+        f"{int(double.sum())} rows share their source_id with another, e.g. {', '.join(map(str, listed))} "
+        f"(rows {', '.join(map(str, at))}, counted from 0)"
+    )
+    return flags, [Finding("error", "duplicate_id", subject, what, "Give every source its own id.")]
 
 
 def duplicates(keys: np.ndarray) -> np.ndarray:
@@ -111,15 +97,8 @@ def check_positions(ra: np.ndarray, dec: np.ndarray, subject: str) -> list[Findi
     if bad.all():
         swapped = finite.any() and np.all(np.abs(ra[finite]) <= 90) and np.all(np.abs(dec[finite]) <= 360)
         hint = "ra and dec look swapped." if swapped else "Give degrees, ICRS."
-        return [
-            Finding(
-                "error",
-                "bad_position",
-                subject,
-                "no row has a position: ra must be 0 to 360 and dec -90 to 90 deg",
-                hint,
-            )
-        ]
+        what = "no row has a position: ra must be 0 to 360 and dec -90 to 90 deg"
+        return [Finding("error", "bad_position", subject, what, hint)]
     if bad.any():
         findings.append(_rows(bad, subject, "ra or dec that is no position"))
     good_ra, good_dec = (ra[~bad], dec[~bad]) if bad.any() else (ra, dec)  # a copy only where it is needed
@@ -129,16 +108,9 @@ def check_positions(ra: np.ndarray, dec: np.ndarray, subject: str) -> list[Findi
         and np.all(np.abs(good_dec) <= np.pi / 2)
         and (np.ptp(good_ra) > 0.5 or np.ptp(good_dec) > 0.5)
     ):
-        findings.append(
-            Finding(
-                "warn",
-                "radians",
-                subject,
-                f"all ra are within 0 to 2 pi and all dec within +-pi/2 "
-                f"(first: {good_ra[0]:.5f}, {good_dec[0]:.5f})",
-                "Make sure that they are degrees.",
-            )
-        )
+        first = f"{good_ra[0]:.5f}, {good_dec[0]:.5f}"
+        what = f"all ra are within 0 to 2 pi and all dec within +-pi/2 (first: {first})"
+        findings.append(Finding("warn", "radians", subject, what, "Make sure that they are degrees."))
     return findings
 
 
@@ -147,14 +119,11 @@ def close_pairs(ra: np.ndarray, dec: np.ndarray, arcsec: float) -> np.ndarray:
     much."""
     near = np.zeros(len(ra), bool)
     placed = np.isfinite(ra) & (np.abs(dec) <= 90)
-    order, count = np.argsort(np.where(placed, dec, np.inf), kind="stable"), int(placed.sum())
-    for first in range(0, count, _STRIP_ROWS):
-        last = min(first + _STRIP_ROWS, count)
-        while last < count and dec[order[last]] - dec[order[last - 1]] <= arcsec / 3600:
-            if dec[order[last]] > dec[order[min(first + _STRIP_ROWS, count) - 1]] + arcsec / 3600:
-                break
-            last += 1
-        rows = order[first:last]
+    order = np.argsort(np.where(placed, dec, np.inf), kind="stable")[: int(placed.sum())]
+    ordered = dec[order]
+    for first in range(0, len(order), _STRIP_ROWS):
+        edge = ordered[first : first + _STRIP_ROWS][-1] + arcsec / 3600
+        rows = order[first : int(np.searchsorted(ordered, edge, side="right"))]
         near[rows] |= _close_in_strip(ra[rows], dec[rows], arcsec)
     return near
 
@@ -194,13 +163,8 @@ def _close_on_grid(ra: np.ndarray, dec: np.ndarray, arcsec: float) -> np.ndarray
 def _rows(bad: np.ndarray, subject: str, what: str) -> Finding:
     rows = np.nonzero(bad)[0]
     listed = ", ".join(map(str, rows[:_LISTED])) + (" ..." if len(rows) > _LISTED else "")
-    return Finding(
-        "warn",
-        "bad_position",
-        subject,
-        f"{len(rows)} rows have {what}: rows {listed}",
-        "They fail in the run (BAD_POSITION); all others are processed.",
-    )
+    remedy = "They fail in the run (BAD_POSITION); all others are processed."
+    return Finding("warn", "bad_position", subject, f"{len(rows)} rows have {what}: rows {listed}", remedy)
 
 
 def _types(catalog: Catalog, subject: str) -> list[Finding]:
@@ -208,15 +172,9 @@ def _types(catalog: Catalog, subject: str) -> list[Finding]:
     changed = [f"{name} ({how})" for name, how in catalog.converted.items()]
     if not changed:
         return []
-    return [
-        Finding(
-            "info",
-            "column_types",
-            subject,
-            f"columns that pass through in another type: {first_few(changed)}",
-            "Nothing to do; join the product with the catalogue by source_id where you need the old types.",
-        )
-    ]
+    what = f"columns that pass through in another type: {first_few(changed)}"
+    remedy = "Nothing to do; join the product with the catalogue by source_id where you need the old types."
+    return [Finding("info", "column_types", subject, what, remedy)]
 
 
 def _units(catalog: Catalog, subject: str) -> list[Finding]:
@@ -224,7 +182,6 @@ def _units(catalog: Catalog, subject: str) -> list[Finding]:
     for name in ("ra", "dec"):
         unit = catalog.meta.get(name, {}).get("unit", "deg").strip().lower()
         if unit not in ("deg", "degree", "degrees", ""):
-            out.append(
-                Finding("error", "unit", subject, f"column {name} is in {unit!r}", "Convert it to degrees.")
-            )
+            what = f"column {name} is in {unit!r}"
+            out.append(Finding("error", "unit", subject, what, "Convert it to degrees."))
     return out

@@ -179,16 +179,12 @@ def renamed(names: dict[str, str], subject: str) -> list[Finding]:
     changed = [f"{old!r} to {new}" for old, new in names.items() if old != new]
     if not changed:
         return []
-    return [
-        Finding(
-            "warn",
-            "column_names",
-            subject,
-            "columns whose names galbatch uses itself, or that formats cannot tell apart, are renamed in the "
-            f"product: {first_few(changed)}",
-            "Nothing has to be done; for other names, rename them in the catalogue.",
-        )
-    ]
+    what = (
+        "columns whose names galbatch uses itself, or that formats cannot tell apart, are renamed in the "
+        f"product: {first_few(changed)}"
+    )
+    remedy = "Nothing has to be done; for other names, rename them in the catalogue."
+    return [Finding("warn", "column_names", subject, what, remedy)]
 
 
 LONGEST_ID = 256

@@ -46,15 +46,9 @@ def check_tile_names(survey: Survey, batches: Iterable[tuple[int, dict[str, np.n
     if not unknown:
         return []
     some = ", ".join(repr(n) for n in list(unknown)[:3]) + (", ..." if len(unknown) > 3 else "")
-    return [
-        Finding(
-            "error",
-            "tile_name",
-            "catalogue",
-            f"{sum(unknown.values())} rows name tiles that the survey file does not have: {some}",
-            f"It has {', '.join(sorted(known - {''}))[:200]}: correct the column tile, or add the tile.",
-        )
-    ]
+    what = f"{sum(unknown.values())} rows name tiles that the survey file does not have: {some}"
+    remedy = f"It has {', '.join(sorted(known - {''}))[:200]}: correct the column tile, or add the tile."
+    return [Finding("error", "tile_name", "catalogue", what, remedy)]
 
 
 def _values(tile: Tile) -> list[Finding]:
@@ -96,16 +90,10 @@ def _unit(tile: Tile) -> list[Finding]:
     if abs(math.log(err / sci)) < OFF:
         return []
     mended = tile.config.err_scale in MEASURED
-    return [
-        Finding(
-            "warn" if mended else "error",
-            "noise_unit",
-            tile.subject,
-            f"the error map is in {header['BUNIT']!r} and its image in {own.get('BUNIT')!r}"
-            + ("; the measured err_scale corrects this for the sky only" if mended else ""),
-            f"Convert the error map, or write err_scale = {err / sci:.6g}.",
-        )
-    ]
+    what = f"the error map is in {header['BUNIT']!r} and its image in {own.get('BUNIT')!r}"
+    what += "; the measured err_scale corrects this for the sky only" if mended else ""
+    remedy = f"Convert the error map, or write err_scale = {err / sci:.6g}."
+    return [Finding("warn" if mended else "error", "noise_unit", tile.subject, what, remedy)]
 
 
 def _width(survey: Survey, tile: Tile) -> list[Finding]:
@@ -161,25 +149,12 @@ def _tile(survey: Survey, band: str, config: TileConfig) -> list[Finding]:
     except InputError as error:
         if stated and config.noise_acf not in MEASURED:
             return []  # all is stated, and there is no blank sky to hold it to
-        return [
-            Finding(
-                "error",
-                "noise",
-                subject,
-                str(error),
-                f'In {place} write err_scale = 1.0 if the noise map is right, and noise_acf = "none".',
-            )
-        ]
+        remedy = f'In {place} write err_scale = 1.0 if the noise map is right, and noise_acf = "none".'
+        return [Finding("error", "noise", subject, str(error), remedy)]
     if entry.get("why"):
-        return [
-            Finding(
-                "warn",
-                "noise",
-                subject,
-                f"the noise map is used as it is, and as white: {entry['why'].split(': ', 1)[-1]}",
-                f"If you know by how much the map is off, write err_scale = FACTOR in {place}.",
-            )
-        ]
+        what = f"the noise map is used as it is, and as white: {entry['why'].split(': ', 1)[-1]}"
+        remedy = f"If you know by how much the map is off, write err_scale = FACTOR in {place}."
+        return [Finding("warn", "noise", subject, what, remedy)]
     return _judge(subject, place, config, entry, float(config.err_scale) if stated else None)
 
 

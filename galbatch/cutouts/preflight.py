@@ -38,27 +38,14 @@ def check_survey(survey: Survey, columns: list[str] | None = None) -> list[Findi
                 out.append(Finding("error", "tile", subject, str(error), remedy))
         usable += bool(good)
         if not good:
-            out.append(
-                Finding(
-                    "error",
-                    "band",
-                    band.name,
-                    "no tile of the band can be used",
-                    "Repair its files, or leave the band out with --bands.",
-                )
-            )
+            remedy = "Repair its files, or leave the band out with --bands."
+            out.append(Finding("error", "band", band.name, "no tile of the band can be used", remedy))
     if usable == len(survey.config.bands):
         out += _together(survey)
     if survey.config.pixel_columns and columns is not None and not {"x", "y"} <= set(columns):
-        out.append(
-            Finding(
-                "error",
-                "pixel_columns",
-                survey.config.path,
-                "pixel_columns = true, but the catalogue has no columns x and y",
-                "Add them, or use ra and dec.",
-            )
-        )
+        what = "pixel_columns = true, but the catalogue has no columns x and y"
+        remedy = "Add them, or use ra and dec."
+        out.append(Finding("error", "pixel_columns", survey.config.path, what, remedy))
     return out
 
 
@@ -73,16 +60,12 @@ def _tile(tile: Tile) -> list[Finding]:
     remedy = "If that is not right, set pixel_scale_arcsec, unit or zero_point_ab in the survey file."
     out.append(Finding("info", "tile", tile.subject, what, remedy))
     if grid.header_scale_arcsec and grid.wcs is None:
-        out.append(
-            Finding(
-                "warn",
-                "pixel_scale",
-                tile.subject,
-                f"pixel_scale_arcsec = {grid.scale_arcsec} is used and the WCS, which "
-                f"says {grid.header_scale_arcsec:.5f}, is not: positions are in pixels",
-                "Make sure that the survey file is right, or remove pixel_scale_arcsec.",
-            )
+        what = (
+            f"pixel_scale_arcsec = {grid.scale_arcsec} is used and the WCS, which says "
+            f"{grid.header_scale_arcsec:.5f}, is not: positions are in pixels"
         )
+        remedy = "Make sure that the survey file is right, or remove pixel_scale_arcsec."
+        out.append(Finding("warn", "pixel_scale", tile.subject, what, remedy))
     for plane in tile.missing:
         path = getattr(config, plane).path
         if path == config.sci.path:  # where the layout looks for it
@@ -148,41 +131,20 @@ def _together(survey: Survey) -> list[Finding]:
     finest = survey.finest()
     for band, g in geometry.items():
         if g.step != 1.0:
-            out.append(
-                Finding(
-                    "warn",
-                    "resampled",
-                    band,
-                    f"{g.scale_arcsec:.5f} arcsec is no multiple of {finest}'s "
-                    f"{geometry[finest].scale_arcsec:.5f}: resampled to {g.delivered_scale_arcsec:.5f}",
-                    "Sources are flagged RESAMPLED; drizzle the band to a multiple for the best result.",
-                )
+            what = (
+                f"{g.scale_arcsec:.5f} arcsec is no multiple of {finest}'s "
+                f"{geometry[finest].scale_arcsec:.5f}: resampled to {g.delivered_scale_arcsec:.5f}"
             )
+            remedy = "Sources are flagged RESAMPLED; drizzle the band to a multiple for the best result."
+            out.append(Finding("warn", "resampled", band, what, remedy))
         elif g.ratio > 1:
-            out.append(
-                Finding(
-                    "info",
-                    "ratio",
-                    band,
-                    f"pixels of {g.scale_arcsec:.4f} arcsec, {g.ratio} x those of {finest}",
-                    "Nothing to do: each band keeps its own pixels.",
-                )
-            )
-    return out + _rotations(survey, finest)
-
-
-def _rotations(survey: Survey, finest: str) -> list[Finding]:
-    return [
-        Finding(
-            "warn",
-            "rotation",
-            band,
-            f"its pixels are turned by {survey.turned(band):.2f} deg against {finest}",
-            "Sources are flagged GRID_MISMATCH; each band keeps its own frame, position angles refer to it.",
-        )
-        for band in survey.band_names
-        if survey.turned(band)
-    ]
+            what = f"pixels of {g.scale_arcsec:.4f} arcsec, {g.ratio} x those of {finest}"
+            out.append(Finding("info", "ratio", band, what, "Nothing to do: each band keeps its own pixels."))
+    remedy = "Sources are flagged GRID_MISMATCH; each band keeps its own frame, position angles refer to it."
+    for band in filter(survey.turned, survey.band_names):
+        what = f"its pixels are turned by {survey.turned(band):.2f} deg against {finest}"
+        out.append(Finding("warn", "rotation", band, what, remedy))
+    return out
 
 
 def check_resolution(survey: Survey, target_fwhm_arcsec: float) -> list[Finding]:

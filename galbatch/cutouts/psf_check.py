@@ -186,12 +186,6 @@ def check_sharpness(tile: Any, layout: str, band: str) -> list[Finding]:
     width = tile.psf.fwhm_arcsec()
     if limit is None or not width < SLACK * limit:
         return []
-    return [
-        Finding(
-            "error",
-            "psf_sharp",
-            tile.subject,
-            f"the PSF has a FWHM of {width:.3f} arcsec; diffraction allows none below {limit:.3f} here",
-            "Give the PSF of this band, and its pixel scale with psf_scale_arcsec.",
-        )
-    ]
+    what = f"the PSF has a FWHM of {width:.3f} arcsec; diffraction allows none below {limit:.3f} here"
+    remedy = "Give the PSF of this band, and its pixel scale with psf_scale_arcsec."
+    return [Finding("error", "psf_sharp", tile.subject, what, remedy)]

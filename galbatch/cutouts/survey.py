@@ -244,16 +244,8 @@ class Survey:
                 for role in (*PLANES, "psf"):
                     plane = getattr(tile, role)
                     if plane is not None and plane != UNIFORM:
-                        out.append(
-                            {
-                                "role": role,
-                                "band": band.name,
-                                "tile": tile.name,
-                                "path": plane.path,
-                                "ext": list(plane.ext),
-                                **_stat(plane.path, self._pool.pins),
-                            }
-                        )
+                        named = {"role": role, "band": band.name, "tile": tile.name, "path": plane.path}
+                        out.append(named | {"ext": list(plane.ext)} | _stat(plane.path, self._pool.pins))
         return out
 
     def check(self, columns: list[str] | None = None) -> list[Finding]:

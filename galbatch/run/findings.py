@@ -63,15 +63,9 @@ def check_columns(catalog: Any, bands: tuple[str, ...]) -> list[Finding]:
         shared = sorted(mine & of_band.keys())
         if shared:
             other = of_band[shared[0]]
-            findings.append(
-                Finding(
-                    "error",
-                    "band_names",
-                    f"{other}, {band}",
-                    f"bands {other!r} and {band!r} would share the column {shared[0]}",
-                    "Rename one of them in the survey file.",
-                )
-            )
+            what = f"bands {other!r} and {band!r} would share the column {shared[0]}"
+            remedy = "Rename one of them in the survey file."
+            findings.append(Finding("error", "band_names", f"{other}, {band}", what, remedy))
         of_band |= dict.fromkeys(mine, band)
     pairs = [f"color_{one}_{two}".lower() for one, two in pairwise(bands)]
     for name in sorted({pair for pair in pairs if pairs.count(pair) > 1}):
