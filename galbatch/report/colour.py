@@ -1,5 +1,4 @@
-"""Pictures of a source in colour: RGB images of its draws (Lupton et al. 2004, PASP 116, 133), and maps of a
-colour with its error.
+"""Pictures of a source in colour: RGB images of its draws (Lupton et al. 2004, PASP 116, 133).
 
 The longest wavelength is red, the shortest blue; green is the one in the middle, or the mean of two. The
 three share one stretch in nJy per pixel, so that a grey pixel is as bright in each.
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHOWN_DRAWS = 4
-LEAST_LIGHT = 3.0  # of the noise of the sky in both bands: where a colour is shown
 _Q = 8.0  # of asinh: how far the bright end is compressed
 
 
@@ -36,32 +34,18 @@ def rgb(images: np.ndarray, sky: float) -> np.ndarray:
 
     planes = np.nan_to_num(images)
     green = planes[len(planes) // 2] if len(planes) > 2 else planes.mean(axis=0)
-    peak = max(float(np.quantile(planes, 0.999)), 10 * sky)
+    peak = max(float(np.quantile(planes, 0.999)), 10 * sky) or 1.0
     return make_lupton_rgb(planes[-1], green, planes[0], minimum=-sky, stretch=peak / 2, Q=_Q)
 
 
-def colour_map(run: Run, source_id: int | str, one: str, two: str) -> tuple[np.ndarray, np.ndarray]:
-    """(H, W) median of the colour ``one`` - ``two`` over the draws, mag AB, and half of its 68% interval; NaN
-    where the mean of either band is fainter than ``LEAST_LIGHT`` times the noise of its sky.
+def sky_of(run: Run, source_id: int | str) -> float:
+    """The noise per fine pixel of the noisiest band, nJy."""
+    return max(run.sky_noise(source_id, band) for band in run.bands)
 
-    Draw n goes with draw n: of a run whose bands were sampled together they are one galaxy; else any two
-    are.
-    """
-    light = [run.samples(source_id, band).astype(float) for band in (one, two)]
-    lit = np.all(
-        [
-            image.mean(0) > LEAST_LIGHT * _sky(run, source_id, band)
-            for image, band in zip(light, (one, two), strict=True)
-        ],
-        axis=0,
-    )
-    with np.errstate(invalid="ignore", divide="ignore"):
-        colour = -2.5 * np.log10(
-            np.where(light[0] > 0, light[0], np.nan) / np.where(light[1] > 0, light[1], np.nan)
-        )
-    found = np.full((3, *lit.shape), np.nan)
-    found[:, lit] = np.nanpercentile(colour[:, lit], [15.87, 50, 84.13], axis=0)
-    return found[1], (found[2] - found[0]) / 2
+
+def picture_of_mean(run: Run, source_id: int | str) -> np.ndarray:
+    """(H, W, 3) uint8 of the posterior mean in all bands."""
+    return rgb(run.mean(source_id)[blue_to_red(run)], sky_of(run, source_id))
 
 
 def figure_colours(run: Run, source_id: int | str) -> Figure:
@@ -71,7 +55,6 @@ def figure_colours(run: Run, source_id: int | str) -> Figure:
         raise InputError(f"{run.paths.root} has one band, {run.bands[0]}: a picture in colour needs two.")
     order = blue_to_red(run)
     names = [run.bands[i] for i in order]
-    sky = max(_sky(run, source_id, band) for band in names)
     draws = run.samples(source_id)[:SHOWN_DRAWS, order]
     fine = run.layout.oversample**2
     images = {"Observed": run.observed(source_id)[order] / fine, "Posterior mean": run.mean(source_id)[order]}
@@ -79,9 +62,9 @@ def figure_colours(run: Run, source_id: int | str) -> Figure:
     fig = Picture(figsize=(1.9 * (len(images) + 2), 2.5), facecolor="white", dpi=150)
     axes = fig.subplots(1, len(images) + 2)
     for axis, (title, image) in zip(axes, images.items(), strict=False):
-        axis.imshow(rgb(image, sky), origin="lower")
+        axis.imshow(rgb(image, sky_of(run, source_id)), origin="lower")
         axis.set_title(title, fontsize=8)
-    middle, error = colour_map(run, source_id, names[0], names[-1])
+    middle, error = run.color_map(source_id, names[0], names[-1])
     for axis, image, title, colours in (
         (axes[-2], middle, f"{names[0]} - {names[-1]}", "RdYlBu_r"),
         (axes[-1], error, "its error (mag)", "cividis"),
@@ -93,10 +76,3 @@ def figure_colours(run: Run, source_id: int | str) -> Figure:
         axis.set(xticks=[], yticks=[])
     fig.suptitle(f"Source {source_id}: {', '.join(names)}", fontsize=9)
     return fig
-
-
-def _sky(run: Run, source_id: int | str, band: str) -> float:
-    """Median noise per fine pixel of a band, nJy."""
-    sigma = run.sigma(source_id, band)
-    good = sigma[np.isfinite(sigma) & (sigma > 0)]
-    return float(np.median(good)) / run.layout.oversample if good.size else 0.0

@@ -7,6 +7,7 @@ import shlex
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from galbatch.errors import RunError
 from galbatch.flags import FLAGS, Level, quality_of
+from galbatch.report.colour import picture_of_mean
 from galbatch.report.read import RunReader
 from galbatch.report.summary import QUANTITIES, STATUSES, Reason, RunSummary
 from galbatch.report.thumbnails import MAX_NUMBERS, MAX_STRIPS, StripPlan, encode_strip, plan_strips
@@ -109,6 +111,7 @@ def gather(run: Run, on_source: Callable[[], None] | None = None) -> RunSummary:
     pictured, picture_note = _choose(len(rows), max(1, MAX_STRIPS // len(run.bands)), "Pictures are of")
     columns = {name: values[rows] for name, values in reader.columns.items()}
     plan = plan_strips(len(pictured) * len(run.bands))
+    plan = replace(plan, coloured=len(run.bands) > 2)
     wanted = [
         f"{q}_{s}_{band}" for band in run.bands for q in QUANTITIES for s in ("p16", "p50", "p84", "obs")
     ]
@@ -228,11 +231,11 @@ def _strips(
     wanted = source_ids[pictured].tolist()
     reader.run.locate(wanted)
     for row, source_id in zip(pictured.tolist(), wanted, strict=True):
+        colour = picture_of_mean(reader.run, source_id) if plan.coloured else None
         for band in bands:
             with suppress(RunError):  # failed, or nothing usable in this band: its card has no picture
-                strips[band][row] = encode_strip(
-                    reader.view(source_id, band, draws=plan.draws, lean=True), plan
-                )
+                view = reader.view(source_id, band, draws=plan.draws, lean=True)
+                strips[band][row] = encode_strip(view, plan, colour)
         if on_source is not None:
             on_source()
     return strips

@@ -23,16 +23,19 @@ MASKED_RGB = (157, 180, 192)
 
 @dataclass(frozen=True)
 class StripPlan:
-    """Pixels along a panel's side, draws shown, WebP quality; ``titles`` of the panels, left to right."""
+    """Pixels along a panel's side, draws shown, WebP quality, and whether the last panel is in colour;
+    ``titles`` of the panels, left to right."""
 
     panel_pix: int
     draws: int
     quality: int
+    coloured: bool = False
 
     @property
     def titles(self) -> tuple[str, ...]:
         draws = ("draw",) if self.draws == 1 else tuple(f"draw {k + 1}" for k in range(self.draws))
-        return ("observed", "mean", "spread", "residual", *draws)
+        colour = ("all bands",) if self.coloured else ()
+        return ("observed", "mean", "spread", "residual", *draws, *colour)
 
 
 def plan_strips(count: int) -> StripPlan:
@@ -48,8 +51,9 @@ def plan_strips(count: int) -> StripPlan:
     return StripPlan(32, 1, 40)
 
 
-def encode_strip(view: SourceView, plan: StripPlan) -> str:
-    """The strip of one source as base64 WebP."""
+def encode_strip(view: SourceView, plan: StripPlan, colour: np.ndarray | None = None) -> str:
+    """The strip of one source as base64 WebP; ``colour`` (H, W, 3) uint8, its last panel where ``plan`` has
+    one."""
     from PIL import Image
 
     stretch = view.stretch()
@@ -66,21 +70,28 @@ def encode_strip(view: SourceView, plan: StripPlan) -> str:
         ),
     ]
     panels += [(stretch(view.sb(draw)), BRIGHTNESS_MAP) for draw in view.samples[: plan.draws]]
-    while len(panels) < len(plan.titles):
+    while len(panels) < len(plan.titles) - (colour is not None):
         panels.append((np.full(view.mean.shape, np.nan), BRIGHTNESS_MAP))
-    strip = np.concatenate([_square(image, colours, plan.panel_pix) for image, colours in panels], axis=1)
+    pictures = [_coloured(image, colours) for image, colours in panels]
+    pictures += [] if colour is None else [colour]
+    strip = np.concatenate([_square(picture, plan.panel_pix) for picture in pictures], axis=1)
     out = io.BytesIO()
     Image.fromarray(strip).save(out, "WEBP", quality=plan.quality, method=4)
     return base64.b64encode(out.getvalue()).decode()
 
 
-def _square(image: np.ndarray, colours: str, side: int) -> np.ndarray:
-    """(side, side, 3) uint8, north of the array up; masked pixels in their own colour."""
-    from PIL import Image
-
+def _coloured(image: np.ndarray, colours: str) -> np.ndarray:
+    """(H, W, 3) uint8 of an image of 0 to 1; masked pixels in their own colour."""
     bad = ~np.isfinite(image)
     rgb = _table(colours)[(np.where(bad, 0, image) * 255 + 0.5).astype(np.uint8)]
     rgb[bad] = MASKED_RGB
+    return rgb
+
+
+def _square(rgb: np.ndarray, side: int) -> np.ndarray:
+    """(side, side, 3) uint8, north of the array up."""
+    from PIL import Image
+
     picture = Image.fromarray(rgb[::-1])
     if picture.size == (side, side):
         return np.asarray(picture)

@@ -20,6 +20,7 @@ from galbatch.store.selection import find_sources
 if TYPE_CHECKING:
     from astropy.wcs import WCS
 
+LEAST_LIGHT = 3.0  # of the noise of the sky in both bands: where a colour is shown
 _KEPT_WHOLE = 1 << 16  # sources of a run up to which the positions of all are looked up at once
 
 
@@ -103,6 +104,46 @@ class Sources:
     def mask(self, source_id: int | str, band: str | None = None) -> np.ndarray:
         """uint8: bit 0 excluded from the fit, bit 1 belongs to a neighbour."""
         return self._read("mask", source_id, band)
+
+    def color_map(self, source_id: int | str, one: str, two: str) -> tuple[np.ndarray, np.ndarray]:
+        """The colour of every pixel between two bands, with its error.
+
+        Parameters
+        ----------
+        source_id : int or str
+            Of a source whose draws the run has or can make again.
+        one, two : str
+            Bands: the colour is that of ``one`` less that of ``two``.
+
+        Returns
+        -------
+        tuple of ndarray
+            (y, x) median over the draws, mag AB, and half of the interval from their 16th to 84th percentile;
+            NaN where the mean of either band is below ``LEAST_LIGHT`` times the noise of its sky. Draw n goes
+            with draw n: one galaxy where bands were sampled together, else any two. The error is that of the
+            draws, which no calibration has widened.
+
+        Raises
+        ------
+        InputError
+            Unknown source or band.
+        RunError
+            There are no draws.
+        """
+        light = [self.samples(source_id, band).astype(float) for band in (one, two)]
+        least = [LEAST_LIGHT * self.sky_noise(source_id, band) for band in (one, two)]
+        lit = np.all([image.mean(0) > level for image, level in zip(light, least, strict=True)], axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            magnitudes = [-2.5 * np.log10(np.where(image > 0, image, np.nan)[:, lit]) for image in light]
+        found = np.full((3, *lit.shape), np.nan)
+        found[:, lit] = np.nanpercentile(magnitudes[0] - magnitudes[1], [15.87, 50, 84.13], axis=0)
+        return found[1], (found[2] - found[0]) / 2
+
+    def sky_noise(self, source_id: int | str, band: str) -> float:
+        """Median noise per fine pixel of a band, nJy; 0 without a usable pixel."""
+        sigma = self.sigma(source_id, band)
+        good = sigma[np.isfinite(sigma) & (sigma > 0)]
+        return float(np.median(good)) / self.layout.oversample if good.size else 0.0
 
     def status(self, source_id: int | str) -> str:
         """pending, ok, flagged or failed."""

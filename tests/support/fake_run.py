@@ -37,8 +37,8 @@ STATISTICS = {
 }
 
 
-def write_fake_run(folder, n=6, draws=4, size=16, batch=4, ids=None):
-    """``n`` sources in two bands; number 3 failed, number 2 is flagged. Returns the run's paths."""
+def write_fake_run(folder, n=6, draws=4, size=16, batch=4, ids=None, bands=BANDS):
+    """``n`` sources in ``bands``; number 3 failed, number 2 is flagged. Returns the run's paths."""
     paths = RunPaths(folder)
     paths.parts.mkdir(parents=True)
     ids = np.arange(n) + FIRST_ID if ids is None else np.array(ids, object)
@@ -60,11 +60,11 @@ def write_fake_run(folder, n=6, draws=4, size=16, batch=4, ids=None):
         n,
         batch,
         draws,
-        BANDS,
+        bands,
         size,
         string_ids=ids.dtype == object,
-        pixel_ratio=(1, 1),
-        pixel_scale_arcsec=(0.03, 0.03),
+        pixel_ratio=(1,) * len(bands),
+        pixel_scale_arcsec=(0.03,) * len(bands),
     )
     create_store(paths.posterior, layout)
     write_manifest(
@@ -81,8 +81,8 @@ def write_fake_run(folder, n=6, draws=4, size=16, batch=4, ids=None):
     write_atomic(paths.config, dump_toml({"run": {"draws": draws}}).encode())
     begin_checksums(paths)
     for rows in iter_plan(paths.plan):
-        commit_batch(paths, layout, _result(rows, draws, size))
-    counts = merge_catalogue(paths, columns_of(BANDS))
+        commit_batch(paths, layout, _result(rows, draws, size, bands))
+    counts = merge_catalogue(paths, columns_of(bands))
     write_summary(
         paths,
         {
@@ -100,10 +100,10 @@ def write_fake_run(folder, n=6, draws=4, size=16, batch=4, ids=None):
     return paths
 
 
-def _result(rows, draws, size):
+def _result(rows, draws, size, bands):
     ids, n, numbers = rows.columns["source_id"], len(rows), rows.columns["source_row"] + FIRST_ID
     views = [
-        [fake_view(size=size, draws=draws, truth=False, seed=int(i) + b) for b in range(len(BANDS))]
+        [fake_view(size=size, draws=draws, truth=False, seed=int(i) + b) for b in range(len(bands))]
         for i in numbers
     ]
     failed, flagged = numbers == FAILED_ID, numbers == FAILED_ID - 1
@@ -115,7 +115,7 @@ def _result(rows, draws, size):
     arrays["sigma"] = np.where(mask, np.inf, stack("sigma")).astype("f4")
     for name in ("samples", "mean", "std", "model", "prior_driven"):
         arrays[name][failed] = np.nan
-    wcs = np.tile([size / 2, size / 2, 150.0, 2.0, -0.03 / 3600, 0, 0, 0.03 / 3600], (n, len(BANDS), 1))
+    wcs = np.tile([size / 2, size / 2, 150.0, 2.0, -0.03 / 3600, 0, 0, 0.03 / 3600], (n, len(bands), 1))
     wcs[..., 2], wcs[..., 3] = rows.columns["ra"][:, None], rows.columns["dec"][:, None]
     code = np.where(failed, 3, np.where(flagged, 2, 1)).astype(np.uint8)
     flags = np.where(failed, int(Flag.OFF_IMAGE), np.where(flagged, int(Flag.NEIGHBOUR), 0))
@@ -124,15 +124,19 @@ def _result(rows, draws, size):
         "status": code,
         "flags": flags,
         "wcs": wcs,
-        "chi2": np.ones((n, len(BANDS)), "f4"),
-        "psf_id": np.full((n, len(BANDS)), "p0", object),
+        "chi2": np.ones((n, len(bands)), "f4"),
+        "psf_id": np.full((n, len(bands)), "p0", object),
     }
     return BatchResult(
-        rows.batch, arrays, _columns(ids, numbers, failed, code, flags), {"sample": 1.0}, {"draws": n * draws}
+        rows.batch,
+        arrays,
+        _columns(ids, numbers, failed, code, flags, bands),
+        {"sample": 1.0},
+        {"draws": n * draws},
     )
 
 
-def _columns(ids, numbers, failed, code, flags):
+def _columns(ids, numbers, failed, code, flags, bands):
     columns = {
         "source_id": ids,
         "flags": flags,
@@ -142,7 +146,7 @@ def _columns(ids, numbers, failed, code, flags):
         "failure_code": np.where(failed, "OFF_IMAGE", "").astype(object),
         "failure_message": np.where(failed, "outside every image", "").astype(object),
     }
-    for band in BANDS:
+    for band in bands:
         for name, value in STATISTICS.items():
             for stat, offset in (("p16", -0.02), ("p50", 0.0), ("p84", 0.03), ("obs", 0.01)):
                 value_of = value + offset + 0.001 * (numbers - FIRST_ID)

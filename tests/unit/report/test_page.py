@@ -14,6 +14,7 @@ from scipy.stats import binom
 
 from galbatch.errors import InputError
 from galbatch.flags import Flag, quality_of
+from galbatch.report.colour import rgb
 from galbatch.report.gather import _choose, reasons
 from galbatch.report.page import render_page
 from galbatch.report.thumbnails import MAX_STRIPS, encode_strip, plan_strips
@@ -142,10 +143,12 @@ def test_strip_decodes_to_its_panels(count):
     assert mean > spread, "the galaxy must be brighter than its uncertainty"
 
 
-@pytest.mark.parametrize("bands", [("f200w",), ("f200w", "f444w")])
+@pytest.mark.parametrize("bands", [("f200w",), ("f200w", "f444w"), ("f115w", "f200w", "f444w")])
 def test_ten_thousand_sources_stay_under_20_mb(bands):
-    plan = plan_strips(MAX_STRIPS)
-    strips = [encode_strip(fake_view(size=64, truth=False, seed=k), plan) for k in range(6)]
+    plan = dataclasses.replace(plan_strips(MAX_STRIPS), coloured=len(bands) > 2)
+    views = [fake_view(size=64, truth=False, seed=k) for k in range(6)]
+    colours = [rgb(np.stack([v.mean] * 3), 0.01) if plan.coloured else None for v in views]
+    strips = [encode_strip(view, plan, colour) for view, colour in zip(views, colours, strict=True)]
     summary = fake_summary(n=MAX_STRIPS, bands=bands, strip_pool=1)
     summary = dataclasses.replace(summary, strips={"f200w": [strips[i % 6] for i in range(MAX_STRIPS)]})
     assert len(render_page(summary)) < 20e6
