@@ -109,7 +109,7 @@ def command(
 def finish(run: Run) -> int:
     """Say where the run is and what comes next; the exit code."""
     click.echo(f"{run.paths.root}")
-    click.echo(f"Look at it: galbatch report {run.paths.root}", err=True)
+    click.echo(f"Look at it: galbatch report {run.paths.quoted}", err=True)
     return SOME_FAILED if run.summary["failed"] else OK
 
 

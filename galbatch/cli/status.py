@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import click
 
@@ -39,9 +40,11 @@ def lines(found: dict) -> list[str]:
     if found["holder"]:
         text.append(f"  at work: host {found['holder'].get('host')}, pid {found['holder'].get('pid')}")
     elif found["state"] == "stopped":
-        text.append(f"  go on with: galbatch resume {found['run']}")
+        text.append(f"  go on with: galbatch resume {shlex.quote(found['run'])}")
     if found["replacement"]:
-        text.append(f"  to be replaced by {found['replacement']}: galbatch resume {found['replacement']}")
+        text.append(
+            f"  to be replaced by {found['replacement']}: galbatch resume {shlex.quote(found['replacement'])}"
+        )
     if found["orphans"] and not found["holder"]:
         text.append(f"  {found['orphans']} temporary files of a killed process; resume removes them")
     return text

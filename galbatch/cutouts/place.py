@@ -153,7 +153,7 @@ def check_footprint(survey: Survey, batches: Iterable[tuple[int, dict[str, np.nd
             found = f"{anywhere - count} sources of {anywhere} are not covered"
             out.append(Finding("warn", "footprint", band, found, "They lack this band (BAND_MISSING)."))
     if anywhere < total:
-        found = f"{total - anywhere} sources lie outside every image"
+        found = f"{total - anywhere} of {total} sources lie outside every image"
         remedy = "They fail in the run (OFF_IMAGE); all others are processed."
         out.append(Finding("warn", "footprint", "catalogue", found, remedy))
     return out

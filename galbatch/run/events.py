@@ -222,9 +222,9 @@ class StopRequest:
         if target:
             return Stopped(
                 f"Stopped by {self.requested}. {target.root} is as it was. Go on with what replaces "
-                f"it: `galbatch resume {paths.root}`, or the same command again."
+                f"it: `galbatch resume {paths.quoted}`, or the same command again."
             )
         return Stopped(
             f"Stopped by {self.requested}. Every committed batch is kept: go on with "
-            f"`galbatch resume {paths.root}`, or with the same command and --resume."
+            f"`galbatch resume {paths.quoted}`, or with the same command and --resume."
         )

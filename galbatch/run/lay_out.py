@@ -235,7 +235,7 @@ def check_unchanged(place: folder.Place, manifest: dict[str, Any], force: bool) 
 
 def _instead(place: folder.Place) -> str:
     if place.target:
-        return f"go on with that run (`galbatch resume {place.paths.root}`), delete its folder"
+        return f"go on with that run (`galbatch resume {place.paths.quoted}`), delete its folder"
     return "start again with --overwrite"
 
 

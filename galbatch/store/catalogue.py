@@ -215,7 +215,7 @@ def _committed(
                 continue
             raise RunError(
                 f"{paths.part(batch)}: missing, so the run is not finished. "
-                f"Run `galbatch resume {paths.root}`."
+                f"Run `galbatch resume {paths.quoted}`."
             )
         note = read_note(paths, batch)
         rows = slice(*np.searchsorted(batches, [batch, batch + 1]).tolist())

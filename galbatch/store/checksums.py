@@ -92,7 +92,7 @@ def read_checksums(paths: RunPaths) -> Checksums | None:
         return None
     except (OSError, ValueError, KeyError, TypeError) as err:
         raise RunError(
-            f"{paths.checksums}: damaged ({err}). `galbatch resume {paths.root}` makes it again."
+            f"{paths.checksums}: damaged ({err}). `galbatch resume {paths.quoted}` makes it again."
         ) from err
 
 

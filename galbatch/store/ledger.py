@@ -48,7 +48,7 @@ def check_accounting(paths: RunPaths, counts: dict[str, int]) -> dict[str, int]:
     ):
         raise RunError(
             f"{paths.root}: the accounts do not balance: plan {planned}, catalogue {written}, "
-            f"status {dict(counts)}, failures {failed}. Run `galbatch verify {paths.root}`."
+            f"status {dict(counts)}, failures {failed}. Run `galbatch verify {paths.quoted}`."
         )
     return {"planned": planned, "catalogue": written, **by_status}
 

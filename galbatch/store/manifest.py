@@ -149,7 +149,7 @@ def check_manifest(paths: RunPaths) -> list[str]:
     good, copy = read_valid(paths.manifest), read_valid(paths.manifest_copy)
     state = "missing" if not paths.manifest.exists() else "damaged or edited"
     if good is None and copy is not None:
-        return [f"{paths.manifest}: {state}. Its copy is whole: `galbatch verify --repair {paths.root}`."]
+        return [f"{paths.manifest}: {state}. Its copy is whole: `galbatch verify --repair {paths.quoted}`."]
     if good is None:
         return [
             f"{paths.manifest}: {state}, and so is its copy {paths.manifest_copy.name}. Put one back from a "
@@ -157,11 +157,11 @@ def check_manifest(paths: RunPaths) -> list[str]:
         ]
     if copy is None and "hash" in good:
         state = "missing" if not paths.manifest_copy.exists() else "damaged or edited"
-        return [f"{paths.manifest_copy}: {state}. Make it again: `galbatch verify --repair {paths.root}`."]
+        return [f"{paths.manifest_copy}: {state}. Make it again: `galbatch verify --repair {paths.quoted}`."]
     if copy is not None and copy != good:
         return [
             f"{paths.manifest_copy}: is the copy of another manifest. Delete it, then "
-            f"`galbatch verify --repair {paths.root}`."
+            f"`galbatch verify --repair {paths.quoted}`."
         ]
     return []
 
@@ -170,7 +170,7 @@ def read_manifest(paths: RunPaths) -> dict[str, Any]:
     """The manifest. Raises ``RunError`` when the folder is not a run."""
     copy = read_valid(paths.manifest_copy) is not None
     remedy = (
-        f"Put its copy back: galbatch verify --repair {paths.root}"
+        f"Put its copy back: galbatch verify --repair {paths.quoted}"
         if copy
         else "Copy it back, or start again with --overwrite."
     )
@@ -196,7 +196,7 @@ def _no_manifest(paths: RunPaths, remedy: str) -> str:
     if not paths.root.exists() and any((folder / MARKER).exists() for folder in beside):
         return (
             f"{paths.root}: was being replaced (--overwrite) when it was stopped. "
-            f"Put a whole run there: galbatch resume {paths.root}"
+            f"Put a whole run there: galbatch resume {paths.quoted}"
         )
     if (paths.root / MARKER).exists() and paths.committed():
         return (

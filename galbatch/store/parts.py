@@ -158,7 +158,7 @@ def part_bytes(paths: RunPaths, batch: int, note: dict[str, Any]) -> bytes:
     except OSError as err:
         raise RunError(
             f"{path}: cannot be read ({err.strerror}). Check the disk and the permissions; then "
-            f"run `galbatch resume {paths.root}`."
+            f"run `galbatch resume {paths.quoted}`."
         ) from err
     committed = note.get("files", {}).get(f"{path.parent.name}/{path.name}")
     if committed is None:
@@ -175,7 +175,7 @@ def part_bytes(paths: RunPaths, batch: int, note: dict[str, Any]) -> bytes:
 
 def _damaged(paths: RunPaths, batch: int, why: str) -> DamagedBatch:
     return DamagedBatch(
-        f"{paths.part(batch)}: not what was committed ({why}). Run `galbatch resume {paths.root}`: the "
+        f"{paths.part(batch)}: not what was committed ({why}). Run `galbatch resume {paths.quoted}`: the "
         "sources of this batch are computed again.",
         batch,
     )

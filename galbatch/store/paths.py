@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import tempfile
 import uuid
@@ -166,6 +167,7 @@ class RunPaths:
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", place_of(self.root).absolute())
 
+    quoted = property(lambda self: shlex.quote(str(self.root)))  # as a shell takes it
     config = property(lambda self: self.root / "galbatch.toml")
     marker = property(lambda self: self.root / MARKER)
     manifest = property(lambda self: self.root / "manifest.json")

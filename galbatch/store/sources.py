@@ -13,7 +13,7 @@ import numpy as np
 from galbatch.errors import InputError, RunError
 from galbatch.store.layout import OF_PIXELS, STATUS, ArraySpec, StoreLayout
 from galbatch.store.manifest import read_manifest
-from galbatch.store.paths import RunPaths
+from galbatch.store.paths import RunPaths, opened
 from galbatch.store.posterior import open_store
 from galbatch.store.selection import find_sources
 
@@ -152,10 +152,18 @@ class Sources:
     def refuse_failed(self, source_id: int | str) -> None:
         """Raise ``RunError`` for a source that failed, ``InputError`` for an unknown id."""
         if self.status(source_id) == "failed":
-            raise RunError(
-                f"Source {source_id} failed and has no images or draws: failures.parquet in "
-                f"{self.paths.root} says why."
-            )
+            raise RunError(f"Source {source_id} failed and has no images or draws: {self._why(source_id)}.")
+
+    def _why(self, source_id: int | str) -> str:
+        """Why a source failed."""
+        import pyarrow.parquet as pq
+
+        try:
+            kept = [("source_id", "=", str(source_id))]
+            row = pq.read_table(opened(self.paths.failures), filters=kept).to_pylist()[0]
+        except (OSError, IndexError, RunError):
+            return f"failures.parquet in {self.paths.root} says why once the run is finished"
+        return f"{row['message'] or 'no message'} ({row['code']})"
 
     def flags(self, source_id: int | str) -> int:
         """Flag bits (``galbatch.Flag``)."""

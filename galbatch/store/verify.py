@@ -86,7 +86,7 @@ class _Verifier:
         self.verdict.problems.append(line)
 
     def resume(self, batch: int | None = None) -> str:
-        return f"`galbatch resume {self.paths.root}{'' if batch is None else f' --redo {batch}'}`"
+        return f"`galbatch resume {self.paths.quoted}{'' if batch is None else f' --redo {batch}'}`"
 
     def checksums(self) -> None:
         """Open ``checksums.json``."""
@@ -131,12 +131,12 @@ class _Verifier:
             return f"Copy it back; {self.resume()} goes on with it as it is."
         if name.endswith(".html"):
             out = "" if name == paths.report.name else f" --out {paths.root / name}"
-            return f"`galbatch report {paths.root}{out}` makes it again."
+            return f"`galbatch report {paths.quoted}{out}` makes it again."
         if name == paths.config.name:
             return f"{self.resume()} makes it again from {paths.manifest.name}."
         if name == paths.manifest.name:
             return (
-                f"Copy it back (`galbatch verify {paths.root} --repair` does it for a manifest that cannot "
+                f"Copy it back (`galbatch verify {paths.quoted} --repair` does it for a manifest that cannot "
                 "be read), or start again with --overwrite."
             )
         return f"{self.resume()} makes it again."

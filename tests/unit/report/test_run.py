@@ -54,7 +54,7 @@ def test_view_holds_what_the_store_holds(run):
     [
         (42, None, InputError, "42"),
         (FIRST_ID, "f999w", InputError, "f999w"),
-        (FAILED_ID, None, RunError, "failures"),
+        (FAILED_ID, None, RunError, r"outside every image \(OFF_IMAGE\)"),
     ],
 )
 def test_what_cannot_be_shown_is_said(run, source_id, band, error, said):
