@@ -35,7 +35,7 @@ def rgb(images: np.ndarray, sky: float) -> np.ndarray:
     planes = np.nan_to_num(images)
     green = planes[len(planes) // 2] if len(planes) > 2 else planes.mean(axis=0)
     peak = max(float(np.quantile(planes, 0.999)), 10 * sky) or 1.0
-    return make_lupton_rgb(planes[-1], green, planes[0], minimum=-sky, stretch=peak / 2, Q=_Q)
+    return make_lupton_rgb(planes[-1], green, planes[0], minimum=-sky, stretch=max(peak / 10, 5 * sky), Q=_Q)
 
 
 def sky_of(run: Run, source_id: int | str) -> float:
@@ -58,21 +58,24 @@ def figure_colours(run: Run, source_id: int | str) -> Figure:
     draws = run.samples(source_id)[:SHOWN_DRAWS, order]
     fine = run.layout.oversample**2
     images = {"Observed": run.observed(source_id)[order] / fine, "Posterior mean": run.mean(source_id)[order]}
-    images |= {f"Draw {k + 1}": draw for k, draw in enumerate(draws)}
-    fig = Picture(figsize=(1.9 * (len(images) + 2), 2.5), facecolor="white", dpi=150)
-    axes = fig.subplots(1, len(images) + 2)
-    for axis, (title, image) in zip(axes, images.items(), strict=False):
+    fig = Picture(figsize=(9, 4.8), facecolor="white", dpi=150)
+    above, below = fig.subplots(2, 4)
+    shown = [*images.items(), *((f"Draw {k + 1}", draw) for k, draw in enumerate(draws))]
+    for axis, (title, image) in zip([*above[:2], *below], shown, strict=False):
         axis.imshow(rgb(image, sky_of(run, source_id)), origin="lower")
-        axis.set_title(title, fontsize=8)
+        axis.set_title(title, fontsize=9)
     middle, error = run.color_map(source_id, names[0], names[-1])
     for axis, image, title, colours in (
-        (axes[-2], middle, f"{names[0]} - {names[-1]}", "RdYlBu_r"),
-        (axes[-1], error, "its error (mag)", "cividis"),
+        (above[2], middle, f"{names[0]} - {names[-1]} [mag]", "RdYlBu_r"),
+        (above[3], error, "its error [mag]", "cividis"),
     ):
-        shown = axis.imshow(image, origin="lower", cmap=colours)
-        axis.set_title(title, fontsize=8)
-        fig.colorbar(shown, ax=axis, fraction=0.046).ax.tick_params(labelsize=6)
-    for axis in axes:
+        ends = np.nanpercentile(image, [2, 98]) if np.isfinite(image).any() else (0, 1)
+        drawn = axis.imshow(image, origin="lower", cmap=colours, vmin=ends[0], vmax=ends[1])
+        axis.set_title(title, fontsize=9)
+        axis.set_facecolor("#dddddd")
+        fig.colorbar(drawn, cax=axis.inset_axes([1.03, 0, 0.05, 1])).ax.tick_params(labelsize=7)
+    for axis in (*above, *below):
         axis.set(xticks=[], yticks=[])
-    fig.suptitle(f"Source {source_id}: {', '.join(names)}", fontsize=9)
+    fig.subplots_adjust(left=0.01, right=0.95, bottom=0.02, top=0.87, wspace=0.25, hspace=0.12)
+    fig.suptitle(f"Source {source_id}: {', '.join(names)}", fontsize=10)
     return fig

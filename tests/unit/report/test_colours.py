@@ -60,7 +60,8 @@ def test_the_figure_of_a_run(tmp_path):
     source = run.finished_ids()[0]
     figure = figure_colours(run, source)
     titles = [axis.get_title() for axis in figure.axes]
-    assert titles[:6] == ["Observed", "Posterior mean", "Draw 1", "Draw 2", "Draw 3", "Draw 4"]
+    assert titles[:2] == ["Observed", "Posterior mean"] and titles[3] == "its error [mag]"
+    assert titles[4:8] == ["Draw 1", "Draw 2", "Draw 3", "Draw 4"]
     figure.savefig(tmp_path / "f.png")
     assert (tmp_path / "f.png").stat().st_size > 10_000
     one = SimpleNamespace(bands=("f200w",), paths=run.paths)
