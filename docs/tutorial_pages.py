@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+NOTEBOOK = re.compile(r"\]\((?!\w+:)([^)]+)\.ipynb\)")  # a link to a notebook
+
 
 def on_files(files: Any, config: Any) -> Any:
     """mkdocs calls this with the files of the site."""
@@ -22,13 +24,19 @@ def on_files(files: Any, config: Any) -> Any:
     return files
 
 
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """mkdocs calls this with the text of a page: links to notebooks, right in the repository, lead to their
+    pages."""
+    return NOTEBOOK.sub(r"](\1.md)", markdown)
+
+
 def page(notebook: dict[str, Any], stem: str) -> tuple[str, dict[str, bytes]]:
     """(Markdown, pictures by name) of a notebook."""
     parts, pictures = [], {}
     for cell in notebook["cells"]:
         source = _joined(cell["source"])
         if cell["cell_type"] == "markdown":
-            parts.append(re.sub(r"\]\((?!\w+:)([^)]+)\.ipynb\)", r"](\1.md)", source))
+            parts.append(NOTEBOOK.sub(r"](\1.md)", source))
             continue
         parts.append(_fenced(source, "python"))
         for output in cell["outputs"]:

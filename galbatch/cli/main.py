@@ -27,6 +27,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Begin": {
         "init": "Propose a survey file from a folder of FITS files, or write a template.",
         "cutout": "One galaxy, no catalogue: a picture and a table.",
+        "psf": "Make the PSF of a JWST filter with stpsf, where it is installed.",
     },
     "Run": {
         "check": "Look for problems before a run: files, WCS, units, PSF, ids, disk, model.",

@@ -22,8 +22,8 @@ LARGEST_PIX = 3000  # side of an image whose middle is its source
 SMOOTH_PIX = 2.0
 NO_PSF = (
     "--psf is missing: the PSF of the image says what to deconvolve, and cannot be guessed. Make one from "
-    "stars in the image (photutils.psf, PSFEx), with stpsf (JWST) or Tiny Tim (HST), or take that of the "
-    "archive (HSC PSF picker); then: galbatch cutout {image} --psf psf.fits"
+    "stars in the image (photutils.psf, PSFEx), with `galbatch psf` (JWST) or Tiny Tim (HST), or take that "
+    "of the archive (HSC PSF picker); then: galbatch cutout {image} --psf psf.fits"
 )
 OPTIONS = {
     "psf_scale": "--psf-scale",

@@ -1,6 +1,6 @@
 """From a stamp to what is measured: masked pixels cleared, the source found, the sky's part known.
 
-``image``: masked pixels are zero; ``good``: 1 or 0 a pixel; ``source``: unmasked pixels of the segment.
+``image``: masked pixels are zero; ``good``: 1 or 0 per pixel; ``source``: unmasked pixels of the segment.
 """
 
 from __future__ import annotations

@@ -134,10 +134,14 @@ def test_python_in_the_pages_runs(path, number, block, scratch, monkeypatch):
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_lead_somewhere(path):
-    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", path.read_text()):
-        there = path.parent / target
-        made = there.suffix == ".md" and there.with_suffix(".ipynb").exists()  # the page of a notebook
-        assert there.exists() or made, f"{path.name} links to {target}"
+    """To a file, and where they name a heading, to one that is there."""
+    for target, heading in re.findall(r"\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]+))?\)", path.read_text()):
+        there = path.parent / target if target else path
+        assert there.exists(), f"{path.name} links to {target}"
+        if heading and there != ROOT / "docs" / "api.md":  # its headings are made from the code
+            titles = re.findall(r"^#+ (.+)$", there.read_text(), re.M)
+            slugs = [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
+            assert heading in slugs, f"{path.name} links to {target}#{heading}"
 
 
 # ---- the two commands and CI ----
