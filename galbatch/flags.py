@@ -66,6 +66,7 @@ class Flag(IntFlag):
     APERTURE_LOSS = 1 << 38
     UNCALIBRATED = 1 << 39
     PREDICTED = 1 << 40
+    SECOND_SOURCE = 1 << 41
 
 
 class Level(IntEnum):
@@ -84,12 +85,9 @@ class About(NamedTuple):
     remedy: str
 
 
+_IF_LIGHT_IS_LOST = "nothing: MASKED_LIGHT is set too where light of the source is lost"
 FLAGS: dict[Flag, About] = {
-    Flag.EDGE: About(
-        Level.INFO,
-        "the stamp is partly outside the image",
-        "nothing: MASKED_LIGHT is set too where light of the source is lost",
-    ),
+    Flag.EDGE: About(Level.INFO, "the stamp is partly outside the image", _IF_LIGHT_IS_LOST),
     Flag.OFF_IMAGE: About(
         Level.BAD,
         "the position is outside every image of a band",
@@ -100,26 +98,18 @@ FLAGS: dict[Flag, About] = {
         "the central pixel is masked",
         "look at the mask: is it the source's own core?",
     ),
-    Flag.MASKED_FRACTION: About(
-        Level.INFO,
-        "a large part of the stamp is masked",
-        "nothing: MASKED_LIGHT is set too where light of the source is lost",
-    ),
+    Flag.MASKED_FRACTION: About(Level.INFO, "a large part of the stamp is masked", _IF_LIGHT_IS_LOST),
     Flag.NONFINITE: About(
         Level.INFO,
         "NaN or infinite pixels in the stamp; they are masked",
-        "nothing: MASKED_LIGHT is set too where light of the source is lost",
+        _IF_LIGHT_IS_LOST,
     ),
     Flag.ZERO_WEIGHT: About(
         Level.INFO,
         "pixels with zero or negative weight in the stamp; they are masked",
-        "nothing: MASKED_LIGHT is set too where light of the source is lost",
+        _IF_LIGHT_IS_LOST,
     ),
-    Flag.SATURATED: About(
-        Level.BAD,
-        "saturated or missing core",
-        "use a shorter exposure or another band",
-    ),
+    Flag.SATURATED: About(Level.BAD, "saturated or missing core", "use a shorter exposure or another band"),
     Flag.NEIGHBOUR: About(
         Level.INFO,
         "neighbours contribute more than a fifth of the flux in the stamp",
@@ -268,7 +258,7 @@ FLAGS: dict[Flag, About] = {
     ),
     Flag.RESIDUAL_ELSEWHERE: About(
         Level.INFO,
-        "a compact residual beyond chance away from the source",
+        "a compact residual beyond chance away from the source, or with less than 1% of its light",
         "nothing: it does not touch the numbers of the source",
     ),
     Flag.APERTURE_LOSS: About(
@@ -285,6 +275,11 @@ FLAGS: dict[Flag, About] = {
         Level.CAUTION,
         "a band without usable pixels was drawn from the other bands, its flux scale from those beside it",
         "use its draws as a guess of the shape, never of the flux or a colour; nothing is measured in it",
+    ),
+    Flag.SECOND_SOURCE: About(
+        Level.CAUTION,
+        "a lump of light has no counterpart across the centre: two galaxies in one segment, or a merger",
+        "look at the picture; a segmentation map (`seg`) that separates the two mends it",
     ),
 }
 

@@ -105,7 +105,8 @@ def _detect(data: np.ndarray, sigma: np.ndarray, bad: np.ndarray) -> tuple[np.nd
     image = np.ascontiguousarray(np.where(bad, 0, data), np.float32)
     good = ~bad
     scale = np.median(sigma[good])
-    image -= np.float32(_clipped_median(image[good]))
+    image[good] -= np.float32(_clipped_median(image[good]))
+    # bad pixels hold no light; as a mask they keep SEP from deblending what lies next to them
     noise = np.ascontiguousarray(np.where(good, sigma, scale), np.float32)
     try:
         with _SEP_LOCK:
@@ -113,7 +114,6 @@ def _detect(data: np.ndarray, sigma: np.ndarray, bad: np.ndarray) -> tuple[np.nd
                 image,
                 THRESHOLD_SIGMA,
                 err=noise,
-                mask=np.ascontiguousarray(bad),
                 minarea=MIN_AREA_PIX,
                 deblend_nthresh=DEBLEND_LEVELS,
                 deblend_cont=DEBLEND_CONTRAST,
@@ -125,6 +125,7 @@ def _detect(data: np.ndarray, sigma: np.ndarray, bad: np.ndarray) -> tuple[np.nd
             raise
         labels, _ = ndimage.label(image > 3 * noise)
         return labels, 0
+    labels[bad] = 0
     own = _central(labels)
     merged = own > 0 and bool(objects["flag"][own - 1] & sep.OBJ_MERGED)
     return labels, own if merged else 0

@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy(
     images="measure",
     plugins="Statistic StatisticInput all_quantities",
     posterior="measure_posterior",
-    separate="OwnLight own_light",
+    separate="OwnLight own_light second_source",
     summary="summarise",
 )
 __all__ += ["QUANTITIES"]

@@ -9,6 +9,9 @@ object's. A draw has no noise, which would bias the minimum, and is sharper than
 No division is known to be right. Draw k gives the kinds a weight w_k (in their geometric mean) and its source
 a factor exp(s_k), evenly spread and as a normal variable, so that draws differ by what is not known
 (docs/decisions/0023).
+
+A galaxy within the segment that no deblending parts from its source stays in its numbers. It shows as a lump
+of light without a counterpart on the other side of the centre (docs/decisions/0024).
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ SPREAD = 0.6  # standard deviation of the logarithm of the ratio of source to ne
 PROFILE_LEVEL = 0.05  # of the maximum: moments are of what is brighter
 LEAST_SHARE = 1e-3  # of a pixel's light, for the object to whose segment it is nearest
 DISPUTED = 0.2  # light that may be either's, over the source's: of 10 mocks above it 3 were 3 sigma off
-BRIGHTEST = 5.0  # light of neighbours over the source's: mocks go to 4
+CENTRE_FWHM, LUMP_FWHM = 1.5, 1.0  # sigmas that smooth an image to find its centre, and its lumps
+BRIGHT = 0.8  # of the brightest place of the smoothed image: a centroid there may be a galaxy's centre
+LUMP_LEVEL = 0.6  # of the light at a place: most of it has no counterpart
 _GOLDEN, _ROOT = (5**0.5 - 1) / 2, 2**0.5 - 1  # multiples fill (0, 1) evenly
 
 
@@ -38,21 +43,19 @@ def fitted_neighbours(seg: np.ndarray, mask: np.ndarray) -> np.ndarray:
 class OwnLight:
     """``samples`` (n, k, H, W): draws with the light of fitted neighbours taken out; ``seg`` (n, h, w)
     without those; ``share``: {source: (k, H, W) its share of each draw} of those that had any;
-    ``disputed`` (n,): so much light may be either's that the draws do not say whose; ``outshone`` (n,): by
-    neighbours brighter than those that the division was tried on."""
+    ``disputed`` (n,): so much light may be either's that the draws do not say whose."""
 
     samples: np.ndarray
     seg: np.ndarray
     share: dict[int, np.ndarray]
     disputed: np.ndarray
-    outshone: np.ndarray
 
 
 def own_light(samples: np.ndarray, seg: np.ndarray, mask: np.ndarray, oversample: int = 1) -> OwnLight:
     """Divide draws (n, k, H, W); ``seg``, ``mask`` (n, h, w) on pixels of ``oversample`` fine ones along a
     side, as in ``BandStamps``. Draws of a source without fitted neighbours stay as they are."""
     left, own, shares = np.array(seg), samples, {}
-    disputed, outshone = np.zeros((2, len(seg)), bool)
+    disputed = np.zeros(len(seg), bool)
     for i in range(len(seg)):
         near = fitted_neighbours(seg[i], mask[i])
         if not near.any() or not (seg[i] == 1).any():
@@ -64,8 +67,7 @@ def own_light(samples: np.ndarray, seg: np.ndarray, mask: np.ndarray, oversample
         left[i][near] = 0
         light = np.nansum(own[i])
         disputed[i] = np.nansum(samples[i] * np.minimum(share, 1 - share)) > DISPUTED * light
-        outshone[i] = np.nansum(samples[i]) > (1 + BRIGHTEST) * light
-    return OwnLight(own, left, shares, disputed, outshone)
+    return OwnLight(own, left, shares, disputed)
 
 
 def own_share(draws: np.ndarray, seg: np.ndarray) -> np.ndarray:
@@ -119,10 +121,10 @@ def _nearest(seg: np.ndarray) -> np.ndarray:
     return seg[tuple(places)]
 
 
-def _centre(image: np.ndarray, segment: np.ndarray) -> tuple[float, float]:
-    """y, x of the half pixel nearest to the centroid of the squared light of a segment."""
+def _centre(image: np.ndarray, segment: np.ndarray, power: int = 2) -> tuple[float, float]:
+    """y, x of the half pixel nearest to the centroid of a power of the light of a segment."""
     y, x = np.nonzero(segment)
-    light = image[y, x] ** 2
+    light = image[y, x] ** power
     light = light / light.sum() if light.sum() > 0 else np.full(len(y), 1 / len(y))
     return float(np.rint(2 * (light @ y)) / 2), float(np.rint(2 * (light @ x)) / 2)
 
@@ -141,6 +143,47 @@ def _symmetric(image: np.ndarray, y: float, x: float) -> np.ndarray:
         middle = ndimage.median(np.where(known, template, image), ring, np.arange(ring.max() + 1))
         template = np.where(known, template, np.minimum(image, np.minimum.accumulate(middle)[ring]))
     return template
+
+
+def second_source(image: np.ndarray, seg: np.ndarray, fwhm_pix: float) -> float:
+    """Share of a source's light that is in its largest lump without a counterpart on the other side of its
+    centre: small for spirals and clumpy galaxies, whose light is spread over many, large for two galaxies.
+
+    The centre is the peak of the smoothed image, or the centroid of its light or of its square where that is
+    bright as well (between two galaxies it is not): the one that leaves least. ``image`` (H, W): the
+    posterior mean, at a PSF of ``fwhm_pix``; ``seg`` (H, W): 1 the source, larger its neighbours, whose
+    pixels and what lies opposite of them do not count. 0 without light."""
+    inside, others = seg == 1, seg > 1
+    light = np.where(others, 0.0, np.maximum(np.nan_to_num(image), 0)).astype(np.float64)
+    total = light[inside].sum()
+    if not total > 0:
+        return 0.0
+    smooth, seen = (ndimage.gaussian_filter(light, n * fwhm_pix) for n in (CENTRE_FWHM, LUMP_FWHM))
+    whole = np.where(others, light.max(), light)
+
+    def largest(y: float, x: float) -> float:
+        unmatched = np.where(others, 0, light - _symmetric(whole, y, x))
+        blurred = ndimage.gaussian_filter(unmatched, LUMP_FWHM * fwhm_pix)
+        lumps, n = ndimage.label(inside & (blurred > LUMP_LEVEL * seen))
+        return float(np.max(ndimage.sum_labels(unmatched, lumps, np.arange(1, n + 1)), initial=0.0) / total)
+
+    bright = BRIGHT * seen[inside].max()
+    middles = [_centre(light, inside, power) for power in (1, 2)]
+    middles = [(y, x) for y, x in middles if seen[int(np.rint(y)), int(np.rint(x))] > bright]
+    return min(largest(*centre) for centre in (_peak(smooth, inside), *middles))
+
+
+def _peak(image: np.ndarray, where: np.ndarray) -> tuple[float, float]:
+    """y, x of the half pixel nearest to the maximum of a smooth image, by a parabola through three pixels."""
+    place = np.unravel_index(np.argmax(np.where(where, image, -np.inf)), image.shape)
+    out = []
+    for axis, at in enumerate(place):
+        line = np.pad(np.moveaxis(image, axis, 0)[:, place[1 - axis]], 1, mode="edge")
+        before, middle, after = line[at : at + 3]
+        bend = before - 2 * middle + after
+        step = 0.5 * (before - after) / bend if bend < 0 else 0.0
+        out.append(float(np.rint(2 * (at + np.clip(step, -0.5, 0.5))) / 2))
+    return out[0], out[1]
 
 
 def _overlap(n: int, twice: int) -> tuple[int, int]:

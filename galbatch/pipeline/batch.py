@@ -19,7 +19,7 @@ from galbatch.pipeline.colour import colours
 from galbatch.pipeline.context import Context, Cut
 from galbatch.pipeline.grade import grade
 from galbatch.pipeline.hashes import draw_hashes, pixel_hashes
-from galbatch.pipeline.light import contaminated, light_flags
+from galbatch.pipeline.light import contaminated, light_flags, second_sources
 from galbatch.pipeline.measurement import Table, empty_columns, measure_band
 from galbatch.pipeline.sampling import groups_of, sample_bisecting
 from galbatch.store import MASK_EXCLUDED, MASK_NEIGHBOUR, STATUS, BatchResult, PlanBatch, StoreLayout
@@ -212,6 +212,7 @@ def _measure(
         context.prior.spec.calibration.get(f"{mode} joint" if layout.joint else mode),
     )
     found |= contaminated(found, columns[f"neighbour_frac_{band.band}"][done], own)
+    found |= second_sources(own, context.prior.spec.target_fwhm_pix)
     columns[f"flags_{band.band}"][done] = found
 
 

@@ -6,12 +6,13 @@ import numpy as np
 
 from galbatch.cutouts import outgrows
 from galbatch.flags import Flag
-from galbatch.morphology import OwnLight
+from galbatch.morphology import OwnLight, second_source
 from galbatch.types import BandStamps
 
 MASKED_SHARE, LOST_SHARE = 0.1, 1 / 3  # of the light: caution, bad
 CORE_LEVEL, CORE_SHARE = 0.5, 0.5  # the core: above half of the maximum; lost where half of it is masked
 OUTSHONE = 0.5  # share of the light of all segments that is neighbours'
+SECOND_SHARE = 0.05  # of the light without a counterpart: another galaxy's is three times as much, and more
 
 
 def light_flags(band: BandStamps, done: np.ndarray, model: np.ndarray) -> np.ndarray:
@@ -43,9 +44,19 @@ def _masked(model: np.ndarray, sigma: np.ndarray, mask: np.ndarray, own: np.ndar
 
 def contaminated(flags: np.ndarray, neighbour_frac: np.ndarray, own: OwnLight) -> np.ndarray:
     """(n,) flags where a neighbour's light exceeds the error bars: it is cut from a blend with the source,
-    outshines it or is not lost in the noise (docs/decisions/0019), and is not parted from it in the draws or
-    too bright for that; or what is whose is disputed (docs/decisions/0023)."""
+    outshines it or is not lost in the noise (docs/decisions/0019), and is not parted from it in the draws; or
+    what is whose is disputed (docs/decisions/0023)."""
     blended = (flags & Flag.BLENDED_SEG) != 0
     lost = ((flags & Flag.LOW_SNR) != 0) & (neighbour_frac <= OUTSHONE)
-    parted = np.isin(np.arange(len(flags)), list(own.share)) & ~own.outshone
+    parted = np.isin(np.arange(len(flags)), list(own.share))
     return np.where((blended & ~lost & ~parted) | own.disputed, int(Flag.CONTAMINATED), 0)
+
+
+def second_sources(own: OwnLight, fwhm_pix: float) -> np.ndarray:
+    """(n,) flags where the segment seems to hold another galaxy, by the mean of the draws at a PSF of
+    ``fwhm_pix``."""
+    means = np.nan_to_num(own.samples).mean(1)
+    fine = means.shape[-1] // own.seg.shape[-1]
+    segs = own.seg.repeat(fine, 1).repeat(fine, 2)
+    share = [second_source(*of, fwhm_pix) for of in zip(means, segs, strict=True)]
+    return np.where(np.array(share) > SECOND_SHARE, int(Flag.SECOND_SOURCE), 0)

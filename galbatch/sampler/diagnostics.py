@@ -36,6 +36,7 @@ FLAG_P = 1e-4
 TOLERANCE = 0.05  # of the light under a compact feature: no PSF is known better
 NOISE_TOLERANCE = 1.25  # of chi2: sigma off by 12%, and error bars with it
 WRONG = 2.0  # of chi2: sigma off by 40%, which no noise map is
+FAINT_SHARE = 0.01  # of all light: a feature with less, outside of the core, changes no number of the source
 NEAR_PIX = 2  # fine pixels around the source's footprint where a feature may be its own
 
 
@@ -77,7 +78,8 @@ def chi2_misfit(
 
     A chi2, of the stamp or of the footprint, off by more than ``NOISE_TOLERANCE`` says that the noise map is
     off, by more than ``WRONG`` that the model is wrong; so does a compact feature on the source of more than
-    ``TOLERANCE`` of its light there. ``compact``: a ``CompactFilter``; ``source``
+    ``TOLERANCE`` of its light there, unless it is outside of the core and holds less than ``FAINT_SHARE`` of
+    all light. ``compact``: a ``CompactFilter``; ``source``
     (b, 1, c, h, w) bool: pixels that are no neighbour's, whose misfits are ``elsewhere``.
     """
     image = model.apply(x)
@@ -120,16 +122,17 @@ def _left_over(
     source: Tensor | None,
 ) -> tuple[np.ndarray, ...]:
     """(b, c) p-value of the most significant compact feature in the data less the mean, and whether one
-    exceeds chance and ``TOLERANCE`` of the light there: next to the source or as bright as ``TOLERANCE`` of
-    all light, or elsewhere."""
+    exceeds chance and ``TOLERANCE`` of the light there: on the source (next to it, and in its core or not
+    faint; or as bright as ``TOLERANCE`` of all light), or elsewhere."""
     mean = torch.nan_to_num(x.nanmean(1, keepdim=True))
     gradient = model.adjoint(model.noise.precision(data - model.apply(mean)))
     significance, height = (part.abs()[:, 0] for part in compact(gradient))
     light = compact(model.normal(mean))[0].abs()[:, 0]
     near = model.from_detector(footprint, model.fine)[:, 0]
     near = torch.nn.functional.max_pool2d(near, 2 * NEAR_PIX + 1, 1, NEAR_PIX) > 0
-    total = mean[:, 0].clamp_min(0).sum((-1, -2), keepdim=True)
-    near |= height / compact.height > TOLERANCE * total
+    share = height / compact.height / mean[:, 0].clamp_min(0).sum((-1, -2), keepdim=True).clamp_min(1e-30)
+    near &= (share > FAINT_SHARE) | (light > 0.5 * light.amax((-1, -2), keepdim=True))
+    near |= share > TOLERANCE
     if source is not None:
         near &= model.from_detector((~source).float(), model.fine)[:, 0] == 0
 

@@ -227,7 +227,7 @@ def _with_psf_error(problem: Problem, observations: Sequence[Observation], call:
         x, evaluated, _ = problem.take(rows).run(MODES["fast"], range(REFERENCE_DRAWS), REFERENCE_STAGE, call)
         reference[rows] = x.mean(1, keepdim=True)
         spent[rows] = evaluated * REFERENCE_DRAWS / call.draws
-    wide, shows = with_reference(observations, problem.model, reference)
+    wide, shows = with_reference(observations, problem.model, problem.data, reference)
     parts = [(problem.take(every[~shows]), every[~shows], spent)] if not shows.all() else []
     if shows.any():
         seed, ids, bands = problem.streams

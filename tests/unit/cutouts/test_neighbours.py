@@ -102,3 +102,14 @@ def test_a_sky_level_under_a_galaxy_is_found(level):
     found = describe(noise + level + exponential(3.0, 200.0))
     assert found.flags[0] & Flag.BACKGROUND
     assert found.columns["background_njy"][0] == pytest.approx(level, abs=0.2)
+
+
+@pytest.mark.parametrize("beyond", [44, 45, 46])
+def test_two_galaxies_at_the_edge_of_an_image_are_separated(beyond):
+    y, x = np.indices((64, 64))
+    image = np.random.default_rng(1).standard_normal((64, 64)).astype(np.float32)
+    for b, a, peak, size in ((32, 32, 8, 2.2), (38, 44, 14, 2.6)):
+        image += np.float32(peak) * np.exp(-((y - b) ** 2 + (x - a) ** 2) / (2 * size**2)).astype(np.float32)
+    bad = y >= beyond
+    seg, _ = segment(np.where(bad, np.nan, image), np.ones_like(image), bad)
+    assert seg[32, 32] == 1 and seg[38, 44] > 1 and not seg[bad].any()

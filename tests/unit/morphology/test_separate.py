@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from galbatch.morphology import own_light
+from galbatch.morphology import own_light, second_source
 from galbatch.morphology.separate import own_share
 
 Y, X = np.indices((64, 64))
@@ -38,7 +38,7 @@ def test_the_light_of_a_source_is_found_and_its_error_spans_the_truth(distance, 
     light = found.samples[0].sum((1, 2))
     assert np.median(light) == pytest.approx(own.sum(), rel=0.03)
     assert light.min() < own.sum() < light.max()
-    assert not (found.seg > 1).any() and list(found.share) == [0] and not (found.disputed | found.outshone)[0]
+    assert not (found.seg > 1).any() and list(found.share) == [0] and not found.disputed[0]
     np.testing.assert_array_equal(draws, scene(distance, flux)[0])  # not changed in place
 
 
@@ -50,10 +50,13 @@ def test_the_closer_two_are_the_more_draws_differ():
     assert spread[0] > 1.5 * spread[1] > 3 * spread[2]
 
 
-def test_much_brighter_or_overlapping_neighbours_are_uncertain():
+def test_overlapping_neighbours_are_uncertain_and_bright_ones_are_not_for_being_bright():
     nothing = np.zeros((1, 64, 64), bool)
-    assert own_light(*scene(20, 8.0)[:2], nothing).outshone[0]
     assert own_light(*scene(7, 1.0)[:2], nothing).disputed[0]
+    assert own_light(*scene(14, 8.0)[:2], nothing).disputed[0]
+    draws, seg, _ = scene(26, 8.0)
+    found = own_light(draws, seg, nothing)
+    assert not found.disputed[0] and np.median(found.samples[0].sum((1, 2))) == pytest.approx(100, rel=0.03)
 
 
 def test_draws_without_fitted_neighbours_stay_as_they_are():
@@ -83,3 +86,30 @@ def test_a_stamp_edge_beside_the_neighbour_does_not_give_it_the_source():
     draws = (own + other)[None, None].repeat(8, 1).astype(np.float32)
     found = own_light(draws, seg, np.zeros(seg.shape, bool))
     assert np.median(found.samples.sum((2, 3))) == pytest.approx(100, rel=0.03)
+
+
+def clumpy(rng, clumps=25, each=0.01):
+    """A disc of flux 100 with clumps of one per cent of its light anywhere in it."""
+    image = galaxy(32, 32, 100, 4.0)
+    for _ in range(clumps):
+        y, x = 32 + 5 * rng.standard_normal(2)
+        image = image + 100 * each * np.exp(-((Y - y) ** 2 + (X - x) ** 2) / 2) / (2 * np.pi)
+    return image
+
+
+def test_a_second_galaxy_in_the_segment_shows_and_clumps_do_not():
+    def share(image, seg=None):
+        seg = (image > 0.01).astype(np.int32) if seg is None else seg
+        return second_source(image, seg, 2.0)
+
+    one = galaxy(32, 32, 100)
+    assert share(one) < 0.01
+    assert max(share(clumpy(np.random.default_rng(i))) for i in range(8)) < 0.05
+    for flux in (0.3, 1.0, 3.0):
+        other = galaxy(40, 40, 100 * flux, 2.5, 0.9, 2)
+        assert share(one + other) > 0.05
+    # beside a masked neighbour, and where that is not the source's
+    other = galaxy(46, 44, 100, 2.0)
+    seg = np.where(one > other, 1, 2) * (one + other > 0.01)
+    assert share(one + other, seg) < 0.05 < share(one + other)
+    assert share(np.full((64, 64), np.nan)) == 0 and share(one, np.zeros((64, 64))) == 0

@@ -5,7 +5,7 @@ import pytest
 
 from galbatch.flags import Flag, quality_of
 from galbatch.morphology import OwnLight
-from galbatch.pipeline.light import contaminated, light_flags, outgrows
+from galbatch.pipeline.light import contaminated, light_flags, outgrows, second_sources
 from galbatch.types import BandStamps
 
 Y, X = np.mgrid[:48, :48] - 24
@@ -67,11 +67,20 @@ def test_a_neighbour_counts_where_it_touches_and_is_not_lost_in_the_noise():
     flags = np.array([blended, blended | faint, faint, blended | faint, 0])
     share, no, images = np.array([0.1, 0.1, 0.6, 0.6, 0.9]), np.zeros(5, bool), np.ones((5, 1, 1, 1))
 
-    def found(parted, disputed=no, outshone=no):
+    def found(parted, disputed=no):
         shares = dict.fromkeys(range(5 if parted else 0))
-        own = OwnLight(images, images[:, 0], shares, disputed, outshone)
+        own = OwnLight(images, images[:, 0], shares, disputed)
         return (contaminated(flags, share, own) != 0).tolist()
 
     assert found(False) == [True, False, False, True, False]
     assert not any(found(True)) and all(found(True, disputed=~no))
-    assert found(True, outshone=~no) == [True, False, False, True, False]
+
+
+def test_another_galaxy_in_the_segment_is_a_caution_on_any_grid():
+    two = disc(3.0) + 60 * np.exp(-np.hypot(Y - 9, X - 8) / 2.5)
+    for fine in (1, 2):
+        draws = np.stack([disc(3.0), two])[:, None].repeat(fine, 2).repeat(fine, 3)
+        seg = (two > 1).astype(np.int32)[None].repeat(2, 0)
+        own = OwnLight(draws, seg, {}, np.zeros(2, bool))
+        found = second_sources(own, 2.0 * fine)
+        assert found.tolist() == [0, int(Flag.SECOND_SOURCE)] and quality_of(found).tolist() == [0, 1]

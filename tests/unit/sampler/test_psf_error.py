@@ -11,6 +11,7 @@ import galbatch
 from galbatch.errors import InputError
 from galbatch.forward import forward_model, full_width, with_psf_error
 from galbatch.forward.psf_error import mode_transfers
+from galbatch.sampler.reference import photon_variance, with_reference
 from galbatch.types import Observation
 
 N = 12
@@ -162,3 +163,40 @@ def test_numbers_that_cannot_be_are_refused():
         observed(gaussian(3.0), psf_error=-ERROR)
     with pytest.raises(InputError, match="width"):
         observed(gaussian(3.0), psf_error=ERROR[:, :3])
+
+
+def disc_with_photons(per_sn: float, held: bool, seed: int = 0):
+    """A galaxy of peak S/N 30 under noise of the sky, its photons ``per_sn`` of that variance for each unit
+    of S/N: the observation (``held``: in its map), its light, its model and its data."""
+    y, x = np.mgrid[:64, :64] - 31.5
+    light = torch.from_numpy(75 * np.exp(-np.hypot(y, 0.7 * x) / 6).astype(np.float32))[None, None, None]
+    rng = np.random.default_rng(seed)
+    psf = gaussian(3.5)[None, None]
+    blank = np.zeros((1, 1, 64, 64))
+    seen = forward_model(Observation(blank, blank + 1, psf))[1].apply(light)[0, 0].numpy()[None]
+    sigma = 0.5 * np.sqrt(1 + per_sn * seen)
+    data = 0.5 * seen + sigma * rng.standard_normal(seen.shape)
+    obs = Observation(data, sigma if held else 0 * sigma + 0.5, psf, psf_error=ERROR)
+    return obs, 0.5 * light, forward_model(obs)
+
+
+@pytest.mark.parametrize(("per_sn", "held"), [(0.1, False), (0.1, True), (0.0, False)])
+def test_photons_that_the_noise_map_lacks_are_found_in_the_residuals(per_sn, held):
+    found = []
+    for seed in range(4):
+        obs, light, (data, model) = disc_with_photons(per_sn, held, seed)
+        noise = with_psf_error(model, light, ERROR, np.array([[3.5]])).noise
+        photons = photon_variance(obs, noise, model.noise.weight, data, model.apply(light))
+        found.append(float((photons / (0.5 * model.apply(light))).mean()))
+    assert found == pytest.approx([0.0 if held else per_sn] * 4, abs=0.03)
+    wide, shows = with_reference([obs], model, data, light)
+    assert (wide.noise.weight < 0.9 * noise.weight).any() == (per_sn > 0 and not held)
+    assert shows.all()
+
+
+def test_photons_are_no_more_than_the_noise_of_the_sky_allows():
+    obs, light, (data, model) = disc_with_photons(0.5, False)
+    coarse = replace(obs, pixel_scale_arcsec=0.17, psf_scale_arcsec=0.17)  # 42 nJy of the darkest sky
+    noise = with_psf_error(model, light, ERROR, np.array([[3.5]])).noise
+    photons = photon_variance(coarse, noise, model.noise.weight, data, model.apply(light))
+    assert float((photons / model.apply(light)).max()) < 0.5 * 1.01 * 0.5 / 42

@@ -121,6 +121,23 @@ def test_a_compact_residual_away_from_a_bright_source_is_told_apart_from_one_on_
         assert (bool(found.source[0, 0]), bool(found.elsewhere[0, 0])) == (on, off)
 
 
+def test_a_faint_feature_in_the_outskirts_of_a_bright_galaxy_is_no_misfit_of_it():
+    """Twelve pixels from the centre of a galaxy of S/N 100 a pixel; the core counts whatever it holds."""
+    model, noise = uneven(False)
+    compact = CompactFilter(model, 2.0)
+    y, x = np.mgrid[: model.fine[0], : model.fine[1]] - 20
+    source = 100 * torch.from_numpy(np.exp(-(y**2 + x**2) / 50).astype(np.float32))[None, None, None]
+    for place, share, on in ((32, 0.006, False), (32, 0.03, True), (20, 0.006, True)):
+        feature = point(model, place, 20)
+        feature = feature * share * source.sum() / feature.sum()
+        data = model.apply(source + feature) + noise[:, :1]
+        draws = source + 0 * source.expand(-1, 4, -1, -1, -1)
+        if place == 20:  # five per cent of the light there is what no PSF is known better than
+            draws = draws - 8 * feature
+        found = chi2_misfit(model, data, draws, torch.ones(1, 1), torch.full((1, 1), 1024.0), compact)
+        assert bool(found.source[0, 0]) == on and (on or found.elsewhere[0, 0])
+
+
 def test_a_compact_residual_on_a_neighbour_is_elsewhere():
     model, noise = uneven(False)
     compact = CompactFilter(model, 2.0)
