@@ -123,12 +123,32 @@ class Run(Sources):
         return self.select(0, band)
 
     def select(self, quality: int = 0, band: str | None = None, snr: float | None = None) -> QTable:
-        """Rows of the catalogue by grade, in its order.
+        """Rows of the catalogue by grade, in its order. Nothing else is read.
 
-        ``quality``: the worst that is accepted (0 good, 1 caution too, 2 all that did not fail); ``band``:
-        judged in this band alone; ``snr``: least flux over its error, in the band, or in one of all. Nothing
-        but the catalogue is read. Raises ``InputError`` for an unknown band or quality, ``RunError`` before
-        the run is finished.
+        Parameters
+        ----------
+        quality : int
+            The worst that is accepted: 0 good, 1 caution too, 2 all that did not fail.
+        band : str, optional
+            Judge by this band alone; else by all.
+        snr : float, optional
+            Least flux over its error, in the band, or in one of all.
+
+        Returns
+        -------
+        astropy.table.QTable
+            With units; ``write("some.parquet")`` saves it.
+
+        Raises
+        ------
+        InputError
+            Unknown band or quality.
+        RunError
+            The run is not finished.
+
+        Examples
+        --------
+        >>> usable = run.select(quality=1, band="f200w")
         """
         if band is not None:
             self.band_index(band)
@@ -139,18 +159,65 @@ class Run(Sources):
         return self.catalog["source_id"][worst_first(self.catalog, self.bands)[:n]].tolist()
 
     def near(self, coord: SkyCoord, radius: Any) -> QTable:
-        """Rows of the catalogue within ``radius`` (a quantity, or arcsec) of a position, the nearest first.
+        """Rows of the catalogue around a position, the nearest first.
 
-        Raises ``InputError`` when ``coord`` is no single ``SkyCoord``, ``RunError`` before the run is
-        finished.
+        Parameters
+        ----------
+        coord : astropy.coordinates.SkyCoord
+            One position.
+        radius : astropy.units.Quantity or float
+            An angle; a number is arcsec.
+
+        Returns
+        -------
+        astropy.table.QTable
+            Empty where there is none.
+
+        Raises
+        ------
+        InputError
+            ``coord`` is no single position.
+        RunError
+            The run is not finished.
+
+        Examples
+        --------
+        >>> from astropy.coordinates import SkyCoord
+        >>> first = run.catalog[0]
+        >>> rows = run.near(SkyCoord(first["ra"], first["dec"]), 30)  # arcsec
         """
         away = separation_arcsec(self.catalog, coord)
         inside = np.flatnonzero(away <= plain(radius, "arcsec", "near: radius"))
         return self.catalog[inside[np.argsort(away[inside])]]
 
     def at(self, coord: SkyCoord, within: Any = 1.0) -> Any:
-        """Id of the source nearest to a position. Raises ``InputError`` when there is none within ``within``
-        (a quantity, or arcsec)."""
+        """Id of the source nearest to a position.
+
+        Parameters
+        ----------
+        coord : astropy.coordinates.SkyCoord
+            One position.
+        within : astropy.units.Quantity or float
+            The largest distance; a number is arcsec.
+
+        Returns
+        -------
+        int or str
+            As in the catalogue.
+
+        Raises
+        ------
+        InputError
+            No source is so near, or ``coord`` is no single position.
+        RunError
+            The run is not finished.
+
+        Examples
+        --------
+        >>> from astropy.coordinates import SkyCoord
+        >>> first = run.catalog[0]
+        >>> source_id = run.at(SkyCoord(first["ra"], first["dec"]))
+        """
         away, limit = separation_arcsec(self.catalog, coord), plain(within, "arcsec", "at: within")
         if not np.nanmin(away, initial=np.inf) <= limit:
             raise InputError(
@@ -181,8 +248,8 @@ class Run(Sources):
         return tuple(int(np.sum(found == level)) for level in Level)
 
     def show(self, source_id: int | str, png: str | Path | None = None, band: str | None = None) -> Any:
-        """Figure of one source in one band (the first by default). The plotting lives above the store, in
-        ``galbatch.report``, and is found by name."""
+        """Figure of one source in one band (the first by default); Jupyter displays it. ``png``: also written
+        there (.png, .pdf, .svg). ``InputError``: unknown id or band, ``RunError``: it failed."""
         return import_module("galbatch.report").show(self, source_id, png, band)
 
     @property

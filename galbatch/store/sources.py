@@ -46,14 +46,35 @@ class Sources:
         return self._arrays["source_id"][: self.layout.n_sources]
 
     def samples(self, source_id: int | str, band: str | None = None) -> np.ndarray:
-        """(draw, band, y, x) float32 posterior draws, nJy per fine pixel; (draw, y, x) with ``band``.
+        """Posterior draws of a source; made again, as by ``redraw``, where the run keeps their hashes only.
 
-        They are made again, as by ``redraw``, where the run keeps their hashes only.
+        Parameters
+        ----------
+        source_id : int or str
+            Of a source that did not fail.
+        band : str, optional
+            One band; else all, in the order of ``bands``.
+
+        Returns
+        -------
+        ndarray
+            (draw, band, y, x) float32, nJy per fine pixel; (draw, y, x) with ``band``.
+
+        Raises
+        ------
+        InputError
+            Unknown source or band.
+        RunError
+            The run keeps no draws.
+
+        Examples
+        --------
+        >>> flux = run.samples(run.ids[0], "f200w").sum(axis=(1, 2))  # of every draw, nJy
         """
         if not self.has_draws(source_id):
             raise RunError(
                 f"{self.paths.root}: made with --samples none. Mean and std are there; make the draws again "
-                f"with `galbatch draw {self.paths.root} {source_id}`, or run.redraw({source_id!r})."
+                f"with `galbatch draw {self.paths.quoted} {source_id}`, or run.redraw({source_id!r})."
             )
         values = self._entry("samples", source_id)
         return values if band is None else values[:, self.band_index(band)]

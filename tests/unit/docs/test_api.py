@@ -5,6 +5,7 @@ import inspect
 import re
 
 import pytest
+from fake_run import write_fake_run
 
 import galbatch
 from galbatch.report import RunPlots
@@ -42,6 +43,20 @@ def test_examples_run(name):
     for test in doctest.DocTestFinder(recurse=False).find(thing, name, globs={}, module=False):
         assert test.examples
         assert doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test).failed == 0
+
+
+@pytest.mark.parametrize("name", ["select", "near", "at", "samples", "color_map"])
+def test_what_is_asked_of_a_run_most_has_sections_and_examples_that_run(name, tmp_path):
+    write_fake_run(tmp_path / "f.run")
+    method, run = getattr(Run, name), galbatch.open_run(tmp_path / "f.run")
+    found = sections(method.__doc__)
+    assert {"Parameters", "Returns", "Raises"} <= found.keys()
+    told = re.findall(r"^([\w, ]+) : ", found["Parameters"], re.MULTILINE)
+    assert ", ".join(told).split(", ") == list(inspect.signature(method).parameters)[1:]
+    tests = doctest.DocTestFinder(recurse=False).find(method, name, globs={"run": run}, module=False)
+    assert tests or name == "color_map"
+    for test in tests:
+        assert doctest.DocTestRunner().run(test).failed == 0
 
 
 @pytest.mark.parametrize("kind", [Run, RunPlots])
