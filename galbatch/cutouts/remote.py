@@ -159,6 +159,10 @@ class RemoteBytes:
             return b"".join(part for span in _pieces(start, end) for part in self._ranges([span]))
         return self._span(start, end)
 
+    def read_block(self, start: int, size: int) -> np.ndarray:
+        """(at most size,) bytes."""
+        return np.frombuffer(self.read(start, size), np.uint8)
+
     def read_rows(self, starts: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
         """(n,) byte positions to (n, width) bytes, and which rows could be read."""
         starts = np.asarray(starts, np.int64)

@@ -7,6 +7,7 @@ Many short rows of a local file are read one after another by compiled code, wit
 from __future__ import annotations
 
 import os
+import threading
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from galbatch.cutouts.remote import FileStamp, RemoteBytes
 from galbatch.errors import InputError, ReadError
 
 _pread: Any = types.ExternalFunction("pread", types.intp(types.intc, types.uintp, types.uintp, types.int64))
+_THREAD = threading.local()
 
 
 class LocalBytes:
@@ -69,12 +71,36 @@ class LocalBytes:
     def _unread(self, start: int, error: OSError) -> ReadError:
         return ReadError(f"{self.path} cannot be read at byte {start}: {error.strerror or error}.")
 
+    def read_block(self, start: int, size: int) -> np.ndarray:
+        """(at most size,) bytes in a buffer that the thread's next call overwrites: fresh memory costs
+        more than the copy."""
+        if len(getattr(_THREAD, "buffer", ())) < size:
+            _THREAD.buffer = np.empty(size, np.uint8)
+        done = 0
+        while done < size:
+            try:
+                n = os.preadv(self.fd, [memoryview(_THREAD.buffer)[done:size]], start + done)
+            except OSError as error:
+                raise self._unread(start, error) from error
+            if not n:
+                break
+            done += n
+        return _THREAD.buffer[:done]
+
     def read_rows(self, starts: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
         """(n,) byte positions to (n, width) bytes, and which rows could be read."""
         out = np.zeros((len(starts), width), np.uint8)
         ok = np.ones(len(starts), bool)
         _read_rows(self.fd, np.ascontiguousarray(starts, np.int64), width, out.ctypes.data, ok)
         return out, ok
+
+    def read_stamps(self, starts: np.ndarray, stride: int, out: np.ndarray, which: np.ndarray) -> np.ndarray:
+        """Fill ``out[which]`` ((n, h, w) float32) with big-endian numbers whose first bytes are ``starts``,
+        rows ``stride`` bytes apart; returns which could be read."""
+        ok = np.ones(len(starts), bool)
+        starts = np.ascontiguousarray(starts, np.int64)
+        _read_stamps(self.fd, starts, stride, out.view(np.uint32), which, ok)
+        return ok
 
     def close(self) -> None:
         if self.fd >= 0:
@@ -105,3 +131,25 @@ def _read_rows(fd: int, starts: np.ndarray, width: int, target: int, ok: np.ndar
                 ok[i] = False
                 break
             done += n
+
+
+@njit(cache=True, nogil=True)
+def _read_stamps(
+    fd: int, starts: np.ndarray, stride: int, out: np.ndarray, which: np.ndarray, ok: np.ndarray
+) -> None:
+    h, w = out.shape[1], out.shape[2]
+    rows, good = np.empty(h, np.int64), np.ones(h, np.bool_)
+    for i in range(len(starts)):
+        for y in range(h):
+            rows[y], good[y] = starts[i] + y * stride, True
+        _read_rows(fd, rows, 4 * w, out.ctypes.data + which[i] * h * w * 4, good)
+        ok[i] = good.all()
+        for y in range(h):
+            for x in range(w):
+                v = out[which[i], y, x]
+                out[which[i], y, x] = (
+                    (v >> np.uint32(24))
+                    | ((v >> np.uint32(8)) & np.uint32(0xFF00))
+                    | ((v << np.uint32(8)) & np.uint32(0xFF0000))
+                    | (v << np.uint32(24))
+                )
