@@ -9,7 +9,7 @@ from typing import Any
 
 from galbatch.errors import ConfigError
 
-MODES = ("quick", "fast", "balanced", "default", "accurate")
+MODES = ("fast", "default", "accurate")
 PRECISIONS = ("auto", "float32", "bfloat16")
 CLUSTERS = ("auto", "none", "local", "cuda")
 SAMPLES = ("stored", "regenerate", "none")

@@ -147,6 +147,7 @@ def _variant(
 
 
 VALIDATION = "validation.json"
+EVALUATIONS = 14  # per draw in mode default, about
 HEADLINE = {
     "galaxy pixels": ("pixels", "footprint"),
     **{name: (name, "all") for name in ("flux", "r_half", "gini", "asymmetry")},
@@ -158,8 +159,8 @@ def model_rows(seconds: float = 0.3) -> Iterator[dict]:
     """One row a shipped model.
 
     ``seconds_per_draw``: of the network alone, for a stamp of 64 pixels in mode default: its measured time
-    an image (of one core, or of a card without compilation, where runs are faster) times the evaluations a
-    draw of its validation. ``within_68``: share of truths in the 68% interval, by quantity; ``calibrated``:
+    an image (of one core, or of a card without compilation, where runs are faster) times ``EVALUATIONS``.
+    ``within_68``: share of truths in the 68% interval, by quantity; ``calibrated``:
     mode -> galaxies of its table.
     """
     for name in NAMES:
@@ -172,7 +173,7 @@ def model_rows(seconds: float = 0.3) -> Iterator[dict]:
             "parameters": sum(p.numel() for p in prior.model.parameters()),
             "megabytes": sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) / 1e6,
             "device": f"{prior.device}, {prior.precision}",
-            "seconds_per_draw": seconds_per_image(prior, seconds) * numbers["evaluations"],
+            "seconds_per_draw": seconds_per_image(prior, seconds) * EVALUATIONS,
             "validated": numbers["galaxies"],
             "within_68": within,
             "calibrated": {mode: table["galaxies"] for mode, table in prior.spec.calibration.items()},

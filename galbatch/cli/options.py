@@ -45,9 +45,9 @@ PRECISION = click.option(
 )
 MODE = click.option(
     "--mode",
-    type=click.Choice(["quick", "fast", "balanced", "default", "accurate"]),
+    type=click.Choice(["fast", "default", "accurate"]),
     default="default",
-    help="About 9, 14, 16, 27 or 36 network evaluations per draw.",
+    help="About 9, 14 or 36 network evaluations per draw.",
 )
 
 JOINT = click.option(

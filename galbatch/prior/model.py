@@ -29,6 +29,7 @@ SHIPPED = MODELS / "small"
 _CALIBRATION_PARTS = {"place", "slope", "error", "z"}
 WEIGHTS, JOINT, CARD = "model.safetensors", "joint.safetensors", "card.json"
 CALIBRATION = "calibration.json"
+STEPS = "0032"  # the decision that gave the sampler's modes the steps that they have
 
 
 class Prior:
@@ -234,7 +235,11 @@ def load_calibration(folder: Path, card: Card) -> dict[str, dict]:
     try:
         found = json.loads(path.read_text())
         sha256, modes = found["sha256"], found["modes"]
-        unlike = [mode for mode, table in modes.items() if not _CALIBRATION_PARTS <= _parts(table)]
+        unlike = [
+            mode
+            for mode, table in modes.items()
+            if found.get("steps") != STEPS or not _CALIBRATION_PARTS <= _parts(table)
+        ]
     except (ValueError, KeyError, TypeError) as err:
         raise ModelError(f"{path}: not a calibration: {type(err).__name__}: {err}: {remedy}") from err
     if sha256 != card.sha256:

@@ -72,7 +72,7 @@ def process(
     draws : int
         Draws per source, at least 2.
     mode : str
-        "fast", "default", "accurate", or another of ``galbatch process --help``.
+        "fast", "default" or "accurate".
     oversample : int
         Fine pixels along the side of a detector pixel of the finest band.
     stamp_arcsec, stamp_pix : float, int

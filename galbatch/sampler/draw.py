@@ -29,12 +29,11 @@ from galbatch.interfaces import Denoiser
 from galbatch.sampler.compact import CompactFilter
 from galbatch.sampler.diagnostics import chi2_of_draws
 from galbatch.sampler.guidance import PosteriorDenoiser, gaussian_draw
-from galbatch.sampler.integrate import sde_dpmpp_2m
 from galbatch.sampler.levels import LevelStep, one_by_one, run_levels
 from galbatch.sampler.prior import CountedDenoiser
 from galbatch.sampler.random import Normals
 from galbatch.sampler.reference import REFERENCE_DRAWS, REFERENCE_STAGE, with_reference
-from galbatch.sampler.schedule import MODES, Kind, Mode, evaluations, levels_of, noise_level, schedule
+from galbatch.sampler.schedule import MODES, Mode, evaluations, noise_level, schedule
 from galbatch.sampler.solve import EARLY, SHORT, Solver
 from galbatch.sampler.soundness import broken_draws
 from galbatch.sampler.spectra import Spectra, spectra_of
@@ -141,40 +140,17 @@ class Problem:
         bright = bool(self.bright[0])  # its solves take many iterations
         solver = Solver(model, mode.iterations, bounded=self.bounded and not bright)
         denoise = CountedDenoiser(self.prior, self.bands)
-        if mode.peer is not None:
-            return self._peer(mode, normals, denoise, model, data, solver)
         spectra, guided = self.spectra, self.guided(mode)
         levels = schedule(mode, guided, self.rho, spectra.max_sd, self.prior.spec.sigma_min, bright)
         galaxies = self.prior.spec.flux_convention == "smoothed_peak"
         compact = self.compact if galaxies else None
-        posterior = PosteriorDenoiser(
-            denoise, model, data, spectra, solver, normals, mode.products, compact, mode.drawn
-        )
+        posterior = PosteriorDenoiser(denoise, model, data, spectra, solver, normals, mode.products, compact)
         warm = gaussian_draw(model, data, solver, spectra.mean, spectra.law, normals.draw, relative=EARLY)
         x = warm + self._noise(levels[0].numbers[0], normals)
         if not solver.bounded:  # it looks at values, which a recording cannot
             replay = one_by_one
         x, left = run_levels(LevelStep(posterior, normals.stage), x, levels, replay)
         return x, np.array([float(evaluations(mode, g, bright)) for g in guided]), left
-
-    def _peer(
-        self,
-        mode: Mode,
-        normals: Normals,
-        denoise: CountedDenoiser,
-        model: ForwardModel,
-        data: torch.Tensor,
-        solver: Solver,
-    ) -> tuple:
-        levels = levels_of(mode, max(self.guided(mode)), self.rho, self.spectra.max_sd,
-                           self.prior.spec.sigma_min)  # fmt: skip
-        steps = [(sigma, Kind.MATCHED) for sigma in levels]
-        posterior, extrapolation = mode.peer(denoise, model, data, solver, steps)
-        x = self.spectra.mean + self._noise(levels[0], normals)
-        noise, plain = lambda: normals.draw(*x.shape[2:]), [(sigma,) for sigma in levels]
-        done = sde_dpmpp_2m(posterior, x, plain, noise, extrapolation)
-        left = torch.zeros(2, *x.shape[:2], device=x.device) if solver.left is None else solver.left
-        return done, np.full(len(x), float(denoise.evaluations)), left
 
     def _noise(self, sigma: torch.Tensor, normals: Normals) -> torch.Tensor:
         return sigma[:, None, None, None, None] * normals.draw(self.data.shape[2], *self.model.fine)

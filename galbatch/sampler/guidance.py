@@ -7,9 +7,7 @@ differences of plain evaluations), preconditioned by a solve that needs no netwo
 spectrum and W an envelope that follows the brightness, because what the denoiser leaves of a galaxy lies
 where the galaxy is (docs/decisions/0010). The same solve corrects what is left.
 Below the noise level a first-order tilt of the input is enough. For a bright source there is no level below
-it, and the last call draws from the Gaussian p(x0 | x_sigma, y) with W v W for a covariance. In the modes of
-few levels every call does: a step to a draw of x0 is right for Gaussians however long it is, one to the mean
-is not (docs/decisions/0030).
+it, and the last call draws from the Gaussian p(x0 | x_sigma, y) with W v W for a covariance.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from galbatch.sampler.compact import CompactFilter
 from galbatch.sampler.covariance import Covariance, coloured
 from galbatch.sampler.random import Normals
 from galbatch.sampler.schedule import Kind
-from galbatch.sampler.solve import BOUND, BOUND_ROUGH, EARLY, FLOAT_FLOOR, ROUGH, ROUGH_JOINT, Solver
+from galbatch.sampler.solve import BOUND, BOUND_ROUGH, FLOAT_FLOOR, ROUGH, ROUGH_JOINT, Solver
 from galbatch.sampler.spectra import Spectra
 
 if TYPE_CHECKING:
@@ -140,11 +138,10 @@ def gaussian_draw(
 @dataclass
 class PosteriorDenoiser:
     """Call it as D(x, previous, sigma, relative, kind), with what the schedule has for the level and the mean
-    that it found at the level before (zero at the first): what the step goes to, and the mean, which is the
-    same unless steps go to draws. ``solver.left`` are then the errors of the mean's solves.
+    that it found at the level before (zero at the first): what the step goes to.
 
     ``data`` (b, 1, c, h, w); ``products``: Jacobian products a matched step takes; ``compact``: of images
-    that are light on a dark sky, whose V has an envelope; ``drawn``: steps go to draws.
+    that are light on a dark sky, whose V has an envelope.
     """
 
     denoise: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -155,7 +152,6 @@ class PosteriorDenoiser:
     normals: Normals
     products: int = 1
     compact: CompactFilter | None = None
-    drawn: bool = False
 
     def __call__(
         self,
@@ -164,20 +160,17 @@ class PosteriorDenoiser:
         sigma: torch.Tensor,
         relative: torch.Tensor,
         kind: Kind,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> torch.Tensor:
         tilt = self._score(previous) if kind is Kind.TILTED else torch.zeros_like(x)
         d = self.denoise(x + _wide(sigma) ** 2 * tilt, sigma)
-        if kind is Kind.TILTED and not self.drawn:
-            return d, d
+        if kind is Kind.TILTED:
+            return d
         v = self.spectra.left_at(sigma)
         score = self._score(d)
         window = None if self.compact is None else self._window(d, previous, score)
         if kind is Kind.DRAWN:
-            x = gaussian_draw(self.model, self.data, self.solver, d, v, self.normals.draw, window)
-            return x, x
-        products = self.products if kind is Kind.MATCHED else 0
-        mean = self._matched(x, d, sigma, v, score - tilt, window, _wide(relative), products)
-        return (mean + self._scatter(torch.zeros_like(x), v, window), mean) if self.drawn else (mean, mean)
+            return gaussian_draw(self.model, self.data, self.solver, d, v, self.normals.draw, window)
+        return self._matched(x, d, sigma, v, score, window, _wide(relative))
 
     def _score(self, x: torch.Tensor) -> torch.Tensor:
         """A^T N^-1 (y - A x), the gradient of the log-likelihood at x."""
@@ -188,13 +181,6 @@ class PosteriorDenoiser:
         now in what the denoiser leaves, of ``gradient``."""
         return envelope(torch.maximum(torch.maximum(d, found_light(self.compact, gradient)), previous))
 
-    def _scatter(self, zero: torch.Tensor, v: Covariance, window: torch.Tensor | None) -> torch.Tensor:
-        """A draw about zero from the Gaussian p(x0 | x_sigma, y) with W v W for a covariance of x0."""
-        left, data = self.solver.left, torch.zeros_like(self.data)
-        x = gaussian_draw(self.model, data, self.solver, zero, v, self.normals.draw, window, EARLY, False)
-        self.solver.left = left  # its error is no error of the mean
-        return x
-
     def _matched(
         self,
         x: Tensor,
@@ -204,7 +190,6 @@ class PosteriorDenoiser:
         score: Tensor,
         window: Tensor | None,
         relative: Tensor,
-        products: int,
     ) -> Tensor:
         def covariance(u: Tensor) -> Tensor:
             return _wide(sigma) ** 2 * jacobian_product(self.denoise, x, sigma, d, u)
@@ -216,6 +201,6 @@ class PosteriorDenoiser:
             c = self.solver.correction(v, r, window, relative=rough, bound=bound)
             return r - self.model.quick_normal(c)
 
-        vw, r = conjugate_residuals(score, covariance, self.model.normal, direction, products)
+        vw, r = conjugate_residuals(score, covariance, self.model.normal, direction, self.products)
         self.solver.left = None  # each level puts right what the one before left: the last one counts
         return d + vw + self.solver.correction(v, r, window, relative=relative, bound=BOUND)

@@ -21,7 +21,6 @@ from galbatch.sampler.integrate import advance
 from galbatch.sampler.schedule import Kind, Level
 
 State = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-STAGES = 4  # of the random numbers of a level whose step goes to a draw, at most
 
 
 @dataclass
@@ -40,7 +39,6 @@ class LevelStep:
         return (
             id(p.denoise.prior),
             p.products,
-            p.drawn,
             solver.iterations,
             solver.tolerance,
             solver.bounded,
@@ -57,10 +55,10 @@ class LevelStep:
         own: torch.Tensor,
     ) -> State:
         posterior, normals = self.posterior, self.posterior.normals
-        normals.stage = self.first + own.clamp_min(0) * (STAGES if posterior.drawn else 1)
+        normals.stage = self.first + own.clamp_min(0)
         posterior.solver.left = None
-        seen, d = posterior(x, previous, numbers[0], numbers[1], kind)
-        x = advance(x, seen, previous, numbers[2:], None if last else normals.draw(*x.shape[2:]))
+        d = posterior(x, previous, numbers[0], numbers[1], kind)
+        x = advance(x, d, previous, numbers[2:], None if last else normals.draw(*x.shape[2:]))
         left = posterior.solver.left
         left = torch.zeros(2, *x.shape[:2], device=x.device) if left is None else left
         return x, torch.where((own >= 0)[:, None, None, None, None], d, previous), left

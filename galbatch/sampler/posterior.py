@@ -50,7 +50,7 @@ def sample_posterior(
     draws : int
         Draws per source.
     mode : str or Mode
-        "quick", "fast", "balanced", "default" or "accurate": how many network evaluations each draw may take.
+        "fast", "default" or "accurate": how many network evaluations each draw may take.
     oversample : int
         Fine pixels along the side of a detector pixel; of the finest grid.
     seed : int

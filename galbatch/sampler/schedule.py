@@ -4,11 +4,10 @@
 input of the denoiser is right to first order, V Q <= 0.22 with V = sigma^2 J the covariance of x0 given
 x_sigma (``TILT_FACTOR`` times its mean spectrum, at most sigma^2) and Q = A^T N^-1 A. Modes that the prior
 excludes do not count, however well they are measured. Guided levels run log-uniformly from ``START`` times
-the largest standard deviation of a mode of the prior to rho / 2, tail levels from there to ``LAST_LEVEL``
+the largest standard deviation of a mode of the prior to rho / 2, tail levels from there to ``Mode.last``
 rho. The number of guided levels follows from the ratio of two of them: a faint source needs fewer than a
 bright one. Tails are the cheapest with which the spread of Gaussian modes, of any width between the last
-level and the prior's, is right to about 5, 2 and 1%; ratio and products of the default mode are the cheapest
-with which the spread of draws of simulated galaxies is right (docs/decisions/0010).
+level and the prior's, is right to about 5% (default) and 1%; what fewer levels cost: docs/decisions/0032.
 
 A Gaussian prior could start at its largest deviation. A galaxy is one place of the stamp that is bright:
 its light is seen through noise far above the deviation of any one Fourier mode, and what the first level
@@ -21,41 +20,37 @@ end at the lowest one, with a draw from the Gaussian that is left there (``guida
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 import torch
 
-from galbatch.sampler.integrate import EXTRAPOLATION, LAST_DENOISING, coefficients, log_levels
+from galbatch.sampler.integrate import LAST_DENOISING, coefficients, log_levels
 from galbatch.sampler.solve import EARLY, FLOAT_FLOOR
 from galbatch.sampler.spectra import Spectra
 
 TILT_LIMIT = 0.22
 TILT_FACTOR = 5.0
 LAST_LEVEL = 0.03
-DRAWN_LEVEL = 0.06
 START = 4.0
 
 
 @dataclass(frozen=True)
 class Mode:
     """Guided steps, of 1 + ``products`` evaluations, at levels at most ``ratio`` apart (between ``fewest``
-    and ``most`` of them), and ``tail`` steps of one evaluation. ``drawn``: a step goes to a draw from the
-    Gaussian that is left at its level, not to its mean, and the last level is ``DRAWN_LEVEL`` rho (decision
-    0030). ``rerun``: repeat the draws that the chi2 gate flags. ``peer``, for comparisons: makes another
-    conditioned denoiser, which takes ``most`` steps from noise, and the order of its integrator, from
-    (denoise, model, data, solver, steps)."""
+    and ``most`` of them), and ``tail`` steps of one evaluation, the last at ``last`` rho.
+    ``rerun``: repeat the draws that the chi2 gate flags. A change asks for other calibrations
+    (``prior.model.STEPS``)."""
 
     ratio: float
     fewest: int
     most: int
     tail: int
     products: int = 1
-    drawn: bool = False
+    last: float = LAST_LEVEL
     iterations: int = 250
     rerun: bool = False
-    peer: Callable | None = None
 
     def guided(self, rho: float, max_sd: float) -> int:
         """Number of guided steps for a source of noise level ``rho``."""
@@ -65,10 +60,8 @@ class Mode:
 
 
 MODES = {
-    "fast": Mode(ratio=3.0, fewest=3, most=7, tail=4),
-    "quick": Mode(ratio=5.0, fewest=2, most=6, tail=2, drawn=True),
-    "balanced": Mode(ratio=4.0, fewest=3, most=8, tail=3, products=2, drawn=True),
-    "default": Mode(ratio=2.25, fewest=4, most=13, tail=6, products=2),
+    "fast": Mode(ratio=5.0, fewest=2, most=6, tail=2, last=0.08),
+    "default": Mode(ratio=3.0, fewest=3, most=7, tail=4),
     "accurate": Mode(ratio=1.8, fewest=8, most=16, tail=7, products=2, rerun=True),
     "rerun": Mode(ratio=1.5, fewest=12, most=24, tail=8, products=3),
 }
@@ -112,12 +105,10 @@ def schedule(
     number = torch.tensor(guided)
     own = torch.arange(len(sigma))[:, None] - (most - number)
     relative = torch.where(2 * (own + 1) < number, EARLY, FLOAT_FLOOR)
-    drawn = bright or mode.drawn
-    extrapolation = 0.0 if mode.drawn else EXTRAPOLATION
-    steps = coefficients(sigma, extrapolation, 1.0 if drawn else LAST_DENOISING)
+    steps = coefficients(sigma, last=1.0 if bright else LAST_DENOISING)
     numbers = torch.cat([sigma[:, None], relative[:, None], steps], 1).to(device)
     own, end = own.to(device), len(sigma) - 1
-    kinds = [Kind.MATCHED] * most + [Kind.TILTED] * (end - most) + [Kind.DRAWN if drawn else Kind.TILTED]
+    kinds = [Kind.MATCHED] * most + [Kind.TILTED] * (end - most) + [Kind.DRAWN if bright else Kind.TILTED]
     return [Level(kinds[i], i == end, numbers[i], own[i]) for i in range(end + 1)]
 
 
@@ -144,11 +135,8 @@ def levels_of(
     """(guided + tail, b) noise levels for sources with noise levels ``rho`` (b,); (guided + 1, b) for bright
     ones."""
     high = torch.full_like(rho, START * max_sd)
-    if mode.peer is not None:
-        return log_levels(high, torch.clamp(LAST_LEVEL * rho, min=sigma_min), guided)
     switch = torch.clamp(0.5 * rho, max=max_sd / 4)
     if bright:
         return log_levels(high, switch, guided + 1)
-    last = DRAWN_LEVEL if mode.drawn else LAST_LEVEL
-    low = torch.minimum(torch.clamp(last * rho, min=sigma_min), switch / 2)
+    low = torch.minimum(torch.clamp(mode.last * rho, min=sigma_min), switch / 2)
     return torch.cat([log_levels(high, switch, guided + 1)[:-1], log_levels(switch, low, mode.tail)])

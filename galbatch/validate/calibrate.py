@@ -22,6 +22,7 @@ from galbatch.morphology.calibration import (
     median_and_factors,
     scaled,
 )
+from galbatch.prior.model import STEPS
 from galbatch.sampler.prior import as_denoiser
 from galbatch.validate.mock import MockSet, make_mocks, sample_mocks
 from galbatch.validate.ranks import mean_and_error
@@ -148,10 +149,12 @@ def _resistant_slope(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def write_calibration(path: Path, mode: str, table: dict, sha256: str) -> None:
-    """Put the table of a mode into ``calibration.json``; those of other modes of the same weights stay."""
+    """Put the table of a mode into ``calibration.json``; those of other modes of the same weights and
+    steps stay."""
     known = json.loads(path.read_text()) if path.is_file() else {}
-    modes = known.get("modes", {}) if known.get("sha256") == sha256 else {}
-    path.write_text(json.dumps({"sha256": sha256, "modes": {**modes, mode: table}}, indent=1) + "\n")
+    own = {"sha256": sha256, "steps": STEPS}
+    modes = known.get("modes", {}) if own.items() <= known.items() else {}
+    path.write_text(json.dumps({**own, "modes": {**modes, mode: table}}, indent=1) + "\n")
 
 
 def calibrate(

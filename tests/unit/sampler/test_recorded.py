@@ -48,7 +48,7 @@ def test_draws_are_what_they_were(name):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        posterior = galbatch.sample_posterior(prior, example(**arguments), draws=2, mode="fast", seed=11)
+        posterior = galbatch.sample_posterior(prior, example(**arguments), draws=2, seed=11)
     finally:
         torch.set_num_threads(threads)
     samples = posterior.samples
