@@ -106,7 +106,7 @@ def _exists(path: Path) -> click.UsageError:
 
 def _write_sources(survey: Path, catalogue: Path) -> None:
     """The catalogue of what is found on the images of a survey file."""
-    from galbatch.cutouts.find import find_sources
+    from galbatch.cutouts.identify import find_sources
 
     found = find_sources(survey)
     rows = zip(*found.values(), strict=True)

@@ -17,7 +17,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from galbatch.report.numbers import LABELS, plain, with_error
+from galbatch.report.summary import LABELS, plain, with_error
 from galbatch.report.view import SourceView, Stretch
 
 if TYPE_CHECKING:

@@ -21,8 +21,7 @@ from numcodecs import BitRound
 
 import galbatch
 from galbatch.flags import FLAGS
-from galbatch.report.numbers import LABELS
-from galbatch.report.summary import QUANTITIES, RunSummary
+from galbatch.report.summary import LABELS, QUANTITIES, RunSummary
 from galbatch.store.selection import GRADES
 
 MIDDLE, REST = 17, 11  # mantissa bits kept: of medians (1 in 10^5), of all else (1 in 4000)

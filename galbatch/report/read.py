@@ -9,7 +9,7 @@ import numpy as np
 
 from galbatch.errors import GalbatchError, RunError
 from galbatch.flags import names_of, quality_of
-from galbatch.report.numbers import LABELS
+from galbatch.report.summary import LABELS
 from galbatch.report.view import Number, SourceView, Truth, find_truth, measure_truth, stamp_origin
 from galbatch.store import MASK_EXCLUDED, Run, plan_batch
 from galbatch.types import BandStamps

@@ -12,7 +12,7 @@ import numpy as np
 
 from galbatch.flags import FLAGS, Flag, Level
 from galbatch.report.figure import BRIGHTNESS_MAP, PRIOR_MAP, RESIDUAL_LIMIT, RESIDUAL_MAP
-from galbatch.report.numbers import LABELS, plain, with_error
+from galbatch.report.summary import LABELS, plain, with_error
 from galbatch.report.view import SourceView
 
 if TYPE_CHECKING:

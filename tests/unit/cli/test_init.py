@@ -8,8 +8,7 @@ from cutouts_field import gaussian_psf, noise_field, wcs_of, write_psf
 
 from galbatch.cli.main import main
 from galbatch.cutouts import load_survey, open_survey
-from galbatch.cutouts.find import find_sources
-from galbatch.cutouts.identify import band_in, role_in, words_of
+from galbatch.cutouts.identify import band_in, find_sources, role_in, words_of
 from galbatch.cutouts.propose import propose
 from galbatch.cutouts.survey_text import surveys, template
 from galbatch.errors import InputError

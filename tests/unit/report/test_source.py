@@ -11,7 +11,7 @@ from rich.console import Console
 
 from galbatch.errors import InputError
 from galbatch.report.figure import figure_source
-from galbatch.report.numbers import plain, with_error
+from galbatch.report.summary import plain, with_error
 from galbatch.report.terminal import print_source
 from galbatch.report.view import Number, Stretch, shared_stretch
 
