@@ -28,23 +28,6 @@ def run(survey: Path, out: Path, **options):
     return process(survey, out=out, prior=toys.GaussianPrior(), **(OPTIONS | options))
 
 
-@pytest.fixture(scope="module")
-def survey(tmp_path_factory):
-    return toys.write_survey(tmp_path_factory.mktemp("survey"), n=4)
-
-
-@pytest.fixture(scope="module")
-def finished(survey, tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "a.run"
-    run(survey, out)
-    return out
-
-
-@pytest.fixture
-def copy(finished, tmp_path):
-    return shutil.copytree(finished, tmp_path / "a.run", symlinks=True)
-
-
 def write(folder: Path, *names: str) -> None:
     for name in names:
         path = folder / name
@@ -92,23 +75,10 @@ def test_inputs_inside_a_run_are_refused(copy, tmp_path):
     before = tree(copy)
     for flags in ({"overwrite": True}, {"resume": True}):
         with pytest.raises(ConfigError, match=r"catalog\.parquet is read by the run"):
-            process(
-                copy / "catalog.parquet",
-                tmp_path / "s" / "cat.toml",
-                copy,
-                prior=toys.GaussianPrior(),
-                **(OPTIONS | flags),
-            )
+            run(copy / "catalog.parquet", copy, survey=tmp_path / "s" / "cat.toml", **flags)
     moved = shutil.copytree(tmp_path / "s", copy / "images")
     with pytest.raises(ConfigError, match=r"images/.* is read by the run"):
-        process(
-            tmp_path / "s" / "cat.parquet",
-            moved / "cat.toml",
-            copy,
-            prior=toys.GaussianPrior(),
-            overwrite=True,
-            **OPTIONS,
-        )
+        run(tmp_path / "s" / "cat.parquet", copy, survey=moved / "cat.toml", overwrite=True)
     shutil.rmtree(moved)
     assert tree(copy) == before
 

@@ -1,7 +1,6 @@
 """What a run that goes on makes whole, each from what is sound."""
 
 import json
-import shutil
 
 import pytest
 import toys
@@ -11,22 +10,9 @@ from galbatch.run import process, resume, verify
 from galbatch.store import RunPaths, write_manifest
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("mend")
-    return process(
-        toys.write_survey(folder, n=3),
-        out=folder / "a.run",
-        prior=toys.GaussianPrior(),
-        draws=2,
-        mode="fast",
-        cluster="none",
-    ).paths.root
-
-
 @pytest.fixture
-def paths(finished, tmp_path):
-    return RunPaths(shutil.copytree(finished, tmp_path / "a.run"))
+def paths(copy):
+    return RunPaths(copy)
 
 
 def edit(path):

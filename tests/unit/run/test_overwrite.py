@@ -16,7 +16,7 @@ from galbatch.run.lock import RunLock
 from galbatch.store import RunPaths, open_run, read_marker
 
 OPTIONS = dict(batch=1, draws=2, mode="fast", cluster="none")
-OLD, NEW = 2, 3  # sources of the run that is there, and of the one that replaces it
+OLD, NEW = 4, 3  # sources of the run that is there, and of the one that replaces it
 
 
 def run(survey: Path, out: Path, limit: int = NEW, **options):
@@ -37,21 +37,20 @@ def beside(out: Path, kind: str) -> list[Path]:
     return sorted(out.parent.glob(f"{out.name}.{kind}-*"))
 
 
-@pytest.fixture(scope="module")
-def survey(tmp_path_factory):
-    return toys.write_survey(tmp_path_factory.mktemp("survey"), n=4)
-
-
-@pytest.fixture(scope="module")
-def finished(survey, tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "a.run"
-    run(survey, out, OLD)
-    return out
+@pytest.fixture
+def out(copy):
+    return copy
 
 
 @pytest.fixture
-def out(finished, tmp_path):
-    return shutil.copytree(finished, tmp_path / "a.run")
+def stopped(survey, out, monkeypatch):
+    """The folder of a replacement whose disk was full at its second batch."""
+    with monkeypatch.context() as patch:
+        stop_at_batch(patch, 1)
+        with pytest.raises(Stopped, match=r"galbatch resume \S+a\.run\.new-"):
+            replace(survey, out)
+    (new,) = beside(out, "new")
+    return new
 
 
 def stop_at_batch(monkeypatch, number: int) -> None:
@@ -86,14 +85,9 @@ def test_an_input_that_cannot_be_read_through_leaves_the_old_run(place, survey, 
     assert sources(out) == OLD and os.listdir(tmp_path) == ["a.run"]
 
 
-def test_a_stopped_replacement_goes_on_with_the_same_command(survey, out, monkeypatch):
-    stop_at_batch(monkeypatch, 1)
-    with pytest.raises(Stopped, match=r"galbatch resume \S+a\.run\.new-"):
-        replace(survey, out)
-    monkeypatch.undo()
-    (new,) = beside(out, "new")
-    assert sources(out) == OLD and status(new)["batches_committed"] == 1
-    assert status(out)["replacement"] == str(new)
+def test_a_stopped_replacement_goes_on_with_the_same_command(survey, out, stopped):
+    assert sources(out) == OLD and status(stopped)["batches_committed"] == 1
+    assert status(out)["replacement"] == str(stopped)
     with pytest.raises(RunError, match=r"(?s)draws: was 2, is 3.*galbatch resume \S+new-\S+, delete"):
         replace(survey, out, draws=3)
     done = []
@@ -101,24 +95,15 @@ def test_a_stopped_replacement_goes_on_with_the_same_command(survey, out, monkey
     assert done[-1] == 1 and sources(out) == NEW and not beside(out, "new")
 
 
-def test_a_stopped_replacement_goes_on_with_resume_of_its_own_folder(survey, out, monkeypatch):
-    stop_at_batch(monkeypatch, 1)
-    with pytest.raises(Stopped):
-        replace(survey, out)
-    monkeypatch.undo()
-    (new,) = beside(out, "new")
+def test_a_stopped_replacement_goes_on_with_resume_of_its_own_folder(out, stopped):
     resume(out, prior=toys.GaussianPrior(), cluster="none")
-    assert sources(out) == OLD and new.exists()  # that is the run that is there
-    assert len(resume(new, prior=toys.GaussianPrior(), cluster="none").catalog) == NEW == sources(out)
+    assert sources(out) == OLD and stopped.exists()  # that is the run that is there
+    assert len(resume(stopped, prior=toys.GaussianPrior(), cluster="none").catalog) == NEW == sources(out)
     assert not beside(out, "new") and not beside(out, "old")
 
 
-def test_a_replacement_with_another_name_is_a_run_like_any_other(survey, out, tmp_path, monkeypatch):
-    stop_at_batch(monkeypatch, 1)
-    with pytest.raises(Stopped):
-        replace(survey, out)
-    monkeypatch.undo()
-    mine = beside(out, "new")[0].rename(tmp_path / "mine.run")
+def test_a_replacement_with_another_name_is_a_run_like_any_other(out, stopped, tmp_path):
+    mine = stopped.rename(tmp_path / "mine.run")
     resume(mine, prior=toys.GaussianPrior(), cluster="none")
     assert sources(mine) == NEW and sources(out) == OLD
 
@@ -162,18 +147,13 @@ def test_a_run_at_work_is_not_replaced(survey, out):
     assert sources(out) == OLD and not beside(out, "new")
 
 
-def test_a_target_that_became_something_else_stays(survey, out, monkeypatch):
-    stop_at_batch(monkeypatch, 1)
-    with pytest.raises(Stopped):
-        replace(survey, out)
-    monkeypatch.undo()
-    (new,) = beside(out, "new")
+def test_a_target_that_became_something_else_stays(out, stopped):
     shutil.rmtree(out)
     out.mkdir()
     (out / "thesis.tex").write_text("mine")
     with pytest.raises(RunError, match=r"new-\w+ is finished, but .*a\.run is no run of galbatch any more"):
-        resume(new, prior=toys.GaussianPrior(), cluster="none")
-    assert os.listdir(out) == ["thesis.tex"] and sources(new) == NEW
+        resume(stopped, prior=toys.GaussianPrior(), cluster="none")
+    assert os.listdir(out) == ["thesis.tex"] and sources(stopped) == NEW
 
 
 KILLED = """

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from gaussian_field import ACF, GaussianField, check_draws, exact_posterior, gaussian_psf
+from gaussian_field import simulate as simulate_bands
 
 import galbatch
 from galbatch.errors import ConfigError, InputError
@@ -12,76 +14,9 @@ from galbatch.sampler.integrate import log_levels, plain_steps, sde_dpmpp_2m
 from galbatch.types import Flag, Observation
 
 
-class GaussianField:
-    """A stationary Gaussian field on an n x n torus: exact denoiser, exact covariance, no card."""
-
-    target_fwhm_pix = 0.0
-    flux_convention = "none"
-
-    def __init__(self, n, sd=0.5, mean=0.3):
-        f = np.fft.fftfreq(n) * n
-        power = (f[:, None] ** 2 + f[None, :] ** 2 + 2.0) ** -2.0
-        power *= sd**2 / power.mean()
-        self.n, self.mean = n, mean
-        self.power = torch.from_numpy(power[:, : n // 2 + 1].astype(np.float32))
-        kernel, i = np.fft.ifft2(power).real, np.arange(n)
-        dy = (i[:, None, None, None] - i[None, None, :, None]) % n
-        dx = (i[None, :, None, None] - i[None, None, None, :]) % n
-        self.covariance = kernel[dy, dx].reshape(n * n, n * n)
-
-    def denoise(self, x, sigma):
-        gain = self.power / (self.power + sigma[:, None, None, None] ** 2)
-        return self.mean + torch.fft.irfft2(torch.fft.rfft2(x - self.mean) * gain, s=x.shape[-2:])
-
-
 def simulate(prior, oversample, rng, acf=None, sources=2, snr=10.0):
-    n, h = prior.n, prior.n // oversample
-    y, x = np.mgrid[-5:6, -5:6]
-    psf = np.exp(-0.5 * (y**2 / 1.5**2 + x**2 / 1.1**2))
-    psf /= psf.sum()
-    ramp = np.exp(0.5 * np.sin(np.linspace(0, 3, h))[:, None] + 0.3 * np.cos(np.linspace(0, 5, h)))
-    sigma = np.broadcast_to(oversample**2 / snr * ramp, (sources, 1, h, h))
-    mask = rng.random(sigma.shape) < 0.08
-    truth = prior.mean + (np.linalg.cholesky(prior.covariance) @ rng.standard_normal((n * n, sources))).T
-    blank = Observation(np.zeros(sigma.shape), sigma, psf[None], mask, 0.03, 0.03 / oversample, acf)
-    model = forward_model(blank, oversample)[1]
-    clean = model.apply(torch.from_numpy(truth.reshape(sources, 1, 1, n, n).astype(np.float32)))[:, 0].numpy()
-    normal = lambda *shape: torch.from_numpy(rng.standard_normal((sources, 1, *shape)).astype(np.float32))  # noqa: E731
-    noise = model.noise.sample(normal)[:, 0].numpy()
-    data = np.where(mask, np.nan, clean + noise)  # a masked pixel holds no number that could leak
-    return Observation(data, sigma, psf[None], mask, 0.03, 0.03 / oversample, acf), truth
-
-
-def exact_posterior(prior, obs, source, oversample):
-    """Mean and covariance by dense linear algebra, from the operator applied to every unit image."""
-    n, h = prior.n, prior.n // oversample
-    one = Observation(
-        obs.data[source][None],
-        obs.sigma[source][None],
-        obs.psf[source],
-        obs.mask[source][None],
-        0.03,
-        0.03 / oversample,
-    )
-    unit = torch.eye(n * n).reshape(1, n * n, 1, n, n)
-    a = forward_model(one, oversample)[1].apply(unit)[0].reshape(n * n, h * h).T.double().numpy()
-    v = ~obs.mask[source].ravel()
-    s = obs.sigma[source].ravel()
-    correlation = np.eye(h * h)
-    if obs.noise_acf is not None:
-        i = np.arange(h * h)
-        dy, dx = i[:, None] // h - i // h, i[:, None] % h - i % h
-        r = obs.noise_acf.shape[-1] // 2
-        near = (abs(dy) <= r) & (abs(dx) <= r)
-        correlation = np.where(near, obs.noise_acf[0][np.clip(dy, -r, r) + r, np.clip(dx, -r, r) + r], 0)
-    noise = (s[:, None] * correlation * s)[np.ix_(v, v)]
-    a, y = a[v], obs.data[source].ravel()[v]
-    gain = prior.covariance @ a.T @ np.linalg.inv(a @ prior.covariance @ a.T + noise)
-    mean = prior.mean + gain @ (y - a @ np.full(n * n, prior.mean))
-    return mean, prior.covariance - gain @ a @ prior.covariance
-
-
-ACF = np.outer([0.1, 0.45, 1, 0.45, 0.1], [0.1, 0.45, 1, 0.45, 0.1])[None]
+    noise, psfs = [oversample**2 / snr], [gaussian_psf(1.5, 1.1 / 1.5)]
+    return simulate_bands(prior, rng, noise, psfs, acf, sources, oversample=oversample)[0]
 
 
 @pytest.mark.parametrize(
@@ -96,32 +31,19 @@ ACF = np.outer([0.1, 0.45, 1, 0.45, 0.1], [0.1, 0.45, 1, 0.45, 0.1])[None]
 )
 def test_gaussian_prior_has_the_exact_posterior(mode, oversample, acf):
     prior, k = GaussianField(12), 150
-    obs, _ = simulate(prior, oversample, np.random.default_rng(5), acf)
+    obs = simulate(prior, oversample, np.random.default_rng(5), acf)
     post = galbatch.sample_posterior(prior, obs, draws=k, mode=mode, oversample=oversample, seed=1)
     for source in range(2):
-        mean, covariance = exact_posterior(prior, obs, source, oversample)
-        draws = post.samples[source, :, 0].reshape(k, -1)
-        white = np.linalg.solve(np.linalg.cholesky(covariance), (draws - mean).T)
-        d = len(mean)
-        # whitened draws are standard normal: mean within 4 sigma of zero overall, variances one, no
-        # correlations
-        excess = k * (white.mean(1) ** 2).mean() - 1
-        assert excess < 0.15 + 4 * np.sqrt(2 / d), f"mean off by {excess:.2f} of its Monte Carlo variance"
         narrow = 0.12 if mode == "fast" else 0.04  # of the variance: what the last of few levels leaves out
-        assert (white**2).mean() == pytest.approx(1, abs=narrow + 4 * np.sqrt(2 / (k * d)))
-        correlation = np.cov(white) - np.eye(d)
-        expected = np.sqrt(1 / k)
-        assert np.sqrt((correlation**2).mean()) < 1.25 * expected
-        flux = (draws.sum(1) - mean.sum()) / np.sqrt(covariance.sum())
-        assert abs(flux.mean()) < 4 / np.sqrt(k)
-        assert flux.std() == pytest.approx(1, abs=0.05 + 3 * np.sqrt(0.5 / k))
+        law = exact_posterior(prior, [obs], source, oversample=oversample)
+        check_draws(post.samples[source], *law, narrow)
     assert (post.flags == 0).all()
     assert (post.chi2_p > 1e-3).all()
 
 
 def test_draws_belong_to_source_and_seed_not_to_batch_or_order():
     prior = GaussianField(12)
-    obs, _ = simulate(prior, 1, np.random.default_rng(6), sources=3)
+    obs = simulate(prior, 1, np.random.default_rng(6), sources=3)
     ids = [7, 2**60 + 1, "name"]
     whole = galbatch.sample_posterior(prior, obs, draws=4, mode="fast", seed=9, source_ids=ids)
     order = [2, 0]
@@ -155,7 +77,7 @@ def test_integrator_spread_of_gaussian_modes():
 
 def test_a_source_without_valid_pixels_is_flagged_and_leaves_the_others_alone():
     prior = GaussianField(12)
-    obs, _ = simulate(prior, 1, np.random.default_rng(7))
+    obs = simulate(prior, 1, np.random.default_rng(7))
     mask = obs.mask.copy()
     mask[0] = True
     bad = Observation(obs.data, obs.sigma, obs.psf, mask, 0.03, 0.03)
@@ -168,7 +90,7 @@ def test_a_source_without_valid_pixels_is_flagged_and_leaves_the_others_alone():
 
 def test_wrong_noise_shows_in_chi2():
     prior = GaussianField(12)
-    obs, _ = simulate(prior, 1, np.random.default_rng(8), sources=1, snr=30)
+    obs = simulate(prior, 1, np.random.default_rng(8), sources=1, snr=30)
     wrong = Observation(obs.data, obs.sigma / 2, obs.psf, obs.mask, 0.03, 0.03)
     post = galbatch.sample_posterior(prior, wrong, draws=6, mode="default")
     assert post.chi2[0, 0] > 2 and post.flags[0] & Flag.SAMPLER_CHI2
@@ -182,7 +104,7 @@ def test_a_bright_source_that_fills_the_stamp_is_fitted_to_the_noise():
     y, x = np.mgrid[-10:11, -10:11]
     psf = (1 + (y**2 + x**2) / 9.0) ** -1.5  # wide wings
     blank = Observation(np.zeros((1, 1, 16, 16)), np.full((1, 1, 16, 16), 1 / 60), psf[None] / psf.sum())
-    truth = 2 + np.linalg.cholesky(prior.covariance) @ rng.standard_normal(24 * 24)
+    truth = 2 + np.linalg.cholesky(prior.covariance()) @ rng.standard_normal(24 * 24)
     model = forward_model(blank, 1, margin=4)[1]
     clean = model.apply(torch.from_numpy(truth.reshape(1, 1, 1, 24, 24).astype(np.float32)))[0, 0].numpy()
     obs = Observation(clean[None] + rng.standard_normal((1, 1, 16, 16)) / 60, blank.sigma, blank.psf[0])
@@ -195,7 +117,7 @@ def test_a_bright_source_that_fills_the_stamp_is_fitted_to_the_noise():
 
 def test_bad_calls():
     prior = GaussianField(12)
-    obs, _ = simulate(prior, 1, np.random.default_rng(7))
+    obs = simulate(prior, 1, np.random.default_rng(7))
     with pytest.raises(ConfigError, match="mode"):
         galbatch.sample_posterior(prior, obs, mode="best")
     with pytest.raises(InputError, match="source_ids"):
@@ -218,9 +140,9 @@ def test_a_source_far_brighter_than_the_lowest_level_of_the_denoiser_ends_at_the
     prior.spectrum = {"k": radius[order], "power": power}
     rows = [power * s**2 / (power + s**2) for s in sigma]
     prior.residual_spectrum = {"k": radius[order], "sigma": sigma, "power": rows}
-    obs, _ = simulate(prior, 1, np.random.default_rng(9), sources=1, snr=1000.0)
+    obs = simulate(prior, 1, np.random.default_rng(9), sources=1, snr=1000.0)
     post = galbatch.sample_posterior(prior, obs, draws=k, mode="accurate", seed=2)
-    mean, covariance = exact_posterior(prior, obs, 0, 1)
+    mean, covariance = exact_posterior(prior, [obs], 0)
     draws = post.samples[0, :, 0].reshape(k, -1)
     spread = np.sqrt((draws.var(0, ddof=1) / np.diag(covariance)).mean())
     assert post.chi2[0, 0] == pytest.approx(1, abs=0.5) and not post.flags[0] & Flag.SAMPLER_NONFINITE

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from gaussian_field import GaussianField, whitened
 
 import galbatch
 from galbatch.errors import InputError
@@ -71,29 +72,9 @@ def test_noise_against_dense_algebra(acf):
     assert np.abs(corrected - base @ wanted).max() < 0.01 * np.abs(flat).max()
 
 
-class GaussianField:
-    """A stationary Gaussian field on a torus, and what it is known by: an exact denoiser."""
-
-    flux_convention, mean = "none", 3.0
-
-    def __init__(self):
-        f = np.fft.fftfreq(N) * N
-        power = (f[:, None] ** 2 + f[None, :] ** 2 + 2.0) ** -2.0
-        power /= power.mean()
-        self.power = torch.from_numpy(power[:, : N // 2 + 1].astype(np.float32))
-        kernel, i = np.fft.ifft2(power).real, np.arange(N)
-        dy = (i[:, None, None, None] - i[None, None, :, None]) % N
-        dx = (i[None, :, None, None] - i[None, None, None, :]) % N
-        self.covariance = kernel[dy, dx].reshape(N * N, N * N)
-
-    def denoise(self, x, sigma):
-        gain = self.power / (self.power + sigma[:, None, None, None] ** 2)
-        return self.mean + torch.fft.irfft2(torch.fft.rfft2(x - self.mean) * gain, s=x.shape[-2:])
-
-
 def field(snr: float) -> tuple[GaussianField, Observation]:
-    prior, rng = GaussianField(), np.random.default_rng(5)
-    truth = prior.mean + np.linalg.cholesky(prior.covariance) @ rng.standard_normal(N * N)
+    prior, rng = GaussianField(N, sd=1.0, mean=3.0), np.random.default_rng(5)
+    truth = prior.mean + np.linalg.cholesky(prior.covariance()) @ rng.standard_normal(N * N)
     blank = np.zeros((1, 1, N, N))
     obs = Observation(blank, blank + 1 / snr, gaussian(3.0, size=11)[None, None])
     clean = forward_model(obs)[1].apply(torch.from_numpy(truth.reshape(1, 1, 1, N, N).astype(np.float32)))
@@ -113,12 +94,13 @@ def test_draws_have_the_spread_of_psfs_that_may_be():
     noise = with_psf_error(model, light, ERROR, full_width(obs.psf)).noise
     u = noise.modes[0].reshape(6, -1).T.double().numpy()
     diagonal = np.diag(1 / noise.weight.flatten().double().numpy())
-    gain = prior.covariance @ a.T @ np.linalg.inv(a @ prior.covariance @ a.T + diagonal)
+    law = prior.covariance()
+    gain = law @ a.T @ np.linalg.inv(a @ law @ a.T + diagonal)
     mean = prior.mean + gain @ (obs.data.ravel() - a @ np.full(N * N, prior.mean))
-    narrow = prior.covariance - gain @ a @ prior.covariance
+    narrow = law - gain @ a @ law
     covariance = narrow + gain @ u @ u.T @ gain.T
     draws = post.samples[0, :, 0].reshape(k, -1)
-    white = np.linalg.solve(np.linalg.cholesky(covariance), (draws - mean).T)
+    white = whitened(draws, mean, covariance)
     assert (white**2).mean() == pytest.approx(1, abs=0.08)
     for direction in (gain @ u).T:  # what an error of the PSF does to the image
         wanted = np.sqrt(direction @ covariance @ direction)
