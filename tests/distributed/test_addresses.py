@@ -11,7 +11,7 @@ from galbatch.config import ExecutionSettings
 from galbatch.run import process
 from galbatch.run.cluster import _dashboard_address, _of_workers, open_cluster
 
-LISTENS, ANY, LOOPBACK = "0A", ("00000000", "0" * 32), "0100007F"
+LISTENS, LOOPBACK = "0A", "0100007F"
 
 
 def listening(pids) -> set[str]:

@@ -10,7 +10,7 @@ from galbatch.errors import Stopped
 from galbatch.run import lifeline, process, status
 from galbatch.run.lifeline import RESTARTS, Lifeline
 
-OPTIONS = dict(batch=3, draws=3, mode="fast")
+OPTIONS = dict(batch=3, draws=3, mode="fast", workers=1, report=False, prior=toys.GaussianPrior(0.02))
 
 
 def test_workers_that_do_not_come_back_are_started_again(serial, survey, tmp_path, monkeypatch):
@@ -22,17 +22,8 @@ def test_workers_that_do_not_come_back_are_started_again(serial, survey, tmp_pat
             cluster = default_client().cluster
             ended.append(cluster.sync(cluster.workers[0].close))
 
-    process(
-        survey,
-        out=out,
-        prior=toys.GaussianPrior(0.02),
-        cluster="local",
-        workers=1,
-        report=False,
-        on_progress=end_the_nanny,
-        on_message=messages.append,
-        **OPTIONS,
-    )
+    how = dict(cluster="local", on_progress=end_the_nanny, on_message=messages.append)
+    process(survey, out=out, **how, **OPTIONS)
     assert ended and [m for m in messages if "starting them again" in m]
     assert toys.product(out) == toys.product(serial)
 
@@ -49,17 +40,8 @@ def test_a_given_scheduler_without_workers_stops_the_run_resumably(survey, tmp_p
                 theirs.scale(0)
 
         with pytest.raises(Stopped, match=r"No worker has been alive.*Start workers.*resume"):
-            process(
-                survey,
-                out=out,
-                prior=toys.GaussianPrior(0.02),
-                scheduler=theirs.scheduler_address,
-                workers=1,
-                report=False,
-                grace_s=0.5,
-                on_progress=take_away,
-                **OPTIONS,
-            )
+            how = dict(scheduler=theirs.scheduler_address, grace_s=0.5, on_progress=take_away)
+            process(survey, out=out, **how, **OPTIONS)
     assert status(out)["state"] == "stopped" and status(out)["batches_committed"] >= 1
 
 

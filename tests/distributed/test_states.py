@@ -51,7 +51,7 @@ STATES = {
     ),
     "killed": (
         lambda run: (forget(run, 2), (run / "parts" / ".batch-000002.arrow.x.tmp").write_text("torn")),
-        "stopped", "1 temporary files of a killed process", ["left behind by a killed process", "batch-000002"],
+        "stopped", "1 temporary files of a killed process", ["left behind by a killed", "batch-000002"],
     ),
 }  # fmt: skip  # state: how it is made, what status calls it, what it says, what verify finds
 

@@ -1,5 +1,6 @@
 import pytest
 from faults import Desk
+from outside import network, outside  # noqa: F401
 from runs import serial, survey  # noqa: F401
 
 

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from galbatch.morphology import QUANTITIES, measure
 
 N = 40
-RNG = np.random.default_rng(7)
 Y, X = np.mgrid[:N, :N].astype(float)
 
 
@@ -73,26 +72,9 @@ def test_flux_unit_scales_fluxes_only(exponent):
 
 
 INVARIANT = (
-    "flux_njy",
-    "r_petro",
-    "r_petro_ellip",
-    "r_half",
-    "r20",
-    "r50",
-    "r80",
-    "gini",
-    "m20",
-    "concentration",
-    "asymmetry",
-    "smoothness",
-    "intensity",
-    "deviation",
-    "multimode",
-    "rms_asymmetry2",
-    "sersic_n",
-    "sersic_r_e",
-    "ellipticity",
-)
+    "flux_njy r_petro r_petro_ellip r_half r20 r50 r80 gini m20 concentration asymmetry intensity deviation "
+    "multimode rms_asymmetry2 sersic_n sersic_r_e ellipticity"  # not smoothness: an even boxcar has no middle
+).split()
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
@@ -116,8 +98,6 @@ def test_quarter_turns_change_no_shape(turns):
         **fixed,
     )
     for name in INVARIANT:
-        if name == "smoothness":  # an even boxcar has no middle
-            continue
         np.testing.assert_allclose(two[name], one[name], rtol=5e-3, atol=1e-3, err_msg=name)
     step = np.mod(two["orientation"] - one["orientation"] + turns * np.pi / 2 + np.pi / 2, np.pi) - np.pi / 2
     np.testing.assert_allclose(step, 0, atol=1e-6)

@@ -79,6 +79,29 @@ def simple_survey(folder, sci=None, err=None, extra="", head="", **cards):
     return path
 
 
+def write_bands(folder, extra=None, head="", **bands):
+    """Images, error maps, PSFs and the survey file ``s.toml`` of ``bands``: name -> (image, WCS, sigma);
+    ``extra``: lines of the file by band. Returns the path of the survey file."""
+    text = head
+    for name, (image, wcs, sigma) in bands.items():
+        scale = 3600 * np.sqrt(abs(np.linalg.det(wcs.pixel_scale_matrix)))
+        write_image(folder / f"{name}.fits", image.astype("f4"), wcs, BUNIT="nJy")
+        write_image(folder / f"{name}_err.fits", np.full(image.shape, sigma, "f4"), wcs)
+        write_psf(folder / f"{name}_psf.fits", scale=scale)
+        text += f'[bands.{name}]\nsci = "{name}.fits"\nerr = "{name}_err.fits"\npsf = "{name}_psf.fits"\n'
+        text += stated((extra or {}).get(name, "")) + "\n"
+    (folder / "s.toml").write_text(text)
+    return folder / "s.toml"
+
+
+def wcs_from(numbers):
+    """The WCS that the eight numbers of a stamp stand for."""
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crpix, wcs.wcs.crval = ["RA---TAN", "DEC--TAN"], numbers[:2], numbers[2:4]
+    wcs.wcs.cd = numbers[4:].reshape(2, 2)
+    return wcs
+
+
 def sources(x, y, wcs=None, **columns):
     """Columns of sources at pixels (from 0) of a mosaic."""
     wcs = wcs_of() if wcs is None else wcs

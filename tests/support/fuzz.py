@@ -4,18 +4,22 @@
 """
 
 import gzip
+import io
 import os
 import random
 import shutil
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from astropy.io import fits
+from astropy.wcs import WCS
 
 from galbatch.cutouts import open_survey
+from galbatch.cutouts.layout import SURVEY_KEYS, TILE_KEYS
 from galbatch.errors import GalbatchError
 
 LEAST_CASES, PATH = 3, "tests/faults/test_fuzz.py"
@@ -31,6 +35,27 @@ noise_acf = "none"
 """
 FILES = ["sci.fits", "err.fits", "psf.fits", "stdpsf.fits", "psfex.fits", "sci.fits.gz", "sci.fits.fz"]
 ROWS = {"source_id": np.array([1, 2]), "ra": np.array([150.0, 150.0001]), "dec": np.array([2.0, 2.0])}
+
+WORDS = [
+    *SURVEY_KEYS, *TILE_KEYS, "x.y", "'../z'", '"sci.fits"', '"psf.fits[0]"', '"err.fits[99]"', '""',
+    '"[SCI]"', '"../../../../etc/passwd"', '"/dev/zero"', "[]", "{}", '"generic"', '"dja"', '"hsc"',
+    '"s.toml"', '"measure"', '"nJy"', '"uJy"', '"{tile}"', '"file:///etc/passwd"', "true", "1979-05-27",
+    "inf", "nan", "-1", "0", "1", "2.5", "1e400", "9" * 400, '["a", "b"]', "[[1]]", '"\\u0000"', '"~/x"',
+    '"."', "1_000",
+]  # fmt: skip
+CARDS = [
+    "SIMPLE", "BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "NAXIS3", "PCOUNT", "GCOUNT", "BSCALE", "BZERO",
+    "BLANK", "CTYPE1", "CTYPE2", "CRPIX1", "CRPIX2", "CRVAL1", "CRVAL2", "CDELT1", "CDELT2", "CUNIT1",
+    "PC1_1", "PC1_2", "CD1_1", "CROTA2", "BUNIT", "EXTNAME", "XTENSION", "ZIMAGE", "END", "SATURATE",
+    "NXPSFS", "IPSFX02", "JPSFY01", "POLDEG1", "POLNAXIS", "POLNAME1", "POLSCAL1", "PSF_SAMP", "TFORM1",
+    "TDIM1", "TTYPE1", "TFIELDS", "ZNAXIS1", "ZBITPIX", "ZTILE1", "ZCMPTYPE", "A_ORDER", "PV1_1",
+    "PIXSCALE", "LONPOLE", "LATPOLE", "WCSAXES", "RADESYS", "EQUINOX",
+]  # fmt: skip
+VALUES = [
+    "0", "1", "-1", "2", "3", "8", "-32", "-64", "99", "1E400", "NaN", "T", "F", "'x'", "'RA---TPV'",
+    "'nJy'", "99999999999", "1.5", "", "'", "(1, 2)", "-0.0", "1e-320", "'MJy/sr/sr'", "'GLON-CAR'",
+    "20.4", "150.00001", "'DEC--TAN'", "'RA---SIN'", "'arcsec'", "'FK4'", "1950.0", "180.0",
+]  # fmt: skip
 
 
 def fuzz(target: str, share: float, case) -> None:
@@ -184,3 +209,29 @@ def use(path: Path, rows=ROWS):
         assert not np.any(np.isfinite(stamps.sigma) & stamps.mask)
         assert np.all(np.isfinite(stamps.data[~stamps.mask])) and np.all(stamps.sigma[~stamps.mask] > 0)
     return survey, batch
+
+
+def with_cards(rng, content):
+    """The file with header cards replaced or added."""
+    out = bytearray(content)
+    for _ in range(rng.randint(0, 3)):
+        key = rng.choice(CARDS)
+        card = f"{key:<8}= {rng.choice(VALUES):>20}".ljust(80)[:80].encode("ascii")
+        at = out.find(f"{key:<8}=".encode())
+        at = at if at >= 0 and at % 80 == 0 else out.find(b"END" + b" " * 77)
+        if at >= 0:
+            out[at : at + 80] = card
+            if at + 80 <= len(out) and key not in content.decode("latin-1") and rng.random() < 0.8:
+                out[at + 80 : at + 160] = b"END".ljust(80)
+    return bytes(out)
+
+
+def as_astropy_reads(path):
+    """Image and WCS of the first image of a file, None where astropy cannot."""
+    try:
+        with warnings.catch_warnings(), fits.open(io.BytesIO(path.read_bytes())) as hdus:
+            warnings.simplefilter("ignore")
+            hdu = next(h for h in hdus if h.is_image and h.data is not None)
+            return np.array(hdu.data, float), WCS(hdu.header)
+    except Exception:
+        return None

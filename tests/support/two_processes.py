@@ -6,13 +6,12 @@ A module of its own, under a name that a new process can import: pytest's names 
 import numpy as np
 import torch
 import torch.distributed as dist
+from tiny import NETWORK
 
-from galbatch.prior.network import NetworkConfig
 from galbatch.training.library import Library, SourceImage
 from galbatch.training.stamps import StampSource
 from galbatch.training.trainer import TrainConfig, Trainer
 
-NETWORK = NetworkConfig(widths=(8, 12), blocks=(1, 1), embedding=16, sigma_data=0.2)
 SHORT = TrainConfig(steps=6, batch=4, sizes=(32,), size_shares=(1.0,), warmup=2)
 WORLD = 2
 

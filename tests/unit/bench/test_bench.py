@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny import network
 from torch import nn
 
 from galbatch.bench.kernels import operator_table, storage_table
 from galbatch.bench.network import network_table, work_of
 from galbatch.bench.timing import Roof, machine_table, roof_of
-from galbatch.prior.network import Denoiser, NetworkConfig
 
 PEERS = Path(__file__).parents[3] / "benchmarks" / "peers"
 BENCH = "the peers are not installed: pip install -e '.[bench]'"
@@ -22,11 +22,8 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def prior():
     """A small network with the fields that the tables read."""
-    torch.manual_seed(0)
-    model = Denoiser(NetworkConfig(widths=(8, 12), blocks=(1, 1), embedding=16)).eval().requires_grad_(False)
-    nn.init.normal_(model.net.last.weight, std=0.1)
     fields = dict(device=CPU, backend="eager", precision="float32", margin_pix=4, multiple_of=4)
-    return SimpleNamespace(model=model, target_fwhm_pix=2.0, **fields)
+    return SimpleNamespace(model=network(), target_fwhm_pix=2.0, **fields)
 
 
 def test_operations_are_those_of_the_convolutions_and_linear_layers(prior):

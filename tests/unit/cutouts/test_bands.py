@@ -4,14 +4,15 @@ import pickle
 
 import numpy as np
 import pytest
-from astropy.wcs import WCS
 from cutouts_field import (
     SCALE,
     noise_field,
     simple_survey,
     sources,
     stated,
+    wcs_from,
     wcs_of,
+    write_bands,
     write_image,
     write_psf,
 )
@@ -31,17 +32,7 @@ def two_scales(tmp_path, coarse_scale, shape):
     sky = wcs.all_pix2world(xc.ravel(), yc.ravel(), 0)
     xf, yf = fine.all_world2pix(*sky, 0)
     coarse = ((1 + 0.002 * xf + 0.003 * yf) * (coarse_scale / SCALE) ** 2).reshape(shape).astype("f4")
-    for name, image, w in (("a", level, fine), ("b", coarse, wcs)):
-        write_image(tmp_path / f"{name}.fits", image, w, BUNIT="nJy")
-        write_image(tmp_path / f"{name}_err.fits", np.full(image.shape, 0.1, "f4"), w)
-        write_psf(tmp_path / f"{name}_psf.fits", scale=SCALE if name == "a" else coarse_scale)
-    path = tmp_path / "s.toml"
-    path.write_text(
-        "".join(
-            f'[bands.{n}]\nsci = "{n}.fits"\nerr = "{n}_err.fits"\npsf = "{n}_psf.fits"\n{stated()}\n'
-            for n in "ab"
-        )
-    )
+    path = write_bands(tmp_path, a=(level, fine, 0.1), b=(coarse, wcs, 0.1))
     return open_survey(path), level, coarse
 
 
@@ -79,15 +70,7 @@ def test_a_stamp_of_a_resampled_band_keeps_its_place_on_the_sky(tmp_path):
     survey, _, _ = two_scales(tmp_path, 1.7 * SCALE, (180, 160))
     rows = sources([100.3], [120.9])
     for stamps in survey.cut(rows, 32).bands:
-        w = stamps.wcs[0]
-        wcs = WCS(naxis=2)
-        wcs.wcs.ctype, wcs.wcs.crpix, wcs.wcs.crval, wcs.wcs.cd = (
-            ["RA---TAN", "DEC--TAN"],
-            w[:2],
-            w[2:4],
-            w[4:].reshape(2, 2),
-        )
-        x, y = wcs.all_world2pix(rows["ra"], rows["dec"], 0)
+        x, y = wcs_from(stamps.wcs[0]).all_world2pix(rows["ra"], rows["dec"], 0)
         assert abs(x[0] - stamps.data.shape[2] // 2) <= 0.5 and abs(y[0] - stamps.data.shape[1] // 2) <= 0.5
 
 
@@ -149,16 +132,10 @@ def test_files_that_only_a_worker_cannot_read_fail_their_sources(tmp_path):
 
 
 def test_a_missing_band_is_flagged_and_the_rest_goes_on(tmp_path):
-    survey = open_survey(simple_survey(tmp_path))
     half = wcs_of(300, 130)
     half.wcs.crpix[0] = 130.5
-    write_image(tmp_path / "sci2.fits", noise_field()[:, :130], half, BUNIT="nJy")
-    write_image(tmp_path / "err2.fits", np.full((300, 130), 0.5, "f4"), half)
-    text = (tmp_path / "survey.toml").read_text()
-    (tmp_path / "survey.toml").write_text(
-        text + '[bands.z]\nsci = "sci2.fits"\nerr = "err2.fits"\npsf = "psf.fits"\n'
-    )
-    survey = open_survey(tmp_path / "survey.toml")
+    bands = {"f200w": (noise_field(), wcs_of(), 0.5), "z": (noise_field()[:, :130], half, 0.5)}
+    survey = open_survey(write_bands(tmp_path, **bands))
     batch = survey.cut(sources([60, 200], [150, 150]), 24)
     assert [bool(f & Flag.BAND_MISSING) for f in batch.flags] == [False, True] and not batch.failures
     assert batch.bands[1].mask[1].all() and not batch.flags[1] & Flag.OFF_IMAGE
@@ -167,14 +144,9 @@ def test_a_missing_band_is_flagged_and_the_rest_goes_on(tmp_path):
 
 
 def test_a_turned_band_keeps_its_frame_and_is_flagged(tmp_path):
-    path = simple_survey(tmp_path)
     turned = wcs_of(angle=30)
-    write_image(tmp_path / "sci2.fits", noise_field(1), turned, BUNIT="nJy")
-    write_image(tmp_path / "err2.fits", np.full((300, 260), 0.5, "f4"), turned)
-    path.write_text(
-        path.read_text() + '[bands.z]\nsci = "sci2.fits"\nerr = "err2.fits"\npsf = "psf.fits"\n' + stated()
-    )
-    survey = open_survey(path)
+    bands = {"f200w": (noise_field(), wcs_of(), 0.5), "z": (noise_field(1), turned, 0.5)}
+    survey = open_survey(write_bands(tmp_path, **bands))
     assert any(f.code == "rotation" and "30.00 deg" in f.what for f in survey.check())
     batch = survey.cut(sources([140], [160]), 24)
     assert batch.flags[0] & Flag.GRID_MISMATCH and not batch.flags[0] & Flag.RESAMPLED

@@ -84,3 +84,19 @@ def test_folders_of_others_and_folders_open_to_others_are_refused(tmp_path, mine
     folder.symlink_to(mine)
     with pytest.raises(InputError, match="not a folder"):
         unpack(tmp_path)
+
+
+def test_the_cache_is_bounded(tmp_path):
+    paths = []
+    for k in range(4):
+        paths.append(unpack(tmp_path, k, 1000 * (k + 1), limit=7500))
+        os.utime(paths[-1], ns=(k, k))
+    assert sum(map(os.path.exists, paths)) == 2 and os.path.exists(paths[-1])
+    with pytest.raises(InputError, match="more than 100 bytes"):
+        unpack(tmp_path, 0, limit=100)
+
+
+def test_a_second_process_that_opens_an_unpacked_file_does_not_make_it_look_changed(tmp_path):
+    first = LocalBytes(unpack(tmp_path))
+    unpack(tmp_path)
+    first.check()

@@ -10,10 +10,9 @@ from cutouts_field import (
     add_galaxy,
     noise_field,
     sources,
-    stated,
     wcs_of,
+    write_bands,
     write_image,
-    write_psf,
 )
 
 from galbatch.cutouts import open_survey
@@ -24,17 +23,7 @@ SIGMA = 0.5
 
 
 def survey_of(folder, extra=None, **bands):
-    """A survey of ``bands``: name -> (image, WCS, sigma); ``extra``: lines of the file by band."""
-    text = ""
-    for name, (image, wcs, sigma) in bands.items():
-        scale = 3600 * np.sqrt(abs(np.linalg.det(wcs.pixel_scale_matrix)))
-        write_image(folder / f"{name}.fits", image.astype("f4"), wcs, BUNIT="nJy")
-        write_image(folder / f"{name}_err.fits", np.full(image.shape, sigma, "f4"), wcs)
-        write_psf(folder / f"{name}_psf.fits", scale=scale)
-        text += f'[bands.{name}]\nsci = "{name}.fits"\nerr = "{name}_err.fits"\npsf = "{name}_psf.fits"\n'
-        text += stated((extra or {}).get(name, "")) + "\n"
-    (folder / "s.toml").write_text(text)
-    return open_survey(folder / "s.toml")
+    return open_survey(write_bands(folder, extra, **bands))
 
 
 def image_of(*galaxies, seed=0, sigma=SIGMA, shape=(300, 260), fwhm=5.0):
@@ -140,26 +129,15 @@ def test_the_scene_has_the_noise_that_it_states():
     """Of bands of one and of two pixels: chi2 of blank sky smoothed over the larger pixel is one."""
     rng = np.random.default_rng(0)
     n, shift = 400, 0.3
-    fine = View(
-        rng.normal(0, 2, (n, 32, 32)),
-        np.full((n, 32, 32), 2.0),
-        np.zeros((n, 32, 32), bool),
-        None,
-        *[None] * 2,
-        1,
-    )
-    coarse = View(
-        rng.normal(0, 3, (n, 16, 16)),
-        np.full((n, 16, 16), 3.0),
-        np.zeros((n, 16, 16), bool),
-        None,
-        *[None] * 2,
-        2,
-    )
+    views = []
+    for side, sigma, ratio in ((32, 2.0, 1), (16, 3.0, 2)):
+        shape = (n, side, side)
+        planes = rng.normal(0, sigma, shape), np.full(shape, sigma), np.zeros(shape, bool)
+        views.append(View(*planes, None, None, None, ratio))
     steps = [Step(np.eye(2), np.zeros(2)), Step(2 * np.eye(2), np.full(2, shift))]
     means, errors = [], []
     for i in range(n):
-        light, sigma, bad = combine([fine, coarse], i, steps, 32)
+        light, sigma, bad = combine(views, i, steps, 32)
         box = np.s_[8:24, 8:24]
         assert not bad[box].any()
         weight = 1 / sigma[box] ** 2

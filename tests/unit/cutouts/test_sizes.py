@@ -98,14 +98,15 @@ def test_auto_and_a_size_are_a_contradiction(tmp_path):
     assert open_survey(simple_survey(tmp_path, head='stamp = "auto"')).config.stamp_auto
 
 
+def run_of(folder, name, **more):
+    options = dict(prior=RedPrior(), cluster="none", draws=2, mode="fast", batch=2) | more
+    return process(folder / "c.parquet", folder / "survey.toml", folder / f"{name}.run", **options)
+
+
 @pytest.fixture(scope="module")
 def runs(folder):
     """By itself, and with all stamps of 96 pixels."""
-    options = dict(prior=RedPrior(), cluster="none", draws=2, mode="fast", batch=2)
-    return [
-        process(folder / "c.parquet", folder / "survey.toml", folder / f"{name}.run", **options, **more)
-        for name, more in (("auto", {}), ("fixed", {"stamp_pix": 96}))
-    ]
+    return run_of(folder, "auto"), run_of(folder, "fixed", stamp_pix=96)
 
 
 def test_a_run_keeps_each_stamp_in_its_own_size(runs):
@@ -139,20 +140,9 @@ def test_what_grew_is_as_good_as_what_was_cut_so_and_what_did_not_is_flagged(run
     one, two = (run.catalog[np.asarray(run.catalog["source_id"]) == 2] for run in runs)
     for name in names:
         np.testing.assert_array_equal(np.asarray(one[name]), np.asarray(two[name]), err_msg=name)
-    small = process(
-        folder / "c.parquet",
-        folder / "survey.toml",
-        folder / "small.run",
-        prior=RedPrior(),
-        cluster="none",
-        draws=2,
-        mode="fast",
-        stamp_pix=48,
-    )
-    assert (
-        small.flags(2) & Flag.STAMP_TOO_SMALL
-        and not open_run(auto.paths.root).flags(2) & Flag.STAMP_TOO_SMALL
-    )
+    small = run_of(folder, "small", stamp_pix=48)
+    assert small.flags(2) & Flag.STAMP_TOO_SMALL
+    assert not open_run(auto.paths.root).flags(2) & Flag.STAMP_TOO_SMALL
 
 
 def test_the_stamps_of_a_run_can_be_cut_again(runs):

@@ -117,38 +117,15 @@ def test_wheel_has_weights_page_and_layouts(tmp_path):
     )
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path / "copy" / name)
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "wheel",
-            "--no-deps",
-            "--no-build-isolation",
-            "-q",
-            "-w",
-            str(tmp_path),
-            "./copy",
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    options = f"-m pip wheel --no-deps --no-build-isolation -q -w {tmp_path} ./copy".split()
+    done = subprocess.run([sys.executable, *options], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         names = wheel.namelist()
-    for wanted in (
-        "galbatch/report/templates/report.html",
-        "galbatch/report/templates/report.js",
-        "galbatch/py.typed",
-        "galbatch/cutouts/layouts/generic.toml",
-        "galbatch/prior/models/small/model.safetensors",
-        "galbatch/prior/models/small/card.json",
-        "galbatch/prior/models/base/model.safetensors",
-        "galbatch/prior/models/base/card.json",
-        "galbatch/prior/models/base/validation.json",
-    ):
-        assert wanted in names, f"{wanted} is not in the wheel"
+    models = [f"prior/models/{m}/{f}" for m in ("small", "base") for f in ("model.safetensors", "card.json")]
+    others = "report/templates/report.html report/templates/report.js py.typed cutouts/layouts/generic.toml"
+    for wanted in (*models, *others.split(), "prior/models/base/validation.json"):
+        assert f"galbatch/{wanted}" in names, f"{wanted} is not in the wheel"
     assert not [n for n in names if n.startswith(("tests/", "docs/", "benchmarks/"))]
 
 

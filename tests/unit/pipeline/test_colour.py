@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cutouts_field import add_galaxy, noise_field, stated, wcs_of, write_image, write_psf
+from cutouts_field import add_galaxy, noise_field, wcs_of, write_bands
 from pyarrow import parquet, table
 from toys import RedPrior
 
@@ -118,16 +118,12 @@ def test_a_circle_has_its_area():
 def folder(tmp_path_factory):
     """A galaxy 0.75 mag brighter in b than in a, and one in a alone."""
     folder = tmp_path_factory.mktemp("colours")
-    text = ""
+    bands = {}
     for name, flux in (("a", 2000), ("b", 4000)):
-        image = noise_field(seed=int(flux))
+        image = noise_field(seed=flux)
         add_galaxy(image, 120, 100, flux)
-        write_image(folder / f"{name}.fits", image, wcs_of(), BUNIT="nJy")
-        write_image(folder / f"{name}_err.fits", np.full(image.shape, 0.5, "f4"), wcs_of())
-        write_psf(folder / f"{name}_psf.fits")
-        text += f'[bands.{name}]\nsci = "{name}.fits"\nerr = "{name}_err.fits"\npsf = "{name}_psf.fits"\n'
-        text += stated() + "\n"
-    (folder / "s.toml").write_text(text)
+        bands[name] = image, wcs_of(), 0.5
+    write_bands(folder, **bands)
     ra, dec = wcs_of().all_pix2world([100.0, -500.0], [120.0, 20.0], 0)
     parquet.write_table(table({"source_id": [1, 2], "ra": ra, "dec": dec}), folder / "c.parquet")
     return folder

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cutouts_field import add_galaxy, gaussian_psf, noise_field, stated, wcs_of, write_image, write_psf
+from cutouts_field import add_galaxy, gaussian_psf, noise_field, wcs_of, write_bands, write_psf
 from pyarrow import parquet, table
 from toys import JointRedPrior, RedPrior
 
@@ -63,7 +63,7 @@ def folder(tmp_path_factory):
     """Two bands of 0.04 and 0.08 arcsec; three galaxies, 0.75 mag brighter in the second, where one has no
     pixel."""
     folder = tmp_path_factory.mktemp("joint")
-    text, at = "", ((60.0, 100.0), (91.0, 61.0), (200.0, 100.0))
+    bands, at = {}, ((60.0, 100.0), (91.0, 61.0), (200.0, 100.0))
     for name, factor, flux in (("f200w", 1, 400), ("f444w", 2, 800)):
         shape = (300 // factor, 260 // factor)
         image, wcs = noise_field(factor, *shape), wcs_of(*shape, scale=0.04 * factor)
@@ -71,12 +71,10 @@ def folder(tmp_path_factory):
             add_galaxy(image, (y + 0.5) / factor - 0.5, (x + 0.5) / factor - 0.5, flux, 8 / factor)
         if factor == 2:
             image[:, 75:] = np.nan
-        write_image(folder / f"{name}.fits", image, wcs, BUNIT="nJy")
-        write_image(folder / f"{name}_err.fits", np.full(image.shape, 0.5, "f4"), wcs)
+        bands[name] = image, wcs, 0.5
+    write_bands(folder, **bands)
+    for factor, name in enumerate(bands, 1):
         write_psf(folder / f"{name}_psf.fits", gaussian_psf(fwhm=3.0 / factor + 1), 0.04 * factor)
-        text += f'[bands.{name}]\nsci = "{name}.fits"\nerr = "{name}_err.fits"\npsf = "{name}_psf.fits"\n'
-        text += stated() + "\n"
-    (folder / "s.toml").write_text(text)
     ra, dec = wcs_of().all_pix2world(*np.transpose(at), 0)
     parquet.write_table(table({"source_id": [1, 2, 3], "ra": ra, "dec": dec}), folder / "c.parquet")
     return folder

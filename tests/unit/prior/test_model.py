@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from tiny import CARD as MEASURED
+from tiny import NETWORK, network
 
 import galbatch
 from galbatch.errors import ModelError
@@ -15,22 +17,6 @@ from galbatch.prior.card import Card
 from galbatch.prior.compile import write_export
 from galbatch.prior.model import SHIPPED, Prior, load_weights, save_model
 from galbatch.prior.network import Denoiser, NetworkConfig, is_joint
-
-NETWORK = NetworkConfig(widths=(8, 12), blocks=(1, 1), embedding=16, sigma_data=0.2)
-MEASURED = {
-    "name": "tiny", "target_fwhm_pix": 2.0, "sigma_data": 0.2, "max_sd": 2.0, "network": NETWORK.to_dict(),
-    "multiple_of": NETWORK.multiple_of, "spectrum": {"k": [0.0, 0.5], "power": [4.0, 0.1]},
-    "residual_spectrum": {"k": [0.0, 0.5], "sigma": [0.1, 1.0], "power": [[0.1, 0.1], [1.0, 0.1]]},
-}  # fmt: skip
-
-
-def network(seed=0, joint=False):
-    torch.manual_seed(seed)
-    model = Denoiser(NETWORK, joint)
-    for p in model.parameters():
-        if not p.any():
-            torch.nn.init.normal_(p, std=0.1)
-    return model
 
 
 @pytest.fixture
@@ -48,7 +34,7 @@ def noisy():
 def test_round_trip_and_card_fields(folder, noisy):
     prior = load_prior(folder, device="cpu", backend="eager", precision="float32")
     x, sigma = noisy
-    expected = network().eval()(x[:, 1:], sigma).detach()
+    expected = network()(x[:, 1:], sigma)
     torch.testing.assert_close(prior.denoise(x, sigma)[:, 1:], expected, atol=1e-5, rtol=1e-5)
     assert prior.target_fwhm_pix == 2.0 and prior.flux_convention == "smoothed_peak" and prior.channels == 1
     assert prior.card.sha256 and prior.multiple_of == 4

@@ -2,22 +2,12 @@
 
 import pytest
 import torch
+from tiny import NETWORK as TINY
+from tiny import network as randomised
 from torch.utils.flop_counter import FlopCounterMode
 
 from galbatch.errors import ModelError
 from galbatch.prior.network import Denoiser, NetworkConfig, UNet
-
-TINY = NetworkConfig(widths=(8, 12), blocks=(1, 1), embedding=16, sigma_data=0.2)
-
-
-def randomised(config=TINY, seed=0, joint=False):
-    """A network whose every layer matters (those that start at zero are filled)."""
-    torch.manual_seed(seed)
-    model = Denoiser(config, joint)
-    for p in model.parameters():
-        if not p.any():
-            torch.nn.init.normal_(p, std=0.1)
-    return model.eval().requires_grad_(False)
 
 
 def test_untrained_network_is_the_skip_connection():

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import chart_of, choose, drag, filter_by, load, order, settle
 from report_fakes import fake_summary
 
 from galbatch.report.page import render_page
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks" / "throughput"))
 
-import browser as chromium
 
 pytestmark = pytest.mark.ci("selenium")
 
@@ -28,23 +28,6 @@ def summary():
 @pytest.fixture(scope="module")
 def page(summary):
     return render_page(summary)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not (chromium.BROWSER and chromium.DRIVER):
-        pytest.skip(chromium.MISSING)
-    driver = chromium.open_browser()
-    yield driver
-    driver.quit()
-
-
-def load(browser, page, path):
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    path.write_text(page, encoding="utf-8")
-    browser.get(path.as_uri())
-    WebDriverWait(browser, 60).until(lambda b: b.execute_script("return document.body.dataset.ready") == "1")
 
 
 @pytest.fixture(scope="module")
@@ -64,53 +47,8 @@ def opened(loaded):
         "document.documentElement.style.scrollBehavior = 'auto';"
         "document.getElementById('gallery').scrollIntoView()"
     )
-    loaded.execute_async_script("setTimeout(arguments[0], 100)")
+    settle(loaded, 100)
     return loaded
-
-
-def choose(browser, name, value):
-    browser.execute_script(
-        "const e = document.getElementById(arguments[0]);"
-        "if (e.type === 'checkbox') e.checked = arguments[1]; else e.value = arguments[1];"
-        "e.dispatchEvent(new Event(e.type === 'search' ? 'input' : 'change'))",
-        name,
-        value,
-    )
-
-
-def order(browser):
-    return browser.execute_script("return galbatch.state.order")
-
-
-def filter_by(browser, heading, words):
-    """Type into the filter under a heading of the table."""
-    browser.execute_script(
-        "const heads = [...document.querySelectorAll('#heads button')];"
-        "const n = heads.findIndex((b) => b.textContent === arguments[0]);"
-        "const input = document.querySelectorAll('#filters input')[n]; input.value = arguments[1];"
-        "input.dispatchEvent(new Event('input'))",
-        heading,
-        words,
-    )
-
-
-def chart_of(title):
-    return f"galbatch.charts.find((c) => c.title === {title!r})"
-
-
-def drag(browser, title, start, end):
-    """Draw a box with the pointer, from and to fractions of the axes of a plot."""
-    from selenium.webdriver.common.action_chains import ActionChains
-
-    canvas, width, height = browser.execute_script(
-        f"const c = {chart_of(title)}.canvas; c.scrollIntoView({{block: 'center'}});"
-        "return [c, c.clientWidth, c.clientHeight]"
-    )
-    at = [  # offsets from the middle of the canvas; the margins are those of charts.js
-        (54 + x * (width - 64) - width / 2, 8 + (1 - y) * (height - 48) - height / 2) for x, y in (start, end)
-    ]
-    chain = ActionChains(browser).move_to_element_with_offset(canvas, *map(round, at[0])).click_and_hold()
-    chain.move_by_offset(round(at[1][0] - at[0][0]), round(at[1][1] - at[0][1])).release().perform()
 
 
 def test_browser_reports_no_error_and_draws_every_plot(opened):
@@ -126,7 +64,7 @@ def test_browser_reports_no_error_and_draws_every_plot(opened):
 def test_numbers_arrive_with_their_digits(opened, summary):
     """Medians to 1 in 10^5, error bars (differences from the median) and all else to 1 in 2000."""
     choose(opened, "band", "f444w")
-    opened.execute_async_script("setTimeout(arguments[0], 300)")
+    settle(opened)
     for name, base in opened.execute_script("return Object.values(galbatch.data.pages).flat()"):
         kept = opened.execute_script(
             "return [...galbatch.columns.get(arguments[0])].map((x) => isNaN(x) ? null : x)", name
@@ -212,7 +150,7 @@ def test_axe_finds_nothing_serious(opened, dark, detail):
     )
     if detail:
         opened.execute_script("galbatch.open(4)")
-        opened.execute_async_script("setTimeout(arguments[0], 300)")
+        settle(opened)
     opened.execute_script(
         (Path(spec.submodule_search_locations[0]) / "axe.min.js").read_text(encoding="utf-8")
     )
@@ -221,35 +159,25 @@ def test_axe_finds_nothing_serious(opened, dark, detail):
     assert len(found["passes"]) > 15 and [(v["id"], v["nodes"][0]["html"][:200]) for v in bad] == []
 
 
-def test_card_opens_the_source_and_arrows_go_on(opened):
-    opened.execute_script("document.querySelector('.card[data-row=\"2\"]').click()")
-    body = opened.find_element("id", "detail-body").text
-    assert "Source 1002" in body and "Gini" in body
+def test_a_source_opens_from_card_and_point_with_its_flags_bands_and_links(opened):
     from selenium.webdriver.common.keys import Keys
 
-    opened.find_element("id", "detail").send_keys(Keys.ARROW_RIGHT)
-    assert "Source 1003" in opened.find_element("id", "detail-body").text
-
-
-def test_flag_is_explained_in_the_detail(opened):
-    opened.execute_script("galbatch.open(4)")
-    body = opened.find_element("id", "detail-body").text
-    assert "NEIGHBOUR" in body and "neighbours contribute" in body
-
-
-def test_clicking_a_point_opens_its_source(opened):
-    x, y = opened.execute_script(f"const c = {chart_of('Size-magnitude')}; return [c.fx[6], c.fy[6]]")
-    drag(opened, "Size-magnitude", (x, y), (x, y))
-    assert "Source 1006" in opened.find_element("id", "detail-body").text
-
-
-def test_a_source_shows_its_bands_side_by_side(opened):
-    opened.execute_script("galbatch.open(2)")
-    opened.execute_async_script("setTimeout(arguments[0], 300)")
-    images = opened.find_elements("css selector", "#detail-body img")
-    assert len(images) == 2 and images[0].get_attribute("src") != images[1].get_attribute("src")
+    text = lambda: opened.find_element("id", "detail-body").text  # noqa: E731
+    opened.execute_script("document.querySelector('.card[data-row=\"2\"]').click()")
+    assert "Source 1002" in text() and "Gini" in text()
+    settle(opened)
+    one, two = opened.find_elements("css selector", "#detail-body img")
+    assert one.get_attribute("src") != two.get_attribute("src")
     links = [a.get_attribute("href") for a in opened.find_elements("css selector", "#detail-body a")]
     assert len(links) == 3 and all("150." in link for link in links)
+    opened.find_element("id", "detail").send_keys(Keys.ARROW_RIGHT)
+    assert "Source 1003" in text()
+    opened.execute_script("galbatch.open(4)")
+    assert "NEIGHBOUR" in text() and "neighbours contribute" in text()
+    opened.execute_script("document.getElementById('detail').close()")
+    x, y = opened.execute_script(f"const c = {chart_of('Size-magnitude')}; return [c.fx[6], c.fy[6]]")
+    drag(opened, "Size-magnitude", (x, y), (x, y))
+    assert "Source 1006" in text()
 
 
 def test_band_switches_plots_and_pictures(opened):
@@ -259,7 +187,7 @@ def test_band_switches_plots_and_pictures(opened):
     )
     before = opened.execute_script(read)
     choose(opened, "band", "f444w")
-    opened.execute_async_script("setTimeout(arguments[0], 300)")
+    settle(opened)
     after = opened.execute_script(read)
     assert before[0] != after[0] and before[1] != after[1]
     assert opened.execute_script("return galbatch.state.band") == "f444w"
@@ -285,7 +213,7 @@ def test_keyboard_reaches_the_selection_and_a_source(opened):
     assert order(opened) == list(range(10))
     button = opened.find_element("css selector", "#rows button")
     button.send_keys(Keys.ENTER)
-    opened.execute_async_script("setTimeout(arguments[0], 300)")
+    settle(opened)
     assert "Source 1000" in opened.find_element("id", "detail-body").text
     opened.switch_to.active_element.send_keys(Keys.ESCAPE)
     assert not opened.execute_script("return document.getElementById('detail').open")

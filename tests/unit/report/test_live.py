@@ -15,8 +15,6 @@ from galbatch.report.live import LivePage
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks" / "throughput"))
 
-import browser as chromium
-
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
@@ -84,18 +82,12 @@ def test_a_folder_that_is_no_run_is_said_at_once(tmp_path, capsys):
 
 
 @pytest.mark.ci("selenium")
-def test_the_page_shows_it(served):
-    if not (chromium.BROWSER and chromium.DRIVER):
-        pytest.skip(chromium.MISSING)
+def test_the_page_shows_it(served, browser):
     from selenium.webdriver.support.ui import WebDriverWait
 
-    driver = chromium.open_browser()
-    try:
-        driver.get(served.url)
-        seen = "return [...document.images].filter((image) => image.naturalWidth).length === 5"
-        WebDriverWait(driver, 60).until(lambda b: b.execute_script(seen))
-        text = driver.find_element("tag name", "main").text
-        assert "<b>live<b>.run" in text and "6 of 6 sources, finished" in text and "OFF_IMAGE" in text
-        assert [e for e in driver.get_log("browser") if e["level"] == "SEVERE"] == []
-    finally:
-        driver.quit()
+    browser.get(served.url)
+    seen = "return [...document.images].filter((image) => image.naturalWidth).length === 5"
+    WebDriverWait(browser, 60).until(lambda b: b.execute_script(seen))
+    text = browser.find_element("tag name", "main").text
+    assert "<b>live<b>.run" in text and "6 of 6 sources, finished" in text and "OFF_IMAGE" in text
+    assert [e for e in browser.get_log("browser") if e["level"] == "SEVERE"] == []

@@ -30,19 +30,9 @@ def test_nothing_of_a_finished_batch_is_kept(tmp_path):
 
     tracemalloc.start()
     try:
-        process(
-            tmp_path / "c.parquet",
-            survey,
-            tmp_path / "c.run",
-            prior=RedPrior(),
-            cluster="none",
-            draws=DRAWS,
-            mode="fast",
-            batch=BATCH,
-            stamp_pix=STAMP,
-            report=False,
-            on_progress=look,
-        )
+        how = dict(prior=RedPrior(), cluster="none", mode="fast", report=False, on_progress=look)
+        how |= dict(draws=DRAWS, batch=BATCH, stamp_pix=STAMP)
+        process(tmp_path / "c.parquet", survey, tmp_path / "c.run", **how)
     finally:
         tracemalloc.stop()
     assert max(after) == BATCHES * BATCH

@@ -10,6 +10,7 @@ import pytest
 import torch
 import toys
 from click.testing import CliRunner
+from tiny import CARD, NETWORK
 
 from galbatch.cli.main import cli
 from galbatch.config import ExecutionSettings, RunSettings
@@ -18,19 +19,12 @@ from galbatch.interfaces import PriorSpec
 from galbatch.prior import choose_model, load_prior, names
 from galbatch.prior.model import save_model
 from galbatch.prior.names import MODELS, model_folder
-from galbatch.prior.network import Denoiser, NetworkConfig
+from galbatch.prior.network import Denoiser
 from galbatch.run import process, resume
 from galbatch.run.prepare import said_of_model, settle_model
 from galbatch.run.start import preview
 from galbatch.sampler.prior import as_denoiser
 from galbatch.store import read_manifest
-
-NETWORK = NetworkConfig(widths=(8, 12), blocks=(1, 1), embedding=16, sigma_data=0.2)
-CARD = {
-    "target_fwhm_pix": 2.0, "sigma_data": 0.2, "max_sd": 2.0, "network": NETWORK.to_dict(), "multiple_of": 4,
-    "spectrum": {"k": [0.0, 0.5], "power": [4.0, 0.1]},
-    "residual_spectrum": {"k": [0.0, 0.5], "sigma": [0.1, 1.0], "power": [[0.1, 0.1], [1.0, 0.1]]},
-}  # fmt: skip
 
 
 @pytest.fixture

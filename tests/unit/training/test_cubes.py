@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from tiny import CARD, NETWORK
 
 from galbatch.errors import ConfigError, InputError, ModelError
 from galbatch.prior import load_prior
 from galbatch.prior.model import save_model
-from galbatch.prior.network import Denoiser, NetworkConfig
+from galbatch.prior.network import Denoiser
 from galbatch.training.cubes import Cube, CubeLibrary, CubeSource, build_cube_libraries, read_cubes
 from galbatch.training.finish_joint import measure_cross
 from galbatch.training.sources import DataConfig
@@ -18,7 +19,6 @@ from galbatch.training.spectra import RadialBins, band_correlation
 from galbatch.training.stamps import StampConfig
 from galbatch.training.trainer import TrainConfig, Trainer
 
-NETWORK = NetworkConfig(widths=(8, 12), blocks=(1, 1), embedding=16, sigma_data=0.2)
 SHORT = TrainConfig(
     steps=8, batch=6, sizes=(32,), size_shares=(1.0,), warmup=2, start="shipped", bands=(2, 3),
     band_shares=(0.5, 0.5),
@@ -145,13 +145,8 @@ def test_train_command_makes_the_first_model_joint(tmp_path):
     from galbatch.cli.train import command
 
     np.savez(tmp_path / "g.npz", images=np.stack([planes(i) for i in range(16)]))
-    values = {
-        "name": "first", "network": NETWORK.to_dict(), "max_sd": 1.0, "target_fwhm_pix": 2.0,
-        "sigma_data": 0.2, "spectrum": {"k": [0.0], "power": [1.0]}, "multiple_of": NETWORK.multiple_of,
-        "residual_spectrum": {"k": [0.0], "sigma": [1.0], "power": [[1.0]]},
-    }  # fmt: skip
     torch.manual_seed(0)
-    save_model(tmp_path / "first", Denoiser(NETWORK), values)
+    save_model(tmp_path / "first", Denoiser(NETWORK), CARD | {"name": "first"})
     (tmp_path / "tiny.toml").write_text(CONFIG)
     done = CliRunner().invoke(
         command, [str(tmp_path / "tiny.toml"), "--stamps", "16"], catch_exceptions=False

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
+from tiny import CARD, NETWORK
 
 import galbatch.training
 from galbatch.errors import InputError
 from galbatch.prior.card import Card
 from galbatch.prior.model import Prior
-from galbatch.prior.network import Denoiser, NetworkConfig
+from galbatch.prior.network import Denoiser
 from galbatch.training.evaluate import (
     brightness_bias,
     contact_sheet,
@@ -24,7 +25,6 @@ from galbatch.training.fit import load_config
 from galbatch.training.library import Library, SourceImage
 from galbatch.training.stamps import StampSource
 
-NETWORK = NetworkConfig(widths=(8, 12), blocks=(1, 1), embedding=16, sigma_data=0.2)
 CONFIGS = sorted((Path(galbatch.training.__file__).parent / "configs").glob("*.toml"))
 
 
@@ -39,12 +39,7 @@ def library():
 
 def test_everything_is_measured_and_written(tmp_path, library):
     library.save(tmp_path / "held.npz")
-    card = Card(
-        name="t", network=NETWORK.to_dict(), target_fwhm_pix=2.0, sigma_data=0.2, max_sd=1.0, sha256="",
-        multiple_of=4,
-        spectrum={"k": [0.0, 0.7], "power": [1.0, 1e-4]},
-        residual_spectrum={"k": [0.0], "sigma": [1.0], "power": [[1.0]]},
-    )  # fmt: skip
+    card = Card(**CARD | {"spectrum": {"k": [0.0, 0.7], "power": [1.0, 1e-4]}}, sha256="")
     prior = Prior(Denoiser(NETWORK), card, backend="eager")
     y, x = np.indices((64, 64)) - 32
     half = (x > 0) * np.exp(-np.hypot(x, y) / 4)

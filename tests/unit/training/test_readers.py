@@ -24,20 +24,9 @@ def idealised(path, unit="kpc", bands=("SUBARU_HSC.G", "CFHT_MEGACAM.U"), magnit
     for band in bands:
         mag = -2.5 * np.log10(np.maximum(blob(1e-6), 1e-12)) + 8.9 if magnitudes is None else magnitudes
         mag = np.where(blob() < 1e-3, 99.0, mag) if magnitudes is None else mag
-        header = fits.Header(
-            {
-                "ORIGIN": "SKIRT",
-                "SIMTAG": "TNG50-1",
-                "SNAPNUM": 91,
-                "SUBHALO": 7,
-                "CAMERA": "v1",
-                "REDSHIFT": 0.1,
-                "FILTER": band.replace("HSC", "Hsc"),
-                "BUNIT": "AB mag/arcsec2",
-                "CTYPE1": unit,
-                "CDELT1": 0.1 if unit == "kpc" else 100.0,
-            }
-        )
+        cards = {"ORIGIN": "SKIRT", "SIMTAG": "TNG50-1", "SNAPNUM": 91, "SUBHALO": 7, "CAMERA": "v1"}
+        cards |= {"REDSHIFT": 0.1, "FILTER": band.replace("HSC", "Hsc"), "BUNIT": "AB mag/arcsec2"}
+        header = fits.Header(cards | {"CTYPE1": unit, "CDELT1": 0.1 if unit == "kpc" else 100.0})
         for card in drop:
             del header[card]
         kind = fits.PrimaryHDU if not hdus else fits.ImageHDU
@@ -68,13 +57,8 @@ def test_realistic_hsc(tmp_path):
     psf = np.exp(-0.5 * ((np.indices((15, 15)) - 7) ** 2).sum(axis=0) / 1.5**2)
     hdus = [fits.PrimaryHDU()]
     for band in ("G", "R"):
-        for suffix, data in (
-            ("", blob()),
-            (" MASK", np.zeros((N, N), np.int32)),
-            (" VARIANCE", blob()),
-            (" PSF", psf),
-        ):
-            hdus.append(fits.ImageHDU(data, name=band + suffix))
+        planes = {"": blob(), " MASK": np.zeros((N, N), np.int32), " VARIANCE": blob(), " PSF": psf}
+        hdus += [fits.ImageHDU(data, name=band + suffix) for suffix, data in planes.items()]
     fits.HDUList(hdus).writeto(tmp_path / "shalo_091-9_v0_HSC_GRIZY.fits")
     (galaxy,) = read_images(tmp_path / "shalo_091-9_v0_HSC_GRIZY.fits")
     assert galaxy.bands == ("G", "R") and galaxy.layout == "realistic"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from tiny import CARD
 
 from galbatch.errors import ConfigError, ModelError
 from galbatch.prior.network import Denoiser, NetworkConfig
@@ -72,16 +73,8 @@ def test_training_starts_from_the_weights_of_a_model_folder(tmp_path, config):
     with torch.no_grad():
         for p in first.parameters():
             p.add_(0.01)
-    values = {
-        "name": "first",
-        "network": NETWORK.to_dict(),
-        "max_sd": 1.0,
-        "target_fwhm_pix": 2.0,
-        "sigma_data": 0.2,
-        "spectrum": {"k": [0.0], "power": [1.0]},
-        "residual_spectrum": {"k": [0.0], "sigma": [1.0], "power": [[1.0]]},
-    }
-    card = save_model(tmp_path / "first", first, values)
+    values = {"name": "first", "network": NETWORK.to_dict(), "multiple_of": NETWORK.multiple_of}
+    card = save_model(tmp_path / "first", first, CARD | values)
     config.write_text(
         config.read_text().replace(
             "[training]", 'sigma_data = 0.2\n[training]\nstart = "first"\nlearning_rate = 0.0'

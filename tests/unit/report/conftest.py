@@ -1,0 +1,1 @@
+from pages import browser  # noqa: F401
