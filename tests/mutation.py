@@ -57,7 +57,9 @@ FAULTS = (
     Fault("sampler/random.py", "0x9E3779B9", "0x9E3779B8", "tests/unit/sampler/test_random.py"),
     Fault("cutouts/noise.py", "return 1.4826 * float", "return 1.0 * float", NOISE),
     Fault("cutouts/noise.py", "np.clip(z, -5, 5)", "np.clip(z, -0.5, 0.5)", NOISE),
-    Fault("cutouts/variance.py", "0.0) / effective", "0.0) * effective", NOISE),
+    Fault(
+        "cutouts/variance.py", "0.0) / effective", "0.0) * effective", "tests/unit/cutouts/test_layouts.py"
+    ),
     Fault("store/posterior.py", "rounded &= np.uint32(1)", "rounded &= np.uint32(0)", COMMIT),
     Fault("store/shards.py", "if found != written:", "if False:", COMMIT),
     Fault(

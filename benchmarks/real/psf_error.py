@@ -15,14 +15,13 @@ half of the interval. A line of JSON goes to DIR/psf_error.jsonl, pictures to DI
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from galbatch.bench.timing import arguments, keep
 from galbatch.forward import forward_model
 from galbatch.morphology import summarise
 from galbatch.morphology.calibration import calibrated, reached
@@ -156,16 +155,17 @@ def draw_pictures(path: Path, pictures: list) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--galaxies", type=int, default=8)
-    parser.add_argument("--draws", type=int, default=15)
-    parser.add_argument("--mode", default="fast")
-    parser.add_argument("--sn", type=float, nargs="+", default=[30.0, 300.0, 3000.0])
-    parser.add_argument("--error", nargs="+", default=["0.5", "0.1", "0.03", "0.02", "0.01"])
-    parser.add_argument("--kind", choices=["scale", "blur", "exact"], default="scale")
-    parser.add_argument("--out", type=Path, default=Path("psf-error"))
-    options = parser.parse_args()
+    options = arguments(
+        __doc__,
+        data=Path,
+        galaxies=8,
+        draws=15,
+        mode="fast",
+        sn=[30.0, 300.0, 3000.0],
+        error=["0.5", "0.1", "0.03", "0.02", "0.01"],
+        kind="scale",
+        out=Path("psf-error"),
+    )
     options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     prior = load_prior(device="cpu")
@@ -175,16 +175,8 @@ def main() -> None:
     for sn in options.sn:
         numbers, pictures = row(prior, stamps, sn, error, options)
         label = "none" if error is None else "-".join(options.error)
-        line = {
-            "error": label,
-            "kind": options.kind,
-            "mode": options.mode,
-            "draws": options.draws,
-            **numbers,
-        }
-        print(json.dumps(line), flush=True)
-        with (options.out / "psf_error.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        line = {"error": label, "kind": options.kind, "mode": options.mode, "draws": options.draws, **numbers}
+        keep(line, options.out / "psf_error.jsonl")
         draw_pictures(options.out / f"sn{sn:g}-{label}.png", pictures)
 
 

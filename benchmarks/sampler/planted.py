@@ -17,6 +17,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
+from galbatch.bench.timing import arguments
 from galbatch.prior import load_prior
 from galbatch.sampler.integrate import log_levels, plain_steps, sde_dpmpp_2m
 from galbatch.sampler.prior import CountedDenoiser
@@ -96,16 +97,9 @@ def show(name: str, values: np.ndarray, rng: np.random.Generator) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    options = arguments(
+        __doc__, galaxies=32, draws=8, sn=[100.0, 300.0], mode="default", model="small", correlated=False
     )
-    parser.add_argument("--galaxies", type=int, default=32)
-    parser.add_argument("--draws", type=int, default=8)
-    parser.add_argument("--sn", type=float, nargs=2, default=[100.0, 300.0])
-    parser.add_argument("--mode", default="default")
-    parser.add_argument("--model", default="small")
-    parser.add_argument("--correlated", action="store_true")
-    options = parser.parse_args()
     torch.set_num_threads(1)
     prior, rng = load_prior(options.model, device="cpu"), np.random.default_rng(0)
     mocks = planted(prior, options)

@@ -8,12 +8,11 @@ sigma.
 python benchmarks/science/companions.py [--modes default fast] [--noises 4] [--draws 8] [--sn 0 6 8]
 """
 
-import argparse
-
 import numpy as np
 import torch
 
 import galbatch
+from galbatch.bench.timing import arguments
 from galbatch.forward import forward_model
 from galbatch.types import Observation
 from galbatch.validate.mock import mock_psf
@@ -61,14 +60,7 @@ def share_of_the_network(prior, width, significance, noises=64):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--modes", nargs="+", default=["default", "fast"])
-    parser.add_argument("--sn", nargs="+", type=float, default=[0, 6, 8, 12])
-    parser.add_argument("--noises", type=int, default=4)
-    parser.add_argument("--draws", type=int, default=8)
-    args = parser.parse_args()
+    args = arguments(__doc__, modes=["default", "fast"], sn=[0.0, 6.0, 8.0, 12.0], noises=4, draws=8)
     torch.set_num_threads(1)
     prior = galbatch.load_prior(device="cpu")
     for width in (1.0, 2.0):

@@ -15,16 +15,13 @@ percentiles of the catalogue before and after calibration, where the model is ca
 
 from __future__ import annotations
 
-import argparse
-import json
-import subprocess
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 
 import galbatch
+from galbatch.bench.timing import arguments, environment, keep
 from galbatch.cutouts.neighbours import segment
 from galbatch.morphology import measure_posterior, severity, summarise
 from galbatch.morphology.calibration import calibrated
@@ -158,32 +155,23 @@ def show(rows, title) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--galaxies", type=int, default=24)
-    parser.add_argument("--draws", type=int, default=16)
-    parser.add_argument("--mode", default="default")
-    parser.add_argument("--model", default=None)
-    parser.add_argument("--seed", type=int, default=2_000_500)
-    parser.add_argument("--out", type=Path)
-    args = parser.parse_args()
+    args = arguments(__doc__, galaxies=24, draws=16, mode="default", model=str, seed=2_000_500)
     prior = galbatch.load_prior(args.model)
     start = time.process_time()
     *tables, sn = measure_all(prior, args.galaxies, args.draws, args.mode, args.seed)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    record = {"benchmark": "morphology_from_draws", "date": time.strftime("%Y-%m-%d"), "mode": args.mode,
-              "commit": commit.stdout.strip(), "galaxies": len(sn), "draws": args.draws,
-              "model": prior.card.sha256[:12], "cpu_s": round(time.process_time() - start, 1)}  # fmt: skip
-    print(", ".join(f"{k} {v}" for k, v in record.items()))
+    record = {
+        "benchmark": "morphology_from_draws",
+        "mode": args.mode,
+        "galaxies": len(sn),
+        "draws": args.draws,
+    }
+    record |= {"model": prior.card.sha256[:12], "cpu_s": round(time.process_time() - start, 1)}
     print("each pair of columns: median of the draws, statmorph on the observed pixels")
     for low, high in SN_BINS:
         rows = summary(*tables, (sn >= low) & (sn < high))
         show(rows, f"peak S/N {low:g} to {high:g}")
         record[f"sn_{low:g}_{high:g}"] = rows
-    if args.out:
-        with args.out.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+    keep(record | environment("cpu"), args.out)
 
 
 if __name__ == "__main__":

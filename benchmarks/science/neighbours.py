@@ -18,14 +18,13 @@ the share of truths in the calibrated 68% interval, and of those beyond three ha
 
 from __future__ import annotations
 
-import argparse
 import json
-from pathlib import Path
 
 import numpy as np
 import torch
 from scipy import ndimage
 
+from galbatch.bench.timing import arguments
 from galbatch.cutouts.neighbours import segment
 from galbatch.forward import forward_model
 from galbatch.morphology import measure_posterior, own_light, summarise
@@ -175,15 +174,7 @@ def line(rows, policy: str, quantity: str, spec, mode: str) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--pairs", type=int, default=6)
-    parser.add_argument("--alone", type=int, default=12)
-    parser.add_argument("--mergers", type=int, default=12)
-    parser.add_argument("--draws", type=int, default=12)
-    parser.add_argument("--mode", default="fast")
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    options = arguments(__doc__, pairs=6, alone=12, mergers=12, draws=12, mode="fast", first=0)
     torch.set_num_threads(1)
     prior, every, lines = load_prior("small", device="cpu"), [], []
     for group in groups(options):

@@ -14,14 +14,13 @@ One JSON line goes to DIR/prior_limits.jsonl.
 from __future__ import annotations
 
 import argparse
-import json
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from galbatch.bench.timing import environment, keep
 from galbatch.prior import load_prior
 from galbatch.training.library import Library
 from galbatch.training.spectra import jacobian_trace, residuals, wiener_denoiser
@@ -87,9 +86,7 @@ def start(default_n: int) -> tuple[Path, object, dict[str, Tensor]]:
 
 def record(path: Path, prior, rows: dict) -> None:
     """Append the cases' rows as one JSON line."""
-    line = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "model": prior.card.sha256[:12], **rows}
-    with open(path, "a") as log:
-        log.write(json.dumps(line) + "\n")
+    keep({"model": prior.card.sha256[:12], **rows} | environment("cpu"), path)
 
 
 def main() -> None:

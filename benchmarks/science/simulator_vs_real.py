@@ -12,9 +12,7 @@ JSON line is appended to DIR/simulator_vs_real.jsonl.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +20,7 @@ from astropy.io import fits
 from scipy.ndimage import gaussian_filter, label, zoom
 from scipy.stats import ks_2samp
 
+from galbatch.bench.timing import environment, keep
 from galbatch.morphology import measure
 from galbatch.simulate.galaxies import half_light_radius, simulate_galaxies
 
@@ -171,9 +170,7 @@ def main() -> None:
     print({name: len(images) for name, images in sets.items()})
     contact_sheet(sets, arguments.out / "simulator_vs_real.png")
     record = compare({name: statistics(images) for name, images in sets.items()})
-    line = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "n": arguments.n, **record}
-    with open(arguments.out / "simulator_vs_real.jsonl", "a") as log:
-        log.write(json.dumps(line) + "\n")
+    keep({"n": arguments.n, **record} | environment("cpu"), arguments.out / "simulator_vs_real.jsonl")
 
 
 if __name__ == "__main__":

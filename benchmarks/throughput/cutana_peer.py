@@ -11,8 +11,6 @@ for us and of cutana's default (all at once) for it.
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 import warnings
 from pathlib import Path
@@ -22,19 +20,12 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from cutouts import SIZE, best, catalogue, ours, write_survey
 
-from galbatch.bench import environment
+from galbatch.bench.timing import arguments, environment, keep
 from galbatch.cutouts import open_survey
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--side", type=int, default=4000)
-    parser.add_argument("--sources", type=int, default=8000)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    options = arguments(__doc__, side=4000, sources=8000, repeats=3)
     warnings.simplefilter("ignore")
     from cutana import __version__
     from cutana.cutout_extraction import extract_cutouts_vectorized_from_extension as extract
@@ -78,10 +69,7 @@ def main() -> None:
         "ratio_native": round(own / usable, 2),
         **environment("cpu"),
     }
-    print(json.dumps(result))
-    if options.out:
-        with options.out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(result) + "\n")
+    keep(result, options.out)
 
 
 def _inside(x: float, y: float, shape) -> bool:

@@ -9,12 +9,6 @@ of ``--repeats``. One line of JSON is printed, and appended to ``--out``.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
-import subprocess
-import sys
 import tempfile
 import time
 import warnings
@@ -27,6 +21,7 @@ from astropy.nddata import Cutout2D
 from astropy.nddata.utils import NoOverlapError
 from astropy.wcs import WCS
 
+from galbatch.bench.timing import arguments, environment, keep
 from galbatch.cutouts import open_survey
 
 SIZE, BATCH = 64, 64
@@ -110,21 +105,8 @@ def best(function, repeats: int) -> float:
     return min(times)
 
 
-def commit() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
-    )
-    return done.stdout.strip()
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--side", type=int, default=10000)
-    parser.add_argument("--sources", type=int, default=20000)
-    parser.add_argument("--peer-sources", type=int, default=300)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path)
-    args = parser.parse_args()
+    args = arguments(__doc__, side=10_000, sources=20_000, peer_sources=300, repeats=3)
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:
         survey = open_survey(write_survey(Path(folder), args.side))
@@ -156,10 +138,6 @@ def main() -> None:
         }
     result = {
         "benchmark": "cutouts",
-        "commit": commit(),
-        "machine": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "python": sys.version.split()[0],
         "numpy": np.__version__,
         "mosaic_pix": args.side,
         "stamp_pix": SIZE,
@@ -169,11 +147,7 @@ def main() -> None:
         "ratio_to_cutout2d": round(rates["sorted_per_s"] / rates["cutout2d_skycoord_per_s"], 1),
         "sparse_ratio_to_cutout2d": round(rates["sparse_per_s"] / rates["cutout2d_skycoord_per_s"], 1),
     }
-    line = json.dumps(result)
-    print(line)
-    if args.out:
-        with args.out.open("a") as file:
-            file.write(line + "\n")
+    keep(result | environment("cpu"), args.out)
 
 
 if __name__ == "__main__":

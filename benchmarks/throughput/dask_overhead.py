@@ -9,17 +9,13 @@ answer. Also: one worker against several, and what starting the cluster takes.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import subprocess
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 from stubs import Sleep
 
+from galbatch.bench.timing import arguments, environment, keep
 from galbatch.config import ExecutionSettings
 from galbatch.run.cluster import open_cluster
 from galbatch.run.events import Reporter, StopRequest
@@ -64,24 +60,11 @@ def measure(workers: int, batches: int, seconds: float) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seconds", type=float, default=1.5)
-    parser.add_argument("--batches", type=int, default=40)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    options = arguments(__doc__, seconds=1.5, batches=40, workers=2)
     one = measure(1, options.batches // options.workers, options.seconds)
     many = measure(options.workers, options.batches, options.seconds)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-    ).stdout.strip()
     result = {
         "benchmark": "dask_overhead",
-        "commit": commit,
-        "date": time.strftime("%Y-%m-%d"),
-        "load": os.getloadavg()[0],
         "batch_s": options.seconds,
         "workers": options.workers,
         "overhead_one": one["overhead"],
@@ -89,10 +72,7 @@ def main() -> None:
         "cluster_start_s": many["cluster_start_s"],
         "speedup": (one["elapsed_s"] / one["work_s"]) / (many["elapsed_s"] / many["work_s"]),
     }
-    print(json.dumps(result, indent=1))
-    if options.out:
-        with open(options.out, "a", encoding="utf-8") as file:
-            file.write(json.dumps(result) + "\n")
+    keep(result | environment("cpu"), options.out)
 
 
 if __name__ == "__main__":

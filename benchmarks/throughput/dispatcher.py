@@ -9,7 +9,6 @@ scheduler and client cost is measured by ``scale.py``, with workers that are rea
 
 from __future__ import annotations
 
-import argparse
 import random
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 from stubs import record
 
+from galbatch.bench.timing import arguments
 from galbatch.config import ExecutionSettings
 from galbatch.run.events import Reporter, StopRequest
 from galbatch.run.farm import Farm
@@ -91,10 +91,7 @@ def measure(batches: int, workers: int) -> list[tuple[int, float, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batches", type=int, default=1_000_000)
-    parser.add_argument("--workers", type=int, default=1_000)
-    options = parser.parse_args()
+    options = arguments(__doc__, batches=1_000_000, workers=1000)
     for done, microseconds, megabytes in measure(options.batches, options.workers):
         print(f"{done:>9} batches  {microseconds:6.1f} us of CPU per batch  {megabytes:6.1f} MB")
 

@@ -11,7 +11,6 @@ counts.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
@@ -22,9 +21,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from astropy.io import fits
-from scale import alone, tell
+from scale import alone
 
-from galbatch.bench import environment
+from galbatch.bench.timing import arguments, environment, keep
 from galbatch.catalog import open_catalog
 from galbatch.config import RunSettings
 from galbatch.run import prepare, process
@@ -219,18 +218,10 @@ def measure(rows: int, s3: bool, draws: int) -> dict[str, object]:
 
 def main() -> None:
     """Measure, print, append."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--s3", action="store_true")
-    parser.add_argument("--plan-only", action="store_true")
-    parser.add_argument("--draws", type=int, default=2)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    options = arguments(__doc__, rows=100_000, s3=False, plan_only=False, draws=2)
     rows = options.rows
     found = measure_plan(rows) if options.plan_only else measure(rows, options.s3, options.draws)
-    tell(found, options.out)
+    keep(found, options.out)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,6 @@ settings, in the same minutes: what the merge costs on a machine whose speed is 
 
 from __future__ import annotations
 
-import argparse
-import json
 import shutil
 import tempfile
 import time
@@ -26,8 +24,8 @@ import pyarrow.parquet as pq
 from astropy.io import fits
 from scale import alone
 
-from galbatch.bench import environment
 from galbatch.bench.kernels import part_columns
+from galbatch.bench.timing import arguments, environment, keep
 from galbatch.config import RunSettings
 from galbatch.run import prepare, verify
 from galbatch.run.lay_out import write_plan
@@ -237,24 +235,19 @@ def measure(options) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    options = arguments(
+        __doc__,
+        rows=10_000_000,
+        columns=300,
+        batch=1024,
+        folder=Path,
+        steps=[str],
+        export=["hats", "votable", "fits"],
     )
-    parser.add_argument("--rows", type=int, default=10_000_000)
-    parser.add_argument("--columns", type=int, default=300, help="of a part")
-    parser.add_argument("--batch", type=int, default=1_024, help="sources a batch")
-    parser.add_argument("--folder", type=Path, help="where to write; the temporary folder by default")
-    parser.add_argument("--steps", nargs="*", help="only these, of those that the output names")
-    parser.add_argument("--export", nargs="*", default=["hats", "votable", "fits"])
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
     found = measure(options)
     if "write_ratio" in found:
         print(f"merge / plain pyarrow write: {found['write_ratio']:.2f}")
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        with open(options.out, "a", encoding="utf-8") as file:
-            file.write(json.dumps(found) + "\n")
+    keep(found, options.out)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from galbatch.bench import environment
+from galbatch.bench.timing import environment, keep
 
 SIDE = 256
 
@@ -129,10 +129,7 @@ def main() -> int:
         command = [sys.executable, __file__, "--one", "--sources", str(n), "--batch", str(options.batch)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         rows.append(json.loads(done.stdout.splitlines()[-1]))
-        print(json.dumps(rows[-1]), flush=True)
-        if options.out:
-            with options.out.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"benchmark": "memory", **rows[-1], **environment("cpu")}) + "\n")
+        keep({"benchmark": "memory", **rows[-1], **environment("cpu")}, options.out)
     growth = rows[-1]["batches_mb"] - rows[-1]["first_mb"]
     print(f"{rows[-1]['sources']} sources, after the first batch: {growth:+.0f} MB")
     return int(growth > options.allowed)

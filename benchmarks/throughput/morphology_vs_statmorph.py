@@ -13,9 +13,6 @@ do not agree.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import subprocess
 import sys
 import time
 import warnings
@@ -25,6 +22,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 import stamps
+
+from galbatch.bench.timing import environment, keep
 
 # column -> (attribute of statmorph, tolerance, relative?)
 AGREEMENT = {
@@ -204,21 +203,12 @@ def main(arguments=None) -> int:
     options = parser.parse_args(arguments)
     import numba
 
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    record = {"benchmark": "morphology_vs_statmorph", "date": time.strftime("%Y-%m-%d"),
-              "commit": commit.stdout.strip(), "machine": platform.processor() or platform.machine(),
-              "python": platform.python_version(), "numpy": np.__version__,
-              "numba": numba.__version__}  # fmt: skip
-    print(", ".join(f"{k} {v}" for k, v in record.items()))
+    record = {"benchmark": "morphology_vs_statmorph", "numba": numba.__version__} | environment("cpu")
     if options.real:
         record["sizes"] = run_real(options.real, max(options.npix))
     else:
         record["sizes"] = [run(npix, options.galaxies, options.repeat) for npix in options.npix]
-    if options.out:
-        with options.out.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+    keep(record, options.out)
     required = ("r_petro", "r_half", "r20", "r50", "r80", "gini", "m20", "concentration", "asymmetry",
                 "smoothness",
                 "sersic_n", "sersic_r_e", "flags")  # fmt: skip

@@ -9,7 +9,6 @@ once, in the batches of its plan; the stamps of each tenth batch are held to tho
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 import time
@@ -19,9 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from hats_run import PLANES, SCALE, STAMP, SURVEY, make_inputs
-from scale import tell
 
-from galbatch.bench import environment
+from galbatch.bench.timing import arguments, environment, keep
 from galbatch.catalog import open_catalog
 from galbatch.cutouts import open_survey, take_traffic
 from galbatch.run.lay_out import write_plan
@@ -82,19 +80,12 @@ def measure(rows: int, spacing: int, cache_mb: int) -> dict[str, object]:
 
 def main() -> None:
     """Measure, print, append."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rows", type=int, default=4_000)
-    parser.add_argument("--spacing", type=int, default=64)
-    parser.add_argument("--cache-mb", type=int, default=64)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    options = arguments(__doc__, rows=4000, spacing=64, cache_mb=64)
     from galbatch.cutouts import remote
 
     remote._CACHE.limit = options.cache_mb << 20
     found = measure(options.rows, options.spacing, options.cache_mb)
-    tell(found, options.out)
+    keep(found, options.out)
 
 
 if __name__ == "__main__":

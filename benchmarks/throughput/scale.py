@@ -15,8 +15,6 @@ Prints one table and appends one JSON line. What follows for 10^8 sources is in 
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import resource
 import tempfile
@@ -29,8 +27,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from stubs import answer, outside_cluster
 
-from galbatch.bench import environment
 from galbatch.bench.kernels import part_columns
+from galbatch.bench.timing import arguments, environment, keep
 from galbatch.config import ExecutionSettings
 from galbatch.pipeline.measurement import column_info
 from galbatch.run.cluster import open_cluster
@@ -176,25 +174,9 @@ def measure(options) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--batch", type=int, default=64, help="sources a batch")
-    parser.add_argument("--stubs", type=int, default=1_000, help="0 leaves the scheduler out")
-    parser.add_argument("--merge", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    tell(measure(options), options.out)
-
-
-def tell(found: dict, out: Path | None) -> None:
-    """Print one line of results as a table, and append it to ``out``."""
-    for key, value in found.items():
-        print(f"{key:>45}  {value:.4g}" if isinstance(value, float) else f"{key:>45}  {value}")
-    if out:
-        with open(out, "a", encoding="utf-8") as file:
-            file.write(json.dumps(found) + "\n")
+    options = arguments(__doc__, rows=1_000_000, batch=64, stubs=1000, merge=True)
+    found = measure(options)
+    keep(found, options.out)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from distributed import default_client
 
-from galbatch.bench import environment
+from galbatch.bench.timing import environment, keep
 from galbatch.run import process
 
 
@@ -109,10 +109,7 @@ def main() -> None:
                 raise SystemExit(
                     f"{workers} workers made another catalogue than the first run of {sources} sources"
                 )
-            print(json.dumps(row), flush=True)
-            if options.out:
-                with open(options.out, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(row | environment("cpu")) + "\n")
+            keep(row | environment("cpu"), options.out)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import platform
 import subprocess
@@ -84,6 +86,32 @@ def environment(device: torch.device | str = "cpu") -> dict:
         "load": round(os.getloadavg()[0], 2),
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def arguments(doc: str | None, out: Path | type[Path] = Path, **defaults: Any) -> argparse.Namespace:
+    """Options of a script that measures: ``--name`` for each keyword, of the kind of its default. False is a
+    switch, True one that can be switched off, a list several values; a type has no default. ``--out``: the
+    file to which ``keep`` appends."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in (defaults | {"out": out}).items():
+        many = isinstance(default, list)
+        one = default[0] if many else default
+        how: dict[str, Any] = (
+            {"type": one} if isinstance(one, type) else {"type": type(one), "default": default}
+        )
+        if isinstance(default, bool):
+            how = {"action": argparse.BooleanOptionalAction, "default": default}
+        parser.add_argument(f"--{name.replace('_', '-')}", **how, **({"nargs": "*"} if many else {}))
+    return parser.parse_args()
+
+
+def keep(found: dict, out: Path | None) -> None:
+    """Print what was measured; append it to the file ``out``, a line of JSON, if there is one."""
+    print(json.dumps(found), flush=True)
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(found) + "\n")
 
 
 def _commit() -> str:

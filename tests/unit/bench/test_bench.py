@@ -1,6 +1,7 @@
 """What the benchmarks count and compute is right; how fast things are is nobody's test."""
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from torch import nn
 
 from galbatch.bench.kernels import operator_table, storage_table
 from galbatch.bench.network import network_table, work_of
-from galbatch.bench.timing import Roof, machine_table, roof_of
+from galbatch.bench.timing import Roof, arguments, keep, machine_table, roof_of
 
 PEERS = Path(__file__).parents[3] / "benchmarks" / "peers"
 BENCH = "the peers are not installed: pip install -e '.[bench]'"
@@ -53,6 +54,18 @@ def test_the_roof_is_the_slower_of_its_lines():
     assert roof.seconds(2e11, 1e9) == pytest.approx(2.0) and roof.seconds(1e9, 5e10) == pytest.approx(5.0)
     rows = list(machine_table(CPU, 0.01))
     assert all(r["correct"] for r in rows) and roof_of(rows, CPU).gflops > 0.1
+
+
+def test_options_of_a_script_are_of_the_kinds_of_their_defaults(monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        sys, "argv", ["x", "--rows", "7", "--s3", "--sn", "1", "2", "--out", f"{tmp_path}/a/b"]
+    )
+    found = arguments("what", rows=3, s3=False, keep_it=True, sn=[5.0], model=str, draws=4)
+    out = found.out
+    assert vars(found) == dict(rows=7, s3=True, keep_it=True, sn=[1.0, 2.0], model=None, draws=4, out=out)
+    keep({"a": 1}, out)
+    keep({"a": 2}, out)
+    assert [json.loads(line) for line in out.read_text().splitlines()] == [{"a": 1}, {"a": 2}]
 
 
 def test_network_rows_compare_with_the_eager_result_and_name_what_is_missing(prior):
