@@ -26,7 +26,7 @@ class PriorSpec:
     by the sampler. ``device``: where its tensors live. ``name``, ``sha256``: how a run knows it again.
     ``calibration``: by sampler mode, how far statistics of draws are from the truth. ``joint``: the most
     bands that it learned to see together (a ``JointDenoiser``), 0 when it sees each by itself; ``cross``:
-    how they correlate (``galbatch.prior.bands``).
+    how they correlate (``galbatch.prior.card``).
     """
 
     channels: int | None = None

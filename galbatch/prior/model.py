@@ -19,8 +19,7 @@ from torch import Tensor
 
 from galbatch.display import html_table
 from galbatch.errors import ModelError
-from galbatch.prior.bands import cross_correlation
-from galbatch.prior.card import Card, load_state, save_state
+from galbatch.prior.card import Card, cross_correlation, load_state, save_state
 from galbatch.prior.compile import choose_precision, compile_denoiser, full_float32
 from galbatch.prior.names import MODELS, choose_device, model_folder
 from galbatch.prior.network import Denoiser, NetworkConfig, is_joint

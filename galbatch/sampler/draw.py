@@ -27,7 +27,7 @@ from galbatch.forward import (
 from galbatch.forward.noise import waits
 from galbatch.interfaces import Denoiser
 from galbatch.sampler.compact import CompactFilter
-from galbatch.sampler.diagnostics import chi2_of_draws
+from galbatch.sampler.diagnostics import broken_draws, chi2_of_draws
 from galbatch.sampler.guidance import PosteriorDenoiser, gaussian_draw
 from galbatch.sampler.levels import LevelStep, one_by_one, run_levels
 from galbatch.sampler.prior import CountedDenoiser
@@ -35,7 +35,6 @@ from galbatch.sampler.random import Normals
 from galbatch.sampler.reference import REFERENCE_DRAWS, REFERENCE_STAGE, with_reference
 from galbatch.sampler.schedule import MODES, Mode, evaluations, noise_level, schedule
 from galbatch.sampler.solve import EARLY, SHORT, Solver
-from galbatch.sampler.soundness import broken_draws
 from galbatch.sampler.spectra import Spectra, spectra_of
 from galbatch.sampler.summary import join, mark_predicted, summary
 from galbatch.types import Observation

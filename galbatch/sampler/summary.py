@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from galbatch.sampler.diagnostics import chi2_misfit, prior_driven_map
-from galbatch.sampler.soundness import BROKEN_SHARE, flux_differs, sharper_than_resolution
+from galbatch.sampler.diagnostics import (
+    BROKEN_SHARE,
+    chi2_misfit,
+    flux_differs,
+    prior_driven_map,
+    sharper_than_resolution,
+)
 from galbatch.types import Flag, Posterior
 
 if TYPE_CHECKING:

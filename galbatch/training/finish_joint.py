@@ -62,7 +62,7 @@ def finish_joint(config: FitConfig, folder: Path, out: Path, n_stamps: int = 512
 
 
 def measure_cross(source: CubeSource, most: int, n_stamps: int, size: int = 72) -> dict:
-    """The table of ``galbatch.prior.bands``, fitted to held-out galaxies: by k, a ceiling and a length in ln
+    """The table of ``galbatch.prior.card``, fitted to held-out galaxies: by k, a ceiling and a length in ln
     wavelength; one power for all."""
     from scipy.optimize import least_squares
 

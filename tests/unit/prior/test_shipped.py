@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from galbatch.prior.bands import cross_correlation
-from galbatch.prior.card import Card
+from galbatch.prior.card import Card, cross_correlation
 from galbatch.prior.model import load_weights
 from galbatch.prior.names import NAMES, model_folder
 from galbatch.simulate.galaxies import simulate_galaxies

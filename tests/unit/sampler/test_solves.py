@@ -9,8 +9,7 @@ from galbatch.forward import forward_model
 from galbatch.sampler.compact import CompactFilter
 from galbatch.sampler.diagnostics import chi2_misfit
 from galbatch.sampler.guidance import envelope, found_light
-from galbatch.sampler.precondition import Preconditioner
-from galbatch.sampler.solve import Solver
+from galbatch.sampler.solve import Preconditioner, Solver
 from galbatch.types import Observation
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from galbatch.forward import forward_model
-from galbatch.sampler.soundness import BROKEN_SHARE, flux_differs, sharper_than_resolution
+from galbatch.sampler.diagnostics import BROKEN_SHARE, flux_differs, sharper_than_resolution
 from galbatch.types import Observation
 
 Y, X = np.mgrid[:64, :64]
