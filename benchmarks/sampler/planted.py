@@ -19,8 +19,8 @@ import torch
 
 from galbatch.bench.timing import arguments
 from galbatch.prior import load_prior
+from galbatch.prior.integrate import log_levels, plain_steps, sde_dpmpp_2m
 from galbatch.sampler.diagnostics import broken_draws
-from galbatch.sampler.integrate import log_levels, plain_steps, sde_dpmpp_2m
 from galbatch.sampler.prior import CountedDenoiser
 from galbatch.validate.calibrate import measure_with_truth
 from galbatch.validate.mock import (

@@ -3,8 +3,8 @@
 Spectra are per Fourier mode and pixel: ``power`` is the mean of |FFT|^2 / n_pix in radial bins ``k``
 (cycles per pixel), in units of the squared flux scale.
 
-The prior's correlation between the bands of one galaxy: a Fourier mode of an image in band i and the same mode in band j, each in units of its band's flux scale,
-correlate with
+The prior's correlation between the bands of one galaxy: a Fourier mode of an image in band i and the same
+mode in band j, each in units of its band's flux scale, correlate with
 
     rho_ij(k) = ceiling(k) exp(-(|ln lambda_i - ln lambda_j| / length(k))^power)   for i != j,   rho_ii = 1,
 

@@ -14,10 +14,11 @@ too. Normalisation acts on the channels of one pixel: nothing depends on the siz
 Under autocast the inputs, the first and the last convolution stay in float32: noise on a bright core is a
 small difference of large numbers there, and they are two per cent of the work.
 
-Bands see each other by attention, pixel by pixel. They go through the network as images of their own; before the blocks of every resolution their features
-mix. ``c``: bands of a galaxy; images come as (b c, channels, y, x). Wavelengths count only by their
-differences: ``bands`` (b, c) is the natural log of the pivot wavelength in micrometres. Every output begins
-at zero, so that an untrained mixture changes nothing; one band by itself is never mixed.
+Bands see each other by attention, pixel by pixel. They go through the network as images of their own; before
+the blocks of every resolution their features mix. ``c``: bands of a galaxy; images come as (b c, channels, y,
+x). Wavelengths count only by their differences: ``bands`` (b, c) is the natural log of the pivot wavelength
+in micrometres. Every output begins at zero, so that an untrained mixture changes nothing; one band by itself
+is never mixed.
 """
 
 from __future__ import annotations

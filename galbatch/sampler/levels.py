@@ -16,8 +16,8 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from galbatch.prior.integrate import advance
 from galbatch.sampler.guidance import PosteriorDenoiser
-from galbatch.sampler.integrate import advance
 from galbatch.sampler.schedule import Kind, Level
 
 State = tuple[torch.Tensor, torch.Tensor, torch.Tensor]

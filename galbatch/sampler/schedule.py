@@ -26,7 +26,7 @@ from enum import Enum
 
 import torch
 
-from galbatch.sampler.integrate import LAST_DENOISING, coefficients, log_levels
+from galbatch.prior.integrate import LAST_DENOISING, coefficients, log_levels
 from galbatch.sampler.solve import EARLY, FLOAT_FLOOR
 from galbatch.sampler.spectra import Spectra
 

@@ -7,11 +7,12 @@ draw that has converged is frozen, so that its result does not depend on what el
 noise enters by its quick inverse in the guidance, whose own residuals are exact. Q must be the linear
 operator: with one that wraps, a bright source near the edge of the stamp sends the draws astray.
 
-The preconditioner is an approximate inverse at one pair of transforms. With one weight s for all pixels the operator is diagonal in Fourier space: C = 1/v + s Q_0, Q_0 the
-stationary part of Q. Here s = W^2 p / p_0 differs from pixel to pixel, by a thousand and more: the envelope W
-falls from the core to the sky, and a bright galaxy's own noise makes the precision p of its core much lower
-than the sky's. C^-1/2 2 / (1 + s / s_0) C^-1/2, with C at s_0, the geometric mean of the extremes, is right
-there, and falls with s as the inverse does (docs/decisions/0011).
+The preconditioner is an approximate inverse at one pair of transforms. With one weight s for all pixels the
+operator is diagonal in Fourier space: C = 1/v + s Q_0, Q_0 the stationary part of Q. Here s = W^2 p / p_0
+differs from pixel to pixel, by a thousand and more: the envelope W falls from the core to the sky, and a
+bright galaxy's own noise makes the precision p of its core much lower than the sky's. C^-1/2 2 / (1 + s /
+s_0) C^-1/2, with C at s_0, the geometric mean of the extremes, is right there, and falls with s as the
+inverse does (docs/decisions/0011).
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from galbatch.interfaces import Denoiser, JointDenoiser, PriorSpec
+from galbatch.prior.integrate import log_levels, plain_steps, sde_dpmpp_2m
 from galbatch.sampler.covariance import Covariance, mixed
-from galbatch.sampler.integrate import log_levels, plain_steps, sde_dpmpp_2m
 from galbatch.sampler.prior import CountedDenoiser, WrappedPrior
 
 if TYPE_CHECKING:

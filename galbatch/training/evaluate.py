@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from galbatch.errors import InputError
+from galbatch.prior.integrate import log_levels, plain_steps, sde_dpmpp_2m
 from galbatch.training.held_out import look_alikes, without
 from galbatch.training.library import Library
 from galbatch.training.spectra import residuals, wavelet_denoiser, wiener_denoiser
@@ -219,20 +220,15 @@ def sample_prior(
 ) -> Tensor:
     """(n, 1, size, size) unconditional samples: SDE-DPM-Solver++(2M), log-uniform noise levels."""
     generator = torch.Generator().manual_seed(seed)
-    levels = np.exp(np.linspace(np.log(start), np.log(end), steps + 1))
-    x = start * torch.randn(n, 1, size, size, generator=generator)
-    last, last_h = None, 0.0
-    for sigma, below in itertools.pairwise(levels):
-        d = prior.denoise(x, torch.full((n,), float(sigma)))
-        h, q = float(np.log(sigma / below)), float(below / sigma)
-        ahead = d if last is None else d + (d - last) * h / (2 * last_h)
-        x = (
-            q**2 * x
-            + (1 - q**2) * ahead
-            + below * (1 - q**2) ** 0.5 * torch.randn(x.shape, generator=generator)
-        )
-        last, last_h = d, h
-    return prior.denoise(x, torch.full((n,), float(end)))
+    levels = log_levels(torch.tensor([start]), torch.tensor([end]), steps + 1)
+
+    def normal() -> Tensor:
+        return torch.randn(n, 1, 1, size, size, generator=generator)
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        return prior.denoise(x[:, 0], sigma.expand(n))[:, None]
+
+    return sde_dpmpp_2m(denoise, start * normal(), plain_steps(levels), normal, 1.0, 1.0)[:, 0]
 
 
 def morphology_distance(

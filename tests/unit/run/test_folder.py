@@ -24,8 +24,8 @@ from galbatch.types import Finding
 OPTIONS = dict(batch=3, draws=2, mode="fast", cluster="none")
 
 
-def run(survey: Path, out: Path, **options):
-    return process(survey, out=out, prior=toys.GaussianPrior(), **(OPTIONS | options))
+def run(catalog: Path, out: Path, **options):
+    return process(catalog, out=out, prior=toys.GaussianPrior(), **(OPTIONS | options))
 
 
 def write(folder: Path, *names: str) -> None:

@@ -9,8 +9,8 @@ from gaussian_field import simulate as simulate_bands
 import galbatch
 from galbatch.errors import ConfigError, InputError
 from galbatch.forward import forward_model
+from galbatch.prior.integrate import log_levels, plain_steps, sde_dpmpp_2m
 from galbatch.sampler.guidance import jacobian_product
-from galbatch.sampler.integrate import log_levels, plain_steps, sde_dpmpp_2m
 from galbatch.types import Flag, Observation
 
 
