@@ -101,7 +101,9 @@ def arguments(doc: str | None, out: Path | type[Path] = Path, **defaults: Any) -
         )
         if isinstance(default, bool):
             how = {"action": argparse.BooleanOptionalAction, "default": default}
-        parser.add_argument(f"--{name.replace('_', '-')}", **how, **({"nargs": "*"} if many else {}))
+        if many:
+            how["nargs"] = "*"
+        parser.add_argument(f"--{name.replace('_', '-')}", **how)
     return parser.parse_args()
 
 

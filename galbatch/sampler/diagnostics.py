@@ -170,7 +170,7 @@ def prior_driven_map(model: ForwardModel, x: Tensor, mean: Tensor) -> tuple[Tens
     if x.shape[1] < 2:
         nothing = torch.full_like(mean, torch.nan)
         return nothing, nothing[..., 0, 0]
-    shape = mean.shape[-2:]
+    shape = (mean.shape[-2], mean.shape[-1])
     deviation = torch.fft.rfft2(torch.nan_to_num(x - mean[:, None]))
     centre = torch.fft.rfft2(torch.nan_to_num(mean))
     information = model.circulant_precision()[:, 0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -44,7 +44,8 @@ def as_denoiser(prior: Any) -> Denoiser:
             "mean image; give such an object, or the path of a model folder to load_prior."
         )
     own = getattr(prior, "spec", None)
-    denoiser: Denoiser = prior if isinstance(own, PriorSpec) else WrappedPrior(prior, _spec(prior))
+    known = isinstance(own, PriorSpec)
+    denoiser = cast(Denoiser, prior if known else WrappedPrior(prior, _spec(prior)))
     if denoiser.spec.flux_convention not in FLUX_CONVENTIONS:
         raise ConfigError(
             f"the prior's flux_convention is {denoiser.spec.flux_convention!r}: this version knows "
