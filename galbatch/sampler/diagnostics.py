@@ -159,7 +159,7 @@ def _two_sided(chi2: np.ndarray, n: np.ndarray) -> np.ndarray:
     return np.minimum(1, 2 * np.minimum(chdtrc(n, total), chdtr(n, total)))
 
 
-def _bands(shape: torch.Size, device: torch.device) -> list[Tensor]:
+def _bands(shape: tuple[int, int], device: torch.device) -> list[Tensor]:
     smooth = [_blur(shape, s, device) for s in SCALES_PIX]
     return [fine - coarse for fine, coarse in itertools.pairwise(smooth)] + [smooth[-1]]
 
@@ -206,7 +206,7 @@ def _filtered(image: Tensor, transfer: Tensor) -> Tensor:
     return torch.fft.irfft2(torch.fft.rfft2(image) * transfer, s=image.shape[-2:])
 
 
-def _blur(shape: torch.Size, sigma: float, device: torch.device) -> Tensor:
+def _blur(shape: tuple[int, int], sigma: float, device: torch.device) -> Tensor:
     """Half spectrum of a Gaussian sampled in pixels: one cut off at the Nyquist frequency would ring along
     rows and columns."""
     if sigma == 0:

@@ -26,7 +26,6 @@ from galbatch.forward import (
 )
 from galbatch.forward.noise import waits
 from galbatch.interfaces import Denoiser
-from galbatch.prior.integrate import sde_dpmpp_2m
 from galbatch.sampler.compact import CompactFilter
 from galbatch.sampler.diagnostics import broken_draws, chi2_of_draws
 from galbatch.sampler.guidance import PosteriorDenoiser, gaussian_draw

@@ -118,24 +118,18 @@ INPUTS = {
     "ra and dec swapped": (lambda: catalogue(ra=np.full(6, 2.0), dec=np.full(6, 150.0)), "swapped"),
     "radians": (lambda: catalogue(ra=np.full(6, 2.618), dec=np.full(6, 0.0349)), "radians"),
     "no position at all": (lambda: catalogue(ra=np.full(6, np.nan)), "position"),
-    "off the images": (
-        lambda: catalogue(ra=np.full(6, 2.0) + np.arange(6) / 99, dec=np.full(6, 80.0)),
-        "0 of 6 sources lie on the images",
-    ),
+    "off the images": (lambda: catalogue(ra=np.full(6, 2.0) + np.arange(6) / 99, dec=np.full(6, 80.0)),
+        "0 of 6 sources lie on the images"),
     "not a catalogue": (lambda: Path("c.parquet").write_text("PAR1 no"), r"c\.parquet"),
     "a survey file cut short": (lambda: Path("c.toml").write_text("[bands"), r"c\.toml"),
-    "a value too few": (
-        lambda: survey('sci = "sci.fits"', "sci ="),
-        r"Invalid value \(at line 3, column 6\)",
-    ),
-    "a key misspelt": (
-        lambda: survey("err =", "eror ="),
-        r"unknown key 'eror' in bands.f200w. Did you mean 'err'\? Allowed: sci, err",
-    ),
+    "a value too few": (lambda: survey('sci = "sci.fits"', "sci ="),
+        r"Invalid value \(at line 3, column 6\)"),
+    "a key misspelt": (lambda: survey("err =", "eror ="),
+        r"unknown key 'eror' in bands.f200w. Did you mean 'err'\? Allowed: sci, err"),
     "no PSF": (lambda: survey("psf =", "# psf ="), r'bands.f200w has no psf. Add psf = "file.fits"'),
     "a file that moved": (lambda: survey("sci.fits", "science.fits"), r"science.fits cannot be opened"),
     "an unknown unit": (lambda: survey("sci =", 'unit = "flux"\nsci ='), r'Give unit = \\?"nJy'),
-}
+}  # fmt: skip
 RUN, LOOK = "process c.parquet --cluster none --draws 2", "check c.parquet --json"
 FAULTS = {
     name: Fault((RUN, LOOK), said, plant=lambda desk, wrong=wrong: wrong())

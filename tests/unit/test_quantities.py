@@ -32,17 +32,11 @@ def test_scales_become_arcsec():
     assert found.pixel_scale_arcsec == pytest.approx(0.03) and found.psf_scale_arcsec == pytest.approx(0.036)
 
 
-@pytest.mark.parametrize(
-    ("other", "message"),
-    [
-        ({"data": np.zeros((1, 1, 16, 16)) * u.uJy}, "data has a unit .uJy. and sigma has none"),
-        (
-            {"pixel_scale_arcsec": 0.03 * u.m},
-            "pixel_scale_arcsec is in m, which cannot be",
-        ),
-        ({"psf": np.ones((1, 3, 3)) * u.nJy}, "psf is in nJy, which cannot be converted to a plain number"),
-    ],
-)
+@pytest.mark.parametrize(("other", "message"), [
+    ({"data": np.zeros((1, 1, 16, 16)) * u.uJy}, "data has a unit .uJy. and sigma has none"),
+    ({"pixel_scale_arcsec": 0.03 * u.m}, "pixel_scale_arcsec is in m, which cannot be"),
+    ({"psf": np.ones((1, 3, 3)) * u.nJy}, "psf is in nJy, which cannot be converted to a plain number"),
+])  # fmt: skip
 def test_what_cannot_be_converted_is_refused(other, message):
     with pytest.raises(InputError, match=message):
         observation(**other)

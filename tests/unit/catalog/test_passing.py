@@ -137,20 +137,14 @@ def test_check_says_what_changes_its_type(tmp_path):
     assert found.level == "info" and "when (timestamp[ms]: text (ISO 8601))" in found.what
 
 
-@pytest.mark.parametrize(
-    ("ids", "said"),
-    [
-        (
-            pa.array(["a", "b\0", "c"]),
-            r"control.* in row 1 \(counted from 0\): 'b\\x00'.*Take it out",
-        ),
-        (pa.array(["a", "b", "c\nd"]), r"control character.* in row 2"),
-        (pa.array(["a", "b" * 100_000, "c"]), r"longer than 256 characters in row 1 .*shorter id"),
-        (pa.array(["a", None, "c"]), r"is missing in row 1 .*fill it in"),
-        (pa.array([1, 2, 2**63], pa.uint64()), r"above 2\^63 - 1 in row 2 .*as text"),
-        (pa.array([7, 8, 7]), r"e\.g\. 7, 7 \(rows 0, 2, counted from 0\)"),
-    ],
-)
+@pytest.mark.parametrize(("ids", "said"), [
+    (pa.array(["a", "b\0", "c"]), r"control.* in row 1 \(counted from 0\): 'b\\x00'.*Take it out"),
+    (pa.array(["a", "b", "c\nd"]), r"control character.* in row 2"),
+    (pa.array(["a", "b" * 100_000, "c"]), r"longer than 256 characters in row 1 .*shorter id"),
+    (pa.array(["a", None, "c"]), r"is missing in row 1 .*fill it in"),
+    (pa.array([1, 2, 2**63], pa.uint64()), r"above 2\^63 - 1 in row 2 .*as text"),
+    (pa.array([7, 8, 7]), r"e\.g\. 7, 7 \(rows 0, 2, counted from 0\)"),
+])  # fmt: skip
 def test_ids_that_cannot_pass_are_refused_with_their_row(tmp_path, ids, said):
     findings = validate(open_catalog(catalogue(tmp_path, source_id=ids))).findings
     (found,) = [f for f in findings if f.level == "error"]

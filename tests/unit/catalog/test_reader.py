@@ -85,20 +85,15 @@ def test_ids_keep_their_values(tmp_path, ids, values):
     assert open_catalog(parquet(tmp_path, source_id=ids)).read()["source_id"].tolist() == values
 
 
-@pytest.mark.parametrize(
-    ("columns", "message"),
-    [
-        ({"source_id": [1.0, 2.0, 3.0]}, "type double: integers above 2\\^53 lose"),
-        ({"source_id": [True, False, True]}, "no identifier"),
-        ({"source_id": None}, "no column source_id"),
-        (
-            {"dec": None, "Dec": [1.0, 2.0, 3.0], "DEC": [1.0, 2.0, 3.0]},
-            "no column dec.*rename one of Dec, DEC to dec",
-        ),
-        ({"ra": ["10:00:01", "10:00:02", "10:00:03"]}, "ra is of type string.*not sexagesimal"),
-        ({"psf_index": ["a", "b", "c"]}, "psf_index is of type string"),
-    ],
-)
+@pytest.mark.parametrize(("columns", "message"), [
+    ({"source_id": [1.0, 2.0, 3.0]}, "type double: integers above 2\\^53 lose"),
+    ({"source_id": [True, False, True]}, "no identifier"),
+    ({"source_id": None}, "no column source_id"),
+    ({"dec": None, "Dec": [1.0, 2.0, 3.0], "DEC": [1.0, 2.0, 3.0]},
+        "no column dec.*rename one of Dec, DEC to dec"),
+    ({"ra": ["10:00:01", "10:00:02", "10:00:03"]}, "ra is of type string.*not sexagesimal"),
+    ({"psf_index": ["a", "b", "c"]}, "psf_index is of type string"),
+])  # fmt: skip
 def test_unusable_columns_are_named(tmp_path, columns, message):
     with pytest.raises(InputError, match=message):
         open_catalog(parquet(tmp_path, **columns))

@@ -10,20 +10,8 @@ from astropy.io import fits
 from cutouts_field import simple_survey, sources
 
 from galbatch.cli.main import main
-from galbatch.sampler.prior import as_denoiser
 
-
-class Prior:
-    target_fwhm_pix = 2.0
-
-    def denoise(self, x, sigma):
-        raise AssertionError("check draws nothing")
-
-
-@pytest.fixture(autouse=True)
-def no_model(monkeypatch):
-    """The model is not what is tested here, and takes seconds to load."""
-    monkeypatch.setattr("galbatch.run.prepare.open_model", lambda settings, prior: as_denoiser(Prior()))
+pytestmark = pytest.mark.usefixtures("no_model")
 
 
 def catalogue(tmp_path, shift=0.0, **columns):
@@ -47,7 +35,7 @@ def test_a_sound_survey(tmp_path, capsys):
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*before, "c.parquet"])
 
 
-def test_draws_blunter_than_the_data_are_a_warning(tmp_path, capsys, monkeypatch):
+def test_draws_blunter_than_the_data_are_a_warning(tmp_path, capsys, monkeypatch, no_model):
     """A PSF of 3 pixels and a target of 2; then a target of 4, and of 4 fine pixels of half the size."""
     path, where = simple_survey(tmp_path), catalogue(tmp_path)
 
@@ -56,7 +44,7 @@ def test_draws_blunter_than_the_data_are_a_warning(tmp_path, capsys, monkeypatch
         return [(f["level"], f["what"]) for f in json.loads(out.out) if f["code"] == "resolution"]
 
     assert level() == [("info", "from a PSF of FWHM 0.120 arcsec, draws have 0.080 arcsec")]
-    monkeypatch.setattr(Prior, "target_fwhm_pix", 4.0)
+    monkeypatch.setattr(no_model, "target_fwhm_pix", 4.0)
     assert [one[0] for one in level()] == ["warn"]
     assert [one[0] for one in level("--oversample", "2")] == ["info"]
 

@@ -12,19 +12,8 @@ from galbatch.cutouts.identify import band_in, find_sources, role_in, words_of
 from galbatch.cutouts.propose import propose
 from galbatch.cutouts.survey_text import surveys, template
 from galbatch.errors import InputError
-from galbatch.sampler.prior import as_denoiser
 
-
-class Prior:
-    target_fwhm_pix = 2.0
-
-    def denoise(self, x, sigma):
-        raise AssertionError("nothing is drawn here")
-
-
-@pytest.fixture(autouse=True)
-def no_model(monkeypatch):
-    monkeypatch.setattr("galbatch.run.prepare.open_model", lambda settings, prior: as_denoiser(Prior()))
+pytestmark = pytest.mark.usefixtures("no_model")
 
 
 def nobody(question, suggestion):

@@ -216,25 +216,20 @@ def edit(**changes):
     return change
 
 
-@pytest.mark.parametrize(
-    ("harm", "words"),
-    [
-        (damaged_weights, "weights and card do not belong together"),
-        (other_weights, "weights and card do not belong together"),
-        (lambda f: (f / "card.json").unlink(), "card.json: no such file"),
-        (lambda f: (f / "model.safetensors").unlink(), "model folder is incomplete"),
-        (lambda f: (f / "card.json").write_text("{broken"), "not a model card"),
-        (edit(format=9), "format 9, this version reads 1"),
-        (edit(flux_convention="sum"), "flux convention 'sum'"),
-        (edit(surprise=1), "unknown entries"),
-        (edit(max_sd=0), "max_sd is 0: it must be positive"),
-        (edit(spectrum={"k": [0.0], "power": [1.0, 2.0]}), "do not match their grids"),
-        (
-            edit(network=NetworkConfig(widths=(8, 16), blocks=(1, 1), embedding=16).to_dict()),
-            "do not fit the network",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("harm", "words"), [
+    (damaged_weights, "weights and card do not belong together"),
+    (other_weights, "weights and card do not belong together"),
+    (lambda f: (f / "card.json").unlink(), "card.json: no such file"),
+    (lambda f: (f / "model.safetensors").unlink(), "model folder is incomplete"),
+    (lambda f: (f / "card.json").write_text("{broken"), "not a model card"),
+    (edit(format=9), "format 9, this version reads 1"),
+    (edit(flux_convention="sum"), "flux convention 'sum'"),
+    (edit(surprise=1), "unknown entries"),
+    (edit(max_sd=0), "max_sd is 0: it must be positive"),
+    (edit(spectrum={"k": [0.0], "power": [1.0, 2.0]}), "do not match their grids"),
+    (edit(network=NetworkConfig(widths=(8, 16), blocks=(1, 1), embedding=16).to_dict()),
+        "do not fit the network"),
+])  # fmt: skip
 def test_bad_folders_get_one_clear_line(folder, harm, words):
     harm(folder)
     with pytest.raises(ModelError, match=words) as caught:

@@ -108,12 +108,8 @@ EDITS = {
     "values of the catalogue": (scale_flux, "catalog.parquet", "bytes, written were", "resume {}"),
     "values of the statistics": (move_gini, "statistics.parquet", "bytes, written were", "resume {}"),
     "the statistics lost": (lambda p: p.statistics.unlink(), "statistics.parquet", "missing", "resume {}"),
-    "JSON of the same meaning": (
-        lambda p: same_meaning(p.manifest),
-        "manifest.json",
-        "bytes, written were",
-        "verify {} --repair",
-    ),
+    "JSON of the same meaning": (lambda p: same_meaning(p.manifest), "manifest.json", "bytes, written were",
+        "verify {} --repair"),
     "an attribute of the store": (
         lambda p: store(p, "zarr.json").write_text(
             store(p, "zarr.json").read_text().replace("nJy per pixel", "uJy per pixel")
@@ -127,70 +123,31 @@ EDITS = {
     "the summary edited": (lambda p: same_meaning(p.summary), "summary.json", "written were", "resume {}"),
     "the settings lost": (lambda p: p.config.unlink(), "galbatch.toml", "missing", "resume {}"),
     "the checksums lost": (lambda p: p.checksums.unlink(), "checksums.json", "missing", "resume {}"),
-    "the checksums edited": (
-        lambda p: same_meaning(p.checksums),
-        "checksums.json",
-        "its own digest differs",
-        "resume {}",
-    ),
-    "the report edited": (
-        lambda p: p.report.write_text("<html>my  report</html>"),
-        "report.html",
-        "its content changed",
-        "report {}",
-    ),
-    "a shard lost": (
-        lambda p: store(p, "mean/c/1/0/0/0").unlink(),
-        "posterior.zarr/mean/c/1/0/0/0",
-        "missing",
-        "resume {} --redo 1",
-    ),
+    "the checksums edited": (lambda p: same_meaning(p.checksums), "checksums.json",
+        "its own digest differs", "resume {}"),
+    "the report edited": (lambda p: p.report.write_text("<html>my  report</html>"), "report.html",
+        "its content changed", "report {}"),
+    "a shard lost": (lambda p: store(p, "mean/c/1/0/0/0").unlink(), "posterior.zarr/mean/c/1/0/0/0",
+        "missing", "resume {} --redo 1"),
     "a shard cut short": (
         lambda p: store(p, "std/c/0/0/0/0").write_bytes(store(p, "std/c/0/0/0/0").read_bytes()[:-1]),
-        "posterior.zarr/std/c/0/0/0/0",
-        "bytes, written were",
-        "resume {} --redo 0",
-    ),
-    "two shards swapped": (
-        lambda p: swap(store(p, "mean/c/0/0/0/0"), store(p, "mean/c/1/0/0/0")),
-        "posterior.zarr/mean/c/1/0/0/0",
-        "written w",
-        "resume {} --redo 1",
-    ),
+        "posterior.zarr/std/c/0/0/0/0", "bytes, written were", "resume {} --redo 0"),
+    "two shards swapped": (lambda p: swap(store(p, "mean/c/0/0/0/0"), store(p, "mean/c/1/0/0/0")),
+        "posterior.zarr/mean/c/1/0/0/0", "written w", "resume {} --redo 1"),
     "two parts swapped": (lambda p: swap(p.part(0), p.part(1)), "batch-000001.", "written w", "--redo 1"),
     "a part lost": (lambda p: p.part(1).unlink(), "batch-000001", "not committed (2 sources)", "resume {}"),
     "a note lost": (lambda p: p.attempt(0).unlink(), "batch-000000.json", "missing", "--redo 0"),
-    "a note without digests": (
-        lambda p: p.attempt(0).write_text('{"batch": 0}'),
-        "batch-000000.json",
-        "holds no digests",
-        "--redo 0",
-    ),
-    "all of a batch taken from another": (
-        lambda p: [shutil.copy(f(0), f(1)) for f in (p.part, p.attempt)],
-        "batch-000001.json",
-        "not the note of this batch",
-        "--redo 1",
-    ),
-    "a file too many in the store": (
-        lambda p: store(p, "mean/c/7").write_text("x"),
-        "posterior.zarr/mean/c/7",
-        "no file of this run",
-        "Delete it",
-    ),
-    "an array too many in the store": (
-        lambda p: shutil.copytree(store(p, "mean"), store(p, "other")),
-        "posterior.zarr/other/zarr.json",
-        "no file of this run",
-        "Delete it",
-    ),
-    "a part too many": (
-        lambda p: shutil.copy(p.part(0), p.part(9)),
-        "batch-000009",
-        "a part that the plan does not know",
-        "Delete it",
-    ),
-}
+    "a note without digests": (lambda p: p.attempt(0).write_text('{"batch": 0}'), "batch-000000.json",
+        "holds no digests", "--redo 0"),
+    "all of a batch taken from another": (lambda p: [shutil.copy(f(0), f(1)) for f in (p.part, p.attempt)],
+        "batch-000001.json", "not the note of this batch", "--redo 1"),
+    "a file too many in the store": (lambda p: store(p, "mean/c/7").write_text("x"),
+        "posterior.zarr/mean/c/7", "no file of this run", "Delete it"),
+    "an array too many in the store": (lambda p: shutil.copytree(store(p, "mean"), store(p, "other")),
+        "posterior.zarr/other/zarr.json", "no file of this run", "Delete it"),
+    "a part too many": (lambda p: shutil.copy(p.part(0), p.part(9)), "batch-000009",
+        "a part that the plan does not know", "Delete it"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("edit", EDITS)
