@@ -1,7 +1,7 @@
 """Do the tests catch a wrong number? Faults are planted one by one, and the tests of the module are run.
 
     python tests/mutation.py            # all of them
-    python tests/mutation.py noise      # those of modules with 'noise' in their name
+    python tests/mutation.py noise      # those with 'noise' in their module or line
 
 The package is copied and the copy is changed: nothing here is touched. A line per fault says which test fails
 first, or that none does ('SURVIVES': a test is missing). Exit code 1 when one survives that should not.
@@ -39,6 +39,8 @@ class Fault:
 
 
 OPERATOR, DRAWS = "tests/unit/forward/test_operator.py", "tests/unit/sampler/test_draws.py"
+INTERVALS, SUMMARY = "tests/unit/morphology/test_intervals.py", "tests/unit/morphology/test_summary.py"
+GOLDEN, SOURCES = "tests/golden/test_morphology_golden.py", "tests/faults/test_sources.py"
 NOISE, COMMIT = "tests/unit/cutouts/test_noise.py", "tests/unit/store/test_posterior.py"
 FAULTS = (
     Fault("forward/operator.py", "* self.otf.conj()", "* self.otf", OPERATOR),
@@ -65,15 +67,17 @@ FAULTS = (
     Fault(
         "store/parts.py", "digest_bytes(data)}", "digest_bytes(data[1:])}", "tests/unit/store/test_parts.py"
     ),
+    Fault("morphology/intervals.py", "LEVEL * (k + 1)", "LEVEL * k", INTERVALS),
+    Fault("morphology/intervals.py", "x[:, k - i] + f", "x[:, k - i] - f", INTERVALS),
+    Fault("morphology/kernels/ordering.py", "_SIZE // 2 if low >= 0", "_SIZE // 2 if low > 0", GOLDEN),
+    Fault("morphology/kernels/segments.py", "max(runs[n, 1] - 1, 0)", "runs[n, 1]", GOLDEN),
+    Fault("morphology/summary.py", "(one + (place - low)", "(one + 0.9 * (place - low)", SUMMARY),
     Fault(
-        "morphology/intervals.py", "LEVEL * (k + 1)", "LEVEL * k", "tests/unit/morphology/test_intervals.py"
+        "store/sky.py", "(2, 0x0F0F0F0F0F0F0F0F)", "(2, 0x0F0F0F0F0F0F0F07)", "tests/unit/store/test_hats.py"
     ),
-    Fault(
-        "morphology/intervals.py",
-        "x[:, k - i] + f",
-        "x[:, k - i] - f",
-        "tests/unit/morphology/test_intervals.py",
-    ),
+    Fault("store/parts.py", 'note.get("batch", batch) != batch', "False", "tests/unit/store/test_verify.py"),
+    Fault("cutouts/stamps.py", "(Flag.EDGE, raw.outside.any(axis=some) & on)", "(Flag.EDGE, ~on)", SOURCES),
+    Fault("cutouts/stamps.py", "bad[:, cy, cx] & on", "bad[:, cy, 0] & on", SOURCES),
 )
 
 
@@ -89,12 +93,12 @@ def first_failure(package: Path, tests: str) -> str:
 
 
 def survivors(wanted: str = "") -> list[Fault]:
-    """Plant the faults of the modules that have ``wanted`` in their name; those that no test notices."""
+    """Plant the faults that have ``wanted`` in their module or line; those that no test notices."""
     missed = []
     with tempfile.TemporaryDirectory(prefix="galbatch-mutation-") as folder:
         package = Path(folder) / "galbatch"
         shutil.copytree(ROOT / "galbatch", package, ignore=shutil.ignore_patterns("__pycache__"))
-        for fault in (f for f in FAULTS if wanted in f.module):
+        for fault in (f for f in FAULTS if wanted in f"{f.module}: {f.old}"):
             path, began = package / fault.module, time.monotonic()
             sound = path.read_text()
             path.write_text(fault.planted(sound))

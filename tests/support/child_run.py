@@ -4,6 +4,7 @@ import ctypes
 import json
 import os
 import resource
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import toys
 
 from galbatch.cli.main import _report
-from galbatch.run import process, resume
+from galbatch.run import folder, process, resume
 
 OPTIONS = dict(batch=3, draws=3, mode="fast")
 
@@ -40,6 +41,30 @@ def forked(said, *arguments):
     for stream in (1, 2):
         os.dup2(file, stream)
     main(*arguments)
+
+
+def killed(survey, out, at):
+    """Replaces the run ``out``, and is killed before change ``at`` of the file system by which the folders
+    change places, or after the last."""
+    calls, swap = [0], folder.put_in_place
+
+    def counted(function):
+        def call(*arguments, **options):
+            calls[0] += 1
+            if calls[0] == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **options)
+
+        return call
+
+    def put_in_place(place):
+        os.rename, os.unlink, os.rmdir = counted(os.rename), counted(os.unlink), counted(os.rmdir)
+        swap(place)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    folder.put_in_place = put_in_place
+    options = dict(limit=3, overwrite=True, batch=1, draws=2, mode="fast", cluster="none")
+    process(survey, out=out, prior=toys.GaussianPrior(), **options)
 
 
 def warm():

@@ -3,6 +3,7 @@
 import numpy as np
 from report_fakes import fake_view
 
+from galbatch.cli.main import main
 from galbatch.columns import columns_of
 from galbatch.store import (
     BatchResult,
@@ -155,3 +156,8 @@ def _columns(ids, numbers, failed, code, flags, bands):
         for name in ("chi2", "chi2_p", "prior_driven_frac"):
             columns[f"{name}_{band}"] = np.where(failed, np.nan, 0.9 if name == "chi2" else 0.25).astype("f4")
     return columns
+
+
+def export(paths, form, folder, *more):
+    """The exit code of the command."""
+    return main(["export", str(paths.root), "--to", form, "--out", str(folder), *more])

@@ -36,6 +36,15 @@ def serial(survey, tmp_path_factory):
     return out
 
 
+def fork(target, *arguments):
+    """A process forked from one that is warm already, at work."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", PATHS["PYTHONPATH"])
+        process = FORKS.Process(target=target, args=arguments)
+        process.start()
+    return process
+
+
 class Child:
     """A run in a process (group) of its own. A serial one is forked from a process that is warm already."""
 
@@ -43,10 +52,7 @@ class Child:
         self.out, self.said = out, survey.parent.with_name(f"{time.time_ns()}.said")
         arguments = [call, str(survey), str(out), cluster, slow, *limits.values()]
         if cluster == "none":
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setenv("PYTHONPATH", PATHS["PYTHONPATH"])
-                self.process = FORKS.Process(target=forked, args=(str(self.said), *arguments))
-                self.process.start()
+            self.process = fork(forked, str(self.said), *arguments)
         else:
             command = [sys.executable, str(HERE / "child_run.py"), json.dumps(arguments)]
             with open(self.said, "w") as said:

@@ -80,10 +80,10 @@ def test_command_zero():
 
 @pytest.mark.parametrize(("text", "value"), [("16", 16), ("0x10", 16), ("0b1_0000", 16), ("16.0", 16)])
 def test_parse(text, value):
-    assert parse(text) == value
+    assert parse(text, []) == value
 
 
 @pytest.mark.parametrize("text", ["a", "-4", "1.5", ""])
 def test_parse_refuses(text):
     with pytest.raises(InputError, match="flags"):
-        parse(text)
+        parse(text, [])

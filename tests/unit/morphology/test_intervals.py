@@ -9,7 +9,7 @@ from galbatch.morphology.images import RESULT_DTYPE
 from galbatch.morphology.intervals import fewer_draws, interval, lower_end
 from galbatch.validate.calibrate import fit_calibration
 
-N = 100_000
+N = 40_000
 CLAIMED = 0.6826894921370859
 
 

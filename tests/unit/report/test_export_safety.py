@@ -7,12 +7,11 @@ import string
 import numpy as np
 import pytest
 from astropy.io import fits
-from fake_run import write_fake_run
+from fake_run import export, write_fake_run
 from hypothesis import given
 from hypothesis import strategies as st
 
 import galbatch
-from galbatch.cli.main import main
 from galbatch.errors import InputError
 from galbatch.flags import FLAGS, names_of
 from galbatch.report.export import export_fits
@@ -28,10 +27,6 @@ IDS = [
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory):
     return write_fake_run(tmp_path_factory.mktemp("hostile") / "ids.run", ids=IDS)
-
-
-def export(paths, form, folder, *more):
-    return main(["export", str(paths.root), "--to", form, "--out", str(folder), *more])
 
 
 def visible(folder):

@@ -12,20 +12,9 @@ import time
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from fake_run import FIRST_ID, write_fake_run
+from fake_run import FIRST_ID, export
 
 import galbatch
-from galbatch.cli.main import main
-
-
-@pytest.fixture(scope="module")
-def paths(tmp_path_factory):
-    return write_fake_run(tmp_path_factory.mktemp("tools") / "fake.run")
-
-
-def export(paths, form, folder, *more):
-    assert main(["export", str(paths.root), "--to", form, "--out", str(folder), *more]) == 0
-    return folder
 
 
 @pytest.mark.ci("hats")
@@ -33,7 +22,8 @@ def test_hats_catalogue_is_valid_in_hats(paths, tmp_path):
     import hats
     from hats.io.validation import is_valid_catalog
 
-    folder = export(paths, "hats", tmp_path / "cat")
+    folder = tmp_path / "cat"
+    assert export(paths, "hats", folder) == 0
     for name in ("catalog", "statistics", "catalog_10arcs"):
         assert is_valid_catalog(folder / name, strict=True), name
     catalogue = hats.read_hats(folder).main_catalog
@@ -45,7 +35,8 @@ def test_hats_catalogue_is_valid_in_hats(paths, tmp_path):
 def test_lsdb_searches_the_hats_catalogue(paths, tmp_path):
     import lsdb
 
-    catalogue = lsdb.open_catalog(export(paths, "hats", tmp_path / "cat"))
+    assert export(paths, "hats", tmp_path / "cat") == 0
+    catalogue = lsdb.open_catalog(tmp_path / "cat")
     assert len(catalogue) == 6
     found = catalogue.cone_search(ra=150.4, dec=2.2, radius_arcsec=5).compute()
     assert found["source_id"].tolist() == [FIRST_ID + 1]
@@ -71,7 +62,8 @@ def test_stilts_finds_no_fault_with_the_voparquet_footer(paths, tmp_path):
 
 
 def test_stilts_reads_the_votable(paths, tmp_path):
-    path = export(paths, "votable", tmp_path) / "catalog.vot"
+    path = tmp_path / "catalog.vot"
+    assert export(paths, "votable", tmp_path) == 0
     assert stilts("votlint", path) == ""
     columns = "source_id r_half_p50_f200w status"
     lines = stilts("tpipe", f"in={path}", f'cmd=keepcols "{columns}"', "ofmt=csv").splitlines()
@@ -117,7 +109,7 @@ def ds9():
 
 
 def test_ds9_opens_every_plane_with_its_wcs(paths, tmp_path, ds9):
-    export(paths, "fits", tmp_path, "--ids", str(FIRST_ID + 1))
+    assert export(paths, "fits", tmp_path, "--ids", str(FIRST_ID + 1)) == 0
     ask = ds9("-multiframe", tmp_path / f"{FIRST_ID + 1}.fits")
     for _ in range(30):
         if len(ask("frame", "all").split()) == 16:

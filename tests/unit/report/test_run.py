@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from fake_run import BANDS, FAILED_ID, FIRST_ID, write_fake_run
+from fake_run import BANDS, FAILED_ID, FIRST_ID, export, write_fake_run
 
 import galbatch
 from galbatch.cli.main import main
@@ -10,16 +10,6 @@ from galbatch.errors import InputError, RunError
 from galbatch.report.gather import gather
 from galbatch.report.read import RunReader
 from galbatch.store import Run
-
-
-@pytest.fixture(scope="module")
-def paths(tmp_path_factory):
-    return write_fake_run(tmp_path_factory.mktemp("runs") / "fake.run")
-
-
-@pytest.fixture(scope="module")
-def run(paths):
-    return galbatch.open_run(paths.root)
 
 
 def test_one_source_is_shown_without_the_catalogue_of_all(tmp_path, monkeypatch):
@@ -129,8 +119,7 @@ def test_fits_export_reads_back_with_its_wcs(paths, run, tmp_path):
     from astropy.io import fits
     from astropy.wcs import WCS
 
-    words = ["--to", "fits", "--ids", f"{FIRST_ID},{FIRST_ID + 1}", "--out", str(tmp_path)]
-    assert main(["export", str(paths.root), *words]) == 0
+    assert export(paths, "fits", tmp_path, "--ids", f"{FIRST_ID},{FIRST_ID + 1}") == 0
     assert {p.name for p in tmp_path.glob("[!.]*")} == {"1000.fits", "1001.fits"}
     with fits.open(tmp_path / "1001.fits") as planes:
         assert planes[0].header["OBJECT"] == "1001"
@@ -142,7 +131,7 @@ def test_fits_export_reads_back_with_its_wcs(paths, run, tmp_path):
 
 
 def test_fits_export_takes_all_that_did_not_fail(paths, tmp_path):
-    assert main(["export", str(paths.root), "--to", "fits", "--out", str(tmp_path)]) == 0
+    assert export(paths, "fits", tmp_path) == 0
     assert len(list(tmp_path.glob("*.fits"))) == 5
     assert not (tmp_path / f"{FAILED_ID}.fits").exists()
 
@@ -151,7 +140,7 @@ def test_hats_export_reads_back_whole(paths, tmp_path):
     import pandas
 
     out = tmp_path / "cat"
-    assert main(["export", str(paths.root), "--to", "hats", "--out", str(out)]) == 0
+    assert export(paths, "hats", out) == 0
     files = sorted(out.glob("catalog/dataset/Norder=*/Dir=*/Npix=*.parquet"))
     table = pandas.concat([pandas.read_parquet(f) for f in files])
     original = pandas.read_parquet(paths.catalogue)
@@ -173,7 +162,7 @@ def test_hats_refuses_ids(paths, capsys):
 
 
 def test_galfit_export_needs_the_psf(paths, tmp_path, capsys):
-    assert main(["export", str(paths.root), "--to", "galfit", "--ids", "1000", "--out", str(tmp_path)]) == 1
+    assert export(paths, "galfit", tmp_path, "--ids", "1000") == 1
     assert "PSF" in capsys.readouterr().err
 
 

@@ -2,13 +2,13 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import toys
+from child_run import killed
+from runs import fork
 
 from galbatch.errors import ConfigError, InputError, RunError, Stopped
 from galbatch.run import folder, lay_out, process, resume, status, task, verify
@@ -156,38 +156,14 @@ def test_a_target_that_became_something_else_stays(out, stopped):
     assert os.listdir(out) == ["thesis.tex"] and sources(stopped) == NEW
 
 
-KILLED = """
-import os, sys
-import toys
-from galbatch.run import folder, process
-calls, at = [0], int(sys.argv[3])
-def counted(function):
-    def call(*arguments, **options):
-        calls[0] += 1
-        if calls[0] == at:
-            os.kill(os.getpid(), 9)
-        return function(*arguments, **options)
-    return call
-swap = folder.put_in_place
-def put_in_place(place):
-    os.rename, os.unlink, os.rmdir = counted(os.rename), counted(os.unlink), counted(os.rmdir)
-    swap(place)
-    os.kill(os.getpid(), 9)
-folder.put_in_place = put_in_place
-process(sys.argv[1], out=sys.argv[2], prior=toys.GaussianPrior(), limit=3, overwrite=True,
-        batch=1, draws=2, mode="fast", cluster="none")
-"""
-
-
 @pytest.mark.parametrize("at", [1, 2, 3, 4, 5, 20, 60, 10_000])
 def test_kill_9_while_the_folders_change_places(at, survey, out, tmp_path):
     """Killed before the n-th change of the file system: one of the two runs is whole, and running again, or
     resuming, ends it with the new one in place. Number 3 is the user's own file going along."""
     (out / "notes.txt").write_text("mine")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", KILLED, str(survey), str(out), str(at)]
-    child = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert child.returncode == -9, child.stderr
+    child = fork(killed, survey, out, at)
+    child.join(120)
+    assert child.exitcode == -9
     new, old = beside(out, "new"), beside(out, "old")
     assert any(path.exists() and verify(path) == [] for path in (out, *new, *old))
     if not out.exists():
