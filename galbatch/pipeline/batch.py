@@ -17,10 +17,9 @@ import numpy as np
 from galbatch.morphology import own_light
 from galbatch.pipeline.colour import colours
 from galbatch.pipeline.context import Context, Cut
-from galbatch.pipeline.grade import grade
 from galbatch.pipeline.hashes import draw_hashes, pixel_hashes
 from galbatch.pipeline.light import contaminated, light_flags, second_sources
-from galbatch.pipeline.measurement import Table, empty_columns, measure_band
+from galbatch.pipeline.measurement import Table, empty_columns, grade, measure_band
 from galbatch.pipeline.sampling import groups_of, sample_bisecting
 from galbatch.store import MASK_EXCLUDED, MASK_NEIGHBOUR, STATUS, BatchResult, PlanBatch, StoreLayout
 from galbatch.types import BandStamps, Failure, Flag, Posterior, StampBatch

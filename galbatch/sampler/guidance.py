@@ -21,11 +21,10 @@ import torch.nn.functional as F
 
 from galbatch.forward import ForwardModel
 from galbatch.sampler.compact import CompactFilter
-from galbatch.sampler.covariance import Covariance, coloured
 from galbatch.sampler.random import Normals
 from galbatch.sampler.schedule import Kind
 from galbatch.sampler.solve import BOUND, BOUND_ROUGH, FLOAT_FLOOR, ROUGH, ROUGH_JOINT, Solver
-from galbatch.sampler.spectra import Spectra
+from galbatch.sampler.spectra import Covariance, Spectra, coloured
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,6 +1,6 @@
 """Linear solves of the sampler: ((W v W)^-1 + Q) c = r, v diagonal in Fourier space, W in the image, and
 Q = A^T N^-1 A: (1/v + W Q W) z = W r, c = W z. v is a number for each mode and band, or a matrix over
-bands for each mode (``covariance.py``).
+bands for each mode (``spectra.py``).
 
 Preconditioned conjugate gradients in float32. The vectors live in Fourier space: 1/v costs no transform. A
 draw that has converged is frozen, so that its result does not depend on what else is in the batch. Correlated
@@ -25,15 +25,15 @@ import torch
 
 from galbatch.forward import ForwardModel
 from galbatch.forward.noise import conjugate_gradients
-from galbatch.sampler.covariance import (
+from galbatch.sampler.spectra import (
     Covariance,
     inverse_root,
+    parseval,
     precision_of,
     times,
     transposed,
     with_diagonal,
 )
-from galbatch.sampler.spectra import parseval
 
 if TYPE_CHECKING:
     from torch import Tensor

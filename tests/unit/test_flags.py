@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from galbatch.cli.main import cli
 from galbatch.flags import FLAGS, Flag, Level, names_of, quality_of
-from galbatch.pipeline.grade import grade
+from galbatch.pipeline.measurement import grade
 
 
 def columns(**flags):

@@ -11,9 +11,9 @@ from gaussian_field import simulate as simulate_bands
 import galbatch
 from galbatch.errors import ConfigError, InputError
 from galbatch.forward import forward_model, joint_model, wavelengths_um
-from galbatch.sampler.covariance import inverse_root, times
 from galbatch.sampler.random import Normals
 from galbatch.sampler.reference import with_reference
+from galbatch.sampler.spectra import inverse_root, times
 from galbatch.types import Flag, Observation
 
 WAVELENGTHS = [0.9, 2.0, 4.4]

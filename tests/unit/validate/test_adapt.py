@@ -14,7 +14,7 @@ from galbatch.training.draws import DrawSource, split
 from galbatch.training.stamps import StampConfig, smoothed_peak
 from galbatch.types import Observation
 from galbatch.validate import adapt
-from galbatch.validate.hidden import BLOCK_PIX, compare, hidden_score, hide
+from galbatch.validate.adapt import BLOCK_PIX, compare, hidden_score, hide
 from galbatch.validate.mock import mock_psf
 
 
