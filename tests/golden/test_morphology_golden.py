@@ -29,16 +29,8 @@ def measured():
     segment = (np.hypot(*(np.mgrid[:56, :56] - 28.0)) < 15).astype(int)
     sigma = np.full(image.shape, 0.23)
     observed = measure(image[None], 0.03, segmap=segment, sigma=sigma)[0]
-    draw = measure(
-        image[None],
-        0.03,
-        segmap=segment,
-        sigma=sigma,
-        sky_sigma=0.0,
-        detection_threshold=0.23,
-        outlier_sigma=0.0,
-        psf_fwhm_pix=2.0,
-    )[0]
+    fixed = dict(sky_sigma=0.0, detection_threshold=0.23, outlier_sigma=0.0, psf_fwhm_pix=2.0)
+    draw = measure(image[None], 0.03, segmap=segment, sigma=sigma, **fixed)[0]
     return {
         kind: {name: float(row[name]) for name in QUANTITIES} | {"flags": int(row["flags"])}
         for kind, row in (("observed", observed), ("draw", draw))

@@ -28,19 +28,10 @@ def make_run(tmp_path, n=10, batch=4, spill=500_000):
         for start in range(0, n, 3):
             s = slice(start, min(start + 3, n))
             ids = np.arange(n)[s] + 2**60
-            plan.add(
-                {
-                    "source_id": ids,
-                    "ra": np.linspace(150, 151, n)[s],
-                    "dec": np.full(len(ids), 2.0),
-                    "tile": tiles[s],
-                    "prescreen_flags": np.zeros(len(ids), np.int64),
-                },
-                {
-                    "redshift": np.linspace(0, 1, n)[s],
-                    "name": np.array([f"g{i}" for i in range(n)], object)[s],
-                },
-            )
+            place = {"ra": np.linspace(150, 151, n)[s], "dec": np.full(len(ids), 2.0), "tile": tiles[s]}
+            own = {"source_id": ids, "prescreen_flags": np.zeros(len(ids), np.int64)} | place
+            names = np.array([f"g{i}" for i in range(n)], object)[s]
+            plan.add(own, {"redshift": np.linspace(0, 1, n)[s], "name": names})
     layout = StoreLayout(n, batch, 2, ("f200w",), 4)
     create_store(paths.posterior, layout)
     for rows in iter_plan(paths.plan):

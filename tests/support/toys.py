@@ -93,21 +93,9 @@ def write_survey(folder: Path, n: int = 10, bright: int | None = None, off: int 
         image += (
             flux / (2 * np.pi * width**2) * np.exp(-((xx - x[i]) ** 2 + (yy - y[i]) ** 2) / (2 * width**2))
         )
-    header = fits.Header(
-        {
-            "CTYPE1": "RA---TAN",
-            "CTYPE2": "DEC--TAN",
-            "CRVAL1": 150.0,
-            "CRVAL2": 2.0,
-            "CRPIX1": SIDE / 2,
-            "CRPIX2": SIDE / 2,
-            "CD1_1": -0.03 / 3600,
-            "CD1_2": 0.0,
-            "CD2_1": 0.0,
-            "CD2_2": 0.03 / 3600,
-            "BUNIT": "nJy",
-        }
-    )
+    cards = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 150.0, "CRVAL2": 2.0}
+    cards |= {"CRPIX1": SIDE / 2, "CRPIX2": SIDE / 2, "CD1_1": -0.03 / 3600, "CD1_2": 0.0}
+    header = fits.Header(cards | {"CD2_1": 0.0, "CD2_2": 0.03 / 3600, "BUNIT": "nJy"})
     fits.writeto(folder / "sci.fits", image.astype("f4"), header, overwrite=True)
     fits.writeto(folder / "err.fits", np.ones((SIDE, SIDE), "f4"), header, overwrite=True)
     py, px = np.mgrid[-7:8, -7:8]

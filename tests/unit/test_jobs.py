@@ -25,9 +25,8 @@ MANIFESTS = sorted((JOBS / "kubernetes").glob("*.yaml"))
 def test_scripts_are_sound(script):
     done = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "set -euo pipefail" in script.read_text() and script.read_text().startswith(
-        "#!/usr/bin/env bash\n#"
-    )
+    text = script.read_text()
+    assert "set -euo pipefail" in text and text.startswith("#!/usr/bin/env bash\n#")
 
 
 def test_shellcheck_finds_nothing():
@@ -73,12 +72,8 @@ def cluster(tmp_path):
         "do sleep 0.05; done;; esac\n"
         "n=0; while [ $n -lt ${FAKE_S:-0} ]; do sleep 0.1; n=$((n+1)); done\nexit ${FAKE_CODE:-0}\n",
     )
-    env = {
-        **os.environ,
-        "PATH": f"{tmp_path}:{os.environ['PATH']}",
-        "SLURM_JOB_ID": "77",
-        "GALBATCH_SHARED": str(tmp_path),
-    }
+    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "77"}
+    env |= {"GALBATCH_SHARED": str(tmp_path)}
     env.pop("CUDA_VISIBLE_DEVICES", None)
     return log, env
 
@@ -93,14 +88,10 @@ def test_sbatch_runs_scheduler_workers_and_run_and_returns_its_code(cluster, cod
     )
     lines = log.read_text()
     assert done.returncode == code and "scontrol" not in lines
-    assert (
-        "dask scheduler --scheduler-file" in lines
-        and "srun --kill-on-bad-exit=0 dask worker --scheduler-file" in lines
-    )
-    assert re.search(
-        r"galbatch process cat.parquet --scheduler-file \S+-77-0.json --workers 1 --resume --json --draws 8",
-        lines,
-    )
+    assert "dask scheduler --scheduler-file" in lines
+    assert "srun --kill-on-bad-exit=0 dask worker --scheduler-file" in lines
+    options = r"--scheduler-file \S+-77-0.json --workers 1 --resume --json --draws 8"
+    assert re.search(f"galbatch process cat.parquet {options}", lines)
 
 
 def test_array_jobs_take_a_piece_each(cluster):
@@ -124,12 +115,8 @@ def test_sbatch_is_requeued_when_the_walltime_ends(cluster):
 
 def test_local_recipes_check_first_and_resume(cluster):
     log, env = cluster
-    subprocess.run(
-        ["bash", JOBS / "laptop.sh", "cat.parquet", "--draws", "4"], env=env, check=True, timeout=30
-    )
-    subprocess.run(
-        ["bash", JOBS / "single-node-multi-gpu.sh", "cat.parquet"], env=env, check=True, timeout=30
-    )
+    for words in (["laptop.sh", "cat.parquet", "--draws", "4"], ["single-node-multi-gpu.sh", "cat.parquet"]):
+        subprocess.run(["bash", JOBS / words[0], *words[1:]], env=env, check=True, timeout=30)
     assert log.read_text().splitlines() == [
         "galbatch check cat.parquet",
         "galbatch process cat.parquet --cluster auto --resume --draws 4",
@@ -170,26 +157,17 @@ def test_manifests_fit_the_schemas_of_kubernetes():
         if found["kind"] != "DaskCluster":
             validate(found, "1.30", strict=True)
             continue
-        assert found["apiVersion"] == "kubernetes.dask.org/v1" and set(found["spec"]) <= {
-            "idleTimeout",
-            "worker",
-            "scheduler",
-        }
+        assert found["apiVersion"] == "kubernetes.dask.org/v1"
+        assert set(found["spec"]) <= {"idleTimeout", "worker", "scheduler"}
         worker, scheduler = found["spec"]["worker"], found["spec"]["scheduler"]
         assert set(worker) <= {"name", "replicas", "annotations", "labels", "spec"}
         assert set(scheduler) <= {"annotations", "labels", "spec", "service"}
-        service = {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": "s"},
-            "spec": scheduler["service"],
-        }
-        validate(service, "1.30", strict=True)
+        service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}}
+        validate(service | {"spec": scheduler["service"]}, "1.30", strict=True)
         pods += [worker["spec"], scheduler["spec"]]
-    for pod in pods:
-        validate(
-            {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": pod}, "1.30", strict=True
-        )
+    for spec in pods:
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": spec}
+        validate(pod, "1.30", strict=True)
     assert len(pods) == 2
 
 
@@ -214,23 +192,11 @@ def test_jobqueue_recipe_brings_real_workers_through_sbatch(tmp_path):
         "galbatch",
         f'echo "galbatch $*" >> {log}\n{sys.executable} -c "{wait}" "$4" >> {log}\nexit 3\n',
     )
-    env = {
-        **os.environ,
-        "PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "GALBATCH_SHARED": str(tmp_path),
-    }
-    env |= {
-        "GALBATCH_JOBS": "1",
-        "GALBATCH_GPUS": "0",
-        "GALBATCH_PARTITION": "long",
-        "GALBATCH_WALLTIME": "01:00:00",
-    }
-    done = subprocess.run(
-        ["bash", JOBS / "slurm/jobqueue.sh", "cat.parquet", "--draws", "8"],
-        env=env,
-        timeout=400,
-        cwd=tmp_path,
-    )
+    env = os.environ | {"PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    ours = dict(SHARED=str(tmp_path), JOBS="1", GPUS="0", PARTITION="long", WALLTIME="01:00:00")
+    env |= {f"GALBATCH_{name}": value for name, value in ours.items()}
+    command = ["bash", JOBS / "slurm/jobqueue.sh", "cat.parquet", "--draws", "8"]
+    done = subprocess.run(command, env=env, timeout=400, cwd=tmp_path)
     lines = log.read_text().splitlines()
     assert done.returncode == 3  # the run's own code
     assert re.match(
@@ -238,9 +204,5 @@ def test_jobqueue_recipe_brings_real_workers_through_sbatch(tmp_path):
     )
     assert lines[1] == "3" and any(line.startswith("scancel") for line in lines)
     job = (tmp_path / "job.sh").read_text()
-    assert (
-        "#SBATCH -p long" in job
-        and "#SBATCH -t 01:00:00" in job
-        and "#SBATCH --requeue" in job
-        and "--lifetime 55m" in job
-    )
+    assert all(f"#SBATCH {line}" in job for line in ("-p long", "-t 01:00:00", "--requeue"))
+    assert "--lifetime 55m" in job

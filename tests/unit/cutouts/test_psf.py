@@ -29,10 +29,7 @@ def test_even_sizes_end_up_odd_and_centred(size, shift):
     found = check_psf(psf)
     assert found.problem == "" and found.image.shape[0] % 2 == 1 and found.image.shape[0] >= size - 1
     middle = found.image.shape[0] // 2
-    assert centroid(found.image.astype(float), 3.0) == (
-        pytest.approx(middle, abs=0.01),
-        pytest.approx(middle, abs=0.01),
-    )
+    assert centroid(found.image.astype(float), 3.0) == pytest.approx((middle, middle), abs=0.01)
     assert found.image.sum() == pytest.approx(psf.sum(), rel=2e-3)
     want = gaussian_psf(found.image.shape[0])
     np.testing.assert_allclose(found.image, want, atol=3e-3 * want.max())
@@ -71,9 +68,7 @@ def test_bad_psfs_say_why():
     moved = check_psf(gaussian_psf(dx=0.3), centre="recentre")
     assert moved.problem == "" and centroid(moved.image.astype(float), 3.0)[1] == pytest.approx(7, abs=0.01)
     scaled = check_psf(psf * 50, norm="unit")
-    assert (
-        scaled.problem == "" and scaled.norm == pytest.approx(50) and scaled.image.sum() == pytest.approx(1)
-    )
+    assert (scaled.problem, scaled.norm, scaled.image.sum()) == ("", pytest.approx(50), pytest.approx(1))
     assert check_psf(psf * 0.93).image.sum() == pytest.approx(0.93)
 
 
@@ -107,9 +102,7 @@ def test_grids_are_interpolated_and_held_at_their_edges(tmp_path, kind):
     cube = grid_cube(4)
     header = fits.Header()
     if kind == "stdpsf":
-        header.update(
-            {"NXPSFS": 2, "NYPSFS": 2, "IPSFX01": 51, "IPSFX02": 151, "JPSFY01": 51, "JPSFY02": 251}
-        )
+        header.update(NXPSFS=2, NYPSFS=2, IPSFX01=51, IPSFX02=151, JPSFY01=51, JPSFY02=251)
         cube = cube * 16
     else:
         for k, (y, x) in enumerate(((50.0, 50.0), (50.0, 150.0), (250.0, 50.0), (250.0, 150.0))):
@@ -132,12 +125,10 @@ def test_the_frame_of_a_varying_psf_must_be_said(tmp_path):
         _ = survey().tile("f200w", "0").psf
     detector = survey_with(tmp_path, 'psf_frame = "detector"')
     write_image(tmp_path / "psf.fits", grid_cube(), **header)
-    assert any(
-        f.code == "psf_column" and f.level == "error" for f in detector().check(["source_id", "ra", "dec"])
-    )
-    stamps, flags = psf_of(
-        detector(), [150, 160], [150, 160], psf_x=np.array([1.0, np.nan]), psf_y=np.array([1.0, 1.0])
-    )
+    found = {f.code: f.level for f in detector().check(["source_id", "ra", "dec"])}
+    assert found["psf_column"] == "error"
+    places = dict(psf_x=np.array([1.0, np.nan]), psf_y=np.array([1.0, 1.0]))
+    stamps, flags = psf_of(detector(), [150, 160], [150, 160], **places)
     np.testing.assert_allclose(stamps.psf[0], grid_cube()[0], atol=1e-6)
     assert [bool(f & Flag.PSF_BAD) for f in flags] == [False, True]
 
@@ -147,21 +138,9 @@ def write_psfex(path, basis, samp=1.0, **cards):
         "PSF_MASK", f"{basis.size}E", dim=str(tuple(reversed(basis.shape))), array=basis[None]
     )
     hdu = fits.BinTableHDU.from_columns([column], name="PSF_DATA")
-    hdu.header.update(
-        {
-            "POLNAXIS": 2,
-            "POLGRP1": 1,
-            "POLNAME1": "X_IMAGE",
-            "POLZERO1": 131.0,
-            "POLSCAL1": 200.0,
-            "POLNAME2": "Y_IMAGE",
-            "POLZERO2": 151.0,
-            "POLSCAL2": 300.0,
-            "POLDEG1": 2,
-            "PSF_SAMP": samp,
-            **cards,
-        }
-    )
+    x = {"POLNAME1": "X_IMAGE", "POLZERO1": 131.0, "POLSCAL1": 200.0}
+    y = {"POLNAME2": "Y_IMAGE", "POLZERO2": 151.0, "POLSCAL2": 300.0}
+    hdu.header.update({"POLNAXIS": 2, "POLGRP1": 1, "POLDEG1": 2, "PSF_SAMP": samp} | x | y | cards)
     fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path, overwrite=True)
 
 
@@ -184,17 +163,8 @@ def test_damaged_psf_files(tmp_path):
     bad[2, 3, 3] = np.nan
     write_psfex(tmp_path / "nan.fits", bad)
     write_psfex(tmp_path / "terms.fits", bad[:5])
-    write_image(
-        tmp_path / "grid.fits",
-        grid_cube(),
-        NXPSFS=3,
-        NYPSFS=2,
-        IPSFX01=1,
-        IPSFX02=2,
-        IPSFX03=3,
-        JPSFY01=1,
-        JPSFY02=2,
-    )
+    grid = dict(NXPSFS=3, NYPSFS=2, IPSFX01=1, IPSFX02=2, IPSFX03=3, JPSFY01=1, JPSFY02=2)
+    write_image(tmp_path / "grid.fits", grid_cube(), **grid)
     (tmp_path / "text.fits").write_text("no")
     fits.PrimaryHDU().writeto(tmp_path / "none.fits")
     for name, message in (

@@ -49,17 +49,8 @@ def test_aperture_over_the_edge():
 
 
 def pack(amplitude, r_e, n, x, y, e, theta):
-    return np.array(
-        [
-            amplitude,
-            np.log(r_e * np.sqrt(1 - e)),
-            np.log(n),
-            x,
-            y,
-            e * np.cos(2 * theta),
-            e * np.sin(2 * theta),
-        ]
-    )
+    shape = e * np.cos(2 * theta), e * np.sin(2 * theta)
+    return np.array([amplitude, np.log(r_e * np.sqrt(1 - e)), np.log(n), x, y, *shape])
 
 
 def models(p):

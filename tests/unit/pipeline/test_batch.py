@@ -24,21 +24,9 @@ def band(name, ids, ratio, masked=()):
     mask[[i for i, s in enumerate(ids) if s in masked]] = True
     seg = np.zeros((n, side, side), np.int32)
     seg[:, 0, 0] = 2
-    return BandStamps(
-        name,
-        data,
-        np.ones_like(data),
-        mask,
-        seg,
-        np.ones((n, 3, 3), np.float32),
-        np.full(n, f"psf-{name}", object),
-        0.02 * ratio,
-        0.02 * ratio,
-        np.tile(np.arange(8.0), (n, 1)),
-        None,
-        ratio,
-        {"valid_frac": np.ones(n)},
-    )
+    psf = np.ones((n, 3, 3), np.float32), np.full(n, f"psf-{name}", object)
+    more = (0.02 * ratio, 0.02 * ratio, np.tile(np.arange(8.0), (n, 1)), None, ratio)
+    return BandStamps(name, data, np.ones_like(data), mask, seg, *psf, *more, {"valid_frac": np.ones(n)})
 
 
 class FakeSurvey:
@@ -70,20 +58,8 @@ def calls(monkeypatch):
         mean = np.broadcast_to(obs.data.mean((2, 3), keepdims=True), (b, c, side, side)) / oversample**2
         samples = np.broadcast_to(mean[:, None], (b, draws, c, side, side)).astype("f4")
         ones = np.ones((b, c))
-        return Posterior(
-            samples,
-            mean,
-            mean * 0,
-            ones,
-            ones,
-            mean * 0,
-            ones * 0,
-            np.zeros(b, np.int64),
-            ones,
-            np.full(b, 18.0),
-            np.full(b, draws),
-            2.0,
-        )
+        images = samples, mean, mean * 0, ones, ones, mean * 0, ones * 0
+        return Posterior(*images, np.zeros(b, int), ones, np.full(b, 18.0), np.full(b, draws), 2.0)
 
     def measure(columns, stamps, done, own, oversample, fwhm, threads, draw_columns, calibration):
         columns[f"gini_p50_{stamps.band}"][done] = own.samples.mean((1, 2, 3))
@@ -100,16 +76,9 @@ class BadPrior:
 
 
 def rows(*ids):
-    return PlanBatch(
-        0,
-        {
-            "source_id": np.array(ids),
-            "prescreen_flags": np.zeros(len(ids), np.int64),
-            "ra": np.zeros(len(ids)),
-            "dec": np.zeros(len(ids)),
-            "tile": np.full(len(ids), ""),
-        },
-    )
+    zeros = np.zeros(len(ids))
+    place = {"ra": zeros, "dec": zeros, "tile": np.full(len(ids), "")}
+    return PlanBatch(0, {"source_id": np.array(ids), "prescreen_flags": zeros.astype(int)} | place)
 
 
 def run(survey, *ids, prior=None, exclude=None):
@@ -127,13 +96,10 @@ def test_arrays_and_columns_are_in_their_places(calls):
         assert np.all(result.arrays["observed"][n] == source)
         assert np.all(result.arrays["sigma"][n, 1] == 0.25)
     assert result.arrays["mask"][0, 0, 0, 0] == 2 and result.arrays["mask"][0, 1, 1, 1] == 2
-    assert (
-        result.arrays["wcs"][0, 0].tolist() == list(range(8)) and result.arrays["psf_id"][0, 1] == "psf-f444w"
-    )
-    assert (
-        result.columns["n_evaluations"].tolist() == [36.0] * 3
-        and result.columns["n_draws_ok"].tolist() == [3] * 3
-    )
+    assert result.arrays["wcs"][0, 0].tolist() == list(range(8))
+    assert result.arrays["psf_id"][0, 1] == "psf-f444w"
+    assert result.columns["n_evaluations"].tolist() == [36.0] * 3
+    assert result.columns["n_draws_ok"].tolist() == [3] * 3
     assert result.columns["valid_frac_f444w"].tolist() == [1, 1, 1] and result.counters["draws"] == 18
 
 
@@ -204,13 +170,8 @@ def test_sources_set_aside_are_not_touched(calls):
     _, result = run(FakeSurvey(explode=[2]), 1, 2, exclude={1: failure})
     assert result.columns["failure_code"].tolist() == ["", "KILLED_WORKER"] and len(calls) == 2
     _, nothing = run(FakeSurvey(explode=[2]), 2, exclude={0: failure})
-    assert nothing.columns["status"].tolist() == ["failed"] and nothing.arrays["samples"].shape == (
-        1,
-        3,
-        2,
-        8,
-        8,
-    )
+    assert nothing.columns["status"].tolist() == ["failed"]
+    assert nothing.arrays["samples"].shape == (1, 3, 2, 8, 8)
 
 
 def test_every_column_is_described_and_every_flag_has_a_threshold():

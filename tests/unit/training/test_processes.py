@@ -57,16 +57,7 @@ held_out = 0.3
 def test_a_killed_command_goes_on_with_the_same_curve(tmp_path):
     np.save(tmp_path / "galaxies.npy", np.stack([galaxy(i) for i in range(12)]).astype(np.float32))
     (tmp_path / "tiny.toml").write_text(CONFIG)
-    command = [
-        sys.executable,
-        "-m",
-        "galbatch",
-        "train",
-        str(tmp_path / "tiny.toml"),
-        "--stamps",
-        "16",
-        "--out",
-    ]
+    command = [sys.executable, *f"-m galbatch train {tmp_path / 'tiny.toml'} --stamps 16 --out".split()]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([*command, str(tmp_path / "straight")], check=True, env=environment, capture_output=True)
     log = tmp_path / "killed" / "log.jsonl"

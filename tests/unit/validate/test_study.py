@@ -63,28 +63,14 @@ def test_rank_histogram_and_tarp_see_bias_and_pass_the_truth():
 
 
 def test_verdict_fails_what_misses_its_target():
-    study = Study(
-        numbers={
-            "tarp_a": 0.05,
-            "galaxies": 400,
-            "flux_mean_z": 0.02,
-            "flux_mean_z_error": 0.05,
-            "evaluations": 30.0,
-        }
-    )
-    good = {
-        "what": "pixels",
-        "bin": "all",
-        "n": 400,
-        "coverage": [0.51, 0.67, 0.91, 0.95],
-        "error": [0.01] * 4,
-    }
+    numbers = {"tarp_a": 0.05, "galaxies": 400, "flux_mean_z": 0.02, "flux_mean_z_error": 0.05}
+    study = Study(numbers=numbers | {"evaluations": 30.0})
+    good = {"what": "pixels", "bin": "all", "n": 400}
+    good |= {"coverage": [0.51, 0.67, 0.91, 0.95], "error": [0.01] * 4}
     study.rows = [good]
     assert all(c["passed"] for c in verdict(study))
     study.rows = [{**good, "coverage": [0.51, 0.60, 0.91, 0.95]}]
     assert [c["name"] for c in verdict(study) if not c["passed"]] == ["pixels [all] 68%"]
-    study.rows, study.numbers = (
-        [good],
-        {**study.numbers, "tarp_a": 0.4, "flux_mean_z": 0.5, "evaluations": 60.0},
-    )
+    study.rows = [good]
+    study.numbers |= {"tarp_a": 0.4, "flux_mean_z": 0.5, "evaluations": 60.0}
     assert len([c for c in verdict(study) if not c["passed"]]) == 3
