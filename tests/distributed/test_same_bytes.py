@@ -1,11 +1,6 @@
 """However a run is carried out, its files are the same, byte for byte."""
 
 import json
-import os
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import toys
@@ -14,8 +9,6 @@ from runs import OPTIONS, same
 from galbatch import open_run
 from galbatch.run import process, status, verify
 from galbatch.sampler import sample_posterior
-
-HERE = Path(toys.__file__).parent
 
 
 def test_serial_run_balances(serial):
@@ -74,33 +67,13 @@ def test_stored_draws_are_those_of_the_python_call(serial, survey):
     assert np.allclose(draws.samples[0], run.samples(104), rtol=2e-3, atol=1e-2)
 
 
-def test_an_external_scheduler_is_joined_by_its_file_and_threads_change_nothing(serial, survey, tmp_path):
+def test_an_external_scheduler_is_joined_by_its_file_and_threads_change_nothing(
+    serial, survey, outside, tmp_path
+):
     """Scheduler and worker are processes of their own; the worker has three threads, as beside a GPU."""
-    file, path = tmp_path / "scheduler.json", f"{HERE}:{HERE.parents[1]}"
-    environment = {**os.environ, "PYTHONPATH": path}
-    common = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    command = [
-        sys.executable,
-        "-m",
-        "distributed.cli.dask_{}",
-        "--scheduler-file",
-        str(file),
-        "--no-dashboard",
-    ]
-    children = [
-        subprocess.Popen([sys.executable, *command.format(role).split(), *more.split()], **common)
-        for role, more in (("scheduler", "--port 0"), ("worker", "--nthreads 3"))
-    ]
+    outside.worker("--nthreads", "3")
     messages = []
     how = OPTIONS | dict(prior=toys.GaussianPrior(), report=False, on_message=messages.append)
-    try:
-        while not file.exists():
-            assert children[0].poll() is None
-            time.sleep(0.1)
-        process(survey, out=tmp_path / "e.run", scheduler_file=str(file), **how)
-    finally:
-        for child in children:
-            child.kill()
-            child.wait()
+    process(survey, out=tmp_path / "e.run", scheduler_file=str(outside.file), **how)
     same(serial, tmp_path / "e.run")
     assert any("1 workers of the scheduler at" in m for m in messages)

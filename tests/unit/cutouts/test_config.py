@@ -5,7 +5,6 @@ import json
 import pytest
 
 from galbatch.cutouts import SurveyConfig, load_survey
-from galbatch.cutouts.layout import layout_names
 from galbatch.errors import ConfigError
 
 BAND = '[bands.f200w]\nsci = "a.fits"\nerr = "b.fits"\npsf = "p.fits"\n'
@@ -111,10 +110,6 @@ def test_a_user_can_add_a_layout(tmp_path):
     (tmp_path / "mine.toml").write_text('nose = ["var"]\n')
     with pytest.raises(ConfigError, match="unknown key 'nose'"):
         load_survey(write(tmp_path, text))
-
-
-def test_shipped_layouts():
-    assert layout_names() == ["ceers", "dja", "euclid-mer", "generic", "hsc", "hst", "jwst-i2d"]
 
 
 @pytest.mark.parametrize("folder", ["catalogs", "benchmarks/real/surveys"])

@@ -234,14 +234,11 @@ def test_a_unit_is_never_assumed(header):
         njy_per_unit(header, 0.04)
 
 
-def test_hst_zero_point_of_the_acs_pages():
-    """ACS/WFC F814W after the side switch of 2006 (-81 C): the AB zero point 25.947."""
+def test_hst_zero_points_of_the_acs_pages_and_of_the_candels_readme():
+    """ACS/WFC F814W after the side switch of 2006 (-81 C): the AB zero point 25.947. CANDELS mosaics have
+    PHOTFLAM and PHOTPLAM and no BUNIT: that their counts are per second is said in the survey file."""
     cards = {"BUNIT": "ELECTRONS/S", "PHOTFLAM": 7.0331885e-20, "PHOTPLAM": 8045.0}
     assert 31.4 - 2.5 * np.log10(njy_per_unit(cards, 0.05)) == pytest.approx(25.947, abs=1e-3)
-
-
-def test_counts_per_second_said_in_the_survey_file():
-    """CANDELS mosaics have PHOTFLAM and PHOTPLAM and no BUNIT: their README gives 25.947 for F814W."""
     cards = {"PHOTFLAM": 7.0331885e-20, "PHOTPLAM": 8056.9424}
     factor = njy_per_unit(cards, 0.03, unit="electron/s")
     assert 31.4 - 2.5 * np.log10(factor) == pytest.approx(25.947, abs=5e-3)

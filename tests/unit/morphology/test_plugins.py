@@ -19,16 +19,11 @@ from galbatch.morphology import (
 IMAGES = np.random.default_rng(0).normal(1, 1, (3, 16, 16)).astype(np.float32)
 
 peak = Statistic(
-    "peak", "nJy", "phot.flux.density;stat.max", "brightest pixel", lambda s: s.images.max(axis=(1, 2))
+    "peak", "nJy", "phot.flux.density;stat.max", "brightest pixel", lambda s: s.images.max((1, 2))
 )
 seen = []
-spy = Statistic(
-    "spy",
-    "",
-    "src.morph.param",
-    "looks at everything",
-    lambda s: seen.append(s) or s.quantities["gini"] * s.pixel_scale_arcsec,
-)
+look = lambda s: seen.append(s) or s.quantities["gini"] * s.pixel_scale_arcsec  # noqa: E731
+spy = Statistic("spy", "", "src.morph.param", "looks at everything", look)
 broken = Statistic("broken", "", "src.morph.param", "divides by zero", lambda s: 1 / 0)
 crooked = Statistic("crooked", "", "src.morph.param", "one number for all", lambda s: 1.0)
 not_one = 3
@@ -45,7 +40,7 @@ def install(monkeypatch):
     plugins.installed_statistics.cache_clear()
 
 
-def test_statistic_is_measured_and_described(install):
+def test_statistic_is_measured_described_and_summarised_over_draws(install):
     install("peak")
     table = measure(IMAGES, 0.1, groups=())
     np.testing.assert_array_equal(table["peak"], IMAGES.max(axis=(1, 2)))
@@ -53,10 +48,6 @@ def test_statistic_is_measured_and_described(install):
     assert all_quantities()["peak"].unit == "nJy"
     about = columns_of(["f200w"], all_quantities())["peak_raw50_f200w"]
     assert about.description.startswith("brightest pixel; median") and about.table == "statistics"
-
-
-def test_statistic_is_summarised_over_draws(install):
-    install("peak")
     draws, obs = measure_posterior(IMAGES[None], IMAGES[:1], np.ones((1, 16, 16)), groups=())
     columns = summarise(draws, obs)
     np.testing.assert_allclose(columns["peak_raw50"], np.median(IMAGES.max(axis=(1, 2))), rtol=1e-6)
@@ -89,12 +80,9 @@ def test_names_that_cannot_be_columns(name):
         Statistic(name, "", "", "", lambda s: s)
 
 
-def test_two_of_one_name(install, monkeypatch):
+def test_two_of_one_name_are_refused_and_none_is_nothing(install):
     install("peak", "peak")
     with pytest.raises(ConfigError, match="two installed"):
         all_quantities()
-
-
-def test_without_plugins_nothing_changes(install):
     install()
     assert "peak" not in measure(IMAGES, 0.1, groups=()).dtype.names

@@ -90,24 +90,6 @@ def test_simulated_galaxies(bench):
     check(table, 0.8)  # one of ten may differ
 
 
-def test_psf_convolved_fit(bench):
-    y, x = np.mgrid[:48, :48].astype(float)
-    rng = np.random.default_rng(0)
-    u = np.arange(-8, 9)
-    psf = np.exp(-(u[:, None] ** 2 + u**2) / (2 * 1.5**2))
-    from scipy.signal import fftconvolve
-
-    sharp = 20 * bench.stamps.sersic(x, y, 6.0, 1.2, 23.3, 24.1, 0.3, 0.8)
-    image = fftconvolve(sharp, psf / psf.sum(), mode="same") + rng.normal(0, 0.5, x.shape)
-    segment = bench.stamps.segments(image[None], [0.5])[0]
-    theirs = statmorph.source_morphology(
-        image, segment, weightmap=np.full(x.shape, 0.5), psf=psf, cutout_extent=50
-    )[0]
-    row = measure(image[None], 1.0, segmap=segment, sigma=np.full(x.shape, 0.5), psf=psf)[0]
-    assert row["sersic_n"] == pytest.approx(theirs.sersic_n, rel=0.03)
-    assert row["sersic_r_e"] == pytest.approx(theirs.sersic_rhalf, rel=0.02)
-
-
 def test_real_stamps(bench, shared_data):
     found = bench.stamps.real(shared_data, npix=72)
     assert len(found) > 20
