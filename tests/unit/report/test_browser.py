@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import importlib.util
 import io
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +13,7 @@ from report_fakes import fake_summary
 
 from galbatch.report.page import render_page
 
-sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks" / "throughput"))
-
-
 pytestmark = pytest.mark.ci("selenium")
-
-
-@pytest.fixture(scope="module")
-def summary():
-    return fake_summary()
-
-
-@pytest.fixture(scope="module")
-def page(summary):
-    return render_page(summary)
 
 
 @pytest.fixture(scope="module")

@@ -3,17 +3,13 @@
 import http.client
 import io
 import json
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 from fake_run import FAILED_ID, write_fake_run
 
 from galbatch.cli.main import main
 from galbatch.report.live import LivePage
-
-sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks" / "throughput"))
 
 
 @pytest.fixture(scope="module")

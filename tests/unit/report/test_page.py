@@ -20,16 +20,6 @@ from galbatch.report.page import render_page
 from galbatch.report.thumbnails import MAX_STRIPS, encode_strip, plan_strips
 
 
-@pytest.fixture(scope="module")
-def summary():
-    return fake_summary()
-
-
-@pytest.fixture(scope="module")
-def page(summary):
-    return render_page(summary)
-
-
 def embedded(page):
     return json.loads(
         re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S).group(1)

@@ -74,15 +74,6 @@ def test_scale_bar_has_the_stated_length():
     assert (x1 - x0) * width_arcsec == pytest.approx(float(label.rstrip('"')))
 
 
-def test_png_can_be_read_and_is_not_blank(tmp_path):
-    from matplotlib.image import imread
-
-    figure_source(fake_view()).savefig(tmp_path / "source.png")
-    image = imread(tmp_path / "source.png")
-    assert image.shape[0] > 500 and image.shape[1] > 1000
-    assert image[..., :3].std() > 0.1
-
-
 @pytest.mark.parametrize("truth", [True, False])
 def test_no_two_numbers_of_the_figure_overlap(truth):
     """The widest that there are: errors of four decimals on every number."""

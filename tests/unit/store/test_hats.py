@@ -10,7 +10,7 @@ from galbatch.columns import columns_of
 from galbatch.errors import RunError
 from galbatch.store import healpix_nested
 from galbatch.store.hats import MARGIN_ARCSEC, write_hats
-from galbatch.store.sky import partition_sky
+from galbatch.store.sky import compact, partition_sky
 
 INFO = columns_of(BANDS)
 
@@ -111,3 +111,9 @@ def test_lsdb_opens_an_early_export_and_matches_across_the_margin(tmp_path):
     assert len(late) == 24 and late.margin.hc_structure.catalog_info.margin_threshold == MARGIN_ARCSEC
     matched = late.crossmatch(late, radius_arcsec=1, suffixes=("_a", "_b")).compute()
     assert sorted(matched["source_id_a"]) == list(range(1000, 1024))
+
+
+def test_the_place_in_a_pixel_is_every_second_bit_of_its_number():
+    k, xy = np.arange(29), np.random.default_rng(3).integers(0, 2**29, (2, 200))
+    x, y = (((v[:, None] >> k & 1) << 2 * k).sum(axis=1) for v in xy)
+    np.testing.assert_array_equal([compact(x | y << 1), compact((x | y << 1) >> 1)], xy)
