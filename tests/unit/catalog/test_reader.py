@@ -17,16 +17,9 @@ BIG = 2**60 + np.array([1, 3, 5], np.int64)
 
 
 def table():
-    out = Table(
-        {
-            "source_id": BIG,
-            "ra": [150.0, 150.1, 150.2],
-            "dec": [2.0, 2.1, 2.2],
-            "mag": np.array([20, 21, 22], "f4"),
-            "name": ["a", "bb", "ccc"],
-            "psf_index": np.array([2, 0, 1], "i2"),
-        }
-    )
+    out = Table({"source_id": BIG, "ra": [150.0, 150.1, 150.2], "dec": [2.0, 2.1, 2.2]})
+    out["mag"], out["name"] = np.array([20, 21, 22], "f4"), ["a", "bb", "ccc"]
+    out["psf_index"] = np.array([2, 0, 1], "i2")
     out["ra"].unit = out["dec"].unit = "deg"
     out["mag"].description = "total magnitude"
     return out
@@ -34,17 +27,10 @@ def table():
 
 def written(tmp_path, ending):
     path = tmp_path / f"c.{ending}"
-    formats = {
-        "parquet": "parquet",
-        "fits": "fits",
-        "ecsv": "ascii.ecsv",
-        "vot": "votable",
-        "xml": "votable",
-        "fits.gz": "fits",
-    }
+    formats = {"ecsv": "ascii.ecsv", "vot": "votable", "xml": "votable", "fits.gz": "fits"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        table().write(path, format=formats[ending])
+        table().write(path, format=formats.get(ending, ending))
     return path
 
 
@@ -57,10 +43,8 @@ def test_every_format_gives_the_same(tmp_path, ending):
     np.testing.assert_array_equal(rows["dec"], [2.0, 2.1, 2.2])
     np.testing.assert_array_equal(rows["psf_index"], [2, 0, 1])
     whole = pa.concat_tables(catalog.tables())
-    assert (
-        whole.column("name").to_pylist() == ["a", "bb", "ccc"]
-        and whole.schema.field("mag").type == pa.float32()
-    )
+    assert whole.column("name").to_pylist() == ["a", "bb", "ccc"]
+    assert whole.schema.field("mag").type == pa.float32()
     assert catalog.meta["ra"]["unit"] == "deg" and catalog.meta["mag"]["description"] == "total magnitude"
 
 
@@ -100,15 +84,8 @@ def test_unusable_columns_are_named(tmp_path, columns, message):
 
 
 def test_missing_values_become_nan_or_minus_one(tmp_path):
-    rows = open_catalog(
-        parquet(
-            tmp_path,
-            ra=pa.array([1.0, None, 3.0]),
-            psf_index=pa.array([0.0, None, 2.5]),
-            tile=pa.array(["a", None, "b"]),
-            segmap_id=pa.array([7, None, 9]),
-        )
-    ).read()
+    gaps = {"ra": [1.0, None, 3.0], "psf_index": [0.0, None, 2.5], "tile": ["a", None, "b"]}
+    rows = open_catalog(parquet(tmp_path, **gaps, segmap_id=[7, None, 9])).read()
     np.testing.assert_array_equal(rows["ra"], [1, np.nan, 3])
     assert rows["psf_index"].tolist() == [0, -1, -1] and rows["segmap_id"].tolist() == [7, -1, 9]
     assert rows["tile"].tolist() == ["a", "", "b"]
@@ -126,10 +103,8 @@ def test_rows_by_number_and_in_batches(tmp_path):
     )
     catalog = pickle.loads(pickle.dumps(open_catalog(tmp_path / "c.parquet")))
     starts = [(start, len(rows["ra"])) for start, rows in catalog.batches(size=300)]
-    assert (
-        sum(k for _, k in starts) == n
-        and [s for s, _ in starts] == np.cumsum([0, *[k for _, k in starts[:-1]]]).tolist()
-    )
+    assert sum(k for _, k in starts) == n
+    assert [s for s, _ in starts] == np.cumsum([0, *[k for _, k in starts[:-1]]]).tolist()
     assert catalog.take(np.array([999, 3, 500]), ["source_id"]).column(0).to_pylist() == [999, 3, 500]
     with pytest.raises(InputError, match="1000 rows"):
         catalog.take(np.array([1000]))

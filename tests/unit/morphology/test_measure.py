@@ -171,11 +171,3 @@ def test_bad_calls_say_what_is_wrong(disc, change, match):
 
 def test_no_images():
     assert measure(np.zeros((0, 8, 8), np.float32), 1.0).shape == (0,)
-
-
-def test_import_is_quick_and_compiles_nothing():
-    import subprocess
-    import sys
-
-    code = "import sys, galbatch.morphology; print('numba' in sys.modules, 'torch' in sys.modules)"
-    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["False", "False"]
