@@ -23,15 +23,7 @@ from galbatch.prior.integrate import log_levels, plain_steps, sde_dpmpp_2m
 from galbatch.sampler.diagnostics import broken_draws
 from galbatch.sampler.prior import CountedDenoiser
 from galbatch.validate.calibrate import measure_with_truth
-from galbatch.validate.mock import (
-    PSF_FWHM_PIX,
-    STAMP,
-    MockSet,
-    mock_psf,
-    observe,
-    sample_mocks,
-    stamp_side,
-)
+from galbatch.validate.mock import PSF_FWHM_PIX, STAMP, MockSet, mock_psf, observe, sample_mocks, stamp_side
 from galbatch.validate.ranks import mean_and_error, ranks
 
 EDGES = (0, 0.5, 1, 2, 3, 4, 6, 40)  # half-light radii

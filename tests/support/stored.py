@@ -4,10 +4,7 @@ import numpy as np
 
 from galbatch.columns import Column, columns_of
 from galbatch.store.layout import StoreLayout
-from galbatch.store.parts import (
-    BatchResult,
-    commit_batch,
-)
+from galbatch.store.parts import BatchResult, commit_batch
 from galbatch.store.paths import RunPaths, write_atomic
 from galbatch.store.plan import PlanWriter, iter_plan
 from galbatch.store.posterior import create_store

@@ -5,15 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
-from cutouts_field import (
-    SCALE,
-    add_galaxy,
-    noise_field,
-    sources,
-    wcs_of,
-    write_bands,
-    write_image,
-)
+from cutouts_field import SCALE, add_galaxy, noise_field, sources, wcs_of, write_bands, write_image
 
 from galbatch.cutouts import open_survey
 from galbatch.cutouts.scene import Step, View, combine

@@ -20,14 +20,7 @@ from galbatch.prior.model import CALIBRATION, SHIPPED, load_calibration, load_pr
 from galbatch.prior.names import model_folder
 from galbatch.validate import calibrate as calibrate_module
 from galbatch.validate import make_mocks
-from galbatch.validate.calibrate import (
-    SEED,
-    fit_calibration,
-    measure_mocks,
-    share,
-    within,
-    write_calibration,
-)
+from galbatch.validate.calibrate import SEED, fit_calibration, measure_mocks, share, within, write_calibration
 
 TARGET = 0.06
 

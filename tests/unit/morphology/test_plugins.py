@@ -7,14 +7,7 @@ import pytest
 
 from galbatch.columns import columns_of
 from galbatch.errors import ConfigError
-from galbatch.morphology import (
-    Statistic,
-    all_quantities,
-    measure,
-    measure_posterior,
-    plugins,
-    summarise,
-)
+from galbatch.morphology import Statistic, all_quantities, measure, measure_posterior, plugins, summarise
 
 IMAGES = np.random.default_rng(0).normal(1, 1, (3, 16, 16)).astype(np.float32)
 

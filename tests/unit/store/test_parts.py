@@ -13,11 +13,7 @@ from galbatch.store import catalogue, parts
 from galbatch.store.catalogue import merge_catalogue
 from galbatch.store.checksums import DamagedBatch
 from galbatch.store.ledger import progress
-from galbatch.store.parts import (
-    commit_batch,
-    read_attempt,
-    refuse_old_parts,
-)
+from galbatch.store.parts import commit_batch, read_attempt, refuse_old_parts
 from galbatch.store.paths import RunPaths
 from galbatch.store.plan import iter_plan
 from galbatch.store.reader import open_run
