@@ -68,6 +68,5 @@ def test_a_wide_catalogue_keeps_its_units():
     names = [f"column_{k}" for k in range(300)]
     text = "datatype:\n" + "".join(f"- {{name: {n}, unit: nJy, datatype: float64}}\n" for n in names)
     schema = pa.schema([(n, pa.float64()) for n in names], metadata={"table_meta_yaml": text})
-    assert len(column_metadata(schema)) == 300 and np.all(
-        [m == {"unit": "nJy"} for m in column_metadata(schema).values()]
-    )
+    assert len(column_metadata(schema)) == 300
+    assert np.all([m == {"unit": "nJy"} for m in column_metadata(schema).values()])

@@ -61,9 +61,8 @@ def test_other_ratios_are_resampled_with_flux_and_variance(tmp_path):
     weights = np.array([0.0882, 1.0, 0.0882])
     expected = 0.01 * (weights**2).sum() ** 2
     assert band.sigma[0, 8, 8] ** 2 == pytest.approx(expected, rel=0.01)
-    assert band.psf[0].sum() == pytest.approx(1, abs=1e-5) and band.psf_scale_arcsec == pytest.approx(
-        2 * SCALE
-    )
+    assert band.psf[0].sum() == pytest.approx(1, abs=1e-5)
+    assert band.psf_scale_arcsec == pytest.approx(2 * SCALE)
 
 
 def test_a_stamp_of_a_resampled_band_keeps_its_place_on_the_sky(tmp_path):

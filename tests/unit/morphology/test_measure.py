@@ -44,15 +44,13 @@ def test_radii_are_in_arcsec_and_the_rest_does_not_depend_on_the_scale(disc):
 
 def test_exponential_disc_has_its_own_numbers(disc):
     row = measure(disc, 1.0, **NOISE_FREE)[0]
-    assert row["xc_centroid"] == pytest.approx(31.5, abs=0.02) and row["yc_centroid"] == pytest.approx(
-        32.0, abs=0.05
-    )
+    assert row["xc_centroid"] == pytest.approx(31.5, abs=0.02)
+    assert row["yc_centroid"] == pytest.approx(32.0, abs=0.05)
     assert row["r50"] == pytest.approx(6.0, rel=0.03)
     assert row["flux_njy"] == pytest.approx(1000, rel=0.02)
     assert row["mag_ab"] == pytest.approx(31.4 - 2.5 * np.log10(row["flux_njy"]))
-    assert row["sersic_n"] == pytest.approx(1.0, abs=0.01) and row["sersic_r_e"] == pytest.approx(
-        6.0, rel=0.01
-    )
+    assert row["sersic_n"] == pytest.approx(1.0, abs=0.01)
+    assert row["sersic_r_e"] == pytest.approx(6.0, rel=0.01)
     assert abs(row["asymmetry"]) < 0.03 and row["m20"] < -1.5
     assert np.isnan(row["sn_per_pixel"]) and severity(row["flags"]) == 0  # no error of a pixel was given
     # eta(R) = 0.2 of an exponential profile: R = 3.6 scale lengths
@@ -127,13 +125,10 @@ def test_gaussian_psf_is_taken_out_of_the_sersic_fit():
     image = gaussian_filter(exponential(r_e=2.5), 0.85)[None]
     plain = measure(image, 1.0, **NOISE_FREE)[0]
     fitted = measure(image, 1.0, **NOISE_FREE, psf_fwhm_pix=2.0)[0]
-    assert fitted["sersic_n"] == pytest.approx(1.0, abs=0.08) and fitted["sersic_r_e"] == pytest.approx(
-        2.5, rel=0.03
-    )
-    assert (
-        abs(plain["sersic_n"] - 1) > abs(fitted["sersic_n"] - 1)
-        and plain["sersic_r_e"] > fitted["sersic_r_e"]
-    )
+    assert fitted["sersic_n"] == pytest.approx(1.0, abs=0.08)
+    assert fitted["sersic_r_e"] == pytest.approx(2.5, rel=0.03)
+    assert abs(plain["sersic_n"] - 1) > abs(fitted["sersic_n"] - 1)
+    assert plain["sersic_r_e"] > fitted["sersic_r_e"]
 
 
 @pytest.mark.parametrize("size", [21, 22])
@@ -146,9 +141,8 @@ def test_psf_image_is_taken_out_of_the_sersic_fit(size):
     image = image + np.random.default_rng(1).normal(0, 0.02, image.shape)
     row = measure(image[None], 1.0, segmap=SEGMENT, sigma=np.full((N, N), 0.02), psf=3 * psf)[0]
     assert row["sersic_n"] == pytest.approx(1.0, abs=0.05) and row["sersic_r_e"] == pytest.approx(4, rel=0.02)
-    assert row["sersic_xc"] == pytest.approx(31.5, abs=0.03) and row["sersic_chi2_dof"] == pytest.approx(
-        1, abs=0.1
-    )
+    assert row["sersic_xc"] == pytest.approx(31.5, abs=0.03)
+    assert row["sersic_chi2_dof"] == pytest.approx(1, abs=0.1)
     assert row["sersic_ellipticity"] == pytest.approx(0.3, abs=0.02)
     assert not int(row["flags"]) & int(MorphFlag.SERSIC_NOT_CONVERGED)
 

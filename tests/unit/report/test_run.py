@@ -84,9 +84,8 @@ def test_summary_of_a_run(run):
     assert [row["source_id"] for row in summary.failures] == [str(FAILED_ID)]
     assert [(r.name, r.sources) for r in summary.reasons] == [("OFF_IMAGE", 1), ("NEIGHBOUR", 1)]
     at = summary.source_id.tolist().index(FAILED_ID)
-    assert summary.strips["f200w"][at] is None and all(
-        s for i, s in enumerate(summary.strips["f200w"]) if i != at
-    )
+    assert summary.strips["f200w"][at] is None
+    assert all(s for i, s in enumerate(summary.strips["f200w"]) if i != at)
     assert ("network evaluations per draw", "18.0") in summary.rates
 
 

@@ -50,9 +50,8 @@ def test_cpu_processes_where_there_is_no_gpu(made, monkeypatch):
     monkeypatch.setattr(cluster, "_gpus", lambda: (0, "no GPU is visible"))
     monkeypatch.setattr(cluster.os, "sched_getaffinity", lambda pid: set(range(8)))
     chosen = cluster.open_cluster(ExecutionSettings(threads=2), n_batches=3)
-    assert (
-        "local, 3 CPU processes with 2 compute threads" in chosen.line and "no GPU is visible" in chosen.line
-    )
+    assert "local, 3 CPU processes with 2 compute threads" in chosen.line
+    assert "no GPU is visible" in chosen.line
     assert made[0][2]["n_workers"] == 3 and made[0][2]["threads_per_worker"] == 1
     assert chosen.n_workers == 4 and chosen.dashboard == "http://here/status"
     chosen.close()
@@ -113,11 +112,8 @@ def test_a_mix_of_two_cudas_is_refused_with_the_remedy(made, monkeypatch, torch_
 
 def test_a_given_scheduler_wins_and_is_waited_for(made):
     chosen = cluster.open_cluster(ExecutionSettings(scheduler="tcp://head:8786", workers=5), 9)
-    assert (
-        made[0][1] == ("tcp://head:8786",)
-        and ("wait", 5) in made
-        and "2 workers of the scheduler" in chosen.line
-    )
+    assert made[0][1] == ("tcp://head:8786",) and ("wait", 5) in made
+    assert "2 workers of the scheduler" in chosen.line
     cluster.open_cluster(ExecutionSettings(scheduler_file="s.json"), 9)
     assert any(m[0] == "Client" and m[2].get("scheduler_file") == "s.json" for m in made)
     chosen.close()

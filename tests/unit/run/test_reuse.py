@@ -53,10 +53,8 @@ def test_pixels_that_changed_are_computed_again_and_others_are_not(survey):
     run, said = updated(survey)
     assert any("sci.fits" in line and "changed since" in line for line in said)
     changed = run.summary["update"]["changed"]
-    assert (
-        1 <= changed == run.summary["update"]["changed:f200w"]
-        and run.summary["update"]["reused"] == 3 - changed
-    )
+    assert 1 <= changed == run.summary["update"]["changed:f200w"]
+    assert run.summary["update"]["reused"] == 3 - changed
     assert f"{changed} changed (pixels in f200w {changed})" in said[-1]
     same(process(survey, out=survey.parents[1] / "fresh.run", batch=4, **HOW).paths.root, run.paths.root)
 

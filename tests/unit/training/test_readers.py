@@ -116,9 +116,8 @@ def test_plain_fits_and_npz(tmp_path):
 def test_real_sdss_cube(shared_data):
     (galaxy,) = read_images(shared_data / "tng/tng50_skirt_sdss/broadband_117361.fits")
     assert galaxy.flux.shape == (4, 175, 175) and galaxy.bands[1] == "sloan/sdss_r"
-    assert galaxy.pixel_kpc == pytest.approx(0.37455, rel=1e-4) and galaxy.redshift == pytest.approx(
-        0.0485236
-    )
+    assert galaxy.pixel_kpc == pytest.approx(0.37455, rel=1e-4)
+    assert galaxy.redshift == pytest.approx(0.0485236)
     # made with another H0
     assert galaxy.pixel_kpc / kpc_per_arcsec(galaxy.redshift) == pytest.approx(0.396, rel=0.05)
 

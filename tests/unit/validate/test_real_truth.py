@@ -52,9 +52,8 @@ def test_no_galaxy_of_the_training_split_is_truth(folder):
     expected |= {g for g in (f"hst:galaxies-{i}" for i in range(20)) if is_held_out(g, 0.1)}
     assert groups and {g.split(":")[0] for g in groups} == set(KINDS)
     assert {g for g in groups if g.startswith("hst")} == {g for g in expected if g.startswith("hst")}
-    assert len(groups) == len(expected) and all(
-        is_held_out(g, 0.2 if g.startswith("tng") else 0.1) for g in groups
-    )
+    assert len(groups) == len(expected)
+    assert all(is_held_out(g, 0.2 if g.startswith("tng") else 0.1) for g in groups)
 
 
 def test_missing_files_are_named_with_the_remedy(tmp_path, folder, capsys):
