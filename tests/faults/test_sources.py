@@ -30,13 +30,10 @@ from galbatch.types import Flag
 FIELD = dict(prior=toys.RedPrior(), stamp_pix=24)
 
 
-@pytest.mark.parametrize(
-    "name, scale, angle, flag",
-    [
-        ("turned", SCALE, 20.0, Flag.GRID_MISMATCH),
-        ("coarse", 1.7 * SCALE, 0.0, Flag.RESAMPLED),
-    ],
-)
+@pytest.mark.parametrize("name, scale, angle, flag", [
+    ("turned", SCALE, 20.0, Flag.GRID_MISMATCH),
+    ("coarse", 1.7 * SCALE, 0.0, Flag.RESAMPLED),
+])  # fmt: skip
 def test_bands_on_other_grids_are_flagged(name, scale, angle, flag, desk, capsys):
     """A band that is turned, and one whose pixels are 1.7 times larger: every source says so."""
     survey, wcs = simple_survey(desk.root).rename(desk.root / "c.toml"), wcs_of(scale=scale, angle=angle)

@@ -54,17 +54,14 @@ def parquet(tmp_path, **columns):
     return tmp_path / "c.parquet"
 
 
-@pytest.mark.parametrize(
-    ("ids", "values"),
-    [
-        (pa.array(["x", "y", "z"]), ["x", "y", "z"]),
-        (pa.array(["x", "y", "x"]).dictionary_encode(), ["x", "y", "x"]),
-        (pa.array([2**53 + 1, 2**63 - 1, 0], pa.uint64()), [2**53 + 1, 2**63 - 1, 0]),
-        (pa.array([2**53 + 1, 2**63 - 1, -5]), [2**53 + 1, 2**63 - 1, -5]),
-        (pa.array([1, 2, 3], pa.int8()), [1, 2, 3]),
-        (pa.array(["é", "", "日本"], pa.large_string()), ["é", "", "日本"]),
-    ],
-)
+@pytest.mark.parametrize(("ids", "values"), [
+    (pa.array(["x", "y", "z"]), ["x", "y", "z"]),
+    (pa.array(["x", "y", "x"]).dictionary_encode(), ["x", "y", "x"]),
+    (pa.array([2**53 + 1, 2**63 - 1, 0], pa.uint64()), [2**53 + 1, 2**63 - 1, 0]),
+    (pa.array([2**53 + 1, 2**63 - 1, -5]), [2**53 + 1, 2**63 - 1, -5]),
+    (pa.array([1, 2, 3], pa.int8()), [1, 2, 3]),
+    (pa.array(["é", "", "日本"], pa.large_string()), ["é", "", "日本"]),
+])  # fmt: skip
 def test_ids_keep_their_values(tmp_path, ids, values):
     assert open_catalog(parquet(tmp_path, source_id=ids)).read()["source_id"].tolist() == values
 

@@ -52,14 +52,11 @@ def test_a_picture_and_a_table(image, quick, capsys):
     assert flux["raw16"] <= flux["raw50"] <= flux["raw84"] and table.meta["source_id"] == "galaxy"
 
 
-@pytest.mark.parametrize(
-    ("options", "position"),
-    [
-        ([], (47, 61)),
-        (["--x", "20", "--y", "20"], (20, 20)),
-        (["--ra", "150.0", "--dec", "2.0"], ((NX - 1) / 2, (NY - 1) / 2)),
-    ],
-)
+@pytest.mark.parametrize(("options", "position"), [
+    ([], (47, 61)),
+    (["--x", "20", "--y", "20"], (20, 20)),
+    (["--ra", "150.0", "--dec", "2.0"], ((NX - 1) / 2, (NY - 1) / 2)),
+])  # fmt: skip
 def test_positions(image, monkeypatch, options, position):
     class Enough(Exception):
         pass
@@ -80,14 +77,11 @@ def main_raising(arguments):
     cli.main(arguments, standalone_mode=False)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ([], "--psf is missing: the PSF of the image says what to deconvolve"),
-        (["--psf", "psf.fits", "--x", "3"], "Give both --x and --y"),
-        (["--psf", "psf.fits", "--x", "3", "--y", "500"], "outside the image of 100 x 120 pixels"),
-    ],
-)
+@pytest.mark.parametrize(("options", "message"), [
+    ([], "--psf is missing: the PSF of the image says what to deconvolve"),
+    (["--psf", "psf.fits", "--x", "3"], "Give both --x and --y"),
+    (["--psf", "psf.fits", "--x", "3", "--y", "500"], "outside the image of 100 x 120 pixels"),
+])  # fmt: skip
 def test_what_is_missing_is_said_with_its_remedy(image, capsys, options, message):
     assert main(["cutout", "galaxy.fits", *options]) == 1
     assert message in capsys.readouterr().err

@@ -168,19 +168,16 @@ def test_templates_name_no_file_and_load_once_completed(name, tmp_path):
     assert config.name == name and len(config.bands) >= 4
 
 
-@pytest.mark.parametrize(
-    ("name", "role", "band"),
-    [
-        ("primer-uds-north-grizli-v7.2-f200w-clear_drc_wht.fits.gz", "wht", "f200w"),
-        ("EUC_MER_MOSAIC-VIS-RMS_TILE102018666-AB12_20241019T.fits", "err", "vis"),
-        ("EUC_MER_BGSUB-MOSAIC-NIR-H_TILE102018666-AB12.fits", "sci", "nir-h"),
-        ("calexp-HSC-R-9813-5,5.fits", "sci", "r"),
-        ("psf-calexp-pdr3_dud_rev-HSC-R-9813-5.fits", "psf", "r"),
-        ("hlsp_jades_jwst_nircam_goods-s-deep_f335m_v2.0_drz.fits", "sci", "f335m"),
-        ("hlsp_candels_hst_acs_gs_f850lp_v1.0_wht.fits", "wht", "f850lp"),
-        ("galaxy.fits", None, ""),
-    ],
-)
+@pytest.mark.parametrize(("name", "role", "band"), [
+    ("primer-uds-north-grizli-v7.2-f200w-clear_drc_wht.fits.gz", "wht", "f200w"),
+    ("EUC_MER_MOSAIC-VIS-RMS_TILE102018666-AB12_20241019T.fits", "err", "vis"),
+    ("EUC_MER_BGSUB-MOSAIC-NIR-H_TILE102018666-AB12.fits", "sci", "nir-h"),
+    ("calexp-HSC-R-9813-5,5.fits", "sci", "r"),
+    ("psf-calexp-pdr3_dud_rev-HSC-R-9813-5.fits", "psf", "r"),
+    ("hlsp_jades_jwst_nircam_goods-s-deep_f335m_v2.0_drz.fits", "sci", "f335m"),
+    ("hlsp_candels_hst_acs_gs_f850lp_v1.0_wht.fits", "wht", "f850lp"),
+    ("galaxy.fits", None, ""),
+])  # fmt: skip
 def test_names_of_the_archives(name, role, band):
     assert role_in(words_of(name)) == role and band_in(name) == band
 

@@ -83,16 +83,13 @@ def test_import_configures_nothing():
     assert done.stdout.strip() == "True"
 
 
-@pytest.mark.parametrize(
-    "raised, code, said",
-    [
-        (InputError("catalogue x.parquet has no column 'ra': add it."), 1, "no column 'ra'"),
-        (Stopped("stopped after 3 batches: 'galbatch resume x.run' goes on."), 4, "resume x.run"),
-        (KeyboardInterrupt(), 4, "resume"),
-        (ZeroDivisionError("division by zero"), 1, "GALBATCH_TRACEBACK"),
-        (click.UsageError("give a catalogue"), 1, "give a catalogue"),
-    ],
-)
+@pytest.mark.parametrize("raised, code, said", [
+    (InputError("catalogue x.parquet has no column 'ra': add it."), 1, "no column 'ra'"),
+    (Stopped("stopped after 3 batches: 'galbatch resume x.run' goes on."), 4, "resume x.run"),
+    (KeyboardInterrupt(), 4, "resume"),
+    (ZeroDivisionError("division by zero"), 1, "GALBATCH_TRACEBACK"),
+    (click.UsageError("give a catalogue"), 1, "give a catalogue"),
+])  # fmt: skip
 def test_errors_become_one_message_and_a_code(raised, code, said, monkeypatch, capsys):
     @click.command()
     def command():

@@ -56,15 +56,12 @@ WIDE = np.arange(400 * 30000, dtype=np.float32).reshape(400, 30000)
 SMALL = np.arange(12, dtype=np.float32).reshape(3, 4)
 
 
-@pytest.mark.parametrize(
-    ("image", "y0", "x0", "side"),
-    [
-        (WIDE, [10, 300], [-3, 29000], 16),
-        (WIDE, np.arange(60), np.arange(60) * 400, 16),
-        (SMALL, [-2], [-3], 9),  # wider than the image
-        (SMALL, [-2, -1, 0, 1], [0, -4, 2, -7], 9),
-    ],
-)
+@pytest.mark.parametrize(("image", "y0", "x0", "side"), [
+    (WIDE, [10, 300], [-3, 29000], 16),
+    (WIDE, np.arange(60), np.arange(60) * 400, 16),
+    (SMALL, [-2], [-3], 9),  # wider than the image
+    (SMALL, [-2, -1, 0, 1], [0, -4, 2, -7], 9),
+])  # fmt: skip
 def test_wide_images_and_wide_stamps(tmp_path, image, y0, x0, side):
     source = open_bytes(str(write_image(tmp_path / "a.fits", image)))
     stamps, ok = read_boxes(source, scan_images(source)[0], y0, x0, side, side)

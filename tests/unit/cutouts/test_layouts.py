@@ -216,19 +216,16 @@ def test_units(header, given, factor):
     assert njy_per_unit(header, 0.04, **given) == pytest.approx(factor, rel=1e-9)
 
 
-@pytest.mark.parametrize(
-    "header",
-    [
-        {},
-        {"BUNIT": "ADU"},
-        {"BUNIT": "furlong"},
-        {"BUNIT": "nJy**2"},
-        {"PHOTMJSR": 0.0},
-        {"BUNIT": "mag"},
-        {"MAGZERO": "high"},
-        {"BUNIT": "ELECTRONS", "PHOTFLAM": 7e-20, "PHOTPLAM": 8045.0},  # of the whole exposure, not a second
-    ],
-)
+@pytest.mark.parametrize("header", [
+    {},
+    {"BUNIT": "ADU"},
+    {"BUNIT": "furlong"},
+    {"BUNIT": "nJy**2"},
+    {"PHOTMJSR": 0.0},
+    {"BUNIT": "mag"},
+    {"MAGZERO": "high"},
+    {"BUNIT": "ELECTRONS", "PHOTFLAM": 7e-20, "PHOTPLAM": 8045.0},  # of the whole exposure, not a second
+])  # fmt: skip
 def test_a_unit_is_never_assumed(header):
     with pytest.raises(InputError, match=r"Give unit = .*or zero_point_ab"):
         njy_per_unit(header, 0.04)

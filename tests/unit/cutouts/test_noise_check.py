@@ -61,17 +61,14 @@ def test_without_blank_sky_the_map_is_used_as_it_is_unless_measuring_was_asked_f
     assert finding.level == "error" and "err_scale = 1.0" in finding.remedy
 
 
-@pytest.mark.parametrize(
-    ("layout", "band", "card", "limit"),
-    [
-        ("generic", "f200w", {"TELESCOP": "JWST"}, 0.0654),
-        ("generic", "f1000w", {"TELESCOP": "JWST"}, 0.327),
-        ("hst", "f606w", {}, 0.0536),
-        ("generic", "anything", {"TELESCOP": "HST", "PHOTPLAM": 15369.2}, 0.1361),
-        ("euclid-mer", "VIS", {}, 0.1266),
-        ("generic", "f200w", {}, None),
-    ],
-)
+@pytest.mark.parametrize(("layout", "band", "card", "limit"), [
+    ("generic", "f200w", {"TELESCOP": "JWST"}, 0.0654),
+    ("generic", "f1000w", {"TELESCOP": "JWST"}, 0.327),
+    ("hst", "f606w", {}, 0.0536),
+    ("generic", "anything", {"TELESCOP": "HST", "PHOTPLAM": 15369.2}, 0.1361),
+    ("euclid-mer", "VIS", {}, 0.1266),
+    ("generic", "f200w", {}, None),
+])  # fmt: skip
 def test_diffraction_limits(layout, band, card, limit):
     assert limit_arcsec(layout, band, card) == (limit and pytest.approx(limit, rel=0.01))
 

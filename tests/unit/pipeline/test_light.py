@@ -26,17 +26,14 @@ def disc(scale=4.0):
     return 100 * np.exp(-np.hypot(Y, X) / scale)
 
 
-@pytest.mark.parametrize(
-    ("bad", "flag", "quality"),
-    [
-        (np.hypot(Y - 20, X - 20) < 3, 0, 0),  # far from the galaxy
-        ((np.abs(Y) > 21) & (X > 0), 0, 0),
-        ((Y == 0) & (X == 0), 0, 0),  # a hot pixel
-        (np.abs(X - 4) < 2, Flag.MASKED_LIGHT, 1),
-        (np.hypot(Y, X) < 4, Flag.MASKED_CORE, 2),
-        (X > 0, Flag.MASKED_CORE, 2),
-    ],
-)
+@pytest.mark.parametrize(("bad", "flag", "quality"), [
+    (np.hypot(Y - 20, X - 20) < 3, 0, 0),  # far from the galaxy
+    ((np.abs(Y) > 21) & (X > 0), 0, 0),
+    ((Y == 0) & (X == 0), 0, 0),  # a hot pixel
+    (np.abs(X - 4) < 2, Flag.MASKED_LIGHT, 1),
+    (np.hypot(Y, X) < 4, Flag.MASKED_CORE, 2),
+    (X > 0, Flag.MASKED_CORE, 2),
+])  # fmt: skip
 def test_masked_pixels_count_where_the_light_is(bad, flag, quality):
     found = light_flags(stamps(disc(), bad), np.array([0]), disc()[None])
     assert found.tolist() == [int(flag)] and quality_of(found)[0] == quality

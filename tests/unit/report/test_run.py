@@ -39,14 +39,11 @@ def test_view_holds_what_the_store_holds(run):
     assert view.truth is None and view.psf is None
 
 
-@pytest.mark.parametrize(
-    "source_id, band, error, said",
-    [
-        (42, None, InputError, "42"),
-        (FIRST_ID, "f999w", InputError, "f999w"),
-        (FAILED_ID, None, RunError, r"outside every image \(OFF_IMAGE\)"),
-    ],
-)
+@pytest.mark.parametrize("source_id, band, error, said", [
+    (42, None, InputError, "42"),
+    (FIRST_ID, "f999w", InputError, "f999w"),
+    (FAILED_ID, None, RunError, r"outside every image \(OFF_IMAGE\)"),
+])  # fmt: skip
 def test_what_cannot_be_shown_is_said(run, source_id, band, error, said):
     with pytest.raises(error, match=said):
         RunReader(run).view(source_id, band)

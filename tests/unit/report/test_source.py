@@ -133,32 +133,26 @@ def test_stretch_is_monotonic_and_linear_for_faint_light():
     assert np.isnan(stretch(np.nan))
 
 
-@pytest.mark.parametrize(
-    "observed, sigma, mean",
-    [
-        (np.zeros((4, 4)), np.ones((4, 4)), np.zeros((4, 4))),
-        (np.full((4, 4), np.nan), np.full((4, 4), np.nan), np.full((4, 4), np.nan)),
-        (np.ones((4, 4)), np.full((4, 4), np.nan), np.ones((4, 4))),
-        (-np.ones((4, 4)), np.zeros((4, 4)), -np.ones((4, 4))),
-    ],
-)
+@pytest.mark.parametrize("observed, sigma, mean", [
+    (np.zeros((4, 4)), np.ones((4, 4)), np.zeros((4, 4))),
+    (np.full((4, 4), np.nan), np.full((4, 4), np.nan), np.full((4, 4), np.nan)),
+    (np.ones((4, 4)), np.full((4, 4), np.nan), np.ones((4, 4))),
+    (-np.ones((4, 4)), np.zeros((4, 4)), -np.ones((4, 4))),
+])  # fmt: skip
 def test_stretch_of_empty_and_bad_images_is_finite(observed, sigma, mean):
     stretch = shared_stretch(observed, sigma, mean)
     assert stretch.vmin < stretch.vmax and stretch.softening > 0
     assert np.isfinite(stretch.ticks()).all()
 
 
-@pytest.mark.parametrize(
-    "percentiles, text",
-    [
-        ((24.31, 24.35, 24.391), ("24.350", "0.041", "0.040")),
-        ((640.0, 662.1, 670.0), ("662", "8", "22")),
-        ((81000.0, 82345.0, 84000.0), ("82300", "1700", "1300")),
-        ((-1.9, -1.75, -1.7), ("-1.75", "0.05", "0.15")),
-        ((0.5, 0.5, 0.5), ("0.500", "0.000", "0.000")),
-        ((np.nan, np.nan, np.nan), ("-", "", "")),
-    ],
-)
+@pytest.mark.parametrize("percentiles, text", [
+    ((24.31, 24.35, 24.391), ("24.350", "0.041", "0.040")),
+    ((640.0, 662.1, 670.0), ("662", "8", "22")),
+    ((81000.0, 82345.0, 84000.0), ("82300", "1700", "1300")),
+    ((-1.9, -1.75, -1.7), ("-1.75", "0.05", "0.15")),
+    ((0.5, 0.5, 0.5), ("0.500", "0.000", "0.000")),
+    ((np.nan, np.nan, np.nan), ("-", "", "")),
+])  # fmt: skip
 def test_digits_follow_the_error_bar(percentiles, text):
     assert with_error(*percentiles) == text
 
@@ -169,14 +163,11 @@ def test_plain_numbers():
     assert plain(0.123456, like=0.02) == "0.123"
 
 
-@pytest.mark.parametrize(
-    "change, said",
-    [
-        ({"std": np.zeros((5, 5))}, "std"),
-        ({"samples": np.zeros((4, 32, 31))}, "samples"),
-        ({"observed": np.zeros((5, 5)), "sigma": np.zeros((5, 5)), "mask": None, "model": None}, "multiple"),
-    ],
-)
+@pytest.mark.parametrize("change, said", [
+    ({"std": np.zeros((5, 5))}, "std"),
+    ({"samples": np.zeros((4, 32, 31))}, "samples"),
+    ({"observed": np.zeros((5, 5)), "sigma": np.zeros((5, 5)), "mask": None, "model": None}, "multiple"),
+])  # fmt: skip
 def test_shapes_that_disagree_are_named(change, said):
     with pytest.raises(InputError, match=said):
         dataclasses.replace(fake_view(), **change)

@@ -89,14 +89,11 @@ def test_gpus_with_dask_cuda_use_it_and_fall_back_when_it_breaks(made, monkeypat
     assert "pinned" in line and "NVML library not found" in line and "\n" not in line
 
 
-@pytest.mark.parametrize(
-    ("torch_cuda", "bindings", "remedy"),
-    [
-        ("13.0", "12.9.4", "galbatch[cuda]"),
-        ("12.8", "13.1.0", "galbatch[cuda12]"),
-        ("11.8", "12.9", "CUDA 12 or 13"),
-    ],
-)
+@pytest.mark.parametrize(("torch_cuda", "bindings", "remedy"), [
+    ("13.0", "12.9.4", "galbatch[cuda]"),
+    ("12.8", "13.1.0", "galbatch[cuda12]"),
+    ("11.8", "12.9", "CUDA 12 or 13"),
+])  # fmt: skip
 def test_a_mix_of_two_cudas_is_refused_with_the_remedy(made, monkeypatch, torch_cuda, bindings, remedy):
     monkeypatch.setattr(cluster, "_gpus", lambda: (2, ""))
     monkeypatch.setattr("torch.version.cuda", torch_cuda)
@@ -130,34 +127,28 @@ def test_a_scheduler_whose_workers_never_start_is_let_go_of(made, monkeypatch):
     assert made[-1] == ("close",)
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"cluster": "gpu"},
-        {"scheduler": "a", "scheduler_file": "b"},
-        {"scheduler": "a", "cluster": "none"},
-        {"workers": -1},
-        {"threads": 0},
-    ],
-)
+@pytest.mark.parametrize("wrong", [
+    {"cluster": "gpu"},
+    {"scheduler": "a", "scheduler_file": "b"},
+    {"scheduler": "a", "cluster": "none"},
+    {"workers": -1},
+    {"threads": 0},
+])  # fmt: skip
 def test_wrong_execution_settings_are_refused(wrong):
     with pytest.raises(ConfigError):
         ExecutionSettings(**wrong)
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"mode": "hasty"},
-        {"draws": 1},
-        {"oversample": 0},
-        {"seed": -1},
-        {"seed": 2**47},
-        {"stamp_arcsec": -1.0},
-        {"stamp_arcsec": 1.0, "stamp_pix": 3},
-        {"batch": -1},
-    ],
-)
+@pytest.mark.parametrize("wrong", [
+    {"mode": "hasty"},
+    {"draws": 1},
+    {"oversample": 0},
+    {"seed": -1},
+    {"seed": 2**47},
+    {"stamp_arcsec": -1.0},
+    {"stamp_arcsec": 1.0, "stamp_pix": 3},
+    {"batch": -1},
+])  # fmt: skip
 def test_wrong_run_settings_are_refused(wrong):
     with pytest.raises(ConfigError):
         RunSettings("a", "b", **wrong)

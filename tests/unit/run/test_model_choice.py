@@ -75,14 +75,11 @@ class Fast:
     spec = PriorSpec(name="base", calibration={"fast": {}})
 
 
-@pytest.mark.parametrize(
-    ("asked", "going_on", "words"),
-    [
-        ("auto", False, "has a CUDA card"),
-        ("auto", True, "with which the run began"),
-        ("base", False, "model: base"),
-    ],
-)
+@pytest.mark.parametrize(("asked", "going_on", "words"), [
+    ("auto", False, "has a CUDA card"),
+    ("auto", True, "with which the run began"),
+    ("base", False, "model: base"),
+])  # fmt: skip
 def test_a_run_says_which_model_and_why(asked, going_on, words):
     settings = RunSettings("c", "s", model="base", mode="fast")
     (line,) = said_of_model(asked, settings, Fast(), going_on)

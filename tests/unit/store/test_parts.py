@@ -46,16 +46,13 @@ WORDS = {"source_id": np.arange(7), "status": np.array(["ok", "flagged", "failed
 LISTS = {"draws": np.arange(14.0, dtype=np.float32).reshape(7, 2)}
 
 
-@pytest.mark.parametrize(
-    "columns, as_one_block",
-    [
-        (FLOATS | WORDS | LISTS, 5),
-        (FLOATS, 5),
-        (WORDS | FLOATS, 5),  # written first, as of a batch, which begins with its ids
-        (LISTS | WORDS, 0),
-        ({"f0": FLOATS["f0"]} | WORDS, 0),
-    ],
-)
+@pytest.mark.parametrize("columns, as_one_block", [
+    (FLOATS | WORDS | LISTS, 5),
+    (FLOATS, 5),
+    (WORDS | FLOATS, 5),  # written first, as of a batch, which begins with its ids
+    (LISTS | WORDS, 0),
+    ({"f0": FLOATS["f0"]} | WORDS, 0),
+])  # fmt: skip
 def test_joined_parts_are_what_arrow_reads(tmp_path, monkeypatch, columns, as_one_block):
     """In one piece a column; hundreds of float32 columns take one copy a part, wherever they may lie."""
     paths = RunPaths(tmp_path)

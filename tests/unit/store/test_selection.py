@@ -30,17 +30,14 @@ def table():
     return table
 
 
-@pytest.mark.parametrize(
-    ("asked", "rows"),
-    [
-        ({}, [0, 4]),
-        ({"band": "a"}, [0, 1, 4]),
-        ({"quality": 1}, [0, 1, 4]),
-        ({"quality": 2}, [0, 1, 2, 4]),
-        ({"snr": 5}, [0]),
-        ({"quality": 2, "band": "b", "snr": 5}, [0, 1, 2]),
-    ],
-)
+@pytest.mark.parametrize(("asked", "rows"), [
+    ({}, [0, 4]),
+    ({"band": "a"}, [0, 1, 4]),
+    ({"quality": 1}, [0, 1, 4]),
+    ({"quality": 2}, [0, 1, 2, 4]),
+    ({"snr": 5}, [0]),
+    ({"quality": 2, "band": "b", "snr": 5}, [0, 1, 2]),
+])  # fmt: skip
 def test_sources_are_chosen_by_grade(table, asked, rows):
     assert np.flatnonzero(chosen(table, ("a", "b"), **asked)).tolist() == rows
 
