@@ -216,14 +216,14 @@ def _per_image(name: str, value: float | np.ndarray | None, n: int) -> np.ndarra
     return np.broadcast_to(value, (n,))
 
 
-def _group_bits(groups: tuple[str, ...]) -> int:
+def _group_bits(groups: Iterable[str]) -> int:
     unknown = set(groups) - set(GROUPS)
     if unknown:
         raise InputError(f"measure: unknown group {sorted(unknown)}: choose from {sorted(GROUPS)}.")
     return sum(GROUPS[name] for name in set(groups))
 
 
-def find_segments(images: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+def find_segments(images: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """(n, H, W) int32: 1 on what stands out of the sky around the middle of each of ``images`` (n, H, W).
 
     ``mask`` (n, H, W), True excludes. Empty where an image has no finite pixel.
@@ -308,10 +308,11 @@ def _with_plugins(
     views = [v.view() for v in (images, seg[seg_of], bad[bad_of], noise[noise_of])]
     for v in views:
         v.flags.writeable = False
-    inputs = StatisticInput(*views, pixel_scale_arcsec, result.copy())
+    images, segmap, mask, sigma = views
+    inputs = StatisticInput(images, segmap, mask, sigma, pixel_scale_arcsec, result.copy())
     fields = [d for d in result.dtype.descr if d[0] != "flags"] + [(s.name, np.float64) for s in statistics]
     wide = np.empty(len(result), dtype=[*fields, ("flags", np.int64)])
-    for name in result.dtype.names:
+    for name in result.dtype.names or ():
         wide[name] = result[name]
     for statistic in statistics:
         wide[statistic.name] = evaluate(statistic, inputs)

@@ -87,7 +87,7 @@ def _binned(psf: np.ndarray, r: int) -> np.ndarray:
     return padded.reshape(len(psf), n, r, n, r).sum(axis=(2, 4))
 
 
-def _bits(*names: MorphFlag) -> int:
+def _bits(*names: str) -> np.int64:
     return np.int64(sum(int(MorphFlag[name]) for name in names))
 
 
@@ -162,5 +162,7 @@ def _unpack(p: np.ndarray, chi2: np.ndarray, n_pixels: np.ndarray, known: np.nda
     from galbatch.morphology.kernels.sersic import information_criteria
 
     for i in np.flatnonzero(known):
-        out[i, 7], out[i, 8], out[i, 9] = information_criteria.py_func(chi2[i], int(n_pixels[i]))
+        out[i, 7], out[i, 8], out[i, 9] = information_criteria.py_func(  # type: ignore[attr-defined]
+            chi2[i], int(n_pixels[i])
+        )
     return out

@@ -91,7 +91,7 @@ def write_hats(
         )
         into.dataset(CATALOGUE, lambda: _groups(catalogue), ready.homes, on_rows)
         for statistics in files[1:]:
-            into.dataset(STATISTICS, lambda f=statistics: _beside(f, catalogue), ready.homes)
+            into.dataset(STATISTICS, partial(_beside, statistics, catalogue), ready.homes)
         if not going_on:
             into.dataset(MARGIN, lambda: _groups(catalogue), ready.margins(MARGIN_ARCSEC))
         into.describe(margin=not going_on)

@@ -47,7 +47,7 @@ class GalaxyImages:
     wavelengths_um: tuple[float, ...] = ()
 
 
-def _read_idealised(hdus: list[tuple[str, fits.Header, np.ndarray]], path: Path) -> GalaxyImages | None:
+def _read_idealised(hdus: list[tuple[str, fits.Header, np.ndarray]], path: Path) -> GalaxyImages:
     first = next(header for _, header, data in hdus if data is not None)
     to_kpc = {"kpc": 1.0, "pc": 1e-3}.get(_card(first, "CTYPE1", path, str).strip())
     if to_kpc is None:
@@ -152,7 +152,7 @@ def _pivots(bands: tuple[str, ...]) -> tuple[float, ...]:
     return tuple(int(m[1]) / 100 if m[1] else _SDSS_UM[m[2]] for m in found if m)
 
 
-def _read_plain(hdus: list[tuple[str, fits.Header, np.ndarray]], path: Path) -> GalaxyImages | None:
+def _read_plain(hdus: list[tuple[str, fits.Header, np.ndarray]], path: Path) -> GalaxyImages:
     name, header, data = next(h for h in hdus if h[2] is not None)
     data = np.atleast_3d(data) if data.ndim > 3 else data.reshape(-1, *data.shape[-2:])
     bands = tuple(
@@ -170,7 +170,7 @@ def _read_plain(hdus: list[tuple[str, fits.Header, np.ndarray]], path: Path) -> 
     )
 
 
-def _card(header: fits.Header, name: str, path: Path, kind: type = float) -> float | str | None:
+def _card(header: fits.Header, name: str, path: Path, kind: type = float) -> Any:
     try:
         return kind(header[name])
     except KeyError:
@@ -184,7 +184,7 @@ def _card(header: fits.Header, name: str, path: Path, kind: type = float) -> flo
         ) from None
 
 
-def clean(flux: np.ndarray, path: Path | str) -> np.ndarray | None:
+def clean(flux: np.ndarray, path: Path | str) -> np.ndarray:
     flux = np.ascontiguousarray(flux, dtype=np.float32)
     bad = int(np.count_nonzero(~np.isfinite(flux)))
     if bad:

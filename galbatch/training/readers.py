@@ -24,6 +24,8 @@ import numpy as np
 from galbatch.errors import InputError
 from galbatch.training.layouts import READERS, GalaxyImages, clean
 
+PLAIN_UNITS = ("", "jy", "njy", "ujy", "mjy/sr", "adu", "counts", "electron/s", "counts/s/pixel")
+
 
 def read_images(path: Path) -> list[GalaxyImages]:
     """All galaxies of one file. Raises ``InputError`` naming the file, what is wrong with it, and the
@@ -61,17 +63,7 @@ def find_layout(hdus: list[Any], path: Path) -> str:
         )
     if data.ndim in (2, 3) and "CTYPE1" not in header:
         return "plain"
-    if data.ndim in (2, 3) and unit in (
-        "",
-        "jy",
-        "njy",
-        "ujy",
-        "mjy/sr",
-        "adu",
-        "counts",
-        "electron/s",
-        "counts/s/pixel",
-    ):
+    if data.ndim in (2, 3) and unit in PLAIN_UNITS:
         return "plain"
     raise InputError(
         f"{path}: unknown layout (BUNIT '{header.get('BUNIT')}', shape {data.shape}): expected one of "
@@ -79,7 +71,7 @@ def find_layout(hdus: list[Any], path: Path) -> str:
     )
 
 
-def _open(path: Path) -> list[Any] | None:
+def _open(path: Path) -> list[Any]:
     from astropy.io import fits
 
     if not path.is_file():
@@ -106,7 +98,7 @@ def _open(path: Path) -> list[Any] | None:
         ) from err
 
 
-def _read_npz(path: Path) -> list[GalaxyImages] | None:
+def _read_npz(path: Path) -> list[GalaxyImages]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             names = list(archive)
