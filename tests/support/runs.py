@@ -77,7 +77,7 @@ class Child:
             assert self.code() is None, f"ended early: {self.said.read_text()}"
             time.sleep(0.01)
 
-    def end(self, limit=240):
+    def end(self, limit=480):
         """Its exit code, once it has ended, and all that it said."""
         end = time.monotonic() + limit
         while self.code() is None:
