@@ -132,6 +132,8 @@ def default_batch(n_rows: int) -> int:
 
 def survey_beside(catalog: str | Path) -> Path:
     """``<catalogue stem>.toml`` beside the catalogue. Raises ``ConfigError`` when either is not there."""
+    if "://" in str(catalog):
+        raise ConfigError(f"{catalog} is no local file: name the survey file with --survey.")
     if not Path(catalog).exists():
         raise ConfigError(f"Catalogue {Path(catalog).absolute()} does not exist. Check the path.")
     path = Path(catalog).absolute().with_suffix(".toml")

@@ -130,7 +130,7 @@ def whole_run(folder: Path, out: str, draws: int) -> dict[str, object]:
     import galbatch.pipeline.sampling as sampling
 
     sampling.sample_posterior = observed
-    memory: list[int] = []  # MB held at each tenth of the run
+    memory: list[int] = []  # MB held at each tenth of the run, without the pages of mosaics
 
     def look(progress: Progress) -> None:
         if progress.done * 10 >= (len(memory) + 1) * progress.total:

@@ -1,10 +1,11 @@
 """A run whose workers are killed at random while new ones join, against the same run left in peace.
 
-    python benchmarks/throughput/vanishing.py [CATALOG] [--sources 24] [--bands f200w] [--every 20]
+    python benchmarks/throughput/vanishing.py [CATALOG] [--sources 24] [--per-minute 0.1] [--redraw 0]
 
-Workers are processes of a LocalCluster with nannies. Every ``--every`` seconds one of them, chosen at random,
-gets SIGKILL; its nanny starts another, and every third time the cluster grows or shrinks by one. Says whether
-every source is there once with the same bytes, how many were killed, at what rate, and the time of both runs.
+Workers are processes of a LocalCluster with nannies. At the rate ``--per-minute``, of the workers there are,
+one chosen at random gets SIGKILL; its nanny starts another, and every third time the cluster grows or
+shrinks by one. Says whether every source is there once with the same bytes, how many were killed, at what
+rate, and the time of both runs. ``--redraw``: so many sources of the calm run are drawn again first.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import signal
 import tempfile
 import threading
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from distributed import LocalCluster
 
 from galbatch.run import process, verify
 from galbatch.run.cluster import DASK_SETTINGS
+from galbatch.store import open_run
 
 PRODUCT = ("posterior.zarr/**/*", "parts/*.arrow", "catalog.parquet", "statistics.parquet", "plan.parquet")
 
@@ -86,24 +89,35 @@ def main() -> None:
     parser.add_argument("--sources", type=int, default=24)
     parser.add_argument("--bands", default="f200w")
     parser.add_argument("--workers", type=int, default=3)
-    parser.add_argument("--every", type=float, default=20.0, help="seconds between kills")
+    parser.add_argument("--per-minute", type=float, default=0.1, help="share of the workers that is killed")
+    parser.add_argument("--mode", default="fast")
+    parser.add_argument("--draws", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--stamp-pix", type=int, default=0)
+    parser.add_argument("--redraw", type=int, default=0)
     options = parser.parse_args()
-    how = dict(
-        bands=options.bands.split(","), limit=options.sources, batch=2, mode="fast", precision="float32"
-    )
+    how = {name: getattr(options, name) for name in ("mode", "draws", "batch", "stamp_pix")}
+    how |= {"bands": options.bands.split(","), "limit": options.sources, "samples": "regenerate"}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         began = time.monotonic()
-        chaos = disturbed(options.catalog, folder / "a.run", options.workers, options.every, **how)
-        middle = time.monotonic()
         calm = process(options.catalog, out=folder / "b.run", cluster="none", **how)
-        ended = time.monotonic()
+        took = time.monotonic() - began
+        ids = calm.finished_ids()
+        chosen = ids[:: max(1, len(ids) // max(1, options.redraw))][: options.redraw]
+        equal = sum(calm.redraw(source_id).equal for source_id in chosen)
+        print(f"{equal} of {len(chosen)} sources drawn again are bit for bit those measured", flush=True)
+        middle = time.monotonic()
+        every_s = 60 / (options.per_minute * options.workers)
+        chaos = disturbed(options.catalog, folder / "a.run", options.workers, every_s, **how)
         same = product(folder / "a.run") == product(folder / "b.run")
         rate = 60 * len(chaos.killed) / max(chaos.worker_s, 1e-9)
+        once = Counter(open_run(folder / "a.run").values("source_id")["source_id"].tolist())
         print(
-            f"{calm.summary['planned']} sources, {len(chaos.killed)} workers killed ({rate:.0%} per minute): "
+            f"{calm.summary['planned']} sources, {len(once)} there, the most often one {max(once.values())} "
+            f"times; {len(chaos.killed)} workers killed ({rate:.0%} per minute): "
             f"{'same bytes' if same else 'OTHER BYTES'}, verify: {verify(folder / 'a.run') or 'sound'}; "
-            f"{middle - began:.0f} s, serial and undisturbed {ended - middle:.0f} s"
+            f"{time.monotonic() - middle:.0f} s, serial and undisturbed {took:.0f} s"
         )
 
 

@@ -6,7 +6,8 @@ types of ``galbatch.catalog.passing``, with units and descriptions where the fil
 
 A HATS catalogue (Hierarchical Adaptive Tiling Scheme, IVOA note 2025) has one partition per HEALPix pixel,
 ``dataset/Norder=K/Dir=D/Npix=P.parquet`` or a folder ``Npix=P`` of files; a collection names its catalogue in
-``collection.properties``. Margins, indices and thumbnails repeat rows of the catalogue and are not read.
+``collection.properties``. Margins, indices and thumbnails repeat rows of the catalogue and are not read. A
+path may be one of a bucket: its methods are those of ``Path``.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def open_catalog(path: str | Path, pixel_columns: bool = False) -> Catalog:
 
     Raises ``InputError`` for a missing, unreadable or wrongly typed catalogue.
     """
-    path = Path(path).absolute()
+    path = (path if isinstance(path, Path) else Path(path)).absolute()
     if not path.exists():
         raise InputError(f"Catalogue {path} does not exist. Check the path.")
     if not (path.is_file() or path.is_dir()):
@@ -164,7 +165,7 @@ class _Parquet(Catalog):
 
     def __init__(self, path: Path) -> None:
         # not pre_buffer: it keeps all that was read, 200 MB of two columns of 10^7 rows
-        self._file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
+        self._file = pq.ParquetFile(_bytes(path), page_checksum_verification=True, pre_buffer=False)
         super().__init__(path, self._file.schema_arrow, self._file.metadata.num_rows)
 
     def __reduce__(self) -> tuple[Any, tuple[Path]]:
@@ -183,18 +184,18 @@ class _Folder(Catalog):
     def __init__(self, path: Path) -> None:
         self._files = parquet_files(path)
         self.by_sky = "Norder=" in str(self._files[0])
-        rows = sum(pq.read_metadata(file).num_rows for file in self._files)
-        super().__init__(path, pq.read_schema(self._files[0]), rows)
+        rows = sum(pq.read_metadata(_bytes(file)).num_rows for file in self._files)
+        super().__init__(path, pq.read_schema(_bytes(self._files[0])), rows)
 
     def __reduce__(self) -> tuple[Any, tuple[Path]]:
         return type(self), (self.path,)
 
     def _tables(self, columns: list[str], size: int) -> Iterator[pa.Table]:
         """Each partition in the order of its ``_healpix_29``."""
-        schema = pq.read_schema(self._files[0])
+        schema = pq.read_schema(_bytes(self._files[0]))
         wanted = pa.schema([schema.field(name) for name in columns])
         for path in self._files:
-            with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:
+            with pq.ParquetFile(_bytes(path), page_checksum_verification=True, pre_buffer=False) as file:
                 if lacking := sorted(set(columns) - set(file.schema_arrow.names)):
                     raise InputError(
                         f"{path} has no column {', '.join(lacking)}, {self._files[0].name} has. Write the "
@@ -215,6 +216,11 @@ class _InMemory(Catalog):
         table = self._table.select(columns)
         for first in range(0, table.num_rows, size):
             yield table.slice(first, size)
+
+
+def _bytes(path: Path) -> Any:
+    """What pyarrow reads a file from: an object in a bucket is no local file."""
+    return path.open("rb") if "://" in str(path) else path
 
 
 def _in_order(file: pq.ParquetFile, columns: list[str], size: int) -> Iterator[pa.Table]:
@@ -270,8 +276,8 @@ def _refuse_missing(root: Path, found: set[tuple[int, int]]) -> None:
     info = root / "partition_info.csv"
     if not info.is_file():
         return
-    with open(info, newline="", encoding="utf-8") as file:
-        listed = [(int(row["Norder"]), int(row["Npix"])) for row in csv.DictReader(file)]
+    lines = info.read_text(encoding="utf-8").splitlines()
+    listed = [(int(row["Norder"]), int(row["Npix"])) for row in csv.DictReader(lines)]
     if lost := [pair for pair in listed if pair not in found]:
         raise InputError(
             f"Catalogue {root}: {len(lost)} of its {len(listed)} partitions have no file, first "

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 @click.option(
     "--out",
     type=click.Path(file_okay=False),
-    help="New folder to write, or one of an earlier export of RUN; RUN-FORM beside RUN by default.",
+    help="New folder or s3://, gs:// or az:// address to write, or one of an earlier export of RUN; RUN-FORM "
+    "beside RUN by default.",
 )
 def command(run: str, form: str, ids: str | None, out: str | None) -> None:
     """Write sources of RUN as FITS images or inputs of GALFIT, or its catalogue as HATS or VOTable."""
@@ -41,10 +42,11 @@ def command(run: str, form: str, ids: str | None, out: str | None) -> None:
     import galbatch
     from galbatch.cli.progress import counted
     from galbatch.errors import ConfigError
+    from galbatch.store import place_of
 
     opened = galbatch.open_run(run)
     root = opened.paths.root if "://" not in run else Path(opened.paths.root.name)
-    folder = Path(out) if out else root.with_name(f"{root.name}-{form}")
+    folder = place_of(out) if out else root.with_name(f"{root.name}-{form}")
     if form in ("hats", "votable"):
         if ids:
             raise ConfigError(

@@ -31,6 +31,7 @@ from galbatch.store import (
     remove,
     replaces,
 )
+from galbatch.store.paths import MARKER
 
 
 @dataclass(frozen=True)
@@ -71,23 +72,17 @@ def _remove_empty(root: Path) -> None:
 def settle(paths: RunPaths, resuming: bool, overwrite: bool) -> Place:
     """Where the run will be; nothing is written. Raises ``ConfigError`` or ``RunError`` where something could
     be lost."""
-    root, in_bucket = paths.root, isinstance(paths.root, BucketPath)
+    root = paths.root
     if root.is_file():
         raise RunError(f"{root} is a file: give a folder with --out.")
     if is_empty(root):
-        if not in_bucket:
-            _refuse_place(root)
+        _refuse_place(root)
         return Place(paths)
     if not is_ours(root):
         raise RunError(_strange(root))
     begun = paths.manifest.is_file()
-    if overwrite and in_bucket:
-        raise ConfigError(
-            f"{root}: a bucket has no renames, so no run can take the place of another there. Delete it with "
-            "the tools of the bucket, or name another place with --out."
-        )
     if overwrite and (begun or holds_results(paths)):
-        return _beside(RunPaths(Path(os.path.realpath(root))))
+        return _beside(RunPaths(_real(root)))
     if not begun and holds_results(paths):
         raise RunError("\n".join([*check_manifest(paths), "Or replace the run: --overwrite."]))
     if begun and not resuming:
@@ -110,11 +105,14 @@ def _beside(target: RunPaths) -> Place:
 
 def replacement(target: RunPaths) -> RunPaths | None:
     """The unfinished run beside ``target`` that is to take its place, if there is one."""
-    if isinstance(target.root, BucketPath):
-        return None
-    real = Path(os.path.realpath(target.root))
+    real = _real(target.root)
     beside = sorted(real.parent.glob(glob.escape(real.name) + ".new-*"))
     return next((RunPaths(root) for root in beside if replaces(root) == real), None)
+
+
+def _real(root: Path) -> Path:
+    """A folder without links on its way; a place in a bucket is what it is."""
+    return root if isinstance(root, BucketPath) else Path(os.path.realpath(root))
 
 
 def _sibling(root: Path, kind: str, run: str) -> Path:
@@ -132,6 +130,8 @@ def _strange(root: Path) -> str:
 
 def _refuse_place(root: Path, replacing: bool = False) -> None:
     """Raise ``ConfigError`` for folders that no run should be."""
+    if isinstance(root, BucketPath):
+        return
     real, home, here = (Path(os.path.realpath(p)) for p in (root, os.path.expanduser("~"), os.curdir))
     if real in (home, *home.parents):
         why = "is, or holds, your home folder"
@@ -146,15 +146,10 @@ def _refuse_place(root: Path, replacing: bool = False) -> None:
 
 def refuse_inside(paths: RunPaths, names: Iterable[str]) -> None:
     """Raise ``ConfigError`` when one of the files or folders that the run reads is in its folder."""
-    if isinstance(paths.root, BucketPath):
-        inside = next((name for name in names if name.startswith(f"{paths.root}/")), None)
-        if inside:
-            raise ConfigError(f"{inside} is read by the run, and lies in {paths.root}. Name another --out.")
-        return
-    root = Path(os.path.realpath(paths.root))
+    root = _real(paths.root)
     for name in names:
         file = Path(os.path.realpath(name if os.path.exists(name) else name.split("[", 1)[0]))
-        if "://" not in name and root in (file, *file.parents):
+        if name.startswith(f"{root}/") if "://" in name else root in (file, *file.parents):
             raise ConfigError(
                 f"{name} is read by the run, and lies in its folder {paths.root}, whose files are written "
                 "anew. Nothing was changed: move it, or name another folder with --out."
@@ -185,6 +180,8 @@ def put_in_place(place: Place) -> list[str]:
             f"{new} is finished, but {target} is no run of galbatch any more. Move that away, then "
             f"`galbatch resume {new}`."
         )
+    if isinstance(new, BucketPath) and isinstance(target, BucketPath):
+        return _copy_over(new, target)
     old = _sibling(target, "old", read_marker(new).run)
     if target.exists():
         mark(target)  # of 0.1.0: its manifest is about to be deleted
@@ -193,19 +190,48 @@ def put_in_place(place: Place) -> list[str]:
     return _tidy(old, target) if old.exists() else []
 
 
+def _copy_over(new: BucketPath, target: BucketPath) -> list[str]:
+    """``put_in_place`` in a bucket, which has no renames: the old run is deleted, its manifest first, and the
+    new one copied, its manifest last. A place without one is no run, and ``recover`` ends what was begun."""
+    manifest, lock = RunPaths(target).manifest.name, RunPaths(target).lock.name
+    (target / manifest).unlink(missing_ok=True)
+    others = clear(target, keep=(MARKER, lock))
+    for file in sorted(new.rglob("*"), key=lambda file: file == new / manifest):
+        if file != new / lock:
+            file.copy_to(target / file.relative_to(new).as_posix())
+    clear(new, keep=(lock,))
+    return _kept(others)
+
+
+def _recover_in_bucket(paths: RunPaths, target: BucketPath) -> list[str]:
+    new = None if paths.manifest.is_file() else replacement(paths)
+    if new is None or not isinstance(new.root, BucketPath) or not new.summary.is_file():
+        return []
+    _refuse_busy(target, new.lock)
+    return [
+        f"{target}: the new run is in its place; --overwrite had been stopped",
+        *_copy_over(new.root, target),
+    ]
+
+
+def _refuse_busy(target: Path, lock: Path) -> None:
+    """Raise ``RunError`` while a run that replaces ``target`` is at work."""
+    if holder := lock_holder(lock):
+        raise RunError(
+            f"{target} is being replaced by another run (host {holder.get('host')}, pid "
+            f"{holder.get('pid')}). Wait for it."
+        )
+
+
 def recover(paths: RunPaths) -> list[str]:
     """End a replacement that was stopped while the folders changed places. Returns messages."""
     if isinstance(paths.root, BucketPath):
-        return []  # nothing is renamed there
+        return _recover_in_bucket(paths, paths.root)
     target, said = Path(os.path.realpath(paths.root)), []
     for old in sorted(target.parent.glob(glob.escape(target.name) + ".old-*")):
         if read_marker(old) is None:
             continue
-        if holder := lock_holder(RunPaths(old).lock):
-            raise RunError(
-                f"{target} is being replaced by another run (host {holder.get('host')}, pid "
-                f"{holder.get('pid')}). Wait for it."
-            )
+        _refuse_busy(target, RunPaths(old).lock)
         run = old.name.rpartition(".old-")[2]
         new = _sibling(target, "new", run)
         if not target.exists():

@@ -26,7 +26,7 @@ from galbatch.interfaces import Denoiser
 from galbatch.run import folder
 from galbatch.run.context import load_model
 from galbatch.run.findings import check_columns, said_once
-from galbatch.store import BucketPath, RunPaths, StoreLayout
+from galbatch.store import BucketPath, RunPaths, StoreLayout, place_of
 from galbatch.types import Finding
 
 if TYPE_CHECKING:
@@ -147,11 +147,10 @@ def settle_precision(settings: RunSettings, execution: ExecutionSettings) -> Run
 def open_inputs(settings: RunSettings, measured: dict[str, Any] | None = None) -> Inputs:
     """Open and check survey and catalogue, for ``check`` too. Raises where one cannot be read at all."""
     survey_path = settings.survey or str(survey_beside(settings.catalog))
-    settings = dataclasses.replace(
-        settings, survey=str(Path(survey_path).absolute()), catalog=str(Path(settings.catalog).absolute())
-    )
+    place = place_of(settings.catalog).absolute()
+    settings = dataclasses.replace(settings, survey=str(Path(survey_path).absolute()), catalog=str(place))
     survey = open_survey(load_survey(settings.survey, settings.bands or None), measured=measured)
-    catalog = open_catalog(settings.catalog, pixel_columns=survey.config.pixel_columns)
+    catalog = open_catalog(place, pixel_columns=survey.config.pixel_columns)
     checked = validate(catalog, survey.config.pixel_columns)
     findings = [*survey.check(catalog.columns), *checked.findings, *check_columns(catalog, survey.band_names)]
     n_rows = min(catalog.n_rows, settings.limit) if settings.limit else catalog.n_rows

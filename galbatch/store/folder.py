@@ -27,7 +27,18 @@ from urllib.parse import quote
 from galbatch.errors import RunError
 from galbatch.store.bucket import BucketPath
 from galbatch.store.manifest import hash_json, read_manifest, read_valid, versions
-from galbatch.store.paths import MARKER, RunPaths, is_own_file, is_own_folder, is_own_name, write_atomic
+from galbatch.store.paths import (
+    MARKER,
+    RunPaths,
+    is_own_file,
+    is_own_folder,
+    is_own_name,
+    local_copy,
+    local_parent,
+    move_in,
+    place_of,
+    write_atomic,
+)
 
 MARKER_FORMAT = 1
 
@@ -123,19 +134,13 @@ def clear(root: Path, keep: tuple[str, ...] = ()) -> list[Path]:
 
 
 def _clear_bucket(root: BucketPath, keep: tuple[str, ...]) -> list[Path]:
-    """``clear`` for the objects below a prefix."""
-    others: list[Path] = []
-    for path in list(root.rglob("*")):
-        name = path.relative_to(root).as_posix()
-        if name in keep or name == MARKER:
-            continue
-        if is_own_file(name):
-            path.unlink(missing_ok=True)
-        else:
-            others.append(path)
+    found = {path.relative_to(root).as_posix(): path for path in root.rglob("*")}
+    own = {name for name in found if is_own_file(name)}
+    for name in sorted(own - {*keep, MARKER}):
+        found[name].unlink(missing_ok=True)
     if MARKER not in keep:
         (root / MARKER).unlink(missing_ok=True)
-    return sorted(others)
+    return sorted(path for name, path in found.items() if name not in own)
 
 
 def remove(root: Path) -> list[Path]:
@@ -218,26 +223,25 @@ class ExportFolder:
     path: Path
 
     def write(self, name: str, data: bytes) -> Path:
-        """Write a file of these bytes as ``place`` does."""
+        """``place`` of these bytes."""
         return self.place(name, lambda path: path.write_bytes(data))
 
     def place(self, name: str, write: Callable[[Path], object]) -> Path:
         """The file that ``write(path)`` makes, whole or not at all. One that is there already with the same
-        bytes stays.
-
-        Raises ``RunError`` when it is there with others: someone edited it, or the run has changed.
-        """
+        bytes stays. Raises ``RunError`` when it has others: someone edited it, or the run has changed."""
         path = self.path / name
-        partial = path.with_name(f".{uuid.uuid4().hex}.tmp")
+        partial = local_parent(path) / f".{uuid.uuid4().hex}.tmp"
         try:
             write(partial)
             if not path.exists():
-                partial.replace(path)
-            elif not filecmp.cmp(path, partial, shallow=False):
-                raise RunError(
-                    f"{path} is there already and is not what would be written: it was edited, or the run "
-                    "has changed since. Move it away, or name another folder with --out."
-                )
+                move_in(partial, path)
+                return path
+            with local_copy(path) as there:
+                if not filecmp.cmp(there, partial, shallow=False):
+                    raise RunError(
+                        f"{path} is there already and is not what would be written: it was edited, or the "
+                        "run has changed since. Move it away, or name another folder with --out."
+                    )
         finally:
             partial.unlink(missing_ok=True)
         return path
@@ -249,7 +253,7 @@ def open_export(path: Path, form: str, paths: RunPaths, **said: object) -> Expor
 
     Raises ``RunError`` when it holds anything else than an earlier export of this run in this form.
     """
-    path = Path(path)
+    path = place_of(path)
     refuse_file(path)
     marker, mine = path / EXPORT_MARKER, {"form": form, "run": _run_identity(paths)}
     if not path.exists() or not any(path.iterdir()):

@@ -24,7 +24,7 @@ from galbatch.columns import Column
 from galbatch.errors import RunError
 from galbatch.store.catalogue import merge_catalogue
 from galbatch.store.folder import ExportFolder, earlier_export, one_line, open_export, refuse_file
-from galbatch.store.paths import RunPaths, opened, write_atomic
+from galbatch.store.paths import RunPaths, local_parent, opened, place_of, write_atomic
 from galbatch.store.sky import (
     INDEX,
     INDEX_ORDER,
@@ -66,7 +66,7 @@ def write_hats(
     Raises ``RunError`` when no partition is finished, no row has a position, ``out`` holds something else, or
     its disk is too small.
     """
-    refuse_file(out := Path(out))
+    refuse_file(out := place_of(out))
     with _scratch(out) as folder, ExitStack() as stack:
         going_on = not paths.catalogue.exists()
         tables = _finished_so_far(paths, folder, info or {}) if going_on else paths
@@ -131,8 +131,9 @@ def _plan_rows(paths: RunPaths) -> Iterator[pa.Table]:
 
 @contextmanager
 def _scratch(out: Path) -> Iterator[Path]:
-    """A new folder beside ``out``, gone in the end."""
-    folder = out.absolute().with_name(f".{out.name}.{uuid.uuid4().hex[:12]}.tmp")
+    """A new folder beside ``out``, or in the system's temporary one where that is in a bucket; gone in the
+    end."""
+    folder = local_parent(out.absolute()) / f".{out.name}.{uuid.uuid4().hex[:12]}.tmp"
     folder.mkdir(parents=True)
     try:
         yield folder

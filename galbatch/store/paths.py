@@ -64,9 +64,9 @@ def local_copy(path: Path) -> Iterator[Path]:
         yield copy
 
 
-def local_parent(path: Path) -> Path | None:
-    """A local folder for files on their way to ``path``: its own, where it has one; None for the system's."""
-    return None if isinstance(path, BucketPath) else path.parent
+def local_parent(path: Path) -> Path:
+    """A local folder for files on their way to ``path``: its own, where it has one, or the system's."""
+    return Path(tempfile.gettempdir()) if isinstance(path, BucketPath) else path.parent
 
 
 def move_in(made: Path, target: Path) -> None:
@@ -241,8 +241,7 @@ class replacing:
 
     def __init__(self, path: Path) -> None:
         self.path = place_of(path)
-        parent = local_parent(self.path) or Path(tempfile.gettempdir())
-        self.tmp = parent / f".{self.path.name}.{uuid.uuid4().hex[:12]}.tmp"
+        self.tmp = local_parent(self.path) / f".{self.path.name}.{uuid.uuid4().hex[:12]}.tmp"
 
     def __enter__(self) -> Path:
         return self.tmp

@@ -31,7 +31,7 @@ from galbatch.errors import RunError
 from galbatch.store.bucket import BucketPath
 from galbatch.store.checksums import Digest, digest_bytes
 from galbatch.store.layout import WCS_PARAMETERS, ArraySpec, StoreLayout
-from galbatch.store.paths import local_parent, move_in, zarr_place
+from galbatch.store.paths import move_in, zarr_place
 
 KEEP_BITS = 10
 CHUNK_BYTES = 1 << 18
@@ -49,13 +49,12 @@ blosc.use_threads = False  # threads end in any order, and blocks lie in the ord
 def create_store(path: Path, layout: StoreLayout) -> None:
     """Write all metadata of the store (atomically: a store either has its whole template or does not
     exist)."""
-    parent = local_parent(path)
-    if parent is None:
+    if isinstance(path, BucketPath):
         with tempfile.TemporaryDirectory(prefix="galbatch-") as folder:
             create_store(Path(folder) / path.name, layout)
             move_in(Path(folder) / path.name, path)
         return
-    building = parent / f".{path.name}.tmp"
+    building = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(building, ignore_errors=True)
     group = zarr.create_group(building, zarr_format=3, attributes=layout.attributes())
     sizes = layout.sizes()

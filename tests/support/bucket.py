@@ -9,6 +9,12 @@ import sys
 import time
 import urllib.request
 from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import toys
+
+from galbatch.store.paths import walk
 
 
 def environment(port: int) -> dict[str, str]:
@@ -45,3 +51,24 @@ def s3_server(limit_s: float = 120.0):
     finally:
         server.kill()
         server.wait()
+
+
+@pytest.fixture(scope="module")
+def s3():
+    """Environment of a server with the bucket ``bucket``."""
+    with s3_server() as port, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(port).items():
+            patch.setenv(name, value)
+        yield environment(port)
+
+
+def contents(root):
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in walk(root)}
+
+
+def same_bytes(folder, root):
+    """All that must not depend on where a run lies."""
+    expected, found = toys.product(Path(folder)), contents(root)
+    assert [name for name in expected if found.get(name) != expected[name]] == []
+    store = {name for name in found if name.startswith("posterior.zarr/") or name.endswith(".arrow")}
+    assert store <= expected.keys()

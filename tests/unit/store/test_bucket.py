@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import toys
-from bucket import environment, s3_server
+from bucket import contents, s3, s3_server, same_bytes  # noqa: F401
 from child_run import OPTIONS
-from runs import Child, serial, survey  # noqa: F401
+from runs import Child, same, serial, survey  # noqa: F401
 
 from galbatch.cli.main import main
 from galbatch.errors import ConfigError, RunError
@@ -26,27 +26,6 @@ from galbatch.store import BucketPath, open_run, place_of
 from galbatch.store.paths import move_in
 
 pytestmark = pytest.mark.ci("obstore", "moto")
-
-
-@pytest.fixture(scope="module")
-def s3():
-    """Environment of a server with the bucket ``bucket``."""
-    with s3_server() as port, pytest.MonkeyPatch.context() as patch:
-        for name, value in environment(port).items():
-            patch.setenv(name, value)
-        yield environment(port)
-
-
-def contents(root):
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*")}
-
-
-def same_bytes(folder, root):
-    """All that must not depend on where a run lies."""
-    expected, found = toys.product(Path(folder)), contents(root)
-    assert [name for name in expected if found.get(name) != expected[name]] == []
-    store = {name for name in found if name.startswith("posterior.zarr/") or name.endswith(".arrow")}
-    assert store <= expected.keys()
 
 
 def test_what_names_a_bucket_and_what_a_folder():
@@ -96,7 +75,7 @@ def test_a_file_that_could_not_be_sent_leaves_nothing(monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_objects_have_the_methods_of_files(s3, tmp_path):
+def test_objects_have_the_methods_of_files(s3, tmp_path):  # noqa: F811
     root = place_of("s3://bucket/files")
     data = np.random.default_rng(0).bytes(3_000_000)
     (tmp_path / "d/e").mkdir(parents=True)
@@ -140,8 +119,6 @@ def test_a_run_has_the_bytes_of_one_in_a_folder(s3, survey, serial, capsys):  # 
     assert b"<html" in run.paths.report.read_bytes()[:200] and verify(where) == []
     with pytest.raises(RunError, match="holds a run already"):
         process(survey, out=where, prior=toys.GaussianPrior(), cluster="none", **OPTIONS)
-    with pytest.raises(ConfigError, match="no renames"):
-        process(survey, out=where, prior=toys.GaussianPrior(), overwrite=True, cluster="none", **OPTIONS)
 
 
 def test_a_changed_object_is_found_and_mended(s3, survey, serial):  # noqa: F811
@@ -208,7 +185,7 @@ with RunLock(place_of(sys.argv[1]), heartbeat_s=0.5):
 """
 
 
-def test_one_run_at_a_time(s3, monkeypatch):
+def test_one_run_at_a_time(s3, monkeypatch):  # noqa: F811
     path = place_of("s3://bucket/locked/run.lock")
     child = subprocess.Popen(
         [sys.executable, "-c", LOCKER, str(path)], env={**os.environ, **s3}, stdout=subprocess.PIPE, text=True
