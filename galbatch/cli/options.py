@@ -94,6 +94,7 @@ EXECUTION = (
         flag_value=False,
         default=True,
         type=bool,
+        show_default=False,
         help="Do not write dask-report.html.",
     ),
     click.option(

@@ -177,8 +177,8 @@ class RunReader:
         prior = self.number(f"prior_driven_frac_{band}", source_id)
         if np.isfinite(prior):
             facts["prior-dominated"] = f"{prior:.0%} of the flux"
-        facts["status"] = run.status(source_id)
-        facts["quality"] = QUALITY[int(quality_of(flags))]
+        here, in_all = (QUALITY[int(quality_of(bits))] for bits in (flags, run.flags(source_id)))
+        facts["quality"] = here if here == in_all else f"{here}; all bands {in_all}"
         if names := names_of(flags):
             facts["flags"] = ", ".join(names)
         return facts

@@ -26,6 +26,7 @@ def test_command_has_help_and_is_in_the_readme(name, capsys):
     text = capsys.readouterr().out
     assert f"galbatch {name}" in text
     assert len(text.splitlines()) > 4, "help text is missing"
+    assert not re.search(r"default: (True|False|None)", text)
     command = cli_main.cli.get_command(click.Context(cli_main.cli), name)
     assert (command.help or "").strip()
     for parameter in command.params:

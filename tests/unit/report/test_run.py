@@ -49,6 +49,15 @@ def test_what_cannot_be_shown_is_said(run, source_id, band, error, said):
         RunReader(run).view(source_id, band)
 
 
+def test_the_grade_of_the_band_and_of_all_bands_are_told_apart(run, monkeypatch):
+    from galbatch.flags import Flag
+
+    assert RunReader(run).view(FIRST_ID).facts["quality"] == "0: good"
+    monkeypatch.setattr(RunReader, "_flags_of", lambda self, source_id, band: 0)
+    monkeypatch.setattr(type(run), "flags", lambda self, source_id: int(Flag.BROKEN))
+    assert RunReader(run).view(FIRST_ID).facts["quality"] == "0: good; all bands 2: do not use"
+
+
 def test_show_prints_numbers_and_writes_the_figure(paths, tmp_path, capsys):
     png = tmp_path / "source.png"
     assert main(["show", str(paths.root), str(FIRST_ID), "--png", str(png), "--band", "f444w"]) == 0
