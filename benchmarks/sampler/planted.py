@@ -21,7 +21,7 @@ from galbatch.bench.timing import arguments
 from galbatch.prior import load_prior
 from galbatch.prior.integrate import log_levels, plain_steps, sde_dpmpp_2m
 from galbatch.sampler.diagnostics import broken_draws
-from galbatch.sampler.prior import CountedDenoiser
+from galbatch.sampler.prior import DrawsDenoiser
 from galbatch.validate.calibrate import measure_with_truth
 from galbatch.validate.mock import PSF_FWHM_PIX, STAMP, MockSet, mock_psf, observe, sample_mocks, stamp_side
 from galbatch.validate.ranks import mean_and_error, ranks
@@ -41,7 +41,7 @@ def unconditional(prior, n: int, seed: int) -> np.ndarray:
 
     high, low = torch.full((1,), FIRST_SIGMA), torch.full((1,), prior.spec.sigma_min)
     steps = plain_steps(log_levels(high, low, LEVELS))
-    x = sde_dpmpp_2m(CountedDenoiser(prior), FIRST_SIGMA * normal(), steps, normal)
+    x = sde_dpmpp_2m(DrawsDenoiser(prior), FIRST_SIGMA * normal(), steps, normal)
     lowest, highest = (x.flatten(2).min(-1).values[0], x.flatten(2).max(-1).values[0])
     sound = ~broken_draws(x, prior.spec.target_fwhm_pix)[0] & (lowest > -DARKEST * highest)
     return x[0, sound, 0].numpy()

@@ -30,7 +30,7 @@ from galbatch.sampler.compact import CompactFilter
 from galbatch.sampler.diagnostics import broken_draws, chi2_of_draws
 from galbatch.sampler.guidance import PosteriorDenoiser, gaussian_draw
 from galbatch.sampler.levels import LevelStep, one_by_one, run_levels
-from galbatch.sampler.prior import CountedDenoiser
+from galbatch.sampler.prior import DrawsDenoiser
 from galbatch.sampler.random import Normals
 from galbatch.sampler.reference import REFERENCE_DRAWS, REFERENCE_STAGE, with_reference
 from galbatch.sampler.schedule import MODES, Mode, evaluations, noise_level, schedule
@@ -138,7 +138,7 @@ class Problem:
             data, model = data - model.noise.errors_of(normals.draw), model.with_exact_psf()
         bright = bool(self.bright[0])  # its solves take many iterations
         solver = Solver(model, mode.iterations, bounded=self.bounded and not bright)
-        denoise = CountedDenoiser(self.prior, self.bands)
+        denoise = DrawsDenoiser(self.prior, self.bands)
         spectra, guided = self.spectra, self.guided(mode)
         levels = schedule(mode, guided, self.rho, spectra.max_sd, self.prior.spec.sigma_min, bright)
         galaxies = self.prior.spec.flux_convention == "smoothed_peak"

@@ -29,7 +29,7 @@ from galbatch.sampler.spectra import Covariance, Spectra, coloured
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from galbatch.sampler.prior import CountedDenoiser
+    from galbatch.sampler.prior import DrawsDenoiser
 
 
 # Rms of a finite difference step, in units of sigma: a smaller one drowns in the rounding of a network in
@@ -49,7 +49,7 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum((-1, -2, -3), keepdim=True)
 
 
-def jacobian_product(denoise: CountedDenoiser, x: Tensor, sigma: Tensor, d: Tensor, u: Tensor) -> Tensor:
+def jacobian_product(denoise: DrawsDenoiser, x: Tensor, sigma: Tensor, d: Tensor, u: Tensor) -> Tensor:
     """J u for the Jacobian J of the denoiser at x (where it is d), by a finite difference: one evaluation."""
     step = (
         DIFFERENCE_STEP * _wide(sigma) / u.square().mean((-1, -2, -3), keepdim=True).sqrt().clamp_min(1e-30)

@@ -75,17 +75,15 @@ def _spec(prior: Any) -> PriorSpec:
 
 
 @dataclass
-class CountedDenoiser:
-    """A prior seen as D(x, sigma) on (b, k, c, H, W) with sigma (b,), counting the evaluations of each
-    draw. ``bands`` (c,): log wavelengths of bands that a joint prior sees together."""
+class DrawsDenoiser:
+    """A prior seen as D(x, sigma) on draws (b, k, c, H, W) with sigma (b,). ``bands`` (c,): log wavelengths
+    of bands that a joint prior sees together."""
 
     prior: Denoiser
     bands: torch.Tensor | None = None
-    evaluations: int = 0
 
     def __call__(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         b, k = x.shape[:2]
-        self.evaluations += 1
         named = () if self.bands is None else (self.bands,)
         d = self.prior.denoise(x.flatten(0, 1), sigma.repeat_interleave(k), *named)
         return d.unflatten(0, (b, k)).to(x.dtype)

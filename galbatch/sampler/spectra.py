@@ -28,7 +28,7 @@ import torch
 
 from galbatch.interfaces import Denoiser, JointDenoiser, PriorSpec
 from galbatch.prior.integrate import log_levels, plain_steps, sde_dpmpp_2m
-from galbatch.sampler.prior import CountedDenoiser, WrappedPrior
+from galbatch.sampler.prior import DrawsDenoiser, WrappedPrior
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -243,7 +243,7 @@ def measure_spectra(prior: Denoiser, channels: int, shape: tuple[int, int], seed
         return torch.randn(*size, generator=gen).to(device)
 
     low, high = prior.spec.sigma_min, prior.spec.sigma_max
-    denoise = CountedDenoiser(prior)
+    denoise = DrawsDenoiser(prior)
     levels = log_levels(torch.full((1,), high), torch.full((1,), low), 40).to(device)
     size = (1, MEASURED_DRAWS, channels, *shape)
     x0 = sde_dpmpp_2m(denoise, high * normal(*size), plain_steps(levels), lambda: normal(*size))
