@@ -12,6 +12,7 @@ from galbatch.flags import names_of, quality_of
 from galbatch.report.summary import LABELS
 from galbatch.report.view import Number, SourceView, Truth, find_truth, measure_truth, stamp_origin
 from galbatch.store import MASK_EXCLUDED, Run, plan_batch
+from galbatch.store.plan import CUT
 from galbatch.types import BandStamps
 
 if TYPE_CHECKING:
@@ -196,8 +197,6 @@ class RunReader:
         return next((stamp for stamp in stamps if stamp.band == band), None), row
 
     def _cut_again(self, source_id: str) -> tuple[tuple[BandStamps, ...], dict]:
-        from galbatch.run.context import CUT
-
         position = self.run.index(source_id)
         batch, slot = divmod(position, self.run.layout.batch)
         if self._rows is None or self._rows.batch != batch:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import torch
 from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster, performance_report
 
 from galbatch.config import ExecutionSettings
@@ -193,8 +194,6 @@ def _on_cpu(settings: ExecutionSettings, n_batches: int, dashboard: str, why: st
 
 def _gpus() -> tuple[int, str]:
     """Number of usable GPUs, or 0 and why."""
-    import torch
-
     if not torch.backends.cuda.is_built():
         return 0, "this PyTorch is built without CUDA"
     try:
@@ -206,8 +205,6 @@ def _gpus() -> tuple[int, str]:
 
 def _mixed_cuda() -> str:
     """What to do about a dask-cuda of another CUDA than PyTorch's; '' where there is no such mix."""
-    import torch
-
     torch_has = (torch.version.cuda or "").split(".")[0]
     try:
         other = version("cuda-bindings").split(".")[0]

@@ -15,18 +15,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numba
 import numpy as np
+import torch
 
 from galbatch import __version__
 from galbatch.cutouts import cut_fitting, unreadable
 from galbatch.errors import RunError
 from galbatch.interfaces import Denoiser
 from galbatch.pipeline import Context
+from galbatch.prior import load_prior
+from galbatch.prior.model import folder_files
 from galbatch.run.reuse import Reuse
+from galbatch.sampler.prior import as_denoiser
 from galbatch.store import RunPaths, StoreLayout, hash_json
+from galbatch.store.plan import CUT
 from galbatch.types import Flag, StampBatch
 
-CUT = "cut:"  # prefix, in the plan, of catalogue columns that say how a source is cut
 WAITS_S = (0.2, 1.0, 4.0)
 BUDGET_S = 60.0  # of waiting in vain in one process: a file that is gone for good may not stop every batch
 # An error that says one of these does not pass by itself.
@@ -149,7 +154,7 @@ def refuse_this_machine(spec: ContextSpec, prior: Denoiser) -> None:
             f"{here}: model {spec.model} has sha256 {found[:12]}, that of the run is "
             f"{spec.model_sha256[:12]}. Put the same model there."
         )
-    if spec.model_hash and hash_json(files := model_files(spec.model)) != spec.model_hash:
+    if spec.model_hash and hash_json(files := folder_files(spec.model)) != spec.model_hash:
         raise RunError(
             f"{here}: the folder of model {spec.model} ({', '.join(files)}) is not that of "
             "the run: its card or its calibration differs. Put the same folder there."
@@ -169,38 +174,22 @@ def models_loaded() -> int:
 
 def load_model(model: Any, device: str = "auto", precision: str = "auto") -> Denoiser:
     """The prior of a name or folder, or of an object with ``denoise``, with its spec."""
-    from galbatch.prior import load_prior
-    from galbatch.sampler.prior import as_denoiser
-
     if not isinstance(model, (str, os.PathLike)):
         return as_denoiser(model)
     return load_prior(os.fspath(model), device=device, precision=precision)
 
 
-def model_files(model: str) -> dict[str, str]:
-    """Name -> SHA-256 of the files of a model, given by name or folder."""
-    from galbatch.prior.model import folder_files
-
-    return folder_files(model)
-
-
 def fix_threads(threads: int) -> None:
     """Compute with just so many threads: the sums of a kernel depend on how it is split."""
-    import torch
-    from numba import config, set_num_threads
-
     torch.set_num_threads(threads)
-    most: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    set_num_threads(min(threads, most))
+    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    numba.set_num_threads(min(threads, most))
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
 @contextmanager
 def own_threads() -> Iterator[None]:
     """Restores the number of compute threads of the caller's process."""
-    import numba
-    import torch
-
     before = torch.get_num_threads(), numba.get_num_threads()
     try:
         yield
@@ -224,8 +213,6 @@ def keep_freed_memory() -> None:
 def warm_up(prior: Denoiser, layout: StoreLayout) -> None:
     """One evaluation of the run's shape, so that compilation and allocation are not timed as the first
     batch."""
-    import torch
-
     spec = prior.spec
     side = (
         -(-(layout.common_pix * layout.oversample + 2 * spec.margin_pix) // spec.multiple_of)
@@ -242,6 +229,4 @@ def measure_threads(prior: Denoiser, threads: int) -> int:
     """Threads for the statistics: beside a GPU all cores of its share, so that they keep up with it."""
     if not str(prior.spec.device).startswith("cuda"):
         return threads
-    import torch
-
     return max(threads, (os.cpu_count() or 1) // max(1, torch.cuda.device_count()) - 1)

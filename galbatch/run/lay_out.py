@@ -14,8 +14,9 @@ from galbatch.catalog.columns import OPTIONAL, REQUIRED, to_numpy
 from galbatch.config import ExecutionSettings
 from galbatch.errors import InputError, RunError
 from galbatch.interfaces import Denoiser
+from galbatch.prior.model import folder_files
 from galbatch.run import folder
-from galbatch.run.context import CUT, ContextSpec, model_files
+from galbatch.run.context import ContextSpec
 from galbatch.run.findings import passing_names, said_once
 from galbatch.run.prepare import Inputs
 from galbatch.store import (
@@ -36,6 +37,7 @@ from galbatch.store import (
     write_atomic,
     write_manifest,
 )
+from galbatch.store.plan import CUT
 
 CUT_COLUMNS = ("tile", "x", "y", "psf_index", "segmap_id", "psf_x", "psf_y", "stamp_arcsec")
 STRIP_PIX = 256
@@ -119,7 +121,7 @@ def input_files(survey: Any, catalog: str, before: dict[str, Any]) -> list[dict[
 def model_identity(prior: Denoiser, path: str) -> dict[str, Any]:
     """Path, name, SHA-256 of the weights and calibration of a prior, and of a model folder each file's hash
     and one of all; an object without a hash is known by its type."""
-    files = {} if path == "object" else model_files(path)
+    files = {} if path == "object" else folder_files(path)
     return {
         "path": path,
         "name": prior.spec.name,

@@ -22,7 +22,9 @@ from galbatch.cutouts import (
     open_survey,
 )
 from galbatch.errors import ConfigError, InputError, RunError
+from galbatch.forward import wavelength_um
 from galbatch.interfaces import Denoiser
+from galbatch.prior import choose_device, choose_precision
 from galbatch.run import folder
 from galbatch.run.context import load_model
 from galbatch.run.findings import check_columns, said_once
@@ -121,8 +123,6 @@ def settle_joint(settings: RunSettings, prior: Denoiser, bands: int) -> RunSetti
 def wavelengths_of(survey: Survey) -> tuple[float, ...]:
     """Of the bands, in micrometres: what the survey file says, else their names. Raises ``InputError`` naming
     those that neither says."""
-    from galbatch.forward import wavelength_um
-
     given = {band.name: band.wavelength_um for band in survey.config.bands}
     unknown = [name for name in survey.band_names if given[name] is None and wavelength_um(name) is None]
     if unknown:
@@ -138,8 +138,6 @@ def settle_precision(settings: RunSettings, execution: ExecutionSettings) -> Run
     scheduler's workers it stays: each settles it by itself."""
     if execution.scheduler or execution.scheduler_file or settings.model == "object":
         return settings
-    from galbatch.prior import choose_device, choose_precision
-
     device = choose_device("cpu" if execution.cluster == "local" else "auto")
     return dataclasses.replace(settings, precision=choose_precision(device, settings.precision))
 

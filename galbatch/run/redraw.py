@@ -24,7 +24,8 @@ from galbatch.errors import InputError, ReadError, RunError
 from galbatch.pipeline.batch import pixels_of, process_batch
 from galbatch.pipeline.context import Context
 from galbatch.pipeline.hashes import draw_hashes, pixel_hashes
-from galbatch.run.context import ContextSpec, Cutter, model_files, open_context, own_threads
+from galbatch.prior.model import folder_files
+from galbatch.run.context import ContextSpec, Cutter, open_context, own_threads
 from galbatch.store import PlanBatch, Run, differences, fingerprint, hash_json, plan_batch
 from galbatch.store.layout import OF_PIXELS
 from galbatch.store.parts import read_attempt
@@ -133,7 +134,7 @@ class Redrawer:
                 "galbatch.open_run(folder, prior=...)."
             )
         model, known = self.prior if settings.model == "object" else settings.model, manifest["model"]
-        if known.get("hash") and hash_json(model_files(model)) != known["hash"]:
+        if known.get("hash") and hash_json(folder_files(model)) != known["hash"]:
             raise RunError(
                 f"Model {settings.model} is not the one that {self.run.paths.root} was made with: put that "
                 "one back to make its draws again."

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from galbatch import cutouts, store
 from galbatch.errors import Stopped, limit_of, limit_remedy
@@ -55,8 +56,6 @@ def take_traffic() -> dict[str, int]:
 
 def device_of(prior: Denoiser) -> list[str]:
     """Kind and identity of what a prior computes on: ['cpu', ''], or a card's name and UUID."""
-    import torch
-
     device = torch.device(prior.spec.device)
     if device.type != "cuda":
         return [device.type, ""]

@@ -8,10 +8,12 @@ import time
 from collections import Counter
 from typing import Any
 
+import torch
 from distributed import WorkerPlugin, get_worker
 from prometheus_client import Counter as PrometheusCounter
 from prometheus_client import Histogram
 
+from galbatch.forward import kernel_hit_rate
 from galbatch.morphology import compile_kernels
 from galbatch.run.context import ContextSpec, models_loaded, open_context
 from galbatch.run.task import probe_batch, run_batch
@@ -56,8 +58,6 @@ def _column(name: str) -> Any:
 
 
 def _gpu_memory(elapsed: float) -> float:
-    import torch
-
     return torch.cuda.memory_allocated() / 1e9 if torch.cuda.is_initialized() else 0.0
 
 
@@ -68,15 +68,9 @@ COLUMNS = {
     "flagged": lambda t: _TOTALS["flagged"],
     "failed": lambda t: _TOTALS["failed"],
     "models_loaded": lambda t: models_loaded(),
-    "psf_cache_hit": lambda t: round(_psf_hit_rate(), 4),
+    "psf_cache_hit": lambda t: round(kernel_hit_rate(), 4),
     "gpu_memory_gb": _gpu_memory,
 }
-
-
-def _psf_hit_rate() -> float:
-    from galbatch.forward import kernel_hit_rate
-
-    return kernel_hit_rate()
 
 
 def batch_task(rows: PlanBatch, exclude: dict[int, Failure], attempt: int) -> dict[str, Any]:

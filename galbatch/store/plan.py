@@ -25,6 +25,7 @@ from galbatch.store.paths import local_parent, opened, place_of, replacing
 from galbatch.store.selection import row_group
 
 PASS = "cat:"
+CUT = "cut:"  # prefix of catalogue columns that say how a source is cut
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.]+")
 _ROW_GROUP = 65_536
 
