@@ -1,6 +1,6 @@
 """Simulated galaxies beside TNG/SKIRT and HST ones: distributions of morphology, and a contact sheet.
 
-    python benchmarks/science/simulator_vs_real.py --out DIR [--n 400] [--data ../shared/data]
+    python benchmarks/science/simulator_vs_real.py --out DIR [--n 400] [--law 2] [--data ../shared/data]
 
 Every set is brought to the same condition: half-light radius near 10 pixels where it is free, a Gaussian
 PSF of FWHM 2 pixels (HST images keep their own, about as wide), no sky noise, a segment bounded at a tenth of
@@ -84,8 +84,8 @@ def hst_images(data: Path) -> list[np.ndarray]:
     return [f / f.sum() for f in frames if (f > 0).sum() > 300]
 
 
-def simulated_images(n: int, seed: int) -> list[np.ndarray]:
-    images, _ = simulate_galaxies(n, seed)
+def simulated_images(n: int, seed: int, law: int = 1) -> list[np.ndarray]:
+    images, _ = simulate_galaxies(n, seed, law=law)
     return [gaussian_filter(i[1], SIGMA) / i[1].sum() for i in images]
 
 
@@ -97,12 +97,38 @@ def segment(image: np.ndarray) -> np.ndarray:
     return (regions == regions[np.unravel_index(smooth.argmax(), smooth.shape)]).astype(np.int32)
 
 
+def profile(image: np.ndarray) -> dict[str, float]:
+    """In units of the half-light radius r: the radius ``area`` of the disc that covers what is brighter than
+    30, 10, 3 and 1 per cent of the peak; ``rough``, the rms of structure between 0.1 and 0.25 r over the
+    light smoothed to 0.45 r, inside (above 20% of the peak), in the middle (3 to 20), outside (0.5 to 3); and
+    log10 of the ``power`` at 0.1, 0.2, ... cycles per r, for a total flux of one."""
+    r, found = half_light_radius(image), {}
+    image = image / image.sum()
+    light, peak = gaussian_filter(image, 1.0), gaussian_filter(image, 2.0).max()
+    for cent in (30, 10, 3, 1):
+        found[f"area_{cent}"] = float(np.sqrt((light > cent / 100 * peak).sum() / np.pi) / r)
+    base, fine = (
+        gaussian_filter(image, 0.45 * r),
+        gaussian_filter(image, 0.8) - gaussian_filter(image, 0.25 * r),
+    )
+    for name, low, high in (("inside", 0.2, 1.0), ("middle", 0.03, 0.2), ("outside", 0.005, 0.03)):
+        here = (base > low * base.max()) & (base <= high * base.max())
+        found[f"rough_{name}"] = float((fine[here] / base[here]).std()) if here.sum() > 30 else np.nan
+    k = np.hypot(*np.meshgrid(*[np.fft.fftfreq(len(image))] * 2)) * r
+    power = np.abs(np.fft.fft2(image)) ** 2
+    for low in (0.1, 0.2, 0.4, 0.8):
+        found[f"power_{low}"] = float(np.log10(power[(k > low) & (k <= 2 * low)].mean()))
+    return found
+
+
 def statistics(images: list[np.ndarray]) -> dict[str, np.ndarray]:
     stack = np.array(images, dtype=np.float64) * 1e4
     segments = np.stack([segment(image) for image in stack])
     table = measure(stack, 1.0, segmap=segments, sky_sigma=0.0, detection_threshold=0.0, psf_fwhm_pix=2.0,
                     outlier_sigma=0.0)  # fmt: skip
     result = {name: table[name] for name in QUANTITIES if name in table.dtype.names}
+    own = [profile(image) for image in stack]
+    result |= {name: np.array([row[name] for row in own]) for name in own[0]}
     result["r_half_pix"] = np.array([half_light_radius(image) for image in stack])
     return result
 
@@ -155,13 +181,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--n", type=int, default=400)
     parser.add_argument("--seed", type=int, default=1_100_000)
+    parser.add_argument("--law", type=int, default=1)
     default = os.environ.get("GALBATCH_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")
     parser.add_argument("--data", type=Path, default=default)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     sets = {
-        "simulated": simulated_images(arguments.n, arguments.seed),
+        "simulated": simulated_images(arguments.n, arguments.seed, arguments.law),
         "TNG files": tng_images(Path(arguments.data), rng),
         "TNG decoder": decoder_images(Path(arguments.data), rng),
         "HST": hst_images(Path(arguments.data)),
@@ -170,7 +197,8 @@ def main() -> None:
     print({name: len(images) for name, images in sets.items()})
     contact_sheet(sets, arguments.out / "simulator_vs_real.png")
     record = compare({name: statistics(images) for name, images in sets.items()})
-    keep({"n": arguments.n, **record} | environment("cpu"), arguments.out / "simulator_vs_real.jsonl")
+    line = {"n": arguments.n, "law": arguments.law, **record}
+    keep(line | environment("cpu"), arguments.out / "simulator_vs_real.jsonl")
 
 
 if __name__ == "__main__":

@@ -37,9 +37,15 @@ def command() -> None:
     default=2,
     help="Bands per galaxy; if not 2, at wavelengths of its own, 0.2 to 2.5 micron.",
 )
+@click.option(
+    "--law",
+    type=click.IntRange(1, 2),
+    default=1,
+    help="1: what the shipped priors were trained on; 2: closer to TNG and HST galaxies.",
+)
 @click.option("--jobs", type=click.IntRange(1), default=1, help="Processes.")
 def galaxies(
-    number: int, out: Path, seed: int, start: int, npix: int, redshift: float, bands: int, jobs: int
+    number: int, out: Path, seed: int, start: int, npix: int, redshift: float, bands: int, law: int, jobs: int
 ) -> None:
     """Write mock galaxies in the file layout of idealised TNG/SKIRT images.
 
@@ -58,6 +64,7 @@ def galaxies(
             npix=npix,
             redshift=redshift,
             bands=bands,
+            law=law,
             jobs=jobs,
             progress=done,
         )

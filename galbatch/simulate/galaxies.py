@@ -17,6 +17,7 @@ from .mergers import merger_images
 from .projection import DiscGeometry, front_fraction, project_disc
 from .spectra import BLUE_UM, RED_UM, Light
 from .spheroids import Spheroid, paint_point, paint_shells, paint_spheroid
+from .texture import softened
 
 KINDS = {
     "spiral": 0.14,
@@ -66,12 +67,14 @@ def simulate_galaxies(
     start: int = 0,
     kinds: list[str] | None = None,
     wavelengths_um: Sequence[float] | None = None,
+    law: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Simulate galaxies ``start`` to ``start + n`` of the series ``seed``.
 
     Returns images (n, bands, npix, npix) float32, flux per pixel, and a structured array (n,) of
     ``PROPERTIES``. The bands are blue and red, or those of ``wavelengths_um`` (micron, as emitted); the red
     band sums to 1, seen or not. ``kinds`` restricts to those kinds, cycled by index.
+    ``law`` 1 is what the shipped priors were trained on, 2 is closer to TNG and HST galaxies (``softened``).
     Sizes scale with ``npix``: half-light radii are about 6 to 22 pixels of 128.
     """
     bands = 2 if wavelengths_um is None else len(wavelengths_um)
@@ -80,7 +83,7 @@ def simulate_galaxies(
     for row in range(n):
         index = start + row
         kind = None if kinds is None else kinds[index % len(kinds)]
-        images[row], table[row] = simulate_galaxy(seed, index, npix, kind, wavelengths_um)
+        images[row], table[row] = simulate_galaxy(seed, index, npix, kind, wavelengths_um, law)
     return images, table
 
 
@@ -90,6 +93,7 @@ def simulate_galaxy(
     npix: int = 128,
     kind: str | None = None,
     wavelengths_um: Sequence[float] | None = None,
+    law: int = 1,
 ) -> tuple[np.ndarray, np.void]:
     """One galaxy: (bands, npix, npix) float32 and its row of properties. See ``simulate_galaxies``."""
     own = None if wavelengths_um is None else galaxy_generator(seed, index + 2**33)
@@ -110,6 +114,10 @@ def simulate_galaxy(
     else:
         images = _disc_galaxy(rng, npix, kind, unit, x, y, row, light)
     images = _companions(rng, images, kind, unit, x, y, row, light)
+    if law == 2:
+        images = images.clip(0, None)
+        own = galaxy_generator(seed, index + 2**35)
+        images = softened(own, images, half_light_radius(images[light.reference]))
     images = _active_nucleus(rng, images, x, y, kind, row, light)
     images = np.clip(images, 0.0, None)
     images /= images[light.reference].sum(dtype=np.float64)
@@ -266,13 +274,7 @@ def _companions(
 
 
 def _active_nucleus(
-    rng: np.random.Generator,
-    images: np.ndarray,
-    x: float,
-    y: float,
-    kind: str,
-    row: np.void,
-    light: Light,
+    rng: np.random.Generator, images: np.ndarray, x: float, y: float, kind: str, row: np.void, light: Light
 ) -> np.ndarray:
     """A point source at the nucleus in one galaxy of fifteen."""
     if kind == "merger" or rng.random() > 0.065:
@@ -283,6 +285,3 @@ def _active_nucleus(
     row["agn_share"] = share
     colours = np.array(light.power_law(rng.uniform(0.3, 1.4)), dtype=np.float32)
     return images + point * colours[:, None, None]
-
-
-__all__ = ["KINDS", "PROPERTIES", "draw_kind", "galaxy_generator", "half_light_radius", "simulate_galaxies"]

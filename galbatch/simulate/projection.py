@@ -128,11 +128,7 @@ def _march(
 
 
 def project_disc(
-    maps: np.ndarray,
-    step_pix: float,
-    geometry: DiscGeometry,
-    npix: int,
-    ratios: Sequence[float] = (1.0, 1.8),
+    maps: np.ndarray, step_pix: float, geometry: DiscGeometry, npix: int, ratios: Sequence[float] = (1.0, 1.8)
 ) -> np.ndarray:
     """The disc on the sky: (2 bands + 1, npix, npix) float32.
 

@@ -113,23 +113,24 @@ def write_galaxies(
     redshift: float = 0.1,
     snapshot: int = 91,
     bands: int = 2,
+    law: int = 1,
     jobs: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Path:
     """Simulate ``n`` galaxies into ``out`` as ``shalo_SSS-N_v0_photo.fits``, with ``galaxies.ecsv`` beside.
 
     Files that are already there are left alone, so a stopped command goes on; the content of a file depends
-    on (seed, index, npix, redshift, bands) only. With ``bands`` other than two, each galaxy is seen at as
-    many wavelengths of its own. ``progress`` is called with the number of galaxies just done. Raises
+    on (seed, index, npix, redshift, bands, law) only. With ``bands`` other than two, each galaxy is seen at
+    as many wavelengths of its own. ``progress`` is called with the number of galaxies just done. Raises
     ``InputError`` when the folder holds galaxies of other settings.
     """
     from astropy.table import Table, vstack
 
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    wide = f", bands {bands}" if bands != 2 else ""
+    wide = (f", bands {bands}" if bands != 2 else "") + (f", law {law}" if law != 1 else "")
     _claim(out, f"seed {seed}, npix {npix}, redshift {redshift}, snapshot {snapshot}{wide}\n")
-    chunks = [(out, first, min(CHUNK, start + n - first), seed, npix, redshift, snapshot, bands)
+    chunks = [(out, first, min(CHUNK, start + n - first), seed, npix, redshift, snapshot, bands, law)
               for first in range(start, start + n, CHUNK)]  # fmt: skip
     tables = []
     if jobs > 1:
@@ -162,10 +163,10 @@ def _claim(out: Path, settings: str) -> None:
     note.write_text(settings)
 
 
-def _write_chunk(chunk: tuple[Path, int, int, int, int, float, int, int]) -> np.ndarray:
+def _write_chunk(chunk: tuple[Path, int, int, int, int, float, int, int, int]) -> np.ndarray:
     from .galaxies import PROPERTIES, galaxy_generator, simulate_galaxy
 
-    out, first, count, seed, npix, redshift, snapshot, bands = chunk
+    out, first, count, seed, npix, redshift, snapshot, bands, law = chunk
     table = np.zeros(count, dtype=PROPERTIES)
     for number, index in enumerate(range(first, first + count)):
         filters: Sequence[tuple[str, float]] = FILTERS
@@ -173,7 +174,7 @@ def _write_chunk(chunk: tuple[Path, int, int, int, int, float, int, int]) -> np.
         if bands != 2:
             emitted = draw_wavelengths(galaxy_generator(seed, index + 2**34), bands).tolist()
             filters = tuple((f"rest_{um:.4f}um", um * (1 + redshift)) for um in emitted)
-        image, row = simulate_galaxy(seed, index, npix, wavelengths_um=emitted)
+        image, row = simulate_galaxy(seed, index, npix, wavelengths_um=emitted, law=law)
         table[number] = row
         path = out / f"shalo_{snapshot:03d}-{index}_v0_photo.fits"
         if path.exists():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from galbatch.simulate.galaxies import (
     KINDS,
@@ -117,3 +118,28 @@ def test_textures_are_standardised():
     clumps = clump_map(rng, where, 30, 2.0, 1.0)
     assert clumps.sum() == pytest.approx(1.0, rel=1e-4)
     assert clumps[15:45, 15:45].sum() > 0.98
+
+
+def test_the_second_law_softens_and_mottles_the_same_galaxies():
+    """More light at a tenth of the peak for that at a third, no loss of light, and structure where the first
+    law has a smooth halo; the same galaxy always."""
+    first, second = (
+        simulate_galaxies(8, 1_000_500, kinds=["elliptical", "disc"], law=law)[0] for law in (1, 2)
+    )
+    again, _ = simulate_galaxies(1, 1_000_500, start=5, kinds=["elliptical", "disc"], law=2)
+    np.testing.assert_array_equal(again[0], second[5])
+    np.testing.assert_allclose(second[:, 1].sum((1, 2)), 1, rtol=1e-5)
+    area = [
+        (images[:, 1] > 0.1 * images[:, 1].max((1, 2), keepdims=True)).sum((1, 2))
+        for images in (first, second)
+    ]
+    assert np.mean(area[1] > area[0]) > 0.7
+    rough = []
+    for images in (first, second):
+        smooth = gaussian_filter(images[:, 1].astype(float), (0, 3, 3))
+        peak = smooth.max((1, 2), keepdims=True)
+        faint = (smooth > 0.005 * peak) & (smooth < 0.03 * peak)
+        apart = gaussian_filter(images[:, 1].astype(float), (0, 1, 1)) / smooth.clip(1e-9)
+        rough.append(np.array([a[f].std() for a, f in zip(apart, faint, strict=True)]))
+    ellipticals = slice(None, None, 2)
+    assert np.median((rough[1] / rough[0])[ellipticals]) > 1.2
