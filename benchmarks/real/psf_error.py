@@ -28,8 +28,7 @@ from galbatch.morphology.calibration import calibrated, reached
 from galbatch.prior import load_prior
 from galbatch.sampler import sample_posterior
 from galbatch.training.library import Library, SourceImage, prepare_image
-from galbatch.training.readers import read_images
-from galbatch.training.sources import block_average
+from galbatch.training.sources import block_average, read_images
 from galbatch.training.stamps import StampConfig, StampSource
 from galbatch.types import Observation
 from galbatch.validate.calibrate import measure_with_truth, within

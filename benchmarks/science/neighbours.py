@@ -33,7 +33,7 @@ from galbatch.morphology.separate import own_share
 from galbatch.prior import load_prior
 from galbatch.sampler import sample_posterior
 from galbatch.simulate.galaxies import simulate_galaxy
-from galbatch.simulate.psf import nircam_like_psf
+from galbatch.simulate.telescope import nircam_like_psf
 from galbatch.training.library import Library, SourceImage
 from galbatch.training.stamps import StampConfig, StampSource
 from galbatch.types import Observation

@@ -95,8 +95,7 @@ def _adapt(run: Path, out: Path | None, steps: int, quality: int, stop_after: in
 
 
 def _train(config: Path, out: Path | None, data: Path | None, stop_after: int | None, n_stamps: int) -> None:
-    from galbatch.training.finish import finish
-    from galbatch.training.finish_joint import finish_joint
+    from galbatch.training.finish import finish, finish_joint
     from galbatch.training.fit import fit, load_config
 
     settings = load_config(config, data)

@@ -16,8 +16,7 @@ from scipy.signal import fftconvolve
 from galbatch.errors import InputError
 
 from .galaxies import KINDS, simulate_galaxies
-from .noise import correlated_noise, depth_map, sigma_map
-from .psf import nircam_like_psf
+from .telescope import correlated_noise, depth_map, nircam_like_psf, sigma_map
 
 BAD, SATURATED, EDGE, NOTED = 1, 2, 4, 8
 """Mask bits: dead or hot, saturated, outside the chip (all to reject), and one that is harmless."""

@@ -139,18 +139,8 @@ def _write_truth(field: Field, path: Path) -> Path:
         "target_fwhm_pix": np.array(field.spec.target_fwhm_pix),
         "pixel_scale_arcsec": np.array(field.spec.pixel_scale_arcsec),
     }
-    for column in (
-        "x",
-        "y",
-        "x_corner",
-        "y_corner",
-        "truth_x0",
-        "truth_y0",
-        "peak_sn",
-        "neighbour",
-        "psf_index",
-        "galaxy_index",
-    ):
+    columns = "x y x_corner y_corner truth_x0 truth_y0 peak_sn neighbour psf_index galaxy_index"
+    for column in columns.split():
         arrays[column] = field.table[column]
     arrays["kind"] = field.table["kind"].astype(str)
     arrays["flux_njy"] = np.stack([field.table[f"flux_njy_{b.name}"] for b in field.spec.bands], -1)

@@ -14,10 +14,9 @@ import numpy as np
 
 from .discs import disc_geometry, irregular_disc, spiral_disc
 from .mergers import merger_images
+from .parts import Spheroid, paint_point, paint_shells, paint_spheroid, softened
 from .projection import DiscGeometry, front_fraction, project_disc
 from .spectra import BLUE_UM, RED_UM, Light
-from .spheroids import Spheroid, paint_point, paint_shells, paint_spheroid
-from .texture import softened
 
 KINDS = {
     "spiral": 0.14,

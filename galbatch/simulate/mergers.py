@@ -9,9 +9,8 @@ import numpy as np
 from numba import njit
 from scipy.ndimage import gaussian_filter
 
+from .parts import Spheroid, paint_spheroid, random_field
 from .spectra import Light
-from .spheroids import Spheroid, paint_spheroid
-from .texture import random_field
 
 
 def _draw_orbit(rng: np.random.Generator) -> Orbit:

@@ -19,8 +19,7 @@ from torch import Tensor
 from galbatch.errors import ConfigError, InputError
 from galbatch.simulate.galaxies import half_light_radius
 from galbatch.training.library import Library, flux_centre, frame_of, is_held_out, prepare_image
-from galbatch.training.readers import read_images
-from galbatch.training.sources import DataConfig, block_average, find_files
+from galbatch.training.sources import DataConfig, block_average, find_files, read_images
 from galbatch.training.stamps import StampSource, flux_ratio, seeded, smoothed_peak
 
 

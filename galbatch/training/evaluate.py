@@ -14,11 +14,10 @@ from torch import Tensor
 
 from galbatch.errors import InputError
 from galbatch.prior.integrate import log_levels, plain_steps, sde_dpmpp_2m
-from galbatch.training.held_out import look_alikes, without
+from galbatch.training.held_out import FEATURES, look_alikes, morphology_two_sample, pixel_two_sample, without
 from galbatch.training.library import Library
 from galbatch.training.spectra import residuals, wavelet_denoiser, wiener_denoiser
 from galbatch.training.stamps import StampConfig, StampSource, contact_sheet
-from galbatch.training.two_sample import morphology_two_sample, pixel_two_sample
 
 if TYPE_CHECKING:
     from galbatch.prior.model import Prior
@@ -87,17 +86,14 @@ def denoising_table(
     """Mean square error in units of sigma^2: the network, a Wiener filter with the card's spectrum,
     wavelets."""
     wiener = wiener_denoiser(prior.spectrum, stamps.shape[-1], stamps.mean(dim=0, keepdim=True))
-    rows = []
+    rows: list[dict[str, float]] = []
+    ways = {"network": prior.denoise, "wiener": wiener, "wavelet": wavelet_denoiser()}
     for i, sigma in enumerate(sigmas):
-        row = {"sigma": sigma}
-        for name, denoise in (
-            ("network", prior.denoise),
-            ("wiener", wiener),
-            ("wavelet", wavelet_denoiser()),
-        ):
-            if denoise is not None:
-                row[name] = float(residuals(denoise, stamps, sigma, 40 + i).square().mean()) / sigma**2
-        rows.append(row)
+        errors = {
+            name: residuals(way, stamps, sigma, 40 + i) for name, way in ways.items() if way is not None
+        }
+        squares = {name: float(error.square().mean()) / sigma**2 for name, error in errors.items()}
+        rows.append({"sigma": sigma} | squares)
     return rows
 
 
@@ -232,18 +228,7 @@ def sample_prior(
 
 
 def morphology_distance(
-    samples: Tensor,
-    held: Tensor,
-    measure: Callable[..., Any],
-    names: Sequence[str] = (
-        "gini",
-        "m20",
-        "concentration",
-        "asymmetry",
-        "smoothness",
-        "r_half",
-        "ellipticity",
-    ),
+    samples: Tensor, held: Tensor, measure: Callable[..., Any], names: Sequence[str] = FEATURES
 ) -> dict:
     """Kolmogorov-Smirnov distance and p-value by quantity between unconditional samples and held-out
     stamps."""

@@ -6,6 +6,7 @@ Every reader takes the HDUs of a file as (name, header, data) and its path, and 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,39 +68,21 @@ def _read_idealised(hdus: list[tuple[str, fits.Header, np.ndarray]], path: Path)
         planes.append(np.where(empty, 0.0, 10 ** (-0.4 * (np.where(empty, 0, mag) - 8.9)) * pixel_arcsec**2))
         bands.append(str(header.get("FILTER", name)).strip())
         pivots += [float(header["WLPIVOT"])] if "WLPIVOT" in header else []
-    return GalaxyImages(
-        clean(np.stack(planes), path),
-        tuple(bands),
-        "Jy",
-        "idealised",
-        _group(first, path),
-        str(path),
-        redshift,
-        pixel_kpc,
-        pixel_arcsec,
-        wavelengths_um=tuple(pivots) if len(pivots) == len(bands) else (),
-    )
+    return _galaxy(
+        first, path, np.stack(planes), bands, "Jy", "idealised", redshift=redshift, pixel_kpc=pixel_kpc,
+        pixel_arcsec=pixel_arcsec, wavelengths_um=tuple(pivots) if len(pivots) == len(bands) else (),
+    )  # fmt: skip
 
 
 def _read_realistic(hdus: list[Any], path: Path) -> GalaxyImages:
     kinds = (" MASK", " VARIANCE", " PSF")
     bands = [(n, h, d) for n, h, d in hdus if d is not None and not n.endswith(kinds)]
     psf = {n.removesuffix(" PSF"): d for n, _, d in hdus if d is not None and n.endswith(" PSF")}
-    flux = clean(np.stack([d for _, _, d in bands]) * _JY_PER_NANOMAGGY, path)
+    flux = np.stack([d for _, _, d in bands]) * _JY_PER_NANOMAGGY
     width = max((_moment_fwhm(psf[n]) for n, _, _ in bands if n in psf), default=0.0)
-    header = bands[0][1]
-    return GalaxyImages(
-        flux,
-        tuple(n for n, _, _ in bands),
-        "Jy",
-        "realistic",
-        _group(header, path),
-        str(path),
-        header.get("REDSHIFT"),
-        None,
-        0.168,
-        width,
-    )
+    header, names = bands[0][1], [n for n, _, _ in bands]
+    return _galaxy(header, path, flux, names, "Jy", "realistic", redshift=header.get("REDSHIFT"),
+                   pixel_arcsec=0.168, psf_fwhm_pix=width)  # fmt: skip
 
 
 def _moment_fwhm(psf: np.ndarray) -> float:
@@ -110,18 +93,11 @@ def _moment_fwhm(psf: np.ndarray) -> float:
 def _read_counts(hdus: list[tuple[str, fits.Header, np.ndarray]], path: Path) -> GalaxyImages:
     _, header, data = next(h for h in hdus if h[2] is not None)
     bands = tuple(_card(header, f"FILTER{i}", path, str) for i in range(len(data)))
-    return GalaxyImages(
-        clean(data, path),
-        bands,
-        "counts/s",
-        "counts",
-        _group(header, path),
-        str(path),
-        _card(header, "USE_Z", path),
-        _card(header, "CDELT1", path) * 1e-3,
-        _card(header, "PIXSCALE", path),
+    return _galaxy(
+        header, path, data, bands, "counts/s", "counts", redshift=_card(header, "USE_Z", path),
+        pixel_kpc=_card(header, "CDELT1", path) * 1e-3, pixel_arcsec=_card(header, "PIXSCALE", path),
         wavelengths_um=_pivots(bands),
-    )
+    )  # fmt: skip
 
 
 def _read_jwst(hdus: list[tuple[str, fits.Header, np.ndarray]], path: Path) -> GalaxyImages:
@@ -130,18 +106,10 @@ def _read_jwst(hdus: list[tuple[str, fits.Header, np.ndarray]], path: Path) -> G
     redshift = _card(header, "REDSHIFT", path)
     pixel_arcsec = abs(_card(header, "CDELT1", path)) * 3600
     jy = data * 1e6 * np.deg2rad(pixel_arcsec / 3600) ** 2
-    return GalaxyImages(
-        clean(jy, path),
-        bands,
-        "Jy",
-        "jwst",
-        _group(header, path),
-        str(path),
-        redshift,
-        pixel_arcsec * kpc_per_arcsec(redshift),
-        pixel_arcsec,
-        wavelengths_um=_pivots(bands),
-    )
+    return _galaxy(
+        header, path, jy, bands, "Jy", "jwst", redshift=redshift, pixel_arcsec=pixel_arcsec,
+        pixel_kpc=pixel_arcsec * kpc_per_arcsec(redshift), wavelengths_um=_pivots(bands),
+    )  # fmt: skip
 
 
 def _pivots(bands: tuple[str, ...]) -> tuple[float, ...]:
@@ -159,15 +127,21 @@ def _read_plain(hdus: list[tuple[str, fits.Header, np.ndarray]], path: Path) -> 
         str(header.get("FILTER", name or "image")) + (f"_{i}" if len(data) > 1 else "")
         for i in range(len(data))
     )
-    return GalaxyImages(
-        clean(data, path),
-        bands,
-        str(header.get("BUNIT", "flux")),
-        "plain",
-        _group(header, path),
-        str(path),
-        header.get("REDSHIFT"),
-    )
+    unit = str(header.get("BUNIT", "flux"))
+    return _galaxy(header, path, data, bands, unit, "plain", redshift=header.get("REDSHIFT"))
+
+
+def _galaxy(
+    header: fits.Header,
+    path: Path,
+    flux: np.ndarray,
+    bands: Sequence[str],
+    unit: str,
+    layout: str,
+    **known: Any,
+) -> GalaxyImages:
+    group = _group(header, path)
+    return GalaxyImages(clean(flux, path), tuple(bands), unit, layout, group, str(path), **known)
 
 
 def _card(header: fits.Header, name: str, path: Path, kind: type = float) -> Any:

@@ -160,6 +160,16 @@ class Library:
             library._build_levels(kept["images"])
         return library
 
+    def take(self, rows: np.ndarray) -> Self:
+        """The library of some images (bool or indices); shares of the draws are those that were."""
+        some = type(self).__new__(type(self))
+        chosen = np.arange(len(self))[rows]
+        some.groups, some.origins = [self.groups[i] for i in chosen], [self.origins[i] for i in chosen]
+        some.min_zoom, some.radius = self.min_zoom[chosen], self.radius[chosen]
+        some.probability = self.probability[chosen] / self.probability[chosen].sum()
+        some._build_levels(self.levels[0][chosen])
+        return some
+
     def _build_levels(self, images: np.ndarray) -> None:
         self.npix = images.shape[-1]
         self.levels = [images]

@@ -63,16 +63,7 @@ class TrainConfig:
                 f"[training] bands {list(self.bands)} with shares {list(self.band_shares)} and start "
                 f"{self.start!r}: give one share for each number of bands, and the model to start from."
             )
-        for name in (
-            "bands",
-            "band_shares",
-            "sizes",
-            "size_shares",
-            "betas",
-            "sigma_core",
-            "sigma_wide",
-            "ema",
-        ):
+        for name in "bands band_shares sizes size_shares betas sigma_core sigma_wide ema".split():
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
 

@@ -163,17 +163,8 @@ def wavelet_denoiser() -> Callable[[Tensor, Tensor], Tensor] | None:
         return None
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        planes = [
-            denoise_wavelet(
-                image[0].numpy(),
-                sigma=float(s),
-                method="BayesShrink",
-                mode="soft",
-                wavelet="sym4",
-                rescale_sigma=False,
-            )
-            for image, s in zip(x, sigma, strict=True)
-        ]
+        how = {"method": "BayesShrink", "mode": "soft", "wavelet": "sym4", "rescale_sigma": False}
+        planes = [denoise_wavelet(i[0].numpy(), sigma=float(s), **how) for i, s in zip(x, sigma, strict=True)]
         return torch.from_numpy(np.stack(planes)[:, None].astype(np.float32))
 
     return denoise

@@ -65,15 +65,9 @@ class Trainer:
             p.requires_grad_(is_joint(name) or not joint)
         trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         self.names, self.params = [name for name, _ in trained], [p for _, p in trained]
-        matrices = (
-            {
-                i
-                for i, (n, p) in enumerate(zip(self.names, self.params, strict=True))
-                if p.ndim == 4 and "last" not in n and "first" not in n
-            }
-            if config.muon
-            else set()
-        )
+        named = list(enumerate(zip(self.names, self.params, strict=True)))
+        inner = {i for i, (n, p) in named if p.ndim == 4 and "last" not in n and "first" not in n}
+        matrices = inner if config.muon else set()
         self.optimiser = MuonAdam(self.params, matrices, config.betas)
         self.ema = {str(w): [p.detach().clone() for p in self.params] for w in config.ema}
         self.bin_loss = torch.ones(N_SIGMA_BINS, device=self.device)

@@ -157,12 +157,5 @@ def _rows(obs: Observation, rows: range) -> Observation:
 
 def only(library: Library, i: int) -> Library:
     """A library of one image of another."""
-    one = Library.__new__(Library)
-    one.groups, one.origins = [library.groups[i]], [library.origins[i]]
-    one.min_zoom, one.radius, one.probability = (
-        library.min_zoom[i : i + 1],
-        library.radius[i : i + 1],
-        np.ones(1),
-    )
-    one._build_levels(library.levels[0][i : i + 1])
+    one = library.take(np.array([i]))
     return one

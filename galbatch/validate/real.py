@@ -20,7 +20,7 @@ from scipy import ndimage
 
 from galbatch.errors import InputError
 from galbatch.sampler.prior import as_denoiser
-from galbatch.simulate.psf import nircam_like_psf
+from galbatch.simulate.telescope import nircam_like_psf
 from galbatch.training.fit import load_config
 from galbatch.training.library import Library, SourceImage, is_held_out
 from galbatch.training.sources import DataConfig, read_sources

@@ -14,7 +14,7 @@ from galbatch.errors import InputError
 from galbatch.simulate.field import BAD, EDGE, NOTED, SATURATED, FieldSpec, make_field
 from galbatch.simulate.field_files import read_truth, write_files
 from galbatch.simulate.galaxies import KINDS, simulate_galaxies
-from galbatch.simulate.noise import correlated_noise, drizzle_kernel
+from galbatch.simulate.telescope import correlated_noise, drizzle_kernel
 
 CATALOGS = Path(__file__).resolve().parents[3] / "catalogs"
 SPEC = FieldSpec(seed=1_000_500, n=8, columns=4, psf_positions=2, psf_pix=41, star_pix=81)

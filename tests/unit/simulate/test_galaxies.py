@@ -12,9 +12,8 @@ from galbatch.simulate.galaxies import (
     simulate_galaxies,
 )
 from galbatch.simulate.mergers import Orbit, deposit_sheet, run_encounter
+from galbatch.simulate.parts import Spheroid, clump_map, paint_point, paint_spheroid, random_field
 from galbatch.simulate.projection import DiscGeometry, project_disc
-from galbatch.simulate.spheroids import Spheroid, paint_point, paint_spheroid
-from galbatch.simulate.texture import clump_map, random_field
 
 
 @pytest.fixture(scope="module")

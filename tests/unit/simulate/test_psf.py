@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from galbatch.errors import InputError
-from galbatch.simulate.psf import nircam_like_psf, wavefront_error
+from galbatch.simulate.telescope import nircam_like_psf, wavefront_error
 
 
 def encircled_radius(psf: np.ndarray, pixel_scale_arcsec: float, fraction: float) -> float:

@@ -6,7 +6,7 @@ import pytest
 from galbatch.simulate.galaxies import KINDS, half_light_radius, simulate_galaxies, simulate_galaxy
 from galbatch.simulate.skirt import write_galaxies
 from galbatch.simulate.spectra import BLUE_UM, RANGE_UM, RED_UM, Light, draw_wavelengths
-from galbatch.training.readers import read_images
+from galbatch.training.sources import read_images
 
 
 def test_spectra_have_their_colours_exactly_and_uv_separates_ages():

@@ -13,7 +13,7 @@ from galbatch.prior import load_prior
 from galbatch.prior.model import save_model
 from galbatch.prior.network import Denoiser
 from galbatch.training.cubes import Cube, CubeLibrary, CubeSource, build_cube_libraries, read_cubes
-from galbatch.training.finish_joint import measure_cross
+from galbatch.training.finish import measure_cross
 from galbatch.training.sources import DataConfig
 from galbatch.training.spectra import RadialBins, band_correlation
 from galbatch.training.stamps import StampConfig

@@ -18,7 +18,7 @@ from astropy.io import fits
 from galbatch.cli.main import main
 from galbatch.errors import ConfigError, InputError
 from galbatch.training.download import Client, download
-from galbatch.training.readers import read_images
+from galbatch.training.sources import read_images
 from galbatch.training.tng import Request, fetch, list_files
 
 KEY = "0123456789abcdef-secret"

@@ -7,8 +7,7 @@ from astropy.io import fits
 
 from galbatch.errors import InputError
 from galbatch.training.layouts import kpc_per_arcsec
-from galbatch.training.readers import read_images
-from galbatch.training.sources import DataConfig, read_sources
+from galbatch.training.sources import DataConfig, read_images, read_sources
 
 N = 24
 

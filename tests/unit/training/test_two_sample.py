@@ -5,9 +5,14 @@ import numpy as np
 import pytest
 import torch
 
-from galbatch.training.held_out import look_alikes, without
+from galbatch.training.held_out import (
+    area_under_curve,
+    look_alikes,
+    morphology_two_sample,
+    pixel_two_sample,
+    without,
+)
 from galbatch.training.library import Library, SourceImage
-from galbatch.training.two_sample import area_under_curve, morphology_two_sample, pixel_two_sample
 
 
 def test_area_under_curve_of_known_scores():
