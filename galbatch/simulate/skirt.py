@@ -37,14 +37,9 @@ def kpc_per_arcsec(redshift: float) -> float:
 
 
 def write_skirt(
-    path: str | Path,
-    flux_jy: np.ndarray,
-    *,
-    redshift: float,
-    fov_kpc: float,
-    filters: Sequence[tuple[str, float]] = FILTERS,
-    cards: dict[str, object] | None = None,
-) -> Path:
+    path: str | Path, flux_jy: np.ndarray, *, redshift: float, fov_kpc: float,
+    filters: Sequence[tuple[str, float]] = FILTERS, cards: dict[str, object] | None = None
+) -> Path:  # fmt: skip
     """Write flux (bands, h, w), Jy per pixel, as an idealised SKIRT 9 file, whole or not at all.
 
     ``fov_kpc`` is the width of the image. ``cards`` are added to every header (SUBHALO, INCL, ...). Raises
@@ -104,19 +99,10 @@ def _describe(
 
 
 def write_galaxies(
-    out: str | Path,
-    n: int,
-    seed: int,
-    *,
-    start: int = 0,
-    npix: int = 128,
-    redshift: float = 0.1,
-    snapshot: int = 91,
-    bands: int = 2,
-    law: int = 1,
-    jobs: int = 1,
-    progress: Callable[[int], None] | None = None,
-) -> Path:
+    out: str | Path, n: int, seed: int, *, start: int = 0, npix: int = 128, redshift: float = 0.1,
+    snapshot: int = 91, bands: int = 2, law: int = 1, jobs: int = 1,
+    progress: Callable[[int], None] | None = None
+) -> Path:  # fmt: skip
     """Simulate ``n`` galaxies into ``out`` as ``shalo_SSS-N_v0_photo.fits``, with ``galaxies.ecsv`` beside.
 
     Files that are already there are left alone, so a stopped command goes on; the content of a file depends

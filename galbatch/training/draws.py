@@ -72,15 +72,9 @@ def split(names: Sequence[str], share: float = HELD_OUT) -> np.ndarray:
 
 
 def adapt(
-    start: Denoiser,
-    card: Card,
-    draws: Sequence[np.ndarray],
-    held: np.ndarray,
-    folder: Path,
-    steps: int,
-    report: Callable[[dict], None] | None = None,
-    stop_after: int | None = None,
-) -> Trainer:
+    start: Denoiser, card: Card, draws: Sequence[np.ndarray], held: np.ndarray, folder: Path, steps: int,
+    report: Callable[[dict], None] | None = None, stop_after: int | None = None
+) -> Trainer:  # fmt: skip
     """Go on training ``start`` on the draws (k, h, w) of galaxies that are not ``held`` (n,) bool; resumes in
     ``folder``."""
     stamps = StampConfig(target_fwhm_pix=card.target_fwhm_pix, margin_pix=card.margin_pix)

@@ -28,14 +28,9 @@ SIGMAS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 def evaluate_prior(
-    prior: Prior,
-    library: Path,
-    out: Path,
-    train_library: Path | None = None,
-    n_stamps: int = 256,
-    n_samples: int = 64,
-    measure: Callable | None = None,
-) -> dict:
+    prior: Prior, library: Path, out: Path, train_library: Path | None = None, n_stamps: int = 256,
+    n_samples: int = 64, measure: Callable | None = None
+) -> dict:  # fmt: skip
     """All checks; writes ``evaluation.json`` and pictures to ``out`` and returns the numbers.
 
     ``measure(images, pixel_scale_arcsec)`` is the morphology to compare samples with; None leaves that out.

@@ -132,14 +132,9 @@ def _read_plain(hdus: list[tuple[str, fits.Header, np.ndarray]], path: Path) -> 
 
 
 def _galaxy(
-    header: fits.Header,
-    path: Path,
-    flux: np.ndarray,
-    bands: Sequence[str],
-    unit: str,
-    layout: str,
-    **known: Any,
-) -> GalaxyImages:
+    header: fits.Header, path: Path, flux: np.ndarray, bands: Sequence[str], unit: str, layout: str,
+    **known: Any
+) -> GalaxyImages:  # fmt: skip
     group = _group(header, path)
     return GalaxyImages(clean(flux, path), tuple(bands), unit, layout, group, str(path), **known)
 
