@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from galbatch.columns import Column
@@ -59,9 +59,53 @@ def execute(
 ) -> Run:
     """One run from open inputs to a balanced account. Raises ``Stopped`` on a signal, and where the folder of
     a run that has begun can no longer be written."""
+    paths, going_on = place.paths, place.going_on
+    with _resumable(place, reporter) as stop, ExitStack() as stack:
+        begun = read_manifest(paths) if going_on else {}
+        if going_on:
+            refuse_old_parts(paths)
+        inputs = prepare.preflight(settings, execution, prior, begun)
+        layout = inputs.layout
+        prepare.refuse_inputs_inside(place.target or paths, inputs)
+        _say_warnings(reporter, inputs.findings)
+        inputs.survey.measure_noise()
+        _say_warnings(reporter, [] if going_on else check_noise(inputs.survey, every_tile=False))
+        manifest = lay_out.make_manifest(inputs, execution, begun)
+        changes = lay_out.check_unchanged(place, manifest, force) if going_on else []
+        space = prepare.check_space(paths, layout)
+        again = batches_to_retry(paths) if going_on and retry_failed else []
+        broken = mend.batches_to_redo(paths, redo, layout.n_batches) if going_on else {}
+        done = len(paths.committed() - {*again, *broken}) if going_on else 0
+        cluster = _open_cluster(execution, layout.n_batches - done, reporter, stack)
+        place.make(stack)
+        if going_on:
+            said = _go_on(paths, inputs, changes, broken, again if retry_failed else None)
+        else:
+            said = folder.begin(place)
+            lay_out.lay_out(paths, inputs, manifest)
+        reporter.open(paths.metrics, layout.n_sources, progress(paths))
+        said.append(
+            f"{count(layout.n_sources, 'source')} in {count(layout.n_batches, 'batch')} of {layout.batch}, "
+            f"bands {', '.join(layout.bands)}, {layout.draws} draws, {space}"
+        )
+        for line in (*said, *said_of_model(settings.model, inputs.settings, inputs.prior, going_on)):
+            reporter.message(line)
+        spec = lay_out.make_spec(paths, inputs, manifest, execution, _update(execution, manifest, reporter))
+        _to_the_end(spec, execution, reporter, stop, cluster, manifest)
+        end_checksums(spec.paths)  # before it takes another's place: whichever is there then is whole
+        if place.target is None:
+            return open_run(spec.paths.root, prior)
+        run = _in_place(place, place.target, reporter, prior)
+        end_checksums(run.paths)  # with what was written meanwhile
+        return run
+
+
+@contextmanager
+def _resumable(place: folder.Place, reporter: Reporter) -> Iterator[StopRequest]:
+    """Signals as a request to stop. What ends a run early that can go on is raised as ``Stopped``."""
     with StopRequest() as stop:
         try:
-            return _execute(settings, execution, place, reporter, prior, force, retry_failed, redo, stop)
+            yield stop
         except Interrupted:
             raise stop.error(place.paths, place.target) from None
         except Exception as err:
@@ -73,66 +117,23 @@ def execute(
                 reporter.flush()
 
 
-def _execute(
-    settings: RunSettings,
-    execution: ExecutionSettings,
-    place: folder.Place,
-    reporter: Reporter,
-    prior: Any,
-    force: bool,
-    retry_failed: bool,
-    redo: tuple[int, ...],
-    stop: StopRequest,
-) -> Run:
-    paths, going_on = place.paths, place.going_on
-    begun = read_manifest(paths) if going_on else {}
-    if going_on:
-        refuse_old_parts(paths)
-    inputs = prepare.preflight(settings, execution, prior, begun)
-    layout = inputs.layout
-    prepare.refuse_inputs_inside(place.target or paths, inputs)
-    _say_warnings(reporter, inputs.findings)
-    with ExitStack() as stack:
-        inputs.survey.measure_noise()
-        _say_warnings(reporter, [] if going_on else check_noise(inputs.survey, every_tile=False))
-        manifest = lay_out.make_manifest(inputs, execution, begun)
-        if going_on:
-            changes = lay_out.check_unchanged(place, manifest, force)
-        space = prepare.check_space(paths, layout)
-        again = batches_to_retry(paths) if going_on and retry_failed else []
-        broken = mend.batches_to_redo(paths, redo, layout.n_batches) if going_on else {}
-        done = len(paths.committed() - {*again, *broken}) if going_on else 0
-        cluster = _open_cluster(execution, layout.n_batches - done, reporter, stack)
-        place.make(stack)
-        if going_on:
-            said = [f"resumed although this changed: {change}" for change in changes]
-            said += mend.mend(paths, layout, lambda at: lay_out.write_plan_at(at, inputs), not changes)
-            said += mend.set_aside(paths, broken)
-            said += lay_out.go_on(paths, inputs)
-            withdraw(paths, again)
-            if retry_failed:
-                said.append(f"{count(len(again), 'batch')} with failed sources computed again")
-        else:
-            said = folder.begin(place)
-            lay_out.lay_out(paths, inputs, manifest)
-        before = progress(paths)
-        reporter.open(paths.metrics, layout.n_sources, before)
-        for line in said:
-            reporter.message(line)
-        reporter.message(
-            f"{count(layout.n_sources, 'source')} in {count(layout.n_batches, 'batch')} of {layout.batch}, "
-            f"bands {', '.join(layout.bands)}, {layout.draws} draws, {space}"
-        )
-        for line in said_of_model(settings.model, inputs.settings, inputs.prior, going_on):
-            reporter.message(line)
-        spec = lay_out.make_spec(paths, inputs, manifest, execution, _update(execution, manifest, reporter))
-        _to_the_end(spec, execution, reporter, stop, cluster, manifest)
-        end_checksums(spec.paths)  # before it takes another's place: whichever is there then is whole
-        if place.target is None:
-            return open_run(spec.paths.root, prior)
-        run = _in_place(place, place.target, reporter, prior)
-        end_checksums(run.paths)  # with what was written meanwhile
-        return run
+def _go_on(
+    paths: RunPaths,
+    inputs: prepare.Inputs,
+    changes: list[str],
+    broken: dict[int, str],
+    again: list[int] | None,
+) -> list[str]:
+    """Make whole what is there of a run, and take the commits of batches back that are computed again:
+    ``broken``, and ``again`` where failed sources are tried again. Returns messages."""
+    said = [f"resumed although this changed: {change}" for change in changes]
+    said += mend.mend(paths, inputs.layout, lambda at: lay_out.write_plan_at(at, inputs), not changes)
+    said += mend.set_aside(paths, broken)
+    said += lay_out.go_on(paths, inputs)
+    if again is not None:
+        withdraw(paths, again)
+        said.append(f"{count(len(again), 'batch')} with failed sources computed again")
+    return said
 
 
 def _update(execution: ExecutionSettings, manifest: dict[str, Any], reporter: Reporter) -> str:

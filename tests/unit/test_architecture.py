@@ -156,7 +156,6 @@ LONG_FUNCTIONS = {
     "cutouts/tile.py:read": 48,
     "morphology/images.py:measure": 60,
     "morphology/kernels/engine.py:measure_image": 68,
-    "run/execute.py:_execute": 49,
     "simulate/field.py:_sources": 42,
     "simulate/projection.py:_march": 76,
     "types.py:__post_init__": 51,
