@@ -10,7 +10,8 @@ import galbatch
 from galbatch.errors import ConfigError, InputError
 from galbatch.forward import forward_model
 from galbatch.prior.integrate import log_levels, plain_steps, sde_dpmpp_2m
-from galbatch.sampler.guidance import jacobian_product
+from galbatch.sampler.guidance import gaussian_draw, jacobian_product
+from galbatch.sampler.solve import Solver
 from galbatch.types import Flag, Observation
 
 
@@ -39,6 +40,23 @@ def test_gaussian_prior_has_the_exact_posterior(mode, oversample, acf):
         check_draws(post.samples[source], *law, narrow)
     assert (post.flags == 0).all()
     assert (post.chi2_p > 1e-3).all()
+
+
+@pytest.mark.parametrize("acf", [None, ACF], ids=["white", "correlated"])
+def test_a_draw_of_a_gaussian_law_given_its_data_has_the_exact_posterior(acf):
+    """What a run begins with, and what ends the bright sources of one."""
+    prior, generator = GaussianField(12), torch.Generator().manual_seed(0)
+    obs = simulate(prior, 1, np.random.default_rng(5), acf, sources=1)
+    data, model = forward_model(obs)
+    draws = gaussian_draw(
+        model,
+        data,
+        Solver(model, 500, tolerance=1e-4),
+        torch.full((1, 1, 1, 12, 12), prior.mean),
+        prior.power[None, None, None],
+        lambda *shape: torch.randn((1, 300, *shape), generator=generator),
+    )
+    check_draws(draws[0].numpy(), *exact_posterior(prior, [obs], 0))
 
 
 def test_draws_belong_to_source_and_seed_not_to_batch_or_order():
