@@ -182,7 +182,7 @@ MISTAKES = {
     "export done.run --to votable --out c.toml": "is a file",
     "proces c.parquet": r"Did you mean 'process'\?",
     "process c.parquet --nsamples 3": "--samples",
-    "flags banana": "give a whole number such as",
+    "flags banana": "a whole number such as",
 }
 FAULTS |= {command: Fault(command, said) for command, said in MISTAKES.items()}
 
