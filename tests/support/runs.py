@@ -69,20 +69,29 @@ class Child:
         """A signal: SIGKILL to all of its processes, any other to the first."""
         (os.killpg if number == signal.SIGKILL else os.kill)(self.pid, number)
 
+    def until(self, done, late, limit):
+        """Wait until ``done()``; a child that takes more than ``limit`` s is killed, and the test fails."""
+        end = time.monotonic() + limit
+        while not done():
+            if time.monotonic() > end:
+                self.send(signal.SIGKILL)
+                pytest.fail(f"{late} in {limit} s: {self.said.read_text()}")
+            time.sleep(0.01)
+
     def wait(self, n_parts, limit=240):
         """Until it has committed so many batches."""
-        end = time.monotonic() + limit
-        while len(list(self.out.glob("parts/*.arrow"))) < n_parts:
-            assert time.monotonic() < end, f"no {n_parts} parts in {limit} s"
-            assert self.code() is None, f"ended early: {self.said.read_text()}"
-            time.sleep(0.01)
+
+        def committed():
+            ended = self.code()  # before it is counted, so that the last batch does
+            enough = len(list(self.out.glob("parts/*.arrow"))) >= n_parts
+            assert enough or ended is None, f"ended early: {self.said.read_text()}"
+            return enough
+
+        self.until(committed, f"no {n_parts} parts", limit)
 
     def end(self, limit=480):
         """Its exit code, once it has ended, and all that it said."""
-        end = time.monotonic() + limit
-        while self.code() is None:
-            assert time.monotonic() < end, f"did not end in {limit} s: {self.said.read_text()}"
-            time.sleep(0.01)
+        self.until(lambda: self.code() is not None, "did not end", limit)
         return self.code(), self.said.read_text()
 
 
