@@ -15,6 +15,7 @@ import numpy as np
 import sep
 from scipy import ndimage
 
+from galbatch.cutouts.variance import patched
 from galbatch.types import Flag
 
 THRESHOLD_SIGMA = 1.5
@@ -102,11 +103,11 @@ def describe_neighbours(
 
 def _detect(data: np.ndarray, sigma: np.ndarray, bad: np.ndarray) -> tuple[np.ndarray, int]:
     """Labels (h, w) and the label of the central object if it was blended with another (0: it was not)."""
-    image = np.ascontiguousarray(np.where(bad, 0, data), np.float32)
+    image = np.ascontiguousarray(patched(np.where(bad, 0, data), bad), np.float32)
     good = ~bad
     scale = np.median(sigma[good])
-    image[good] -= np.float32(_clipped_median(image[good]))
-    # bad pixels hold no light; as a mask they keep SEP from deblending what lies next to them
+    image -= np.float32(_clipped_median(image[good]))
+    # bad pixels are filled: as a mask they keep SEP from deblending what lies next to them
     noise = np.ascontiguousarray(np.where(good, sigma, scale), np.float32)
     try:
         with _SEP_LOCK:

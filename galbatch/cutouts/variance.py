@@ -223,7 +223,7 @@ def measure_share(
 
     window = np.outer(_taper(h), _taper(w))
     usable = ~bad & np.isfinite(var)
-    scatter = fft.irfft2(fft.rfft2(_patched(data, bad) * window) * free, s=(h, w)) ** 2
+    scatter = fft.irfft2(fft.rfft2(patched(data, bad) * window) * free, s=(h, w)) ** 2
     noise = spread(np.where(usable, var, np.median(var[usable])) * window**2)
     unit = spread((change * window) ** 2)
     inside = (window > 0.9) & ~ndimage.binary_dilation(bad, iterations=2)
@@ -249,8 +249,8 @@ def _taper(n: int) -> np.ndarray:
     return np.sin(0.5 * np.pi * edge.clip(max=1)) ** 2
 
 
-def _patched(data: np.ndarray, bad: np.ndarray) -> np.ndarray:
-    """Bad pixels replaced by the mean of their good neighbours."""
+def patched(data: np.ndarray, bad: np.ndarray) -> np.ndarray:
+    """Bad pixels replaced by the mean of their good neighbours, zero where there are none."""
     if not bad.any():
         return data
     good = (~bad).astype(np.float32)

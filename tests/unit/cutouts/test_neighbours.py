@@ -113,3 +113,13 @@ def test_two_galaxies_at_the_edge_of_an_image_are_separated(beyond):
     bad = y >= beyond
     seg, _ = segment(np.where(bad, np.nan, image), np.ones_like(image), bad)
     assert seg[32, 32] == 1 and seg[38, 44] > 1 and not seg[bad].any()
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_bad_columns_do_not_part_a_galaxy(width):
+    y, x = np.indices((64, 64)) - 32
+    galaxy = 20 * np.exp(-np.hypot(x / 8, y / 4))
+    image = (galaxy + np.random.default_rng(2).standard_normal((64, 64))).astype(np.float32)
+    bad = (x >= 4) & (x < 4 + width)
+    seg, blended = segment(np.where(bad, np.nan, image), np.ones_like(image), bad)
+    assert not blended and seg[32, 24] == seg[32, 42] == 1 and not seg[bad].any()
