@@ -67,6 +67,7 @@ class Flag(IntFlag):
     UNCALIBRATED = 1 << 39
     PREDICTED = 1 << 40
     SECOND_SOURCE = 1 << 41
+    PSF_DOUBTED = 1 << 42
 
 
 class Level(IntEnum):
@@ -94,20 +95,14 @@ FLAGS: dict[Flag, About] = {
         "check ra and dec, or add the tile that holds the source",
     ),
     Flag.MASKED_CENTRE: About(
-        Level.CAUTION,
-        "the central pixel is masked",
-        "look at the mask: is it the source's own core?",
+        Level.CAUTION, "the central pixel is masked", "look at the mask: is it the source's own core?"
     ),
     Flag.MASKED_FRACTION: About(Level.INFO, "a large part of the stamp is masked", _IF_LIGHT_IS_LOST),
     Flag.NONFINITE: About(
-        Level.INFO,
-        "NaN or infinite pixels in the stamp; they are masked",
-        _IF_LIGHT_IS_LOST,
+        Level.INFO, "NaN or infinite pixels in the stamp; they are masked", _IF_LIGHT_IS_LOST
     ),
     Flag.ZERO_WEIGHT: About(
-        Level.INFO,
-        "pixels with zero or negative weight in the stamp; they are masked",
-        _IF_LIGHT_IS_LOST,
+        Level.INFO, "pixels with zero or negative weight in the stamp; they are masked", _IF_LIGHT_IS_LOST
     ),
     Flag.SATURATED: About(Level.BAD, "saturated or missing core", "use a shorter exposure or another band"),
     Flag.NEIGHBOUR: About(
@@ -141,9 +136,7 @@ FLAGS: dict[Flag, About] = {
         "nothing: the noise is described as it is after resampling",
     ),
     Flag.PSF_EXTRAPOLATED: About(
-        Level.CAUTION,
-        "the PSF was taken from outside its grid",
-        "give a PSF for this part of the image",
+        Level.CAUTION, "the PSF was taken from outside its grid", "give a PSF for this part of the image"
     ),
     Flag.PSF_BAD: About(
         Level.BAD,
@@ -201,14 +194,10 @@ FLAGS: dict[Flag, About] = {
         "do not use the sersic_* columns of this source; all others hold",
     ),
     Flag.DUPLICATE_ID: About(
-        Level.CAUTION,
-        "the source id occurs more than once",
-        "give every source its own id",
+        Level.CAUTION, "the source id occurs more than once", "give every source its own id"
     ),
     Flag.DUPLICATE_POSITION: About(
-        Level.INFO,
-        "another source of the catalogue lies within 0.1 arcsec",
-        "count it once",
+        Level.INFO, "another source of the catalogue lies within 0.1 arcsec", "count it once"
     ),
     Flag.VARIANCE_APPROX: About(
         Level.INFO,
@@ -280,6 +269,11 @@ FLAGS: dict[Flag, About] = {
         Level.CAUTION,
         "a lump of light has no counterpart across the centre: two galaxies in one segment, or a merger",
         "look at the picture; a segmentation map (`seg`) that separates the two mends it",
+    ),
+    Flag.PSF_DOUBTED: About(
+        Level.CAUTION,
+        "the band looks like the others seen with another PSF than its own",
+        "check this band's PSF; a galaxy that is truly smoother or sharper in it has this flag too",
     ),
 }
 

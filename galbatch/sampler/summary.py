@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from galbatch.sampler.agreement import psf_doubted
 from galbatch.sampler.diagnostics import (
     BROKEN_SHARE,
     chi2_misfit,
@@ -57,6 +58,7 @@ def summary(
         (Flag.BROKEN, _broken(problem, x, mean, std, source)),
         (Flag.SOLVER, residual.amax(1).cpu().numpy()[:, None] > SOLVER_FLAG),
         (Flag.PRIOR_DRIVEN, np.nan_to_num(fraction) > 0.5),
+        (Flag.PSF_DOUBTED, _psf_doubted(problem, mean, source)),
     ):
         flags |= np.where(where, int(flag), 0)
     unit = np.asarray(scale, np.float32)
@@ -102,6 +104,14 @@ def _broken(problem: Problem, x: Tensor, mean: Tensor, std: Tensor, source: Tens
     broken = sharper_than_resolution(mean, std, spec.target_fwhm_pix, of_mean) > BROKEN_SHARE
     each = sharper_than_resolution(x, torch.zeros_like(x), spec.target_fwhm_pix, own) > BROKEN_SHARE
     return (broken | (each.float().mean(1) > BROKEN_DRAWS)).cpu().numpy()
+
+
+def _psf_doubted(problem: Problem, mean: Tensor, source: Tensor | None) -> np.ndarray:
+    """(b, c): see ``psf_doubted``; False where bands were not sampled together."""
+    spec = problem.prior.spec
+    if problem.bands is None or spec.flux_convention != "smoothed_peak":
+        return np.zeros(mean.shape[:2], bool)
+    return psf_doubted(problem.model, problem.data, mean, spec.target_fwhm_pix, source)
 
 
 def _nanstd(x: Tensor) -> Tensor:
