@@ -30,7 +30,7 @@ def main():
     )
     rows = {"observed": obs.data[0], "truth": truth[:, m : m + STAMP, m : m + STAMP]}
     for name, joint in (("separate", False), ("joint", True)):
-        call = {"draws": 12, "mode": "fast", "source_ids": [i], "joint": joint, "wavelengths": waves}
+        call = {"draws": 12, "mode": "default", "source_ids": [i], "joint": joint, "wavelengths": waves}
         rows[name] = galbatch.sample_posterior(prior, obs, **call).mean[0]
     fig, axes = plt.subplots(4, 4, figsize=(7, 7.2), layout="constrained")
     for axis_row, (name, images) in zip(axes, rows.items(), strict=True):

@@ -79,8 +79,33 @@ def rank(draws, truth, rng):
     return ((draws < truth).sum(0) + rng.random(np.shape(truth))) / (len(draws) + 1)
 
 
-def judge(post, truth, wavelengths, seconds, rng):
-    """Numbers of one posterior, as the module's docstring has them."""
+def colours(magnitudes, paired):
+    """Draws of the colours of neighbouring bands from ``magnitudes`` (k, c, ...) of draws: draw k of one with
+    draw k of the other where bands were sampled together, else with every draw, as a run has them."""
+    one, two = magnitudes[:, :-1], magnitudes[:, 1:]
+    return one - two if paired else (one[:, None] - two[None]).reshape(-1, *one.shape[1:])
+
+
+def maps(draws, truth, sky, paired):
+    """By pair of bands: median half width of the 68% interval of the colour of a pixel where the truth is
+    three times as bright as the sky's noise in both, rms of its error, and the factor of the widths with
+    which 68% of the truths lie inside; NaN with fewer than ten such pixels."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        low, middle, high = np.nanpercentile(
+            colours(-2.5 * np.log10(np.where(draws > 0, draws, np.nan)), paired), [15.87, 50, 84.13], axis=0
+        )
+        error = middle + 2.5 * np.log10(truth[:-1] / truth[1:])
+    width, found = np.maximum((high - low) / 2, 1e-4), []
+    bright = truth > 3 * sky[:, None, None]
+    for w, e, lit in zip(width, error, bright[:-1] & bright[1:], strict=True):
+        few = lit.sum() < 10
+        scale = np.nan if few else np.nanquantile(np.abs(e[lit]) / w[lit], 0.6827)
+        found.append([np.nan] * 3 if few else [np.median(w[lit]), np.sqrt(np.nanmean(e[lit] ** 2)), scale])
+    return np.array(found, float).T.tolist()
+
+
+def judge(post, truth, sky, paired, seconds, rng):
+    """Numbers of one posterior, as the module's docstring has them. ``sky`` (c,): noise per pixel."""
     draws, c = post.samples[0].astype(float), len(truth)
     mean = post.mean[0].astype(float)
     middle = np.array([STAMP, STAMP]) / 2 - 0.5
@@ -95,7 +120,8 @@ def judge(post, truth, wavelengths, seconds, rng):
     lit = truth > 0.02 * truth.max((1, 2), keepdims=True)
     pixels = rank(draws, truth, rng)
     mag, mag_true = -2.5 * np.log10(np.maximum(flux, 1e-3 * true)), -2.5 * np.log10(true)
-    colour, colour_true = mag[:, :-1] - mag[:, 1:], mag_true[:-1] - mag_true[1:]
+    colour, colour_true = colours(mag, paired), mag_true[:-1] - mag_true[1:]
+    ends = np.percentile(colour, [15.87, 50, 84.13], axis=0)
     size = np.log(r_half[:, :-1] / r_half[:, 1:])
     return {
         "nmse": (((mean - truth) ** 2).sum((1, 2)) / (truth**2).sum((1, 2))).tolist(),
@@ -104,7 +130,9 @@ def judge(post, truth, wavelengths, seconds, rng):
         "r_half": rank(r_half, r_true, rng).tolist(),
         "sizes": rank(size, np.log(r_true[:-1] / r_true[1:]), rng).tolist(),
         "colour": rank(colour, colour_true, rng).tolist(),
-        "colour_width": (2 * colour.std(0, ddof=1)).tolist(),
+        "colour_width": ((ends[2] - ends[0]) / 2).tolist(),
+        "colour_error": (ends[1] - colour_true).tolist(),
+        "map": maps(draws, truth, sky, paired),
         "chi2": post.chi2[0].tolist(),
         "flags": [names_of(int(f)) for f in post.band_flags[0]],
         "evaluations": float(post.n_evaluations[0]),
@@ -162,7 +190,7 @@ def main():
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--n", type=int, default=16)
     parser.add_argument("--draws", type=int, default=16)
-    parser.add_argument("--mode", default="fast")
+    parser.add_argument("--mode", default="default")
     parser.add_argument("--seed", type=int, default=5)
     args = parser.parse_args()
     prior = galbatch.load_prior(args.model)
@@ -185,7 +213,8 @@ def main():
                         wavelengths=waves,
                     )
                     seconds = time.process_time() - began
-                    line[how] = judge(post, stamp, waves, seconds, np.random.default_rng(i))
+                    sky = np.median(obs.sigma[0], axis=(1, 2))
+                    line[how] = judge(post, stamp, sky, how == "joint", seconds, np.random.default_rng(i))
                     if place is not None:
                         line[how]["found"] = share_found(post, plain, truth, place, margin)
                 out.write(json.dumps(line) + "\n")

@@ -17,6 +17,38 @@ def ratio(rows, pick):
     return f"{np.exp(logs.mean()):.2f} x/: {np.exp(logs.std(ddof=1) / np.sqrt(len(logs))):.2f}"
 
 
+def intervals(rows):
+    """Widths of the colours in an aperture as they are, and with each method's widths scaled by what makes
+    68% of its own truths lie inside; its error from sources drawn again."""
+
+    def ratios(chosen):
+        width, scale = [], []
+        for how in ("joint", "separate"):
+            w, e = (np.concatenate(of(chosen, how, key)) for key in ("colour_width", "colour_error"))
+            width.append(np.log(w).mean())
+            scale.append(np.quantile(np.abs(e) / w, 0.6827))
+        return np.exp(width[0] - width[1]), np.exp(width[0] - width[1]) * scale[0] / scale[1]
+
+    rng = np.random.default_rng(0)
+    again = [ratios([rows[i] for i in rng.integers(0, len(rows), len(rows))])[1] for _ in range(300)]
+    raw, equal = ratios(rows)
+    return f"as they are {raw:.2f}, at equal coverage {equal:.2f} +- {np.std(again):.2f}"
+
+
+def pixels_of(rows):
+    """The same of pixels, with the rms of their errors: geometric means over pairs of bands."""
+    one, two = (
+        np.concatenate([np.array(m).T for m in of(rows, how, "map")]) for how in ("joint", "separate")
+    )
+    known = np.isfinite(one).all(1) & np.isfinite(two).all(1)
+    if not known.any():
+        return "too faint"
+    logs = np.log(one[known] / two[known])
+    values = (logs[:, 0], logs[:, 1], logs[:, 0] + logs[:, 2])
+    texts = [f"{np.exp(v.mean()):.2f} x/: {np.exp(v.std() / np.sqrt(len(v))):.2f}" for v in values]
+    return f"width {texts[0]}, rms error {texts[1]}, width at equal coverage {texts[2]}"
+
+
 def covered(rows, how, key):
     """Share of ranks within the central 68%, in per cent."""
     u = np.concatenate(of(rows, how, key))
@@ -32,9 +64,8 @@ def main():
         print("  NMSE joint / separate: blurriest", ratio(rows, lambda r: -1), "| faintest",
               ratio(rows, lambda r: int(np.argmin(r["sn"]))), "| by band",
               ", ".join(ratio(rows, lambda r, b=b: b) for b in bands))  # fmt: skip
-        one, other = (np.concatenate(of(rows, how, "colour_width")) for how in ("joint", "separate"))
-        width = np.log(one / other)
-        print(f"  width of 68% colour intervals, joint / separate: {np.exp(width.mean()):.2f}")
+        print("  68% intervals of colours, joint / separate:", intervals(rows))
+        print("  colours of pixels, joint / separate:", pixels_of(rows))
         for how in ("joint", "separate"):
             pixels = 100 * np.mean(of(rows, how, "pixels68"))
             inside = [f"{key} {covered(rows, how, key)}" for key in ("flux", "r_half", "sizes", "colour")]

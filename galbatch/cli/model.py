@@ -162,8 +162,16 @@ def evaluate(
 @click.option("--galaxies", "-n", default=640, type=click.IntRange(64), help="Simulated galaxies.")
 @click.option("--draws", default=16, type=click.IntRange(8), help="Draws of each.")
 @MODE
+@click.option("--joint", is_flag=True, help="Of bands together: galaxies in 2 and in 4 bands, and colours.")
+@click.option(
+    "--keep",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="With --joint: a folder for what is measured of each galaxy; the same command goes on there.",
+)
 @click.option("--out", type=FILE, help="File to write; without it, calibration.json in the model folder.")
-def calibrate_model(model: str, galaxies: int, draws: int, mode: str, out: Path | None) -> None:
+def calibrate_model(
+    model: str, galaxies: int, draws: int, mode: str, joint: bool, keep: Path | None, out: Path | None
+) -> None:
     """Measure how far percentiles of draws are from those of the truth, for the columns p16, p50 and p84.
 
     Simulated galaxies that neither training nor `galbatch validate` uses are observed and sampled; runs with
@@ -173,11 +181,20 @@ def calibrate_model(model: str, galaxies: int, draws: int, mode: str, out: Path 
     from galbatch.prior.model import CALIBRATION, load_prior
     from galbatch.prior.names import model_folder
     from galbatch.validate.calibrate import calibrate, write_calibration
+    from galbatch.validate.joint import calibrate_joint
 
+    if keep is not None and not joint:
+        raise click.UsageError("--keep goes with --joint.")
     prior = load_prior(model)
+    if joint and not prior.spec.joint:
+        raise click.UsageError(f"model {model} sees one band at a time: leave --joint out.")
     with counted(galaxies, "galaxies") as more:
-        table = calibrate(prior, galaxies, draws, mode, lambda done, total: more())
-    for name, numbers in table["quantities"].items():
+        if joint:
+            table = calibrate_joint(prior, galaxies, draws, mode, lambda done, total: more(), keep)
+            mode = f"{mode} joint"
+        else:
+            table = calibrate(prior, galaxies, draws, mode, lambda done, total: more())
+    for name, numbers in (table["quantities"] | table.get("color", {})).items():
         drawn, fitted = (
             "{:5.1f} +- {:.1f}%".format(*(100 * v for v in numbers[k]))
             for k in ("draws_coverage", "coverage")

@@ -87,8 +87,10 @@ def _process(context: Context, rows: PlanBatch, stamps: StampBatch, clock: Clock
             counters["evaluations"] += float(np.sum(part.n_evaluations)) * images
     with clock("measure"):
         if len(layout.bands) > 1:
-            found = colours(columns, stamps.bands, arrays["samples"], layout.oversample, shares, layout.joint)
-            columns |= found
+            table = context.calibration.get("color") if layout.joint else None
+            columns |= colours(
+                columns, stamps.bands, arrays["samples"], layout.oversample, shares, layout.joint, table
+            )
     if layout.regenerate:
         arrays["draws_hash"] = draw_hashes(arrays["samples"])
     arrays = {name: values for name, values in arrays.items() if layout.kept(name)}
@@ -195,7 +197,7 @@ def _measure(
     shares: dict[tuple[int, int], np.ndarray],
 ) -> None:
     """Measure the draws (n, k, H, W) of the sources ``done`` in band number ``n``."""
-    layout, mode = context.layout, context.mode
+    layout = context.layout
     fine = layout.oversample * band.ratio
     own = own_light(samples, band.seg[done], band.mask[done], fine)
     shares |= {(int(done[i]), n): share for i, share in own.share.items()}
@@ -208,7 +210,7 @@ def _measure(
         context.prior.spec.target_fwhm_pix,
         context.measure_threads,
         layout.draw_columns,
-        context.prior.spec.calibration.get(f"{mode} joint" if layout.joint else mode),
+        context.calibration or None,
     )
     found |= contaminated(found, columns[f"neighbour_frac_{band.band}"][done], own)
     found |= second_sources(own, context.prior.spec.target_fwhm_pix)

@@ -13,21 +13,25 @@ half of a Petrosian radius and one less that within half: below zero where a gal
 
 Where bands were sampled together draw n of one goes with draw n of the other; else they are independent, so
 that every pair of them is a draw of the colour. Draws of each band are first moved away from their median by
-the factor by which the interval of its flux is wider than that of its draws.
+the factor by which the interval of its flux is wider than that of its draws. Where the calibration of bands
+together has numbers for colours, the interval is theirs instead (``calibrated_colour``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise, product
+from typing import Any
 
 import numpy as np
 
+from galbatch.morphology.intervals import fewer_draws
 from galbatch.morphology.separate import fitted_neighbours
 from galbatch.types import BandStamps
 
 # of apertures, inner and outer radius in Petrosian radii: as for flux_njy, and two of a gradient
 _APERTURES = ((0.0, 2.0), (0.0, 0.5), (0.5, 1.0))
+_LEAST_SPREAD = 1e-4  # mag
 _PERCENTILES = {"p16": 15.865525393145708, "p50": 50.0, "p84": 84.13447460685429}
 
 
@@ -38,13 +42,15 @@ def colours(
     oversample: int,
     shares: dict[tuple[int, int], np.ndarray] | None = None,
     paired: bool = False,
+    table: Mapping[str, Any] | None = None,
 ) -> dict[str, np.ndarray]:
     """Columns (n,) ``color_{b1}_{b2}_{p16|p50|p84}``, the same of gradients, ``color_radius``, arcsec, and
     the light in it, ``color_flux_njy_{p16|p50|p84}_{band}``.
 
     ``columns``: measured ones of every band; ``samples`` (n, k, c, H, W): draws, NaN where there are none;
     ``shares``: the source's share (k, H, W) of its draws by source and band, one where there is none;
-    ``paired``: draws of all bands were made together. NaN where a band has no pixel, where no band has a
+    ``paired``: draws of all bands were made together; ``table``: the numbers of their calibration for
+    colours. NaN where a band has no pixel, where no band has a
     Petrosian radius, or where half of the draws hold no light.
     """
     n = len(samples)
@@ -60,7 +66,7 @@ def colours(
         found["color_radius"][i] = radius
         factors = [widening(columns, b.band, i) for b in bands]
         magnitudes = [
-            [widened_magnitudes(light[a, :, c], factors[c]) for a in range(len(_APERTURES))]
+            [widened_magnitudes(light[a, :, c], 1.0 if table else factors[c]) for a in range(len(_APERTURES))]
             for c in range(len(bands))
         ]
         for band, whole in zip(bands, (m[0][np.isfinite(m[0])] for m in magnitudes), strict=True):
@@ -70,9 +76,29 @@ def colours(
             colour, inside, outside = (_pairs(*both, paired) for both in zip(bluer, redder, strict=True))
             for stem, values in (("color", colour), ("color_gradient", outside - inside)):
                 values = values[np.isfinite(values)]
-                for name, level in _PERCENTILES.items() if values.size else ():
-                    found[f"{stem}_{one}_{two}_{name}"][i] = np.percentile(values, level)
+                if values.size:
+                    ends = np.percentile(values, list(_PERCENTILES.values()))
+                    ends = calibrated_colour(values, table[stem]) if table and values.size > 1 else ends
+                    for name, end in zip(_PERCENTILES, ends, strict=True):
+                        found[f"{stem}_{one}_{two}_{name}"][i] = end
     return found
+
+
+def calibrated_colour(draws: np.ndarray, numbers: Mapping[str, Any]) -> np.ndarray:
+    """(3,) p16, p50 and p84 of a colour from ``draws`` (k,) of it: m + z exp(a + b ln s), with m their
+    median, s half of their 68% interval, and a, b and the three z what simulated galaxies asked for
+    (``error`` and ``z``; see ``galbatch.morphology.calibration``). Wider about the median with fewer draws
+    than theirs."""
+    middle, spread = (float(v[0]) for v in middle_and_spread(np.asarray(draws, float)[None]))
+    a, b = numbers["error"]
+    ends = middle + np.array(numbers["z"]) * np.exp(a + b * np.log(spread))
+    return ends[1] + fewer_draws(len(draws), numbers["draws"], b) * (ends - ends[1])
+
+
+def middle_and_spread(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) median and half of the 68% interval of ``draws`` (n, k) of a colour, mag."""
+    low, middle, high = np.percentile(draws, list(_PERCENTILES.values()), axis=1)
+    return middle, np.maximum((high - low) / 2, _LEAST_SPREAD)
 
 
 def _pairs(one: np.ndarray, two: np.ndarray, paired: bool) -> np.ndarray:

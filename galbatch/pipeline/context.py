@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -40,3 +41,9 @@ class Context:
     sampling: threading.Lock = field(default_factory=threading.Lock)
     counters: dict[str, float] = field(default_factory=dict)
     reuse: Callable[[PlanBatch, list], tuple[list, list, dict[str, int]]] | None = None
+
+    @property
+    def calibration(self) -> dict[str, Any]:
+        """The prior's table for the mode, of bands together where they are; {} without one."""
+        name = f"{self.mode} joint" if self.layout.joint else self.mode
+        return self.prior.spec.calibration.get(name, {})

@@ -228,6 +228,8 @@ def load_calibration(folder: Path, card: Card) -> dict[str, dict]:
     try:
         found = json.loads(path.read_text())
         sha256, modes = found["sha256"], found["modes"]
+        mine = card.joint_sha256
+        others = [mode for mode, table in modes.items() if table.get("joint_sha256", mine) != mine]
         unlike = [
             mode
             for mode, table in modes.items()
@@ -239,6 +241,8 @@ def load_calibration(folder: Path, card: Card) -> dict[str, dict]:
         raise ModelError(
             f"{path}: made for weights {sha256[:12]}..., the card's are {card.sha256[:12]}...: {remedy}"
         )
+    if others:
+        raise ModelError(f"{path}: mode {others[0]} was calibrated with other joint weights: {remedy}")
     if unlike:
         raise ModelError(f"{path}: mode {unlike[0]} was calibrated by another version of galbatch: {remedy}")
     return modes

@@ -51,15 +51,12 @@ def settle_model(settings: RunSettings, execution: ExecutionSettings, begun: dic
 def said_of_model(asked: str, settings: RunSettings, prior: Denoiser, going_on: bool) -> Iterator[str]:
     """Lines on the model of a run: which and why, and whether its intervals are calibrated. ``asked``: as the
     user named it, before ``settle_model``."""
-    name, mode = prior.spec.name, settings.mode
+    name, mode = prior.spec.name, f"{settings.mode} joint" if settings.joint else settings.mode
     why = "" if asked != "auto" else ", with which the run began" if going_on else _reason(settings.model)
     yield f"model: {name}{why}"
     if mode not in prior.spec.calibration:
-        remedy = (
-            ""
-            if settings.model == "object"
-            else f" Make it: galbatch model calibrate {settings.model} --mode {mode}"
-        )
+        command = f"galbatch model calibrate {settings.model} --mode {mode.replace(' joint', ' --joint')}"
+        remedy = "" if settings.model == "object" else f" Make it: {command}"
         yield (
             f"model {name} has no calibration for mode {mode}: intervals are those of the draws, and no "
             f"source is better than quality 1 (UNCALIBRATED).{remedy}"
@@ -73,7 +70,7 @@ def _reason(name: str) -> str:
 
 
 LARGEST_STAMP_PIX = 512
-JOINT_IS_BETTER = False  # by itself where the model can: not before it has been measured
+JOINT_IS_BETTER = False  # by itself where the model can: docs/decisions/0029 says what is missing
 
 
 @dataclass

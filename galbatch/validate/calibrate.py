@@ -67,13 +67,16 @@ def measure_with_truth(samples: np.ndarray, image: np.ndarray, obs: Observation)
     )
 
 
-def fit_calibration(found: dict, truth: np.ndarray, target_fwhm_arcsec: float) -> dict:
+def fit_calibration(
+    found: dict, truth: np.ndarray, target_fwhm_arcsec: float, galaxy: np.ndarray | None = None
+) -> dict:
     """What ``calibrated`` takes as its table: range of the conditions, and numbers of every quantity.
 
     ``place``: median and half of the 68% interval of m; ``error``: least squares of ln |truth - centre|;
     ``slope``: of (truth - m) / e in t, a resistant line; ``z``: percentiles of the rest, those of a finite
     sample (the rank of level q among n is q (n + 1)). ``coverage``: share of truths within p16 to p84, with
-    its standard error, from fits to the other folds; ``draws_coverage``: within raw16 to raw84."""
+    its standard error, from fits to the other folds; ``draws_coverage``: within raw16 to raw84. ``galaxy``
+    (n,): which galaxy it is, 0 and up, where one is seen in several bands; None is another each time."""
     where = conditions(found, target_fwhm_arcsec)
     good = np.isfinite(where).all(axis=1)
     table: dict[str, Any] = {
@@ -83,7 +86,8 @@ def fit_calibration(found: dict, truth: np.ndarray, target_fwhm_arcsec: float) -
             name: _fit(found, name, where, scaled(name, truth[name]), good) for name in CALIBRATED
         },
     }
-    fold = np.random.default_rng(SEED).permutation(len(truth)) % FOLDS
+    galaxy = np.arange(len(truth)) if galaxy is None else galaxy
+    fold = np.random.default_rng(SEED).permutation(int(galaxy.max()) + 1)[galaxy] % FOLDS
     inside = {name: np.full(len(truth), np.nan) for name in CALIBRATED}
     for k in range(FOLDS):
         rest = {
@@ -94,8 +98,8 @@ def fit_calibration(found: dict, truth: np.ndarray, target_fwhm_arcsec: float) -
         for name, values in inside.items():
             values[fold == k] = within(columns, name, ("p16", "p84"), truth[name])[fold == k]
     for name, numbers in table["quantities"].items():
-        numbers["coverage"] = share(inside[name])
-        numbers["draws_coverage"] = share(within(found, name, ("raw16", "raw84"), truth[name]))
+        numbers["coverage"] = share(inside[name], galaxy)
+        numbers["draws_coverage"] = share(within(found, name, ("raw16", "raw84"), truth[name]), galaxy)
     return table
 
 
@@ -150,10 +154,12 @@ def _resistant_slope(x: np.ndarray, y: np.ndarray) -> float:
 
 def write_calibration(path: Path, mode: str, table: dict, sha256: str) -> None:
     """Put the table of a mode into ``calibration.json``; those of other modes of the same weights and
-    steps stay."""
+    steps stay. Of bands together the name is "default joint", and the table has the ``joint_sha256``."""
     known = json.loads(path.read_text()) if path.is_file() else {}
     own = {"sha256": sha256, "steps": STEPS}
     modes = known.get("modes", {}) if own.items() <= known.items() else {}
+    if joint := table.get("joint_sha256"):
+        modes = {name: old for name, old in modes.items() if old.get("joint_sha256", joint) == joint}
     path.write_text(json.dumps({**own, "modes": {**modes, mode: table}}, indent=1) + "\n")
 
 
