@@ -88,8 +88,8 @@ def photon_variance(
     a = a / known
     error = (2 * noise.inflation / (known * number.clamp_min(1))).sqrt()
     sky = DARKEST_SKY_NJY * obs.pixel_scale_arcsec**2
-    sigma = np.where(np.isfinite(obs.sigma), obs.sigma, np.nan).reshape(*obs.sigma.shape[:2], -1)
-    sigma = np.nan_to_num(np.nanmedian(sigma, -1)) if sigma.size else np.zeros(sigma.shape[:2])
+    flat = np.ma.masked_invalid(obs.sigma).reshape(*obs.sigma.shape[:2], -1)
+    sigma = np.ma.filled(np.ma.median(flat, axis=-1), 0.0)  # 0 of a band without pixels
     most = torch.as_tensor(sigma / sky, dtype=a.dtype, device=a.device)[:, None, :, None, None]
     few = (number < MIN_PIXELS) | (faint.sum((-1, -2), keepdim=True) < MIN_PIXELS)
     a = torch.where(holds | few | (a < SIGNIFICANT * error), 0, torch.minimum(a, most))
