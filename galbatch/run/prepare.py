@@ -100,7 +100,7 @@ def preflight(
     inputs = open_inputs(settings, begun.get("measured"))
     refuse_errors(inputs)
     inputs.prior = open_model(settings, prior)
-    inputs.settings = settle_joint(settings, inputs.prior, len(inputs.survey.band_names))
+    inputs.settings = settle_joint(inputs.settings, inputs.prior, len(inputs.survey.band_names))
     inputs.layout = layout_of(inputs)
     inputs.findings += check_resolution(inputs.survey, target_fwhm_arcsec(inputs.layout))
     return inputs

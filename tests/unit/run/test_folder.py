@@ -270,6 +270,16 @@ def test_bands_are_part_of_the_form_and_a_seed_is_not(survey, finished):
         run(survey, finished, resume=True, seed=5)
 
 
+def test_a_run_named_by_relative_paths_goes_on_from_another_folder(survey, tmp_path, monkeypatch):
+    monkeypatch.chdir(survey.parent)
+    run(Path(survey.name), tmp_path / "r.run")
+    settings = RunSettings.from_record(read_manifest(RunPaths(tmp_path / "r.run"))["settings"])
+    assert settings.catalog == str(survey) and Path(settings.survey).is_absolute()
+    monkeypatch.chdir("/")
+    resume(tmp_path / "r.run", prior=toys.GaussianPrior(), cluster="none")
+    assert status(tmp_path / "r.run")["state"] == "finished"
+
+
 def test_manifest_keeps_what_the_preflight_warned_of(survey):
     inputs = prepare.preflight(
         RunSettings(str(survey), str(survey.with_suffix(".toml"))), ExecutionSettings(), toys.GaussianPrior()
