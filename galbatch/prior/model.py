@@ -41,9 +41,15 @@ class Prior:
     """
 
     def __init__(
-        self, model: Denoiser, card: Card, device: str | torch.device = "cpu", backend: str = "auto",
-        micro_batch: int | None = None, calibration: dict | None = None, precision: str = "auto"
-    ) -> None:  # fmt: skip
+        self,
+        model: Denoiser,
+        card: Card,
+        device: str | torch.device = "cpu",
+        backend: str = "auto",
+        micro_batch: int | None = None,
+        calibration: dict | None = None,
+        precision: str = "auto",
+    ) -> None:
         self.card, self.device = card, torch.device(device)
         self.calibration = calibration or {}
         self.micro_batch = micro_batch or images_per_pass(self.device)

@@ -95,9 +95,14 @@ def _unit_sum(image: np.ndarray) -> np.ndarray:
 
 
 def _assemble(
-    p: _Plane, scale_pix: float, old: np.ndarray, young: np.ndarray, tau: np.ndarray, young_share: float,
-    thick: float
-) -> Disc:  # fmt: skip
+    p: _Plane,
+    scale_pix: float,
+    old: np.ndarray,
+    young: np.ndarray,
+    tau: np.ndarray,
+    young_share: float,
+    thick: float,
+) -> Disc:
     area = p.step_pix**2
     maps = np.stack([_unit_sum(old) / area, _unit_sum(young) / area, np.clip(tau, 0.0, 12.0)], -1)
     return Disc(maps.astype(np.float32), p.step_pix, scale_pix, young_share, thick)

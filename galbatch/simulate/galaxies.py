@@ -60,9 +60,14 @@ def draw_kind(rng: np.random.Generator) -> str:
 
 
 def simulate_galaxies(
-    n: int, seed: int, npix: int = 128, start: int = 0, kinds: list[str] | None = None,
-    wavelengths_um: Sequence[float] | None = None, law: int = 1
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    n: int,
+    seed: int,
+    npix: int = 128,
+    start: int = 0,
+    kinds: list[str] | None = None,
+    wavelengths_um: Sequence[float] | None = None,
+    law: int = 1,
+) -> tuple[np.ndarray, np.ndarray]:
     """Simulate galaxies ``start`` to ``start + n`` of the series ``seed``.
 
     Returns images (n, bands, npix, npix) float32, flux per pixel, and a structured array (n,) of
@@ -137,9 +142,15 @@ def _scale(rng: np.random.Generator, unit: float, low: float, high: float) -> fl
 
 
 def _disc_galaxy(
-    rng: np.random.Generator, npix: int, kind: str, unit: float, x: float, y: float, row: np.void,
-    light: Light
-) -> np.ndarray:  # fmt: skip
+    rng: np.random.Generator,
+    npix: int,
+    kind: str,
+    unit: float,
+    x: float,
+    y: float,
+    row: np.void,
+    light: Light,
+) -> np.ndarray:
     scale = 1.3 * _scale(rng, unit, 6.0, 18.5) / 1.68
     disc = irregular_disc(rng, scale) if kind == "irregular" else spiral_disc(rng, scale, kind)
     geometry = disc_geometry(rng, disc, x, y)
@@ -229,9 +240,15 @@ def _spheroidal(
 
 
 def _companions(
-    rng: np.random.Generator, images: np.ndarray, kind: str, unit: float, x: float, y: float, row: np.void,
-    light: Light
-) -> np.ndarray:  # fmt: skip
+    rng: np.random.Generator,
+    images: np.ndarray,
+    kind: str,
+    unit: float,
+    x: float,
+    y: float,
+    row: np.void,
+    light: Light,
+) -> np.ndarray:
     """Small neighbours, from faint satellites to near equals."""
     if kind == "merger" or rng.random() > 0.16:
         return images

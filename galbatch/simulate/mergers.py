@@ -151,9 +151,16 @@ def _pull(dx: float, dy: float, dz: float, mass: float, soft: float) -> tuple[fl
 
 @njit(cache=True)
 def _centres(
-    pos: np.ndarray, vel: np.ndarray, m1: float, m2: float, a1: float, a2: float, friction: float, dt: float,
-    steps: int
-) -> np.ndarray:  # fmt: skip
+    pos: np.ndarray,
+    vel: np.ndarray,
+    m1: float,
+    m2: float,
+    a1: float,
+    a2: float,
+    friction: float,
+    dt: float,
+    steps: int,
+) -> np.ndarray:
     """Track (steps + 1, 2, 3) of the two masses by leapfrog; the state advances in place."""
     track = np.zeros((steps + 1, 2, 3))
     soft = math.sqrt(a1 * a1 + a2 * a2)

@@ -137,9 +137,17 @@ def sersic_b(n: float) -> float:
 
 @njit(cache=True, fastmath=True)
 def _paint(
-    image: np.ndarray, x0: float, y0: float, re: float, n: float, q: float, angle: float, boxy: float,
-    twist: float, b: float
-) -> None:  # fmt: skip
+    image: np.ndarray,
+    x0: float,
+    y0: float,
+    re: float,
+    n: float,
+    q: float,
+    angle: float,
+    boxy: float,
+    twist: float,
+    b: float,
+) -> None:
     npix = image.shape[0]
     for iy in range(npix):
         for ix in range(npix):

@@ -32,10 +32,23 @@ class DiscGeometry:
 
 @njit(cache=True, fastmath=True)
 def _march(
-    maps: np.ndarray, step_pix: float, npix: int, cos_i: float, sin_i: float, cos_p: float, sin_p: float,
-    x0: float, y0: float, h_o: float, h_y: float, h_d: float, warp: float, warp_phase: float,
-    ratios: np.ndarray, out: np.ndarray
-) -> None:  # fmt: skip
+    maps: np.ndarray,
+    step_pix: float,
+    npix: int,
+    cos_i: float,
+    sin_i: float,
+    cos_p: float,
+    sin_p: float,
+    x0: float,
+    y0: float,
+    h_o: float,
+    h_y: float,
+    h_d: float,
+    warp: float,
+    warp_phase: float,
+    ratios: np.ndarray,
+    out: np.ndarray,
+) -> None:
     """Fill ``out`` (2 bands + 1, npix, npix): old and young stars by band, then tau in red."""
     bands = len(ratios)
     light = np.empty(2 * bands)

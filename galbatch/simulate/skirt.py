@@ -37,9 +37,14 @@ def kpc_per_arcsec(redshift: float) -> float:
 
 
 def write_skirt(
-    path: str | Path, flux_jy: np.ndarray, *, redshift: float, fov_kpc: float,
-    filters: Sequence[tuple[str, float]] = FILTERS, cards: dict[str, object] | None = None
-) -> Path:  # fmt: skip
+    path: str | Path,
+    flux_jy: np.ndarray,
+    *,
+    redshift: float,
+    fov_kpc: float,
+    filters: Sequence[tuple[str, float]] = FILTERS,
+    cards: dict[str, object] | None = None,
+) -> Path:
     """Write flux (bands, h, w), Jy per pixel, as an idealised SKIRT 9 file, whole or not at all.
 
     ``fov_kpc`` is the width of the image. ``cards`` are added to every header (SUBHALO, INCL, ...). Raises
@@ -99,10 +104,19 @@ def _describe(
 
 
 def write_galaxies(
-    out: str | Path, n: int, seed: int, *, start: int = 0, npix: int = 128, redshift: float = 0.1,
-    snapshot: int = 91, bands: int = 2, law: int = 1, jobs: int = 1,
-    progress: Callable[[int], None] | None = None
-) -> Path:  # fmt: skip
+    out: str | Path,
+    n: int,
+    seed: int,
+    *,
+    start: int = 0,
+    npix: int = 128,
+    redshift: float = 0.1,
+    snapshot: int = 91,
+    bands: int = 2,
+    law: int = 1,
+    jobs: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> Path:
     """Simulate ``n`` galaxies into ``out`` as ``shalo_SSS-N_v0_photo.fits``, with ``galaxies.ecsv`` beside.
 
     Files that are already there are left alone, so a stopped command goes on; the content of a file depends
@@ -116,8 +130,10 @@ def write_galaxies(
     out.mkdir(parents=True, exist_ok=True)
     wide = (f", bands {bands}" if bands != 2 else "") + (f", law {law}" if law != 1 else "")
     _claim(out, f"seed {seed}, npix {npix}, redshift {redshift}, snapshot {snapshot}{wide}\n")
-    chunks = [(out, first, min(CHUNK, start + n - first), seed, npix, redshift, snapshot, bands, law)
-              for first in range(start, start + n, CHUNK)]  # fmt: skip
+    chunks = [
+        (out, first, min(CHUNK, start + n - first), seed, npix, redshift, snapshot, bands, law)
+        for first in range(start, start + n, CHUNK)
+    ]
     tables = []
     if jobs > 1:
         with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:

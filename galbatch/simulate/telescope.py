@@ -114,9 +114,15 @@ def _intensity(field: np.ndarray, wavelength_um: float, step_arcsec: float, samp
 
 
 def nircam_like_psf(
-    wavelength_um: float, pixel_scale_arcsec: float, npix: int, oversample: int = 5, seed: int = 0,
-    wavefront_rms_nm: float = WAVEFRONT_RMS_NM, bandwidth: float = 0.23, jitter_arcsec: float = 0.007
-) -> np.ndarray:  # fmt: skip
+    wavelength_um: float,
+    pixel_scale_arcsec: float,
+    npix: int,
+    oversample: int = 5,
+    seed: int = 0,
+    wavefront_rms_nm: float = WAVEFRONT_RMS_NM,
+    bandwidth: float = 0.23,
+    jitter_arcsec: float = 0.007,
+) -> np.ndarray:
     """The PSF on ``npix`` x ``npix`` pixels, float64, its core centred on the middle pixel.
 
     Parameters

@@ -143,9 +143,14 @@ class CubeSource(StampSource):
         return image / self._scales(image, generator), bands
 
     def _cubes(
-        self, index: np.ndarray, size: int, offset: Tensor, rng: np.random.Generator,
-        generator: torch.Generator, small: bool = False
-    ) -> Tensor:  # fmt: skip
+        self,
+        index: np.ndarray,
+        size: int,
+        offset: Tensor,
+        rng: np.random.Generator,
+        generator: torch.Generator,
+        small: bool = False,
+    ) -> Tensor:
         """(n, c, size, size) of unit flux: library images ``index`` (n, c), those of a row in one view."""
         n, c = index.shape
         zoom = self._zoom(index[:, 0], size, rng, small)

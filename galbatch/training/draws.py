@@ -72,9 +72,15 @@ def split(names: Sequence[str], share: float = HELD_OUT) -> np.ndarray:
 
 
 def adapt(
-    start: Denoiser, card: Card, draws: Sequence[np.ndarray], held: np.ndarray, folder: Path, steps: int,
-    report: Callable[[dict], None] | None = None, stop_after: int | None = None
-) -> Trainer:  # fmt: skip
+    start: Denoiser,
+    card: Card,
+    draws: Sequence[np.ndarray],
+    held: np.ndarray,
+    folder: Path,
+    steps: int,
+    report: Callable[[dict], None] | None = None,
+    stop_after: int | None = None,
+) -> Trainer:
     """Go on training ``start`` on the draws (k, h, w) of galaxies that are not ``held`` (n,) bool; resumes in
     ``folder``."""
     stamps = StampConfig(target_fwhm_pix=card.target_fwhm_pix, margin_pix=card.margin_pix)
@@ -84,9 +90,14 @@ def adapt(
     )
     side = min(train.side, judge.side) // card.multiple_of * card.multiple_of
     config = TrainConfig(
-        steps=steps, batch=48, sizes=(side,), size_shares=(1.0,), learning_rate=5e-4,
-        warmup=max(1, steps // 10), validate_every=max(1, steps // 5),
-    )  # fmt: skip
+        steps=steps,
+        batch=48,
+        sizes=(side,),
+        size_shares=(1.0,),
+        learning_rate=5e-4,
+        warmup=max(1, steps // 10),
+        validate_every=max(1, steps // 5),
+    )
     rank, world, device = process_group()
     network = NetworkConfig(**card.network)
     folder.mkdir(parents=True, exist_ok=True)

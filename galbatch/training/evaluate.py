@@ -28,9 +28,14 @@ SIGMAS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 def evaluate_prior(
-    prior: Prior, library: Path, out: Path, train_library: Path | None = None, n_stamps: int = 256,
-    n_samples: int = 64, measure: Callable | None = None
-) -> dict:  # fmt: skip
+    prior: Prior,
+    library: Path,
+    out: Path,
+    train_library: Path | None = None,
+    n_stamps: int = 256,
+    n_samples: int = 64,
+    measure: Callable | None = None,
+) -> dict:
     """All checks; writes ``evaluation.json`` and pictures to ``out`` and returns the numbers.
 
     ``measure(images, pixel_scale_arcsec)`` is the morphology to compare samples with; None leaves that out.
@@ -149,9 +154,15 @@ def brightness_bias(
         for low, high in itertools.pairwise(edges.tolist()):
             mine = error.flatten()[(d > low) & (d <= high)]
             if len(mine) >= 100:
-                rows.append({"sigma": sigma, "above_in_sigma": max(low / sigma, -1e3), "pixels": len(mine),
-                             "mean_in_sigma": float(mine.mean()) / sigma,
-                             "rms_in_sigma": float(mine.square().mean().sqrt()) / sigma})  # fmt: skip
+                rows.append(
+                    {
+                        "sigma": sigma,
+                        "above_in_sigma": max(low / sigma, -1e3),
+                        "pixels": len(mine),
+                        "mean_in_sigma": float(mine.mean()) / sigma,
+                        "rms_in_sigma": float(mine.square().mean().sqrt()) / sigma,
+                    }
+                )
     return rows
 
 

@@ -159,11 +159,19 @@ def pixel_two_sample(
 
     def fit_and_score(train: Tensor, test: Tensor, generator: torch.Generator) -> Tensor:
         net = nn.Sequential(
-            nn.Conv2d(1, 16, 5, 2, 2), nn.GroupNorm(4, 16), nn.SiLU(),
-            nn.Conv2d(16, 32, 3, 2, 1), nn.GroupNorm(4, 32), nn.SiLU(),
-            nn.Conv2d(32, 48, 3, 2, 1), nn.GroupNorm(4, 48), nn.SiLU(),
-            nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(48 * 9, 1),
-        )  # fmt: skip
+            nn.Conv2d(1, 16, 5, 2, 2),
+            nn.GroupNorm(4, 16),
+            nn.SiLU(),
+            nn.Conv2d(16, 32, 3, 2, 1),
+            nn.GroupNorm(4, 32),
+            nn.SiLU(),
+            nn.Conv2d(32, 48, 3, 2, 1),
+            nn.GroupNorm(4, 48),
+            nn.SiLU(),
+            nn.AdaptiveAvgPool2d(3),
+            nn.Flatten(),
+            nn.Linear(48 * 9, 1),
+        )
         optimiser = torch.optim.AdamW(net.parameters(), 3e-3, weight_decay=0.02)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
         for _ in range(steps):

@@ -69,9 +69,17 @@ def _read_idealised(hdus: list[tuple[str, fits.Header, np.ndarray]], path: Path)
         bands.append(str(header.get("FILTER", name)).strip())
         pivots += [float(header["WLPIVOT"])] if "WLPIVOT" in header else []
     return _galaxy(
-        first, path, np.stack(planes), bands, "Jy", "idealised", redshift=redshift, pixel_kpc=pixel_kpc,
-        pixel_arcsec=pixel_arcsec, wavelengths_um=tuple(pivots) if len(pivots) == len(bands) else (),
-    )  # fmt: skip
+        first,
+        path,
+        np.stack(planes),
+        bands,
+        "Jy",
+        "idealised",
+        redshift=redshift,
+        pixel_kpc=pixel_kpc,
+        pixel_arcsec=pixel_arcsec,
+        wavelengths_um=tuple(pivots) if len(pivots) == len(bands) else (),
+    )
 
 
 def _read_realistic(hdus: list[Any], path: Path) -> GalaxyImages:
@@ -81,8 +89,17 @@ def _read_realistic(hdus: list[Any], path: Path) -> GalaxyImages:
     flux = np.stack([d for _, _, d in bands]) * _JY_PER_NANOMAGGY
     width = max((_moment_fwhm(psf[n]) for n, _, _ in bands if n in psf), default=0.0)
     header, names = bands[0][1], [n for n, _, _ in bands]
-    return _galaxy(header, path, flux, names, "Jy", "realistic", redshift=header.get("REDSHIFT"),
-                   pixel_arcsec=0.168, psf_fwhm_pix=width)  # fmt: skip
+    return _galaxy(
+        header,
+        path,
+        flux,
+        names,
+        "Jy",
+        "realistic",
+        redshift=header.get("REDSHIFT"),
+        pixel_arcsec=0.168,
+        psf_fwhm_pix=width,
+    )
 
 
 def _moment_fwhm(psf: np.ndarray) -> float:
@@ -94,10 +111,17 @@ def _read_counts(hdus: list[tuple[str, fits.Header, np.ndarray]], path: Path) ->
     _, header, data = next(h for h in hdus if h[2] is not None)
     bands = tuple(_card(header, f"FILTER{i}", path, str) for i in range(len(data)))
     return _galaxy(
-        header, path, data, bands, "counts/s", "counts", redshift=_card(header, "USE_Z", path),
-        pixel_kpc=_card(header, "CDELT1", path) * 1e-3, pixel_arcsec=_card(header, "PIXSCALE", path),
+        header,
+        path,
+        data,
+        bands,
+        "counts/s",
+        "counts",
+        redshift=_card(header, "USE_Z", path),
+        pixel_kpc=_card(header, "CDELT1", path) * 1e-3,
+        pixel_arcsec=_card(header, "PIXSCALE", path),
         wavelengths_um=_pivots(bands),
-    )  # fmt: skip
+    )
 
 
 def _read_jwst(hdus: list[tuple[str, fits.Header, np.ndarray]], path: Path) -> GalaxyImages:
@@ -107,9 +131,17 @@ def _read_jwst(hdus: list[tuple[str, fits.Header, np.ndarray]], path: Path) -> G
     pixel_arcsec = abs(_card(header, "CDELT1", path)) * 3600
     jy = data * 1e6 * np.deg2rad(pixel_arcsec / 3600) ** 2
     return _galaxy(
-        header, path, jy, bands, "Jy", "jwst", redshift=redshift, pixel_arcsec=pixel_arcsec,
-        pixel_kpc=pixel_arcsec * kpc_per_arcsec(redshift), wavelengths_um=_pivots(bands),
-    )  # fmt: skip
+        header,
+        path,
+        jy,
+        bands,
+        "Jy",
+        "jwst",
+        redshift=redshift,
+        pixel_arcsec=pixel_arcsec,
+        pixel_kpc=pixel_arcsec * kpc_per_arcsec(redshift),
+        wavelengths_um=_pivots(bands),
+    )
 
 
 def _pivots(bands: tuple[str, ...]) -> tuple[float, ...]:
@@ -132,9 +164,14 @@ def _read_plain(hdus: list[tuple[str, fits.Header, np.ndarray]], path: Path) -> 
 
 
 def _galaxy(
-    header: fits.Header, path: Path, flux: np.ndarray, bands: Sequence[str], unit: str, layout: str,
-    **known: Any
-) -> GalaxyImages:  # fmt: skip
+    header: fits.Header,
+    path: Path,
+    flux: np.ndarray,
+    bands: Sequence[str],
+    unit: str,
+    layout: str,
+    **known: Any,
+) -> GalaxyImages:
     group = _group(header, path)
     return GalaxyImages(clean(flux, path), tuple(bands), unit, layout, group, str(path), **known)
 

@@ -119,9 +119,14 @@ class StampSource:
         return profile[:, 0, :, None] * profile[:, 1, None, :]
 
     def _galaxies(
-        self, n: int, size: int, offset: Tensor, rng: np.random.Generator, generator: torch.Generator,
-        small: bool = False
-    ) -> Tensor:  # fmt: skip
+        self,
+        n: int,
+        size: int,
+        offset: Tensor,
+        rng: np.random.Generator,
+        generator: torch.Generator,
+        small: bool = False,
+    ) -> Tensor:
         """(n, size, size) random library galaxies of unit flux at ``offset`` (n, 2) = (y, x) from the
         centre."""
         index = rng.choice(len(self.library), size=n, p=self.library.probability)
@@ -138,9 +143,14 @@ class StampSource:
         return np.asarray(lib.radius[index] / (low * (top / low) ** rng.random(n)))
 
     def render(
-        self, index: np.ndarray, zoom: np.ndarray, offset: Tensor, size: int, generator: torch.Generator,
-        alike: int = 1
-    ) -> Tensor:  # fmt: skip
+        self,
+        index: np.ndarray,
+        zoom: np.ndarray,
+        offset: Tensor,
+        size: int,
+        generator: torch.Generator,
+        alike: int = 1,
+    ) -> Tensor:
         """(n, size, size) of unit flux: library images ``index`` (n,) reflected and rotated at random,
         zoomed, convolved with the target PSF and sampled. ``zoom`` (n,): library pixels per stamp pixel;
         ``offset`` (n, 2) tensor of stamp pixels (y, x) from the centre; so many images after another are

@@ -47,9 +47,15 @@ class Trainer:
     """State of one training: network, optimiser, averages, running losses, step and time worked."""
 
     def __init__(
-        self, network: NetworkConfig, config: TrainConfig, source: StampSource | CubeSource, folder: Path,
-        device: str = "cpu", rank: int = 0, world: int = 1
-    ) -> None:  # fmt: skip
+        self,
+        network: NetworkConfig,
+        config: TrainConfig,
+        source: StampSource | CubeSource,
+        folder: Path,
+        device: str = "cpu",
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
         self.config, self.network_config, self.source = config, network, source
         self.folder, self.device, self.rank, self.world = Path(folder), torch.device(device), rank, world
         torch.manual_seed(config.seed)

@@ -136,11 +136,21 @@ def adapt_to_run(
         return None
     facts = {
         "name": f"{card.name}-adapted",
-        "training": {"started_from": {"name": card.name, "sha256": card.sha256}, "steps": trainer.step,
-                     "batch": trainer.config.batch, "learning_rate": trainer.config.learning_rate},
-        "data": [{"origin": "posterior draws", "credit": f"run {opened.paths.root.name}",
-                  "trained": int((~held).sum()), "held_out": int(held.sum())}],
-    }  # fmt: skip
+        "training": {
+            "started_from": {"name": card.name, "sha256": card.sha256},
+            "steps": trainer.step,
+            "batch": trainer.config.batch,
+            "learning_rate": trainer.config.learning_rate,
+        },
+        "data": [
+            {
+                "origin": "posterior draws",
+                "credit": f"run {opened.paths.root.name}",
+                "trained": int((~held).sum()),
+                "held_out": int(held.sum()),
+            }
+        ],
+    }
     candidate = Path(tempfile.mkdtemp(prefix=".candidate-", dir=out))
     try:
         written(trainer, card, galaxies.draws, held, candidate, facts)
