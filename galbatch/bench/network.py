@@ -156,12 +156,12 @@ LEVEL = 0.68
 
 
 def model_rows(seconds: float = 0.3) -> Iterator[dict]:
-    """One row a shipped model.
+    """One row per shipped model.
 
     ``seconds_per_draw``: of the network alone, for a stamp of 64 pixels in mode default: its measured time
-    an image (of one core, or of a card without compilation, where runs are faster) times ``EVALUATIONS``.
-    ``within_68``: share of truths in the 68% interval, by quantity; ``calibrated``:
-    mode -> galaxies of its table.
+    per image (of one core, or of a card without compilation, where runs are faster) times ``EVALUATIONS``.
+    ``within_68``: share of truths in the 68% interval, by quantity, of ``validated`` galaxies with
+    ``evaluations`` per draw; ``calibrated``: mode -> galaxies of its table.
     """
     for name in NAMES:
         folder = model_folder(name)
@@ -175,6 +175,7 @@ def model_rows(seconds: float = 0.3) -> Iterator[dict]:
             "device": f"{prior.device}, {prior.precision}",
             "seconds_per_draw": seconds_per_image(prior, seconds) * EVALUATIONS,
             "validated": numbers["galaxies"],
+            "evaluations": numbers["evaluations"],
             "within_68": within,
             "calibrated": {mode: table["galaxies"] for mode, table in prior.spec.calibration.items()},
         }

@@ -55,11 +55,14 @@ def _print_list(rows: list[dict]) -> None:
         )
     console = wide_console()
     console.print(table)
-    tried = ", ".join(f"{row['name']} {row['validated']:.0f}" for row in rows)
+    tried = "; ".join(
+        f"{row['name']}: {row['validated']:.0f} galaxies, {row['evaluations']:.0f} evaluations per draw"
+        for row in rows
+    )
     console.print(
         "s per draw: the network alone, for a stamp of 64 pixels in mode default, measured now on "
         f"{rows[0]['device']}, in seconds of one core or card. {', '.join(within)}: per cent of the truths "
-        f"inside the 68% intervals of the draws ({tried} galaxies, with 27 evaluations per draw; more in "
+        f"inside the 68% intervals of the draws ({tried}; more in "
         "validation.json beside the weights). calibrated: modes whose intervals p16 to p84 are calibrated.",
         highlight=False,
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,7 +90,8 @@ def photon_variance(
     error = (2 * noise.inflation / (known * number.clamp_min(1))).sqrt()
     sky = DARKEST_SKY_NJY * obs.pixel_scale_arcsec**2
     flat = np.ma.masked_invalid(obs.sigma).reshape(*obs.sigma.shape[:2], -1)
-    sigma = np.ma.filled(np.ma.median(flat, axis=-1), 0.0)  # 0 of a band without pixels
+    median: Any = np.ma.median  # numpy has no types of it
+    sigma = np.ma.filled(median(flat, axis=-1), 0.0)  # 0 of a band without pixels
     most = torch.as_tensor(sigma / sky, dtype=a.dtype, device=a.device)[:, None, :, None, None]
     few = (number < MIN_PIXELS) | (faint.sum((-1, -2), keepdim=True) < MIN_PIXELS)
     a = torch.where(holds | few | (a < SIGNIFICANT * error), 0, torch.minimum(a, most))

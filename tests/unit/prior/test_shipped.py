@@ -30,7 +30,8 @@ def test_cards_are_complete_and_files_small(name):
     assert len(card.residual_spectrum["sigma"]) == 18 and len(card.spectrum["k"]) == 24
     assert max(path.stat().st_size for path in folder.iterdir()) < LARGEST_FILE
     study = json.loads((folder / "validation.json").read_text())
-    assert study["numbers"]["galaxies"] == 128 and study["mode"] == "default before decision 0032"
+    steps = {"small": (255, "default"), "base": (128, "default before decision 0032")}[name]
+    assert (study["numbers"]["galaxies"], study["mode"]) == steps
 
 
 def test_base_is_better_than_small_on_the_same_held_out_stamps():

@@ -96,9 +96,9 @@ CASES = {
 def test_no_value_leaves_the_device_in_the_loop_and_draws_are_those_of_a_cpu(case, monkeypatch, request):
     """Three sources with different numbers of levels, in one piece of four, against one by one."""
     obs, prior = observation(**CASES[case]), Smooth()
-    alone = galbatch.sample_posterior(prior, obs, draws=2, mode="fast", seed=5)
+    alone = galbatch.sample_posterior(prior, obs, draws=2, mode="default", seed=5)
     loops = request.getfixturevalue("as_on_a_gpu")
-    together = galbatch.sample_posterior(prior, obs, draws=2, mode="fast", seed=5, batch=4)
+    together = galbatch.sample_posterior(prior, obs, draws=2, mode="default", seed=5, batch=4)
     assert len({float(n) for n in together.n_evaluations}) > 1 and loops
     np.testing.assert_array_equal(together.n_evaluations, alone.n_evaluations)
     off = np.abs(together.samples - alone.samples) / alone.std[:, None].mean((-1, -2), keepdims=True)
