@@ -23,7 +23,8 @@ HEAD = """# Results
 
 Made by `python benchmarks/results.py` from the lines of `benchmarks/results/*.jsonl`: a new number is a new
 line there, and every number that the README and the documentation quote is in one. A row holds for its commit
-and machine. Machines were shared with other work unless they say otherwise, so ratios say more than seconds.
+and machine; a script that is not here any more is at that commit. Machines were shared with other work unless
+they say otherwise, so ratios say more than seconds.
 What was tried and failed: [FAILED.md](FAILED.md). The long page of before, with every step on the way:
 `git show eae6c16:benchmarks/RESULTS.md`.
 """

@@ -1,4 +1,4 @@
-"""Random damage to run folders, survey files, FITS files and catalogues, for a minute in all.
+"""Random damage to run folders, survey files, FITS files and catalogues, for 20 seconds in all.
 
 What holds of every case: no traceback; what is refused is refused in words, and what is accepted is what it
 was, or what another reader makes of it; nothing of the user's goes. Longer, and from other seeds:

@@ -62,7 +62,7 @@ def fuzz(target: str, share: float, case) -> None:
     """``case(rng)`` with one seed after the other, for a share of the time. A failure says how to repeat
     it."""
     seed = first = int(os.environ.get("GALBATCH_FUZZ_SEED", 0))
-    end = time.monotonic() + share * float(os.environ.get("GALBATCH_FUZZ_SECONDS", 60))
+    end = time.monotonic() + share * float(os.environ.get("GALBATCH_FUZZ_SECONDS", 20))
     while seed < first + LEAST_CASES or time.monotonic() < end:
         try:
             case(random.Random(seed))

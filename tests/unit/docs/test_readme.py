@@ -163,7 +163,7 @@ def test_test_command_installs_the_test_extra_and_runs_pytest():
     steps = marked_command().split(" && ")
     assert len(steps) == 3
     assert re.fullmatch(r"python3 -m venv (\S+)", steps[0])
-    assert "pip install -e '.[test]'" in steps[1] and steps[2].endswith("/bin/pytest")
+    assert "pip install -e '.[test]'" in steps[1] and "/bin/pytest" in steps[2]
 
 
 def ci_exit_code(folder):
