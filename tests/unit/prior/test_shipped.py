@@ -9,6 +9,7 @@ from safetensors import safe_open
 from galbatch.prior.card import Card, cross_correlation
 from galbatch.prior.model import load_weights
 from galbatch.prior.names import NAMES, model_folder
+from galbatch.sampler.schedule import MODES, evaluations
 from galbatch.simulate.galaxies import simulate_galaxies
 from galbatch.training.cubes import Cube, CubeLibrary, CubeSource
 from galbatch.training.held_out import HeldOutLoss, JointLoss
@@ -30,8 +31,11 @@ def test_cards_are_complete_and_files_small(name):
     assert len(card.residual_spectrum["sigma"]) == 18 and len(card.spectrum["k"]) == 24
     assert max(path.stat().st_size for path in folder.iterdir()) < LARGEST_FILE
     study = json.loads((folder / "validation.json").read_text())
-    steps = {"small": (255, "default"), "base": (128, "default before decision 0032")}[name]
-    assert (study["numbers"]["galaxies"], study["mode"]) == steps
+    assert (study["mode"], study["sha256"]) == ("default", card.sha256)
+    assert study["numbers"]["galaxies"] == {"small": 255, "base": 128}[name]
+    mode = MODES["default"]
+    fewest, most = (evaluations(mode, guided, bright=False) for guided in (mode.fewest, mode.most))
+    assert fewest <= study["numbers"]["evaluations"] <= most
 
 
 def test_base_is_better_than_small_on_the_same_held_out_stamps():
