@@ -9,6 +9,7 @@ each there, plain, of a length that every format holds, and no two alike (stream
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -26,6 +27,12 @@ _FLOATS = ("ra", "dec", "stamp_arcsec", "redshift", "x", "y", "psf_x", "psf_y")
 _INTEGERS = ("psf_index", "segmap_id")
 
 
+SEXAGESIMAL = (
+    " in degrees. If it holds hours, minutes and seconds, convert it: astropy.coordinates.SkyCoord(ra, dec, "
+    'unit=("hourangle", "deg")).'
+)
+
+
 def check_types(path: str, schema: pa.Schema, pixel_columns: bool = False) -> None:
     """Raise ``InputError`` when a column is missing or of a type that would lose information."""
     needed = ("source_id", "x", "y") if pixel_columns else REQUIRED
@@ -36,7 +43,7 @@ def check_types(path: str, schema: pa.Schema, pixel_columns: bool = False) -> No
         advice = [f"rename one of {', '.join(v)} to {m}" if v else f"add {m}" for m, v in close.items()]
         raise InputError(
             f"{path} has no column {', '.join(missing)}. It has: {', '.join(names[:30]) or '(none)'}. "
-            f"To do: {', '.join(advice)}."
+            f"{_shape_of(names) or 'To do: ' + ', '.join(advice)}."
         )
     doubles = sorted({n for n in names if names.count(n) > 1})
     if doubles:
@@ -54,16 +61,36 @@ def check_types(path: str, schema: pa.Schema, pixel_columns: bool = False) -> No
             kind = kind.value_type
         if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)):
             raise InputError(
-                f"{path}: column {name} is of type {kind}: it must hold numbers, as float64"
-                f"{' in degrees, not sexagesimal text' if name in ('ra', 'dec') else ''}."
+                f"{path}: column {name} is of type {kind}: it must hold numbers"
+                f"{SEXAGESIMAL if name in ('ra', 'dec') else ', as float64.'}"
             )
+
+
+def _shape_of(names: list[str]) -> str:
+    """What to do about a text file that is no table with names; '' if it is one."""
+    if len(names) == 1 and len(names[0].split()) > 1:
+        return "To do: part the columns by commas, not by blanks"
+    if names and all(re.fullmatch(r"[-+.\deE]+", n) for n in names):
+        return "To do: put a first line with the names of the columns, such as id,ra,dec"
+    return ""
 
 
 # The usual names of a column in lower case, the likeliest first.
 USUAL = {
-    "source_id": ("source_id", "sourceid", "object_id", "objid", "id", "number"),
-    "ra": ("ra", "alpha_j2000", "raj2000", "ra_j2000", "ra_deg", "radeg", "alphawin_j2000"),
-    "dec": ("dec", "delta_j2000", "dej2000", "dec_j2000", "dec_deg", "decdeg", "deltawin_j2000"),
+    "source_id": ("source_id", "sourceid", "object_id", "objid", "id", "number", "name"),
+    "ra": ("ra", "alpha_j2000", "raj2000", "ra_j2000", "ra_icrs", "ra_deg", "radeg", "alphawin_j2000"),
+    "dec": (
+        "dec",
+        "delta_j2000",
+        "dej2000",
+        "dec_j2000",
+        "de_j2000",
+        "de_icrs",
+        "dec_icrs",
+        "dec_deg",
+        "decdeg",
+        "deltawin_j2000",
+    ),
     "x": ("x",),
     "y": ("y",),
 }

@@ -4,6 +4,7 @@ units, UCDs and descriptions of a catalogue's columns, from Arrow field metadata
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -41,14 +42,36 @@ def read_astropy(path: Path, form: str) -> pa.Table:
 
 def read_csv(path: Path) -> pa.Table:
     """The table in ``path``, its first line the names of the columns (a leading ``#`` is no part of them);
-    types are read from the values. Values may be parted by semicolons, tabs or bars in place of commas."""
+    types are read from the values. Values may be parted by semicolons, tabs or bars in place of commas, and
+    may have decimal commas then. Raises ``pyarrow.ArrowInvalid`` for text that is no table."""
+    only, trouble = None, None
+    for mark in ",;\t|":
+        try:
+            table = _parted(path, mark)
+        except pa.ArrowInvalid as error:
+            trouble = trouble or error
+            continue
+        if table.num_columns > 1:
+            break
+        only = only or table
+    else:
+        if trouble is not None:
+            raise trouble
+        table = only
+    return table.rename_columns([name.lstrip("# ").strip() for name in table.column_names])
+
+
+def _parted(path: Path, mark: str) -> pa.Table:
+    """A text table whose values are parted by ``mark``."""
     from pyarrow import csv
 
-    table = csv.read_csv(path)
-    if table.num_columns == 1:
-        parted = next((mark for mark in ";\t|" if mark in table.column_names[0]), ",")
-        table = csv.read_csv(path, parse_options=csv.ParseOptions(delimiter=parted))
-    return table.rename_columns([name.lstrip("# ").strip() for name in table.column_names])
+    parted = csv.ParseOptions(delimiter=mark)
+    table = csv.read_csv(path, parse_options=parted)
+    starts = [str(c[0]) for c in table.columns if table.num_rows and pa.types.is_string(c.type)]
+    if any(re.fullmatch(r"[-+]?\d+,\d+", value) for value in starts):
+        options = csv.ConvertOptions(decimal_point=",")
+        return csv.read_csv(path, parse_options=parted, convert_options=options)
+    return table
 
 
 def _array(column: np.ma.MaskedArray | np.ndarray, strip: bool) -> pa.Array:

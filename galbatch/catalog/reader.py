@@ -73,10 +73,12 @@ def open_catalog(path: str | Path, pixel_columns: bool = False) -> Catalog:
         raise
     except Exception as error:
         text = f"{type(error).__name__}: {error}".rstrip(".")
-        raise InputError(
-            f"Catalogue {path} cannot be read as a table: {text}. Give a table of sources, in the format "
-            "that its ending says."
-        ) from error
+        remedy = "Give a table of sources, in the format that its ending says."
+        if isinstance(error, UnicodeDecodeError):
+            remedy = "Save it as UTF-8."
+        elif suffix == ".csv":
+            remedy = "Each line needs as many values as the first line has names, parted by commas."
+        raise InputError(f"Catalogue {path} cannot be read as a table: {text}. {remedy}") from error
     return catalog
 
 

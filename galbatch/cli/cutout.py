@@ -10,6 +10,8 @@ import click
 
 from galbatch.cli.options import DRAWS, MODE, MODEL, OVERSAMPLE
 
+ABOVE_0 = click.FloatRange(min=0, min_open=True)
+
 
 @click.command("cutout")
 @click.argument("image", type=click.Path(exists=True, dir_okay=False))
@@ -25,9 +27,9 @@ from galbatch.cli.options import DRAWS, MODE, MODEL, OVERSAMPLE
 @click.option("--y", type=float, help="Its pixel, counted from 0.")
 @click.option("--unit", help="Unit of the pixel values, where the header does not say: nJy, MJy/sr, ...")
 @click.option("--zero-point", type=float, metavar="AB", help="AB zero point, in place of a unit.")
-@click.option("--pixel-scale", type=float, metavar="ARCSEC", help="Size of a pixel, where there is no WCS.")
-@click.option("--psf-scale", type=float, metavar="ARCSEC", help="Size of a pixel of the PSF.")
-@click.option("--stamp-arcsec", type=float, metavar="X", help="Side of the stamp in arcsec.")
+@click.option("--pixel-scale", type=ABOVE_0, metavar="ARCSEC", help="Size of a pixel, where there is no WCS.")
+@click.option("--psf-scale", type=ABOVE_0, metavar="ARCSEC", help="Size of a pixel of the PSF.")
+@click.option("--stamp-arcsec", type=ABOVE_0, metavar="X", help="Side of the stamp in arcsec.")
 @click.option(
     "--out", metavar="NAME", help="Write NAME.png and NAME.ecsv  [default: IMAGE's name + .galbatch]."
 )
@@ -78,6 +80,8 @@ def command(
     options = {k: v for k, v in options.items() if v is not None}
     settings: dict[str, Any] = {k: v for k, v in known.items() if v is not None}
     name = out or Path(image).name.split(".fit")[0] + ".galbatch"
+    if not Path(name).parent.is_dir():
+        raise click.UsageError(f"--out {name}: there is no folder {Path(name).parent}. Make it first.")
     with tempfile.TemporaryDirectory(prefix="galbatch-") as folder:
         run = cutout(
             image,

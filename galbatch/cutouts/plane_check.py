@@ -150,7 +150,8 @@ def _tile(survey: Survey, band: str, config: TileConfig) -> list[Finding]:
         if stated and config.noise_acf not in MEASURED:
             return []  # all is stated, and there is no blank sky to hold it to
         remedy = f'In {place} write err_scale = 1.0 if the noise map is right, and noise_acf = "none".'
-        return [Finding("error", "noise", subject, str(error), remedy)]
+        what = str(error).removeprefix(f"{tile.subject}: ")
+        return [Finding("error", "noise", subject, what, remedy)]
     if entry.get("why"):
         what = f"the noise map is used as it is, and as white: {entry['why'].split(': ', 1)[-1]}"
         remedy = f"If you know by how much the map is off, write err_scale = FACTOR in {place}."

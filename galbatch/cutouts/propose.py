@@ -24,6 +24,7 @@ from galbatch.cutouts.survey_text import Ask, Line, Mosaic, positive, quoted, su
 from galbatch.errors import InputError
 
 NOISE = ("err", "var", "wht", "exp")
+SHOWN = 8  # files that are named where no science image is found
 NATIVE_ARCSEC = {
     "ACS WFC": 0.05,
     "WFC3 UVIS": 0.04,
@@ -40,9 +41,12 @@ def propose(folder: Path, out: Path, ask: Ask) -> tuple[str, list[str]]:
     images, said = find_images(folder)
     science = _best_science(images)
     if not science:
+        seen = [*said, *(f"{_inside(f, folder)}: {_taken(f)}" for f in images)]
         raise InputError(
-            f"{folder} has no FITS file that looks like a science image ({len(images)} images read). Give "
-            "the folder of the mosaics or cutouts, or start from a template: galbatch init --survey NAME."
+            f"{folder} has no FITS file that looks like a science image. Give the folder of the mosaics or "
+            "cutouts, or start from a template: galbatch init --survey NAME."
+            + "".join(f"\n  {line}" for line in seen[:SHOWN])
+            + (f"\n  and {len(seen) - SHOWN} more" if len(seen) > SHOWN else "")
         )
     mosaics = _mosaics(science, images, folder)
     asked: dict[str, str | None] = {}
@@ -55,11 +59,40 @@ def propose(folder: Path, out: Path, ask: Ask) -> tuple[str, list[str]]:
     for mosaic in mosaics:
         _describe(mosaic, out.parent, once)
     used = {id(f) for m in mosaics for f in m.planes.values()}
-    left = [f for f in images if id(f) not in used]
-    for f in left:
-        file = f"{f.path.relative_to(folder)}{f'[{f.ext}]' if f.ext else ''}"
-        said.append(f"not used: {file} (taken for {f.role or 'no plane that a run needs'}, {f.why})")
+    shapes = {f.shape for f in science}
+    for f in (f for f in images if id(f) not in used):
+        alien = f.role in (*NOISE, "mask", "seg") and f.shape not in shapes
+        why = _taken(f) + (f"; no image has its {_size(f)}" if alien else "")
+        said.append(f"not used: {_inside(f, folder)} ({why})")
+    said += _twins(mosaics)
     return survey_text(folder, mosaics), said
+
+
+def _inside(image: Found, folder: Path) -> str:
+    return f"{image.path.relative_to(folder)}{f'[{image.ext}]' if image.ext else ''}"
+
+
+def _taken(image: Found) -> str:
+    cube = "; a cube" if len(image.shape) == 3 and image.role != "psf" else ""
+    return f"read as {image.role or 'no plane that a run needs'}, {image.why}{cube}"
+
+
+def _size(image: Found) -> str:
+    return f"{' x '.join(map(str, image.shape[::-1]))} pixels"
+
+
+def _twins(mosaics: list[Mosaic]) -> list[str]:
+    """A line for each place that two images of one band show."""
+    places: dict[tuple[str, str], list[str]] = {}
+    for mosaic in mosaics:
+        where = _where(mosaic.planes["sci"])
+        if "centred" in where:
+            places.setdefault((mosaic.band, where), []).append(mosaic.planes["sci"].path.name)
+    return [
+        f"{band}: {' and '.join(names)} show the same place. Keep one of them in the survey file."
+        for (band, _), names in places.items()
+        if len(names) > 1
+    ]
 
 
 def propose_one(image: Path, psf: Path | None, err: Path | None, base: Path, settings: dict[str, Any]) -> str:

@@ -162,7 +162,7 @@ class PsfProvider:
         if bad:
             level = "error" if len(bad) == len(checked) else "warn"
             what = f"{path}: {len(bad)} of {len(checked)} PSFs cannot be used; number {bad[0][0]} {bad[0][1]}"
-            remedy = "Sources with such a PSF fail (PSF_BAD)."
+            remedy = "Give another PSF: sources with this one fail (PSF_BAD)."
             out.append(Finding(level, "psf_bad", self.subject, what, remedy))
         good = [c for c in checked if not c.problem]
         return out + (self._shape_findings(good) if good else [])

@@ -162,7 +162,8 @@ def unit_lines(sci: Found, ask: Ask) -> list[Line]:
         njy_per_unit(header, 0.1, answer, where=f"{sci.path.name}: the unit that you gave")
         return [Line("unit", quoted(answer), "as you said; the header does not say")]
     hint = "MJy/sr for mosaics of the JWST pipeline" if jwst else "e.g. nJy, MJy/sr; or give zero_point_ab"
-    return [Line("unit", quoted(f"TODO: the unit of the pixel values, which no header states ({hint})"))]
+    states = f"BUNIT = {bunit} without a zero point does not say" if bunit else "no header states"
+    return [Line("unit", quoted(f"TODO: the unit of the pixel values, which {states} ({hint})"))]
 
 
 def _whole_exposure(header: Any, bunit: str) -> Line:

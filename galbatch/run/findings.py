@@ -36,6 +36,8 @@ def _together(group: list[Finding]) -> Finding:
     if len({f.line for f in group}) == 1:
         return replace(first, what=f"{first.what} ({len(group)} times)")
     if len(bands) == 1:
+        if ", tile" not in first.subject:
+            return replace(first, what="; ".join(f.what for f in group))
         what = f"{len(group)} tiles; {first.subject.split(', ')[-1]}: {first.what}"
         return replace(first, subject=bands[0], what=what)
     more = f" and {len(bands) - _NAMED} more" if len(bands) > _NAMED else ""

@@ -109,6 +109,9 @@ def _brightest(tile: Any) -> Position:
     good = np.isfinite(data)
     if not good.any():
         raise InputError("The middle of the image has no finite pixel: give --ra and --dec, or --x and --y.")
+    if np.ptp(data[good]) == 0:
+        what = f"All pixels in the middle of the image are {data[good][0]:g}"
+        raise InputError(f"{what}: give --ra and --dec, or --x and --y.")
     smooth = ndimage.gaussian_filter(np.where(good, data, 0.0), SMOOTH_PIX)
     y, x = np.unravel_index(np.argmax(np.where(good, smooth, -np.inf)), data.shape)
     return float(x0 + x), float(y0 + y)

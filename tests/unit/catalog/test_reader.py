@@ -72,7 +72,7 @@ def test_ids_keep_their_values(tmp_path, ids, values):
     ({"source_id": None}, "no column source_id"),
     ({"dec": None, "Dec": [1.0, 2.0, 3.0], "DEC": [1.0, 2.0, 3.0]},
         "no column dec.*rename one of Dec, DEC to dec"),
-    ({"ra": ["10:00:01", "10:00:02", "10:00:03"]}, "ra is of type string.*not sexagesimal"),
+    ({"ra": ["10:00:01", "10:00:02", "10:00:03"]}, "ra is of type string.*minutes and seconds, convert it"),
     ({"psf_index": ["a", "b", "c"]}, "psf_index is of type string"),
 ])  # fmt: skip
 def test_unusable_columns_are_named(tmp_path, columns, message):
@@ -200,6 +200,25 @@ def test_a_csv_parted_by_another_mark(tmp_path, mark):
     )
     read = open_catalog(tmp_path / "c.csv").read()
     assert (read["source_id"][0], read["ra"][0], read["dec"][0]) == (7, 1.5, 2.0)
+
+
+def test_decimal_commas_where_semicolons_part(tmp_path):
+    (tmp_path / "c.csv").write_text("name;RA_ICRS;DE_ICRS\nx;150,25;-2,5\ny;151;2\n")
+    read = open_catalog(tmp_path / "c.csv").read()
+    assert read["ra"].tolist() == [150.25, 151.0] and read["dec"].tolist() == [-2.5, 2.0]
+
+
+@pytest.mark.parametrize(("text", "remedy"), [
+    (b"1,150.0,2.0\n2,150.1,2.0\n", "put a first line with the names"),
+    (b"id ra dec\n1 150.0 2.0\n", "part the columns by commas, not by blanks"),
+    (b"id,ra,dec\n1,10:00:00,2.0\n", "hours, minutes and seconds, convert it: .*SkyCoord"),
+    (b"id,ra,dec\n1,150.0\n", "as many values as the first line has names"),
+    ("id,ra,dec,Gr\u00f6\u00dfe\n1,150,2,3\n".encode("latin-1"), "Save it as UTF-8"),
+])  # fmt: skip
+def test_text_that_is_no_table_is_refused_with_its_remedy(text, remedy, tmp_path):
+    (tmp_path / "c.csv").write_bytes(text)
+    with pytest.raises(InputError, match=remedy):
+        open_catalog(tmp_path / "c.csv")
 
 
 def test_a_csv_without_rows_is_said_to_have_none(tmp_path):

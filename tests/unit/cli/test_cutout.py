@@ -81,10 +81,18 @@ def main_raising(arguments):
     ([], "--psf is missing: the PSF of the image says what to deconvolve"),
     (["--psf", "psf.fits", "--x", "3"], "Give both --x and --y"),
     (["--psf", "psf.fits", "--x", "3", "--y", "500"], "outside the image of 100 x 120 pixels"),
+    (["--psf", "psf.fits", "--out", "no/such/x"], "there is no folder no/such. Make it first"),
+    (["--psf", "psf.fits", "--pixel-scale", "-0.04"], "'--pixel-scale': -0.04 is not in the range"),
 ])  # fmt: skip
 def test_what_is_missing_is_said_with_its_remedy(image, capsys, options, message):
     assert main(["cutout", "galaxy.fits", *options]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_an_image_of_one_value_is_refused_before_the_run(image, capsys):
+    fits.writeto(image.parent / "flat.fits", np.zeros((NY, NX), "f4"), wcs_of(NY, NX).to_header())
+    assert main(["cutout", "flat.fits", "--psf", "psf.fits", "--unit", "nJy"]) == 1
+    assert "All pixels in the middle of the image are 0" in capsys.readouterr().err
 
 
 def test_a_cube_of_psfs_is_refused(image, capsys):

@@ -236,3 +236,21 @@ def test_a_proposal_with_open_lines_is_made_again_until_it_is_edited(
     (tmp_path / "c.csv").unlink()
     assert main(["init", folder, "--sources", "c.csv"]) == 0 and "used as it is" in capsys.readouterr().err
     assert survey.read_text() == edited and (tmp_path / "c.csv").is_file()
+
+
+def test_what_became_of_each_file_is_said(tmp_path):
+    header = wcs_of(120, 150).to_header()
+    header["BUNIT"] = "furlong"
+    made = tmp_path / "in"
+    made.mkdir()
+    (made / "f200w_text.fits").write_text("no FITS file")
+    fits.writeto(made / "f200w_sci_cube.fits", np.stack([noise_field(120, 150)] * 3))
+    with pytest.raises(InputError, match=r"(?s)text.fits is not a FITS file.*cube.fits: read as sci.*a cube"):
+        proposed(made, tmp_path)
+    for name in ("f200w_sci.fits", "f200w_sci_v2.fits"):
+        fits.writeto(made / name, noise_field(120, 150), header)
+    fits.writeto(made / "f200w_err.fits", np.ones((100, 150), "f4"))
+    text, said = proposed(made, tmp_path)
+    assert "BUNIT = furlong without a zero point does not say" in text
+    assert any("f200w_err.fits (read as err, by name; no image has its 150 x 100 pixels)" in x for x in said)
+    assert "f200w: f200w_sci.fits and f200w_sci_v2.fits show the same place. Keep one" in " ".join(said)
