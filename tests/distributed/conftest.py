@@ -1,2 +1,2 @@
 from outside import outside  # noqa: F401
-from runs import serial, survey  # noqa: F401
+from runs import copy, serial, survey  # noqa: F401

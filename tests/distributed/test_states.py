@@ -15,9 +15,8 @@ from galbatch.run.lock import RunLock
 
 
 @pytest.fixture
-def run(serial, tmp_path):
-    """A copy of a finished run of ten sources in four batches."""
-    return shutil.copytree(serial, tmp_path / "copy.run")
+def run(copy):
+    return copy
 
 
 def look(command, run, capsys):

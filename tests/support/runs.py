@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +35,12 @@ def serial(survey, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "serial.run"
     process(survey, out=out, prior=toys.GaussianPrior(), cluster="none", **OPTIONS)
     return out
+
+
+@pytest.fixture
+def copy(serial, tmp_path):
+    """A copy of its folder, to do with as one likes."""
+    return shutil.copytree(serial, tmp_path / "a.run", symlinks=True)
 
 
 def fork(target, *arguments):
@@ -105,9 +112,10 @@ def same(a, b):
 def same_rows(alone, run):
     """Every source of ``alone`` has the same bytes in ``run``: all columns, draws, images and masks."""
     twins = [list(run.catalog["source_id"]).index(source) for source in alone.catalog["source_id"]]
-    for name in alone.catalog.colnames:
-        a, b = np.asarray(alone.catalog[name]), np.asarray(run.catalog[name])[twins]
-        assert np.array_equal(a, b, equal_nan=a.dtype.kind == "f"), name
-    for source in alone.catalog["source_id"]:
+    for one, two in ((alone.catalog, run.catalog), (alone.statistics, run.statistics)):
+        for name in one.colnames:
+            a, b = np.asarray(one[name]), np.asarray(two[name])[twins]
+            assert np.array_equal(a, b, equal_nan=a.dtype.kind == "f"), name
+    for source in alone.finished_ids():
         for name in ("observed", "sigma", "mask", "samples", "mean", "std", "prior_driven", "model"):
             np.testing.assert_array_equal(getattr(run, name)(source), getattr(alone, name)(source), name)

@@ -127,6 +127,14 @@ psf_error = "none"
     return folder / "cat.parquet"
 
 
+def write_sizes(folder: Path) -> Path:
+    """The survey of six sources, one off the image, two with larger stamps; its catalogue."""
+    catalog = write_survey(folder, n=6, off=2)
+    sides = [np.nan, 2.88, np.nan, np.nan, 2.88, np.nan]
+    pq.write_table(pq.read_table(catalog).append_column("stamp_arcsec", pa.array(sides)), catalog)
+    return catalog
+
+
 def start_s() -> float:
     """Seconds that a new process needs, on this machine and now, to import what a worker does."""
     began = time.monotonic()

@@ -31,7 +31,7 @@ def test_settings_are_made_again_as_they_were(paths, harm, command):
     if command == "resume":
         resume(paths.root, **options)
     else:
-        process(survey["catalog"], out=paths.root, resume=True, batch=3, draws=2, mode="fast", **options)
+        process(survey["catalog"], out=paths.root, resume=True, batch=3, draws=3, mode="fast", **options)
     assert paths.config.read_bytes() == before and any("made again as it was" in line for line in said)
     assert verify(paths.root) == []
 

@@ -16,7 +16,7 @@ from galbatch.run.lock import RunLock
 from galbatch.store import RunPaths, open_run, read_marker
 
 OPTIONS = dict(batch=1, draws=2, mode="fast", cluster="none")
-OLD, NEW = 4, 3  # sources of the run that is there, and of the one that replaces it
+OLD, NEW = 10, 3  # sources of the run that is there, and of the one that replaces it
 
 
 def run(survey: Path, out: Path, limit: int = NEW, **options):
@@ -71,6 +71,7 @@ def test_the_new_run_is_in_its_place_and_nothing_else_is_left(survey, out, tmp_p
     assert len(replace(survey, out, on_message=said.append).catalog) == NEW == sources(out)
     assert read_marker(out).run != before and os.listdir(tmp_path) == ["a.run"]
     assert any("a.run: replaced by the new run" in line for line in said) and not (out / "run.lock").exists()
+    assert pq.read_metadata(out / "plan.parquet").num_rows == NEW
     assert len(resume(out, prior=toys.GaussianPrior(), cluster="none").catalog) == NEW
 
 
@@ -183,8 +184,3 @@ def test_a_swap_that_another_process_is_at_is_left_alone(survey, out, tmp_path):
     with RunLock(old / "run.lock"), pytest.raises(RunError, match="is being replaced by another run"):
         resume(out, prior=toys.GaussianPrior())
     assert folder.recover(RunPaths(out)) and sources(out) == OLD  # it died: the old run goes back
-
-
-def test_the_plan_is_that_of_the_new_input(survey, out):
-    replace(survey, out)
-    assert pq.read_metadata(out / "plan.parquet").num_rows == NEW

@@ -3,8 +3,6 @@
 import json
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import toys
 from astropy.io import fits
@@ -22,12 +20,7 @@ HOW = dict(cluster="none", draws=3, mode="fast", batch=4)
 
 @pytest.fixture(scope="module")
 def survey(tmp_path_factory):
-    """Six sources, one off the image, two with larger stamps."""
-    catalog = toys.write_survey(tmp_path_factory.mktemp("survey"), n=6, off=2)
-    table = pq.read_table(catalog)
-    sides = [np.nan, 2.88, np.nan, np.nan, 2.88, np.nan]
-    pq.write_table(table.append_column("stamp_arcsec", pa.array(sides)), catalog)
-    return catalog
+    return toys.write_sizes(tmp_path_factory.mktemp("survey"))
 
 
 @pytest.fixture(scope="module")

@@ -5,30 +5,26 @@ import json
 import subprocess
 import sys
 
-import toys
 from rich.console import Console
 
 from galbatch.cli.main import main
 from galbatch.cli.watch import picture
-from galbatch.run import inspect, process
+from galbatch.run import inspect
+from galbatch.store import open_run
 
 
-def test_a_run_is_watched_and_not_written_to(tmp_path, capsys):
-    survey = toys.write_survey(tmp_path, n=4)
-    root = tmp_path / "w.run"
-    options = dict(prior=toys.GaussianPrior(), cluster="none", batch=2, draws=2, mode="fast")
-    process(survey, out=root, **options)
-    before = {p: (p.stat().st_size, p.stat().st_mtime_ns) for p in root.rglob("*")}
-    assert main(["watch", str(root)]) == 0
+def test_a_run_is_watched_and_not_written_to(serial, capsys):
+    before = {p: (p.stat().st_size, p.stat().st_mtime_ns) for p in serial.rglob("*")}
+    assert main(["watch", str(serial)]) == 0
     text = capsys.readouterr().out
-    assert "4/4 sources" in text and "do not use" in text and "draws/s" not in text
-    assert {p: (p.stat().st_size, p.stat().st_mtime_ns) for p in root.rglob("*")} == before
-    found = inspect.snapshot(root)
+    assert "10/10 sources" in text and "do not use" in text and "draws/s" not in text
+    assert {p: (p.stat().st_size, p.stat().st_mtime_ns) for p in serial.rglob("*")} == before
+    found = inspect.snapshot(serial)
     screen = Console(width=200, file=io.StringIO())
     screen.print(picture(found))
     bar, head, pace = screen.file.getvalue().splitlines()[:3]
-    assert set(bar.strip()) == {"━"} and "finished" in head and "4/4 sources" in pace
-    assert sum(found["grades"].values()) == 4 and any("4 sources" in m for m in found["latest"])
+    assert set(bar.strip()) == {"━"} and "finished" in head and "10/10 sources" in pace
+    assert sum(found["grades"].values()) == 10 and any("10 sources" in m for m in found["latest"])
 
 
 def test_the_pace_is_that_since_the_first_batch_of_the_latest_start(tmp_path, monkeypatch):
@@ -45,12 +41,10 @@ def test_the_pace_is_that_since_the_first_batch_of_the_latest_start(tmp_path, mo
     assert inspect._pace({"state": "stopped", "planned": 10, "sources": 4}, batches)["eta_s"] is None
 
 
-def test_the_status_of_a_finished_run_loads_little(tmp_path):
-    options = dict(prior=toys.GaussianPrior(), cluster="none", draws=2, mode="fast")
-    run = process(toys.write_survey(tmp_path, n=4), out=tmp_path / "a.run", **options)
+def test_the_status_of_a_finished_run_loads_little(serial):
     code = (
-        f"import sys; from galbatch.run import status; print(status({str(run.paths.root)!r})['flags']); "
+        f"import sys; from galbatch.run import status; print(status({str(serial)!r})['flags']); "
         "print([name for name in ('zarr', 'pandas', 'torch', 'astropy') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == [str(run.flag_counts()), "[]"]
+    assert done.stdout.splitlines() == [str(open_run(serial).flag_counts()), "[]"]
