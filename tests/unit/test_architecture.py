@@ -5,6 +5,7 @@ import ast
 import re
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -53,10 +54,19 @@ def part_of(path: Path) -> str:
     return inside[0].removesuffix(".py")
 
 
-def imports_of(path: Path):
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imports_of(path: Path) -> list[tuple[str, int, bool]]:
     """(dotted name, line, at module level) of everything that a file imports, import_module('...')
     included."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return list(_imports(path, tree_of(path)))
+
+
+def _imports(path: Path, tree: ast.Module):
     top = set(map(id, tree.body))
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -109,10 +119,13 @@ def test_the_one_way_up_is_still_used():
     assert used >= UPWARD
 
 
+@cache
 def defined_in(module: Path) -> set[str]:
     """Names at the top of a module; of a package also its modules and what it imports on first use."""
+    if not module.exists():
+        return set()
     found = {p.stem for p in module.parent.iterdir()} if module.name == "__init__.py" else set()
-    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(module)):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             found.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -126,16 +139,28 @@ def defined_in(module: Path) -> set[str]:
 
 def test_what_is_imported_is_there():
     """Every name that a file imports from the package is defined where it is looked for."""
-    defined, missing = {}, []
+    missing = []
     for path in [*MODULES, *sorted((ROOT / "benchmarks").rglob("*.py"))]:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("galbatch."):
                 continue
             place = ROOT.joinpath(*node.module.split("."))
             module = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
-            names = defined.setdefault(module, defined_in(module) if module.exists() else set())
-            missing += [f"{path}:{node.lineno}: {a.name}" for a in node.names if a.name not in names]
+            lost = (a.name for a in node.names if a.name not in defined_in(module))
+            missing += [f"{path}:{node.lineno}: {name}" for name in lost]
     assert not missing, missing
+
+
+def test_the_page_has_every_part_in_the_order_of_imports():
+    """A part imports only from parts above it in the page."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (stage)?", page, re.MULTILINE)
+    order = [name for name, _ in rows]
+    assert set(order) == {part_of(path) for path in MODULES} - {"__init__", "__main__"}
+    assert {name for name, stage in rows if stage} == SIBLINGS
+    for part in order:
+        later = [other for other in ALLOWED[part] if order.index(other) > order.index(part)]
+        assert not later, f"{part} may import {later}, which the page has below it"
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "cli").glob("*.py")), ids=lambda p: p.name)
@@ -166,7 +191,7 @@ def test_functions_stay_short():
     """Lines of a function after its signature and docstring."""
     long = {}
     for path in MODULES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.FunctionDef):
                 body = node.body[bool(ast.get_docstring(node)) :]
                 lines = node.end_lineno - body[0].lineno + 1 if body else 0
@@ -182,7 +207,7 @@ def lines_of(path):
     """Lines of a file, without docstrings that have sections: those are pages of the API reference."""
     text = path.read_text(encoding="utf-8")
     lines = len(text.splitlines())
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and "\n-----" in (ast.get_docstring(node) or ""):
             lines -= node.body[0].end_lineno - node.body[0].lineno + 1
     return lines
@@ -193,7 +218,7 @@ def test_files_stay_small_and_start_with_what_they_are(path):
     text, lines = path.read_text(encoding="utf-8"), lines_of(path)
     assert lines <= LINES, f"{path} has {lines} lines, {LINES} are allowed: it is two files"
     if text.strip():
-        assert ast.get_docstring(ast.parse(text)), f"{path} has no docstring"
+        assert ast.get_docstring(tree_of(path)), f"{path} has no docstring"
     assert path.stem not in ("utils", "helpers", "common"), f"{path}: name it after its concept"
 
 

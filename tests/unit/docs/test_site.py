@@ -78,38 +78,6 @@ def test_no_placeholder_is_left(site):
         assert not re.search(r"\[\[(?!data\])[a-z ]+\]\]", page.read_text()), page.name
 
 
-def test_architecture_page_is_the_tree():
-    table = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "architecture.md").read_text(), re.MULTILINE)
-    tree = {
-        p.stem for p in (ROOT / "galbatch").iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()
-    }
-    assert set(table) == tree - {"__init__", "__main__"}
-
-
-def test_architecture_page_is_in_the_order_of_imports():
-    """A part imports only from parts above it in the page, stages not from each other."""
-    import ast
-
-    text = (ROOT / "docs" / "architecture.md").read_text()
-    rows = re.findall(r"^\| `(\w+)` \| (stage)?", text, re.MULTILINE)
-    order = [name for name, _ in rows]
-    stages = {name for name, stage in rows if stage}
-    for path in (ROOT / "galbatch").rglob("*.py"):
-        part = path.relative_to(ROOT / "galbatch").parts[0].removesuffix(".py")
-        if part.startswith("__"):
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            if (
-                isinstance(node, ast.ImportFrom)
-                and (node.module or "").startswith("galbatch.")
-                and not node.level
-            ):
-                other = node.module.split(".")[1]
-                if other != part:
-                    assert order.index(other) < order.index(part), f"{path.name} imports {node.module}"
-                    assert not (part in stages and other in stages), f"{path.name} imports {node.module}"
-
-
 def test_wheel_has_weights_page_and_layouts(tmp_path):
     """Built from a copy, so that nothing is left in the checkout and nothing stale in the wheel."""
     shutil.copytree(
