@@ -7,9 +7,7 @@ import pytest
 import toys
 from distributed import default_client
 
-from galbatch.config import ExecutionSettings
 from galbatch.run import process
-from galbatch.run.cluster import _dashboard_address, _of_workers, open_cluster
 
 LISTENS, LOOPBACK = "0A", "0100007F"
 
@@ -51,23 +49,3 @@ def test_scheduler_workers_and_dashboards_listen_on_this_machine_alone(survey, t
     options = dict(prior=toys.GaussianPrior(0.02), cluster="local", workers=1, report=False)
     process(survey, out=tmp_path / "a.run", on_progress=look, batch=3, draws=2, mode="fast", **options)
     assert seen == [{LOOPBACK}] and links[0].startswith("http://127.0.0.1:")
-
-
-def test_an_address_that_is_named_is_used():
-    assert _dashboard_address("0.0.0.0:9999") == "0.0.0.0:9999" and _of_workers("0.0.0.0:9999") == "0.0.0.0:0"
-    assert _dashboard_address(":9998") == "127.0.0.1:9998"
-    assert _dashboard_address(":0").startswith("127.0.0.1:")
-
-
-def test_the_gpu_cluster_without_dask_cuda_too(monkeypatch):
-    from galbatch.run import cluster
-
-    made = []
-    monkeypatch.setattr(cluster, "_gpus", lambda: (1, ""))
-    monkeypatch.setattr(cluster, "SpecCluster", lambda **options: made.append(options))
-    monkeypatch.setattr(cluster, "Client", lambda *_: None)
-    monkeypatch.setitem(__import__("sys").modules, "dask_cuda", None)
-    open_cluster(ExecutionSettings(cluster="cuda"), 3)
-    worker = made[0]["workers"][0]["options"]
-    assert made[0]["scheduler"]["options"]["host"] == worker["host"] == "127.0.0.1"
-    assert worker["dashboard_address"] == "127.0.0.1:0"

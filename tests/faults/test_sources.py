@@ -2,13 +2,13 @@
 
 Of the faults that surveys are known for, here are: off the edge, off the image; pixels that are NaN or inf;
 stamps that are all masked; no weight; saturated; no position; two at one position; a PSF that cannot be used;
-a file that ends early; a band that is missing, turned, or has other pixels; draws that are not finite.
+a file that ends early; a band that is missing; draws that are not finite. Bands that are turned or have other
+pixels: ``unit/cutouts/test_bands``.
 """
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 import toys
 from cutouts_field import (
     SCALE,
@@ -19,7 +19,6 @@ from cutouts_field import (
     sources,
     wcs_of,
     write_image,
-    write_psf,
 )
 from faults import Fault, judge, ledger
 from runs import same_rows
@@ -28,27 +27,6 @@ from galbatch import open_run
 from galbatch.types import Flag
 
 FIELD = dict(prior=toys.RedPrior(), stamp_pix=24)
-
-
-@pytest.mark.parametrize("name, scale, angle, flag", [
-    ("turned", SCALE, 20.0, Flag.GRID_MISMATCH),
-    ("coarse", 1.7 * SCALE, 0.0, Flag.RESAMPLED),
-])  # fmt: skip
-def test_bands_on_other_grids_are_flagged(name, scale, angle, flag, desk, capsys):
-    """A band that is turned, and one whose pixels are 1.7 times larger: every source says so."""
-    survey, wcs = simple_survey(desk.root).rename(desk.root / "c.toml"), wcs_of(scale=scale, angle=angle)
-    write_image(desk.root / "b.fits", noise_field(2), wcs, BUNIT="nJy")
-    write_image(desk.root / "b_err.fits", np.full((300, 260), 0.5, "f4"), wcs)
-    write_psf(desk.root / "b_psf.fits", scale=scale)
-    band = f'[bands.{name}]\nsci = "b.fits"\nerr = "b_err.fits"\npsf = "b_psf.fits"\n'
-    survey.write_text(survey.read_text() + band)
-    pq.write_table(pa.table(sources([100.0, 150.0], [100.0, 200.0])), desk.root / "c.parquet")
-
-    def kept(desk, before):
-        assert all(flag in row[1] and row[0] != "failed" for row in ledger(desk.out).values())
-
-    do = lambda desk: desk.process(catalog=desk.root / "c.parquet", **FIELD)  # noqa: E731
-    judge(Fault(do, f"{name}: .*{flag.name}", 0, kept), desk, capsys)
 
 
 class Unsteady(toys.RedPrior):

@@ -1,11 +1,7 @@
 """The table of flags: complete, one for the command, the page and the columns of quality."""
 
-import json
-
 import numpy as np
-from click.testing import CliRunner
 
-from galbatch.cli.main import cli
 from galbatch.flags import FLAGS, Flag, Level, names_of, quality_of
 from galbatch.pipeline.measurement import grade
 
@@ -62,12 +58,3 @@ def test_what_concerns_the_whole_source_counts_too():
     table = columns(a=[0, 0])
     grade(table, ("a",), np.array([int(Flag.DUPLICATE_ID), int(Flag.DUPLICATE_POSITION)]), np.zeros(2, bool))
     assert table["quality_a"].tolist() == [0, 0] and table["quality"].tolist() == [1, 0]
-
-
-def test_command_says_level_and_remedy():
-    out = CliRunner().invoke(cli, ["flags", str(int(Flag.SAMPLER_CHI2))]).output
-    assert "bad" in out and FLAGS[Flag.SAMPLER_CHI2].remedy in out
-    rows = json.loads(CliRunner().invoke(cli, ["flags", "--json"]).output)["flags"]
-    assert {row["name"]: row["level"] for row in rows} == {
-        f.name: a.level.name.lower() for f, a in FLAGS.items()
-    }

@@ -148,10 +148,3 @@ def test_completion_completes_commands():
     asked = {"_GALBATCH_COMPLETE": "bash_complete", "COMP_WORDS": "galbatch pro", "COMP_CWORD": "1"}
     done = run_python("-m", "galbatch", env={"PATH": "/usr/bin"} | asked)
     assert "plain,process" in done.stdout.split()
-
-
-def test_flags_are_explained_by_name_too(capsys):
-    assert cli_main.main(["flags", "noise_level,LOW_SNR"]) == 0
-    said = capsys.readouterr().out
-    assert said.startswith(f"flags = {2**32 + 2**15}: 2 bits") and "What to do:" in said
-    assert cli_main.main(["flags", "NOISY"]) == 1 and "lists them" in capsys.readouterr().err

@@ -1,19 +1,8 @@
-"""Morphology flag bits, their severity, and the command that explains flags."""
-
-import json
+"""Morphology flag bits and their severity."""
 
 import numpy as np
-import pytest
-from click.testing import CliRunner
 
-from galbatch.cli.flags import command, parse
-from galbatch.errors import InputError
 from galbatch.morphology import MORPH_FLAG_DESCRIPTIONS, MorphFlag, flag_names, sersic_severity, severity
-from galbatch.types import Flag
-
-
-def run(*arguments):
-    return CliRunner().invoke(command, list(arguments))
 
 
 def test_every_bit_is_one_bit_and_described():
@@ -50,40 +39,3 @@ def test_severity_of_one_number_and_of_an_array():
 def test_names():
     assert flag_names(int(MorphFlag.M20_FAILED | MorphFlag.NO_SKY_BOX)) == ["M20_FAILED", "NO_SKY_BOX"]
     assert flag_names(0) == []
-
-
-def test_command_decodes_source_flags():
-    result = run(str(int(Flag.LOW_SNR | Flag.STAMP_TOO_SMALL)))
-    assert result.exit_code == 0
-    assert "LOW_SNR" in result.output and "STAMP_TOO_SMALL" in result.output and "EDGE" not in result.output
-
-
-def test_command_decodes_morphology_flags():
-    result = run("--morphology", hex(int(MorphFlag.GINI_SEGMENT_DISJOINT)))
-    assert "GINI_SEGMENT_DISJOINT" in result.output and "suspect" in result.output
-    assert "LOW_SNR" not in result.output
-
-
-def test_command_lists_all_without_a_number():
-    output = run().output
-    assert all(flag.name in output for flag in Flag) and all(flag.name in output for flag in MorphFlag)
-
-
-def test_command_json_and_unknown_bits():
-    rows = json.loads(run("--json", str(int(Flag.EDGE) + (1 << 60))).output)["flags"]
-    assert [row["name"] for row in rows] == ["EDGE", "UNKNOWN_60"]
-
-
-def test_command_zero():
-    assert "no bits" in run("0").output
-
-
-@pytest.mark.parametrize(("text", "value"), [("16", 16), ("0x10", 16), ("0b1_0000", 16), ("16.0", 16)])
-def test_parse(text, value):
-    assert parse(text, []) == value
-
-
-@pytest.mark.parametrize("text", ["a", "-4", "1.5", ""])
-def test_parse_refuses(text):
-    with pytest.raises(InputError, match="flags"):
-        parse(text, [])

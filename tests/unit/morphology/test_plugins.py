@@ -1,13 +1,15 @@
-"""A user's own statistic, by entry point."""
+"""A user's own statistic, by entry point; and in a run, of a package as pip leaves it."""
 
 from importlib.metadata import EntryPoint
 
 import numpy as np
 import pytest
+import toys
 
 from galbatch.columns import columns_of
 from galbatch.errors import ConfigError
 from galbatch.morphology import Statistic, all_quantities, measure, measure_posterior, plugins, summarise
+from galbatch.run import process
 
 IMAGES = np.random.default_rng(0).normal(1, 1, (3, 16, 16)).astype(np.float32)
 
@@ -31,6 +33,37 @@ def install(monkeypatch):
 
     yield put
     plugins.installed_statistics.cache_clear()
+
+
+METADATA = "Metadata-Version: 2.1\nName: peaks-for-galbatch\nVersion: 1.0\n"
+MODULE = """
+from galbatch.morphology import Statistic
+
+def brightest(s):
+    return s.images.max(axis=(1, 2))
+
+peak = Statistic("peak", "nJy", "phot.flux.density;stat.max", "brightest pixel of the stamp", brightest)
+"""
+
+
+def test_a_run_measures_the_statistic_of_an_installed_package(tmp_path, monkeypatch):
+    info = tmp_path / "peaks_for_galbatch-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(METADATA)
+    (info / "entry_points.txt").write_text("[galbatch.statistics]\npeak = peaks:peak\n")
+    (tmp_path / "peaks.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    plugins.installed_statistics.cache_clear()
+    try:
+        how = dict(prior=toys.GaussianPrior(), cluster="none", draws=2, mode="fast")
+        run = process(toys.write_survey(tmp_path, n=2), out=tmp_path / "a.run", **how)
+    finally:
+        plugins.installed_statistics.cache_clear()
+    peak = run.statistics["peak_raw50_f200w"]
+    assert peak.unit == "nJy" and "brightest pixel of the stamp" in peak.info.description
+    assert run.statistics["peak_std_f200w"].info.meta["ucd"] == "phot.flux.density;stat.max;stat.stdev"
+    observed = [run.observed(source, "f200w").max() for source in (100, 101)]
+    np.testing.assert_allclose(run.statistics["peak_obs_f200w"].value, observed, rtol=0.02)
 
 
 def test_statistic_is_measured_described_and_summarised_over_draws(install):

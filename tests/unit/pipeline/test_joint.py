@@ -85,8 +85,12 @@ def run_of(folder, out, **options):
     return process(folder / "c.parquet", folder / "s.toml", folder / out, **options)
 
 
-def test_a_joint_run(folder):
-    run = run_of(folder, "joint.run", joint=True)
+@pytest.fixture(scope="module")
+def run(folder):
+    return run_of(folder, "joint.run", joint=True, batch=4)
+
+
+def test_a_joint_run(run, folder):
     assert run.layout.joint and run.layout.wavelength_um == (2.0, 4.44)
     assert run.samples(2).shape == (8, 2, 32, 32)
     catalog, apart = run.catalog, run_of(folder, "apart.run", joint=False)
@@ -108,13 +112,10 @@ def test_a_joint_run(folder):
         assert run.row(source)["chi2_f444w"] == pytest.approx(1, abs=5 * np.sqrt(2 / 256))
 
 
-def test_one_source_is_what_it_is_in_any_batch(folder):
-    whole, single = (
-        run_of(folder, "joint2.run", joint=True, batch=4),
-        run_of(folder, "joint3.run", joint=True, batch=1),
-    )
+def test_one_source_is_what_it_is_in_any_batch(run, folder):
+    single = run_of(folder, "alone.run", joint=True, batch=1)
     for source in (1, 2, 3):
-        np.testing.assert_array_equal(whole.samples(source), single.samples(source))
+        np.testing.assert_array_equal(run.samples(source), single.samples(source))
 
 
 def test_joint_is_refused_where_it_cannot_be(folder, tmp_path):

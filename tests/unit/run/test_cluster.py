@@ -71,8 +71,17 @@ def test_gpus_without_dask_cuda_get_one_pinned_process_each(made, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,6,7")
     chosen = cluster.open_cluster(ExecutionSettings(workers=2), 9)
     assert "2 GPUs, one pinned process each" in chosen.line and "dask-cuda is not usable" in chosen.line
-    workers = made[0][2]["workers"]
+    workers, head = made[0][2]["workers"], made[0][2]["scheduler"]["options"]
     assert [w["options"]["env"]["CUDA_VISIBLE_DEVICES"] for w in workers.values()] == ["3", "5"]
+    assert {head["host"], *(w["options"]["host"] for w in workers.values())} == {"127.0.0.1"}
+    assert all(w["options"]["dashboard_address"] == "127.0.0.1:0" for w in workers.values())
+
+
+def test_a_dashboard_is_of_this_machine_unless_an_address_is_named():
+    assert cluster._dashboard_address("0.0.0.0:9999") == "0.0.0.0:9999"
+    assert cluster._of_workers("0.0.0.0:9999") == "0.0.0.0:0"
+    assert cluster._dashboard_address(":9998") == "127.0.0.1:9998"
+    assert cluster._dashboard_address(":0").startswith("127.0.0.1:")
 
 
 def test_gpus_with_dask_cuda_use_it_and_fall_back_when_it_breaks(made, monkeypatch):

@@ -61,15 +61,6 @@ def contents(path):
     return {f.relative_to(path): f.read_bytes() for f in path.rglob("*") if f.is_file()}
 
 
-def test_writing_a_batch_twice_leaves_the_same_bytes(tmp_path):
-    path = tmp_path / "p.zarr"
-    create_store(path, layout())
-    write_shards(path, layout(), 0, arrays(4))
-    once = contents(path)
-    write_shards(path, layout(), 0, arrays(4))
-    assert contents(path) == once
-
-
 @pytest.mark.parametrize("string_ids", [False, True])
 def test_the_bytes_are_those_that_zarr_writes(tmp_path, string_ids):
     plan = layout(string_ids=string_ids, stamp_pix=33)
