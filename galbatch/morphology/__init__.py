@@ -8,11 +8,10 @@ from galbatch.lazy import lazy
 
 __getattr__, __dir__, __all__ = lazy(
     __name__,
-    ahead="compile_kernels",
     flags="MORPH_FLAG_DESCRIPTIONS MorphFlag flag_names sersic_severity severity",
     images="measure",
     plugins="Statistic StatisticInput all_quantities",
-    posterior="measure_posterior",
+    posterior="compile_kernels measure_posterior",
     separate="OwnLight own_light second_source",
     summary="summarise",
 )

@@ -131,3 +131,18 @@ def _filled(noise: np.ndarray) -> np.ndarray:
         known = np.isfinite(stamp)
         stamp[~known] = np.median(stamp[known]) if known.any() else np.nan
     return out
+
+
+def compile_kernels() -> None:
+    """Compile all that ``measure`` and ``measure_posterior`` run, or load it from the cache of this
+    installation.
+
+    Some 30 s of one core the first time on a machine, a second afterwards. Processes that start at once wait
+    for the first of them. May be called from a thread: most of it runs without holding up what others compute
+    on GPUs, but on the CPU it takes a core.
+    """
+    side = 24
+    y, x = np.mgrid[:side, :side] - (side - 1) / 2
+    image = np.exp(-np.hypot(y, x) / 3.0)[None]
+    psf = np.exp(-(y[:9, :9] ** 2 + x[:9, :9] ** 2) / 4.0)[None]
+    measure_posterior(image[:, None], image, np.full(image.shape, 0.05), psf=psf, threads=1)

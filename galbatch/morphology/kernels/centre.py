@@ -7,14 +7,14 @@ import math
 
 import numpy as np
 
+from galbatch.morphology.kernels.apertures import outline_of
 from galbatch.morphology.kernels.asymmetry import AsymmetryProblem, asymmetry_sums
+from galbatch.morphology.kernels.columns import F_DEVIATION, F_SEARCH_EDGE
 from galbatch.morphology.kernels.filters import gaussian
-from galbatch.morphology.kernels.geometry import outline_of
 from galbatch.morphology.kernels.jit import kernel, leaf
 from galbatch.morphology.kernels.moments import centroid
 from galbatch.morphology.kernels.segments import box_of, count_set
 
-LEFT_STAMP, NO_FLUX = 1, 2
 _NONE = 100.0  # what the search sees where no asymmetry exists
 _CENTRE_TOLERANCE = 1e-3
 _VALUE_TOLERANCE = 1e-4
@@ -25,15 +25,15 @@ _REFLECT, _EXPAND, _CONTRACT_OUTSIDE, _CONTRACT_INSIDE = 2.0, 3.0, 1.5, 0.5  # f
 
 @leaf
 def _try(problem: AsymmetryProblem, x: float, y: float, vertex: np.ndarray) -> int:
-    """Set ``vertex`` to (asymmetry, x, y); returns status bits."""
+    """Set ``vertex`` to (asymmetry, x, y); returns flag bits."""
     pair, r, sky, room = problem
     ny, nx = pair[0].shape
     vertex[0], vertex[1], vertex[2] = _NONE, x, y
     if x < 0.0 or x >= nx or y < 0.0 or y >= ny:
-        return LEFT_STAMP
+        return F_SEARCH_EDGE
     sums = asymmetry_sums(pair, outline_of(x, y, 1.0, 0.0), r, room)
     if sums[1] == 0.0:
-        return NO_FLUX
+        return F_SEARCH_EDGE
     vertex[0] = (sums[2] - sums[0] * sky) / sums[1]
     return 0
 
@@ -70,45 +70,45 @@ def _spread(simplex: np.ndarray, column: int) -> float:
 
 @leaf
 def _first_simplex(problem: AsymmetryProblem, x: float, y: float, simplex: np.ndarray) -> int:
-    """A vertex at the start and one a step away along either axis; returns status bits."""
+    """A vertex at the start and one a step away along either axis; returns flag bits."""
     x_step = x * _FIRST_STEP if x != 0.0 else _STEP_FROM_ZERO
     y_step = y * _FIRST_STEP if y != 0.0 else _STEP_FROM_ZERO
-    status = _try(problem, x, y, simplex[0]) | _try(problem, x_step, y, simplex[1])
-    return status | _try(problem, x, y_step, simplex[2])
+    flags = _try(problem, x, y, simplex[0]) | _try(problem, x_step, y, simplex[1])
+    return flags | _try(problem, x, y_step, simplex[2])
 
 
 @leaf
 def _shrink(problem: AsymmetryProblem, simplex: np.ndarray) -> int:
-    """Halve the distances to the best vertex; returns status bits."""
-    status = 0
+    """Halve the distances to the best vertex; returns flag bits."""
+    flags = 0
     for k in range(1, 3):
         x, y = 0.5 * (simplex[0, 1] + simplex[k, 1]), 0.5 * (simplex[0, 2] + simplex[k, 2])
-        status |= _try(problem, x, y, simplex[k])
-    return status
+        flags |= _try(problem, x, y, simplex[k])
+    return flags
 
 
 @kernel
 def minimise_asymmetry(problem: AsymmetryProblem, x_start: float, y_start: float) -> tuple[float, float, int]:
-    """(x, y, status bits): the local minimum of the asymmetry that is found from the start.
+    """(x, y, flag bits): the local minimum of the asymmetry that is found from the start.
 
     ``problem``: the pair of ``asymmetry_sums``, the radius, the asymmetry of a pixel of sky, room to trace.
     """
     simplex, one, two = np.empty((3, 3)), np.empty(3), np.empty(3)
-    status = _first_simplex(problem, x_start, y_start, simplex)
+    flags = _first_simplex(problem, x_start, y_start, simplex)
     _sort(simplex, one)
     calls = 3
     while calls < _MAX_EVALUATIONS:
         size = max(_spread(simplex, 1), _spread(simplex, 2))
         if size <= _CENTRE_TOLERANCE and _spread(simplex, 0) <= _VALUE_TOLERANCE:
             break
-        status |= _try_along(problem, simplex, _REFLECT, one)
+        flags |= _try_along(problem, simplex, _REFLECT, one)
         calls += 1
         if simplex[0, 0] <= one[0] < simplex[1, 0]:
             _copy_vertex(simplex[2], one)
         else:
             t = _EXPAND if one[0] < simplex[0, 0] else _CONTRACT_INSIDE
             t = _CONTRACT_OUTSIDE if simplex[0, 0] <= one[0] < simplex[2, 0] else t
-            status |= _try_along(problem, simplex, t, two)
+            flags |= _try_along(problem, simplex, t, two)
             calls += 1
             limit = simplex[2, 0] if t == _CONTRACT_INSIDE else one[0]
             if two[0] < limit or (t == _CONTRACT_OUTSIDE and two[0] == limit):
@@ -116,13 +116,12 @@ def minimise_asymmetry(problem: AsymmetryProblem, x_start: float, y_start: float
             elif t == _EXPAND:
                 _copy_vertex(simplex[2], one)
             else:
-                status |= _shrink(problem, simplex)
+                flags |= _shrink(problem, simplex)
                 calls += 2
         _sort(simplex, one)
-    return simplex[0, 1], simplex[0, 2], status
+    return simplex[0, 1], simplex[0, 2], flags
 
 
-NO_PEAK = 1
 _BORDER = 5  # beyond the reach of the Gaussian filter of one pixel
 
 
@@ -148,7 +147,7 @@ def _uphill(smooth: np.ndarray) -> np.ndarray:
 
 @kernel
 def intensity_deviation(image: np.ndarray, region: np.ndarray) -> tuple[float, float, int]:
-    """(intensity, deviation, status bits) of the pixels of ``image`` in ``region``.
+    """(intensity, deviation, flag bits) of the pixels of ``image`` in ``region``.
 
     Each pixel of the image, smoothed by a Gaussian of one pixel, belongs to the local maximum that it climbs
     to; intensity is the ratio of the second largest sum to the largest, deviation the distance of the peak
@@ -156,7 +155,7 @@ def intensity_deviation(image: np.ndarray, region: np.ndarray) -> tuple[float, f
     """
     y0, x0, ny, nx = box_of(region, _BORDER)
     if ny == 0:
-        return 0.0, np.nan, NO_PEAK
+        return 0.0, np.nan, F_DEVIATION
     cut = np.zeros((ny, nx))
     for y in range(ny):
         for x in range(nx):
@@ -183,6 +182,6 @@ def intensity_deviation(image: np.ndarray, region: np.ndarray) -> tuple[float, f
             second = sums[p]
     flux, xc, yc = centroid(image, region)
     if peak < 0 or not flux > 0.0:
-        return 0.0, np.nan, NO_PEAK
+        return 0.0, np.nan, F_DEVIATION
     distance = math.sqrt((x0 + peak % nx - xc) ** 2 + (y0 + peak // nx - yc) ** 2)
     return second / first, math.sqrt(math.pi / count_set(region)) * distance, 0

@@ -11,31 +11,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from galbatch.morphology.kernels import columns as at
 from galbatch.morphology.kernels import profile, sersic
-from galbatch.morphology.kernels.apertures import new_room, running_sums
+from galbatch.morphology.kernels.apertures import new_room, outline_of, running_sums
 from galbatch.morphology.kernels.asymmetry import reversed_pair
-from galbatch.morphology.kernels.columns import (
-    CAS,
-    F_CUT,
-    F_MOMENT,
-    F_PIXELS,
-    GINI,
-    I_C,
-    I_ELLIPTICITY,
-    I_ELONGATION,
-    I_ORIENTATION,
-    I_SERSIC,
-    I_SERSIC_LAST,
-    I_XA,
-    I_YA,
-    MID,
-    SERSIC,
-)
-from galbatch.morphology.kernels.geometry import outline_of
+from galbatch.morphology.kernels.filters import as_double
 from galbatch.morphology.kernels.jit import entry, kernel
 from galbatch.morphology.kernels.moments import shape_of
-from galbatch.morphology.kernels.prepare import as_double, prepare, sky_terms, source_centroid
-from galbatch.morphology.kernels.profile import detection, half_light, petro_flags, radii
+from galbatch.morphology.kernels.prepare import prepare, sky_terms, source_centroid
+from galbatch.morphology.kernels.profile import detection, half_light, radii
 from galbatch.morphology.kernels.segments import detect
 from galbatch.morphology.kernels.stages import (
     asymmetries,
@@ -65,7 +49,7 @@ def measure_image(
     """Fill ``out`` (NaN on entry) for one image; returns the flag bits."""
     ny, nx = raw.shape
     image, good, source, flags = prepare(raw, seg, bad, n_outlier)
-    if flags & F_PIXELS:
+    if flags & at.F_PIXELS:
         return flags
     xc, yc, found, more = source_centroid(image, source, out)
     flags |= more
@@ -75,36 +59,36 @@ def measure_image(
     flags |= more
     tables, room = (image, running_sums(image), good, running_sums(good)), new_room(ny, nx)
     diagonal = math.hypot(nx, ny)
-    r_first, status = profile.petrosian_radius((tables, outline_of(xc, yc, 1.0, 0.0), room), diagonal)
+    r_first, petro = profile.petrosian_radius((tables, outline_of(xc, yc, 1.0, 0.0), room), diagonal)
     pair = reversed_pair(image, good)
     x, y, more = centre[0], centre[1], 0
     if not (0.0 <= x < nx and 0.0 <= y < ny):
         problem = (pair, 1.5 * r_first, sky_asymmetry, room)
         x, y, more = asymmetry_centre(problem, source, xc, yc, 0.25 * r_first)
-    flags |= petro_flags(status) | more
-    out[I_XA], out[I_YA] = x, y
-    out[I_ELLIPTICITY], elongation, theta, valid = shape_of(image, source, x, y)
-    out[I_ELONGATION], out[I_ORIENTATION] = elongation, theta
-    flags |= 0 if valid else F_MOMENT
+    flags |= petro | more
+    out[at.I_XA], out[at.I_YA] = x, y
+    out[at.I_ELLIPTICITY], elongation, theta, valid = shape_of(image, source, x, y)
+    out[at.I_ELONGATION], out[at.I_ORIENTATION] = elongation, theta
+    flags |= 0 if valid else at.F_MOMENT
 
     circle = (tables, outline_of(x, y, 1.0, 0.0), room)
     ellipse = (tables, outline_of(x, y, elongation, theta), room)
     r, a, more = radii(circle, ellipse, diagonal, out)
     flags |= more
     if 1.5 * r > min(min(x, nx - 1 - x), min(y, ny - 1 - y)) + 0.5:
-        flags |= F_CUT
+        flags |= at.F_CUT
     region, r_max, a_max, more = detection(circle, ellipse, source, a, box, fixed[1], out)
     flags |= more
     a_half, more = half_light(circle, ellipse, r_max, a_max, out)
     flags |= more
 
-    if groups & (GINI | MID):
+    if groups & (at.GINI | at.MID):
         outline = outline_of(xc, yc, elongation, theta)
         gini_region, more = gini_group(image, good, sigma, outline, a, room, out)
         flags |= more
-        if groups & MID:
+        if groups & at.MID:
             flags |= mid_group(image, source, gini_region, out)
-    if groups & CAS:
+    if groups & at.CAS:
         flags |= clumpiness(circle, r, box, sky_sigma, out)
     flags |= asymmetries(
         pair,
@@ -116,7 +100,7 @@ def measure_image(
         region,
         out,
     )
-    if groups & SERSIC:
+    if groups & at.SERSIC:
         flags |= sersic.fit(
             image,
             good,
@@ -125,10 +109,10 @@ def measure_image(
             x,
             y,
             a_half,
-            out[I_ELLIPTICITY],
+            out[at.I_ELLIPTICITY],
             theta,
-            out[I_C],
-            out[I_SERSIC : I_SERSIC_LAST + 1],
+            out[at.I_C],
+            out[at.I_SERSIC : at.I_SERSIC_LAST + 1],
         )
     return flags
 

@@ -21,7 +21,8 @@ def _reflect(i: int, n: int) -> int:
 
 
 @kernel
-def _copy(image: np.ndarray) -> np.ndarray:
+def as_double(image: np.ndarray) -> np.ndarray:
+    """A copy of any real image in double precision."""
     out = np.empty(image.shape)
     for y in range(image.shape[0]):
         for x in range(image.shape[1]):
@@ -103,7 +104,7 @@ def blur_rows(
 def gaussian(image: np.ndarray, sigma: float, reflect: bool) -> np.ndarray:
     """Gaussian filter cut at 4 sigma, ``reflect`` False for zeros outside."""
     if sigma <= 0.0:
-        return _copy(image)
+        return as_double(image)
     weight = gaussian_weights(sigma)
     middle, out = np.empty(image.shape), np.empty(image.shape)
     blur_columns(image, weight, reflect, middle)
@@ -116,7 +117,7 @@ def boxcar(image: np.ndarray, size: int) -> np.ndarray:
     """Mean over size x size pixels, border reflected; an even box reaches one pixel further to the left."""
     ny, nx = image.shape
     if size <= 1:
-        return _copy(image)
+        return as_double(image)
     left = size // 2
     middle, padded = np.empty((ny, nx)), np.empty(nx + size - 1)
     for y in range(ny):

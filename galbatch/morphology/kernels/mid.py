@@ -11,24 +11,22 @@ import math
 
 import numpy as np
 
-from galbatch.morphology.kernels.filters import boxcar
+from galbatch.morphology.kernels.columns import F_MID, F_MID_IS_GINI
+from galbatch.morphology.kernels.filters import as_double, boxcar
 from galbatch.morphology.kernels.jit import kernel, leaf
 from galbatch.morphology.kernels.ordering import key_of, sort_keys, value_of
 from galbatch.morphology.kernels.profile import ETA
-from galbatch.morphology.kernels.segments import brightest, count_set, find_root, grow, join_pixel, no_regions
+from galbatch.morphology.kernels.segments import (
+    at_least,
+    brightest,
+    count_set,
+    find_root,
+    grow,
+    join_pixel,
+    no_regions,
+)
 
-ZERO_FLUX, ADDED_BRIGHTEST, UNDEFINED = 1, 2, 4
 _GRID, _FINEST_GRID, _AROUND = 0.02, 1e-3, 0.05
-
-
-@kernel
-def _above(image: np.ndarray, threshold: float) -> np.ndarray:
-    out = np.empty(image.shape, np.bool_)
-    ny, nx = image.shape
-    for y in range(ny):
-        for x in range(nx):
-            out[y, x] = image[y, x] >= threshold
-    return out
 
 
 @kernel
@@ -117,33 +115,23 @@ def _level_root(clumps: tuple[np.ndarray, np.ndarray, np.ndarray], f_first: floa
 def mid_segment(
     image: np.ndarray, pixels: tuple[np.ndarray, np.ndarray], y0: int, x0: int, fallback: np.ndarray
 ) -> tuple[np.ndarray, int]:
-    """(region, status bits): the main clump down to where new pixels have 0.2 of its mean, slightly smoothed.
+    """(region, flag bits): the main clump down to where new pixels have 0.2 of its mean, slightly smoothed.
 
     ``pixels``: of ``source_light``; (y0, x0) the brightest; ``fallback`` where undefined.
     """
     order, value = pixels
     clumps = _main_clump(order, value, image.shape[0], image.shape[1])
     f_first, zero = _level(clumps, 0.0)
-    status = ZERO_FLUX if zero else 0
+    flags = F_MID if zero else 0
     if f_first > 0.0:
-        return fallback, status | UNDEFINED
+        return fallback, flags | F_MID_IS_GINI
     q = _level_root(clumps, f_first)
-    clump = grow(_above(image, clumps[0][int(q * (order.size - 1))]), y0, x0)
-    ny, nx = image.shape
-    light = np.zeros((ny, nx))
-    for y in range(ny):
-        for x in range(nx):
-            if clump[y, x]:
-                light[y, x] = 1.0
-    smooth = boxcar(light, 3)
-    region = np.empty((ny, nx), np.bool_)
-    for y in range(ny):
-        for x in range(nx):
-            region[y, x] = smooth[y, x] > 0.5
+    clump = grow(at_least(image, clumps[0][int(q * (order.size - 1))]), y0, x0)
+    region = at_least(boxcar(as_double(clump), 3), 0.5)  # of nine pixels, five
     if not region[y0, x0]:
         region[y0, x0] = True
-        status |= ADDED_BRIGHTEST
-    return grow(region, y0, x0), status
+        flags |= F_MID
+    return grow(region, y0, x0), flags
 
 
 @kernel

@@ -9,42 +9,12 @@ import math
 
 import numpy as np
 
+from galbatch.morphology.kernels import columns as at
 from galbatch.morphology.kernels import sky
-from galbatch.morphology.kernels.columns import (
-    F_CENTROID_MASKED,
-    F_CENTROID_OUT,
-    F_FLUX,
-    F_MOMENT,
-    F_NO_BOX,
-    F_OUTLIERS,
-    F_PIXELS,
-    F_SEGMENT,
-    F_SKY,
-    I_ELLIPTICITY_C,
-    I_ELONGATION_C,
-    I_FLUX_SEG,
-    I_ORIENTATION_C,
-    I_SKY_MEAN,
-    I_SKY_MEDIAN,
-    I_SKY_SIGMA,
-    I_XC,
-    I_YC,
-)
 from galbatch.morphology.kernels.filters import mask_outliers
 from galbatch.morphology.kernels.jit import kernel, leaf
 from galbatch.morphology.kernels.moments import centroid, shape_of
 from galbatch.morphology.kernels.segments import count_set
-
-
-@kernel
-def as_double(image: np.ndarray) -> np.ndarray:
-    """A copy of any real image in double precision."""
-    ny, nx = image.shape
-    out = np.empty((ny, nx))
-    for y in range(ny):
-        for x in range(nx):
-            out[y, x] = image[y, x]
-    return out
 
 
 @kernel
@@ -61,9 +31,9 @@ def prepare(
                 image[y, x] = raw[y, x]
                 good[y, x] = 1.0
                 n_good += 1
-    flags = 0 if n_good > 0 else F_PIXELS
+    flags = 0 if n_good > 0 else at.F_PIXELS
     if n_outlier > 0.0 and mask_outliers(image, good, n_outlier) > 0:
-        flags |= F_OUTLIERS
+        flags |= at.F_OUTLIERS
     source = np.zeros((ny, nx), np.bool_)
     for y in range(ny):
         for x in range(nx):
@@ -80,21 +50,21 @@ def source_centroid(image: np.ndarray, source: np.ndarray, out: np.ndarray) -> t
     """Flux, centroid and shape of the segment. Returns (x, y, whether they can be used, flag bits)."""
     ny, nx = image.shape
     if count_set(source) == 0:
-        return 0.0, 0.0, False, F_SEGMENT
+        return 0.0, 0.0, False, at.F_SEGMENT
     flux, xc, yc = centroid(image, source)
-    out[I_FLUX_SEG] = flux
+    out[at.I_FLUX_SEG] = flux
     if not flux > 0.0:
-        return xc, yc, False, F_FLUX
+        return xc, yc, False, at.F_FLUX
     flags = 0
     if yc < 0.0 or yc >= ny or xc < 0.0 or xc >= nx:
         xc, yc = nx / 2.0, ny / 2.0
-        flags |= F_CENTROID_OUT
+        flags |= at.F_CENTROID_OUT
     if image[int(yc), int(xc)] == 0.0:
-        flags |= F_CENTROID_MASKED
-    out[I_XC], out[I_YC] = xc, yc
+        flags |= at.F_CENTROID_MASKED
+    out[at.I_XC], out[at.I_YC] = xc, yc
     e, elongation, theta, valid = shape_of(image, source, xc, yc)
-    out[I_ELLIPTICITY_C], out[I_ELONGATION_C], out[I_ORIENTATION_C] = e, elongation, theta
-    return xc, yc, True, flags | (0 if valid else F_MOMENT)
+    out[at.I_ELLIPTICITY_C], out[at.I_ELONGATION_C], out[at.I_ORIENTATION_C] = e, elongation, theta
+    return xc, yc, True, flags | (0 if valid else at.F_MOMENT)
 
 
 @kernel
@@ -110,7 +80,7 @@ def sky_terms(
             taken[y, x] = seg[y, x] != 0 or bad[y, x]
     y0, x0, size = sky.find_box(taken)
     if size == 0:
-        return 0.0, 0.0, (0, 0, 0), F_NO_BOX
+        return 0.0, 0.0, (0, 0, 0), at.F_NO_BOX
     mean, median, sigma, asymmetry = sky.box_statistics(sky.copy_box(image, y0, x0, size, size))
-    out[I_SKY_MEAN], out[I_SKY_MEDIAN], out[I_SKY_SIGMA] = mean, median, sigma
-    return asymmetry, sigma, (y0, x0, size), (F_SKY if abs(mean) > sigma else 0)
+    out[at.I_SKY_MEAN], out[at.I_SKY_MEDIAN], out[at.I_SKY_SIGMA] = mean, median, sigma
+    return asymmetry, sigma, (y0, x0, size), (at.F_SKY if abs(mean) > sigma else 0)

@@ -11,45 +11,20 @@ values and the fall-backs are those of statmorph (Rodriguez-Gomez et al. 2019).
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from galbatch.morphology.kernels import profile, shape
+from galbatch.morphology.kernels import columns as at
 from galbatch.morphology.kernels.apertures import Curve, inside, roughly_inside
-from galbatch.morphology.kernels.columns import (
-    F_PETRO_LARGE,
-    F_PETRO_SMALL,
-    F_PETRO_ZERO,
-    F_RADIUS,
-    F_RMAX,
-    F_SHAPE,
-    I_C,
-    I_FLUX,
-    I_FLUX_ELLIP,
-    I_MAG,
-    I_R20,
-    I_R50,
-    I_R80,
-    I_R_HALF,
-    I_R_HALF_ELLIP,
-    I_R_MAX,
-    I_R_MAX_ELLIP,
-    I_R_PETRO,
-    I_R_PETRO_ELLIP,
-)
 from galbatch.morphology.kernels.jit import kernel, leaf
-
-if TYPE_CHECKING:
-    pass
+from galbatch.morphology.kernels.segments import background_threshold, largest_radius, shape_segment
 
 ETA = 0.2
 ANNULUS = 1.0
 _N_SCAN = 100
 _TOLERANCE = 1e-4
 _EXACT = 8.0  # up to here every aperture of the scan is exact: they are small
-
-PETRO_OK, PETRO_ZERO, PETRO_SMALL, PETRO_LARGE = 0, 1, 2, 4
+_NOT_FOUND = at.F_PETRO_SMALL | at.F_PETRO_LARGE
 
 
 @leaf
@@ -125,12 +100,12 @@ def _root(
 
 @leaf
 def petrosian_radius(curve: Curve, diagonal: float) -> tuple[float, int]:
-    """(semi-major axis, status bits) of the Petrosian ellipse; ``diagonal`` of the stamp bounds the
+    """(semi-major axis, flag bits) of the Petrosian ellipse; ``diagonal`` of the stamp bounds the
     search."""
     dxx, dyy = curve[1][2], curve[1][4]
     first, last = ANNULUS, diagonal * math.sqrt(dxx + dyy - 1.0)
     step = (last - first) / (_N_SCAN - 1)
-    status = PETRO_OK
+    flags = 0
     low, f_low = -1.0, 0.0
     high, f_high = -1.0, 0.0
     for k in range(_N_SCAN):
@@ -140,19 +115,19 @@ def petrosian_radius(curve: Curve, diagonal: float) -> tuple[float, int]:
             continue
         value, zero = _petrosian(curve, a)
         if zero == 1:
-            status |= PETRO_ZERO
+            flags |= at.F_PETRO_ZERO
         if value > 0.0:
             low, f_low = a, value
         elif low < 0.0:
-            return first, status | PETRO_SMALL
+            return first, flags | at.F_PETRO_SMALL
         else:
             high, f_high = a, value
             break
     if high < 0.0:
-        return last, status | PETRO_LARGE
+        return last, flags | at.F_PETRO_LARGE
     if f_low == 0.0:  # passed over
         f_low, _zero = _petrosian(curve, low)
-    return _root(curve, low, f_low, high, f_high, 0.0, 0.0), status
+    return _root(curve, low, f_low, high, f_high, 0.0, 0.0), flags
 
 
 @leaf
@@ -185,38 +160,25 @@ def fraction_radius(curve: Curve, a_total: float, fraction: float) -> tuple[floa
 
 
 @leaf
-def petro_flags(status: int) -> int:
-    flags = 0
-    if status & profile.PETRO_ZERO:
-        flags |= F_PETRO_ZERO
-    if status & profile.PETRO_SMALL:
-        flags |= F_PETRO_SMALL
-    if status & profile.PETRO_LARGE:
-        flags |= F_PETRO_LARGE
-    return flags
-
-
-@leaf
 def radii(circle: Curve, ellipse: Curve, diagonal: float, out: np.ndarray) -> tuple[float, float, int]:
     """Petrosian radii and fluxes, r20 r50 r80. Returns (r_petro, r_petro_ellip, flag bits)."""
-    r, status = profile.petrosian_radius(circle, diagonal)
-    flags = petro_flags(status)
-    out[I_R_PETRO] = r if status & (profile.PETRO_SMALL | profile.PETRO_LARGE) == 0 else np.nan
-    out[I_FLUX] = abs(profile.light(circle, 2.0 * r)[0])
-    if out[I_FLUX] > 0.0:
-        out[I_MAG] = 31.4 - 2.5 * math.log10(out[I_FLUX])
-    a, status = profile.petrosian_radius(ellipse, diagonal)
-    flags |= petro_flags(status)
-    out[I_R_PETRO_ELLIP] = a if status & (profile.PETRO_SMALL | profile.PETRO_LARGE) == 0 else np.nan
-    out[I_FLUX_ELLIP] = abs(profile.light(ellipse, 2.0 * a)[0])
+    r, flags = petrosian_radius(circle, diagonal)
+    out[at.I_R_PETRO] = r if flags & _NOT_FOUND == 0 else np.nan
+    out[at.I_FLUX] = abs(light(circle, 2.0 * r)[0])
+    if out[at.I_FLUX] > 0.0:
+        out[at.I_MAG] = 31.4 - 2.5 * math.log10(out[at.I_FLUX])
+    a, more = petrosian_radius(ellipse, diagonal)
+    flags |= more
+    out[at.I_R_PETRO_ELLIP] = a if more & _NOT_FOUND == 0 else np.nan
+    out[at.I_FLUX_ELLIP] = abs(light(ellipse, 2.0 * a)[0])
     for k in range(3):
-        value, valid = profile.fraction_radius(circle, 1.5 * r, (0.2, 0.5, 0.8)[k])
+        value, valid = fraction_radius(circle, 1.5 * r, (0.2, 0.5, 0.8)[k])
         if valid and value > 0.0:
-            out[(I_R20, I_R50, I_R80)[k]] = value
+            out[(at.I_R20, at.I_R50, at.I_R80)[k]] = value
         else:
-            flags |= F_RADIUS
-    if out[I_R20] > 0.0 and out[I_R80] > 0.0:
-        out[I_C] = 5.0 * math.log10(out[I_R80] / out[I_R20])
+            flags |= at.F_RADIUS
+    if out[at.I_R20] > 0.0 and out[at.I_R80] > 0.0:
+        out[at.I_C] = 5.0 * math.log10(out[at.I_R80] / out[at.I_R20])
     return r, a, flags
 
 
@@ -231,20 +193,17 @@ def detection(
     out: np.ndarray,
 ) -> tuple[np.ndarray, float, float, int]:
     """Detection mask with its largest radii. Returns (mask, r_max, r_max_ellip, flag bits)."""
-    flags = 0
     image, _flux_sums, good, _area_sums = circle[0]
     if math.isnan(threshold):
-        threshold = shape.background_threshold(image, good, circle[1], a, box)
+        threshold = background_threshold(image, good, circle[1], a, box)
     if math.isnan(threshold):
-        region, flags = source, F_SHAPE
+        region, flags = source, at.F_SHAPE
     else:
-        region, status = shape.shape_segment(image, threshold)
-        if status:
-            flags = F_SHAPE
-    r_max = shape.largest_radius(region, circle[1])
-    a_max = shape.largest_radius(region, ellipse[1])
-    out[I_R_MAX], out[I_R_MAX_ELLIP] = r_max, a_max
-    return region, r_max, a_max, flags | (F_RMAX if r_max == 0.0 or a_max == 0.0 else 0)
+        region, flags = shape_segment(image, threshold)
+    r_max = largest_radius(region, circle[1])
+    a_max = largest_radius(region, ellipse[1])
+    out[at.I_R_MAX], out[at.I_R_MAX_ELLIP] = r_max, a_max
+    return region, r_max, a_max, flags | (at.F_RMAX if r_max == 0.0 or a_max == 0.0 else 0)
 
 
 @leaf
@@ -255,11 +214,11 @@ def half_light(
     a = 0.0
     flags = 0
     if r_max > 0.0:
-        r, valid = profile.fraction_radius(circle, r_max, 0.5)
-        out[I_R_HALF] = r if valid else np.nan
-        flags |= 0 if valid else F_RADIUS
+        r, valid = fraction_radius(circle, r_max, 0.5)
+        out[at.I_R_HALF] = r if valid else np.nan
+        flags |= 0 if valid else at.F_RADIUS
     if a_max > 0.0:
-        a, valid = profile.fraction_radius(ellipse, a_max, 0.5)
-        out[I_R_HALF_ELLIP] = a if valid else np.nan
-        flags |= 0 if valid else F_RADIUS
+        a, valid = fraction_radius(ellipse, a_max, 0.5)
+        out[at.I_R_HALF_ELLIP] = a if valid else np.nan
+        flags |= 0 if valid else at.F_RADIUS
     return a, flags

@@ -1,4 +1,5 @@
-"""Connected regions of a binary image (8 neighbours), without recursion; growth; the detection mask."""
+"""Connected regions of a binary image (8 neighbours), without recursion, and what is made of them: the
+segment of a source, and the mask of shape asymmetry (Pawlik et al. 2016) with its largest radius."""
 
 from __future__ import annotations
 
@@ -6,10 +7,22 @@ import math
 
 import numpy as np
 
+from galbatch.morphology.kernels.columns import F_SHAPE
 from galbatch.morphology.kernels.filters import boxcar
 from galbatch.morphology.kernels.jit import kernel, leaf
 from galbatch.morphology.kernels.ordering import sorted_part
-from galbatch.morphology.kernels.sky import clipped_statistics
+from galbatch.morphology.kernels.sky import BOX, clipped_statistics
+
+
+@kernel
+def at_least(image: np.ndarray, threshold: float) -> np.ndarray:
+    """(H, W) bool: which pixels reach ``threshold``."""
+    out = np.empty(image.shape, np.bool_)
+    ny, nx = image.shape
+    for y in range(ny):
+        for x in range(nx):
+            out[y, x] = image[y, x] >= threshold
+    return out
 
 
 @leaf
@@ -124,6 +137,65 @@ def detect(raw: np.ndarray, bad: np.ndarray, seg: np.ndarray) -> None:
     for y in range(ny):
         for x in range(nx):
             seg[y, x] = 1 if region[y, x] and not bad[y, x] else 0
+
+
+@kernel
+def background_threshold(
+    image: np.ndarray,
+    good: np.ndarray,
+    outline: tuple[float, ...],
+    r_petro_ellip: float,
+    box: tuple[int, ...],
+) -> float:
+    """Mode + one sigma of the sky in an annulus of 2 to 4 Petrosian radii, or in the sky ``box`` (y, x, size)
+    where fewer than 32 x 32 pixels are left; NaN where there is neither."""
+    ny, nx = image.shape
+    xc, yc = outline[0], outline[1]
+    r_in, r_out = 2.0 * r_petro_ellip, 4.0 * r_petro_ellip
+    values = np.empty(ny * nx)
+    n = 0
+    for y in range(ny):
+        for x in range(nx):
+            d2 = (x - xc) ** 2 + (y - yc) ** 2
+            if good[y, x] > 0.0 and d2 < r_out * r_out and d2 >= r_in * r_in:
+                values[n] = image[y, x]
+                n += 1
+    if n < BOX * BOX:
+        n = 0
+        y0, x0, size = box
+        for y in range(y0, y0 + size):
+            for x in range(x0, x0 + size):
+                values[n] = image[y, x]
+                n += 1
+        if n == 0:
+            return np.nan
+    mode, std = clipped_statistics(sorted_part(values, n))
+    return mode + std
+
+
+@kernel
+def shape_segment(image: np.ndarray, threshold: float) -> tuple[np.ndarray, int]:
+    """(region, flag bits): 3 x 3 averaged image above ``threshold``, connected to its brightest pixel."""
+    smooth = boxcar(image, 3)
+    above = at_least(smooth, threshold)
+    y0, x0 = brightest(smooth)
+    flags = 0 if above[y0, x0] else F_SHAPE
+    above[y0, x0] = True
+    return grow(above, y0, x0), flags
+
+
+@leaf
+def largest_radius(region: np.ndarray, outline: tuple[float, ...]) -> float:
+    """Semi-major axis of the smallest ellipse with every pixel centre of ``region``; 0 if it is empty."""
+    xc, yc, dxx, dxy, dyy, _reach = outline
+    ny, nx = region.shape
+    best = 0.0
+    for y in range(ny):
+        for x in range(nx):
+            if region[y, x]:
+                dx, dy = x - xc, y - yc
+                best = max(best, dxx * dx * dx + 2.0 * dxy * dx * dy + dyy * dy * dy)
+    return math.sqrt(best)
 
 
 @leaf(forceinline=True)

@@ -11,8 +11,7 @@ import pytest
 from astropy.modeling.models import Sersic2D
 
 from galbatch.morphology.kernels import jit
-from galbatch.morphology.kernels.apertures import inside, new_room, running_sums
-from galbatch.morphology.kernels.geometry import outline_of
+from galbatch.morphology.kernels.apertures import inside, new_room, outline_of, running_sums
 from galbatch.morphology.kernels.sersic_steps import propose_models
 
 N = 40
