@@ -50,8 +50,6 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bands", tuple(self.bands))
-        if isinstance(self.samples, bool):  # as runs before --samples have it
-            object.__setattr__(self, "samples", "stored" if self.samples else "none")
         _choice("mode", self.mode, MODES)
         _choice("precision", self.precision, PRECISIONS)
         _choice("samples", self.samples, SAMPLES)

@@ -139,7 +139,7 @@ def lay_parts(folder: Path, rows: int, batch: int) -> RunPaths:
     write_plan(paths.plan, rows, batch, same_ids=True)
     rng, distinct = np.random.default_rng(1), min(DISTINCT, rows // batch)
     for number in range(distinct):
-        write_part(paths, number, part_columns(np.arange(batch), rng), {})
+        write_part(paths, number, part_columns(np.arange(batch), rng))
     digests = [digest_file(paths.part(number)) for number in range(distinct)]
     for number in range(distinct, rows // batch):
         os.link(paths.part(number % distinct), paths.part(number))

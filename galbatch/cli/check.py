@@ -7,7 +7,7 @@ import re
 import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -76,45 +76,25 @@ def collect(
 ) -> list:
     """All findings for a run with these ``RunSettings``, the gravest first. Raises only when the catalogue
     or the survey file cannot be read at all."""
-    from galbatch.cutouts import check_noise
-    from galbatch.run import prepare
-
-    inputs = prepare.open_inputs(settings)
-    findings = inputs.findings
-    if not any(f.level == "error" and f.code in ("band", "grid") for f in findings):
-        findings += check_noise(inputs.survey, every_tile=noise)
-        findings += _product(inputs, Path(out) if out else Path(settings.catalog).with_suffix(".run"))
-    if checksums:
-        from galbatch.cutouts.preflight import verify_checksums
-
-        findings += verify_checksums(inputs.survey)
-    order = {"error": 0, "warn": 1, "info": 2}
-    return sorted(findings, key=lambda f: order[f.level])
-
-
-def _product(inputs: Any, root: Path) -> list:
-    """Resolution, model and disk."""
-    from galbatch.cutouts import check_resolution
-    from galbatch.errors import GalbatchError
-    from galbatch.run import prepare
+    from galbatch.config import ExecutionSettings
+    from galbatch.cutouts.preflight import verify_checksums
+    from galbatch.run.findings import ORDER
+    from galbatch.run.prepare import preflight
     from galbatch.store import RunPaths
     from galbatch.types import Finding
 
-    try:
-        inputs.prior = prepare.open_model(inputs.settings, None)
-        layout = prepare.layout_of(inputs)
-        room = prepare.check_space(RunPaths(root), layout)
-    except GalbatchError as error:
-        remedy = "Choose another --model, --draws, --stamp-pix or --out."
-        return [Finding("error", "run", "model and disk", str(error), remedy)]
-    batches = f"{layout.n_batches} batch{'es' * (layout.n_batches != 1)} of {layout.batch}"
-    what = f"stamps of {layout.said_of_stamps}, {batches}; {root}: {room}"
-    return [
-        *check_resolution(inputs.survey, prepare.target_fwhm_arcsec(layout)),
-        Finding(
-            "info", "run", "model and disk", what, "Nothing to do; --samples regenerate takes less room."
-        ),
-    ]
+    root = Path(out) if out else Path(settings.catalog).with_suffix(".run")
+    inputs = preflight(settings, ExecutionSettings(), out=RunPaths(root), noise=noise, checking=True)
+    findings = inputs.findings
+    if inputs.space:
+        layout = inputs.layout
+        batches = f"{layout.n_batches} batch{'es' * (layout.n_batches != 1)} of {layout.batch}"
+        what = f"stamps of {layout.said_of_stamps}, {batches}; {root}: {inputs.space}"
+        remedy = "Nothing to do; --samples regenerate takes less room."
+        findings.append(Finding("info", "run", "model and disk", what, remedy))
+    if checksums:
+        findings += verify_checksums(inputs.survey)
+    return sorted(findings, key=lambda f: ORDER[f.level])
 
 
 def show(findings: list, then: str) -> None:

@@ -10,14 +10,12 @@ from typing import Any
 
 from galbatch.columns import Column
 from galbatch.config import ExecutionSettings, RunSettings
-from galbatch.cutouts import check_noise
 from galbatch.errors import RunError
 from galbatch.pipeline.measurement import column_info, empty_columns
 from galbatch.run import folder, lay_out, mend, prepare
 from galbatch.run.context import ContextSpec, own_threads
 from galbatch.run.events import Interrupted, Reporter, StopRequest, count
-from galbatch.run.findings import READ_AS, said_once
-from galbatch.run.prepare import said_of_model
+from galbatch.run.findings import READ_AS, said_of_model, said_once
 from galbatch.run.reuse import counted, obstacles, said_of
 from galbatch.run.task import is_fatal, run_serial, take_traffic, write_stopped
 from galbatch.store import (
@@ -36,12 +34,10 @@ from galbatch.store import (
     place_of,
     progress,
     read_manifest,
-    refuse_old_parts,
     versions,
     withdraw,
     write_summary,
 )
-from galbatch.types import Finding
 
 MERGES = 3  # attempts
 SAID = 10  # changes since the run that is updated, at most
@@ -62,17 +58,15 @@ def execute(
     paths, going_on = place.paths, place.going_on
     with _resumable(place, reporter) as stop, ExitStack() as stack:
         begun = read_manifest(paths) if going_on else {}
-        if going_on:
-            refuse_old_parts(paths)
-        inputs = prepare.preflight(settings, execution, prior, begun)
+        out, noise = place.target or paths, None if going_on else False
+        inputs = prepare.preflight(settings, execution, prior, begun, out=out, noise=noise)
         layout = inputs.layout
-        prepare.refuse_inputs_inside(place.target or paths, inputs)
-        _say_warnings(reporter, inputs.findings)
+        for finding in said_once(inputs.findings):
+            if finding.level == "warn" or finding.code == READ_AS:
+                reporter.message(finding.line)
         inputs.survey.measure_noise()
-        _say_warnings(reporter, [] if going_on else check_noise(inputs.survey, every_tile=False))
         manifest = lay_out.make_manifest(inputs, execution, begun)
         changes = lay_out.check_unchanged(place, manifest, force) if going_on else []
-        space = prepare.check_space(paths, layout)
         again = batches_to_retry(paths) if going_on and retry_failed else []
         broken = mend.batches_to_redo(paths, redo, layout.n_batches) if going_on else {}
         done = len(paths.committed() - {*again, *broken}) if going_on else 0
@@ -86,7 +80,7 @@ def execute(
         reporter.open(paths.metrics, layout.n_sources, progress(paths))
         said.append(
             f"{count(layout.n_sources, 'source')} in {count(layout.n_batches, 'batch')} of {layout.batch}, "
-            f"bands {', '.join(layout.bands)}, {layout.draws} draws, {space}"
+            f"bands {', '.join(layout.bands)}, {layout.draws} draws, {inputs.space}"
         )
         for line in (*said, *said_of_model(settings.model, inputs.settings, inputs.prior, going_on)):
             reporter.message(line)
@@ -148,12 +142,6 @@ def _update(execution: ExecutionSettings, manifest: dict[str, Any], reporter: Re
     for line in differences(before, manifest)[:SAID]:
         reporter.message(f"update: changed since {old.root}: {line}")
     return str(old.root)
-
-
-def _say_warnings(reporter: Reporter, findings: list[Finding]) -> None:
-    for finding in said_once(findings):
-        if finding.level == "warn" or finding.code == READ_AS:
-            reporter.message(finding.line)
 
 
 def _to_the_end(

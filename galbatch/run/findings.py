@@ -1,19 +1,21 @@
-"""Findings of a preflight for a reader, what was found many times said once; and those on the names of the
-product's columns, settled before anything is computed."""
+"""What a preflight says to a reader: its findings, what was found many times said once; those on the names of
+the product's columns, settled before anything is computed; and which model it is, and why."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 from galbatch.catalog.columns import product_names, renamed
+from galbatch.config import RunSettings
+from galbatch.interfaces import Denoiser
 from galbatch.pipeline.measurement import column_info
 from galbatch.types import Finding
 
 _NAMED = 3
-_ORDER = {"error": 0, "warn": 1, "info": 2}
+ORDER = {"error": 0, "warn": 1, "info": 2}
 
 
 def said_once(findings: Iterable[Finding]) -> list[Finding]:
@@ -22,7 +24,7 @@ def said_once(findings: Iterable[Finding]) -> list[Finding]:
     groups: dict[tuple[str, ...], list[Finding]] = {}
     for f in findings:
         groups.setdefault((f.level, f.code, "" if f.level != "info" else _band(f), f.remedy), []).append(f)
-    return sorted(map(_together, groups.values()), key=lambda f: _ORDER[f.level])
+    return sorted(map(_together, groups.values()), key=lambda f: ORDER[f.level])
 
 
 def _band(finding: Finding) -> str:
@@ -74,3 +76,24 @@ def check_columns(catalog: Any, bands: tuple[str, ...]) -> list[Finding]:
         what = f"two pairs of bands would share the column {name}_p50"
         findings.append(Finding("error", "band_names", name, what, "Rename a band, or change their order."))
     return findings
+
+
+def said_of_model(asked: str, settings: RunSettings, prior: Denoiser, going_on: bool) -> Iterator[str]:
+    """Lines on the model of a run: which and why, and whether its intervals are calibrated. ``asked``: as the
+    user named it, before it was settled."""
+    name, mode = prior.spec.name, f"{settings.mode} joint" if settings.joint else settings.mode
+    why = "" if asked != "auto" else ", with which the run began" if going_on else _reason(settings.model)
+    yield f"model: {name}{why}"
+    if mode not in prior.spec.calibration:
+        command = f"galbatch model calibrate {settings.model} --mode {mode.replace(' joint', ' --joint')}"
+        remedy = "" if settings.model == "object" else f" Make it: {command}"
+        yield (
+            f"model {name} has no calibration for mode {mode}: intervals are those of the draws, and no "
+            f"source is better than quality 1 (UNCALIBRATED).{remedy}"
+        )
+
+
+def _reason(name: str) -> str:
+    if name == "base":
+        return ", as this machine has a CUDA card (auto); without one it would be small"
+    return ", as this machine computes on its CPU (auto); --model base has better intervals and is slower"

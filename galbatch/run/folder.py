@@ -184,7 +184,7 @@ def put_in_place(place: Place) -> list[str]:
         return _copy_over(new, target)
     old = _sibling(target, "old", read_marker(new).run)
     if target.exists():
-        mark(target)  # of 0.1.0: its manifest is about to be deleted
+        mark(target)  # which may have lost it: its manifest is about to be deleted
         os.rename(target, old)
     os.rename(new, target)
     return _tidy(old, target) if old.exists() else []

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,16 +65,16 @@ def _flags_so_far(paths: RunPaths) -> dict[str, int]:
     return open_run(paths.root).flag_counts()
 
 
-def verify(run: str | Path, on_batch: Callable[[int], None] | None = None) -> list[str]:
+def verify(run: str | Path) -> list[str]:
     """Hold every file of a run to its digest, and shards, parts and rows to each other; returns one line per
     problem, none for a sound run.
 
     A run that somebody works on, or that was stopped, has its missing batches among the problems.
     """
-    return examine(run, on_batch).problems
+    return examine(run).problems
 
 
-def examine(run: str | Path, on_batch: Callable[[int], None] | None = None) -> Verdict:
+def examine(run: str | Path) -> Verdict:
     """``verify`` with all that it found out."""
     from galbatch.store import verify_store
 
@@ -83,7 +82,7 @@ def examine(run: str | Path, on_batch: Callable[[int], None] | None = None) -> V
     problems = check_manifest(paths) if is_ours(paths.root) else []
     if not problems and not paths.checksums.exists():
         read_manifest(paths)
-    found = verify_store(paths, on_batch)
+    found = verify_store(paths)
     found.problems[:0] = problems
     return found
 

@@ -147,7 +147,6 @@ def make_manifest(
     names = passing_names(inputs.catalog, inputs.survey.band_names)
     return {
         "schema": 1,
-        "checksums": "SHA-256",
         "config": config,
         "settings": inputs.settings.record(),
         "config_hash": hash_json(config),

@@ -11,6 +11,7 @@ from typing import Any
 from galbatch.errors import ConfigError, RunError
 from galbatch.store import (
     BucketPath,
+    Checksums,
     RunPaths,
     StoreLayout,
     create_store,
@@ -46,10 +47,7 @@ def set_aside(paths: RunPaths, batches: dict[int, str]) -> list[str]:
 
 
 def mend_settings(paths: RunPaths) -> list[str]:
-    """Make ``galbatch.toml`` again from the manifest where it is not what was written, before it is read.
-
-    Raises ``RunError`` where the manifest does not say it all (of a run by an earlier version of galbatch).
-    """
+    """Make ``galbatch.toml`` again from the manifest where it is not what was written, before it is read."""
     try:
         sums = read_checksums(paths)
         manifest = read_manifest(paths)
@@ -79,9 +77,7 @@ def mend(
             write_plan(scratch)
 
     said = _open_checksums(paths, make)
-    sums = read_checksums(paths)
-    if sums is None:
-        return said
+    sums = read_checksums(paths) or Checksums()
     ends = {path.name for path in paths.written_last}
     for name, committed in sums.files.items():
         if name in ends - {paths.metrics.name} or not (what := difference(paths.root / name, committed)):
@@ -104,7 +100,7 @@ def _open_checksums(paths: RunPaths, make: Callable[[RunPaths], Any]) -> list[st
     """Make a lost or damaged ``checksums.json`` again; before it the files that ``make`` makes, where they
     are not as it makes them: nothing says what they were."""
     try:
-        if read_checksums(paths) is not None or "checksums" not in read_manifest(paths):
+        if read_checksums(paths) is not None:
             return []
         what = f"{paths.checksums}: missing"
     except RunError as err:

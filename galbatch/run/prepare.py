@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +15,14 @@ from galbatch.catalog import open_catalog, validate
 from galbatch.config import ExecutionSettings, RunSettings, default_batch, survey_beside
 from galbatch.cutouts import (
     check_footprint,
+    check_noise,
     check_resolution,
     check_tile_names,
     classes,
     load_survey,
     open_survey,
 )
-from galbatch.errors import ConfigError, InputError, RunError
+from galbatch.errors import ConfigError, GalbatchError, InputError, RunError
 from galbatch.forward import wavelength_um
 from galbatch.interfaces import Denoiser
 from galbatch.prior import choose_device, choose_precision
@@ -48,34 +49,14 @@ def settle_model(settings: RunSettings, execution: ExecutionSettings, begun: dic
     return dataclasses.replace(settings, model=begun.get("config", {}).get("model", here))
 
 
-def said_of_model(asked: str, settings: RunSettings, prior: Denoiser, going_on: bool) -> Iterator[str]:
-    """Lines on the model of a run: which and why, and whether its intervals are calibrated. ``asked``: as the
-    user named it, before ``settle_model``."""
-    name, mode = prior.spec.name, f"{settings.mode} joint" if settings.joint else settings.mode
-    why = "" if asked != "auto" else ", with which the run began" if going_on else _reason(settings.model)
-    yield f"model: {name}{why}"
-    if mode not in prior.spec.calibration:
-        command = f"galbatch model calibrate {settings.model} --mode {mode.replace(' joint', ' --joint')}"
-        remedy = "" if settings.model == "object" else f" Make it: {command}"
-        yield (
-            f"model {name} has no calibration for mode {mode}: intervals are those of the draws, and no "
-            f"source is better than quality 1 (UNCALIBRATED).{remedy}"
-        )
-
-
-def _reason(name: str) -> str:
-    if name == "base":
-        return ", as this machine has a CUDA card (auto); without one it would be small"
-    return ", as this machine computes on its CPU (auto); --model base has better intervals and is slower"
-
-
 LARGEST_STAMP_PIX = 512
 JOINT_IS_BETTER = False  # by itself where the model can: docs/decisions/0029 says what is missing
 
 
 @dataclass
 class Inputs:
-    """The opened inputs of a run and what was found out about them."""
+    """The opened inputs of a run and what was found out about them; ``space``: what it will write, and what
+    is free there, in words."""
 
     settings: RunSettings
     survey: Survey
@@ -85,25 +66,55 @@ class Inputs:
     n_rows: int
     prior: Any = None
     layout: StoreLayout = field(init=False, repr=False)  # once the model is known
+    space: str = ""
 
 
 def preflight(
     settings: RunSettings,
     execution: ExecutionSettings,
     prior: Any = None,
-    begun: Mapping[str, Any] | None = None,
+    begun: dict[str, Any] | None = None,
+    *,
+    out: RunPaths | None = None,
+    noise: bool | None = None,
+    checking: bool = False,
 ) -> Inputs:
-    """Inputs, model and layout of a run, for ``process``, ``resume`` and ``--dry-run``. ``begun``: the
-    manifest of a run that goes on. Raises the error of the first that cannot be used."""
+    """Inputs, model, layout and disk of a run, for ``process``, ``resume``, ``check``, ``plan`` and
+    ``--dry-run``.
+
+    ``begun``: the manifest of a run that goes on; ``out``: its folder, None if there will be none; ``noise``:
+    whether the noise maps of all tiles are compared with the sky, or of one per band; None for none. Raises
+    the error of the first that cannot be used; ``checking``: such errors are findings, too, and all else is
+    looked at."""
     begun = begun or {}
-    settings = settle_precision(settle_model(settings, execution, dict(begun)), execution)
+    settings = settle_precision(settle_model(settings, execution, begun), execution)
     inputs = open_inputs(settings, begun.get("measured"))
-    refuse_errors(inputs)
-    inputs.prior = open_model(settings, prior)
-    inputs.settings = settle_joint(inputs.settings, inputs.prior, len(inputs.survey.band_names))
-    inputs.layout = layout_of(inputs)
+    if not checking:
+        refuse_errors(inputs)
+    elif not _usable(inputs.findings):
+        return inputs
+    if noise is not None:
+        inputs.findings += check_noise(inputs.survey, every_tile=noise)
+    try:
+        inputs.prior = open_model(settings, prior)
+        inputs.settings = settle_joint(inputs.settings, inputs.prior, len(inputs.survey.band_names))
+        inputs.layout = layout_of(inputs)
+        if out is not None:
+            refuse_inputs_inside(out, inputs)
+            inputs.space = check_space(out, inputs.layout)
+    except GalbatchError as error:
+        if not checking:
+            raise
+        remedy = "Choose another --model, --draws, --stamp-pix or --out."
+        inputs.findings.append(Finding("error", "run", "model and disk", str(error), remedy))
+        return inputs
     inputs.findings += check_resolution(inputs.survey, target_fwhm_arcsec(inputs.layout))
     return inputs
+
+
+def _usable(findings: list[Finding]) -> bool:
+    """Whether the pixels of every band can be read, and go together."""
+    return not any(f.level == "error" and f.code in ("band", "grid") for f in findings)
 
 
 def settle_joint(settings: RunSettings, prior: Denoiser, bands: int) -> RunSettings:
@@ -149,7 +160,7 @@ def open_inputs(settings: RunSettings, measured: dict[str, Any] | None = None) -
     checked = validate(catalog, survey.config.pixel_columns)
     findings = [*survey.check(catalog.columns), *checked.findings, *check_columns(catalog, survey.band_names)]
     n_rows = min(catalog.n_rows, settings.limit) if settings.limit else catalog.n_rows
-    if not any(f.level == "error" and f.code in ("band", "grid") for f in findings):
+    if _usable(findings):
         findings += check_tile_names(survey, _first(catalog, n_rows))
         findings += check_footprint(survey, _first(catalog, n_rows))
     return Inputs(settings, survey, catalog, findings, checked.flags, n_rows)

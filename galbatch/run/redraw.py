@@ -171,7 +171,7 @@ class Redrawer:
         """Raise ``RunError`` where the pixels of a source are others because a file of the survey is. Where
         no file changed they were rounded otherwise, and what is drawn says by how much."""
         known = self.run.hashes("pixels_hash", source_id)
-        if known is None or np.array_equal(known, found):
+        if np.array_equal(known, found):
             return
         if changed := self._changed_files:
             bands = [b for b, one, two in zip(self.layout.bands, known, found, strict=True) if one != two]

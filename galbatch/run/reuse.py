@@ -128,7 +128,7 @@ class Reuse:
         """Sources (place, row) of one kind as a part of batch ``number``."""
         run, layout, (batch, side) = self.run, self.run.layout, kind
         at = [row for _, row in members]
-        table = read_part(run.paths, batch).rows.take([row % layout.batch for row in at])
+        table = read_part(run.paths, batch).take([row % layout.batch for row in at])
         columns = {name: _numpy(table[name]) for name in table.schema.names}
         arrays = {name: np.stack([run.value(name, row) for row in at]) for name in layout.arrays()}
         for name, spec in layout.arrays().items():

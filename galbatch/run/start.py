@@ -13,8 +13,7 @@ from galbatch.errors import ConfigError, RunError
 from galbatch.run import folder, mend, prepare
 from galbatch.run.events import Progress, Reporter
 from galbatch.run.execute import execute
-from galbatch.run.findings import said_once
-from galbatch.run.prepare import said_of_model
+from galbatch.run.findings import said_of_model, said_once
 from galbatch.store import Run, RunPaths, place_of, read_manifest
 
 
@@ -229,9 +228,8 @@ def preview(settings: RunSettings, execution: ExecutionSettings, out: str | Path
     Raises what ``process`` would raise before its first batch.
     """
     paths = RunPaths(Path(out) if out is not None else Path(settings.catalog).with_suffix(".run"))
-    inputs = prepare.preflight(settings, execution)
     folder.settle(paths, resuming=True, overwrite=False)
-    prepare.refuse_inputs_inside(paths, inputs)
+    inputs = prepare.preflight(settings, execution, out=paths, noise=False)
     layout = inputs.layout
     lines = [f"{f.level}: {f.line}" for f in said_once(inputs.findings)]
     lines += [
@@ -244,7 +242,7 @@ def preview(settings: RunSettings, execution: ExecutionSettings, out: str | Path
         *said_of_model(settings.model, inputs.settings, inputs.prior, False),
         f"batches    {layout.n_batches} of {layout.batch} source{'s' * (layout.batch != 1)}",
         f"cluster    {execution.cluster if not execution.scheduler else execution.scheduler}",
-        f"output     {paths.root}: {prepare.check_space(paths, layout)}",
+        f"output     {paths.root}: {inputs.space}",
     ]
     if paths.manifest.exists():
         lines.append(f"output     {paths.root} holds a run already: use --resume or --overwrite")

@@ -9,8 +9,8 @@ __getattr__, __dir__, __all__ = lazy(
     __name__,
     bucket="BucketPath take_traffic",
     catalogue="merge_catalogue",
-    checksums="DamagedBatch begin_checksums digest_file end_checksums read_checksums rebuild_checksums "
-    "record_file reopen_checksums template_files",
+    checksums="Checksums DamagedBatch begin_checksums difference digest_file end_checksums read_checksums "
+    "rebuild_checksums record_file reopen_checksums template_files",
     folder="Marker band_name clear file_names holds_results is_empty is_ours mark one_line open_export "
     "read_marker remove replaces",
     hats="write_hats",
@@ -19,7 +19,7 @@ __getattr__, __dir__, __all__ = lazy(
     "write_summary",
     manifest="check_manifest differences dump_toml fingerprint hash_json layout_differences read_manifest "
     "restore_manifest versions write_manifest",
-    parts="BatchResult commit_batch read_attempt read_note read_part refuse_old_parts withdraw_damaged",
+    parts="BatchResult commit_batch damaged_parts read_attempt read_note read_part withdraw_damaged",
     paths="RunPaths is_own_name move_in opened place_of write_atomic",
     plan="PlanBatch PlanWriter iter_plan plan_batch plan_rows",
     posterior="create_store",
@@ -27,5 +27,4 @@ __getattr__, __dir__, __all__ = lazy(
     sky="healpix_nested",
     tables="write_votable",
     verify="Verdict verify_store",
-    verify_batch="damaged_parts difference",
 )

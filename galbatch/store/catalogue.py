@@ -158,7 +158,7 @@ def _found(paths: RunPaths, batches: list[int], template: dict[str, np.ndarray])
     """Columns of the parts of ``batches`` that go into the tables, and their types."""
     found: dict[str, pa.DataType] = {}
     for batch in batches:
-        for field in read_part(paths, batch).rows.schema:
+        for field in read_part(paths, batch).schema:
             found.setdefault(field.name, field.type)
     if not found:
         found = {

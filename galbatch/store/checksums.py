@@ -46,6 +46,21 @@ def digest_file(path: Path) -> Digest:
         return [handle.seek(0, os.SEEK_END), found.hexdigest()]
 
 
+def difference(path: Path, committed: Digest) -> str:
+    """In what a file differs from what was written; '' if in nothing."""
+    try:
+        found = digest_file(path)
+    except FileNotFoundError:
+        return "missing"
+    except OSError as err:
+        return f"cannot be read ({err.strerror})"
+    if found[0] != committed[0]:
+        return f"has {found[0]} bytes, written were {committed[0]}"
+    if found != committed:
+        return f"its content changed (SHA-256 is {found[1][:12]}..., was {committed[1][:12]}...)"
+    return ""
+
+
 def seal(record: dict[str, Any], indent: int | None = None) -> bytes:
     """A record as JSON whose last field is the SHA-256 of all the bytes before it."""
     body = json.dumps(record, indent=indent, default=str).removesuffix("}").rstrip("\n").encode()
@@ -121,14 +136,14 @@ def rebuild_checksums(paths: RunPaths) -> None:
 
 
 def end_checksums(paths: RunPaths) -> None:
-    """Record what was written when the run ended, and all notes; a folder without checksums stays so."""
+    """Record what was written when the run ended, and all notes."""
     try:
         sums = read_checksums(paths)
     except RunError:  # it was sound when this run began
-        rebuild_checksums(paths)
-        sums = read_checksums(paths)
+        sums = None
     if sums is None:
-        return
+        rebuild_checksums(paths)
+        sums = read_checksums(paths) or Checksums()
     for path in paths.written_last:
         if path.exists():
             sums.files[name_in(paths, path)] = digest_file(path)

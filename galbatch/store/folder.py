@@ -1,8 +1,8 @@
 """Proof that galbatch made a folder, and deletion of what it wrote there and of nothing else.
 
-The proof is the marker file ``.galbatch-run``, made before anything else, or, in folders of galbatch 0.1.0, a
-manifest whose configuration has the hash that it names. What may be deleted inside is the list of names in
-``paths``; a symbolic link of such a name is removed, what it points to is not touched.
+The proof is the marker file ``.galbatch-run``, made before anything else, or, where that was lost, a manifest
+with the hash that it names. What may be deleted inside is the list of names in ``paths``; a symbolic link of
+such a name is removed, what it points to is not touched.
 
 The folder of an export is its own, too: its marker, written before anything else, says which run and which
 form the files are of, and nothing in it is ever deleted or replaced. Source ids become names of files, and
@@ -103,7 +103,7 @@ def is_empty(root: Path) -> bool:
 def holds_results(paths: RunPaths) -> bool:
     """Is there anything that took time to compute?"""
     products = (paths.catalogue, paths.statistics, paths.summary, paths.failures)
-    return bool(paths.committed() or paths.committed_before()) or any(path.exists() for path in products)
+    return bool(paths.committed()) or any(path.exists() for path in products)
 
 
 def clear(root: Path, keep: tuple[str, ...] = ()) -> list[Path]:

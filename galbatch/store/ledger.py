@@ -99,7 +99,7 @@ def progress(paths: RunPaths) -> dict[str, Any]:
     """How far a run is, from its files alone: batches and sources by status, from the attempt notes."""
     planned = plan_rows(paths.plan) if paths.plan.exists() else None
     done: Counter = Counter()
-    committed = sorted(paths.committed() | paths.committed_before())
+    committed = paths.committed()
     for batch in committed:
         note = read_attempt(paths, batch)
         done.update({k: note.get(k, 0) for k in ("sources", *STATUS[1:])})
@@ -121,7 +121,7 @@ def batches_to_retry(paths: RunPaths) -> list[int]:
     found = []
     for batch in sorted(paths.committed()):
         try:
-            rows = read_part(paths, batch).rows
+            rows = read_part(paths, batch)
         except DamagedBatch:  # computed again in any case
             continue
         failed = np.array([s == "failed" for s in rows["status"].to_pylist()])

@@ -118,18 +118,15 @@ def write_manifest(paths: RunPaths, manifest: dict[str, Any]) -> None:
 
 
 def read_valid(path: Path) -> dict[str, Any] | None:
-    """The manifest in a file if it is whole: its hash (in those of galbatch 0.1.0, that of its configuration)
-    is right. Else None."""
+    """The manifest in a file if it is whole: its hash is right. Else None."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
     if not _is_manifest(record) or not record.get("config"):
         return None
-    said, found = record.get("hash"), hash_json({k: v for k, v in record.items() if k != "hash"})
-    if said is None:
-        said, found = record.get("config_hash"), hash_json(record["config"])
-    return record if said == found else None
+    found = hash_json({k: v for k, v in record.items() if k != "hash"})
+    return record if record.get("hash") == found else None
 
 
 def restore_manifest(paths: RunPaths) -> str:
@@ -155,10 +152,10 @@ def check_manifest(paths: RunPaths) -> list[str]:
             f"{paths.manifest}: {state}, and so is its copy {paths.manifest_copy.name}. Put one back from a "
             "backup; the catalogue and the draws that are there can still be read."
         ]
-    if copy is None and "hash" in good:
+    if copy is None:
         state = "missing" if not paths.manifest_copy.exists() else "damaged or edited"
         return [f"{paths.manifest_copy}: {state}. Make it again: `galbatch verify --repair {paths.quoted}`."]
-    if copy is not None and copy != good:
+    if copy != good:
         return [
             f"{paths.manifest_copy}: is the copy of another manifest. Delete it, then "
             f"`galbatch verify --repair {paths.quoted}`."

@@ -6,12 +6,13 @@ what its note says is damaged, and resume computes its batch again.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,12 @@ import pyarrow as pa
 
 from galbatch.errors import RunError
 from galbatch.store.bucket import BucketPath
-from galbatch.store.checksums import DamagedBatch, digest_bytes, seal, unseal
+from galbatch.store.checksums import DamagedBatch, difference, digest_bytes, seal, unseal
 from galbatch.store.layout import STATUS, StoreLayout
-from galbatch.store.paths import RunPaths, write_atomic
+from galbatch.store.paths import RunPaths, sizes_below, write_atomic
+from galbatch.store.threads import THREADS, ahead
 
 FAILURE_COLUMNS = ("failure_stage", "failure_code", "failure_message")
-_SUMS = b"galbatch.crc32"
 _ALIGNED = 8  # bytes to which Arrow pads the buffers of a message
 
 
@@ -60,7 +61,7 @@ def commit_batch(
     from galbatch.store.posterior import write_shards  # with it comes Zarr, which no status needs
 
     start = time.perf_counter()
-    sums, shards = write_shards(paths.posterior, layout, result.batch, result.arrays)
+    shards = write_shards(paths.posterior, layout, result.batch, result.arrays)
     seconds = result.seconds | {"store": time.perf_counter() - start}
     counts = {s: int(np.sum(result.columns["status"] == s)) for s in STATUS[1:]}
     record = {
@@ -76,29 +77,24 @@ def commit_batch(
         **({"update": result.update} if result.update else {}),
     } | (about or {})
     files = {f"{paths.posterior.name}/{name}": digest for name, digest in shards.items()}
-    write_part(paths, result.batch, result.columns, sums, record | {"files": files})
+    write_part(paths, result.batch, result.columns, record | {"files": files})
     return record
 
 
 def write_part(
-    paths: RunPaths,
-    batch: int,
-    columns: dict[str, np.ndarray],
-    sums: dict[str, int],
-    note: dict[str, Any] | None = None,
+    paths: RunPaths, batch: int, columns: dict[str, np.ndarray], note: dict[str, Any] | None = None
 ) -> None:
     """Write the note of a batch, with the digest of its part among its ``files``, and then the part; equal
-    columns and sums give an equal part.
+    columns give an equal part.
 
     ``columns``: (n,) or (n, k) by name, of which single-precision ones are written first, as ``join_parts``
-    reads them fastest; ``sums``: CRC-32 of the batch's shards, by array.
+    reads them fastest.
     """
     order = sorted(columns, key=lambda name: (columns[name].ndim > 1, columns[name].dtype != np.float32))
     rows = pa.record_batch([_column(columns[name]) for name in order], names=order)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, rows.schema) as out:
-        # not in the schema: parts with the same columns begin with the same bytes
-        out.write_batch(rows, custom_metadata={_SUMS: json.dumps(sums).encode()})
+        out.write_batch(rows)
     data, record = sink.getvalue().to_pybytes(), {"batch": batch} | (note or {})
     files = record.get("files", {}) | {_name(paths, batch): digest_bytes(data)}
     write_atomic(paths.attempt(batch), seal(record | {"files": files}))
@@ -119,31 +115,12 @@ def _column(values: np.ndarray) -> pa.Array:
     return pa.array(values.astype(str).astype(object) if values.dtype.kind in "UST" else values)
 
 
-@dataclass(frozen=True)
-class Part:
-    """A committed part: its ``rows``, all columns of its batch, and the CRC-32 of the batch's shards."""
-
-    rows: pa.RecordBatch
-    sums: dict[str, int]
-
-    @property
-    def ids(self) -> pa.Array:
-        """Source ids."""
-        return self.rows["source_id"]
-
-    @property
-    def status(self) -> pa.Array:
-        """Status of every source."""
-        return self.rows["status"]
-
-
-def read_part(paths: RunPaths, batch: int) -> Part:
-    """A committed part. Raises as ``part_bytes``."""
+def read_part(paths: RunPaths, batch: int) -> pa.RecordBatch:
+    """The rows of a committed part. Raises as ``part_bytes``."""
     try:
         with pa.ipc.open_stream(part_bytes(paths, batch, read_note(paths, batch))) as file:
-            found = file.read_next_batch_with_custom_metadata()
-        return Part(found.batch, json.loads(found.custom_metadata[_SUMS]))
-    except (pa.ArrowException, ValueError, KeyError, TypeError, StopIteration) as err:
+            return file.read_next_batch()
+    except (pa.ArrowException, ValueError, StopIteration) as err:
         raise _damaged(paths, batch, f"no part of galbatch: {err}") from err
 
 
@@ -193,15 +170,28 @@ def withdraw_damaged(paths: RunPaths) -> list[int]:
     return damaged
 
 
-def refuse_old_parts(paths: RunPaths) -> None:
-    """Raise ``RunError`` for a run whose parts this version cannot read."""
-    if paths.committed_before():
-        raise RunError(
-            f"{paths.parts}: its batches are in Parquet, as an earlier galbatch wrote them; this one neither "
-            "goes on with them nor verifies them. Nothing was changed. A finished run can be read as it is "
-            "(`galbatch show`, `report`, `export`). For the rest use the galbatch that made it, or start "
-            "again with `galbatch process --overwrite`."
-        )
+def damaged_parts(paths: RunPaths) -> dict[int, str]:
+    """Committed batches whose part or note is not what was written, or whose shards are missing or of another
+    size, and what is wrong with each. Every part is read once, of the shards nothing."""
+    listed = sizes_below(paths.root)
+
+    def size_of(name: str) -> int:
+        try:
+            return (paths.root / name).stat().st_size if listed is None else listed.get(name, -1)
+        except OSError:
+            return -1
+
+    def look(batch: int) -> str:
+        try:
+            note = read_note(paths, batch)
+            part_bytes(paths, batch, note)
+        except DamagedBatch as err:
+            return str(err)
+        lost = (name for name, (size, _) in note["files"].items() if size_of(name) != size)
+        return next((f"{paths.root / name}: missing or not whole" for name in lost), "")
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return {batch: what for batch, what in ahead(pool, sorted(paths.committed()), look) if what}
 
 
 def part_head(data: bytes) -> bytes:
@@ -247,14 +237,13 @@ def read_note(paths: RunPaths, batch: int) -> dict:
     """
     path = paths.attempt(batch)
     try:
-        data = path.read_bytes()
-        note = unseal(data) if b'"digest"' in data or b'"files"' in data else json.loads(data)
-        if not isinstance(note, dict) or note.get("batch", batch) != batch:
+        note = unseal(path.read_bytes())
+        if note["batch"] != batch:
             raise ValueError("it is not the note of this batch")
         return note
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as err:
+    except (OSError, ValueError, KeyError) as err:
         raise DamagedBatch(f"{path}: damaged ({err})", batch) from err
 
 
@@ -264,3 +253,32 @@ def read_attempt(paths: RunPaths, batch: int) -> dict:
         return read_note(paths, batch)
     except DamagedBatch:
         return {}
+
+
+@dataclass
+class BatchRead:
+    """What was read of a batch: the bytes of its ``note``; what is ``damaged`` as (path, what); how many
+    ``files`` and ``bytes``."""
+
+    note: bytes = b""
+    damaged: list[tuple[Path, str]] = field(default_factory=list)
+    files: int = 0
+    bytes: int = 0
+
+
+def read_batch(paths: RunPaths, batch: int) -> BatchRead | None:
+    """Note, part and shards of a batch held to each other; None when it is not committed."""
+    if not paths.part(batch).exists():
+        return None
+    path = paths.attempt(batch)
+    try:
+        files = read_note(paths, batch).get("files")
+        read = BatchRead(path.read_bytes() if files else b"")
+    except (OSError, DamagedBatch) as err:
+        return BatchRead(damaged=[(path, str(err).removeprefix(f"{path}: "))])
+    if not files:
+        return BatchRead(damaged=[(path, "missing")])
+    read.files, read.bytes = 1 + len(files), len(read.note) + sum(size for size, _ in files.values())
+    differs = ((paths.root / name, difference(paths.root / name, digest)) for name, digest in files.items())
+    read.damaged = [(file, what) for file, what in differs if what]
+    return read

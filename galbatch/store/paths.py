@@ -104,7 +104,6 @@ def walk(folder: Path) -> Iterator[Path]:
 
 
 _PART = re.compile(r"batch-(\d{6,})\.arrow$")
-_OLD_PART = re.compile(r"batch-(\d{6,})\.parquet$")
 
 MARKER = ".galbatch-run"
 FILES = (
@@ -124,7 +123,7 @@ FILES = (
     "run.lock",
 )
 _ANY = "(" + "|".join(map(re.escape, FILES)) + ")"
-_BATCH = r"batch-\d{6,}\.(parquet|arrow|json)"
+_BATCH = r"batch-\d{6,}\.(arrow|json)"
 _ARRAY = "(" + "|".join([*(spec.name for spec in ARRAYS), "band", "wcs_parameter"]) + ")"
 _STORE = r"(posterior\.zarr|\.posterior\.zarr\.tmp)"
 _TORN = r"(\.[0-9a-z]+\.tmp)"  # end of a name of ``replacing``
@@ -204,15 +203,8 @@ class RunPaths:
 
     def committed(self) -> set[int]:
         """Numbers of the committed batches."""
-        return self._numbers(_PART)
-
-    def committed_before(self) -> set[int]:
-        """Numbers of the batches that galbatch 0.1.0 committed, in Parquet."""
-        return self._numbers(_OLD_PART)
-
-    def _numbers(self, pattern: re.Pattern) -> set[int]:
         try:
-            found = [pattern.match(path.name) for path in self.parts.iterdir()]
+            found = [_PART.match(path.name) for path in self.parts.iterdir()]
         except (FileNotFoundError, NotADirectoryError):
             return set()
         return {int(match.group(1)) for match in found if match}

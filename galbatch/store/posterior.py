@@ -17,7 +17,6 @@ import tempfile
 import uuid
 import warnings
 import zlib
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -118,9 +117,8 @@ def _no_store(path: Path) -> RunError:
 
 def write_shards(
     path: Path, layout: StoreLayout, batch: int, arrays: dict[str, np.ndarray]
-) -> tuple[dict[str, int], dict[str, Digest]]:
-    """Write one batch whole and read it back; returns the CRC-32 of every array's block, and the digest of
-    every file by its path in the store.
+) -> dict[str, Digest]:
+    """Write one batch whole and read it back; returns the digest of every file by its path in the store.
 
     ``arrays``: (n, ...) by name, n at most ``layout.batch``; missing rows and arrays get the fill value.
     Raises ``RunError`` when what is read back differs from what was written.
@@ -129,17 +127,14 @@ def write_shards(
         raise _no_store(path)
     sizes = layout.sizes()
 
-    def write(spec: ArraySpec) -> tuple[str, int, Digest, str]:
+    def write(spec: ArraySpec) -> tuple[str, Digest]:
         block = _whole_block(spec, arrays.get(spec.name), (layout.batch, *spec.shape(sizes)[1:]))
         file = "/".join([spec.name, "c", str(batch), *["0"] * (len(spec.dims) - 1)])
         chunk = _chunk_sources(spec, layout.batch, sizes) if spec.is_image else 0
-        return spec.name, *write_checked(path / file, block, chunk), file
+        return file, write_checked(path / file, block, chunk)
 
     with ThreadPoolExecutor(AT_ONCE if isinstance(path, BucketPath) else 1) as pool:
-        written = list(pool.map(write, layout.arrays().values()))
-    sums = {name: crc for name, crc, _, _ in written}
-    files = {file: digest for _, _, digest, file in written}
-    return sums, files
+        return dict(pool.map(write, layout.arrays().values()))
 
 
 def _whole_block(spec: ArraySpec, values: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
@@ -153,76 +148,42 @@ def _whole_block(spec: ArraySpec, values: np.ndarray | None, shape: tuple[int, .
     return round_mantissa(block) if spec.rounded else block
 
 
-def read_sums(path: Path, layout: StoreLayout, batch: int) -> dict[str, int]:
-    """CRC-32 of every array's block of a batch as it is on disk now. Raises whatever a damaged shard
-    raises."""
-    group = open_store(path)
-    return {name: checksum(np.asarray(group[name][layout.rows(batch)])) for name in layout.arrays()}
-
-
 def round_mantissa(values: np.ndarray) -> np.ndarray:
     """Float32 rounded to ``KEEP_BITS`` explicit mantissa bits, ties to even; non-finite values stay."""
     return np.asarray(_ROUND.encode(np.ascontiguousarray(values, np.float32))).view(np.float32)
 
 
-def write_checked(path: Path, block: np.ndarray, chunk: int = 0) -> tuple[int, Digest]:
-    """Write a block whole to ``path``, atomically, read it back; returns the CRC-32 of its values and the
-    digest of the file.
+def write_checked(path: Path, block: np.ndarray, chunk: int = 0) -> Digest:
+    """Write a block whole to ``path``, atomically, read it back; returns the digest of the file.
 
     ``chunk``: rows of a chunk of a shard; 0: not a shard. Raises ``RunError`` when the bytes read back, or
     what they decode to, are not what was written.
     """
-    written = found = 0
-    encoded = []
-    for rows in _chunks(block, chunk):
-        written = checksum(rows, written)
-        encoded.append(
-            blosc.compress(rows, CNAME.encode(), LEVEL, blosc.BITSHUFFLE, BLOCK_BYTES)
-            if chunk
-            else _pack(rows)
-        )
+    if block.dtype == object:
+        block = np.frombuffer(VLenUTF8().encode(block.ravel()), np.uint8)
+    block, step = np.ascontiguousarray(block), chunk or len(block)
+    pieces = [block[first : first + step] for first in range(0, len(block), step)]
+    encoded = [_blosc(rows) if chunk else _ZSTD.encode(rows) for rows in pieces]
     data = b"".join([*encoded, _index(encoded)] if chunk else encoded)
     _replace(path, data)
     if (back := path.read_bytes()) != data:
-        raise _unreliable(path, zlib.crc32(data), zlib.crc32(back))
-    for piece in encoded:
-        found = (
-            zlib.crc32(blosc.decompress(piece), found) if chunk else checksum(_unpack(piece, block), found)
-        )
-    if found != written:
-        raise _unreliable(path, written, found)
-    return written, digest_bytes(data)
+        raise _unreliable(path, data, back)
+    for rows, piece in zip(pieces, encoded, strict=True):
+        found = blosc.decompress(piece) if chunk else bytes(_ZSTD.decode(piece))
+        if found != rows.tobytes():
+            raise _unreliable(path, rows.tobytes(), found)
+    return digest_bytes(data)
 
 
-def _unreliable(path: Path, written: int, found: int) -> RunError:
+def _blosc(rows: np.ndarray) -> bytes:
+    return blosc.compress(rows, CNAME.encode(), LEVEL, blosc.BITSHUFFLE, BLOCK_BYTES)
+
+
+def _unreliable(path: Path, written: bytes, found: bytes) -> RunError:
     return RunError(
-        f"{path}: wrote CRC {written:08x}, read back {found:08x}. "
+        f"{path}: wrote CRC {zlib.crc32(written):08x}, read back {zlib.crc32(found):08x}. "
         "The disk, file system or memory is not reliable: check it, then resume."
     )
-
-
-def checksum(block: np.ndarray, start: int = 0) -> int:
-    """CRC-32 of the values (strings: of their UTF-8, NUL-separated), after those whose CRC is ``start``."""
-    if block.dtype.kind in "OUST":
-        return zlib.crc32("\0".join(map(str, block.ravel())).encode(), start)
-    return zlib.crc32(np.ascontiguousarray(block).data, start)
-
-
-def _chunks(block: np.ndarray, chunk: int) -> Iterator[np.ndarray]:
-    block = np.ascontiguousarray(block)
-    for first in range(0, len(block), chunk or len(block)):
-        yield block[first : first + (chunk or len(block))]
-
-
-def _pack(rows: np.ndarray) -> bytes:
-    if rows.dtype == object:
-        rows = VLenUTF8().encode(rows.ravel())
-    return _ZSTD.encode(rows)
-
-
-def _unpack(data: bytes, like: np.ndarray) -> np.ndarray:
-    plain = _ZSTD.decode(data)
-    return VLenUTF8().decode(plain) if like.dtype == object else np.frombuffer(plain, like.dtype)
 
 
 def _index(encoded: list[bytes]) -> bytes:

@@ -243,9 +243,9 @@ class Sources:
         """What an array of the store holds at a row of the plan, in the place of the largest stamp."""
         return np.copy(self._at(array, row))
 
-    def hashes(self, array: str, source_id: int | str) -> np.ndarray | None:
-        """(band,) ``pixels_hash`` or ``draws_hash`` of a source; None in a run without."""
-        return self._at(array, self.index(source_id)) if array in self._arrays else None
+    def hashes(self, array: str, source_id: int | str) -> np.ndarray:
+        """(band,) ``pixels_hash`` or ``draws_hash`` of a source."""
+        return self._at(array, self.index(source_id))
 
     def _entry(self, array: str, source_id: int | str) -> np.ndarray:
         """A source's entry, made again where the run does not keep it; of an image, its own stamp."""

@@ -12,21 +12,21 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from galbatch.errors import RunError
-from galbatch.store.checksums import Checksums, name_in, read_checksums
-from galbatch.store.layout import StoreLayout
+from galbatch.store.checksums import Checksums, difference, name_in, read_checksums
+from galbatch.store.layout import STATUS, StoreLayout
 from galbatch.store.ledger import check_accounting
-from galbatch.store.manifest import read_manifest
-from galbatch.store.parts import refuse_old_parts
+from galbatch.store.parts import BatchRead, read_batch, read_part
 from galbatch.store.paths import RunPaths, opened, walk
 from galbatch.store.plan import PlanBatch, iter_plan
 from galbatch.store.posterior import open_store
 from galbatch.store.threads import THREADS, ahead
-from galbatch.store.verify_batch import BatchRead, compare_batch, difference, read_batch
 
 _SHARD = re.compile(r"(\w+)/c/(0|[1-9]\d*)(/0)*")
 _OF_BATCH = re.compile(r"batch-(\d{6,})\.\w+")
@@ -49,14 +49,9 @@ class Verdict:
     seconds: float = 0.0
 
 
-def verify_store(paths: RunPaths, on_batch: Callable[[int], None] | None = None) -> Verdict:
-    """Read every byte of a run folder and hold it to what was written. Memory does not grow with the run.
-
-    ``on_batch`` is called with the number of every batch of the plan when it has been looked at. Raises
-    ``RunError`` for a run of galbatch 0.1.0.
-    """
-    refuse_old_parts(paths)
-    began, verifier = time.monotonic(), _Verifier(paths, on_batch)
+def verify_store(paths: RunPaths) -> Verdict:
+    """Read every byte of a run folder and hold it to what was written. Memory does not grow with the run."""
+    began, verifier = time.monotonic(), _Verifier(paths)
     with ThreadPoolExecutor(THREADS) as pool:
         verifier.checksums()
         verifier.files(pool)
@@ -71,13 +66,12 @@ def verify_store(paths: RunPaths, on_batch: Callable[[int], None] | None = None)
 
 
 class _Verifier:
-    """One reading of one folder. ``guarded``: it has, or had, a ``checksums.json``; ``sums``: what it says,
-    None where it cannot be read; ``damaged``: names of files that are not what it says."""
+    """One reading of one folder. ``sums``: what ``checksums.json`` says, None where it cannot be read;
+    ``damaged``: names of files that are not what it says."""
 
-    def __init__(self, paths: RunPaths, on_batch: Callable[[int], None] | None) -> None:
-        self.paths, self.on_batch, self.verdict = paths, on_batch, Verdict()
+    def __init__(self, paths: RunPaths) -> None:
+        self.paths, self.verdict = paths, Verdict()
         self.sums: Checksums | None = None
-        self.guarded = True
         self.damaged: set[str] = set()
         self.totals: Counter = Counter()
         self.n_batches: int | None = None
@@ -90,20 +84,14 @@ class _Verifier:
 
     def checksums(self) -> None:
         """Open ``checksums.json``."""
-        paths = self.paths
         try:
-            self.sums = read_checksums(paths)
-            self.guarded = self.sums is not None or "checksums" in read_manifest(paths)
-            if self.guarded and self.sums is None:
-                self.problem(f"{paths.checksums}: missing. {self.resume()} makes it again.")
-            if self.sums is not None:
-                self._count(paths.checksums.stat().st_size)
+            self.sums = read_checksums(self.paths)
+            if self.sums is None:
+                self.problem(f"{self.paths.checksums}: missing. {self.resume()} makes it again.")
+            else:
+                self._count(self.paths.checksums.stat().st_size)
         except RunError as err:
             self.problem(str(err))
-        if not self.guarded:
-            self.verdict.notes.append(
-                f"{paths.root}: made by a galbatch without checksums: its content cannot be checked fully"
-            )
 
     def files(self, pool: Executor) -> None:
         """Hold every file that ``checksums.json`` lists to its digest."""
@@ -149,7 +137,7 @@ class _Verifier:
         whole = paths.plan.name not in self.damaged
         plans = iter_plan(paths.plan) if whole else (PlanBatch(b, {}) for b in sorted(unknown))
         compare = self._comparison() if whole else None
-        for plan, read in ahead(pool, plans, partial(read_batch, paths, self.guarded)):
+        for plan, read in ahead(pool, plans, lambda plan: read_batch(paths, plan.batch)):
             n_batches += 1
             unknown.discard(plan.batch)
             if read is None:
@@ -158,8 +146,6 @@ class _Verifier:
                 count += 1
                 notes.update(read.note)
                 self._batch(plan, read, compare)
-            if self.on_batch is not None:
-                self.on_batch(plan.batch)
         for batch in sorted(unknown):
             self.problem(f"{paths.part(batch)}: a part that the plan does not know. Delete it.")
         self.n_batches = n_batches if whole else None
@@ -170,7 +156,7 @@ class _Verifier:
                 f"{self.resume()} ends it again."
             )
 
-    def _comparison(self) -> Callable[[PlanBatch, bool], list[str]] | None:
+    def _comparison(self) -> Callable[[PlanBatch], list[str]] | None:
         """What compares plan, part and store; None where the template of the store is damaged."""
         if any(name.startswith(f"{self.paths.posterior.name}/") for name in self.damaged):
             return None
@@ -180,13 +166,15 @@ class _Verifier:
             self.problem(f"{self.paths.posterior / name / 'zarr.json'}: missing, its array cannot be opened")
         return partial(compare_batch, self.paths, layout, arrays, self.totals)
 
-    def _batch(self, plan: PlanBatch, read: BatchRead, compare: Callable | None) -> None:
+    def _batch(
+        self, plan: PlanBatch, read: BatchRead, compare: Callable[[PlanBatch], list[str]] | None
+    ) -> None:
         self.verdict.files += read.files
         self.verdict.bytes += read.bytes
         problems = [f"{path}: {what} ({plan.name}{self._array(path)})" for path, what in read.damaged]
         if not problems and compare:
             try:
-                problems = compare(plan, not read.checked)
+                problems = compare(plan)
             except Exception as err:  # whatever a damaged file makes its reader raise is a finding
                 problems = [f"{plan.name}: cannot be read: {type(err).__name__}: {err}"]
         if problems:
@@ -252,11 +240,8 @@ class _Verifier:
         paths = self.paths
         if path.is_relative_to(paths.posterior):
             found = _SHARD.fullmatch(path.relative_to(paths.posterior).as_posix())
-            if (
-                not found
-                or self.sums is None
-                or f"{paths.posterior.name}/{found[1]}/zarr.json" not in self.sums.files
-            ):
+            known = self.sums.files if self.sums else {}
+            if not found or f"{paths.posterior.name}/{found[1]}/zarr.json" not in known:
                 return False
             batch = int(found[2])
         elif found := _OF_BATCH.fullmatch(path.name):
@@ -286,3 +271,30 @@ def _same_ids(plan: Path, catalogue: Path) -> bool:
                 return False
             rest = [column[n:] for column in rest]
     return True
+
+
+def compare_batch(
+    paths: RunPaths, layout: StoreLayout, arrays: dict[str, Any], totals: Counter, plan: PlanBatch
+) -> list[str]:
+    """One line per disagreement of a batch's part with the plan and the store; counts its statuses in
+    ``totals``."""
+    part, problems = read_part(paths, plan.batch), []
+    ids, status = part["source_id"].to_pylist(), part["status"].to_pylist()
+    totals.update(status)
+    rows = slice(layout.rows(plan.batch).start, layout.rows(plan.batch).start + len(plan))
+    if ids != plan.columns["source_id"].tolist():
+        problems.append(f"{plan.name}: the part's source ids are not the plan's")
+    if ids != arrays["source_id"][rows].tolist():
+        problems.append(f"{plan.name}: the store's source ids are not the part's")
+    if [STATUS[s] for s in arrays["status"][rows]] != status:
+        problems.append(f"{plan.name}: the store's status differs from the part's")
+    ok = [n for n in _not_finite(layout, arrays, rows) if status[n] == "ok"]
+    return problems + [f"{plan.name}: source {ids[n]} is ok but its posterior mean is not finite" for n in ok]
+
+
+def _not_finite(layout: StoreLayout, arrays: dict[str, Any], rows: slice) -> list[int]:
+    """Sources of these rows whose stored mean is not finite everywhere inside their stamp."""
+    mean, spec = arrays["mean"][rows], layout.arrays()["mean"]
+    sides = arrays["stamp_pix"][rows] if layout.sides else [layout.stamp_pix] * len(mean)
+    inside = [layout.place(int(side), spec) for side in sides]
+    return [n for n, i in enumerate(inside) if not np.isfinite(mean[n][:, i, i]).all()]

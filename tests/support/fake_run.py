@@ -71,7 +71,6 @@ def write_fake_run(folder, n=6, draws=4, size=16, batch=4, ids=None, bands=BANDS
     write_manifest(
         paths,
         {
-            "checksums": "SHA-256",
             "config": {"catalog": "/nowhere/fake.parquet", "mode": "fast", "draws": draws, "seed": 0},
             "model": {"name": "toy", "sha256": "ab" * 32},
             "versions": {"galbatch": "0.1.0"},

@@ -191,26 +191,14 @@ def test_a_damaged_or_edited_manifest_is_found_and_put_back(copy, name, harm):
     assert len(repair(copy)) == 1 and path.read_bytes() == good and check_manifest(RunPaths(copy)) == []
 
 
-def as_of_010(out: Path) -> None:
-    """A run folder as galbatch 0.1.0 left it: no marker, no copy of the manifest, no hash in it."""
-    record = json.loads((out / "manifest.json").read_text())
-    record.pop("hash", None)
-    record.pop("checksums", None)
-    (out / "manifest.json").write_text(json.dumps(record, indent=1))
-    (out / ".galbatch-run").unlink()
-    (out / "manifest.backup.json").unlink()
-    (out / "checksums.json").unlink(missing_ok=True)
-
-
-def test_runs_of_010_are_read_resumed_and_replaced(survey, serial, copy):
-    as_of_010(copy)
-    assert verify(copy) == [] and status(copy)["state"] == "finished"
-    for name in ("summary.json", "catalog.parquet", "parts/batch-000001.arrow"):
+def test_a_run_that_lost_its_marker_is_resumed_and_replaced(survey, serial, copy):
+    """Its manifest proves whose it is."""
+    (copy / ".galbatch-run").unlink()
+    for name in ("summary.json", "catalog.parquet", "parts/batch-000001.arrow", "checksums.json"):
         (copy / name).unlink()
     resume(copy, prior=toys.GaussianPrior(), cluster="none")
-    assert toys.product(copy) == toys.product(serial) and read_marker(copy)
-    assert read_valid(copy / "manifest.backup.json") == read_valid(copy / "manifest.json")
-    as_of_010(copy)
+    assert toys.product(copy) == toys.product(serial) and read_marker(copy) and verify(copy) == []
+    (copy / ".galbatch-run").unlink()
     assert len(run(survey, copy, limit=2, overwrite=True).catalog) == 2 and verify(copy) == []
 
 

@@ -21,7 +21,8 @@ from galbatch.prior.model import save_model
 from galbatch.prior.names import MODELS, model_folder
 from galbatch.prior.network import Denoiser
 from galbatch.run import process, resume
-from galbatch.run.prepare import said_of_model, settle_model
+from galbatch.run.findings import said_of_model
+from galbatch.run.prepare import settle_model
 from galbatch.run.start import preview
 from galbatch.sampler.prior import as_denoiser
 from galbatch.store import read_manifest

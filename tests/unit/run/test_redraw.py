@@ -9,7 +9,6 @@ from astropy.io import fits
 
 from galbatch import open_run
 from galbatch.cli.main import main
-from galbatch.config import RunSettings
 from galbatch.errors import RunError
 from galbatch.run import process, verify
 from galbatch.store.layout import MADE_AGAIN
@@ -148,9 +147,3 @@ def test_the_command_with_a_shipped_model(tmp_path, capsys):
     manifest = json.loads(run.paths.manifest.read_text())
     assert manifest["settings"]["samples"] == "regenerate"
     assert main(["draw", str(run.paths.root), "7"]) == 1
-
-
-def test_settings_of_runs_before_the_choice_had_three_words_are_read():
-    old = RunSettings("c.parquet", "s.toml").record()
-    assert RunSettings.from_record(old | {"samples": True}).samples == "stored"
-    assert RunSettings.from_record(old | {"samples": False}).samples == "none"

@@ -13,12 +13,10 @@ from galbatch.store import catalogue, parts
 from galbatch.store.catalogue import merge_catalogue
 from galbatch.store.checksums import DamagedBatch
 from galbatch.store.ledger import progress
-from galbatch.store.parts import commit_batch, read_attempt, refuse_old_parts
+from galbatch.store.parts import commit_batch, damaged_parts, read_attempt
 from galbatch.store.paths import RunPaths
 from galbatch.store.plan import iter_plan
-from galbatch.store.reader import open_run
 from galbatch.store.verify import verify_store
-from galbatch.store.verify_batch import damaged_parts
 
 
 def test_many_parts_are_joined_in_the_order_of_the_plan(tmp_path, monkeypatch):
@@ -59,7 +57,7 @@ def test_joined_parts_are_what_arrow_reads(tmp_path, monkeypatch, columns, as_on
     paths.parts.mkdir()
     sizes, seen, join = (7, 1, 4), [], np.concatenate
     for batch, n in enumerate(sizes):
-        parts.write_part(paths, batch, {name: values[:n] for name, values in columns.items()}, {})
+        parts.write_part(paths, batch, {name: values[:n] for name, values in columns.items()})
     data = [paths.part(batch).read_bytes() for batch in range(len(sizes))]
     monkeypatch.setattr(np, "concatenate", lambda blocks, axis: seen.extend(blocks) or join(blocks, axis))
     found = parts.join_parts(data)
@@ -108,19 +106,6 @@ def test_equal_batches_make_equal_parts(tmp_path):
     assert read_attempt(paths, 0)["attempt"] == 2
     with pa.ipc.open_stream(before) as stream:  # what anybody's Arrow reads
         assert stream.read_all()["flux_njy_p50_f200w"].to_pylist() == [1, 3, 5, 7]
-
-
-def test_parts_of_the_first_version_are_refused_with_what_to_do(tmp_path):
-    paths, _ = make_run(tmp_path)
-    merge_catalogue(paths, INFO)
-    for batch in range(3):
-        paths.part(batch).rename(paths.part(batch).with_suffix(".parquet"))
-    assert progress(paths)["batches_committed"] == 3 and progress(paths)["sources"] == 10
-    for look in (refuse_old_parts, verify_store):
-        with pytest.raises(RunError, match=r"as an earlier galbatch wrote them.*--overwrite"):
-            look(paths)
-    paths.manifest.write_text('{"config": {}, "layout": {"bands": ["f200w"]}}')
-    assert open_run(tmp_path).row(2**60 + 5)["name"] == "g5"
 
 
 def test_a_part_of_another_plan_is_refused(tmp_path):

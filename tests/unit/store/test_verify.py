@@ -138,7 +138,7 @@ EDITS = {
     "a part lost": (lambda p: p.part(1).unlink(), "batch-000001", "not committed (2 sources)", "resume {}"),
     "a note lost": (lambda p: p.attempt(0).unlink(), "batch-000000.json", "missing", "--redo 0"),
     "a note without digests": (lambda p: p.attempt(0).write_text('{"batch": 0}'), "batch-000000.json",
-        "holds no digests", "--redo 0"),
+        "its own digest differs", "--redo 0"),
     "all of a batch taken from another": (lambda p: [shutil.copy(f(0), f(1)) for f in (p.part, p.attempt)],
         "batch-000001.json", "not the note of this batch", "--redo 1"),
     "a file too many in the store": (lambda p: store(p, "mean/c/7").write_text("x"),
