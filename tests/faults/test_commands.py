@@ -114,7 +114,7 @@ INPUTS = {
     "PSF of another sum": (lambda: write_psf("psf.fits", 9 * gaussian_psf()), r'psf_norm = \\?"unit'),
     "ids twice": (lambda: catalogue(source_id=np.array([5, 2, 5, 4, 2, 6])), "share their source_id.*5, 2"),
     "ids through floats": (lambda: catalogue(source_id=np.arange(6.0)), "lose"),
-    "sexagesimal": (lambda: catalogue(ra=["10:00:00"] * 6), "sexagesimal"),
+    "sexagesimal": (lambda: catalogue(ra=["10:00:00"] * 6), "hours, minutes and seconds"),
     "ra and dec swapped": (lambda: catalogue(ra=np.full(6, 2.0), dec=np.full(6, 150.0)), "swapped"),
     "radians": (lambda: catalogue(ra=np.full(6, 2.618), dec=np.full(6, 0.0349)), "radians"),
     "no position at all": (lambda: catalogue(ra=np.full(6, np.nan)), "position"),
