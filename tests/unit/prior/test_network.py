@@ -37,13 +37,6 @@ def test_shifting_by_the_stride_shifts_the_result():
     assert torch.allclose(a[..., 20:40, 20:40], b[..., 24:44, 24:44], atol=1e-6)
 
 
-def test_scale_and_noise_level_are_seen():
-    model = randomised()
-    x = torch.randn(1, 1, 16, 16)
-    a, b = model(x, torch.tensor([0.1])), model(x, torch.tensor([0.11]))
-    assert not torch.allclose(a, b)
-
-
 def test_small_fits_its_budget():
     config = NetworkConfig(widths=(32, 96, 144), blocks=(1, 1, 2))
     with FlopCounterMode(display=False) as counter:

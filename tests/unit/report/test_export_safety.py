@@ -161,57 +161,6 @@ def test_hats_takes_rows_with_a_position_and_says_how_many_have_none(tmp_path, c
     assert sorted(p.name for p in tmp_path.iterdir()) == ["2 ", "a.run"]
 
 
-def test_hats_streams_the_same_rows_whatever_the_size_of_a_block(tmp_path, monkeypatch):
-    """Blocks of one row group, pieces of many partitions in each: files as if all had been sorted at once."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from galbatch.store import hats, healpix_nested
-
-    run, rng, n = write_fake_run(tmp_path / "a.run"), np.random.default_rng(0), 5000
-    ra, dec = rng.uniform(0, 360, n), np.degrees(np.arcsin(rng.uniform(-1, 1, n)))
-    dec[7] = 91.0  # no position
-    table = pa.table({"source_id": np.arange(n), "ra": ra, "dec": dec, "note": [str(i) for i in range(n)]})
-    table = table.append_column("_healpix_29", pa.array(healpix_nested(ra, dec)))
-    pq.write_table(table, run.catalogue, row_group_size=300)
-    monkeypatch.setattr(hats, "BLOCK_BYTES", 1)
-    run.statistics.unlink()  # of other sources
-    found = hats.write_hats(run, tmp_path / "h", rows_per_partition=100).partitions
-    assert found.left_out == 1 and found.rows.sum() == n - 1 and found.rows.max() <= 100 and len(found) > 50
-    parts = [
-        pq.ParquetFile(tmp_path / "h/catalog/dataset" / f"Norder={o}" / "Dir=0" / f"Npix={p}.parquet").read()
-        for o, p in zip(found.order, found.pixel, strict=True)
-    ]
-    rows = np.argsort(table["_healpix_29"].to_numpy(), kind="stable")[1:]
-    assert pa.concat_tables(parts).equals(table.take(pa.array(rows)))
-    assert all(len(p) == k for p, k in zip(parts, found.rows, strict=True))
-
-
-def test_hats_holds_two_blocks_and_no_more(tmp_path, monkeypatch):
-    """One as it is read and one in the order of the sky; with 10^7 rows it held four and took 1.1 GB."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from galbatch.store import hats, healpix_nested
-
-    run, rng, n = write_fake_run(tmp_path / "a.run"), np.random.default_rng(0), 20_000
-    ra, dec = rng.uniform(0, 360, n), np.degrees(np.arcsin(rng.uniform(-1, 1, n)))
-    columns = {"source_id": np.arange(n), "ra": ra, "dec": dec, "_healpix_29": healpix_nested(ra, dec)}
-    columns |= {f"v{k}": rng.normal(size=n) for k in range(60)}
-    pq.write_table(pa.table(columns), run.catalogue, row_group_size=n // 20)
-    run.statistics.unlink()  # of other sources
-    size = 64 * 8 * n // 5  # a block of four row groups
-    monkeypatch.setattr(hats, "BLOCK_BYTES", size)
-    monkeypatch.setattr(hats, "BYTES_PER_PARTITION", size)
-    before, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
-    pa.set_memory_pool(pool)
-    try:
-        found = hats.write_hats(run, tmp_path / "h").partitions
-    finally:
-        pa.set_memory_pool(before)
-    assert found.rows.sum() == n and size < pool.max_memory() < 2.7 * size
-
-
 @pytest.mark.filterwarnings("error")
 def test_the_names_of_many_flags_are_all_in_the_header(paths, tmp_path, monkeypatch):
     """A header line has room for three or four: the rest goes on in the next, nothing is cut."""

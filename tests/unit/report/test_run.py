@@ -137,26 +137,6 @@ def test_fits_export_reads_back_with_its_wcs(paths, run, tmp_path):
     assert {int(path.stem) for path in (tmp_path / "all").glob("*.fits")} == {1000, 1001, 1002, 1004, 1005}
 
 
-def test_hats_export_reads_back_whole(paths, tmp_path):
-    import pandas
-
-    out = tmp_path / "cat"
-    assert export(paths, "hats", out) == 0
-    files = sorted(out.glob("catalog/dataset/Norder=*/Dir=*/Npix=*.parquet"))
-    table = pandas.concat([pandas.read_parquet(f) for f in files])
-    original = pandas.read_parquet(paths.catalogue)
-    assert sorted(table["source_id"]) == sorted(original["source_id"])
-    assert list(table.columns) == list(original.columns)
-    for file in files:
-        order, pixel = int(file.parts[-3].split("=")[1]), int(file.stem.split("=")[1])
-        index = pandas.read_parquet(file)["_healpix_29"].to_numpy()
-        assert np.all(index >> 2 * (29 - order) == pixel) and np.all(np.diff(index) >= 0)
-    properties = dict(
-        line.split("=", 1) for line in (out / "catalog/hats.properties").read_text().splitlines()
-    )
-    assert properties["hats_nrows"] == "6" and properties["hats_col_healpix"] == "_healpix_29"
-
-
 def test_hats_refuses_ids_and_galfit_needs_the_psf(paths, tmp_path, capsys):
     assert main(["export", str(paths.root), "--to", "hats", "--ids", "1000"]) == 1
     assert "--ids" in capsys.readouterr().err

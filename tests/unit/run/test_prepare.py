@@ -1,4 +1,4 @@
-"""The shipped networks by name: which one 'auto' is, what a run says of it, and what it goes on with."""
+"""What is settled before a run: which network 'auto' is, what is said of it, the side of the stamps."""
 
 import dataclasses
 import inspect
@@ -6,15 +6,20 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import toys
 from click.testing import CliRunner
+from cutouts_field import simple_survey
 from tiny import CARD, NETWORK
 
+from galbatch.catalog import open_catalog
 from galbatch.cli.main import cli
 from galbatch.config import ExecutionSettings, RunSettings
-from galbatch.errors import ModelError, RunError
+from galbatch.cutouts import open_survey
+from galbatch.errors import InputError, ModelError, RunError
 from galbatch.interfaces import PriorSpec
 from galbatch.prior import choose_model, load_prior, names
 from galbatch.prior.model import save_model
@@ -22,7 +27,7 @@ from galbatch.prior.names import MODELS, model_folder
 from galbatch.prior.network import Denoiser
 from galbatch.run import process, resume
 from galbatch.run.findings import said_of_model
-from galbatch.run.prepare import settle_model
+from galbatch.run.prepare import settle_model, stamp_size
 from galbatch.run.start import preview
 from galbatch.sampler.prior import as_denoiser
 from galbatch.store import read_manifest
@@ -147,3 +152,17 @@ def test_every_setting_is_a_keyword_with_its_default():
             if field.name not in ("catalog", "survey"):
                 assert known[field.name].default == field.default, field.name
                 assert known[field.name].kind is inspect.Parameter.KEYWORD_ONLY
+
+
+def test_the_largest_stamp_of_the_catalogue_is_that_of_the_run(tmp_path):
+    survey = open_survey(simple_survey(tmp_path))
+    table = {"source_id": [1, 2, 3], "ra": [150.0] * 3, "dec": [2.0] * 3}
+    for name, sizes in (("good", [0.5, 1.9, 1.0]), ("open", [0.5, None]), ("wrong", [0.5, 1.9, 3600.0])):
+        columns = {k: v[: len(sizes)] for k, v in table.items()}
+        columns["stamp_arcsec"] = pa.array(sizes, pa.float64())
+        pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
+    good, free, wrong = (open_catalog(tmp_path / f"{name}.parquet") for name in ("good", "open", "wrong"))
+    assert stamp_size(survey, good) == 48 and stamp_size(survey, good, 0.8) == 20
+    assert stamp_size(survey, free) == 128  # a row without a size gets what it needs
+    with pytest.raises(InputError, match="largest stamp_arcsec is 3600"):
+        stamp_size(survey, wrong)
