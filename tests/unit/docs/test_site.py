@@ -1,10 +1,13 @@
 """The documentation site: it builds without a warning, and its reference pages are the code's."""
 
+import html
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -104,3 +107,42 @@ def test_versions_agree():
     assert f'version = "{version}"' in (ROOT / "pyproject.toml").read_text()
     assert f"version: {version}" in (ROOT / "CITATION.cff").read_text()
     assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_changelog_has_a_place_for_its_fragments(site):
+    """Every fragment has a type that towncrier knows and is on the page; the marker is there once."""
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["towncrier"]
+    marker, types = known["start_string"].strip(), {kind["directory"] for kind in known["type"]}
+    assert (ROOT / "CHANGELOG.md").read_text().count(marker) == 1
+    page = (site / "changelog.html").read_text()
+    assert marker not in page
+    words = " ".join(html.unescape(re.sub(r"<[^>]+>", "", page)).split())
+    for path in (ROOT / "changelog.d").glob("*.md"):
+        assert path.name.split(".")[1] in types and path.name.count(".") == 2, path.name
+        assert " ".join(path.read_text().replace("`", "").split()) in words, path.name
+
+
+@pytest.mark.ci("mike")
+def test_versions_of_the_site_lie_side_by_side(tmp_path):
+    """Two versions, published as the page says, from a copy."""
+    for name in ("docs", "changelog.d"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("*.run", "demo-hats"))
+    for name in ("mkdocs.yml", "CHANGELOG.md", "CITATION.cff"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    programs = str(Path(sys.executable).parent)
+    env = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+
+    def run(command):
+        done = subprocess.run(command.split(), cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run("git init -q .")
+    run("git config user.name galbatch")
+    run("git config user.email galbatch@example.org")
+    run("git commit -q --allow-empty -m copy")
+    run("mike deploy 0.0")
+    run("mike deploy --update-aliases 0.1 latest")
+    assert [v["version"] for v in json.loads(run("git show gh-pages:versions.json"))] == ["0.1", "0.0"]
+    page = run("git show gh-pages:0.1/api.html")
+    assert "sample_posterior" in page and "version-select" in page
