@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from galbatch.bench.timing import Roof, repeat, row, speed
 from galbatch.prior import choose_model, load_prior
 from galbatch.prior.compile import BACKENDS, PRECISIONS, compile_denoiser
-from galbatch.prior.names import NAMES, model_folder
+from galbatch.prior.folder import NAMES, model_folder
 
 if TYPE_CHECKING:
     from galbatch.prior import Prior

@@ -122,8 +122,8 @@ def export(model: str, kind: str, out: Path | None) -> None:
     it.
     """
     from galbatch.prior.compile import write_export
+    from galbatch.prior.folder import choose_model, model_folder
     from galbatch.prior.model import load_prior
-    from galbatch.prior.names import choose_model, model_folder
 
     prior = load_prior(choose_model(model), device="cpu", backend="eager")
     target = out or model_folder(model) / {"torchscript": "model.ts", "pt2": "model.pt2"}[kind]
@@ -181,8 +181,8 @@ def calibrate_model(
     this model and mode then have calibrated percentiles beside those of the draws.
     """
     from galbatch.cli.progress import counted
-    from galbatch.prior.model import CALIBRATION, load_prior
-    from galbatch.prior.names import model_folder
+    from galbatch.prior.folder import CALIBRATION, model_folder
+    from galbatch.prior.model import load_prior
     from galbatch.validate.calibrate import calibrate, write_calibration
     from galbatch.validate.joint import calibrate_joint
 

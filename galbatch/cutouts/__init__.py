@@ -1,9 +1,8 @@
 """Survey files and mosaics: where sources lie, their stamps in every band, noise, masks, PSFs."""
 
 from galbatch.cutouts.config import SurveyConfig
-from galbatch.cutouts.place import check_footprint
 from galbatch.cutouts.plane_check import check_noise, check_tile_names
-from galbatch.cutouts.preflight import check_resolution, unreadable
+from galbatch.cutouts.preflight import check_footprint, check_resolution, unreadable
 from galbatch.cutouts.remote import take_traffic
 from galbatch.cutouts.sizes import classes, cut_fitting, outgrown, outgrows
 from galbatch.cutouts.survey import Located, Survey, open_survey

@@ -1,5 +1,4 @@
-"""Pixel grids on the sky: positions of many sources at once, the scale, the WCS of a stamp, and how the grids
-of the bands of a survey go together.
+"""Pixel grids on the sky: positions of many sources at once, the scale, and the WCS of a stamp.
 
 Pixel coordinates count from 0 at the centre of the first pixel. A pixel scale given by the user states the
 scale of an image; it never moves a source. One that is not that of the WCS is an error, unless positions are
@@ -20,11 +19,8 @@ from numpy.typing import ArrayLike
 from galbatch.errors import InputError
 
 if TYPE_CHECKING:
-    from galbatch.cutouts.config import BandConfig
     from galbatch.cutouts.fitsfile import Header
-    from galbatch.cutouts.survey import Survey
 
-RATIO_TOLERANCE, TURN_TOLERANCE = 2e-3, 5e-3
 SCALE_TOLERANCE = 1e-3  # of the scale: what moves the edge of a stamp by this part of its half width
 
 
@@ -177,36 +173,3 @@ class BandGeometry:
     @property
     def delivered_scale_arcsec(self) -> float:
         return self.scale_arcsec * self.step
-
-
-def geometry_of(survey: Survey) -> dict[str, BandGeometry]:
-    """Of every band, from the first of its tiles that can be used. Raises ``InputError`` where the tiles of a
-    band have different scales, or none can be used."""
-    scales = {band.name: _band_scale(survey, band) for band in survey.config.bands}
-    finest, out = min(scales.values()), {}
-    for band, scale in scales.items():
-        ratio = max(1, round(scale / finest))
-        step = finest * ratio / scale
-        step = step if abs(step - 1) > RATIO_TOLERANCE else 1.0
-        out[band] = BandGeometry(scale, ratio, step, _angle(survey, band))
-    return out
-
-
-def _angle(survey: Survey, band: str) -> float:
-    for t in survey.band(band).tiles:
-        if survey.usable(band, t.name) and (wcs := survey.tile(band, t.name).grid.wcs) is not None:
-            cd = wcs.pixel_scale_matrix
-            return math.degrees(math.atan2(cd[0, 1], cd[1, 1]))
-    return 0.0
-
-
-def _band_scale(survey: Survey, band: BandConfig) -> float:
-    usable = [t.name for t in band.tiles if survey.usable(band.name, t.name)]
-    scales = [survey.tile(band.name, name).grid.scale_arcsec for name in usable or [band.tiles[0].name]]
-    low, high = min(scales), max(scales)
-    if high / low - 1 > RATIO_TOLERANCE:
-        raise InputError(
-            f"The tiles of band {band.name} have different pixel scales, {low:.5f} and {high:.5f} "
-            "arcsec. Make them two bands."
-        )
-    return scales[0]

@@ -25,7 +25,6 @@ from galbatch.cutouts.variance import photon_noise
 from galbatch.errors import InputError
 
 if TYPE_CHECKING:
-    from galbatch.cutouts.survey import Survey
     from galbatch.cutouts.tile import Tile
 
 MEASURED = ("measure", "auto")  # settings that take a value from the sky
@@ -232,50 +231,14 @@ def _spectrum(acf: np.ndarray, grid: int) -> np.ndarray:
     return fft.rfft2(np.roll(full, (-reach, -reach), (0, 1))).real
 
 
-def measure_survey(survey: Survey) -> None:
-    """Fill ``survey.measured`` for every tile whose configuration asks for it and that can be opened."""
-    for band in survey.config.bands:
-        for tile in band.tiles:
-            if not survey.usable(band.name, tile.name):
-                continue
-            opened = survey.tile(band.name, tile.name)
-            if tile.err_scale in MEASURED or tile.noise_acf in MEASURED or opened.noise == "exp":
-                survey.measured_tile(band.name, tile.name)
-
-
-def band_acf(survey: Survey, band: str) -> np.ndarray | None:
-    """The mean autocorrelation of the tiles of a band, by blank pixels; from a file where one is named;
-    None if white: where none is stated, a measured one is only used if a lag of it is beyond chance."""
-    tiles = [t for t in survey.band(band).tiles if survey.usable(band, t.name)]
-    if not tiles or all(t.noise_acf == "none" for t in tiles):
-        return None
-    total, weights, white = np.zeros(()), 0.0, True
-    for tile in tiles:
-        if tile.noise_acf == "none":
-            continue
-        if tile.noise_acf in MEASURED:
-            try:
-                entry = survey.measured_tile(band, tile.name)
-            except InputError:
-                continue
-            acf, weight = np.array(entry["noise_acf"]), float(entry["n_blank"])
-            if not weight:
-                continue
-            white &= tile.noise_acf == "auto" and _is_white(acf, weight)
-        else:
-            acf, weight, white = _from_file(tile.noise_acf), 1.0, False
-        total, weights = total + weight * acf, weights + weight
-    return None if white else (total / weights).astype(np.float32)
-
-
-def _is_white(acf: np.ndarray, n_blank: float) -> bool:
+def is_white(acf: np.ndarray, n_blank: float) -> bool:
     """Whether no lag of ``acf`` (r, r) stands out of what ``n_blank`` pixels of white noise give."""
     off = np.abs(acf).ravel()
     off = np.delete(off, off.size // 2)
     return bool(off.max(initial=0.0) < max(LEAST_ACF, SIGNIFICANT / np.sqrt(n_blank)))
 
 
-def _from_file(path: str) -> np.ndarray:
+def acf_from_file(path: str) -> np.ndarray:
     """A (r, r) image of the autocorrelation, r odd, centre 1."""
     source = open_bytes(path)
     images = scan_images(source)

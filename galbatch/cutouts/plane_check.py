@@ -19,7 +19,7 @@ from galbatch.types import Finding
 
 if TYPE_CHECKING:
     from galbatch.cutouts.config import TileConfig
-    from galbatch.cutouts.survey import Survey
+    from galbatch.cutouts.files import SurveyFiles
     from galbatch.cutouts.tile import Tile
 
 SAMPLE_PIX, FEW = 256, 0.5  # side of the boxes that are looked at; share of usable pixels that is few
@@ -27,12 +27,14 @@ WIDEST = 0.5  # of the stamp's side: FWHM of a PSF beyond which a stamp holds no
 OFF = 0.01  # relative difference of two units
 
 
-def check_planes(survey: Survey, tile: Tile) -> list[Finding]:
+def check_planes(survey: SurveyFiles, tile: Tile) -> list[Finding]:
     """Findings on an open tile's noise plane and PSF."""
     return [*_values(tile), *_unit(tile), *_width(survey, tile), *_acf_file(survey, tile)]
 
 
-def check_tile_names(survey: Survey, batches: Iterable[tuple[int, dict[str, np.ndarray]]]) -> list[Finding]:
+def check_tile_names(
+    survey: SurveyFiles, batches: Iterable[tuple[int, dict[str, np.ndarray]]]
+) -> list[Finding]:
     """An error for names in the catalogue's column ``tile`` that no band has."""
     known = {t.name for band in survey.config.bands for t in band.tiles} | {""}
     unknown: dict[str, int] = {}
@@ -96,7 +98,7 @@ def _unit(tile: Tile) -> list[Finding]:
     return [Finding("warn" if mended else "error", "noise_unit", tile.subject, what, remedy)]
 
 
-def _width(survey: Survey, tile: Tile) -> list[Finding]:
+def _width(survey: SurveyFiles, tile: Tile) -> list[Finding]:
     try:
         side = survey.stamp_pix() * survey.geometry()[survey.finest()].scale_arcsec
     except GalbatchError:
@@ -109,7 +111,7 @@ def _width(survey: Survey, tile: Tile) -> list[Finding]:
     return [Finding("error", "psf_wide", tile.subject, what, remedy)]
 
 
-def _acf_file(survey: Survey, tile: Tile) -> list[Finding]:
+def _acf_file(survey: SurveyFiles, tile: Tile) -> list[Finding]:
     if tile.config.noise_acf in (*MEASURED, "none"):
         return []
     try:
@@ -124,7 +126,7 @@ DISAGREES = 1.15  # factor between the scatter of blank sky and what is used, or
 CORRELATED = 0.1  # mean correlation with the next pixel that must not be ignored
 
 
-def check_noise(survey: Survey, every_tile: bool = True) -> list[Finding]:
+def check_noise(survey: SurveyFiles, every_tile: bool = True) -> list[Finding]:
     """Findings on the noise maps of a survey, of one tile per band unless ``every_tile``.
 
     What was measured for the run is used; a tile whose noise is stated is measured to hold the statement to
@@ -132,13 +134,13 @@ def check_noise(survey: Survey, every_tile: bool = True) -> list[Finding]:
     """
     out = []
     for band in survey.config.bands:
-        tiles = [t for t in band.tiles if survey.usable(band.name, t.name)]
+        tiles = survey.usable_tiles(band.name)
         for config in tiles if every_tile else tiles[:1]:
             out += _tile(survey, band.name, config)
     return out
 
 
-def _tile(survey: Survey, band: str, config: TileConfig) -> list[Finding]:
+def _tile(survey: SurveyFiles, band: str, config: TileConfig) -> list[Finding]:
     subject = band if config.name == "0" else f"{band}, tile {config.name}"
     place = f"[bands.{band}]" if config.name == "0" else f"the table of tile {config.name} of [bands.{band}]"
     tile = survey.tile(band, config.name)

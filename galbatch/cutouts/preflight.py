@@ -1,25 +1,29 @@
-"""What a survey's files look like before a run: which file, both values, and what to do."""
+"""What a survey's files look like before a run: which file, both values, and what to do. Do the sources of a
+catalogue lie on its images at all, and if not, why not?"""
 
 from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import numpy as np
 from astropy.io import fits
 
 from galbatch.cutouts.plane_check import check_planes
 from galbatch.cutouts.psf_check import check_sharpness
+from galbatch.cutouts.raw import place
 from galbatch.cutouts.units import ZERO_POINT_NJY, njy_per_unit, pixel_area_sr
 from galbatch.errors import GalbatchError
 from galbatch.types import Finding
 
 if TYPE_CHECKING:
-    from galbatch.cutouts.survey import Survey
+    from galbatch.cutouts.files import SurveyFiles
     from galbatch.cutouts.tile import Tile
 
 
-def check_survey(survey: Survey, columns: list[str] | None = None) -> list[Finding]:
+def check_survey(survey: SurveyFiles, columns: list[str] | None = None) -> list[Finding]:
     """Open every tile of every band, and the PSFs; ``columns``: the catalogue's column names, if known."""
     out, usable = [], 0
     for band in survey.config.bands:
@@ -121,7 +125,7 @@ def _units(tile: Tile) -> list[Finding]:
     return out
 
 
-def _together(survey: Survey) -> list[Finding]:
+def _together(survey: SurveyFiles) -> list[Finding]:
     try:
         geometry = survey.geometry()
     except GalbatchError as error:
@@ -147,7 +151,7 @@ def _together(survey: Survey) -> list[Finding]:
     return out
 
 
-def check_resolution(survey: Survey, target_fwhm_arcsec: float) -> list[Finding]:
+def check_resolution(survey: SurveyFiles, target_fwhm_arcsec: float) -> list[Finding]:
     """The PSF of every band (of its first tile that has a usable one) against that of the draws."""
     out = []
     for band in survey.config.bands:
@@ -165,14 +169,14 @@ def check_resolution(survey: Survey, target_fwhm_arcsec: float) -> list[Finding]
     return out
 
 
-def _fwhm_arcsec(survey: Survey, band: str, tile: str) -> float:
+def _fwhm_arcsec(survey: SurveyFiles, band: str, tile: str) -> float:
     try:
         return survey.tile(band, tile).psf.fwhm_arcsec()
     except GalbatchError:
         return math.nan
 
 
-def unreadable(survey: Survey) -> list[str]:
+def unreadable(survey: SurveyFiles) -> list[str]:
     """Files of an opened survey, and its PSFs, that this machine cannot read, one line each; they are opened
     and closed."""
     known, out = survey.pins, []
@@ -188,7 +192,76 @@ def unreadable(survey: Survey) -> list[str]:
     return list(dict.fromkeys(out))
 
 
-def verify_checksums(survey: Survey) -> list[Finding]:
+LEAST_INSIDE = 0.05
+
+
+def check_footprint(
+    survey: SurveyFiles, batches: Iterable[tuple[int, dict[str, np.ndarray]]]
+) -> list[Finding]:
+    """Count the sources inside each band; ``batches`` as from ``Catalog.batches``.
+
+    Level 'error' when fewer than ``LEAST_INSIDE`` of all sources lie inside any band: a run would be
+    not worth starting.
+    """
+    total, anywhere = 0, 0
+    sample: dict[str, np.ndarray] = {}
+    inside = dict.fromkeys(survey.band_names, 0)
+    try:
+        survey.geometry()
+        for _, rows in batches:
+            hits = {b: place(survey, b, rows).inside.max(axis=0) > 0 for b in survey.band_names}
+            for band, hit in hits.items():
+                inside[band] += int(hit.sum())
+            any_band = np.any(list(hits.values()), axis=0)
+            anywhere, total = anywhere + int(any_band.sum()), total + len(any_band)
+            sample = sample or rows
+    except GalbatchError as error:
+        remedy = "Mend the tiles or the positions that are named, then check again."
+        return [Finding("error", "footprint", survey.config.path, str(error), remedy)]
+    if not total:
+        return []
+    found = f"{anywhere} of {total} sources lie on the images"
+    if anywhere < LEAST_INSIDE * total:
+        return [Finding("error", "footprint", survey.config.path, found, _why(survey, sample))]
+    out = [Finding("info", "footprint", "catalogue", found, "Nothing to do: those are computed.")]
+    for band, count in inside.items():
+        if count < anywhere:
+            found = f"{anywhere - count} sources of {anywhere} are not covered"
+            out.append(Finding("warn", "footprint", band, found, "They lack this band (BAND_MISSING)."))
+    if anywhere < total:
+        found = f"{total - anywhere} of {total} sources lie outside every image"
+        remedy = "They fail in the run (OFF_IMAGE); all others are processed."
+        out.append(Finding("warn", "footprint", "catalogue", found, remedy))
+    return out
+
+
+def _why(survey: SurveyFiles, rows: dict[str, np.ndarray]) -> str:
+    """A guess that would put the sources of the first batch onto the images."""
+    if survey.config.pixel_columns or not {"ra", "dec"} <= set(rows):
+        return "Are x and y (and tile) those of the finest band's images?"
+    ra, dec = np.asarray(rows["ra"], float), np.asarray(rows["dec"], float)
+    guesses = {
+        "ra and dec look swapped.": (dec, ra),
+        "They look like radians: convert to degrees.": (np.degrees(ra), np.degrees(dec)),
+        "ra looks like hours: multiply by 15.": (ra * 15, dec),
+    }
+    for text, (a, b) in guesses.items():
+        found = place(survey, survey.finest(), {"ra": a, "dec": b}).inside.max(axis=0) > 0
+        if found.mean() > 0.5:
+            return text
+    usable = survey.usable_tiles(survey.finest())
+    tile = survey.tile(survey.finest(), usable[0].name) if usable else None
+    if tile is None or tile.grid.wcs is None:
+        return "Is it the right survey file?"
+    ny, nx = tile.shape
+    at = tile.grid.to_sky([(nx - 1) / 2], [(ny - 1) / 2])
+    return (
+        f"Is it the right survey file? {tile.images['sci'].path} is centred on ra {at[0][0]:.5f}, dec "
+        f"{at[1][0]:.5f}; the first source is at {ra[0]:.5f}, {dec[0]:.5f}."
+    )
+
+
+def verify_checksums(survey: SurveyFiles) -> list[Finding]:
     """Read every local file through and compare it with the DATASUM and CHECKSUM cards that it has."""
     out = []
     for path in dict.fromkeys(e["path"] for e in survey.inputs() if "://" not in e["path"]):

@@ -4,6 +4,8 @@ STDPSF (Anderson): cube with NXPSFS, NYPSFS, IPSFXnn, JPSFYnn. stpsf grids: cube
 '(y, x)'. PSFEx: table PSF_DATA with PSF_MASK (components), POLZEROi, POLSCALi, POLDEG1, PSF_SAMP. Grids and
 PSFEx are functions of position, whose frame ('mosaic' or 'detector') the survey file must state.
 Oversampled PSFs that sum to the square of their oversampling are brought to a sum near one.
+
+PSFs for mosaics of JWST are made by stpsf (Perrin et al. 2014, SPIE 9143, 91433X), where it is installed.
 """
 
 from __future__ import annotations
@@ -14,13 +16,15 @@ import re
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 from astropy.io import fits
+from scipy import ndimage
 
 from galbatch.cutouts.source import open_bytes
-from galbatch.errors import InputError
+from galbatch.errors import InputError, RunError
 
 MAX_FIELDS = 999  # of a table, by the FITS standard (4.0, section 7.3)
 MAX_BYTES = 1 << 31
@@ -187,3 +191,74 @@ def _positions(hdus: fits.HDUList, planes: int) -> tuple[np.ndarray, bool] | Non
 
 def _positive(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e6
+
+
+PIXELS_PER_NATIVE = 4
+
+
+def model_psf(
+    band: str, angle_deg: float = 0.0, instrument: str = "NIRCam", fov_arcsec: float = 5.0
+) -> tuple[np.ndarray, float]:
+    """The PSF of a telescope's filter, over the pixels of its detector, turned as the mosaic is.
+
+    Parameters
+    ----------
+    band : str
+        Name of the filter, such as f200w.
+    angle_deg : float
+        Angle from the mosaic's y axis to the detector's, counter-clockwise: PA_APER of the exposures where
+        north is up.
+    instrument : str
+        Class of stpsf: NIRCam, NIRISS, MIRI.
+    fov_arcsec : float
+        Side of the image.
+
+    Returns
+    -------
+    tuple of ndarray, float
+        (n, n) float64, n odd, of sum 1 and centred on its middle pixel, a quarter of the detector's wide; and
+        the side of these pixels in arcsec. The smoothing by a drizzle is not in it.
+
+    Raises
+    ------
+    RunError
+        stpsf is not installed, or lacks its data.
+    InputError
+        It does not know the instrument or filter.
+    """
+    stpsf = _stpsf()
+    if not hasattr(stpsf, instrument):
+        raise InputError(f"stpsf has no instrument {instrument!r}. Give NIRCam, NIRISS or MIRI.")
+    try:
+        camera = getattr(stpsf, instrument)()
+        camera.filter = band.upper()
+    except ValueError as error:
+        raise InputError(f"{instrument} has no filter {band.upper()}: {error}") from error
+    hdus = camera.calc_psf(oversample=PIXELS_PER_NATIVE, fov_arcsec=fov_arcsec)
+    hdu = hdus["OVERDIST"] if "OVERDIST" in hdus else hdus[0]
+    native = np.r_[0.5, np.ones(PIXELS_PER_NATIVE - 1), 0.5] / PIXELS_PER_NATIVE
+    image = np.asarray(hdu.data, float)
+    for axis in (0, 1):
+        image = ndimage.convolve1d(image, native, axis=axis, mode="constant")
+    turned = _turned(image, np.radians(angle_deg))
+    return turned / turned.sum(), float(hdu.header["PIXELSCL"])
+
+
+def _stpsf() -> Any:
+    for name in ("stpsf", "webbpsf"):  # its name until 2025
+        try:
+            return import_module(name)
+        except ImportError:
+            continue
+        except OSError as error:
+            raise RunError(f"{name} lacks its data ({error}): see its installation page.") from error
+    raise RunError("stpsf is not installed. `pip install stpsf`, and its data as its installation page says.")
+
+
+def _turned(image: np.ndarray, angle: float) -> np.ndarray:
+    """``image`` turned counter-clockwise about its centre, on an odd number of pixels."""
+    half = (min(image.shape) - 1) // 2
+    y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(float)
+    back = (np.cos(angle) * y - np.sin(angle) * x, np.cos(angle) * x + np.sin(angle) * y)
+    centre = (np.array(image.shape) - 1) / 2
+    return ndimage.map_coordinates(image, [back[0] + centre[0], back[1] + centre[1]], order=3)

@@ -1,5 +1,6 @@
-"""Raw stamps of a batch of sources in one band, each from the tile that covers it best; those of a band whose
-pixel scale is no integer multiple of the finest band's are brought to one by area overlap.
+"""Which tile of a band holds a source, and at which pixel: the tile whose edge is farthest wins, others stay
+candidates. Raw stamps of a batch of sources in one band, each from the tile that covers it best; those of a
+band whose pixel scale is no integer multiple of the finest band's are brought to one by area overlap.
 
 A target pixel gathers the flux of the pixels that it overlaps (drizzling with pixfrac 1, Fruchter & Hook
 2002): flux is conserved, the variance is ``sum w^2 var`` and what the correlation of the input adds, a target
@@ -15,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from galbatch.cutouts.noise import positive_definite
-from galbatch.cutouts.place import Place, place
 from galbatch.cutouts.tile import RawStamps, unreadable
 from galbatch.errors import GalbatchError
 
 if TYPE_CHECKING:
-    from galbatch.cutouts.survey import Survey
+    from galbatch.cutouts.files import SurveyFiles
 
 
 def overlap(n_out: int, n_in: int, step: float) -> np.ndarray:
@@ -91,6 +91,107 @@ def resample_psf(psf: np.ndarray, step: float) -> np.ndarray:
     return (out * (psf.sum() / out.sum())).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class Place:
+    """Of (n,) sources in one tile each: tile name ('' if none), x, y (NaN if none), ``inside``: pixels to
+    the edge."""
+
+    tile: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    inside: np.ndarray
+
+
+@dataclass(frozen=True)
+class Places:
+    """Of (n,) sources in every tile (t, n) of a band: x, y, and ``inside`` (-inf where the tile is out of
+    question); ``hidden`` (n,): why a tile that may hold the source cannot be used, '' if none."""
+
+    names: tuple[str, ...]
+    x: np.ndarray
+    y: np.ndarray
+    inside: np.ndarray
+    hidden: np.ndarray
+
+    def first(self) -> Place:
+        """The best tile of each source."""
+        best = np.argmax(self.inside, axis=0)
+        columns = np.arange(self.x.shape[1])
+        return self.pick(best, columns)
+
+    def pick(self, tile: np.ndarray, columns: np.ndarray) -> Place:
+        """Tile number ``tile`` (n,) of sources ``columns`` (n,)."""
+        inside = self.inside[tile, columns]
+        known = inside > -np.inf
+        names = np.array([*self.names, ""], dtype=object)[np.where(known, tile, -1)]
+        return Place(
+            names,
+            np.where(known, self.x[tile, columns], np.nan),
+            np.where(known, self.y[tile, columns], np.nan),
+            np.where(inside > 0, inside, -np.inf),
+        )
+
+
+def place(survey: SurveyFiles, band: str, rows: dict[str, np.ndarray]) -> Places:
+    """Positions of the sources of ``rows`` (ra, dec, or x, y; tile) in the tiles of ``band``.
+
+    A row that names a tile is looked for there alone; with pixel columns and several tiles it must name one.
+    """
+    names = tuple(t.name for t in survey.band(band).tiles)
+    n = len(next(iter(rows.values())))
+    x, y = np.full((len(names), n), np.nan), np.full((len(names), n), np.nan)
+    inside, hidden = np.full((len(names), n), -np.inf), np.full(n, "", dtype=object)
+    wanted = np.array([_name(t) for t in rows["tile"]] if "tile" in rows else [""] * n, dtype=object)
+    free = ~np.isin(wanted, names) & (not survey.config.pixel_columns or len(names) == 1)
+    for k, name in enumerate(names):
+        allowed = free | (wanted == name)
+        if not survey.usable(band, name):
+            hidden[allowed & _may_lie_in(survey, band, name, rows)] = survey.broken[band, name]
+            continue
+        grid = survey.tile(band, name).grid
+        if survey.config.pixel_columns:
+            x[k], y[k] = _from_pixels(survey, band, name, rows)
+        else:
+            x[k], y[k] = grid.to_pixel(rows["ra"], rows["dec"])
+        inside[k] = np.where(allowed, grid.edge_distance(x[k], y[k]), -np.inf)
+    return Places(names, x, y, inside, hidden)
+
+
+def _may_lie_in(survey: SurveyFiles, band: str, name: str, rows: dict[str, np.ndarray]) -> np.ndarray:
+    """(n,) bool: positions inside an unusable tile; everywhere where not even its WCS can be read."""
+    first, second = ("x", "y") if survey.config.pixel_columns else ("ra", "dec")
+    known = np.isfinite(np.asarray(rows[first], float)) & np.isfinite(np.asarray(rows[second], float))
+    grid = None if survey.config.pixel_columns else survey.sky_grid(band, name)
+    return (
+        known if grid is None else known & (grid.edge_distance(*grid.to_pixel(rows["ra"], rows["dec"])) > 0)
+    )
+
+
+def _name(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _from_pixels(
+    survey: SurveyFiles, band: str, name: str, rows: dict[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """x and y are pixels of the finest band: over the sky to other bands, or by the ratio of scales without
+    a WCS."""
+    x, y = np.asarray(rows["x"], float), np.asarray(rows["y"], float)
+    finest = survey.finest()
+    if band == finest:
+        return x, y
+    grid = survey.tile(band, name).grid
+    fine = {t.name for t in survey.band(finest).tiles}
+    origin = name if name in fine else next(iter(fine)) if len(fine) == 1 else None
+    if origin is not None and survey.usable(finest, origin):
+        base = survey.tile(finest, origin).grid
+        if base.wcs is not None and grid.wcs is not None:
+            return grid.to_pixel(*base.to_sky(x, y))
+        step = grid.scale_arcsec / base.scale_arcsec
+        return (x + 0.5) / step - 0.5, (y + 0.5) / step - 0.5
+    return np.full(x.shape, np.nan), np.full(x.shape, np.nan)
+
+
 _BOOLS = ("outside", "nonfinite", "zero_weight", "masked", "saturated")
 
 
@@ -105,7 +206,7 @@ class RawCut:
     size: int
 
 
-def cut_band(survey: Survey, band: str, rows: dict[str, np.ndarray], size: int) -> RawCut:
+def cut_band(survey: SurveyFiles, band: str, rows: dict[str, np.ndarray], size: int) -> RawCut:
     """Cut from the best tile; where it covers a source only in part, try the other tiles and keep the best
     covered."""
     step = survey.geometry()[band].step
@@ -136,7 +237,7 @@ def cut_band(survey: Survey, band: str, rows: dict[str, np.ndarray], size: int) 
     return RawCut(raw, places.pick(chosen, np.arange(n)), first, why, size)
 
 
-def _read(survey: Survey, band: str, name: str, origin: np.ndarray, side: int) -> RawStamps:
+def _read(survey: SurveyFiles, band: str, name: str, origin: np.ndarray, side: int) -> RawStamps:
     try:
         scale = survey.err_scale(band, name, origin[:, 1] + side // 2, origin[:, 0] + side // 2, side)
     except GalbatchError as error:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from galbatch.cutouts.neighbours import describe_neighbours, masked_labels
-from galbatch.cutouts.place import Place
 from galbatch.cutouts.raw import (
+    Place,
     RawCut,
     cut_band,
     resample_acf,
@@ -30,14 +30,13 @@ from galbatch.errors import ConfigError, GalbatchError, ReadError
 from galbatch.types import PSF_ERROR_PARTS, BandStamps, Failure, Flag, StampBatch
 
 if TYPE_CHECKING:
-    from galbatch.cutouts.grid import BandGeometry
-    from galbatch.cutouts.survey import Survey
+    from galbatch.cutouts.files import BandGeometry, SurveyFiles
 
 MASKED_LIMIT = 0.25
 CORE_RADIUS_PIX = 1
 
 
-def cut_batch(survey: Survey, sources: dict[str, np.ndarray], stamp_pix: int) -> StampBatch:
+def cut_batch(survey: SurveyFiles, sources: dict[str, np.ndarray], stamp_pix: int) -> StampBatch:
     """See ``Survey.cut``. Raises ``ConfigError`` only for a stamp size that the bands' ratios do not
     divide."""
     rows = {k: np.asarray(v) for k, v in sources.items()}
@@ -97,7 +96,7 @@ class _Prepared:
         return View(data, sigma, mask, self.segmap, self.centre, self.cd, self.stamps["ratio"])
 
 
-def _prepare(survey: Survey, band: str, rows: dict[str, np.ndarray], stamp_pix: int) -> _Prepared:
+def _prepare(survey: SurveyFiles, band: str, rows: dict[str, np.ndarray], stamp_pix: int) -> _Prepared:
     """Stamps of a band with their flags, PSFs and WCS."""
     geometry = survey.geometry()[band]
     if stamp_pix % geometry.ratio:
@@ -150,7 +149,7 @@ def _prepare(survey: Survey, band: str, rows: dict[str, np.ndarray], stamp_pix: 
     return _Prepared(stamps, segmap, centre, cd, off, (stamps["flags"] & Flag.READ_ERROR) != 0, cut.why)
 
 
-def _deliver(survey: Survey, part: _Prepared, scene: Scene, number: int) -> BandStamps:
+def _deliver(survey: SurveyFiles, part: _Prepared, scene: Scene, number: int) -> BandStamps:
     """The stamps of a band once the scene is known: neighbours masked, and what is said of them."""
     at, seg = part.stamps, scene.segs[number]
     bad, acf = at["mask"], at["noise_acf"]
@@ -174,7 +173,7 @@ def _deliver(survey: Survey, part: _Prepared, scene: Scene, number: int) -> Band
     return BandStamps(**{**at, **changed})
 
 
-def _psf_error(survey: Survey, band: str, step: float) -> np.ndarray | None:
+def _psf_error(survey: SurveyFiles, band: str, step: float) -> np.ndarray | None:
     """``PSF_ERROR_PARTS`` of a band, the largest of its tiles', in pixels of the stamp; None: exact."""
     known = [t.psf_error for b in survey.config.bands if b.name == band for t in b.tiles if t.psf_error]
     if not known:
@@ -184,7 +183,7 @@ def _psf_error(survey: Survey, band: str, step: float) -> np.ndarray | None:
 
 
 def _floors(
-    survey: Survey, band: str, tiles: np.ndarray, stamps: tuple, psf_step: float
+    survey: SurveyFiles, band: str, tiles: np.ndarray, stamps: tuple, psf_step: float
 ) -> tuple[np.ndarray | None, np.ndarray]:
     """Variance (n, h, w) and size (n,) of the error floor, as each source's tile has it; None where no tile
     of the band has one."""
@@ -236,7 +235,7 @@ def _pixel_flags(raw: RawStamps, at: Place) -> np.ndarray:
 
 
 def _psfs(
-    survey: Survey, band: str, rows: dict[str, np.ndarray], at: Place, step: float, why: list[str]
+    survey: SurveyFiles, band: str, rows: dict[str, np.ndarray], at: Place, step: float, why: list[str]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """PSFs (n, p, p) of one size, ids, flags, scale. Sources without a tile get an empty PSF and no PSF
     flag."""
@@ -271,7 +270,12 @@ def _psfs(
 
 
 def _wcs(
-    survey: Survey, band: str, rows: dict[str, np.ndarray], cut: RawCut, shape: tuple[int, ...], step: float
+    survey: SurveyFiles,
+    band: str,
+    rows: dict[str, np.ndarray],
+    cut: RawCut,
+    shape: tuple[int, ...],
+    step: float,
 ) -> np.ndarray:
     out = np.full((len(cut.place.x), 8), np.nan)
     side = cut.raw.data.shape[1]
@@ -287,6 +291,6 @@ def _wcs(
     return out
 
 
-def _approximate(survey: Survey, band: str, at: Place) -> np.ndarray:
+def _approximate(survey: SurveyFiles, band: str, at: Place) -> np.ndarray:
     names = {name: survey.tile(band, name).approximate for name in set(at.tile) - {""}}
     return np.array([int(Flag.VARIANCE_APPROX) if names.get(t) else 0 for t in at.tile], np.int64)

@@ -1,7 +1,7 @@
 """The prior: what galaxies look like, learned from simulations, as a denoiser."""
 
 from galbatch.prior.compile import choose_precision
+from galbatch.prior.folder import choose_device, choose_model
 from galbatch.prior.model import Prior, load_prior
-from galbatch.prior.names import choose_device, choose_model
 
 __all__ = ["Prior", "choose_device", "choose_model", "choose_precision", "load_prior"]

@@ -1,5 +1,4 @@
-"""How the network runs: eager, TorchScript (frozen), ``torch.compile``, or an exported graph; the one place
-that knows.
+"""How the network runs: eager, TorchScript (frozen) or ``torch.compile``; and how it is exported.
 
 Mixed precision (bfloat16 inside the network, float32 outside) where the device multiplies in bfloat16 by
 itself, else float32; always channels-last.
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from galbatch.errors import ModelError
 
-BACKENDS = ("eager", "torchscript", "compile", "export")
+BACKENDS = ("eager", "torchscript", "compile")
 PRECISIONS = ("float32", "bfloat16")
 DEFAULT = {"cpu": "torchscript", "cuda": "compile"}  # measured winners, see benchmarks
 
@@ -88,8 +87,6 @@ def compile_denoiser(
         return name, torchscript(model, device, joint)
     if name == "compile":
         return name, torch.compile(model, dynamic=False)
-    if name == "export" and joint is None:
-        return name, exported(model, device)
     return name, model
 
 
@@ -108,11 +105,6 @@ def torchscript(model: nn.Module, device: torch.device, joint: tuple[int, int] |
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(model.eval(), inputs, check_trace=False)
         return torch.jit.freeze(traced)
-
-
-def exported(model: nn.Module, device: torch.device) -> Any:
-    """``torch.export`` graph with free batch and size, as a module."""
-    return export_program(model, device).module()
 
 
 def export_program(model: nn.Module, device: torch.device) -> torch.export.ExportedProgram:

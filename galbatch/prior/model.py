@@ -1,14 +1,7 @@
-"""A trained prior from its folder: ``load_prior`` and ``Prior``.
-
-A model folder has ``model.safetensors`` and ``card.json`` and may have ``joint.safetensors`` (what lets it
-see several bands together), ``model.ts`` (TorchScript) or ``model.pt2``. Nothing pickled is loaded; weights
-that do not have the hash on the card are refused.
-"""
+"""A trained prior: ``load_prior`` and ``Prior``."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,16 +12,10 @@ from torch import Tensor
 
 from galbatch.display import html_table
 from galbatch.errors import ModelError
-from galbatch.prior.card import Card, cross_correlation, load_state, save_state
+from galbatch.prior.card import Card, cross_correlation
 from galbatch.prior.compile import choose_precision, compile_denoiser, full_float32
-from galbatch.prior.names import MODELS, choose_device, model_folder
-from galbatch.prior.network import Denoiser, NetworkConfig, is_joint
-
-SHIPPED = MODELS / "small"
-_CALIBRATION_PARTS = {"place", "slope", "error", "z"}
-WEIGHTS, JOINT, CARD = "model.safetensors", "joint.safetensors", "card.json"
-CALIBRATION = "calibration.json"
-STEPS = "0032"  # the decision that gave the sampler's modes the steps that they have
+from galbatch.prior.folder import CARD, choose_device, load_calibration, load_weights, model_folder
+from galbatch.prior.network import Denoiser
 
 
 class Prior:
@@ -53,7 +40,8 @@ class Prior:
         self.card, self.device = card, torch.device(device)
         self.calibration = calibration or {}
         self.micro_batch = micro_batch or images_per_pass(self.device)
-        self.model = model.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
+        model = model.eval().requires_grad_(False)
+        self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.spec = card.spec(self.device, self.calibration)
         self._joints: dict[tuple[int, int], Callable[..., Tensor]] = {}
         self.precision = choose_precision(self.device, precision)
@@ -188,7 +176,7 @@ def load_prior(
     device : str
         "auto", "cpu", "cuda" or "cuda:1".
     backend : str
-        "auto" (the measured winner of the device), "eager", "torchscript", "compile" or "export".
+        "auto" (the measured winner of the device), "eager", "torchscript" or "compile".
     precision : str
         What the network computes in, "float32" or "bfloat16" (in between, sums and everything outside of it
         stay in float32); "auto": bfloat16 on GPUs and on CPUs that multiply in it.
@@ -220,107 +208,3 @@ def load_prior(
         calibration=load_calibration(folder, card),
         precision=precision,
     )
-
-
-def load_calibration(folder: Path, card: Card) -> dict[str, dict]:
-    """Sampler mode -> table of a model folder's ``calibration.json``; {} without one.
-
-    Raises ``ModelError`` when it cannot be read or belongs to other weights.
-    """
-    path = Path(folder) / CALIBRATION
-    if not path.is_file():
-        return {}
-    remedy = "make it again (galbatch model calibrate) or remove it."
-    try:
-        found = json.loads(path.read_text())
-        sha256, modes = found["sha256"], found["modes"]
-        mine = card.joint_sha256
-        others = [mode for mode, table in modes.items() if table.get("joint_sha256", mine) != mine]
-        unlike = [
-            mode
-            for mode, table in modes.items()
-            if found.get("steps") != STEPS or not _CALIBRATION_PARTS <= _parts(table)
-        ]
-    except (ValueError, KeyError, TypeError) as err:
-        raise ModelError(f"{path}: not a calibration: {type(err).__name__}: {err}: {remedy}") from err
-    if sha256 != card.sha256:
-        raise ModelError(
-            f"{path}: made for weights {sha256[:12]}..., the card's are {card.sha256[:12]}...: {remedy}"
-        )
-    if others:
-        raise ModelError(f"{path}: mode {others[0]} was calibrated with other joint weights: {remedy}")
-    if unlike:
-        raise ModelError(f"{path}: mode {unlike[0]} was calibrated by another version of galbatch: {remedy}")
-    return modes
-
-
-def _parts(table: dict) -> set[str]:
-    """What every quantity of a mode's table has."""
-    return set.intersection(*({*numbers} for numbers in table["quantities"].values()))
-
-
-def load_weights(folder: Path, card: Card) -> Denoiser:
-    """The network of a model folder, its weights checked against the card's hash and shapes."""
-    path = _of_the_card(Path(folder) / WEIGHTS, card.sha256)
-    tensors, _ = load_state(path)
-    if card.joint:
-        tensors |= load_state(_of_the_card(Path(folder) / JOINT, card.joint_sha256))[0]
-    model = Denoiser(NetworkConfig(**card.network), joint=bool(card.joint))
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as err:
-        first = str(err).splitlines()[1].strip() if len(str(err).splitlines()) > 1 else str(err)
-        raise ModelError(
-            f"{path}: weights do not fit the network on the card ({first}): fetch or make it again."
-        ) from err
-    return model
-
-
-def _of_the_card(path: Path, sha256: str) -> Path:
-    """``path``, when it is the file that the card names. Raises ``ModelError`` else."""
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file: the model folder is incomplete; fetch or make it again.")
-    found = file_hash(path)
-    if found != sha256:
-        raise ModelError(
-            f"{path}: sha256 is {found[:12]}..., its card says {sha256[:12]}...: weights and card do "
-            "not belong together; fetch or make the folder again."
-        )
-    return path
-
-
-def save_model(folder: Path, model: Denoiser, card_values: dict, half: bool = False) -> Card:
-    """Write weights and card to ``folder``; the hashes and the network's own fields are filled in.
-
-    ``half``: weights as float16, in half the space; they are loaded to float32 all the same. What makes a
-    network joint is written apart, so that its single-band weights keep their bytes.
-    """
-    folder, tensors = Path(folder), model.state_dict()
-    if half:
-        tensors |= {name: p.detach().half() for name, p in model.named_parameters()}
-    apart = {name: t for name, t in tensors.items() if is_joint(name)}
-    save_state(folder / WEIGHTS, {name: t for name, t in tensors.items() if name not in apart}, {})
-    values = {**card_values, "sha256": file_hash(folder / WEIGHTS)}
-    if apart:
-        save_state(folder / JOINT, apart, {})
-        values["joint_sha256"] = file_hash(folder / JOINT)
-    card = Card(**values)
-    card.save(folder / CARD)
-    return card
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as f:
-        while block := f.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def folder_files(path: Path | str = "auto") -> dict[str, str]:
-    """Name -> SHA-256 of everything that decides what a model does: weights, card, calibration of its
-    folder."""
-    folder = model_folder(path)
-    names = sorted(n for n in (WEIGHTS, JOINT, CARD, CALIBRATION) if (folder / n).is_file())
-    return {name: file_hash(folder / name) for name in names}

@@ -25,7 +25,7 @@ from galbatch.errors import RunError
 from galbatch.interfaces import Denoiser
 from galbatch.pipeline import Context
 from galbatch.prior import load_prior
-from galbatch.prior.model import folder_files
+from galbatch.prior.folder import folder_files
 from galbatch.run.reuse import Reuse
 from galbatch.sampler.prior import as_denoiser
 from galbatch.store import RunPaths, StoreLayout, hash_json

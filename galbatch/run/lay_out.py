@@ -14,7 +14,7 @@ from galbatch.catalog.columns import OPTIONAL, REQUIRED, to_numpy
 from galbatch.config import ExecutionSettings
 from galbatch.errors import InputError, RunError
 from galbatch.interfaces import Denoiser
-from galbatch.prior.model import folder_files
+from galbatch.prior.folder import folder_files
 from galbatch.run import folder
 from galbatch.run.context import ContextSpec
 from galbatch.run.findings import passing_names, said_once

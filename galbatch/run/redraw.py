@@ -24,7 +24,7 @@ from galbatch.errors import InputError, ReadError, RunError
 from galbatch.pipeline.batch import pixels_of, process_batch
 from galbatch.pipeline.context import Context
 from galbatch.pipeline.hashes import draw_hashes, pixel_hashes
-from galbatch.prior.model import folder_files
+from galbatch.prior.folder import folder_files
 from galbatch.run.context import ContextSpec, Cutter, open_context, own_threads
 from galbatch.store import PlanBatch, Run, differences, fingerprint, hash_json, plan_batch
 from galbatch.store.layout import OF_PIXELS

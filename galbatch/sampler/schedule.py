@@ -41,7 +41,7 @@ class Mode:
     """Guided steps, of 1 + ``products`` evaluations, at levels at most ``ratio`` apart (between ``fewest``
     and ``most`` of them), and ``tail`` steps of one evaluation, the last at ``last`` rho.
     ``rerun``: repeat the draws that the chi2 gate flags. A change asks for other calibrations
-    (``prior.model.STEPS``)."""
+    (``prior.folder.STEPS``)."""
 
     ratio: float
     fewest: int

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from galbatch.errors import InputError
 from galbatch.prior.card import Card
-from galbatch.prior.model import save_model
+from galbatch.prior.folder import save_model
 from galbatch.prior.network import Denoiser, NetworkConfig
 from galbatch.training.evaluate import fit_sigma_map, response_table
 from galbatch.training.finish import measure_card

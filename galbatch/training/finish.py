@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from galbatch.prior.card import Card, load_state, save_state
-from galbatch.prior.model import CARD, JOINT, file_hash, load_weights, save_model
+from galbatch.prior.folder import CARD, JOINT, file_hash, load_weights, save_model
 from galbatch.prior.network import Denoiser, is_joint
 from galbatch.training.cubes import CubeLibrary, CubeSource
 from galbatch.training.evaluate import fit_sigma_map, response_table

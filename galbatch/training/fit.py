@@ -20,8 +20,7 @@ import torch.distributed as dist
 
 from galbatch.errors import ConfigError, ModelError
 from galbatch.prior.card import Card, writing
-from galbatch.prior.model import CARD, SHIPPED, load_weights
-from galbatch.prior.names import MODELS, NAMES
+from galbatch.prior.folder import CARD, MODELS, NAMES, SHIPPED, load_weights
 from galbatch.prior.network import NetworkConfig
 from galbatch.training.cubes import CubeLibrary, CubeSource, build_cube_libraries
 from galbatch.training.held_out import HeldOutLoss, JointLoss

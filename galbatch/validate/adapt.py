@@ -29,8 +29,7 @@ from galbatch.forward import forward_model
 from galbatch.pipeline.sampling import observation_of
 from galbatch.prior import load_prior
 from galbatch.prior.card import Card
-from galbatch.prior.model import CARD, load_weights
-from galbatch.prior.names import model_folder
+from galbatch.prior.folder import CARD, load_weights, model_folder
 from galbatch.run.context import Cutter, fix_threads
 from galbatch.run.prepare import open_inputs
 from galbatch.run.start import saved_settings

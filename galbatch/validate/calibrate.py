@@ -22,7 +22,7 @@ from galbatch.morphology.calibration import (
     median_and_factors,
     scaled,
 )
-from galbatch.prior.model import STEPS
+from galbatch.prior.folder import STEPS
 from galbatch.sampler.prior import as_denoiser
 from galbatch.validate.mock import MockSet, make_mocks, sample_mocks
 from galbatch.validate.ranks import mean_and_error

@@ -29,7 +29,7 @@ from fake_run import write_fake_run
 from faults import Fault, judge
 from toys import RedPrior
 
-from galbatch.prior.model import SHIPPED
+from galbatch.prior.folder import SHIPPED
 from galbatch.sampler.prior import as_denoiser
 
 

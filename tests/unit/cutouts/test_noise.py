@@ -66,7 +66,7 @@ def test_measured_once_and_restored(tmp_path, monkeypatch):
     image, _ = mosaic()
     path = simple_survey(tmp_path, image, extra=MEASURE)
     measured = json.loads(json.dumps(open_survey(path).measure_noise()))
-    monkeypatch.setattr("galbatch.cutouts.survey.measure_tile", lambda tile: pytest.fail("measured again"))
+    monkeypatch.setattr("galbatch.cutouts.files.measure_tile", lambda tile: pytest.fail("measured again"))
     survey = open_survey(path, measured=measured)
     assert survey.measure_noise() == measured
     assert survey.err_scale("f200w", "0") == measured["f200w"]["0"]["err_scale"]

@@ -9,7 +9,7 @@ from astropy.io import fits
 
 from galbatch.cli.main import main
 from galbatch.cutouts.psf_check import check_psf
-from galbatch.cutouts.psf_model import model_psf
+from galbatch.cutouts.psf_file import model_psf
 from galbatch.errors import InputError
 
 SIDE, WIDTH = 80, 1.5  # an even array, centred between its pixels, as stpsf's are

@@ -16,8 +16,8 @@ from galbatch.morphology import measure, summarise
 from galbatch.morphology.calibration import CALIBRATED, LOGARITHMIC, calibrated, reached
 from galbatch.morphology.images import RESULT_DTYPE
 from galbatch.prior.card import Card
-from galbatch.prior.model import CALIBRATION, SHIPPED, load_calibration, load_prior
-from galbatch.prior.names import model_folder
+from galbatch.prior.folder import CALIBRATION, SHIPPED, load_calibration, model_folder
+from galbatch.prior.model import load_prior
 from galbatch.validate import calibrate as calibrate_module
 from galbatch.validate import make_mocks
 from galbatch.validate.calibrate import SEED, fit_calibration, measure_mocks, share, within, write_calibration

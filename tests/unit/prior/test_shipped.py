@@ -7,8 +7,7 @@ import pytest
 from safetensors import safe_open
 
 from galbatch.prior.card import Card, cross_correlation
-from galbatch.prior.model import load_weights
-from galbatch.prior.names import NAMES, model_folder
+from galbatch.prior.folder import NAMES, load_weights, model_folder
 from galbatch.sampler.schedule import MODES, evaluations
 from galbatch.simulate.galaxies import simulate_galaxies
 from galbatch.training.cubes import Cube, CubeLibrary, CubeSource

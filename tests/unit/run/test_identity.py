@@ -11,7 +11,7 @@ import toys
 
 from galbatch.errors import RunError
 from galbatch.interfaces import PriorSpec
-from galbatch.prior.model import SHIPPED
+from galbatch.prior.folder import SHIPPED
 from galbatch.run import process, resume
 from galbatch.run.context import ContextSpec, refuse_this_machine
 from galbatch.run.lay_out import model_identity

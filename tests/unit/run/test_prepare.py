@@ -21,9 +21,8 @@ from galbatch.config import ExecutionSettings, RunSettings
 from galbatch.cutouts import open_survey
 from galbatch.errors import InputError, ModelError, RunError
 from galbatch.interfaces import PriorSpec
-from galbatch.prior import choose_model, load_prior, names
-from galbatch.prior.model import save_model
-from galbatch.prior.names import MODELS, model_folder
+from galbatch.prior import choose_model, folder, load_prior
+from galbatch.prior.folder import MODELS, model_folder, save_model
 from galbatch.prior.network import Denoiser
 from galbatch.run import process, resume
 from galbatch.run.findings import said_of_model
@@ -36,11 +35,11 @@ from galbatch.store import read_manifest
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
     """Two shipped models of tiny networks in place of the real ones."""
-    for seed, name in enumerate(names.NAMES):
+    for seed, name in enumerate(folder.NAMES):
         torch.manual_seed(seed)
         save_model(tmp_path / "models" / name, Denoiser(NETWORK), CARD | {"name": name})
         shutil.copy(MODELS / name / "validation.json", tmp_path / "models" / name)
-    monkeypatch.setattr(names, "MODELS", tmp_path / "models")
+    monkeypatch.setattr(folder, "MODELS", tmp_path / "models")
     return tmp_path / "models"
 
 

@@ -10,7 +10,7 @@ from tiny import CARD, NETWORK
 
 from galbatch.errors import ConfigError, InputError, ModelError
 from galbatch.prior import load_prior
-from galbatch.prior.model import save_model
+from galbatch.prior.folder import save_model
 from galbatch.prior.network import Denoiser
 from galbatch.training.cubes import Cube, CubeLibrary, CubeSource, build_cube_libraries, read_cubes
 from galbatch.training.finish import measure_cross

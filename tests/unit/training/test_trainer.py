@@ -67,7 +67,7 @@ def test_a_card_is_waited_for_every_twentieth_step(tmp_path, source):
 
 
 def test_training_starts_from_the_weights_of_a_model_folder(tmp_path, config):
-    from galbatch.prior.model import save_model
+    from galbatch.prior.folder import save_model
 
     first = Denoiser(NETWORK)
     with torch.no_grad():

@@ -10,7 +10,7 @@ from toys import JointRedPrior
 import galbatch.validate.joint as joint
 from galbatch.errors import ModelError
 from galbatch.pipeline.colour import calibrated_colour
-from galbatch.prior.model import CALIBRATION, load_calibration
+from galbatch.prior.folder import CALIBRATION, load_calibration
 from galbatch.sampler.prior import as_denoiser
 from galbatch.validate.calibrate import write_calibration
 
