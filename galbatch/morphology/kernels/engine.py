@@ -12,14 +12,14 @@ import math
 from typing import TYPE_CHECKING
 
 from galbatch.morphology.kernels import columns as at
-from galbatch.morphology.kernels import profile, sersic
+from galbatch.morphology.kernels import sersic
 from galbatch.morphology.kernels.apertures import new_room, outline_of, running_sums
 from galbatch.morphology.kernels.asymmetry import reversed_pair
 from galbatch.morphology.kernels.filters import as_double
 from galbatch.morphology.kernels.jit import entry, kernel
 from galbatch.morphology.kernels.moments import shape_of
 from galbatch.morphology.kernels.prepare import prepare, sky_terms, source_centroid
-from galbatch.morphology.kernels.profile import detection, half_light, radii
+from galbatch.morphology.kernels.profile import detection, half_light, petrosian_radius, radii
 from galbatch.morphology.kernels.segments import detect
 from galbatch.morphology.kernels.stages import (
     asymmetries,
@@ -59,7 +59,7 @@ def measure_image(
     flags |= more
     tables, room = (image, running_sums(image), good, running_sums(good)), new_room(ny, nx)
     diagonal = math.hypot(nx, ny)
-    r_first, petro = profile.petrosian_radius((tables, outline_of(xc, yc, 1.0, 0.0), room), diagonal)
+    r_first, petro = petrosian_radius((tables, outline_of(xc, yc, 1.0, 0.0), room), diagonal, source)
     pair = reversed_pair(image, good)
     x, y, more = centre[0], centre[1], 0
     if not (0.0 <= x < nx and 0.0 <= y < ny):
@@ -73,7 +73,7 @@ def measure_image(
 
     circle = (tables, outline_of(x, y, 1.0, 0.0), room)
     ellipse = (tables, outline_of(x, y, elongation, theta), room)
-    r, a, more = radii(circle, ellipse, diagonal, out)
+    r, a, more = radii(circle, ellipse, diagonal, source, out)
     flags |= more
     if 1.5 * r > min(min(x, nx - 1 - x), min(y, ny - 1 - y)) + 0.5:
         flags |= at.F_CUT

@@ -4,8 +4,9 @@ A ``curve`` is what an aperture needs: the tables of ``apertures.inside``, the o
 room to trace them.
 
 Petrosian radius: where the mean flux in an annulus one pixel wide is 0.2 of the mean inside
-(Petrosian 1976; Lotz et al. 2004 eq. 4). The coarse scan of 100 radii followed by root finding, the absolute
-values and the fall-backs are those of statmorph (Rodriguez-Gomez et al. 2019).
+(Petrosian 1976; Lotz et al. 2004 eq. 4), the outermost such place within the source's segment: a nucleus in a
+disc has one of its own. The coarse scan of 100 radii followed by root finding, the absolute values and the
+fall-backs are those of statmorph (Rodriguez-Gomez et al. 2019), which takes the innermost.
 """
 
 from __future__ import annotations
@@ -55,17 +56,17 @@ def _petrosian(curve: Curve, a: float) -> tuple[float, int]:
 
 
 @leaf
-def _clearly_inside(curve: Curve, a: float) -> bool:
-    """Whether whole pixels alone put ``a`` well inside the Petrosian radius: edges move the ratio by a few
-    per cent, here it is above twice its value there."""
+def _rough_ratio(curve: Curve, a: float) -> float:
+    """Annulus mean over aperture mean by whole pixels alone, a few per cent off; ``ETA`` where apertures are
+    too small for that."""
     if a < _EXACT:
-        return False
+        return ETA
     f_in, a_in = _roughly(curve, a - 0.5 * ANNULUS)
     f_out, a_out = _roughly(curve, a + 0.5 * ANNULUS)
     f, area = _roughly(curve, a)
     if a_out - a_in <= 0.0 or area <= 0.0 or f == 0.0:
-        return False
-    return abs((f_out - f_in) / (a_out - a_in)) > 2.0 * ETA * abs(f / area)
+        return ETA
+    return abs((f_out - f_in) / (a_out - a_in)) / abs(f / area)
 
 
 @leaf
@@ -99,30 +100,36 @@ def _root(
 
 
 @leaf
-def petrosian_radius(curve: Curve, diagonal: float) -> tuple[float, int]:
-    """(semi-major axis, flag bits) of the Petrosian ellipse; ``diagonal`` of the stamp bounds the
-    search."""
+def petrosian_radius(curve: Curve, diagonal: float, source: np.ndarray) -> tuple[float, int]:
+    """(semi-major axis, flag bits) of the Petrosian ellipse; ``diagonal`` of the stamp bounds the search for
+    the first, the pixels of ``source`` (H, W) that for one farther out."""
     dxx, dyy = curve[1][2], curve[1][4]
     first, last = ANNULUS, diagonal * math.sqrt(dxx + dyy - 1.0)
     step = (last - first) / (_N_SCAN - 1)
+    reach = largest_radius(source, curve[1])
     flags = 0
     low, f_low = -1.0, 0.0
+    inside, f_inside = -1.0, 0.0  # the last radius above eta
     high, f_high = -1.0, 0.0
     for k in range(_N_SCAN):
         a = first + k * step
-        if _clearly_inside(curve, a) and k < _N_SCAN - 1:
-            low, f_low = a, 0.0
+        if high > 0.0 and a > reach:
+            break
+        rough = _rough_ratio(curve, a)
+        if rough > 2.0 * ETA and k < _N_SCAN - 1:
+            inside, f_inside = a, 0.0
+            continue
+        if high > 0.0 and inside < high and rough < 0.5 * ETA:
             continue
         value, zero = _petrosian(curve, a)
         if zero == 1:
             flags |= at.F_PETRO_ZERO
         if value > 0.0:
-            low, f_low = a, value
-        elif low < 0.0:
+            inside, f_inside = a, value
+        elif inside < 0.0:
             return first, flags | at.F_PETRO_SMALL
-        else:
-            high, f_high = a, value
-            break
+        elif inside > high:
+            low, f_low, high, f_high = inside, f_inside, a, value
     if high < 0.0:
         return last, flags | at.F_PETRO_LARGE
     if f_low == 0.0:  # passed over
@@ -160,14 +167,16 @@ def fraction_radius(curve: Curve, a_total: float, fraction: float) -> tuple[floa
 
 
 @leaf
-def radii(circle: Curve, ellipse: Curve, diagonal: float, out: np.ndarray) -> tuple[float, float, int]:
+def radii(
+    circle: Curve, ellipse: Curve, diagonal: float, source: np.ndarray, out: np.ndarray
+) -> tuple[float, float, int]:
     """Petrosian radii and fluxes, r20 r50 r80. Returns (r_petro, r_petro_ellip, flag bits)."""
-    r, flags = petrosian_radius(circle, diagonal)
+    r, flags = petrosian_radius(circle, diagonal, source)
     out[at.I_R_PETRO] = r if flags & _NOT_FOUND == 0 else np.nan
     out[at.I_FLUX] = abs(light(circle, 2.0 * r)[0])
     if out[at.I_FLUX] > 0.0:
         out[at.I_MAG] = 31.4 - 2.5 * math.log10(out[at.I_FLUX])
-    a, more = petrosian_radius(ellipse, diagonal)
+    a, more = petrosian_radius(ellipse, diagonal, source)
     flags |= more
     out[at.I_R_PETRO_ELLIP] = a if more & _NOT_FOUND == 0 else np.nan
     out[at.I_FLUX_ELLIP] = abs(light(ellipse, 2.0 * a)[0])

@@ -3,6 +3,7 @@ code."""
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 
 from galbatch.errors import InputError
 from galbatch.morphology import QUANTITIES, MorphFlag, measure, severity
@@ -55,6 +56,22 @@ def test_exponential_disc_has_its_own_numbers(disc):
     assert np.isnan(row["sn_per_pixel"]) and severity(row["flags"]) == 0  # no error of a pixel was given
     # eta(R) = 0.2 of an exponential profile: R = 3.6 scale lengths
     assert row["r_petro"] == pytest.approx(3.637 * 6.0 / 1.67834699, rel=0.02)
+
+
+def test_a_nucleus_does_not_end_the_petrosian_radius_of_its_disc():
+    nucleus, disc, width = 200.0, 226.0, 6.0  # fluxes; the disc is a Gaussian of this width, in pixels
+    squares = ((np.indices((N, N)) - 32.0) ** 2).sum(0)
+    image = nucleus * np.exp(-squares / 2) / (2 * np.pi)
+    image += disc * np.exp(-squares / (2 * width**2)) / (2 * np.pi * width**2)
+    row = measure(image[None], 1.0, **NOISE_FREE)[0]
+
+    def ratio(r):
+        edge = np.exp(-(r**2) / (2 * width**2))
+        return disc * edge / (2 * width**2) / ((nucleus + disc * (1 - edge)) / r**2) - 0.2
+
+    assert ratio(4.0) < 0 < ratio(7.0)  # it falls below the level twice
+    assert row["r_petro"] == pytest.approx(brentq(ratio, 7.0, 20.0), rel=0.01)
+    assert row["flux_njy"] == pytest.approx(nucleus + disc, rel=0.01)  # not two thirds
 
 
 def test_neighbours_and_masks_are_excluded(disc):
