@@ -1,7 +1,5 @@
 """However a run is carried out, its files are the same, byte for byte."""
 
-import json
-
 import numpy as np
 import toys
 from runs import OPTIONS, same, same_rows
@@ -22,22 +20,6 @@ def test_serial_run_balances(serial):
     assert np.isfinite(good["flux_njy_p50_f200w"]).all() and (good["n_draws_ok"] == 3).all()
     fluxes = 500 + 300 * (good["source_id"] - 100)
     assert np.corrcoef(good["flux_njy_p50_f200w"], fluxes)[0, 1] > 0.9
-
-
-def test_a_cluster_writes_what_a_serial_run_writes(serial, survey, tmp_path):
-    messages, seen = [], []
-    tell = dict(on_message=messages.append, on_progress=lambda p: seen.append((p.done, p.dashboard)))
-    how = OPTIONS | tell | dict(prior=toys.GaussianPrior(), cluster="local", workers=2)
-    process(survey, out=tmp_path / "c.run", **how)
-    same(serial, tmp_path / "c.run")
-    assert any("local, 2 CPU process" in m for m in messages)
-    assert seen[-1][0] == 10 and seen[-1][1].startswith("http")
-    records = [json.loads(line) for line in (tmp_path / "c.run" / "metrics.jsonl").read_text().splitlines()]
-    batches = [r for r in records if r["event"] == "batch"]
-    assert sorted(r["batch"] for r in batches) == [0, 1, 2, 3]
-    assert {r["models_loaded"] for r in batches} == {1}  # once a process, however many batches it took
-    assert len({r["pid"] for r in batches}) <= 2
-    assert "galbatch-batch" in (tmp_path / "c.run" / "dask-report.html").read_text()
 
 
 def test_batch_size_and_order_change_no_source(serial, survey, tmp_path):
