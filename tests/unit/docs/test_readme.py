@@ -183,15 +183,6 @@ def test_ci_fails_when_the_command_fails(tmp_path):
     assert ci_exit_code(tmp_path) == 1
 
 
-def test_every_column_of_a_run_is_described(scratch, monkeypatch):
-    import galbatch
-
-    monkeypatch.chdir(scratch)
-    catalogue = galbatch.open_run("catalogs/demo.run").catalog
-    own = set(catalogue.colnames) - {"psf_index", "kind"}  # the demo's own, passed through
-    assert not [name for name in own if not catalogue[name].info.description]
-
-
 def test_demo_truth_lies_on_the_posterior_mean(scratch, monkeypatch):
     """The truth that `show` draws is the source's own, to the pixel: shifted, it fits the mean worse."""
     import numpy as np

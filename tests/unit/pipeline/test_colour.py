@@ -143,9 +143,3 @@ def test_a_run_of_two_bands_has_their_colour_with_and_without_stored_draws(folde
     for name in ("p16", "p50", "p84"):
         assert stored[f"color_a_b_{name}"][0] == lean[f"color_a_b_{name}"][0]
         assert not np.isfinite(np.ma.filled(stored[f"color_a_b_{name}"].value[1], np.nan))
-
-
-def test_a_run_of_one_band_has_none(folder):
-    run = run_of(folder, "three.run", bands=("a",))
-    names = run.catalog.colnames + run.statistics.colnames
-    assert not [name for name in names if "color" in name]

@@ -13,7 +13,6 @@ from galbatch.errors import ConfigError, InputError
 from galbatch.forward import forward_model, joint_model, wavelengths_um
 from galbatch.sampler.random import Normals
 from galbatch.sampler.reference import with_reference
-from galbatch.sampler.spectra import inverse_root, times
 from galbatch.types import Flag, Observation
 
 WAVELENGTHS = [0.9, 2.0, 4.4]
@@ -190,15 +189,3 @@ def test_names_say_wavelengths():
     known = {"f200w": 2.0, "F444W": 4.44, "f814w": 0.814, "acs-f435w": 0.435, "f430m": 4.3, "f770w": 7.7}
     known |= {"nisp_h": 1.77, "HSC-I": 0.76, "f160w": 1.6, "f850lp": 0.85, "f322w2": 3.22}
     assert wavelengths_um(list(known)) == pytest.approx(list(known.values()))
-
-
-def test_inverse_root_of_a_matrix_per_mode():
-    a = torch.randn(2, 3, 4, 4, 5, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    m = (
-        torch.einsum("bkilyx,bkjlyx->bkijyx", a, a)
-        + 0.1 * torch.eye(4, dtype=torch.float64)[:, :, None, None]
-    )
-    root = inverse_root(m)
-    z = torch.randn(2, 3, 4, 5, 6, dtype=torch.float64)
-    again = times(m, times(root.transpose(-3, -4), times(root, z)))
-    torch.testing.assert_close(again, z)

@@ -5,10 +5,8 @@ import pytest
 import torch
 from scipy.stats import kstest, norm
 
-import galbatch
 from galbatch.sampler import random
 from galbatch.sampler.random import Normals, standard_normals, stream_keys, torch_normals, torch_words
-from galbatch.types import Observation
 
 # Random123, kat_vectors, philox4x32 of 10 rounds: counter, key, result
 KNOWN = (
@@ -105,33 +103,6 @@ def test_a_stream_is_named_by_source_band_draw_and_stage_alone():
     names = [(3, 1, "r"), (4, 1, "r"), (3, "1", "r"), (3, 1, "g"), (3, 1, 0), (3, 1, "0"), (3, '1, "r"', "")]
     assert len({tuple(stream_keys(s, [i], [b]).flatten().tolist()) for s, i, b in names}) == len(names)
     assert torch.equal(stream_keys(3, [np.int64(7)], [np.str_("r")]), stream_keys(3, [7], ["r"]))
-
-
-def test_draws_of_a_band_do_not_depend_on_the_bands_beside_it():
-    prior = galbatch.load_prior(device="cpu", backend="eager", precision="float32")
-    rng = np.random.default_rng(4)
-    y, x = np.mgrid[:24, :24] - 11.5
-    data = (30 * np.exp(-np.hypot(y, 0.8 * x) / 2.5) + rng.standard_normal((3, 24, 24)))[None]
-    axis = np.arange(11) - 5
-    psf = np.exp(-0.5 * (axis[:, None] ** 2 + axis**2) / 1.3**2)
-    psf = np.repeat(psf[None] / psf.sum(), 3, 0)
-
-    def draws(bands, masked=None):
-        rows = ["gri".index(b) for b in bands]
-        mask = np.zeros((1, len(rows), 24, 24), bool)
-        mask[:, [b == masked for b in bands]] = True
-        obs = Observation(data[:, rows], np.ones_like(data[:, rows]), psf[rows], mask)
-        post = galbatch.sample_posterior(prior, obs, draws=2, mode="fast", source_ids=[9], bands=list(bands))
-        return dict(zip(bands, post.samples[0].swapaxes(0, 1), strict=True))
-
-    every = draws("gri")
-    for other in (draws("r"), draws("ir"), draws("gri", masked="g")):
-        np.testing.assert_array_equal(other["r"], every["r"])
-    assert np.abs(every["r"] - every["g"]).max() > 0.01
-    with pytest.raises(galbatch.errors.InputError, match="bands"):
-        galbatch.sample_posterior(
-            prior, Observation(data[:, :1], np.ones_like(data[:, :1]), psf[:1]), bands=["g", "r"]
-        )
 
 
 def test_the_torch_form_is_one_graph():

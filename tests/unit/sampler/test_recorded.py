@@ -9,8 +9,7 @@ import torch
 
 import galbatch
 from galbatch.errors import ConfigError
-from galbatch.forward import noise_model
-from galbatch.interfaces import Denoiser, NoiseModel
+from galbatch.interfaces import Denoiser
 from galbatch.sampler.prior import as_denoiser
 from galbatch.types import Observation
 
@@ -89,10 +88,3 @@ def test_spec_is_found_on_the_object_before_its_card():
     prior.card, prior.margin_pix = {"margin_pix": 9, "target_fwhm_pix": 2}, 3
     spec = as_denoiser(prior).spec
     assert (spec.margin_pix, spec.target_fwhm_pix, spec.multiple_of) == (3, 2.0, 1)
-
-
-def test_both_kinds_of_noise_implement_the_interface():
-    weight = torch.ones(1, 1, 1, 8, 8)
-    for noise in (noise_model(weight), noise_model(weight, ACF[None].astype(np.float32))):
-        assert isinstance(noise, NoiseModel)
-    assert noise.inflation == pytest.approx(float((ACF**2).sum()), rel=1e-3)
