@@ -242,7 +242,7 @@ FLAGS: dict[Flag, About] = {
     ),
     Flag.CONTAMINATED: About(
         Level.CAUTION,
-        "a neighbour touches the source, and whose the light is remains uncertain beyond the error bars",
+        "a neighbour touches the source, and how their light divides is uncertain beyond the error bars",
         "look at the picture; give a segmentation map (`seg`) that separates the two",
     ),
     Flag.RESIDUAL_ELSEWHERE: About(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -46,7 +47,7 @@ def command(
         raise click.UsageError("Give a FOLDER with FITS files, or --survey NAME for a template.")
     if sources and survey:
         raise click.UsageError("--sources looks at the images of a FOLDER: give one.")
-    path = Path(out or f"{survey or Path(str(folder)).resolve().name}.toml")
+    path = Path(out or f"{survey or Path(os.path.abspath(str(folder))).name}.toml")
     if sources and Path(sources).is_file():
         raise click.UsageError(f"{sources} exists, and is not replaced. Name another file with --sources.")
     from galbatch.cutouts.survey_file import open_questions

@@ -13,7 +13,11 @@ from galbatch.cli.options import KNOWN_RUN
     "--out", type=click.Path(dir_okay=False), help="Where to write the page; RUN/report.html by default."
 )
 def command(run: str, out: str | None) -> None:
-    """Make one HTML page of RUN that opens offline: health, fit, morphology planes and a gallery."""
+    """Make one HTML page of RUN that opens without a network.
+
+    It says which sources can be used and why others cannot; then plots to select in, a table, a gallery with
+    all of a source, how far to trust the intervals, and what the run was made from.
+    """
     from pathlib import Path
 
     import galbatch

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    default=Path("../shared/data"),
-    help="Folder of the real images (tng/, hst_galaxies/), for --truth real.",
+    default=Path("data"),
+    help="For --truth real: the folder of the real images (tng/, hst_galaxies/).",
 )
 @click.option("--draws", default=15, help="Posterior draws of each.")
 @MODE

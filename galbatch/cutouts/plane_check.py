@@ -178,7 +178,7 @@ def _judge(subject: str, place: str, config: TileConfig, entry: dict, stated: fl
         out.append(Finding("info", "noise", subject, what, remedy))
     elif stated is None and not entry["local"] and abs(math.log(scale)) > math.log(DISAGREES):
         what = f"{found}; the map is wrong, and the run multiplies it by {scale:.3f}"
-        remedy = f"To have no need of the measurement, write in {place}: err_scale = {scale:.3f}"
+        remedy = f"To skip the measurement, write err_scale = {scale:.3f} in {place}."
         out.append(Finding("warn", "noise", subject, what, remedy))
     if config.noise_acf == "none" and lag > CORRELATED:
         what = f'neighbouring pixels are correlated by {lag:.2f}, but noise_acf = "none" is used'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import tomllib
 from collections.abc import Callable
@@ -62,7 +63,7 @@ def survey_text(folder: Path, mosaics: list[Mosaic]) -> str:
     lines = [
         Line("", "", f"Proposed by galbatch init from the FITS files of {folder}. Look at each line:"),
         Line("", "", "beside it stands what it was taken from. Then: galbatch check CATALOG --survey FILE"),
-        Line("name", quoted(folder.resolve().name)),
+        Line("name", quoted(os.path.basename(os.path.abspath(folder)))),
         Line("layout", quoted(layout), why),
         _STAMP,
         Line("neighbours", '"separate"', 'those that touch are fitted too; "mask": none, "keep": all'),

@@ -238,6 +238,15 @@ def test_a_proposal_with_open_lines_is_made_again_until_it_is_edited(
     assert survey.read_text() == edited and (tmp_path / "c.csv").is_file()
 
 
+def test_a_link_to_a_folder_keeps_the_name_that_was_typed(shared_data, tmp_path, monkeypatch, capsys):
+    """The survey file then lies beside the catalogue under its name."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hst").symlink_to(shared_data / "hst_candels")
+    assert main(["init", "hst", "--sources", "hst.csv"]) == 0
+    assert 'name = "hst"' in (tmp_path / "hst.toml").read_text()
+    assert "galbatch check hst.csv" in capsys.readouterr().err
+
+
 def test_what_became_of_each_file_is_said(tmp_path):
     header = wcs_of(120, 150).to_header()
     header["BUNIT"] = "furlong"

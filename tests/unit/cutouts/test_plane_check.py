@@ -71,7 +71,7 @@ def test_by_default_a_map_that_is_off_is_mended_and_said_with_its_line(tmp_path)
     stamp = survey.cut(sources([130], [150]), 24).bands[0]
     assert float(np.median(stamp.sigma)) == pytest.approx(0.5, rel=0.02)
     (finding,) = check_noise(survey)
-    assert finding.level == "warn" and finding.remedy.endswith("write in [bands.f200w]: err_scale = 0.525")
+    assert finding.level == "warn" and finding.remedy.endswith("write err_scale = 0.525 in [bands.f200w].")
     assert survey.measured["f200w"]["0"]["err_scale"] == pytest.approx(0.526, rel=0.02)
 
 
