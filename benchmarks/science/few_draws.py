@@ -9,11 +9,10 @@ the calibrated quantities: the share of the truths within p16 to p84, within the
 widened for their number (where calibration does not reach), and within raw16 to raw84.
 """
 
-import argparse
-
 import numpy as np
 import torch
 
+from galbatch.bench.timing import arguments
 from galbatch.forward import forward_model
 from galbatch.morphology import measure_posterior, summarise
 from galbatch.morphology.calibration import CALIBRATED, calibrated, reached
@@ -72,11 +71,7 @@ def measured(prior, galaxies: int, oversample: int, mode: str) -> tuple[np.ndarr
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--galaxies", type=int, default=80)
-    parser.add_argument("--oversample", type=int, choices=FWHM_PIX, default=1)
-    parser.add_argument("--mode", default="default")
-    options = parser.parse_args()
+    options = arguments(__doc__, galaxies=80, oversample=1, mode="default")
     prior = load_prior("small")
     table, seen = measured(prior, options.galaxies, options.oversample, options.mode)
     calibration, truth = prior.spec.calibration[options.mode], table[:, -1]

@@ -12,7 +12,6 @@ do not agree.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 import warnings
@@ -23,7 +22,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 import stamps
 
-from galbatch.bench.timing import environment, keep
+from galbatch.bench.timing import arguments, environment, keep
 
 # column -> (attribute of statmorph, tolerance, relative?)
 AGREEMENT = {
@@ -193,14 +192,8 @@ def run_real(folder, npix):
     return records
 
 
-def main(arguments=None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--galaxies", type=int, default=30)
-    parser.add_argument("--npix", type=int, nargs="+", default=[64, 128])
-    parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--real", type=Path, help="folder of real stamps: agreement on them, no timing")
-    parser.add_argument("--out", type=Path, help="append one JSON line to this file")
-    options = parser.parse_args(arguments)
+def main() -> int:
+    options = arguments(__doc__, galaxies=30, npix=[64, 128], repeat=5, real=Path)
     import numba
 
     record = {"benchmark": "morphology_vs_statmorph", "numba": numba.__version__} | environment("cpu")

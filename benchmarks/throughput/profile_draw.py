@@ -10,7 +10,6 @@ python benchmarks/throughput/profile_draw.py [--device cpu] [--mode default] [--
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 import time
@@ -22,7 +21,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from galbatch.bench.kernels import DRAWS, example
-from galbatch.bench.timing import environment
+from galbatch.bench.timing import arguments, environment
 from galbatch.forward import ForwardModel
 from galbatch.forward.noise import CorrelatedNoise
 from galbatch.prior import Prior, load_prior
@@ -135,21 +134,14 @@ def operations(prior, noise: str, mode: str, rows: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--mode", default="default")
-    parser.add_argument("--precision", default="auto")
-    parser.add_argument("--noise", choices=["white", "correlated"], help="both when left out")
-    parser.add_argument("--repeat", type=int, default=3, help="the median by network share is shown")
-    parser.add_argument("--operations", action="store_true", help="by operation, not by part")
-    parser.add_argument("--rows", type=int, default=25, help="of the table of operations")
-    parser.add_argument("--json", action="store_true", help="one JSON line a noise")
-    options = parser.parse_args()
+    # repeat: the median by network share is shown; operations: by operation, not by part, in so many rows
+    options = arguments(
+        __doc__, device="auto", mode="default", precision="auto", noise=["white", "correlated"], repeat=3,
+        operations=False, rows=25, json=False,
+    )  # fmt: skip
     torch.set_num_threads(1)
     prior = load_prior(device=options.device, precision=options.precision)
-    for noise in [options.noise] if options.noise else ["white", "correlated"]:
+    for noise in options.noise:
         sample_posterior(
             prior, example(np.random.default_rng(0), noise == "correlated"), draws=DRAWS, mode="fast"
         )

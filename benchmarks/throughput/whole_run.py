@@ -17,7 +17,6 @@ each number of workers and of sources:
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -27,7 +26,7 @@ from pathlib import Path
 
 from distributed import default_client
 
-from galbatch.bench.timing import environment, keep
+from galbatch.bench.timing import arguments, environment, keep
 from galbatch.run import process
 
 
@@ -86,19 +85,10 @@ def measure(options, workers: int, sources: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    demo = Path(__file__).parents[2] / "catalogs" / "demo.parquet"
+    options = arguments(
+        __doc__, catalog=demo, workers=[1, 2], sources=[24, 48], draws=8, mode="fast", batch=4
     )
-    parser.add_argument(
-        "--catalog", type=Path, default=Path(__file__).parents[2] / "catalogs" / "demo.parquet"
-    )
-    parser.add_argument("--workers", type=int, nargs="*", default=[1, 2])
-    parser.add_argument("--sources", type=int, nargs="*", default=[24, 48])
-    parser.add_argument("--draws", type=int, default=8)
-    parser.add_argument("--mode", default="fast")
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
     same: dict[int, str] = {}
     for sources in options.sources:
         for workers in options.workers:
