@@ -13,6 +13,7 @@ from typing import Any
 
 from galbatch.errors import RunError
 from galbatch.store import BucketPath, place_of
+from galbatch.store.bucket import Tag
 
 HEARTBEAT_S = 10.0
 STALE_S = 120.0
@@ -31,7 +32,8 @@ class RunLock:
     """
 
     def __init__(self, path: Path, heartbeat_s: float = HEARTBEAT_S) -> None:
-        self.path, self.heartbeat_s, self._data, self._tag = place_of(path), heartbeat_s, b"", ""
+        self.path, self.heartbeat_s, self._data = place_of(path), heartbeat_s, b""
+        self._tag: Tag = {}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -80,7 +82,7 @@ class RunLock:
         """Remove a stale lock; in a bucket, put the own one in its place: True. The rename, or the condition
         of the PUT, makes sure that only one of several takers takes just this one."""
         try:
-            tag = self.path.tag() if isinstance(self.path, BucketPath) else ""
+            tag = self.path.tag() if isinstance(self.path, BucketPath) else {}
         except FileNotFoundError:
             return False
         holder, age = _holder(self.path), _age(self.path)

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import toys
-from bucket import contents, s3, s3_server, same_bytes  # noqa: F401
+from bucket import cloud, contents, s3, same_bytes  # noqa: F401
 from child_run import OPTIONS
 from runs import Child, same, serial, survey  # noqa: F401
 
@@ -75,8 +75,8 @@ def test_a_file_that_could_not_be_sent_leaves_nothing(monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_objects_have_the_methods_of_files(s3, tmp_path):  # noqa: F811
-    root = place_of("s3://bucket/files")
+def test_objects_have_the_methods_of_files(cloud, tmp_path):  # noqa: F811
+    root = place_of(f"{cloud[0]}/files")
     data = np.random.default_rng(0).bytes(3_000_000)
     (tmp_path / "d/e").mkdir(parents=True)
     (tmp_path / "d/e/f").write_bytes(data)
@@ -103,13 +103,13 @@ def test_objects_have_the_methods_of_files(s3, tmp_path):  # noqa: F811
             ask()
 
 
-def test_a_run_has_the_bytes_of_one_in_a_folder(s3, survey, serial, capsys):  # noqa: F811
-    run = process(survey, out="s3://bucket/a/b.run", prior=toys.GaussianPrior(), cluster="none", **OPTIONS)
+def test_a_run_has_the_bytes_of_one_in_a_folder(cloud, survey, serial, capsys):  # noqa: F811
+    run = process(survey, out=f"{cloud[0]}/a/b.run", prior=toys.GaussianPrior(), cluster="none", **OPTIONS)
     spent = run.summary["traffic"]
     same_bytes(serial, run.paths.root)
     alone = open_run(serial)
     assert repr(run.catalog) == repr(alone.catalog) and np.array_equal(run.samples(103), alone.samples(103))
-    assert verify(run.paths.root) == [] and status("s3://bucket/a/b.run")["state"] == "finished"
+    assert verify(run.paths.root) == [] and status(f"{cloud[0]}/a/b.run")["state"] == "finished"
     assert not run.paths.lock.exists()
     n_files = len(contents(run.paths.root))
     assert 0.9 * n_files < spent["run_put"] < 1.5 * n_files + 10  # nothing is sent again and again
@@ -145,10 +145,10 @@ def test_what_is_not_a_run_is_left_alone(s3, survey):  # noqa: F811
 
 
 @pytest.mark.parametrize("n_parts", [0, 2])
-def test_killed_at_any_moment_and_gone_on_with_elsewhere(s3, survey, serial, n_parts):  # noqa: F811
+def test_killed_at_any_moment_and_gone_on_with_elsewhere(cloud, survey, serial, n_parts):  # noqa: F811
     """SIGKILL to a child; this process, which has none of its files, goes on."""
-    root = place_of(f"s3://bucket/killed-{n_parts}.run")
-    child = Child(survey, root, slow=0.1, fsize=0, no_root=False, env=s3)
+    root = place_of(f"{cloud[0]}/killed-{n_parts}.run")
+    child = Child(survey, root, slow=0.1, fsize=0, no_root=False, env=cloud[1])
     end = time.monotonic() + 240
     while not (root / "manifest.json").is_file():
         assert child.code() is None and time.monotonic() < end, child.said.read_text()
@@ -185,10 +185,13 @@ with RunLock(place_of(sys.argv[1]), heartbeat_s=0.5):
 """
 
 
-def test_one_run_at_a_time(s3, monkeypatch):  # noqa: F811
-    path = place_of("s3://bucket/locked/run.lock")
+def test_one_run_at_a_time(cloud, monkeypatch):  # noqa: F811
+    path = place_of(f"{cloud[0]}/locked/run.lock")
     child = subprocess.Popen(
-        [sys.executable, "-c", LOCKER, str(path)], env={**os.environ, **s3}, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", LOCKER, str(path)],
+        env={**os.environ, **cloud[1]},
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert child.stdout.readline() == "locked\n"
@@ -211,7 +214,7 @@ def test_one_run_at_a_time(s3, monkeypatch):  # noqa: F811
         with first:
             assert json.loads(path.read_bytes())["pid"] == os.getpid()
             with pytest.raises(FileExistsError):  # the tag that both saw is gone
-                path.swap(b"{}", '"0"')
+                path.swap(b"{}", {"e_tag": '"0"', "version": "1"})
             with pytest.raises(RunError, match="another run"):
                 second.__enter__()
     finally:
