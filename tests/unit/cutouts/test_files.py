@@ -4,6 +4,9 @@ import gzip
 import http.server
 import os
 import threading
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -203,50 +206,35 @@ def test_a_truncated_gzip_is_named_and_leaves_nothing(tmp_path):
     assert [p.name for p in (tmp_path / "cache").glob("*/*")] == ["CACHEDIR.TAG"]
 
 
-class _Ranges(http.server.SimpleHTTPRequestHandler):
-    log: list
-
-    def log_message(self, *_):
-        pass
-
-    def do_GET(self):
-        self.log.append(self.headers.get("Range"))
-        want = self.headers.get("Range")
-        path = self.translate_path(self.path)
-        size = os.path.getsize(path)
-        low, high = 0, size - 1
-        if want:
-            first, last = want.removeprefix("bytes=").split("-")
-            low, high = int(first), min(int(last), size - 1)
-        self.send_response(206 if want else 200)
-        if want:
-            self.send_header("Content-Range", f"bytes {low}-{high}/{size}")
-        self.send_header("Content-Length", str(high - low + 1))
-        self.send_header("Accept-Ranges", "bytes")
-        self.end_headers()
-        with open(path, "rb") as file:
-            file.seek(low)
-            self.wfile.write(file.read(high - low + 1))
-
-
-class served:
+@contextmanager
+def served(folder):
     """A local HTTP server with byte ranges: yields (url, log of Range headers)."""
+    log = []
 
-    def __init__(self, folder):
-        log = []
-        handler = type("Handler", (_Ranges,), {"log": log})
-        self.server = http.server.ThreadingHTTPServer(
-            ("127.0.0.1", 0), lambda *a: handler(*a, directory=str(folder))
-        )
-        self.log = log
+    class Ranges(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
 
-    def __enter__(self):
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{self.server.server_port}", self.log
+        def do_GET(self):
+            data, want = Path(self.translate_path(self.path)).read_bytes(), self.headers.get("Range")
+            log.append(want)
+            low, high = map(int, want.removeprefix("bytes=").split("-")) if want else (0, len(data) - 1)
+            part = data[low : high + 1]
+            self.send_response(206 if want else 200)
+            if want:
+                self.send_header("Content-Range", f"bytes {low}-{low + len(part) - 1}/{len(data)}")
+            self.send_header("Content-Length", str(len(part)))
+            self.send_header("Accept-Ranges", "bytes")
+            self.end_headers()
+            self.wfile.write(part)
 
-    def __exit__(self, *_):
-        self.server.shutdown()
-        self.server.server_close()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Ranges, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", log
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.mark.ci("aiohttp")
