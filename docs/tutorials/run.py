@@ -44,9 +44,11 @@ def run(name: str, changes: dict[str, str]) -> None:
 def clean(outputs: list[Any]) -> list[Any]:
     """Outputs worth keeping: streams as one, without progress bars; small pictures; no paths."""
     kept: list[Any] = []
-    for output in outputs:
+    for before, output in zip([None, *outputs], outputs, strict=False):
         if output.output_type == "stream" and kept and kept[-1].output_type == "stream":
-            kept[-1].text += output.text
+            # a bar on one stream ends without a line's end: what the other says is no part of it
+            other = before.name != output.name and not kept[-1].text.endswith("\n")
+            kept[-1].text += ("\n" if other else "") + output.text
         else:
             kept.append(output)
     for output in kept:
@@ -62,7 +64,7 @@ def plain(text: str) -> str:
     lines = [
         ANSI.sub("", line).rsplit("\r", 1)[-1].rstrip() for line in text.replace("\r\n", "\n").split("\n")
     ]
-    bar = re.compile(r"\[[#-]+\]|\d+%\|")
+    bar = re.compile(r"\[[#-]+\]|\d+%\||TqdmWarning|autonotebook")
     lines = [line for line in lines if not bar.search(line) and "Building task graph" not in line]
     return without_paths(re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip("\n") + "\n")
 
