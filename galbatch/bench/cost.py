@@ -95,7 +95,8 @@ def rates_of_run(run: str | Path) -> Rates:
     manifest = read_manifest(paths)
     layout, config = StoreLayout.from_attributes(manifest["layout"]), manifest["config"]
     images = summary["draws"] / layout.draws  # bands of sources that were sampled: failed ones cost nothing
-    size = {p.name: _bytes_of(p) for p in paths.posterior.iterdir() if p.is_dir()}
+    arrays = [p for p in paths.posterior.iterdir() if p.is_dir()]
+    size = {p.name: sum(f.stat().st_size for f in p.rglob("*") if f.is_file()) for p in arrays}
     per_band = 1 / (found["planned"] * len(layout.bands))
     devices = summary.get("devices") or {"cpu": 1}
     if len(devices) > 1:
@@ -237,7 +238,3 @@ def _without_footer(path: Path) -> int:
     """Bytes of a Parquet file but for its metadata, which do not grow with its rows."""
     data = path.read_bytes()
     return len(data) - int.from_bytes(data[-8:-4], "little")
-
-
-def _bytes_of(folder: Path) -> int:
-    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())

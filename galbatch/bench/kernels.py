@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from galbatch.forward import ForwardModel
     from galbatch.prior import Prior
-    from galbatch.types import Observation
 
 
 STAMP, DRAWS = 64, 16
@@ -181,13 +180,10 @@ def _tables(folder: Path, seconds: float) -> Iterator[dict]:
     yield row("Parquet, catalogue merged", "row", n, timing, counts == {"ok": n}, columns=len(parts[0][1]))
 
 
-def part_columns(
-    ids: np.ndarray, rng: np.random.Generator, bands: tuple[str, ...] = ("f200w",)
-) -> dict[str, np.ndarray]:
-    """Columns of a part of a run of ``bands``, filled with noise."""
-    columns = {
-        k: rng.normal(size=len(ids)).astype(v.dtype) for k, v in empty_columns(bands, len(ids)).items()
-    }
+def part_columns(ids: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Columns of a part of a run of one band, filled with noise."""
+    empty = empty_columns(("f200w",), len(ids))
+    columns = {k: rng.normal(size=len(ids)).astype(v.dtype) for k, v in empty.items()}
     columns |= {
         "source_id": ids,
         "status": np.full(len(ids), "ok", object),

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
+import galbatch
+
 
 def repeat(
     work: Callable[[], object], least_s: float = 0.5, fewest: int = 3, device: torch.device | str = "cpu"
@@ -55,17 +57,11 @@ def row(kernel: str, unit: str, count: float, timing: dict[str, float], correct:
 
 def _wait(device: torch.device | str) -> None:
     if str(device).startswith("cuda"):
-        import torch
-
         torch.cuda.synchronize()
 
 
 def environment(device: torch.device | str = "cpu") -> dict:
     """Versions, device, threads, load and commit: what a figure must be read with."""
-    import torch
-
-    import galbatch
-
     name = platform.processor() or platform.machine()
     if str(device).startswith("cuda"):
         name = torch.cuda.get_device_name(device)

@@ -58,7 +58,9 @@ def check_ids(catalog: Catalog, subject: str) -> tuple[np.ndarray, list[Finding]
     keys, flags = None, np.zeros(catalog.n_rows, np.int64)
     try:
         for start, rows in catalog.batches(["source_id"]):
-            part = rows["source_id"] if rows["source_id"].dtype != object else _hashes(rows["source_id"])
+            part = rows["source_id"]
+            if part.dtype == object:  # 64 bits: ten million ids share one once in 400,000 catalogues
+                part = np.fromiter(map(hash, part), np.int64, len(part))
             if keys is None:
                 keys = np.empty(catalog.n_rows, part.dtype)
             keys[start : start + len(part)] = part
@@ -69,7 +71,8 @@ def check_ids(catalog: Catalog, subject: str) -> tuple[np.ndarray, list[Finding]
         return flags, []
     flags[double] = int(Flag.DUPLICATE_ID)
     at = np.flatnonzero(double)[:_LISTED]
-    listed = catalog.take(at, ["source_id"]).column(0).to_pylist()
+    ids = catalog.batches(["source_id"])
+    listed = [rows["source_id"][k - n] for n, rows in ids for k in at if 0 <= k - n < len(rows["source_id"])]
     what = (
         f"{int(double.sum())} rows share their source_id with another, e.g. {', '.join(map(str, listed))} "
         f"(rows {', '.join(map(str, at))}, counted from 0)"
@@ -82,11 +85,6 @@ def duplicates(keys: np.ndarray) -> np.ndarray:
     ordered = np.sort(keys)
     twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
     return np.isin(keys, twice) if len(twice) else np.zeros(len(keys), bool)
-
-
-def _hashes(ids: np.ndarray) -> np.ndarray:
-    """64 bits of each id: ten million different ids share one once in 400,000 catalogues."""
-    return np.fromiter(map(hash, ids), np.int64, len(ids))
 
 
 def check_positions(ra: np.ndarray, dec: np.ndarray, subject: str) -> list[Finding]:

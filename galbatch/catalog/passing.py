@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -49,10 +50,6 @@ def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     have."""
     way = passage(column.type)
     return way.convert(column) if column.num_chunks else pa.chunked_array([], way.kind)
-
-
-def _as_it_is(kind: pa.DataType) -> Passage:
-    return Passage(kind)
 
 
 def _cast(target: pa.DataType, how: str = "") -> Callable[[pa.DataType], Passage]:
@@ -113,10 +110,6 @@ def _through_python(write: Callable, how: str) -> Callable[[pa.DataType], Passag
     return lambda kind: Passage(pa.string(), how, convert)
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=_plain_value)
-
-
 def _plain_value(value: Any) -> str:
     if isinstance(value, bytes):
         return value.hex()
@@ -138,9 +131,10 @@ def _any(*tests: Callable[[pa.DataType], bool]) -> Callable[[pa.DataType], bool]
     return lambda kind: any(test(kind) for test in tests)
 
 
+_JSON = partial(json.dumps, ensure_ascii=False, default=_plain_value)
 _DATE, _TIME, _EXACT = "text (YYYY-MM-DD)", "text (HH:MM:SS)", "text, all digits kept"
 _WAYS: list[tuple[Callable[[pa.DataType], bool], Callable[[pa.DataType], Passage]]] = [
-    (_any(is_.is_boolean, is_.is_integer, is_.is_float32, is_.is_float64, is_.is_string), _as_it_is),
+    (_any(is_.is_boolean, is_.is_integer, is_.is_float32, is_.is_float64, is_.is_string), Passage),
     (_any(is_.is_large_string, is_.is_string_view), _cast(pa.string())),
     (is_.is_float16, _cast(pa.float32())),
     (is_.is_null, _cast(pa.string(), "text, missing in every row")),
@@ -161,6 +155,9 @@ _WAYS: list[tuple[Callable[[pa.DataType], bool], Callable[[pa.DataType], Passage
         _through_python(bytes.hex, "text (hexadecimal)"),
     ),
     (_is_list_of_floats, _floats),
-    (_is_nested, _through_python(_json, "text (JSON)")),
+    (
+        _is_nested,
+        _through_python(_JSON, "text (JSON)"),
+    ),
     (lambda kind: True, lambda kind: Passage(None)),
 ]

@@ -55,10 +55,8 @@ def open_catalog(path: str | Path, pixel_columns: bool = False) -> Catalog:
         raise InputError(f"Catalogue {path} is not a regular file.")
     suffix = path.suffix.lower() if path.suffix.lower() != ".gz" else Path(path.stem).suffix.lower()
     try:
-        if path.is_dir():
-            catalog: Catalog = _Folder(path)
-        elif suffix in (".parquet", ".pq", ".parq"):
-            catalog = _Parquet(path)
+        if path.is_dir() or suffix in (".parquet", ".pq", ".parq"):
+            catalog: Catalog = _Parquet(path)
         elif suffix in _ASTROPY:
             catalog = _InMemory(path, read_astropy(path, _ASTROPY[suffix]))
         elif suffix == ".csv":
@@ -141,69 +139,30 @@ class Catalog:
         names = parts[0] if parts else columns or [c for c in (*REQUIRED, *OPTIONAL) if c in self.columns]
         return {n: np.concatenate([p[n] for p in parts]) if parts else np.array([]) for n in names}
 
-    def take(self, rows: np.ndarray, columns: list[str] | None = None) -> pa.Table:
-        """Arrow table of the given row numbers (n,), in their order."""
-        rows = np.asarray(rows, np.int64)
-        order = np.argsort(rows, kind="stable")
-        parts, first = [], 0
-        for table in self.tables(columns):
-            low, high = np.searchsorted(rows[order], [first, first + table.num_rows])
-            if high > low:
-                parts.append(table.take(rows[order][low:high] - first))
-            first += table.num_rows
-            if high == len(rows):
-                break
-        if sum(p.num_rows for p in parts) != len(rows):
-            raise InputError(
-                f"Catalogue {self.path} has {self.n_rows} rows; rows up to {rows.max()} were asked for."
-            )
-        names = columns if columns is not None else self.columns
-        table = pa.concat_tables(parts) if parts else self.schema.empty_table().select(names)
-        return table.take(np.argsort(order, kind="stable"))
-
 
 class _Parquet(Catalog):
-    """Streamed from disk."""
+    """A Parquet file, or those of a folder, streamed one after the other: HATS in the order of the sky, any
+    other in the order of names."""
 
     def __init__(self, path: Path) -> None:
-        # not pre_buffer: it keeps all that was read, 200 MB of two columns of 10^7 rows
-        self._file = pq.ParquetFile(_bytes(path), page_checksum_verification=True, pre_buffer=False)
-        super().__init__(path, self._file.schema_arrow, self._file.metadata.num_rows)
-
-    def __reduce__(self) -> tuple[Any, tuple[Path]]:
-        return type(self), (self.path,)
-
-    def _tables(self, columns: list[str], size: int) -> Iterator[pa.Table]:
-        for batch in self._file.iter_batches(batch_size=size, columns=columns, use_threads=False):
-            if batch.num_rows:
-                yield pa.Table.from_batches([batch]).select(columns)
-
-
-class _Folder(Catalog):
-    """A folder of Parquet files, streamed one after the other: HATS in the order of the sky, any other in the
-    order of names."""
-
-    def __init__(self, path: Path) -> None:
-        self._files = parquet_files(path)
-        self.by_sky = "Norder=" in str(self._files[0])
+        self._files = parquet_files(path) if path.is_dir() else [path]
+        self.by_sky = path.is_dir() and "Norder=" in str(self._files[0])
         rows = sum(pq.read_metadata(_bytes(file)).num_rows for file in self._files)
         super().__init__(path, pq.read_schema(_bytes(self._files[0])), rows)
 
-    def __reduce__(self) -> tuple[Any, tuple[Path]]:
-        return type(self), (self.path,)
-
     def _tables(self, columns: list[str], size: int) -> Iterator[pa.Table]:
-        """Each partition in the order of its ``_healpix_29``."""
+        """Each file of a folder in the order of its ``_healpix_29``."""
         schema = pq.read_schema(_bytes(self._files[0]))
         wanted = pa.schema([schema.field(name) for name in columns])
         for path in self._files:
+            # not pre_buffer: it keeps all that was read, 200 MB of two columns of 10^7 rows
             with pq.ParquetFile(_bytes(path), page_checksum_verification=True, pre_buffer=False) as file:
                 if lacking := sorted(set(columns) - set(file.schema_arrow.names)):
                     raise InputError(
                         f"{path} has no column {', '.join(lacking)}, {self._files[0].name} has. Write the "
                         "catalogue again, all files with the same columns."
                     )
-                for table in _in_order(file, columns, size):
+                for table in _in_order(file, columns, size, by_index=path != self.path):
                     yield table.select(columns).cast(wanted)
 
 
@@ -225,9 +184,10 @@ def _bytes(path: Path) -> Any:
     return path.open("rb") if "://" in str(path) else path
 
 
-def _in_order(file: pq.ParquetFile, columns: list[str], size: int) -> Iterator[pa.Table]:
-    """A file as it lies; one whose rows are not in the order of the sky is held whole and sorted."""
-    if INDEX in file.schema_arrow.names:
+def _in_order(file: pq.ParquetFile, columns: list[str], size: int, by_index: bool) -> Iterator[pa.Table]:
+    """A file as it lies; ``by_index``: one whose rows are not in the order of the sky is held whole and
+    sorted."""
+    if by_index and INDEX in file.schema_arrow.names:
         index = file.read([INDEX], use_threads=False)[INDEX].to_numpy()
         if (index[1:] < index[:-1]).any():
             order = pa.array(np.argsort(index, kind="stable"))

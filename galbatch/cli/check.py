@@ -7,15 +7,11 @@ import re
 import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from galbatch.cli.options import BANDS, DRAWS, MODEL, OVERSAMPLE, SURVEY, band_names
 from galbatch.cli.progress import wide_console
-
-if TYPE_CHECKING:
-    from galbatch.config import RunSettings
 
 NOTHING_TO_DO = re.compile(r"Nothing to do[^;]*(; |$)")  # what a note says in front of what could be done
 
@@ -56,34 +52,17 @@ def command(
     galbatch check catalogs/demo.parquet
     galbatch check sources.parquet --survey ceers.toml --noise
     """
-    from galbatch.config import RunSettings
-
-    settings = RunSettings(
-        catalog, survey or "", band_names(bands), draws, oversample=oversample, model=model
-    )
-    findings = collect(settings, out, noise, checksums)
-    if as_json:
-        click.echo(json.dumps([asdict(f) for f in findings], indent=1))
-    else:
-        words = [("", catalog), ("--survey", survey), ("--bands", bands), ("--out", out)]
-        given = [w for option, value in words if value for w in (option, value) if w]
-        show(findings, shlex.join(["galbatch", "process", *given]))
-    return 1 if any(f.level == "error" for f in findings) else 0
-
-
-def collect(
-    settings: RunSettings, out: str | None = None, noise: bool = False, checksums: bool = False
-) -> list:
-    """All findings for a run with these ``RunSettings``, the gravest first. Raises only when the catalogue
-    or the survey file cannot be read at all."""
-    from galbatch.config import ExecutionSettings
+    from galbatch.config import ExecutionSettings, RunSettings
     from galbatch.cutouts.preflight import verify_checksums
     from galbatch.run.findings import ORDER
     from galbatch.run.prepare import preflight
     from galbatch.store import RunPaths
     from galbatch.types import Finding
 
-    root = Path(out) if out else Path(settings.catalog).with_suffix(".run")
+    settings = RunSettings(
+        catalog, survey or "", band_names(bands), draws, oversample=oversample, model=model
+    )
+    root = Path(out) if out else Path(catalog).with_suffix(".run")
     inputs = preflight(settings, ExecutionSettings(), out=RunPaths(root), noise=noise, checking=True)
     findings = inputs.findings
     if inputs.space:
@@ -94,7 +73,14 @@ def collect(
         findings.append(Finding("info", "run", "model and disk", what, remedy))
     if checksums:
         findings += verify_checksums(inputs.survey)
-    return sorted(findings, key=lambda f: ORDER[f.level])
+    findings.sort(key=lambda f: ORDER[f.level])
+    if as_json:
+        click.echo(json.dumps([asdict(f) for f in findings], indent=1))
+    else:
+        words = [("", catalog), ("--survey", survey), ("--bands", bands), ("--out", out)]
+        given = [w for option, value in words if value for w in (option, value) if w]
+        show(findings, shlex.join(["galbatch", "process", *given]))
+    return 1 if any(f.level == "error" for f in findings) else 0
 
 
 def show(findings: list, then: str) -> None:

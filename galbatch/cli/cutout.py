@@ -68,7 +68,7 @@ def command(
     from galbatch.report.figure import figure_source
     from galbatch.report.read import RunReader
     from galbatch.report.run_plots import statistics_table
-    from galbatch.report.terminal import print_source
+    from galbatch.report.small import print_source
     from galbatch.run.single import cutout
 
     known = {

@@ -30,11 +30,11 @@ def command(run: str, source_ids: tuple[str, ...], out: Path | None) -> None:
     galbatch draw demo.run 1001 1002 --out draws
     """
     import galbatch
-    from galbatch.report.export import export_fits, refuse_failed
+    from galbatch.report.export import export_sources, refuse_failed
 
     opened = galbatch.open_run(run)
     refuse_failed(opened, list(source_ids))
     for source_id in source_ids:
         click.echo(opened.redraw(source_id).line)
         if out is not None:
-            click.echo(export_fits(opened, [source_id], out)[0])
+            click.echo(export_sources(opened, "fits", [source_id], out)[0])

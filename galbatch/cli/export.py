@@ -10,7 +10,6 @@ import click
 from galbatch.cli.options import KNOWN_RUN
 
 if TYPE_CHECKING:
-    from galbatch.columns import Column
     from galbatch.store.reader import Run
 
 
@@ -42,6 +41,7 @@ def command(run: str, form: str, ids: str | None, out: str | None) -> None:
     import galbatch
     from galbatch.cli.progress import counted
     from galbatch.errors import ConfigError
+    from galbatch.report.export import export_sources
     from galbatch.store import place_of
 
     opened = galbatch.open_run(run)
@@ -55,12 +55,8 @@ def command(run: str, form: str, ids: str | None, out: str | None) -> None:
         click.echo(_catalogue(opened, form, folder))
         return
     chosen = _split(ids) if ids else opened.finished_ids()
-    if form == "fits":
-        from galbatch.report.export import export_fits as write
-    else:
-        from galbatch.report.export import export_galfit as write
     with counted(len(chosen), "sources") as done:
-        paths = write(opened, chosen, folder, done)
+        paths = export_sources(opened, form, chosen, folder, done)
     click.echo(
         f"{len(paths)} {'file' if form == 'fits' else 'start file'}{'s' * (len(paths) != 1)} in {folder}"
     )
@@ -84,11 +80,12 @@ def _split(ids: str) -> list[str]:
 def _catalogue(run: Run, form: str, folder: Path) -> str:
     """Write the whole catalogue; returns the line that says where."""
     from galbatch.cli.progress import counted
+    from galbatch.run.findings import column_info_of
     from galbatch.store import open_export, write_hats, write_votable
 
     if form == "hats":
         with counted(run.layout.n_sources, "rows") as done:
-            found = write_hats(run.paths, folder, on_rows=done, info=_columns(run))
+            found = write_hats(run.paths, folder, on_rows=done, info=column_info_of(run.manifest))
         n, left = len(found.partitions), found.partitions.left_out
         said = f"{n} partition{'s' * (n != 1)}"
         said += f"; {left} rows without a position are left out" * bool(left)
@@ -97,12 +94,3 @@ def _catalogue(run: Run, form: str, folder: Path) -> str:
         return f"HATS collection: {folder} ({said})"
     place = open_export(folder, "votable", run.paths).place
     return f"VOTable: {place('catalog.vot', lambda path: write_votable(run.paths, path))}"
-
-
-def _columns(run: Run) -> dict[str, Column]:
-    """Every column of a run's tables."""
-    from galbatch.columns import Column
-    from galbatch.pipeline.measurement import column_info
-
-    passing = {name: Column(**about) for name, about in run.manifest.get("columns", {}).items()}
-    return passing | column_info(run.layout.bands, run.layout.draw_columns)

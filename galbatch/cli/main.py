@@ -123,19 +123,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     show = warnings.showwarning
     warnings.showwarning = _warn_once(set())
     try:
-        return _exit_code(cli.main(arguments, prog_name="galbatch", standalone_mode=False))
+        result = cli.main(arguments, prog_name="galbatch", standalone_mode=False)
+        return result if isinstance(result, int) and not isinstance(result, bool) else OK
     except BaseException as error:
-        return _report(error, _wants_traceback(arguments), arguments)
+        asked = os.environ.get("GALBATCH_TRACEBACK", "") not in ("", "0")
+        return _report(error, asked or "--traceback" in arguments, arguments)
     finally:
         warnings.showwarning = show
-
-
-def _exit_code(result: object) -> int:
-    return result if isinstance(result, int) and not isinstance(result, bool) else OK
-
-
-def _wants_traceback(arguments: list[str]) -> bool:
-    return "--traceback" in arguments or os.environ.get("GALBATCH_TRACEBACK", "") not in ("", "0")
 
 
 def _run_among(arguments: Sequence[str]) -> str | None:

@@ -48,7 +48,7 @@ def command(
     from galbatch.report.colour import figure_colours
     from galbatch.report.figure import figure_source
     from galbatch.report.read import RunReader
-    from galbatch.report.terminal import print_source
+    from galbatch.report.small import print_source
 
     opened = galbatch.open_run(run)
     if source_id is None:

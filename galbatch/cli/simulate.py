@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -44,9 +45,7 @@ def command() -> None:
     help="1: what the shipped priors were trained on; 2: closer to TNG and HST galaxies.",
 )
 @click.option("--jobs", type=click.IntRange(1), default=1, help="Processes.")
-def galaxies(
-    number: int, out: Path, seed: int, start: int, npix: int, redshift: float, bands: int, law: int, jobs: int
-) -> None:
+def galaxies(number: int, out: Path, seed: int, **how: Any) -> None:
     """Write mock galaxies in the file layout of idealised TNG/SKIRT images.
 
     One file per galaxy, in two bands or more, noise-free and without PSF, and galaxies.ecsv with kind,
@@ -56,18 +55,7 @@ def galaxies(
     from galbatch.simulate.skirt import write_galaxies
 
     with counted(number, "galaxies") as done:
-        table = write_galaxies(
-            out,
-            number,
-            seed,
-            start=start,
-            npix=npix,
-            redshift=redshift,
-            bands=bands,
-            law=law,
-            jobs=jobs,
-            progress=done,
-        )
+        table = write_galaxies(out, number, seed, progress=done, **how)
     click.echo(f"{number} galaxies in {out}, listed in {table.name}")
 
 

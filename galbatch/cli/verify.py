@@ -25,16 +25,13 @@ def command(run: str, repairing: bool) -> int:
         click.echo(line)
     rate = found.bytes / 1e6 / max(found.seconds, 1e-9)
     read = f"{found.files} files, {found.bytes / 1e9:.3g} GB at {rate:.0f} MB/s"
-    click.echo(f"{run}: {_count(found.problems) if found.problems else 'sound'} ({read})")
+    n = len(found.problems)
+    click.echo(f"{run}: {f'{n} problem' + 's' * (n != 1) if n else 'sound'} ({read})")
     if found.redo:
         click.echo(
             f"Mend all batches at once: galbatch resume {run} --redo {_ranges(sorted(set(found.redo)))}"
         )
     return 1 if found.problems else 0
-
-
-def _count(problems: list[str]) -> str:
-    return f"{len(problems)} problem{'s' * (len(problems) != 1)}"
 
 
 def _ranges(numbers: list[int]) -> str:

@@ -21,20 +21,30 @@ if TYPE_CHECKING:
     from galbatch.report.view import SourceView
 
 
-def export_fits(
-    run: Run, source_ids: list, out: Path, on_source: Callable[[], None] = lambda: None
+def export_sources(
+    run: Run, form: str, source_ids: list, out: Path, on_source: Callable[[], None] = lambda: None
 ) -> list[Path]:
-    """Write ``<out>/<id>.fits`` for each source; returns the paths. ``on_source`` is called after each.
+    """Write sources as files of a ``form``; returns the paths. ``on_source`` is called after each source.
 
-    Extensions by band, e.g. ``F200W_OBSERVED``, ``_SIGMA``, ``_MASK``, ``_MODEL`` on the detector grid and
-    ``_MEAN``, ``_STD``, ``_PRIOR``, ``_SAMPLES`` (a cube, one plane per draw) on the fine grid. Ids become
-    file names as ``file_names`` says, and escapes in headers where they are not plain ASCII. Raises
-    ``InputError`` for an unknown id, ``RunError`` for a source that failed, or a folder with other files.
+    "fits": ``<out>/<id>.fits`` with extensions by band, e.g. ``F200W_OBSERVED``, ``_SIGMA``, ``_MASK``,
+    ``_MODEL`` on the detector grid and ``_MEAN``, ``_STD``, ``_PRIOR``, ``_SAMPLES`` (a cube, one plane per
+    draw) on the fine grid.
+    "galfit": the start files ``<id>_<band>.galfit``, and the images that galbatch fitted: same pixels, noise
+    and mask (1 = bad). The start values are the posterior medians.
+
+    Ids become file names as ``file_names`` says, and escapes in headers where they are not plain ASCII.
+    Raises ``InputError`` for an unknown id, ``RunError`` for a source that failed, or whose PSF cannot be
+    read any more (galfit), or a folder with other files.
     """
     refuse_failed(run, source_ids)
-    folder, names, paths = open_export(out, "fits", run.paths), file_names(run.locate(source_ids)), []
+    reader, folder = RunReader(run), open_export(out, form, run.paths)
+    names, paths = file_names(run.locate(source_ids)), []
     for source_id in source_ids:
-        paths.append(folder.write(f"{names[str(source_id)]}.fits", _bytes(run, source_id)))
+        name = names[str(source_id)]
+        if form == "fits":
+            paths.append(folder.write(f"{name}.fits", _bytes(run, source_id)))
+        else:
+            paths += [_galfit(reader, source_id, b, folder, f"{name}_{band_name(b)}") for b in run.bands]
         on_source()
     return paths
 
@@ -136,28 +146,7 @@ P) 0
 """
 
 
-def export_galfit(
-    run: Run, source_ids: list, out: Path, on_source: Callable[[], None] = lambda: None
-) -> list[Path]:
-    """Write ``<id>_<band>.galfit`` and its images for each source and band; returns the start files.
-
-    The images are the ones that galbatch fitted: same pixels, noise and mask (1 = bad). The start
-    values are the posterior medians. ``on_source`` is called after each source. Raises ``InputError`` for an
-    unknown id, ``RunError`` for a source that failed, or whose PSF cannot be read any more, or a folder with
-    other files.
-    """
-    refuse_failed(run, source_ids)
-    reader, folder = RunReader(run), open_export(out, "galfit", run.paths)
-    names, paths = file_names(run.locate(source_ids)), []
-    for source_id in source_ids:
-        for band in run.bands:
-            stem = f"{names[str(source_id)]}_{band_name(band)}"
-            paths.append(_write(reader, source_id, band, folder, stem))
-        on_source()
-    return paths
-
-
-def _write(reader: RunReader, source_id: int | str, band: str, folder: ExportFolder, stem: str) -> Path:
+def _galfit(reader: RunReader, source_id: int | str, band: str, folder: ExportFolder, stem: str) -> Path:
     from astropy.io import fits
 
     view = reader.view(source_id, band)

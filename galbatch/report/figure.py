@@ -17,7 +17,6 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from galbatch.report.summary import LABELS, plain, with_error
 from galbatch.report.view import SourceView, Stretch
 
 if TYPE_CHECKING:
@@ -250,26 +249,22 @@ def _numbers(axis: Axes, view: SourceView) -> None:
     """The table of numbers: posterior with its error bar, observed-pixel value, truth; then the facts."""
     axis.set_axis_off()
     axis.set(xlim=(0, 1), ylim=(0, 1))
-    with_truth = any(np.isfinite(n.truth) for n in view.numbers)
+    rows = list(view.rows())
+    with_truth = any(row[-1] for row in rows)
     at = {"value": 0.545, "obs": 0.845 if with_truth else 1.0, "truth": 1.0}
     y = 0.995
     for name, x in (("posterior", at["value"]), ("pixels", at["obs"]), ("truth", at["truth"])):
         if name != "truth" or with_truth:
             axis.text(x, y, name, ha="right", va="top", color=QUIET, fontsize=7)
-    for number in view.numbers:
+    for label, unit, (value, plus, minus), seen, truth in rows:
         y -= 0.06
-        label, unit = LABELS.get(number.name, (number.name, number.unit))
-        value, plus, minus = with_error(number.p16, number.p50, number.p84)
-        error = max(number.p84 - number.p50, number.p50 - number.p16)
         axis.text(0.05, y, f"{label} [{unit}]" if unit else label, va="top", fontsize=7.5)
         axis.text(at["value"], y, value, ha="right", va="top", weight="bold", fontsize=7.5)
         error_bar = f"$^{{+{plus}}}_{{-{minus}}}$" if plus else ""
         axis.text(at["value"] + 0.008, y + 0.006, error_bar, va="top", parse_math=True)
-        axis.text(at["obs"], y, plain(number.obs, error), ha="right", va="top", color=QUIET, fontsize=7.5)
+        axis.text(at["obs"], y, seen, ha="right", va="top", color=QUIET, fontsize=7.5)
         if with_truth:
-            axis.text(
-                at["truth"], y, plain(number.truth, error), ha="right", va="top", color=QUIET, fontsize=7.5
-            )
+            axis.text(at["truth"], y, truth, ha="right", va="top", color=QUIET, fontsize=7.5)
     y -= 0.1
     for name, text in view.facts.items():
         axis.text(0.05, y, name, va="baseline", color=QUIET, fontsize=7.5)

@@ -16,16 +16,11 @@ import numpy as np
 from galbatch.errors import RunError
 from galbatch.flags import FLAGS, Level, quality_of
 from galbatch.report.colour import picture_of_mean
+from galbatch.report.page import QUANTITIES, STATUSES, Reason, RunSummary
 from galbatch.report.read import RunReader
-from galbatch.report.summary import QUANTITIES, STATUSES, Reason, RunSummary
-from galbatch.report.thumbnails import MAX_NUMBERS, MAX_STRIPS, StripPlan, encode_strip, plan_strips
+from galbatch.report.small import MAX_NUMBERS, MAX_STRIPS, StripPlan, encode_strip, plan_strips
 from galbatch.store import Run, read_failures, read_summary
 from galbatch.store.selection import grade_counts, quality_column
-
-
-def warnings_of(run: Run) -> tuple[str, ...]:
-    """What the preflight of a run warned of, one line each."""
-    return tuple(str(line) for line in run.manifest.get("warnings", ()))
 
 
 def provenance(reader: RunReader) -> tuple[tuple[str, dict[str, str]], ...]:
@@ -117,6 +112,7 @@ def gather(run: Run, on_source: Callable[[], None] | None = None) -> RunSummary:
     ]
     wanted += [f"{stem}_{band}" for band in run.bands for stem in PER_BAND]
     facts, rates, stages = _about(run)
+    status = np.asarray(reader.columns["status"]).astype(str)
     return RunSummary(
         title=run.paths.root.name,
         bands=run.bands,
@@ -128,7 +124,7 @@ def gather(run: Run, on_source: Callable[[], None] | None = None) -> RunSummary:
         quality=quality_column(columns),
         columns={name: v[rows] for name in wanted if (v := reader.column(name)) is not None}
         | {f"quality_{band}": quality_column(columns, band) for band in run.bands},
-        counts=_counts(reader.columns),
+        counts={"sources": n} | {s: int(np.sum(status == s)) for s in STATUSES},
         stages=stages,
         facts=facts,
         rates=rates,
@@ -139,7 +135,7 @@ def gather(run: Run, on_source: Callable[[], None] | None = None) -> RunSummary:
         calibration=_calibration(reader),
         grades=grade_counts(reader.columns, run.bands),
         reasons=reasons(np.asarray(reader.columns["flags"], dtype=np.int64)),
-        warnings=warnings_of(run),
+        warnings=tuple(map(str, run.manifest.get("warnings", ()))),
         provenance=provenance(reader),
     )
 
@@ -165,11 +161,6 @@ def reasons(flags: np.ndarray) -> tuple[Reason, ...]:
                 Reason(str(flag.name), int(about.level), about.meaning, about.remedy, int(has.sum()), alone)
             )
     return tuple(sorted(found, key=lambda r: (-r.level, -r.sources)))
-
-
-def _counts(columns: dict[str, np.ndarray]) -> dict[str, int]:
-    status = np.asarray(columns["status"]).astype(str)
-    return {"sources": len(status), **{s: int(np.sum(status == s)) for s in STATUSES}}
 
 
 def _about(run: Run) -> tuple[tuple, tuple, dict[str, float]]:

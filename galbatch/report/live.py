@@ -17,7 +17,7 @@ from typing import Any
 from galbatch.errors import GalbatchError
 from galbatch.flags import Level, names_of, quality_of
 from galbatch.report.read import RunReader
-from galbatch.report.thumbnails import StripPlan, encode_strip
+from galbatch.report.small import StripPlan, encode_strip
 from galbatch.run.inspect import snapshot
 from galbatch.store import open_run
 from galbatch.store.selection import GRADES

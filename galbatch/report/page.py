@@ -1,4 +1,5 @@
-"""The HTML page of a run: one self-contained file that opens without a network.
+"""The HTML page of a run: one self-contained file that opens without a network, made of a ``RunSummary``:
+plain values, so that drawing knows nothing of files.
 
 Its behaviour is in ``templates``: ``data.js`` unpacks the numbers, ``charts.js`` draws and brushes,
 ``gallery.js`` and ``table.js`` list, ``report.js`` holds the selection that all of them share.
@@ -13,16 +14,102 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 import zlib
+from dataclasses import dataclass, field
 from importlib.resources import files
+from typing import NamedTuple
 
 import numpy as np
 from numcodecs import BitRound
 
 import galbatch
 from galbatch.flags import FLAGS
-from galbatch.report.summary import LABELS, QUANTITIES, RunSummary
+from galbatch.report.view import LABELS
 from galbatch.store.selection import GRADES
+
+QUANTITIES = ("mag_ab", "r_half", "gini", "m20", "concentration", "asymmetry", "ellipticity", "sersic_n")
+STATUSES = ("ok", "flagged", "failed")
+
+
+class Reason(NamedTuple):
+    """A flag that occurs: its name, its level (what a source with it can be at best), what it means and what
+    to do, and how many sources have it; ``alone``: of how many it alone decides the grade."""
+
+    name: str
+    level: int
+    meaning: str
+    remedy: str
+    sources: int
+    alone: int
+
+
+class Coverage(NamedTuple):
+    """Truths of a mock field inside the 68% intervals of a statistic: how many of how many, between which
+    numbers they lie 95 times in 100 if intervals are right, and what that says."""
+
+    quantity: str
+    band: str
+    inside: int
+    of: int
+    low: int
+    high: int
+    verdict: str
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A run as the page shows it.
+
+    ``source_id``, ``ra``, ``dec`` (deg), ``status``, ``flags``, ``quality`` (n,): the sources shown;
+    ``columns``: (n,) floats by catalogue name, e.g. ``gini_p50_f200w``; ``counts``: sources by status over
+    the whole run; ``grades``: of the whole run, of quality 0, 1 and 2, by band, '' for all bands together;
+    ``reasons``: flags of the whole run, the gravest first; ``warnings``: lines of the preflight;
+    ``provenance``: (what, text by band); ``stages``: seconds by stage; ``facts``, ``rates``: (label, value)
+    pairs of text; ``strips``: base64 WebP per source (or None) by band; ``panels``: titles of a strip's
+    panels; ``note``: what is not shown, empty when all is; ``calibration``: (quantity, band, truths inside
+    the 68% interval, truths).
+    """
+
+    title: str
+    bands: tuple[str, ...]
+    source_id: np.ndarray
+    ra: np.ndarray
+    dec: np.ndarray
+    status: np.ndarray
+    flags: np.ndarray
+    quality: np.ndarray
+    columns: dict[str, np.ndarray]
+    counts: dict[str, int]
+    grades: dict[str, tuple[int, ...]]
+    reasons: tuple[Reason, ...] = ()
+    warnings: tuple[str, ...] = ()
+    provenance: tuple[tuple[str, dict[str, str]], ...] = ()
+    stages: dict[str, float] = field(default_factory=dict)
+    facts: tuple[tuple[str, str], ...] = ()
+    rates: tuple[tuple[str, str], ...] = ()
+    failures: tuple[dict[str, str], ...] = ()
+    strips: dict[str, list[str | None]] = field(default_factory=dict)
+    panels: tuple[str, ...] = ()
+    note: str = ""
+    calibration: tuple[tuple[str, str, int, int], ...] = ()
+
+    def coverage(self) -> list[Coverage]:
+        """``calibration`` with what is to be expected of so few truths, and a verdict in words."""
+        from scipy.stats import binom
+
+        found = []
+        for quantity, band, inside, of in self.calibration:
+            low, high = (int(x) for x in binom.interval(0.95, of, 0.6827))
+            verdict = "too few" if inside < low else "more than expected" if inside > high else "as expected"
+            found.append(Coverage(LABELS[quantity][0], band, inside, of, low, high, verdict))
+        return found
+
+    @property
+    def balanced(self) -> bool:
+        """True when ok + flagged + failed are all sources of the run."""
+        return sum(self.counts.get(s, 0) for s in STATUSES) == self.counts.get("sources", 0)
+
 
 MIDDLE, REST = 17, 11  # mantissa bits kept: of medians (1 in 10^5), of all else (1 in 4000)
 
@@ -33,7 +120,8 @@ def pack_columns(columns: dict[str, np.ndarray]) -> tuple[list[list[str]], str]:
     Every column is (n,) floats; NaN stays NaN."""
     names, planes = [], []
     for name, values in columns.items():
-        base = _base(name, columns)
+        base = re.sub("_(p16|p84|obs)_", "_p50_", name)
+        base = base if base != name and base in columns else ""
         values = np.asarray(values, np.float64)
         if base:
             values = values - _rounded(columns[base], MIDDLE).astype(np.float64)
@@ -46,13 +134,6 @@ def pack_columns(columns: dict[str, np.ndarray]) -> tuple[list[list[str]], str]:
 def pack_json(data: object) -> str:
     """JSON-able data as text. Raises ``ValueError`` for NaN, which no browser reads."""
     return _deflated(json.dumps(data, separators=(",", ":"), allow_nan=False).encode())
-
-
-def _base(name: str, columns: dict[str, np.ndarray]) -> str:
-    for statistic in ("_p16_", "_p84_", "_obs_"):
-        if statistic in name and (middle := name.replace(statistic, "_p50_")) in columns:
-            return middle
-    return ""
 
 
 def _rounded(values: np.ndarray, bits: int) -> np.ndarray:
@@ -73,15 +154,14 @@ def render_page(summary: RunSummary) -> str:
     from jinja2 import Environment
 
     pages = {band: pack_columns(_of_band(summary, band)) for band in summary.bands}
+    data = page_data(summary) | {"pages": {band: names for band, (names, _) in pages.items()}}
     template = Environment(autoescape=True).from_string(_asset("report.html"))
     return template.render(
         summary=summary,
         grades=list(enumerate(GRADES)),
         levels=("note", "caution", "do not use"),
         coverage=summary.coverage(),
-        data=_script_json(
-            page_data(summary) | {"pages": {band: names for band, (names, _) in pages.items()}}
-        ),
+        data=json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),  # stays in it
         sources=pack_json(_sources(summary)),
         pages={band: text for band, (_, text) in pages.items()},
         strips={band: "\n".join(strip or "" for strip in summary.strips.get(band, ())) for band in pages},
@@ -129,11 +209,6 @@ def _of_band(summary: RunSummary, band: str) -> dict:
     stems += ["chi2", "chi2_p", "prior_driven_frac", "quality"]
     names = [f"{stem}_{band}" for stem in stems]
     return {name: summary.columns[name] for name in names if name in summary.columns}
-
-
-def _script_json(data: dict) -> str:
-    """JSON that cannot end the script element that holds it."""
-    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
 def _asset(name: str) -> str:

@@ -9,10 +9,9 @@ import numpy as np
 
 from galbatch.errors import GalbatchError, RunError
 from galbatch.flags import names_of, quality_of
-from galbatch.report.summary import LABELS
-from galbatch.report.view import Number, SourceView, Truth, find_truth, measure_truth, stamp_origin
+from galbatch.report.view import LABELS, Number, SourceView, Truth, find_truth, measure_truth, stamp_origin
 from galbatch.store import MASK_EXCLUDED, Run, plan_batch
-from galbatch.store.plan import CUT
+from galbatch.store.plan import to_cut
 from galbatch.types import BandStamps
 
 if TYPE_CHECKING:
@@ -42,11 +41,6 @@ class RunReader:
         return {name: _plain(table[name]) for name in table.colnames}
 
     @cached_property
-    def row_of(self) -> dict[str, int]:
-        """Catalogue row by source id as text."""
-        return {str(i): n for n, i in enumerate(self.columns.get("source_id", np.array([])).tolist())}
-
-    @cached_property
     def truth(self) -> Truth | None:
         """The truth of a mock field, found beside the catalogue the run was made from; None without one."""
         return find_truth(self.run.manifest)
@@ -69,8 +63,8 @@ class RunReader:
         """One value of a source, None where there is none: of the columns if they have been read, else of its
         row alone."""
         if "columns" in vars(self):
-            row, values = self.row_of.get(str(source_id)), self.column(name)
-            return None if row is None or values is None else values[row]
+            values = self.column(name)
+            return None if values is None else values[self.run.locate([source_id])[str(source_id)]]
         if self._record[0] != str(source_id):
             self._record = (str(source_id), self.run.record(source_id))
         return self._record[1].get(name)
@@ -204,30 +198,18 @@ class RunReader:
         if self._survey is None:
             return (), {}
         row = {name: values[slot : slot + 1] for name, values in self._rows.columns.items()}
-        wanted = {name: row[name] for name in ("source_id", "ra", "dec")}
-        wanted |= {name.removeprefix(CUT): values for name, values in row.items() if name.startswith(CUT)}
         try:
-            return self._survey.cut(wanted, self.run.stamp_pix(source_id)).bands, row
+            return self._survey.cut(to_cut(row), self.run.stamp_pix(source_id)).bands, row
         except (GalbatchError, OSError):
             return (), row
 
     @cached_property
-    def _survey(self) -> Survey:
-        from galbatch.cutouts import SurveyConfig, open_survey
+    def _survey(self) -> Survey | None:
+        from galbatch.run.redraw import survey_of
 
-        described = self.run.manifest.get("config", {}).get("survey_resolved")
-        if described is None:
-            return None
         try:
-            return open_survey(
-                SurveyConfig.from_resolved(described), measured=self.run.manifest.get("measured")
-            )
-        except (
-            GalbatchError,
-            OSError,
-            TypeError,
-            KeyError,
-        ):  # files gone; or keys of another version of galbatch
+            return survey_of(self.run.manifest)
+        except (GalbatchError, OSError, TypeError, KeyError):  # files gone; or keys of another version
             return None
 
 

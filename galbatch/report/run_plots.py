@@ -47,7 +47,7 @@ def statistics_table(run: Run, source_id: int | str, band: str | None = None) ->
     from astropy.table import Table
 
     band = band or run.bands[0]
-    quantities, row = all_quantities(), RunReader(run).row_of[str(source_id)]
+    quantities, row = all_quantities(), run.index(source_id)
     values = run.values(f"flags_{band}", *(f"{name}_{s}_{band}" for name in quantities for s in _KEPT))
     reached = not int(values[f"flags_{band}"][row]) & Flag.UNCALIBRATED
     rows = []
@@ -226,17 +226,8 @@ def _grades(table: QTable, band: str) -> Iterator[Any]:
     for level, colour, fill, name in kinds:
         rows = quality == level
         if rows.any():
-            yield (
-                rows,
-                {
-                    "fmt": "o",
-                    "ms": 4,
-                    "lw": 0.7,
-                    "color": colour,
-                    "mfc": fill,
-                    "label": f"{name} ({rows.sum()})",
-                },
-            )
+            look = {"fmt": "o", "ms": 4, "lw": 0.7, "color": colour, "mfc": fill}
+            yield rows, look | {"label": f"{name} ({rows.sum()})"}
 
 
 def _end(figure: Picture, axis: Axes) -> Picture:

@@ -1,5 +1,5 @@
 """One source in one band, with its truth where that is known, as plain arrays and numbers: what the figure,
-the terminal and the page draw.
+the terminal and the page draw; and how numbers are named and written, in the digits that an error allows.
 
 Images are in flux per pixel of their own grid (nJy); ``sb`` turns them into surface brightness, so that
 grids of different pixel size share one stretch: asinh (Lupton et al. 2004, PASP 116, 133).
@@ -7,12 +7,13 @@ grids of different pixel size share one stretch: asinh (Lupton et al. 2004, PASP
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from galbatch.errors import InputError
 from galbatch.store import Run
 from galbatch.types import BandStamps
 
@@ -54,6 +55,45 @@ def shared_stretch(observed: np.ndarray, sigma: np.ndarray, mean: np.ndarray) ->
     return Stretch(vmin=-1.5 * sky, vmax=max(peak, 5 * sky), softening=2 * sky)
 
 
+LABELS: dict[str, tuple[str, str]] = {
+    "mag_ab": ("magnitude", "AB"),
+    "flux_njy": ("flux", "nJy"),
+    "r_half": ("r half light", "arcsec"),
+    "r_petro": ("r Petrosian", "arcsec"),
+    "ellipticity": ("ellipticity", ""),
+    "concentration": ("concentration C", ""),
+    "asymmetry": ("asymmetry A", ""),
+    "gini": ("Gini", ""),
+    "m20": ("M20", ""),
+    "sersic_n": ("Sersic n", ""),
+}
+
+
+def with_error(p16: float, p50: float, p84: float) -> tuple[str, str, str]:
+    """(value, plus, minus) as text, rounded to two digits of the larger error; '-' where not finite."""
+    if not all(map(math.isfinite, (p16, p50, p84))):
+        return (plain(p50), "", "")
+    plus, minus = p84 - p50, p50 - p16
+    errors = [e for e in (plus, minus) if e > 0]
+    digits = _digits(max(errors)) if errors else 3
+    value, up, down = (f"{round(v, digits):.{max(digits, 0)}f}" for v in (p50, plus, minus))
+    return value, up, down
+
+
+def plain(value: float, like: float = math.nan) -> str:
+    """A number alone, with the digits of an error of size ``like``, else four significant ones."""
+    if not math.isfinite(value):
+        return "-"
+    if math.isfinite(like) and like > 0:
+        digits = _digits(like)
+        return f"{round(value, digits):.{max(digits, 0)}f}"
+    return f"{value:.4g}"
+
+
+def _digits(error: float) -> int:
+    return min(4, 1 - math.floor(math.log10(error)))
+
+
 @dataclass(frozen=True)
 class Number:
     """A measured quantity: posterior percentiles, classical value on the observed pixels, truth."""
@@ -76,8 +116,6 @@ class SourceView:
     ``std``, ``prior_driven``, ``truth`` (H, W) and ``samples`` (k, H, W), k at least 0, on the fine grid,
     ``H = oversample * h``; ``psf`` (p, p) on the detector grid of ``psf_scale_arcsec``; ``north_deg``: angle
     of north from +y, counter-clockwise, None if unknown.
-
-    Raises ``InputError`` when shapes disagree.
     """
 
     source_id: str
@@ -97,32 +135,6 @@ class SourceView:
     north_deg: float | None = None
     numbers: tuple[Number, ...] = ()
     facts: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        fine = self.mean.shape
-        for name, shape in (
-            ("sigma", self.observed.shape),
-            ("mask", self.observed.shape),
-            ("model", self.observed.shape),
-            ("std", fine),
-            ("prior_driven", fine),
-            ("truth", fine),
-        ):
-            value = getattr(self, name)
-            if value is not None and value.shape != shape:
-                raise InputError(
-                    f"SourceView.{name} has shape {value.shape}: it must be {shape}, "
-                    f"like {'mean' if shape == fine else 'observed'}."
-                )
-        if self.samples.shape[1:] != fine:
-            raise InputError(
-                f"SourceView.samples has shape {self.samples.shape}: it must be (k, {fine[0]}, {fine[1]})."
-            )
-        if fine[0] % self.observed.shape[0]:
-            raise InputError(
-                f"SourceView.mean has {fine[0]} rows, observed {self.observed.shape[0]}: "
-                "the fine grid must be a multiple of the detector's."
-            )
 
     @property
     def oversample(self) -> int:
@@ -149,6 +161,16 @@ class SourceView:
         """The stretch that all panels share."""
         sigma = np.where(self.good, self.sb(self.sigma), np.nan)
         return shared_stretch(self.observed_sb(), sigma, self.sb(self.mean))
+
+    def rows(self) -> Iterator[tuple[str, str, tuple[str, str, str], str, str]]:
+        """(label, unit, (value, plus, minus), value on the pixels, truth) of every number, as text; the truth
+        is '' where none is known."""
+        known = any(np.isfinite(n.truth) for n in self.numbers)
+        for n in self.numbers:
+            label, unit = LABELS.get(n.name, (n.name, n.unit))
+            error = max(n.p84 - n.p50, n.p50 - n.p16)
+            truth = plain(n.truth, error) if known else ""
+            yield label, unit, with_error(n.p16, n.p50, n.p84), plain(n.obs, error), truth
 
     def residual(self) -> np.ndarray | None:
         """(h, w) (data - model) / sigma, NaN where masked; None without a model."""

@@ -1,5 +1,5 @@
-"""Which Dask cluster a run uses, and why: the choice is said in one line and falls back instead of
-failing."""
+"""Which Dask cluster a run uses, and why: the choice is said in one line and falls back instead of failing.
+And a cluster that has lost all its workers: started again, or the run stops; it never waits for ever."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster, per
 
 from galbatch.config import ExecutionSettings
 from galbatch.errors import ConfigError, Stopped
-from galbatch.run.context import ContextSpec
-from galbatch.run.events import count
-from galbatch.run.worker import GalbatchWorker
+from galbatch.run.events import Reporter, count
 from galbatch.store import RunPaths, record_file, write_atomic
 
 DASK_SETTINGS = {
@@ -40,12 +38,13 @@ DASK_SETTINGS = {
     "distributed.deploy.lost-worker-timeout": "1000 days",
 }
 
-SET_UP_ATTEMPTS = 3
 HERE = "127.0.0.1"  # clusters of ours listen on this machine alone
 CONNECT_TIMEOUT = "60s"
 WORKERS_TIMEOUT_S = 600
 COUNT_S = 2.0
 REVIVE_S = 60.0
+NO_WORKER_S = 120.0  # a worker that its nanny starts again needs some 10 s, on a busy machine a minute
+RESTARTS = 2
 # Batches of a GPU process: one reads ahead, one is on the device, one is measured and written.
 GPU_THREADS = 3
 
@@ -131,11 +130,8 @@ def _join(settings: ExecutionSettings) -> Cluster:
             "reaches it, and that its workers have started."
         ) from err
     found = client.scheduler_info(n_workers=-1)
-    return Cluster(
-        client,
-        None,
-        f"cluster: {len(found['workers'])} workers of the scheduler at {found['address']} (given)",
-    )
+    line = f"cluster: {len(found['workers'])} workers of the scheduler at {found['address']} (given)"
+    return Cluster(client, None, line)
 
 
 def _on_gpus(settings: ExecutionSettings, gpus: int, dashboard: str, mixed: str = "") -> Cluster:
@@ -153,9 +149,7 @@ def _on_gpus(settings: ExecutionSettings, gpus: int, dashboard: str, mixed: str 
             worker_dashboard_address=_of_workers(dashboard),
         )
         return Cluster(Client(cluster), cluster, f"cluster: LocalCUDACluster, {n} GPUs, one process each")
-    except (
-        Exception
-    ) as err:  # dask-cuda fails in many ways (not installed, no NVML, ...): each has the same remedy
+    except Exception as err:  # it fails in many ways (not installed, no NVML, ...) with one remedy
         reason = f"dask-cuda is not usable: {type(err).__name__}: {err}".splitlines()[0][:150]
     cluster = SpecCluster(
         scheduler={"cls": Scheduler, "options": {"host": HERE, "dashboard_address": dashboard}},
@@ -244,19 +238,46 @@ def _of_workers(dashboard: str) -> str:
     return f"{dashboard.rpartition(':')[0]}:0"
 
 
-def set_up_workers(cluster: Cluster, spec: ContextSpec) -> None:
-    """The plugin on every worker, also on those that come later. Raises what makes a worker unusable, and
-    ``Stopped`` when the scheduler, or one worker after another, is lost meanwhile."""
-    for _ in range(SET_UP_ATTEMPTS):
-        try:
-            cluster.client.register_plugin(GalbatchWorker(spec))
+class Lifeline:
+    """Watches over the workers of ``cluster`` while a run waits for them.
+
+    Workers of ours are started again when none has been connected for ``NO_WORKER_S``, up to ``RESTARTS``
+    times without a batch in between; workers of a scheduler that was given are waited for, up to
+    ``WORKERS_TIMEOUT_S``.
+    """
+
+    def __init__(self, cluster: Cluster, root: str, reporter: Reporter) -> None:
+        self.cluster, self.root, self.reporter = cluster, root, reporter
+        self._since: float | None = None
+        self._restarts = 0
+
+    def landed(self) -> None:
+        """A batch has come back: the workers do work."""
+        self._since, self._restarts = None, 0
+
+    def check(self) -> None:
+        """To be called while waiting. Raises ``Stopped`` when no worker has come back in time."""
+        if self.cluster.connected():
+            self._since = None
             return
-        except OSError as err:  # the connection to a worker, or to the scheduler
-            lost = err
-    raise Stopped(
-        f"The scheduler, or a worker, was lost while the workers were set up ({lost}). Nothing is lost: "
-        f"`galbatch resume {spec.root}`."
-    ) from lost
+        now, ours = time.monotonic(), self.cluster.cluster is not None
+        self._since = now if self._since is None else self._since
+        if now - self._since <= (NO_WORKER_S if ours else WORKERS_TIMEOUT_S):
+            return
+        if not ours or self._restarts >= RESTARTS:
+            remedy = (
+                f"Those started again ({RESTARTS} times) did not stay: often memory is short, so try "
+                "fewer --workers, or `--cluster none`, which shows the error of a worker itself"
+            )
+            raise Stopped(
+                f"No worker has been alive for {NO_WORKER_S if ours else WORKERS_TIMEOUT_S:.0f} s. "
+                f"{remedy if ours else 'Start workers of that scheduler'}. Every committed batch is kept: "
+                f"`galbatch resume {self.root}`."
+            )
+        self._restarts += 1
+        self.reporter.message(f"no worker has been alive for {NO_WORKER_S:.0f} s: starting them again")
+        self.cluster.revive()
+        self._since = None
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from galbatch.prior.folder import folder_files
 from galbatch.run.reuse import Reuse
 from galbatch.sampler.prior import as_denoiser
 from galbatch.store import RunPaths, StoreLayout, hash_json
-from galbatch.store.plan import CUT
+from galbatch.store.plan import to_cut
 from galbatch.types import Flag, StampBatch
 
 WAITS_S = (0.2, 1.0, 4.0)
@@ -50,9 +50,7 @@ class Cutter:
         self._in_vain = 0.0
 
     def __call__(self, columns: dict) -> list[tuple[np.ndarray, StampBatch]]:
-        sources = {name: columns[name] for name in ("source_id", "ra", "dec")}
-        sources |= {n.removeprefix(CUT): v for n, v in columns.items() if n.startswith(CUT)}
-        return cut_fitting(self._cut, sources, self.sides, self.scale_arcsec)
+        return cut_fitting(self._cut, to_cut(columns), self.sides, self.scale_arcsec)
 
     def _cut(self, sources: dict[str, np.ndarray], side: int) -> StampBatch:
         stamps, waited = self.survey.cut(sources, side), 0.0
@@ -118,29 +116,24 @@ class ContextSpec:
 def open_context(spec: ContextSpec) -> Context:
     """The context of this process: the model is loaded and warmed up on the first call, then kept."""
     with _LOADING:
-        return _open(spec)
-
-
-def _open(spec: ContextSpec) -> Context:
-    fix_threads(spec.threads)  # also when all is loaded: somebody else may have set them in between
-    if spec.run_id not in _LOADED:
-        _LOADED.clear()  # one run at a time in a process: the memory of the last one is given back
-        keep_freed_memory()
-        prior = load_model(spec.model, spec.device, spec.precision)
-        refuse_this_machine(spec, prior)
-        _COUNTS["models_loaded"] += 1
-        warm_up(prior, spec.layout)
-        context = Context(
-            cut=Cutter(spec.survey, spec.layout),
-            prior=prior,
-            layout=spec.layout,
-            mode=spec.mode,
-            seed=spec.seed,
-            measure_threads=measure_threads(prior, spec.threads),
-            reuse=Reuse(spec.update) if spec.update else None,
-        )
-        _LOADED[spec.run_id] = context
-    return _LOADED[spec.run_id]
+        fix_threads(spec.threads)  # also when all is loaded: somebody else may have set them in between
+        if spec.run_id not in _LOADED:
+            _LOADED.clear()  # one run at a time in a process: the memory of the last one is given back
+            keep_freed_memory()
+            prior = load_model(spec.model, spec.device, spec.precision)
+            refuse_this_machine(spec, prior)
+            _COUNTS["models_loaded"] += 1
+            warm_up(prior, spec.layout)
+            _LOADED[spec.run_id] = Context(
+                cut=Cutter(spec.survey, spec.layout),
+                prior=prior,
+                layout=spec.layout,
+                mode=spec.mode,
+                seed=spec.seed,
+                measure_threads=measure_threads(prior, spec.threads),
+                reuse=Reuse(spec.update) if spec.update else None,
+            )
+        return _LOADED[spec.run_id]
 
 
 def refuse_this_machine(spec: ContextSpec, prior: Denoiser) -> None:

@@ -33,6 +33,7 @@ class Progress:
     evaluations: float = 0.0
     cpu_s: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
+    clock: Callable[[], float] | None = None  # else the monotonic one
     started: float = field(default_factory=time.monotonic)
     workers: int = 1  # batches at work at once
     first: tuple[float, int, int] | None = None  # time, ``done`` and ``draws`` at the first commit
@@ -43,7 +44,7 @@ class Progress:
 
     @property
     def elapsed_s(self) -> float:
-        return time.monotonic() - self.started
+        return self.now() - self.started
 
     @property
     def draws_per_s(self) -> float:
@@ -80,12 +81,16 @@ class Progress:
         each = self.seconds_per_source
         if each is None or self.done >= self.total:
             return None
-        return max(0.0, self.latest + (self.total - self.done) * each - time.monotonic())
+        return max(0.0, self.latest + (self.total - self.done) * each - self.now())
 
-    def add(self, record: dict[str, Any]) -> None:
-        """Count a committed batch."""
+    def now(self) -> float:
+        """By the clock of this progress."""
+        return (self.clock or time.monotonic)()
+
+    def add(self, record: dict[str, Any], at: float | None = None) -> None:
+        """Count a batch that was committed now, or ``at`` a time."""
         self.done += record["sources"]
-        self.latest = time.monotonic()
+        self.latest = self.now() if at is None else at
         self.flagged += record["flagged"]
         self.failed += record["failed"]
         self.draws += int(record["counters"].get("draws", 0))

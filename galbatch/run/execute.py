@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
-from galbatch.columns import Column
 from galbatch.config import ExecutionSettings, RunSettings
 from galbatch.errors import RunError
-from galbatch.pipeline.measurement import column_info, empty_columns
+from galbatch.pipeline.measurement import empty_columns
 from galbatch.run import folder, lay_out, mend, prepare
 from galbatch.run.context import ContextSpec, own_threads
 from galbatch.run.events import Interrupted, Reporter, StopRequest, count
-from galbatch.run.findings import READ_AS, said_of_model, said_once
+from galbatch.run.findings import READ_AS, column_info_of, said_of_model, said_once
 from galbatch.run.reuse import counted, obstacles, said_of
 from galbatch.run.task import is_fatal, run_serial, take_traffic, write_stopped
 from galbatch.store import (
@@ -35,7 +34,6 @@ from galbatch.store import (
     progress,
     read_manifest,
     versions,
-    withdraw,
     write_summary,
 )
 
@@ -123,9 +121,9 @@ def _go_on(
     said = [f"resumed although this changed: {change}" for change in changes]
     said += mend.mend(paths, inputs.layout, lambda at: lay_out.write_plan_at(at, inputs), not changes)
     said += mend.set_aside(paths, broken)
-    said += lay_out.go_on(paths, inputs)
+    lay_out.go_on(paths, inputs)
     if again is not None:
-        withdraw(paths, again)
+        mend.set_aside(paths, dict.fromkeys(again, ""))
         said.append(f"{count(len(again), 'batch')} with failed sources computed again")
     return said
 
@@ -216,9 +214,7 @@ def _uncommitted(paths: RunPaths) -> Iterator[PlanBatch]:
 def _finish(paths: RunPaths, spec: ContextSpec, reporter: Reporter, manifest: dict[str, Any]) -> None:
     """Merge the parts, balance the account, write the summary."""
     start = time.monotonic()
-    passing = {name: Column(**about) for name, about in manifest["columns"].items()}
-    info = passing | column_info(spec.layout.bands, spec.layout.draw_columns)
-    counts = merge_catalogue(paths, info, empty_columns(spec.layout.bands, 0))
+    counts = merge_catalogue(paths, column_info_of(manifest), empty_columns(spec.layout.bands, 0))
     totals = check_accounting(paths, counts)
     update: dict[str, Any] = {}
     if spec.update:

@@ -16,12 +16,11 @@ from distributed import Future, KilledWorker
 
 from galbatch.config import ExecutionSettings
 from galbatch.errors import GalbatchError, RunError, Stopped
-from galbatch.run.cluster import Cluster, dask_report, set_up_workers
+from galbatch.run.cluster import Cluster, Lifeline, dask_report
 from galbatch.run.context import ContextSpec
 from galbatch.run.events import Reporter, StopRequest
-from galbatch.run.lifeline import Lifeline
 from galbatch.run.task import disk_stopped, halves, is_fatal, killed
-from galbatch.run.worker import batch_task, probe_task
+from galbatch.run.worker import batch_task, probe_task, set_up_workers
 from galbatch.store import PlanBatch
 from galbatch.types import Failure
 
@@ -45,7 +44,7 @@ def run_on_cluster(
         reporter.progress.workers = max(1, cluster.n_workers)
         reporter.dashboard(cluster.dashboard)
         with dask_report(spec.paths.dask_report, settings.report):
-            set_up_workers(cluster, spec)
+            set_up_workers(cluster.client, spec)
             Farm(cluster, spec, settings, reporter, stop).run(batches)
     finally:
         cluster.close()
@@ -255,9 +254,6 @@ class Farm:
         key = f"galbatch-probe-{flight.rows.batch:06d}-{part[0]}-{part[-1]}-{flight.attempt}"
         probe = self.client.submit(probe_task, flight.rows.take(part), key=key, pure=False)
         try:
-            while not probe.done():
-                self._look()
-                time.sleep(0.05)
             self._result(probe)
         except KilledWorker:
             return True

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from galbatch.catalog.columns import product_names, renamed
+from galbatch.columns import Column
 from galbatch.config import RunSettings
 from galbatch.interfaces import Denoiser
 from galbatch.pipeline.measurement import column_info
@@ -53,6 +54,13 @@ READ_AS = "read_as"  # the finding on columns with usual names, which a run says
 def passing_names(catalog: Any, bands: tuple[str, ...]) -> dict[str, str]:
     """Name in the product by name in the catalogue, of all columns that pass through."""
     return product_names(catalog.columns, column_info(tuple(bands), draw_columns=True))
+
+
+def column_info_of(manifest: dict[str, Any]) -> dict[str, Column]:
+    """Every column of a run's tables: those of the catalogue that pass through, and its own."""
+    passing = {name: Column(**about) for name, about in manifest.get("columns", {}).items()}
+    layout = manifest["layout"]
+    return passing | column_info(tuple(layout["bands"]), layout["draw_columns"])
 
 
 def check_columns(catalog: Any, bands: tuple[str, ...]) -> list[Finding]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from galbatch.errors import RunError
+from galbatch.run.events import Progress
 from galbatch.run.folder import replacement
 from galbatch.run.lock import lock_holder
 from galbatch.store import (
@@ -41,6 +43,12 @@ def status(run: str | Path) -> dict[str, Any]:
     total = far["planned"] or 0
     finished = far["finished"] and far["sources"] == total
     state = "running" if holder else "finished" if finished else "stopped"
+    if finished:
+        flags = catalogue_flags(paths)
+    else:
+        from galbatch.store import open_run  # with it comes Zarr, which a finished run does not need
+
+        flags = open_run(paths.root).flag_counts()
     return {
         "run": str(paths.root),
         "state": state,
@@ -50,19 +58,11 @@ def status(run: str | Path) -> dict[str, Any]:
         "catalog": manifest.get("config", {}).get("catalog", ""),
         "bands": list(layout.bands),
         "draws": layout.draws,
-        "flags": catalogue_flags(paths) if finished else _flags_so_far(paths),
+        "flags": flags,
         "summary": read_summary(paths) or None,
         "orphans": len(paths.orphans()),
         "replacement": str(new.root) if (new := replacement(paths)) else None,
     }
-
-
-def _flags_so_far(paths: RunPaths) -> dict[str, int]:
-    from galbatch.store import (
-        open_run,
-    )  # with it comes Zarr, which the status of a finished run does not need
-
-    return open_run(paths.root).flag_counts()
 
 
 def verify(run: str | Path) -> list[str]:
@@ -116,44 +116,29 @@ def snapshot(run: str | Path) -> dict[str, Any]:
 
     found = status(run)
     paths = RunPaths(place_of(run))
-    batches, messages = _metrics(paths.metrics)
+    far, batches, messages = _replayed(paths.metrics)
     grades = dict(zip(GRADES, open_run(paths.root).quality_counts(), strict=True))
-    said = [int(b["batch"]) for b in reversed(batches)]
-    recent = [*dict.fromkeys([*said, *sorted(paths.committed(), reverse=True)])]
-    return (
-        found | {"grades": grades, "latest": messages[-MESSAGES:], "recent": recent} | _pace(found, batches)
-    )
+    recent = [*dict.fromkeys([*reversed(batches), *sorted(paths.committed(), reverse=True)])]
+    going = found["state"] == "running" and len(batches) > 1  # the first has loaded and compiled
+    pace = {"draws_per_s": far.pace if going else None, "eta_s": far.eta_s if going else None}
+    return found | {"grades": grades, "latest": messages[-MESSAGES:], "recent": recent} | pace
 
 
-def _pace(found: dict[str, Any], batches: list[dict[str, Any]]) -> dict[str, float | None]:
-    """Rate and time left from the batches of the latest start, the first of which has loaded and compiled."""
-    if found["state"] != "running" or len(batches) < 2:
-        return {"draws_per_s": None, "eta_s": None}
-    span = max(batches[-1]["time"] - batches[0]["time"], 1e-9)
-    sources = sum(b["sources"] for b in batches[1:])
-    draws = sum(b["counters"].get("draws", 0) for b in batches[1:])
-    left = max(0, (found["planned"] or 0) - found["sources"]) * span / max(sources, 1)
-    return {"draws_per_s": draws / span, "eta_s": max(0.0, left - (time.time() - batches[-1]["time"]))}
-
-
-def _metrics(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """Batches since the latest start, and messages, of ``metrics.jsonl``; a last line still being written is
-    left out."""
-    batches: list[dict[str, Any]] = []
+def _replayed(path: Path) -> tuple[Progress, list[int], list[str]]:
+    """Progress since the latest start, its batches, and all messages, of ``metrics.jsonl``; a last line still
+    being written is left out."""
+    progress = Progress()
+    batches: list[int] = []
     messages: list[str] = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return batches, messages
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if record.get("event") == "start":
-            batches = []
-        elif record.get("event") == "batch":
-            batches.append(record)
-        elif record.get("event") == "message":
-            messages.append(str(record.get("text", "")))
-    return batches, messages
+    with suppress(FileNotFoundError):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            record = json.loads(line) if line.endswith("}") else {}
+            if record.get("event") == "start":
+                total, before = record["total"], record["before"]
+                progress, batches = Progress(total, before, before, clock=time.time), []
+            elif record.get("event") == "batch":
+                progress.add(record, at=record["time"])
+                batches.append(int(record["batch"]))
+            elif record.get("event") == "message":
+                messages.append(record["text"])
+    return progress, batches, messages

@@ -18,7 +18,7 @@ from galbatch.prior.folder import folder_files
 from galbatch.run import folder
 from galbatch.run.context import ContextSpec
 from galbatch.run.findings import passing_names, said_once
-from galbatch.run.prepare import Inputs
+from galbatch.run.prepare import Inputs, noise_tables
 from galbatch.store import (
     PlanWriter,
     RunPaths,
@@ -33,7 +33,6 @@ from galbatch.store import (
     read_manifest,
     restore_manifest,
     versions,
-    withdraw_damaged,
     write_atomic,
     write_manifest,
 )
@@ -107,11 +106,9 @@ def input_files(survey: Any, catalog: str, before: dict[str, Any]) -> list[dict[
     time."""
     planes = survey.inputs()
     known = {i["path"]: i for i in before.get("inputs", [])}
-    tiles = [t for band in survey.config.bands for t in band.tiles]
     small = {catalog, *(e["path"] for e in planes if e["role"] == "psf")}
-    tables = [t.noise_acf for t in tiles if t.noise_acf not in ("none", "measure", "auto")]
     absent = {e["path"] for e in planes if e["size"] is None and "://" not in e["path"]}  # optional planes
-    names = dict.fromkeys([catalog, *(e["path"] for e in planes), *tables])
+    names = dict.fromkeys([catalog, *(e["path"] for e in planes), *noise_tables(survey)])
     return [
         {"path": p, "size": None, "hash": None} if p in absent else fingerprint(p, p in small, known.get(p))
         for p in names
@@ -188,16 +185,14 @@ def write_plan_at(paths: RunPaths, inputs: Inputs) -> int:
     )
 
 
-def go_on(paths: RunPaths, inputs: Inputs) -> list[str]:
+def go_on(paths: RunPaths, inputs: Inputs) -> None:
     """Make whole what surrounds a run that goes on: copy of the manifest, configuration; remove what a killed
-    process left behind, and parts that are damaged. Returns messages."""
+    process left behind."""
     restore_manifest(paths)
     if not paths.config.exists():
         write_config(paths, inputs)
     for orphan in paths.orphans():
         orphan.unlink(missing_ok=True)
-    damaged = withdraw_damaged(paths)
-    return [f"{paths.part(batch).name} was damaged: its sources are computed again" for batch in damaged]
 
 
 def write_config(paths: RunPaths, inputs: Inputs) -> None:
@@ -210,34 +205,18 @@ def check_unchanged(place: folder.Place, manifest: dict[str, Any], force: bool) 
     """What changed since the run began. Raises ``RunError`` with the list unless ``force``, and whatever the
     flag where it would be stored in another form."""
     paths, begun = place.paths, read_manifest(place.paths)
+    instead = "start again with --overwrite"
+    if place.target:
+        instead = f"go on with that run (`galbatch resume {paths.quoted}`), delete its folder"
     if stored := layout_differences(begun, manifest):
-        raise RunError(
-            "\n".join(
-                [
-                    f"{paths.root} stores its results in another form, which no flag changes:",
-                    *stored,
-                    f"Restore these settings, {_instead(place)}.",
-                ]
-            )
-        )
+        head = f"{paths.root} stores its results in another form, which no flag changes:"
+        raise RunError("\n".join([head, *stored, f"Restore these settings, {instead}."]))
     changes = differences(begun, manifest)
     if changes and not force:
-        raise RunError(
-            "\n".join(
-                [
-                    f"{paths.root} was made with other settings or inputs:",
-                    *changes,
-                    f"Restore them, {_instead(place)}, or go on all the same with --force.",
-                ]
-            )
-        )
+        head = f"{paths.root} was made with other settings or inputs:"
+        tail = f"Restore them, {instead}, or go on all the same with --force."
+        raise RunError("\n".join([head, *changes, tail]))
     return changes
-
-
-def _instead(place: folder.Place) -> str:
-    if place.target:
-        return f"go on with that run (`galbatch resume {place.paths.quoted}`), delete its folder"
-    return "start again with --overwrite"
 
 
 def make_spec(

@@ -39,7 +39,10 @@ def batches_to_redo(paths: RunPaths, redo: Iterable[int], n_batches: int) -> dic
 
 
 def set_aside(paths: RunPaths, batches: dict[int, str]) -> list[str]:
-    """Take the commits of batches back, so that they are computed again; returns a line for each."""
+    """Take the commits of batches back, and with them the end of the run, so that they are computed again;
+    returns a line for each."""
+    if batches:
+        paths.summary.unlink(missing_ok=True)
     for batch in batches:
         paths.part(batch).unlink(missing_ok=True)
         paths.attempt(batch).unlink(missing_ok=True)

@@ -272,11 +272,16 @@ def check_space(paths: RunPaths, layout: StoreLayout) -> str:
 
 def refuse_inputs_inside(paths: RunPaths, inputs: Inputs) -> None:
     """Raise ``ConfigError`` when catalogue, survey file, model or an image is in the folder of the run."""
-    settings, bands = inputs.settings, inputs.survey.config.bands
-    names = [settings.catalog, settings.survey, *(entry["path"] for entry in inputs.survey.inputs())]
-    tables = {tile.noise_acf for band in bands for tile in band.tiles} - {"none", "measure"}
+    settings, entries = inputs.settings, inputs.survey.inputs()
     models = {settings.model} - {"", "object"}
-    folder.refuse_inside(paths, [*names, *sorted(tables), *models])
+    names = [settings.catalog, settings.survey, *models, *noise_tables(inputs.survey)]
+    folder.refuse_inside(paths, [*names, *(entry["path"] for entry in entries)])
+
+
+def noise_tables(survey: Survey) -> list[str]:
+    """The files of noise correlation that a survey file names."""
+    tiles = (tile for band in survey.config.bands for tile in band.tiles)
+    return list(dict.fromkeys(t.noise_acf for t in tiles if t.noise_acf not in ("none", "measure", "auto")))
 
 
 def open_model(settings: RunSettings, prior: Any) -> Denoiser:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from galbatch.config import RunSettings
-from galbatch.cutouts import SurveyConfig, open_survey
+from galbatch.cutouts import Survey, SurveyConfig, open_survey
 from galbatch.errors import InputError, ReadError, RunError
 from galbatch.pipeline.batch import pixels_of, process_batch
 from galbatch.pipeline.context import Context
@@ -59,6 +59,12 @@ class Redraw:
         )
 
 
+def survey_of(manifest: dict[str, Any]) -> Survey:
+    """The survey as a run had it, with the noise that was measured for it."""
+    config = SurveyConfig.from_resolved(manifest["config"]["survey_resolved"])
+    return open_survey(config, measured=manifest.get("measured"))
+
+
 class Redrawer:
     """Makes draws of a run again. ``prior``: the object that the run was made with, if it was one."""
 
@@ -74,10 +80,8 @@ class Redrawer:
 
     @cached_property
     def survey(self) -> Any:
-        """The survey as the run had it, with the noise that was measured for it."""
-        manifest = self.run.manifest
-        config = SurveyConfig.from_resolved(manifest["config"]["survey_resolved"])
-        return open_survey(config, measured=manifest.get("measured"))
+        """The survey as the run had it."""
+        return survey_of(self.run.manifest)
 
     def holds(self, source_id: int | str) -> bool:
         """Have the draws of this source just been made?"""

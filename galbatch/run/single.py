@@ -59,18 +59,15 @@ def cutout(
     if psf is None and 'psf = "TODO' in text:
         raise InputError(NO_PSF.format(image=image))
     if questions := open_questions(text):
-        said = [_with_option(line.strip()) for line in questions]
-        raise InputError("\n".join([f"{image}: the headers do not say all that is needed:", *said]))
+        said = [f"{image}: the headers do not say all that is needed:"]
+        for question in map(str.strip, questions):
+            said.append(question + next((f": give {o}" for key, o in OPTIONS.items() if key in question), ""))
+        raise InputError("\n".join(said))
     (folder / "cutout.toml").write_text(text, encoding="utf-8")
     x, y = _position(folder / "cutout.toml", sky, pixel)
     (folder / "cutout.csv").write_text(f"source_id,x,y\n{_name(image)},{x!r},{y!r}\n", encoding="utf-8")
     chosen: dict[str, Any] = {"cluster": "none", "report": False} | options
     return process(folder / "cutout.csv", folder / "cutout.toml", folder / "cutout.run", **chosen)
-
-
-def _with_option(question: str) -> str:
-    """A question with the option that answers it."""
-    return next((f"{question}: give {o}" for key, o in OPTIONS.items() if key in question), question)
 
 
 def _name(image: Path) -> str:

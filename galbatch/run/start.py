@@ -106,8 +106,8 @@ def process(
         Address of Dask's dashboard.
     report : bool
         Write ``dask-report.html``.
-    update : bool
-        UPDATE_DOC
+    update : str or Path
+        An earlier run, from which the sources are taken over of which nothing changed.
     prior : Denoiser, optional
         Any object with ``denoise(x, sigma)`` instead of a model.
     resume : bool
@@ -147,7 +147,9 @@ def process(
         raise ConfigError("resume and overwrite exclude each other: keep the run or replace it.")
     paths = RunPaths(place_of(out) if out is not None else Path(catalog).with_suffix(".run"))
     reporter = Reporter(on_progress, on_message)
-    place = _settle(paths, reporter, resume, overwrite)
+    for line in folder.recover(paths):
+        reporter.message(line)
+    place = folder.settle(paths, resume, overwrite)
     return execute(settings, execution, place, reporter, prior, force)
 
 
@@ -180,13 +182,11 @@ def resume(
     finished."""
     given = locals()
     paths, reporter = RunPaths(place_of(run)), Reporter(on_progress, on_message)
-    for line in folder.recover(paths):
-        reporter.message(line)
-    for line in mend.mend_settings(paths):
+    for line in [*folder.recover(paths), *mend.mend_settings(paths)]:
         reporter.message(line)
     settings = saved_settings(paths)
     execution = _chosen(ExecutionSettings, given, update=str(update))
-    place = _settle(paths, reporter, True, False)
+    place = folder.settle(paths, resuming=True, overwrite=False)
     return execute(settings, execution, place, reporter, prior, force, retry_failed, tuple(redo))
 
 
@@ -196,12 +196,6 @@ Settings = TypeVar("Settings", RunSettings, ExecutionSettings)
 def _chosen(kind: type[Settings], given: dict[str, Any], **other: Any) -> Settings:
     """Settings from the keywords of a call, by name, but for those that are ``other`` than given."""
     return kind(**({f.name: given[f.name] for f in dataclasses.fields(kind)} | other))
-
-
-def _settle(paths: RunPaths, reporter: Reporter, resuming: bool, overwrite: bool) -> folder.Place:
-    for line in folder.recover(paths):
-        reporter.message(line)
-    return folder.settle(paths, resuming, overwrite)
 
 
 def saved_settings(paths: RunPaths) -> RunSettings:

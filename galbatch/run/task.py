@@ -63,12 +63,6 @@ def device_of(prior: Denoiser) -> list[str]:
     return [card.name, str(getattr(card, "uuid", device))]
 
 
-def probe_batch(spec: ContextSpec, rows: PlanBatch) -> int:
-    """Process sources without keeping anything: to find out which of them kills its process."""
-    process_isolating(open_context(spec), rows, {})
-    return len(rows)
-
-
 def process_isolating(context: Context, rows: PlanBatch, exclude: dict[int, Failure]) -> BatchResult:
     """``process_batch``; when it raises all the same, the sources that cause it are found one by one and fail
     alone."""

@@ -9,18 +9,20 @@ from collections import Counter
 from typing import Any
 
 import torch
-from distributed import WorkerPlugin, get_worker
+from distributed import Client, WorkerPlugin, get_worker
 from prometheus_client import Counter as PrometheusCounter
 from prometheus_client import Histogram
 
+from galbatch.errors import Stopped
 from galbatch.forward import kernel_hit_rate
 from galbatch.morphology import compile_kernels
 from galbatch.run.context import ContextSpec, models_loaded, open_context
-from galbatch.run.task import probe_batch, run_batch
+from galbatch.run.task import process_isolating, run_batch
 from galbatch.store import PlanBatch
 from galbatch.types import Failure
 
 PLUGIN = "galbatch"
+SET_UP_ATTEMPTS = 3
 _TOTALS: Counter = Counter()
 _SOURCES = PrometheusCounter("galbatch_sources", "sources committed by this worker", ["status"])
 _DRAWS = PrometheusCounter("galbatch_draws", "posterior draws made by this worker")
@@ -48,6 +50,21 @@ class GalbatchWorker(WorkerPlugin):
         worker.galbatch_started = time.monotonic()
         for name in COLUMNS:
             worker.metrics[f"galbatch_{name}"] = _column(name)
+
+
+def set_up_workers(client: Client, spec: ContextSpec) -> None:
+    """The plugin on every worker, also on those that come later. Raises what makes a worker unusable, and
+    ``Stopped`` when the scheduler, or one worker after another, is lost meanwhile."""
+    for _ in range(SET_UP_ATTEMPTS):
+        try:
+            client.register_plugin(GalbatchWorker(spec))
+            return
+        except OSError as err:  # the connection to a worker, or to the scheduler
+            lost = err
+    raise Stopped(
+        f"The scheduler, or a worker, was lost while the workers were set up ({lost}). Nothing is lost: "
+        f"`galbatch resume {spec.root}`."
+    ) from lost
 
 
 def _column(name: str) -> Any:
@@ -90,8 +107,9 @@ def batch_task(rows: PlanBatch, exclude: dict[int, Failure], attempt: int) -> di
 
 
 def probe_task(rows: PlanBatch) -> int:
-    """``probe_batch`` on this worker."""
-    return probe_batch(_spec(get_worker()), rows)
+    """Process sources without keeping anything: to find out which of them kills its process."""
+    process_isolating(open_context(_spec(get_worker())), rows, {})
+    return len(rows)
 
 
 def _spec(worker: Any) -> ContextSpec:

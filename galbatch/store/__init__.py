@@ -15,11 +15,11 @@ __getattr__, __dir__, __all__ = lazy(
     "read_marker remove replaces",
     hats="write_hats",
     layout="MASK_EXCLUDED MASK_NEIGHBOUR STATUS StoreLayout",
-    ledger="batches_to_retry catalogue_flags check_accounting progress read_failures read_summary withdraw "
+    ledger="batches_to_retry catalogue_flags check_accounting progress read_failures read_summary "
     "write_summary",
     manifest="check_manifest differences dump_toml fingerprint hash_json layout_differences read_manifest "
     "restore_manifest versions write_manifest",
-    parts="BatchResult commit_batch damaged_parts read_attempt read_note read_part withdraw_damaged",
+    parts="BatchResult commit_batch damaged_parts read_attempt read_note read_part",
     paths="RunPaths is_own_name move_in opened place_of write_atomic",
     plan="PlanBatch PlanWriter iter_plan plan_batch plan_rows",
     posterior="create_store",

@@ -178,9 +178,6 @@ class BucketPath(type(Path())):  # type: ignore[misc]
         self._put(bytes(data))
         return len(data)
 
-    def write_text(self, data: str, *_: Any, **__: Any) -> int:
-        return self.write_bytes(data.encode())
-
     def write_new(self, data: bytes) -> Tag:
         """Write an object that is not there yet; returns its tag. Raises ``FileExistsError``."""
         return self._put(data, mode="create")

@@ -4,7 +4,7 @@ from plan and parts while streaming."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,7 +140,8 @@ def _schemas(
     fields += [plan.field(n).with_name(n.removeprefix(PASS)) for n in plan.names if n.startswith(PASS)]
     found = _found(paths, batches, template)
     statistics, taken = [plan.field(_HEAD[0])], [f.name for f in fields]
-    for name in sorted(found, key=_places(info)):
+    order = {name: place for place, name in enumerate(info)}
+    for name in sorted(found, key=lambda name: order.get(name, len(order))):
         field = pa.field(name, found[name], nullable=not pa.types.is_floating(found[name]))
         if name in info and info[name].table == "statistics":
             statistics.append(field)
@@ -165,12 +166,6 @@ def _found(paths: RunPaths, batches: list[int], template: dict[str, np.ndarray])
             n: pa.string() if v.dtype == object else pa.from_numpy_dtype(v.dtype) for n, v in template.items()
         }
     return {n: kind for n, kind in found.items() if n not in (*_HEAD, *FAILURE_COLUMNS)}
-
-
-def _places(info: dict[str, Column]) -> Callable[[str], int]:
-    """Place of a column in the order of ``info``; what is not in it comes after that."""
-    places = {name: place for place, name in enumerate(info)}
-    return lambda name: places.get(name, len(places))
 
 
 @dataclass(frozen=True)

@@ -255,7 +255,9 @@ def open_export(path: Path, form: str, paths: RunPaths, **said: object) -> Expor
     """
     path = place_of(path)
     refuse_file(path)
-    marker, mine = path / EXPORT_MARKER, {"form": form, "run": _run_identity(paths)}
+    manifest = read_manifest(paths)
+    run = hash_json({key: manifest.get(key) for key in ("config", "model", "inputs", "created")})
+    marker, mine = path / EXPORT_MARKER, {"form": form, "run": run}
     if not path.exists() or not any(path.iterdir()):
         path.mkdir(parents=True, exist_ok=True)
         write_atomic(marker, json.dumps(mine | said | {"written_by": "galbatch export"}).encode())
@@ -291,8 +293,3 @@ def _read_export_marker(path: Path) -> dict | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
-
-
-def _run_identity(paths: RunPaths) -> str:
-    manifest = read_manifest(paths)
-    return hash_json({key: manifest.get(key) for key in ("config", "model", "inputs", "created")})

@@ -68,8 +68,11 @@ def write_hats(
     """
     refuse_file(out := place_of(out))
     with _scratch(out) as folder, ExitStack() as stack:
-        going_on = not paths.catalogue.exists()
-        tables = _finished_so_far(paths, folder, info or {}) if going_on else paths
+        if going_on := not paths.catalogue.exists():
+            if not paths.committed():
+                raise RunError(f"{paths.root}: no batch is committed yet, so there is nothing to export.")
+            merge_catalogue(paths, info or {}, into=RunPaths(folder))
+        tables = RunPaths(folder) if going_on else paths
         catalogue = stack.enter_context(pq.ParquetFile(opened(tables.catalogue), pre_buffer=False))
         files = [catalogue]
         if tables.statistics.exists():
@@ -77,7 +80,8 @@ def write_hats(
         row_bytes = max(_row_bytes(file.metadata) for file in files)
         fitting = int(np.clip(BYTES_PER_PARTITION // row_bytes, 1, ROWS_PER_PARTITION))
         limit = int(rows_per_partition or earlier_export(out).get(_LIMIT) or fitting)
-        everywhere = partition_sky(_planned(paths) if going_on else _indices(catalogue), limit)
+        places = (healpix_nested(r["ra"].to_numpy(), r["dec"].to_numpy()) for r in _plan_rows(paths))
+        everywhere = partition_sky(places if going_on else _indices(catalogue), limit)
         ready = everywhere.take(~_open_partitions(paths, everywhere)) if going_on else everywhere
         if not len(everywhere):
             raise RunError(f"{paths.root} has no row with a position: there is nothing to export.")
@@ -96,20 +100,6 @@ def write_hats(
             into.dataset(MARGIN, lambda: _groups(catalogue), ready.margins(MARGIN_ARCSEC))
         into.describe(margin=not going_on)
     return Exported(ready, len(everywhere) - len(ready))
-
-
-def _finished_so_far(paths: RunPaths, folder: Path, info: dict[str, Column]) -> RunPaths:
-    """The tables of the committed batches, in a folder of their own."""
-    if not paths.committed():
-        raise RunError(f"{paths.root}: no batch is committed yet, so there is nothing to export.")
-    merge_catalogue(paths, info, into=RunPaths(folder))
-    return RunPaths(folder)
-
-
-def _planned(paths: RunPaths) -> Iterator[np.ndarray]:
-    """Index of every source of the plan."""
-    for rows in _plan_rows(paths):
-        yield healpix_nested(rows["ra"].to_numpy(), rows["dec"].to_numpy())
 
 
 def _open_partitions(paths: RunPaths, partitions: Partitions) -> np.ndarray:

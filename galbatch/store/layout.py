@@ -84,19 +84,13 @@ class StoreLayout:
 
     def attributes(self) -> dict[str, Any]:
         """Attributes of the Zarr group: enough to read the store without the rest of the run folder."""
-        record = asdict(self)
-        record.update(
-            galbatch_schema=SCHEMA_VERSION,
-            bands=list(self.bands),
-            pixel_ratio=list(self.pixel_ratio),
-            pixel_scale_arcsec=list(self.pixel_scale_arcsec),
-            sides=list(self.sides),
-            wavelength_um=list(self.wavelength_um),
-            unit="nJy per pixel",
-            pixel_centre="integer, counted from 0",
-            flag_bits={f.name: f.bit_length() - 1 for f in FLAGS},
-        )
-        return record
+        own = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+        return own | {
+            "galbatch_schema": SCHEMA_VERSION,
+            "unit": "nJy per pixel",
+            "pixel_centre": "integer, counted from 0",
+            "flag_bits": {f.name: f.bit_length() - 1 for f in FLAGS},
+        }
 
     @classmethod
     def from_attributes(cls, record: dict[str, Any]) -> StoreLayout:

@@ -130,11 +130,3 @@ def batches_to_retry(paths: RunPaths) -> list[int]:
         if ((failed & ~lasting) | unread).any():
             found.append(batch)
     return found
-
-
-def withdraw(paths: RunPaths, batches: list[int]) -> None:
-    """Take the commits of ``batches`` back, and with them the end of the run."""
-    if batches:
-        paths.summary.unlink(missing_ok=True)
-    for batch in batches:
-        paths.part(batch).unlink(missing_ok=True)

@@ -158,18 +158,6 @@ def _damaged(paths: RunPaths, batch: int, why: str) -> DamagedBatch:
     )
 
 
-def withdraw_damaged(paths: RunPaths) -> list[int]:
-    """Delete the damaged parts, so that their batches count as not committed; returns their numbers."""
-    damaged = []
-    for batch in sorted(paths.committed()):
-        try:
-            read_part(paths, batch)
-        except DamagedBatch:
-            paths.part(batch).unlink(missing_ok=True)
-            damaged.append(batch)
-    return damaged
-
-
 def damaged_parts(paths: RunPaths) -> dict[int, str]:
     """Committed batches whose part or note is not what was written, or whose shards are missing or of another
     size, and what is wrong with each. Every part is read once, of the shards nothing."""

@@ -103,58 +103,14 @@ def walk(folder: Path) -> Iterator[Path]:
                 yield Path(entry.path)
 
 
+MARKER = ".galbatch-run"
+FILES: list[str] = []  # at the top of a run folder, that galbatch writes and may delete
 _PART = re.compile(r"batch-(\d{6,})\.arrow$")
 
-MARKER = ".galbatch-run"
-FILES = (
-    MARKER,
-    "galbatch.toml",
-    "manifest.json",
-    "manifest.backup.json",
-    "plan.parquet",
-    "catalog.parquet",
-    "statistics.parquet",
-    "failures.parquet",
-    "checksums.json",
-    "summary.json",
-    "report.html",
-    "dask-report.html",
-    "metrics.jsonl",
-    "run.lock",
-)
-_ANY = "(" + "|".join(map(re.escape, FILES)) + ")"
-_BATCH = r"batch-\d{6,}\.(arrow|json)"
-_ARRAY = "(" + "|".join([*(spec.name for spec in ARRAYS), "band", "wcs_parameter"]) + ")"
-_STORE = r"(posterior\.zarr|\.posterior\.zarr\.tmp)"
-_TORN = r"(\.[0-9a-z]+\.tmp)"  # end of a name of ``replacing``
-_SHARD = rf"{_STORE}/(zarr\.json|{_ARRAY}/(zarr\.json|c(/\d+)+))"
-_FILE = re.compile(
-    rf"{_ANY}|\.{_ANY}{_TORN}|run\.lock\.\d+\.tmp|parts/({_BATCH}|\.{_BATCH}{_TORN})"
-    rf"|\.plan-\w+\.tmp/\d+-\d+\.parquet|{_SHARD}(\.[0-9a-f]{{32}}\.partial)?"
-)
-_FOLDER = re.compile(rf"parts|\.(plan|mend)-\w+\.tmp|{_STORE}(/{_ARRAY}(/c(/\d+)*)?)?")
-_MENDING = re.compile(r"\.mend-\w+\.tmp/")  # a folder in which files of the run are made again
 
-
-def is_own_file(name: str) -> bool:
-    """Is a file of this name (relative to a run folder, with /) one that galbatch writes?"""
-    return _FILE.fullmatch(_made_again(name)) is not None
-
-
-def is_own_folder(name: str) -> bool:
-    """Is a folder of this name (relative to a run folder, with /) one that galbatch makes?"""
-    return _FOLDER.fullmatch(_made_again(name)) is not None
-
-
-def _made_again(name: str) -> str:
-    """The name that a file gets when it is moved out of the folder in which it was made again."""
-    found = _MENDING.match(name)
-    return name[found.end() :] if found else name
-
-
-def is_own_name(name: str) -> bool:
-    """Is this (relative to a run folder, with /) the name of a file or folder of galbatch's?"""
-    return is_own_file(name) or is_own_folder(name)
+def _file(name: str) -> Any:
+    FILES.append(name)
+    return property(lambda self: self.root / name)
 
 
 @dataclass(frozen=True)
@@ -167,22 +123,22 @@ class RunPaths:
         object.__setattr__(self, "root", place_of(self.root).absolute())
 
     quoted = property(lambda self: shlex.quote(str(self.root)))  # as a shell takes it
-    config = property(lambda self: self.root / "galbatch.toml")
-    marker = property(lambda self: self.root / MARKER)
-    manifest = property(lambda self: self.root / "manifest.json")
-    manifest_copy = property(lambda self: self.root / "manifest.backup.json")
-    plan = property(lambda self: self.root / "plan.parquet")
+    config = _file("galbatch.toml")
+    marker = _file(MARKER)
+    manifest = _file("manifest.json")
+    manifest_copy = _file("manifest.backup.json")
+    plan = _file("plan.parquet")
     posterior = property(lambda self: self.root / "posterior.zarr")
     parts = property(lambda self: self.root / "parts")
-    catalogue = property(lambda self: self.root / "catalog.parquet")
-    statistics = property(lambda self: self.root / "statistics.parquet")
-    failures = property(lambda self: self.root / "failures.parquet")
-    checksums = property(lambda self: self.root / "checksums.json")
-    summary = property(lambda self: self.root / "summary.json")
-    report = property(lambda self: self.root / "report.html")
-    dask_report = property(lambda self: self.root / "dask-report.html")
-    metrics = property(lambda self: self.root / "metrics.jsonl")
-    lock = property(lambda self: self.root / "run.lock")
+    catalogue = _file("catalog.parquet")
+    statistics = _file("statistics.parquet")
+    failures = _file("failures.parquet")
+    checksums = _file("checksums.json")
+    summary = _file("summary.json")
+    report = _file("report.html")
+    dask_report = _file("dask-report.html")
+    metrics = _file("metrics.jsonl")
+    lock = _file("run.lock")
     written_last = property(
         lambda self: (self.catalogue, self.statistics, self.failures, self.summary, self.metrics, self.marker)
     )
@@ -213,26 +169,61 @@ class RunPaths:
         """Temporary files that a killed process left behind; of galbatch's own names only."""
         if isinstance(self.root, BucketPath):
             return []  # an object is there whole or not at all
-        found = [*self.root.glob("*.tmp"), *self.parts.glob("*.tmp"), *self.posterior.rglob("*.partial")]
+        found = [*self.root.glob("*.tmp"), *self.parts.glob("*.tmp"), *self.posterior.rglob("*.tmp")]
         return sorted(p for p in found if is_own_file(p.relative_to(self.root).as_posix()))
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` so that a reader sees the old file or the whole new one, even after a
-    crash."""
+_ANY = "(" + "|".join(map(re.escape, FILES)) + ")"
+_BATCH = r"batch-\d{6,}\.(arrow|json)"
+_ARRAY = "(" + "|".join([*(spec.name for spec in ARRAYS), "band", "wcs_parameter"]) + ")"
+_STORE = r"(posterior\.zarr|\.posterior\.zarr\.tmp)"
+_TORN = r"(\.[0-9a-z]+\.tmp)"  # end of a name of ``replacing``
+_SHARD = rf"{_STORE}/(zarr\.json|{_ARRAY}/(zarr\.json|c(/\d+)+|c(/\d+)*/\.\d+{_TORN}))"
+_FILE = re.compile(
+    rf"{_ANY}|\.{_ANY}{_TORN}|run\.lock\.\d+\.tmp|parts/({_BATCH}|\.{_BATCH}{_TORN})"
+    rf"|\.plan-\w+\.tmp/\d+-\d+\.parquet|{_SHARD}"
+)
+_FOLDER = re.compile(rf"parts|\.(plan|mend)-\w+\.tmp|{_STORE}(/{_ARRAY}(/c(/\d+)*)?)?")
+_MENDING = re.compile(r"\.mend-\w+\.tmp/")  # a folder in which files of the run are made again
+
+
+def is_own_file(name: str) -> bool:
+    """Is a file of this name (relative to a run folder, with /) one that galbatch writes?"""
+    return _FILE.fullmatch(_made_again(name)) is not None
+
+
+def is_own_folder(name: str) -> bool:
+    """Is a folder of this name (relative to a run folder, with /) one that galbatch makes?"""
+    return _FOLDER.fullmatch(_made_again(name)) is not None
+
+
+def _made_again(name: str) -> str:
+    """The name that a file gets when it is moved out of the folder in which it was made again."""
+    found = _MENDING.match(name)
+    return name[found.end() :] if found else name
+
+
+def is_own_name(name: str) -> bool:
+    """Is this (relative to a run folder, with /) the name of a file or folder of galbatch's?"""
+    return is_own_file(name) or is_own_folder(name)
+
+
+def write_atomic(path: Path, data: bytes, synced: bool = True) -> None:
+    """Write ``data`` to ``path`` so that a reader sees the old file or the whole new one, where ``synced``
+    even after a crash of the machine."""
     if isinstance(path, BucketPath):
         path.write_bytes(data)
         return
-    with replacing(path) as tmp:
+    with replacing(path, synced) as tmp:
         tmp.write_bytes(data)
 
 
 class replacing:
-    """Context: yields a temporary path beside ``path``, synced and renamed over it on success, removed on
-    error. For an object of a bucket, a local file that is then sent there."""
+    """Context: yields a temporary path beside ``path``, synced (unless told not to) and renamed over it on
+    success, removed on error. For an object of a bucket, a local file that is then sent there."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = place_of(path)
+    def __init__(self, path: Path, synced: bool = True) -> None:
+        self.path, self.synced = place_of(path), synced
         self.tmp = local_parent(self.path) / f".{self.path.name}.{uuid.uuid4().hex[:12]}.tmp"
 
     def __enter__(self) -> Path:
@@ -248,9 +239,11 @@ class replacing:
             finally:
                 self.tmp.unlink(missing_ok=True)
             return
-        _sync(self.tmp)
+        if self.synced:
+            _sync(self.tmp)
         os.replace(self.tmp, self.path)
-        _sync(self.path.parent)
+        if self.synced:
+            _sync(self.path.parent)
 
 
 def _sync(path: Path) -> None:

@@ -58,6 +58,12 @@ class PlanBatch:
         return PlanBatch(self.batch, {name: values[slots] for name, values in self.columns.items()})
 
 
+def to_cut(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The columns of rows of a plan that say how they are cut, as a survey names them."""
+    own = {name: columns[name] for name in ("source_id", "ra", "dec")}
+    return own | {n.removeprefix(CUT): v for n, v in columns.items() if n.startswith(CUT)}
+
+
 class PlanWriter:
     """Sorts rows by tile while they stream in, and in a tile by strips of ``strip_pix`` rows of its image (0:
     one strip), so that a strip is read once; memory stays bounded by ``spill_rows`` rows.
@@ -88,7 +94,8 @@ class PlanWriter:
     def add(self, core: dict[str, np.ndarray], passing: dict[str, object] | None = None) -> None:
         """Append rows. ``core`` holds galbatch's own columns, among them ``tile``; ``passing`` the
         catalogue's."""
-        table = _to_table(core, passing or {})
+        columns = core | {PASS + name: values for name, values in (passing or {}).items()}
+        table = pa.table({name: _array(values) for name, values in columns.items()})
         n = table.num_rows
         table = table.append_column("source_row", pa.array(np.arange(self.n_rows, self.n_rows + n)))
         if self._schema is None:
@@ -146,12 +153,6 @@ class PlanWriter:
                 table = table.append_column("batch", pa.array(row // self.batch))
                 out.write_table(table.append_column("slot", pa.array((row % self.batch).astype(np.int32))))
                 start += table.num_rows
-
-
-def _to_table(core: dict, passing: dict) -> pa.Table:
-    columns = {name: _array(values) for name, values in core.items()}
-    columns.update({PASS + name: _array(values) for name, values in passing.items()})
-    return pa.table(columns)
 
 
 def _array(values: Any) -> pa.Array:

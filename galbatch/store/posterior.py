@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import uuid
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +29,7 @@ from galbatch.errors import RunError
 from galbatch.store.bucket import BucketPath
 from galbatch.store.checksums import Digest, digest_bytes
 from galbatch.store.layout import WCS_PARAMETERS, ArraySpec, StoreLayout
-from galbatch.store.paths import move_in, zarr_place
+from galbatch.store.paths import move_in, write_atomic, zarr_place
 
 KEEP_BITS = 10
 CHUNK_BYTES = 1 << 18
@@ -165,7 +164,8 @@ def write_checked(path: Path, block: np.ndarray, chunk: int = 0) -> Digest:
     pieces = [block[first : first + step] for first in range(0, len(block), step)]
     encoded = [_blosc(rows) if chunk else _ZSTD.encode(rows) for rows in pieces]
     data = b"".join([*encoded, _index(encoded)] if chunk else encoded)
-    _replace(path, data)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, data, synced=False)
     if (back := path.read_bytes()) != data:
         raise _unreliable(path, data, back)
     for rows, piece in zip(pieces, encoded, strict=True):
@@ -190,17 +190,3 @@ def _index(encoded: list[bytes]) -> bytes:
     lengths = np.array([len(piece) for piece in encoded], _INDEX)
     pairs = np.stack([np.cumsum(lengths, dtype=_INDEX) - lengths, lengths], axis=1).tobytes()
     return bytes(CRC32C(location="end").encode(pairs))
-
-
-def _replace(path: Path, data: bytes) -> None:
-    if isinstance(path, BucketPath):
-        path.write_bytes(data)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise

@@ -229,10 +229,7 @@ class Run(Sources):
 
     def row(self, source_id: int | str) -> dict[str, Any]:
         """The catalogue row of a source as a dict."""
-        match = np.flatnonzero(np.asarray(self.catalog["source_id"]).astype(str) == str(source_id))
-        if not len(match):
-            raise self._unknown(source_id)
-        row = self.catalog[int(match[0])]
+        row = self.catalog[self.index(source_id)]
         return {name: row[name] for name in self.catalog.colnames}
 
     def flag_counts(self) -> dict[str, int]:

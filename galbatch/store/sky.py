@@ -26,25 +26,17 @@ def healpix_nested(ra_deg: np.ndarray, dec_deg: np.ndarray, order: int = ORDER) 
     good = np.isfinite(ra) & (np.abs(dec) <= 90)
     phi = np.deg2rad(np.where(good, ra, 0.0)) % (2 * np.pi)
     z = np.sin(np.deg2rad(np.where(good, dec, 0.0)))
-    face, ix, iy = _face_pixel(phi / (np.pi / 2), z, np.deg2rad(np.where(good, dec, 0.0)), 1 << order)
+    t = phi / (np.pi / 2)  # longitude in quarter turns [0, 4)
+    t = np.where(t >= 4, 0.0, t)
+    cap = _polar(t, z, np.deg2rad(np.where(good, dec, 0.0)), 1 << order)
+    belt = _equatorial(t, z, 1 << order)
+    face, ix, iy = (np.where(np.abs(z) <= 2 / 3, b, c) for b, c in zip(belt, cap, strict=True))
     index = (face.astype(np.int64) << (2 * order)) + _spread(ix) + (_spread(iy) << 1)
     return np.where(good, index, -1)
 
 
-def _face_pixel(
-    t: np.ndarray, z: np.ndarray, dec: np.ndarray, nside: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Base face 0-11 and x, y pixel inside it. ``t`` = longitude in quarter turns [0, 4), ``z`` =
-    sin(dec)."""
-    t = np.where(t >= 4, 0.0, t)
-    equatorial = np.abs(z) <= 2 / 3
-    face_e, x_e, y_e = _equatorial(t, z, nside)
-    face_p, x_p, y_p = _polar(t, z, dec, nside)
-    face, x = np.where(equatorial, face_e, face_p), np.where(equatorial, x_e, x_p)
-    return face, x, np.where(equatorial, y_e, y_p)
-
-
 def _equatorial(t: np.ndarray, z: np.ndarray, nside: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Base face 0-11 and x, y pixel inside it, for ``z`` = sin(dec) up to 2/3."""
     ascending = np.floor(nside * (0.5 + t - 0.75 * z)).astype(np.int64)
     descending = np.floor(nside * (0.5 + t + 0.75 * z)).astype(np.int64)
     up, down = ascending // nside, descending // nside

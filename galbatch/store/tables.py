@@ -95,20 +95,15 @@ def table_metadata(
     return result
 
 
+# Type of a VOTable and its bytes in BINARY2, by type of numpy; all else is text.
 _VO_TYPES = {
-    "str": "unicodeChar",
-    "bool": "boolean",
-    "uint8": "unsignedByte",
-    "int8": "short",
-    "int16": "short",
-    "uint16": "int",
-    "int32": "int",
-    "uint32": "long",
-    "int64": "long",
-    "uint64": "long",
-    "float16": "float",
-    "float32": "float",
-    "float64": "double",
+    "bool": ("boolean", "S1"),
+    "uint8": ("unsignedByte", "u1"),
+    **dict.fromkeys(("int8", "int16"), ("short", ">i2")),
+    **dict.fromkeys(("uint16", "int32"), ("int", ">i4")),
+    **dict.fromkeys(("uint32", "int64", "uint64"), ("long", ">i8")),
+    **dict.fromkeys(("float16", "float32"), ("float", ">f4")),
+    "float64": ("double", ">f8"),
 }
 
 
@@ -123,7 +118,7 @@ def _votable(names: Iterable[str], dtypes: dict[str, str], info: dict[str, Colum
     for number, name in enumerate(names):
         about = info.get(name, Column())
         size, _, base = dtypes[name].rpartition(",)")
-        kind = _VO_TYPES.get(base, "unicodeChar")
+        kind, _ = _VO_TYPES.get(base, ("unicodeChar", ""))
         field = Field(
             document,
             name=name,
@@ -158,15 +153,7 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 _FOOTER = b"IVOA.VOTable-Parquet.content"
-_TYPES = {
-    "boolean": "S1",
-    "unsignedByte": "u1",
-    "short": ">i2",
-    "int": ">i4",
-    "long": ">i8",
-    "float": ">f4",
-    "double": ">f8",
-}
+_TYPES = dict(_VO_TYPES.values())
 _ROWS = 8_192
 _LINE = 3 << 14  # bytes that are encoded at once: a multiple of three
 

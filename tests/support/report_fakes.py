@@ -4,8 +4,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from galbatch.report.gather import reasons
-from galbatch.report.summary import RunSummary
-from galbatch.report.thumbnails import encode_strip, plan_strips
+from galbatch.report.page import RunSummary
+from galbatch.report.small import encode_strip, plan_strips
 from galbatch.report.view import Number, SourceView
 from galbatch.types import Flag
 

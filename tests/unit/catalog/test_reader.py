@@ -102,9 +102,6 @@ def test_rows_by_number_and_in_batches(tmp_path):
     starts = [(start, len(rows["ra"])) for start, rows in catalog.batches(size=300)]
     assert sum(k for _, k in starts) == n
     assert [s for s, _ in starts] == np.cumsum([0, *[k for _, k in starts[:-1]]]).tolist()
-    assert catalog.take(np.array([999, 3, 500]), ["source_id"]).column(0).to_pylist() == [999, 3, 500]
-    with pytest.raises(InputError, match="1000 rows"):
-        catalog.take(np.array([1000]))
 
 
 def test_damaged_and_unknown_files(tmp_path):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import galbatch
 from galbatch.errors import InputError
 from galbatch.flags import FLAGS, names_of
-from galbatch.report.export import export_fits
+from galbatch.report.export import export_sources
 from galbatch.report.read import RunReader
 from galbatch.store import Run, band_name, file_names, one_line, sources
 
@@ -50,7 +50,7 @@ def test_one_source_of_a_large_run_has_the_name_that_it_has_among_all(paths, tmp
     monkeypatch.setattr(sources, "_KEPT_WHOLE", 3)
     monkeypatch.setattr(Run, "ids", property(lambda run: pytest.fail("all ids were read")))
     run = galbatch.open_run(paths.root)
-    found = export_fits(run, ["M_1", "日本 é"], tmp_path / "two")
+    found = export_sources(run, "fits", ["M_1", "日本 é"], tmp_path / "two")
     assert [p.name for p in found] == ["M_1~1.fits", "%E6%97%A5%E6%9C%AC%20%C3%A9.fits"]
     assert set(visible(tmp_path / "two")) < set(visible(tmp_path / "all"))
     assert set(run.locate([])) == {"M_1", "m_1", "日本 é"}

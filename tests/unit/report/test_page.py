@@ -12,12 +12,11 @@ import pytest
 from report_fakes import fake_summary, fake_view
 from scipy.stats import binom
 
-from galbatch.errors import InputError
 from galbatch.flags import Flag, quality_of
 from galbatch.report.colour import rgb
 from galbatch.report.gather import _choose, reasons
 from galbatch.report.page import render_page
-from galbatch.report.thumbnails import MAX_STRIPS, encode_strip, plan_strips
+from galbatch.report.small import MAX_STRIPS, encode_strip, plan_strips
 
 
 def embedded(page):
@@ -105,11 +104,6 @@ def test_text_of_a_catalogue_cannot_break_out_of_the_page(summary):
     assert sources_of(text)["ids"] == ids.tolist()
     assert "<script>alert(" not in text
     assert "<title>&lt;b&gt;run&lt;/b&gt;" in text
-
-
-def test_rows_that_disagree_are_named(summary):
-    with pytest.raises(InputError, match="chi2_f200w has 3 rows"):
-        dataclasses.replace(summary, columns=summary.columns | {"chi2_f200w": np.zeros(3)})
 
 
 def test_run_without_measurements_has_a_page():

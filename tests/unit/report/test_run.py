@@ -149,7 +149,7 @@ def test_galfit_start_file_and_images(run, tmp_path, monkeypatch):
 
     from astropy.io import fits
 
-    from galbatch.report.export import export_galfit
+    from galbatch.report.export import export_sources
 
     plain = RunReader.view
     psf = np.outer(np.hanning(9), np.hanning(9))
@@ -158,7 +158,7 @@ def test_galfit_start_file_and_images(run, tmp_path, monkeypatch):
         return dataclasses.replace(plain(self, source_id, band), psf=psf / psf.sum(), psf_scale_arcsec=0.03)
 
     monkeypatch.setattr(RunReader, "view", with_psf)
-    starts = export_galfit(run, [1001], tmp_path)
+    starts = export_sources(run, "galfit", [1001], tmp_path)
     assert [p.name for p in starts] == ["1001_f200w.galfit", "1001_f444w.galfit"]
     text = starts[0].read_text()
     values = {}  # the first of a number is the Sersic component, a later one the sky

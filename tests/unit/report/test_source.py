@@ -9,11 +9,9 @@ from matplotlib.text import Text
 from report_fakes import fake_view
 from rich.console import Console
 
-from galbatch.errors import InputError
 from galbatch.report.figure import figure_source
-from galbatch.report.summary import plain, with_error
-from galbatch.report.terminal import print_source
-from galbatch.report.view import Number, Stretch, shared_stretch
+from galbatch.report.small import print_source
+from galbatch.report.view import Number, Stretch, plain, shared_stretch, with_error
 
 
 def panels_of(fig):
@@ -161,16 +159,6 @@ def test_plain_numbers():
     assert plain(np.nan) == "-"
     assert plain(0.123456) == "0.1235"
     assert plain(0.123456, like=0.02) == "0.123"
-
-
-@pytest.mark.parametrize("change, said", [
-    ({"std": np.zeros((5, 5))}, "std"),
-    ({"samples": np.zeros((4, 32, 31))}, "samples"),
-    ({"observed": np.zeros((5, 5)), "sigma": np.zeros((5, 5)), "mask": None, "model": None}, "multiple"),
-])  # fmt: skip
-def test_shapes_that_disagree_are_named(change, said):
-    with pytest.raises(InputError, match=said):
-        dataclasses.replace(fake_view(), **change)
 
 
 NAMES = ["[red]x", "[/]", "$a$", "a_$\\frac$", ":smile:", "back\\\\slash\\", "[bold"]

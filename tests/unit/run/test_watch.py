@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 
+import pytest
 from rich.console import Console
 
 from galbatch.cli.main import main
@@ -28,17 +29,23 @@ def test_a_run_is_watched_and_not_written_to(serial, capsys):
 
 
 def test_the_pace_is_that_since_the_first_batch_of_the_latest_start(tmp_path, monkeypatch):
-    batch = {"event": "batch", "sources": 2, "counters": {"draws": 8}}
-    rows = [{"event": "start"}, batch | {"time": 0}, {"event": "start"}]
-    rows += [batch | {"time": 100.0}, batch | {"time": 110.0}, {"event": "message", "text": "hello"}]
+    batch = {
+        "event": "batch",
+        "sources": 2,
+        "flagged": 0,
+        "failed": 0,
+        "counters": {"draws": 8},
+        "seconds": {},
+    }
+    start = {"event": "start", "total": 10, "before": 0}
+    rows = [start, batch | {"time": 0, "batch": 0}, start, {"event": "message", "text": "hello"}]
+    rows += [batch | {"time": 100.0, "batch": 1}, batch | {"time": 110.0, "batch": 2}]
     path = tmp_path / "metrics.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)) + '\n{"event": "ba')  # a line still being written
-    batches, messages = inspect._metrics(path)
-    assert [b["time"] for b in batches] == [100.0, 110.0] and messages == ["hello"]
     monkeypatch.setattr("galbatch.run.inspect.time.time", lambda: 112.0)
-    found = inspect._pace({"state": "running", "planned": 10, "sources": 4}, batches)
-    assert found == {"draws_per_s": 0.8, "eta_s": 6 * 10 / 2 - 2}
-    assert inspect._pace({"state": "stopped", "planned": 10, "sources": 4}, batches)["eta_s"] is None
+    progress, batches, messages = inspect._replayed(path)
+    assert batches == [1, 2] and messages == ["hello"]
+    assert progress.pace == pytest.approx(0.8) and progress.eta_s == pytest.approx(6 * 10 / 2 - 2)
 
 
 def test_the_status_of_a_finished_run_loads_little(serial):
