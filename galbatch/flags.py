@@ -242,8 +242,8 @@ FLAGS: dict[Flag, About] = {
     ),
     Flag.CONTAMINATED: About(
         Level.CAUTION,
-        "a neighbour touches the source, and how their light divides is uncertain beyond the error bars",
-        "look at the picture; give a segmentation map (`seg`) that separates the two",
+        "a neighbour touches the source, and how their light divides is uncertain, or both may be one galaxy",
+        "look at the picture; give a segmentation map (`seg`) that parts or joins the two",
     ),
     Flag.RESIDUAL_ELSEWHERE: About(
         Level.INFO,

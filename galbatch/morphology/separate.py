@@ -25,7 +25,13 @@ ROUNDS = 2
 SPREAD = 0.6  # standard deviation of the logarithm of the ratio of source to neighbour, where both have light
 PROFILE_LEVEL = 0.05  # of the maximum: moments are of what is brighter
 LEAST_SHARE = 1e-3  # of a pixel's light, for the object to whose segment it is nearest
-DISPUTED = 0.2  # light that may be either's, over the source's: of 10 mocks above it 3 were 3 sigma off
+DISPUTED = 0.3  # light that may be either's, over the source's: intervals hold below, and not above (0038)
+PASS, DISPUTED_PIECE = 0.4, 0.08  # of two pieces of one galaxy (0038): height of the pass between their peaks
+# over the lesser, and light that may be either's
+PASS_SIGMA_PIX, _HALVINGS = (
+    1.0,
+    8,
+)  # of fine pixels, which smooths an image before; of the interval of heights
 CENTRE_FWHM, LUMP_FWHM = 1.5, 1.0  # sigmas that smooth an image to find its centre, and its lumps
 BRIGHT = 0.8  # of the brightest place of the smoothed image: a centroid there may be a galaxy's centre
 LUMP_LEVEL = 0.6  # of the light at a place: most of it has no counterpart
@@ -43,7 +49,8 @@ def fitted_neighbours(seg: np.ndarray, mask: np.ndarray) -> np.ndarray:
 class OwnLight:
     """``samples`` (n, k, H, W): draws with the light of fitted neighbours taken out; ``seg`` (n, h, w)
     without those; ``share``: {source: (k, H, W) its share of each draw} of those that had any;
-    ``disputed`` (n,): so much light may be either's that the draws do not say whose."""
+    ``disputed`` (n,): so much light may be either's that the draws do not say whose, or no valley parts the
+    source from a neighbour, so that they may be pieces of one galaxy."""
 
     samples: np.ndarray
     seg: np.ndarray
@@ -66,7 +73,10 @@ def own_light(samples: np.ndarray, seg: np.ndarray, mask: np.ndarray, oversample
         own[i] *= share
         left[i][near] = 0
         light = np.nansum(own[i])
-        disputed[i] = np.nansum(samples[i] * np.minimum(share, 1 - share)) > DISPUTED * light
+        either = np.nansum(samples[i] * np.minimum(share, 1 - share)) / light if light > 0 else np.inf
+        disputed[i] = either > DISPUTED
+        if not disputed[i] and either > DISPUTED_PIECE:
+            disputed[i] = highest_pass(np.nan_to_num(samples[i]).mean(0), used) > PASS
     return OwnLight(own, left, shares, disputed)
 
 
@@ -85,6 +95,26 @@ def own_share(draws: np.ndarray, seg: np.ndarray) -> np.ndarray:
         factor = float(np.exp(SPREAD * special.ndtri(((k + 0.5) * _ROOT) % 1)))
         share[k] = _divide(image, seg, nearest, labels, ((k + 0.5) * _GOLDEN) % 1, factor)
     return share
+
+
+def highest_pass(image: np.ndarray, seg: np.ndarray) -> float:
+    """Height of the pass from the peak of the source to that of a neighbour, over the lesser of both: the
+    highest of its neighbours'. ``image`` (H, W): the posterior mean; ``seg`` (H, W) as for ``own_share``."""
+    smooth = ndimage.gaussian_filter(image.astype(np.float64), PASS_SIGMA_PIX)
+    labels = np.unique(seg[seg > 0])
+    peaks = [int(np.argmax(np.where(seg == label, smooth, -np.inf))) for label in labels]
+    found = 0.0
+    for label, peak in zip(labels[1:], peaks[1:], strict=True):
+        level = np.where((seg == 1) | (seg == label), smooth, 0) / min(
+            smooth.flat[peaks[0]], smooth.flat[peak]
+        )
+        low, high = 0.0, 1.0
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            lands = ndimage.label(level >= middle, np.ones((3, 3)))[0].flat
+            low, high = (middle, high) if lands[peaks[0]] == lands[peak] else (low, middle)
+        found = max(found, low)
+    return found
 
 
 def _divide(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from galbatch.morphology import own_light, second_source
-from galbatch.morphology.separate import own_share
+from galbatch.morphology.separate import highest_pass, own_share
 
 Y, X = np.indices((64, 64))
 
@@ -48,6 +48,18 @@ def test_the_closer_two_are_the_more_draws_differ():
         for d in (10, 14, 24)
     ]
     assert spread[0] > 1.5 * spread[1] > 3 * spread[2]
+
+
+def test_a_piece_of_the_galaxy_itself_is_uncertain_though_little_light_is_in_dispute():
+    """Knots in a disc, of which SEP takes one away: no valley parts the pieces."""
+    knots = [galaxy(32 + side * 9.2, 32 + side * 3.9, 10, 1.5, 1.0) for side in (-1, 1)]
+    image = galaxy(32, 32, 100, 4.0) + sum(knots)
+    seg = (np.where(np.hypot(Y - 41.2, X - 35.9) < 5, 2, 1) * (image > 0.02))[None].astype(np.int32)
+    draws = image[None, None].repeat(16, 1).astype(np.float32)
+    found = own_light(draws, seg, np.zeros(seg.shape, bool))
+    dispute = (draws * np.minimum(found.share[0], 1 - found.share[0])).sum() / found.samples.sum()
+    assert found.disputed[0] and dispute < 0.2 and found.samples[0].sum((1, 2)).mean() < 0.85 * image.sum()
+    assert highest_pass(image, seg[0]) > 0.7 > 3 * highest_pass(scene(20)[0][0, 0], scene(20)[1][0])
 
 
 def test_overlapping_neighbours_are_uncertain_and_bright_ones_are_not_for_being_bright():
