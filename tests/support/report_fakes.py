@@ -67,7 +67,8 @@ def fake_summary(n=40, bands=("f200w", "f444w"), strip_pool=6, seed=0) -> RunSum
         "mag_ab": (24.5, 1.2, 0.05),
         "r_half": (0.5, 0.1, 0.02),
     }
-    columns = {}
+    columns, row = {}, np.arange(n)
+    kind = np.where(row % 5 < 4, 0, np.where(row % 10 == 4, 1, 2))  # good, flagged, failed
     for band in bands:
         for name, (centre, scatter, error) in centres.items():
             middle = rng.normal(centre, scatter, n)
@@ -78,15 +79,9 @@ def fake_summary(n=40, bands=("f200w", "f444w"), strip_pool=6, seed=0) -> RunSum
         columns[f"chi2_{band}"] = rng.normal(1, 0.05, n)
         columns[f"chi2_p_{band}"] = rng.random(n)
         columns[f"prior_driven_frac_{band}"] = rng.beta(1, 6, n)
-        columns[f"quality_{band}"] = np.where(
-            np.arange(n) % 5 < 4, 0.0, np.where(np.arange(n) % 10 == 4, 1, 2)
-        )
-    status = np.where(np.arange(n) % 5 < 4, "ok", np.where(np.arange(n) % 10 == 4, "flagged", "failed"))
-    flags = np.where(
-        status == "ok",
-        0,
-        np.where(status == "flagged", int(Flag.NEIGHBOUR | Flag.NO_SEG), int(Flag.OFF_IMAGE)),
-    )
+        columns[f"quality_{band}"] = kind.astype(float)
+    status = np.array(["ok", "flagged", "failed"])[kind]
+    flags = np.array([0, int(Flag.NEIGHBOUR | Flag.NO_SEG), int(Flag.OFF_IMAGE)])[kind]
     for name in columns:
         if not name.startswith("quality"):
             columns[name][status == "failed"] = np.nan
@@ -120,8 +115,6 @@ def fake_summary(n=40, bands=("f200w", "f444w"), strip_pool=6, seed=0) -> RunSum
         rates=(("sources per second", "0.31"),),
         strips=strips,
         panels=plan.titles,
-        failures=(
-            {"source_id": "1009", "stage": "cut", "code": "OFF_IMAGE", "message": "outside <every> image"},
-        ),
+        failures=(dict(source_id="1009", stage="cut", code="OFF_IMAGE", message="outside <every> image"),),
         calibration=(("r_half", bands[0], 26, 40), ("gini", bands[0], 9, 40)),
     )

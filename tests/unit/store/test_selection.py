@@ -87,16 +87,8 @@ def test_integers_are_looked_for_where_they_can_be(tmp_path, monkeypatch):
     monkeypatch.setattr(
         pq.ParquetFile, "read_row_group", lambda self, g, *a, **k: groups.append(g) or read(self, g, *a, **k)
     )
-    wanted = {str(NUMBERS[5]), str(NUMBERS[950]), "-3"} | {
-        "007",
-        "+4",
-        "4.0",
-        "x",
-        "",
-        "9" * 19,
-        "9" * 400,
-        "٤",
-    }
+    no_integers = {*"007 +4 4.0 x \u0664".split(), "", "9" * 19, "9" * 400}
+    wanted = {str(NUMBERS[5]), str(NUMBERS[950]), "-3"} | no_integers
     found = find_sources(plan(tmp_path / "plan.parquet", NUMBERS), wanted)
     assert found == {"-3": 0, "32": 5, "6647": 950} and groups == [0, 9]
 
