@@ -41,6 +41,7 @@ class Fault:
 OPERATOR, DRAWS = "tests/unit/forward/test_operator.py", "tests/unit/sampler/test_draws.py"
 INTERVALS, SUMMARY = "tests/unit/morphology/test_intervals.py", "tests/unit/morphology/test_summary.py"
 GOLDEN, SOURCES = "tests/golden/test_morphology_golden.py", "tests/faults/test_sources.py"
+MEASURE, SEPARATE = "tests/unit/morphology/test_measure.py", "tests/unit/morphology/test_separate.py"
 BANDS, REUSE = "tests/unit/cutouts/test_bands.py", "tests/unit/run/test_reuse.py"
 NOISE, COMMIT = "tests/unit/cutouts/test_noise.py", "tests/unit/store/test_posterior.py"
 FAULTS = (
@@ -71,6 +72,8 @@ FAULTS = (
     Fault("morphology/intervals.py", "LEVEL * (k + 1)", "LEVEL * k", INTERVALS),
     Fault("morphology/intervals.py", "x[:, k - i] + f", "x[:, k - i] - f", INTERVALS),
     Fault("morphology/kernels/ordering.py", "_SIZE // 2 if low >= 0", "_SIZE // 2 if low > 0", GOLDEN),
+    Fault("morphology/kernels/profile.py", "elif inside > high:", "elif high < 0.0:", MEASURE),
+    Fault("morphology/separate.py", "used) > PASS", "used) > 2 * PASS", SEPARATE),
     Fault("morphology/kernels/segments.py", "max(runs[n, 1] - 1, 0)", "runs[n, 1]", GOLDEN),
     Fault("morphology/summary.py", "(one + (place - low)", "(one + 0.9 * (place - low)", SUMMARY),
     Fault(
