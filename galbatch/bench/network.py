@@ -123,15 +123,8 @@ def _variant(
         _, forward = compile_denoiser(model, prior.device, backend, precision)
         error = float((forward(x, sigma) - expected).norm() / expected.norm())
     except Exception as err:  # a backend that is not available here is a result too
-        return {
-            "kernel": label,
-            "unit": "image",
-            "rate": 0.0,
-            "best": 0.0,
-            "per_core": 0.0,
-            "correct": False,
-            "note": str(err).splitlines()[0][:120],
-        }
+        nothing = {"rate": 0.0, "best": 0.0, "per_core": 0.0, "correct": False}
+        return {"kernel": label, "unit": "image", **nothing, "note": str(err).splitlines()[0][:120]}
     timing = repeat(lambda: forward(x, sigma), seconds, device=prior.device)
     limit = 0.05 if precision == "bfloat16" else 1e-4
     found = row(label, "image", batch, timing, error < limit, error=error)

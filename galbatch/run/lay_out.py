@@ -124,7 +124,6 @@ def model_identity(prior: Denoiser, path: str) -> dict[str, Any]:
         "name": prior.spec.name,
         "sha256": prior.spec.sha256,
         "calibration": hash_json(prior.spec.calibration),
-        "folder": path,
         "files": files,
         "hash": hash_json(files) if files else "",
     }

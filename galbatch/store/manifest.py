@@ -262,7 +262,7 @@ def _model_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     was, now = old.get("files") or {}, new.get("files") or {}
     missing = "(no such file)"
     lines = [
-        f"model {new.get('folder') or old.get('folder')}/{name}: hash was {was.get(name, missing)}, "
+        f"model {new.get('path') or old.get('path')}/{name}: hash was {was.get(name, missing)}, "
         f"is {now.get(name, missing)}"
         for name in sorted({*was, *now})
         if was.get(name) != now.get(name)

@@ -112,7 +112,7 @@ def test_a_run_keeps_its_model(tiny, tmp_path, monkeypatch):
     assert any(line.startswith("model: small") for line in said)
     assert any("no calibration for mode fast" in line for line in said)
     model = read_manifest(first.paths)["model"]
-    assert (model["name"], model["path"], model["folder"]) == ("small", "small", "small")
+    assert (model["name"], model["path"]) == ("small", "small")
     monkeypatch.setattr("galbatch.prior.choose_model", lambda *_: "base")
     next(iter(first.paths.parts.iterdir())).unlink()
     said.clear()
