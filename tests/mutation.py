@@ -75,7 +75,7 @@ FAULTS = (
     Fault("morphology/kernels/profile.py", "elif inside > high:", "elif high < 0.0:", MEASURE),
     Fault("morphology/separate.py", "used) > PASS", "used) > 2 * PASS", SEPARATE),
     Fault("morphology/kernels/segments.py", "max(runs[n, 1] - 1, 0)", "runs[n, 1]", GOLDEN),
-    Fault("morphology/summary.py", "(one + (place - low)", "(one + 0.9 * (place - low)", SUMMARY),
+    Fault("morphology/posterior.py", "(one + (place - low)", "(one + 0.9 * (place - low)", SUMMARY),
     Fault(
         "store/sky.py", "(2, 0x0F0F0F0F0F0F0F0F)", "(2, 0x0F0F0F0F0F0F0F07)", "tests/unit/store/test_hats.py"
     ),

@@ -90,8 +90,6 @@ def untiled(path: str, stamp: FileStamp, index: int, limit: int = DEFAULT_BYTES)
                     data = np.asarray(hdu.data)
                     header = hdu.header.copy()
                     fits.PrimaryHDU(data, header).writeto(target, output_verify="silentfix")
-        except OSError as error:
-            raise InputError(f"{path}: extension {index} cannot be decompressed: {error}.") from error
         except Exception as error:
             raise InputError(
                 f"{path}: extension {index} cannot be decompressed: {type(error).__name__}: {error}. "

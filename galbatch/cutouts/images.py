@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _ROW_US, _STAMP_US, _BYTE_US = 0.4, 12.0, 1.2e-4  # a row gathered; a stamp, and a byte, of a span
 _MAX_SPAN = 1 << 26
+GZIP = b"\x1f\x8b"  # how a gzip file begins
 
 
 def read_boxes(
@@ -45,23 +46,14 @@ def read_boxes(
     an integer; ``ok`` (n,) False where bytes could not be read.
     """
     y0, x0 = np.asarray(y0, np.int64), np.asarray(x0, np.int64)
-    ny, nx = image.shape[-2:]
-    dtype = np.dtype(image.dtype)
-    integer = isinstance(fill, int)
-    out = np.empty((len(y0), h, w), np.int64 if integer else np.float32)
-    out[~_whole(y0, x0, h, w, ny, nx)] = fill
-    ok = np.ones(len(y0), bool)
-    if len(y0) == 0:
-        return out, ok
-    for members, span in _groups(y0, h, nx * dtype.itemsize, isinstance(source, RemoteBytes)):
-        (_from_span if span else _from_rows)(source, image, members, y0, x0, out, ok)
-    out[~ok] = fill
-    return out, ok
-
-
-def _whole(y: np.ndarray, x: np.ndarray, h: int, w: int, ny: int, nx: int) -> np.ndarray:
-    """Which stamps lie on the image as a whole."""
-    return (y >= 0) & (y + h <= ny) & (x >= 0) & (x + w <= nx)
+    out = np.empty((len(y0), h, w), np.int64 if isinstance(fill, int) else np.float32)
+    reading = _Reading(source, image, y0, x0, out)
+    out[~reading.whole] = fill
+    if len(y0):
+        for members, span in _groups(y0, h, reading.stride, isinstance(source, RemoteBytes)):
+            (reading.span if span else reading.rows)(members)
+    out[~reading.ok] = fill
+    return out, reading.ok
 
 
 def _groups(y0: np.ndarray, h: int, stride: int, remote: bool) -> list[tuple[np.ndarray, bool]]:
@@ -92,82 +84,73 @@ def _groups(y0: np.ndarray, h: int, stride: int, remote: bool) -> list[tuple[np.
     return [*out, (np.array(single), False)] if single else out
 
 
-def _from_span(
-    source: ByteSource,
-    image: ImageHDU,
-    members: np.ndarray,
-    y0: np.ndarray,
-    x0: np.ndarray,
-    out: np.ndarray,
-    ok: np.ndarray,
-) -> None:
-    ny, nx = image.shape[-2:]
-    dtype, h, w = np.dtype(image.dtype), out.shape[1], out.shape[2]
-    top = max(int(y0[members].min()), 0)
-    bottom = min(int(y0[members].max()) + h, ny)
-    if bottom <= top:
-        return
-    raw = source.read_block(image.offset + top * nx * dtype.itemsize, (bottom - top) * nx * dtype.itemsize)
-    rows = len(raw) // (nx * dtype.itemsize)
-    block = raw[: rows * nx * dtype.itemsize].view(dtype).reshape(rows, nx)
-    for i in members:
-        ya, yb = max(y0[i], 0), min(y0[i] + h, ny)
-        xa, xb = max(x0[i], 0), min(x0[i] + w, nx)
-        if ya >= yb or xa >= xb:
-            continue
-        if yb - top > rows:
-            ok[i] = False
-            continue
-        out[i, ya - y0[i] : yb - y0[i], xa - x0[i] : xb - x0[i]] = scaled(
-            block[ya - top : yb - top, xa:xb], image, out.dtype
-        )
+class _Reading:
+    """Stamps of an image on their way into ``out`` (n, h, w): which lie on it as a whole, which could be
+    read."""
 
+    def __init__(
+        self, source: ByteSource, image: ImageHDU, y0: np.ndarray, x0: np.ndarray, out: np.ndarray
+    ) -> None:
+        self.source, self.image, self.y0, self.x0, self.out = source, image, y0, x0, out
+        (self.ny, self.nx), (_, h, w) = image.grid, out.shape
+        self.size = np.dtype(image.dtype).itemsize
+        self.stride = self.nx * self.size
+        self.whole = (y0 >= 0) & (y0 + h <= self.ny) & (x0 >= 0) & (x0 + w <= self.nx)
+        self.ok = np.ones(len(y0), bool)
 
-def _from_rows(
-    source: ByteSource,
-    image: ImageHDU,
-    members: np.ndarray,
-    y0: np.ndarray,
-    x0: np.ndarray,
-    out: np.ndarray,
-    ok: np.ndarray,
-) -> None:
-    ny, nx = image.shape[-2:]
-    h, w = out.shape[1:]
-    y, x = y0[members], x0[members]
-    whole = _whole(y, x, h, w, ny, nx)
-    size = np.dtype(image.dtype).itemsize
-    if isinstance(source, LocalBytes) and _plain_float32(image) and out.dtype == np.float32:
-        starts = image.offset + (y[whole] * nx + x[whole]) * size
-        ok[members[whole]] &= source.read_stamps(starts, nx * size, out, members[whole])
-    elif whole.any():
-        starts = image.offset + ((y[whole, None] + np.arange(h)) * nx + x[whole, None]) * size
-        raw, good = source.read_rows(starts.ravel(), w * size)
-        out[members[whole]] = scaled(raw.view(image.dtype).reshape(-1, h, w), image, out.dtype)
-        ok[members[whole]] &= good.reshape(-1, h).all(axis=1)
-    for i in members[~whole]:
-        ok[i] &= _crossing_edge(source, image, int(y0[i]), int(x0[i]), out[i])
+    def span(self, members: np.ndarray) -> None:
+        """All from one piece of whole rows."""
+        top = max(int(self.y0[members].min()), 0)
+        bottom = min(int(self.y0[members].max()) + self.out.shape[1], self.ny)
+        if bottom <= top:
+            return
+        raw = self.source.read_block(self.image.offset + top * self.stride, (bottom - top) * self.stride)
+        rows = len(raw) // self.stride
+        block = raw[: rows * self.stride].view(self.image.dtype).reshape(rows, self.nx)
+        for i in members:
+            ya, yb, xa, xb = self._on_image(i)
+            if ya < yb and xa < xb:
+                if yb - top > rows:
+                    self.ok[i] = False
+                else:
+                    self._put(i, block[ya - top : yb - top, xa:xb])
+
+    def rows(self, members: np.ndarray) -> None:
+        """Each by its own rows."""
+        (h, w), whole = self.out.shape[1:], members[self.whole[members]]
+        starts = self.image.offset + self.y0[whole] * self.stride + self.x0[whole] * self.size
+        plain = _plain_float32(self.image) and self.out.dtype == np.float32
+        if isinstance(self.source, LocalBytes) and plain:
+            self.ok[whole] &= self.source.read_stamps(starts, self.stride, self.out, whole)
+        elif whole.size:
+            starts = starts[:, None] + np.arange(h) * self.stride
+            raw, good = self.source.read_rows(starts.ravel(), w * self.size)
+            stamps = raw.view(self.image.dtype).reshape(-1, h, w)
+            self.out[whole] = scaled(stamps, self.image, self.out.dtype)
+            self.ok[whole] &= good.reshape(-1, h).all(axis=1)
+        for i in members[~self.whole[members]]:
+            ya, yb, xa, xb = self._on_image(i)
+            if ya < yb and xa < xb:
+                starts = self.image.offset + np.arange(ya, yb) * self.stride + xa * self.size
+                raw, good = self.source.read_rows(starts, (xb - xa) * self.size)
+                self._put(i, raw.view(self.image.dtype).reshape(yb - ya, xb - xa))
+                self.ok[i] &= good.all()
+
+    def _on_image(self, i: int) -> tuple[int, int, int, int]:
+        """First and last + 1 row and column of the part of a stamp that lies on the image."""
+        (h, w), y, x = self.out.shape[1:], int(self.y0[i]), int(self.x0[i])
+        return max(y, 0), min(y + h, self.ny), max(x, 0), min(x + w, self.nx)
+
+    def _put(self, i: int, part: np.ndarray) -> None:
+        y, x = max(-int(self.y0[i]), 0), max(-int(self.x0[i]), 0)
+        own = self.out[i, y : y + part.shape[0], x : x + part.shape[1]]
+        own[...] = scaled(part, self.image, self.out.dtype)
 
 
 def _plain_float32(image: ImageHDU) -> bool:
     """Whether numbers need their bytes swapped and no more."""
     swapped = sys.byteorder == "little" and np.dtype(image.dtype) == np.dtype(">f4")
     return swapped and image.bscale == 1.0 and image.bzero == 0.0
-
-
-def _crossing_edge(source: ByteSource, image: ImageHDU, y: int, x: int, stamp: np.ndarray) -> bool:
-    """Fill a stamp that lies on the image in part; whether all of its pixels could be read."""
-    ny, nx = image.shape[-2:]
-    h, w = stamp.shape
-    ya, yb, xa, xb = max(y, 0), min(y + h, ny), max(x, 0), min(x + w, nx)
-    if ya >= yb or xa >= xb:
-        return True
-    size = np.dtype(image.dtype).itemsize
-    raw, good = source.read_rows(image.offset + (np.arange(ya, yb) * nx + xa) * size, (xb - xa) * size)
-    stamp[ya - y : yb - y, xa - x : xb - x] = scaled(
-        raw.view(image.dtype).reshape(yb - ya, xb - xa), image, stamp.dtype
-    )
-    return bool(good.all())
 
 
 _MAX_OPEN = 256
@@ -197,25 +180,16 @@ class OpenImage:
         return read_boxes(self.source, self.hdu, y0, x0, h, w, fill=fill)
 
 
-@dataclass
-class UniformNoise:
+class UniformNoise(OpenImage):
     """What stands for the error map that a survey does not have (``err = "measure"``): one everywhere, on the
-    grid of ``like``, so that the scatter of blank sky is the whole error."""
+    grid of an image, so that the scatter of blank sky is the whole error."""
 
-    like: OpenImage
-    path: str = "(no error map: blank sky is measured)"
+    def __init__(self, like: OpenImage) -> None:
+        super().__init__("(no error map: blank sky is measured)", like.hdu, like.source)
 
     @property
     def header(self) -> Header:
         return {}
-
-    @property
-    def hdu(self) -> ImageHDU:
-        return self.like.hdu
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.like.shape
 
     def boxes(
         self, y0: ArrayLike, x0: ArrayLike, h: int, w: int, fill: float | int = np.nan
@@ -249,7 +223,7 @@ class ImagePool:
         if path not in self._scans:
             source = open_bytes(path, self.pins.get(path))
             self.pins.setdefault(path, source.stamp)
-            if _is_gzip(source):
+            if source.read(0, 2) == GZIP:
                 local = gunzipped(path, source.stamp)
                 source.close()
                 source = open_bytes(local)
@@ -265,8 +239,8 @@ class ImagePool:
         if isinstance(source, RemoteBytes):
             raise InputError(f"{plane.path} is tile-compressed and remote: download it first.")
         pin = self.pins[plane.path]
-        packed = gunzipped(plane.path, pin) if _is_packed(plane.path) else source.path
-        local = open_bytes(untiled(packed, pin, hdu.index))
+        unpacked = source.path if source.stamp == pin else gunzipped(plane.path, pin)
+        local = open_bytes(untiled(unpacked, pin, hdu.index))
         plain = scan_images(local)
         if not plain:
             raise InputError(f"{plane.path} is damaged: its tile-compressed image unpacks to none.")
@@ -275,12 +249,3 @@ class ImagePool:
     def _drop(self, key: tuple[str, tuple[str, ...]]) -> None:
         self._open.pop(key)
         self._scans.pop(key[0], None)
-
-
-def _is_gzip(source: ByteSource) -> bool:
-    return source.read(0, 2) == b"\x1f\x8b"
-
-
-def _is_packed(path: str) -> bool:
-    with open(path, "rb") as file:
-        return file.read(2) == b"\x1f\x8b"

@@ -42,15 +42,9 @@ SURVEY_KEYS = {
     "tiles": list,
     "bands": dict,
 }
+PLANES = ("sci", "err", "wht", "var", "exp", "mask", "seg")
 TILE_KEYS = {
-    "sci": str,
-    "err": str,
-    "wht": str,
-    "var": str,
-    "exp": str,
-    "mask": str,
-    "seg": str,
-    "psf": str,
+    **dict.fromkeys((*PLANES, "psf"), str),
     "mask_bits": (int, list),
     "pixel_scale_arcsec": _NUMBER,
     "err_scale": (int, float, str),
@@ -110,7 +104,6 @@ def check_keys(path: Path, where: str, table: dict, keys: dict) -> None:
             )
 
 
-PLANES = ("sci", "err", "wht", "var", "exp", "mask", "seg")
 _NOISE = ("err", "var", "wht", "exp")
 _KEYS = {
     "description": str,

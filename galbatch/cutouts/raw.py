@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from galbatch.cutouts.noise import positive_definite
-from galbatch.cutouts.tile import RawStamps, unreadable
+from galbatch.cutouts.tile import CAUSES, RawStamps, unreadable
 from galbatch.errors import GalbatchError
 
 if TYPE_CHECKING:
@@ -192,9 +192,6 @@ def _from_pixels(
     return np.full(x.shape, np.nan), np.full(x.shape, np.nan)
 
 
-_BOOLS = ("outside", "nonfinite", "zero_weight", "masked", "saturated")
-
-
 @dataclass
 class RawCut:
     """Raw stamps of one band for all (n,) sources of a batch, gathered from its tiles."""
@@ -214,8 +211,9 @@ def cut_band(survey: SurveyFiles, band: str, rows: dict[str, np.ndarray], size: 
     places = place(survey, band, rows)
     n = places.x.shape[1]
     order = np.argsort(-places.inside, axis=0, kind="stable")
-    raw, chosen, first, why = _empty(n, side), order[0].copy(), np.zeros((n, 2), np.int64), [""] * n
-    score = np.full(n, -1.0)
+    raw, chosen, score = unreadable(n, side, side), order[0].copy(), np.full(n, -1.0)
+    raw.ok[:] = True
+    first, why = np.zeros((n, 2), np.int64), [""] * n
     for rank in range(len(places.names)):
         tiles = order[rank]
         todo = np.nonzero((places.inside[tiles, np.arange(n)] > 0) & (score < 1.0))[0]
@@ -248,20 +246,8 @@ def _read(survey: SurveyFiles, band: str, name: str, origin: np.ndarray, side: i
     )
 
 
-def _empty(n: int, side: int) -> RawStamps:
-    no: dict[str, Any] = {name: np.zeros((n, side, side), bool) for name in _BOOLS}
-    no["outside"][:] = True
-    return RawStamps(
-        np.full((n, side, side), np.nan, np.float32),
-        np.full((n, side, side), np.inf),
-        **no,
-        segmap=None,
-        ok=np.ones(n, bool),
-    )
-
-
 def _store(raw: RawStamps, part: RawStamps, members: np.ndarray, chosen: np.ndarray) -> None:
-    for name in ("data", "var", "ok", *_BOOLS):
+    for name in ("data", "var", "ok", *CAUSES):
         getattr(raw, name)[members] = getattr(part, name)[chosen]
     if part.segmap is not None:
         if raw.segmap is None:

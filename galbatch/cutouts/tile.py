@@ -26,10 +26,13 @@ if TYPE_CHECKING:
     from galbatch.cutouts.fitsfile import Header
 
 
+CAUSES = ("outside", "nonfinite", "zero_weight", "masked", "saturated")
+
+
 @dataclass
 class RawStamps:
     """Boxes (n, h, w) of one tile: ``data`` nJy (NaN where not finite or outside), ``var`` nJy^2 (inf where
-    unknown); bool planes by cause; ``segmap`` int64 or None; ``ok`` (n,) False where a file could not be
+    unknown); bool planes by ``CAUSES``; ``segmap`` int64 or None; ``ok`` (n,) False where a file could not be
     read, with ``error``."""
 
     data: np.ndarray
@@ -249,11 +252,13 @@ def _bit_mask(bits: int | tuple[int | str, ...], header: Header, where: str, str
     return out
 
 
-def unreadable(n: int, h: int, w: int, error: str) -> RawStamps:
-    """Boxes that could not be read, and why."""
-    data = np.full((n, h, w), np.nan, np.float32)
-    no = np.zeros((n, h, w), bool)
-    return RawStamps(data, np.full((n, h, w), np.inf), no, ~no, no, no, no, None, np.zeros(n, bool), error)
+def unreadable(n: int, h: int, w: int, error: str = "") -> RawStamps:
+    """Boxes that could not be read, and why: nothing is on the image."""
+    shape, causes = (n, h, w), [np.zeros((n, h, w), bool) for _ in CAUSES]
+    causes[0][:] = True
+    data, var = np.full(shape, np.nan, np.float32), np.full(shape, np.inf)
+    planes: dict[str, Any] = dict(zip(CAUSES, causes, strict=True))
+    return RawStamps(data, var, **planes, segmap=None, ok=np.zeros(n, bool), error=error)
 
 
 def finite_or_nan(sci: np.ndarray, njy: float) -> np.ndarray:

@@ -28,7 +28,7 @@ from galbatch.cutouts.units import in_electrons
 
 if TYPE_CHECKING:
     from galbatch.cutouts.fitsfile import Header
-    from galbatch.cutouts.images import OpenImage, UniformNoise
+    from galbatch.cutouts.images import OpenImage
 
 
 MIN_FAINT, N_BRIGHTEST, BRIGHT_SIGMA, SLACK, MIN_EXCESS = 25, 9, 5.0, 1.5, 0.5
@@ -135,7 +135,7 @@ def poisson(sci: np.ndarray, exposure: np.ndarray, gain: Gain) -> np.ndarray:
 
 
 def exposure_boxes(
-    image: OpenImage | UniformNoise, y0: np.ndarray, x0: np.ndarray, h: int, w: int, sample: int
+    image: OpenImage, y0: np.ndarray, x0: np.ndarray, h: int, w: int, sample: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Stamps (n, h, w) of a subsampled exposure map at mosaic pixels (y0, x0), and which could be read."""
     if sample == 1:

@@ -11,8 +11,7 @@ __getattr__, __dir__, __all__ = lazy(
     flags="MORPH_FLAG_DESCRIPTIONS MorphFlag flag_names sersic_severity severity",
     images="measure",
     plugins="Statistic StatisticInput all_quantities",
-    posterior="compile_kernels measure_posterior",
+    posterior="compile_kernels measure_posterior summarise",
     separate="OwnLight own_light second_source",
-    summary="summarise",
 )
 __all__ += ["QUANTITIES"]

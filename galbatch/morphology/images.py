@@ -13,15 +13,8 @@ import numpy as np
 from galbatch.columns import QUANTITIES
 from galbatch.errors import InputError
 from galbatch.morphology.flags import MorphFlag
-from galbatch.morphology.kernels.columns import (
-    GROUPS,
-    I_R_PETRO,
-    I_R_PETRO_ELLIP,
-    I_SERSIC,
-    I_SERSIC_LAST,
-    I_XA,
-    I_YA,
-)
+from galbatch.morphology.kernels import columns as at
+from galbatch.morphology.kernels.columns import GROUPS
 from galbatch.morphology.plugins import StatisticInput, evaluate, installed_statistics
 from galbatch.quantity import plain, same_kind
 
@@ -129,11 +122,9 @@ def measure(
     seg, seg_of = _maps("segmap", segmap, n, shape, np.int32, 0, None if find else map_of)
     fixed = np.empty((n, 2))
     fixed[:, 0] = _per_image("sky_sigma", sky_sigma, n)
-    fixed[:, 1] = (
-        fixed[:, 0]
-        if detection_threshold is None
-        else _per_image("detection_threshold", detection_threshold, n)
-    )
+    fixed[:, 1] = fixed[:, 0]
+    if detection_threshold is not None:
+        fixed[:, 1] = _per_image("detection_threshold", detection_threshold, n)
     centres = np.full((n, 2), np.nan)
     if centre is not None:
         try:
@@ -144,27 +135,15 @@ def measure(
                 "give (x, y) or one pair per image."
             ) from error
     out, flags = np.full((n, len(QUANTITIES)), np.nan), np.zeros(n, dtype=np.int64)
-    arguments = (
-        images,
-        seg,
-        seg_of,
-        bad,
-        bad_of,
-        noise,
-        noise_of,
-        fixed,
-        centres,
-        float(outlier_sigma),
-        float(psf_fwhm_pix) / 2.3548200450309493,
-        _group_bits(groups),
-        int(find),
-    )
-    _run(lambda first, last: measure_range(*arguments, first, last, out, flags), n, threads)
+    maps = (seg, seg_of, bad, bad_of, noise, noise_of)
+    psf_sigma = float(psf_fwhm_pix) / 2.3548200450309493
+    settings = (float(outlier_sigma), psf_sigma, _group_bits(groups), int(find))
+    _run(lambda *part: measure_range(images, *maps, fixed, centres, *settings, *part, out, flags), n, threads)
     if psf is not None and "sersic" in groups:
-        _refit(out, flags, images, (seg, seg_of, bad, bad_of, noise, noise_of), psf, map_of)
+        _refit(out, flags, images, maps, psf, map_of)
     _beyond_stamp(out, flags, shape)
     result = _result(out, flags, pixel_scale_arcsec)
-    return _with_plugins(result, images, (seg, seg_of, bad, bad_of, noise, noise_of), pixel_scale_arcsec)
+    return _with_plugins(result, images, maps, pixel_scale_arcsec)
 
 
 def _images(images: np.ndarray) -> np.ndarray:
@@ -233,25 +212,9 @@ def find_segments(images: np.ndarray, mask: np.ndarray) -> np.ndarray:
     images = _images(images)
     n = len(images)
     seg, own, zero = np.zeros(images.shape, np.int32), np.arange(n), np.zeros(n, np.int64)
-    measure_range(
-        images,
-        seg,
-        own,
-        _owned(mask, np.bool_),
-        own,
-        np.zeros((1, *images.shape[1:])),
-        zero,
-        np.zeros((n, 2)),
-        np.zeros((n, 2)),
-        0.0,
-        0.0,
-        0,
-        2,
-        0,
-        n,
-        np.zeros((n, len(QUANTITIES))),
-        zero,
-    )
+    maps = (seg, own, _owned(mask, np.bool_), own, np.zeros((1, *images.shape[1:])), zero)
+    fixed, out = np.zeros((n, 2)), np.zeros((n, len(QUANTITIES)))
+    measure_range(images, *maps, fixed, fixed, 0.0, 0.0, 0, 2, 0, n, out, zero)
     return seg
 
 
@@ -272,7 +235,7 @@ def _refit(
         psf = np.broadcast_to(psf, (len(images), *psf.shape))
     elif map_of is not None:
         psf = psf[map_of]
-    refit(out[:, I_SERSIC : I_SERSIC_LAST + 1], flags, images, maps, psf)
+    refit(out[:, at.I_SERSIC : at.I_SERSIC_LAST + 1], flags, images, maps, psf)
 
 
 def _run(work: Callable[..., Any], n: int, threads: int | None) -> None:
@@ -291,10 +254,10 @@ def _run(work: Callable[..., Any], n: int, threads: int | None) -> None:
 
 def _beyond_stamp(out: np.ndarray, flags: np.ndarray, shape: tuple[int, int]) -> None:
     """A Petrosian radius that was reached only because the annulus ran off the stamp is none."""
-    x, y = out[:, I_XA], out[:, I_YA]
+    x, y = out[:, at.I_XA], out[:, at.I_YA]
     corner = np.hypot(np.maximum(x, shape[1] - 1 - x) + 0.5, np.maximum(y, shape[0] - 1 - y) + 0.5)
-    beyond = out[:, I_R_PETRO] > corner - 1.5
-    out[beyond, I_R_PETRO] = out[beyond, I_R_PETRO_ELLIP] = np.nan
+    beyond = out[:, at.I_R_PETRO] > corner - 1.5
+    out[beyond, at.I_R_PETRO] = out[beyond, at.I_R_PETRO_ELLIP] = np.nan
     flags[beyond] |= int(MorphFlag.PETRO_LARGE)
 
 

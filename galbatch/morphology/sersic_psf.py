@@ -137,20 +137,8 @@ def _convolver(psf: np.ndarray, ny: int, nx: int) -> Callable[..., Any]:
 def _pack(first: np.ndarray) -> np.ndarray:
     n, r_e, e, theta, amplitude, x, y = first[:, :7].T
     e = np.clip(e, 0.0, 0.95)
-    return np.ascontiguousarray(
-        np.stack(
-            [
-                amplitude,
-                np.log(r_e * np.sqrt(1 - e)),
-                np.log(n),
-                x,
-                y,
-                e * np.cos(2 * theta),
-                e * np.sin(2 * theta),
-            ],
-            axis=1,
-        )
-    )
+    shape = (np.log(r_e * np.sqrt(1 - e)), np.log(n), x, y, e * np.cos(2 * theta), e * np.sin(2 * theta))
+    return np.ascontiguousarray(np.stack((amplitude, *shape), axis=1))
 
 
 def _unpack(p: np.ndarray, chi2: np.ndarray, n_pixels: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -38,6 +38,13 @@ PAIR = 16
 HEAD = 16
 
 
+def zeroed(layer: nn.Module) -> nn.Module:
+    """A layer whose output begins at zero."""
+    for p in layer.parameters():
+        nn.init.zeros_(p)
+    return layer
+
+
 class Pairs(nn.Module):
     """What a band should know of the others before it looks at them: features (b, c, c, PAIR) of each pair
     of noise levels and wavelengths, and shifts (b c, n) of the embedded noise level, since bands that help
@@ -47,9 +54,7 @@ class Pairs(nn.Module):
         super().__init__()
         self.first = nn.Linear(5, 32)
         self.second = nn.Linear(32, PAIR)
-        self.shift = nn.Linear(PAIR, n)
-        nn.init.zeros_(self.shift.weight)
-        nn.init.zeros_(self.shift.bias)
+        self.shift = zeroed(nn.Linear(PAIR, n))
 
     def forward(self, c_noise: Tensor, bands: Tensor) -> tuple[Tensor, Tensor]:
         c = bands.shape[1]
@@ -69,15 +74,11 @@ class Mix(nn.Module):
         super().__init__()
         self.heads = max(2, channels // 48)
         d = HEAD * self.heads
-        self.film = nn.Linear(embedding, 2 * channels)
+        self.film = zeroed(nn.Linear(embedding, 2 * channels))
         self.qkv = nn.Conv2d(channels, 3 * d, 1)
-        self.pair = nn.Linear(PAIR, self.heads)
+        self.pair = zeroed(nn.Linear(PAIR, self.heads))
         self.hidden = nn.Conv2d(channels + d, max(32, channels // 2), 1)
-        self.out = nn.Conv2d(max(32, channels // 2), channels, 1)
-        for layer in (self.film, self.pair, self.out):
-            nn.init.zeros_(layer.weight)
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
+        self.out = zeroed(nn.Conv2d(max(32, channels // 2), channels, 1))
 
     def forward(self, h: Tensor, level: Tensor, pair: Tensor) -> Tensor:
         scale, shift = self.film(level)[:, :, None, None].chunk(2, dim=1)
@@ -145,12 +146,8 @@ class Block(nn.Module):
         super().__init__()
         self.norm = ChannelNorm()
         self.conv_a = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv_b = nn.Conv2d(channels, channels, 3, padding=1)
-        self.film = nn.Linear(embedding, 4 * channels)
-        nn.init.zeros_(self.conv_b.weight)
-        nn.init.zeros_(self.conv_b.bias)
-        nn.init.zeros_(self.film.weight)
-        nn.init.zeros_(self.film.bias)
+        self.conv_b = zeroed(nn.Conv2d(channels, channels, 3, padding=1))
+        self.film = zeroed(nn.Linear(embedding, 4 * channels))
 
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
         scale_a, shift_a, scale_b, shift_b = self.film(level)[:, :, None, None].chunk(4, dim=1)
@@ -161,6 +158,8 @@ class Block(nn.Module):
 
 class NoiseLevel(nn.Module):
     """Embedding (b, n) of ln(sigma) / 4: smooth Fourier features and a two-layer perceptron."""
+
+    frequency: Tensor
 
     def __init__(self, n: int) -> None:
         super().__init__()
@@ -189,6 +188,9 @@ class UNet(nn.Module):
     """F(inputs, c_noise): (b c, 3, H, W), (b c,) -> (b c, 1, H, W). Fully convolutional. With ``bands``
     (b, c) and c > 1 the images of a galaxy mix, which a ``joint`` network can."""
 
+    down_blocks: Any  # lists of lists of blocks
+    up_blocks: Any
+
     def __init__(self, config: NetworkConfig, joint: bool = False) -> None:
         super().__init__()
         widths, blocks, n = config.widths, config.blocks, config.embedding
@@ -205,9 +207,7 @@ class UNet(nn.Module):
         )
         self.downs = nn.ModuleList([nn.Conv2d(a, b, 2, stride=2) for a, b in itertools.pairwise(widths)])
         self.ups = nn.ModuleList([nn.Conv2d(b, 4 * a, 1) for a, b in itertools.pairwise(widths)])
-        self.last = nn.Conv2d(widths[0], FOLD**2, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        self.last = zeroed(nn.Conv2d(widths[0], FOLD**2, 3, padding=1))
         if joint:
             self.pairs = Pairs(n)
             self.down_mixes = nn.ModuleList([Mix(w, n) for w in widths])
@@ -245,6 +245,9 @@ def is_joint(name: str) -> bool:
 class Denoiser(nn.Module):
     """D(x; sigma) with EDM preconditioning: x (b, 1, H, W), sigma (b,) -> (b, 1, H, W), float32 in and
     out. A ``joint`` one also takes x (b, c, H, W), sigma (b, c) and ``bands`` (b, c), log wavelengths."""
+
+    smooth_y: Tensor
+    smooth_x: Tensor
 
     def __init__(self, config: NetworkConfig, joint: bool = False) -> None:
         super().__init__()

@@ -3,8 +3,8 @@
 **chi2** of a draw x: (y - A x)^T N^-1 (y - A x) / n_valid; for a right model it is chi2-distributed with
 n_valid degrees of freedom over data and draws. The p-value is two-sided, of the mean over draws, over the
 whole stamp and over the source's footprint (where the model exceeds the noise), and that of the most
-significant compact feature that the mean leaves in the data (``compact.py``) among as many places as there
-are pixels: the smallest of the three times three.
+significant compact feature that the mean leaves in the data (``guidance.CompactFilter``) among as many places
+as there are pixels: the smallest of the three times three.
 
 **Prior-driven**: in a band of scales, let n(x) be the variance that a data-only estimate of the band would
 have, v(x) its posterior variance and e(x) the energy of the posterior mean in it, as local means. A structure
@@ -35,8 +35,10 @@ from scipy.special import chdtr, chdtrc, ndtr  # scipy.stats takes half a second
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from galbatch.forward.operator import ForwardModel
-    from galbatch.sampler.compact import CompactFilter
+    from galbatch.forward import ForwardModel, Together
+    from galbatch.sampler.guidance import CompactFilter
+
+    Model = ForwardModel | Together
 
 
 SCALES_PIX = (0.0, 0.7, 1.4, 2.8)  # sigmas of Gaussians in fine pixels: bands are their differences
@@ -49,7 +51,7 @@ FAINT_SHARE = 0.01  # of all light: a feature with less, outside of the core, ch
 NEAR_PIX = 2  # fine pixels around the source's footprint where a feature may be its own
 
 
-def chi2_of_draws(model: ForwardModel, data: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+def chi2_of_draws(model: Model, data: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """chi2 per valid pixel (b, k, c) and the number of valid pixels (b, 1, c)."""
     residual = data - model.apply(x)
     n = (model.noise.weight > 0).sum((-1, -2)).float()
@@ -67,7 +69,7 @@ class Misfit:
     elsewhere: np.ndarray
 
 
-def footprint_of(model: ForwardModel, image: Tensor, source: Tensor | None = None) -> Tensor:
+def footprint_of(model: Model, image: Tensor, source: Tensor | None = None) -> Tensor:
     """(b, 1, c, h, w) 1 where the mean of the images (b, k, c, h, w) exceeds the noise, else 0; ``source``
     (b, 1, c, h, w) bool: only there."""
     bright = image.nanmean(1, keepdim=True) ** 2 * model.noise.weight > FOOTPRINT_SN**2
@@ -75,7 +77,7 @@ def footprint_of(model: ForwardModel, image: Tensor, source: Tensor | None = Non
 
 
 def chi2_misfit(
-    model: ForwardModel,
+    model: Model,
     data: Tensor,
     x: Tensor,
     chi2_mean: Tensor,
@@ -122,7 +124,7 @@ def _beyond(chi2: np.ndarray, tolerance: float) -> np.ndarray:
 
 
 def _left_over(
-    model: ForwardModel,
+    model: Model,
     data: Tensor,
     x: Tensor,
     n: np.ndarray,
@@ -164,7 +166,7 @@ def _bands(shape: tuple[int, int], device: torch.device) -> list[Tensor]:
     return [fine - coarse for fine, coarse in itertools.pairwise(smooth)] + [smooth[-1]]
 
 
-def prior_driven_map(model: ForwardModel, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+def prior_driven_map(model: Model, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
     """The map (b, c, H, W) in [0, 1] and the share (b, c) of the flux of the mean lying where it exceeds one
     half."""
     if x.shape[1] < 2:
@@ -250,7 +252,7 @@ def broken_draws(x: torch.Tensor, fwhm_pix: float) -> torch.Tensor:
     return found.any(-1).view(x.shape[:2])
 
 
-def flux_differs(model: ForwardModel, data: Tensor, mean: Tensor, source: Tensor | None = None) -> np.ndarray:
+def flux_differs(model: Model, data: Tensor, mean: Tensor, source: Tensor | None = None) -> np.ndarray:
     """(b, c) whether the flux of the pixels where the model shows light differs from the model's through the
     PSF by more than ``FLUX_TOLERANCE`` of it and ``SIGNIFICANT`` standard deviations of the noise;
     ``source`` (b, 1, c, h, w) bool: only there."""

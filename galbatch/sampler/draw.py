@@ -26,9 +26,8 @@ from galbatch.forward import (
 )
 from galbatch.forward.noise import waits
 from galbatch.interfaces import Denoiser
-from galbatch.sampler.compact import CompactFilter
 from galbatch.sampler.diagnostics import broken_draws, chi2_of_draws
-from galbatch.sampler.guidance import PosteriorDenoiser, gaussian_draw
+from galbatch.sampler.guidance import CompactFilter, PosteriorDenoiser, gaussian_draw
 from galbatch.sampler.levels import LevelStep, one_by_one, run_levels
 from galbatch.sampler.prior import DrawsDenoiser
 from galbatch.sampler.random import Normals

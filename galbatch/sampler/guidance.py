@@ -8,6 +8,12 @@ spectrum and W an envelope that follows the brightness, because what the denoise
 where the galaxy is (docs/decisions/0010). The same solve corrects what is left.
 Below the noise level a first-order tilt of the input is enough. For a bright source there is no level below
 it, and the last call draws from the Gaussian p(x0 | x_sigma, y) with W v W for a covariance.
+
+Compact light that an image leaves in the data: the matched filter of the smallest feature a prior knows,
+a point at its resolution.
+
+With the gradient of the log-likelihood, g = A^T N^-1 (y - A x), a feature of shape b at a place has the
+amplitude b.g / b.Qb, Q = A^T N^-1 A, and the significance b.g / sqrt(b.Qb), of variance one where x is right.
 """
 
 from __future__ import annotations
@@ -19,12 +25,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 
-from galbatch.forward import ForwardModel
-from galbatch.sampler.compact import CompactFilter
+from galbatch.forward import ForwardModel, target_transfer
 from galbatch.sampler.random import Normals
 from galbatch.sampler.schedule import Kind
 from galbatch.sampler.solve import BOUND, BOUND_ROUGH, FLOAT_FLOOR, ROUGH, ROUGH_JOINT, Solver
-from galbatch.sampler.spectra import Covariance, Spectra, coloured
+from galbatch.sampler.spectra import Covariance, Spectra, coloured, parseval
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,6 +96,43 @@ def conjugate_residuals(
     return vw, r
 
 
+LEAST_COVERAGE = 0.5  # of the pixels under a feature: a place that is masked or off the stamp says nothing
+
+
+class CompactFilter:
+    """For one observation. ``fwhm_pix``: of the feature, in fine pixels."""
+
+    def __init__(self, model: ForwardModel, fwhm_pix: float) -> None:
+        self.shape = model.fine
+        device, sums = model.otf_fine.device, parseval(model.fine, model.otf_fine.device)
+        self.transfer = torch.as_tensor(
+            target_transfer(fwhm_pix, self.shape), dtype=torch.float32, device=device
+        )
+        self.height = float((self.transfer * sums).sum())
+        information = (model.circulant_precision() * self.transfer.square() * sums).sum(
+            (-1, -2), keepdim=True
+        )
+        # b.Qb follows the weights under the feature as the telescope sees it: exact for white noise
+        seen_as = torch.fft.irfft2(model.otf_fine * self.transfer, s=self.shape).square()
+        seen_as = torch.fft.rfft2(seen_as / seen_as.sum((-1, -2), keepdim=True)).conj()
+
+        def under(image: Tensor) -> Tensor:
+            """Mean (b, 1, c, H, W) of a detector image under a feature at each place."""
+            spectrum = torch.fft.rfft2(model.from_detector(image, self.shape))
+            return torch.fft.irfft2(spectrum * seen_as, s=self.shape)
+
+        weight = model.noise.weight
+        self.seen = under((weight > 0).to(weight.dtype)) > LEAST_COVERAGE
+        weight = under(weight / model.mean_weight().clamp_min(1e-30))
+        self.information = (information * weight.clamp_min(1e-9)).clamp_min(1e-30)  # a band without pixels
+
+    def __call__(self, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Significance and height (b, k, c, H, W) from ``gradient``, of the same shape."""
+        matched = torch.fft.irfft2(torch.fft.rfft2(gradient) * self.transfer, s=self.shape)
+        matched = matched.where(self.seen, 0)
+        return matched / self.information.sqrt(), matched / self.information * self.height
+
+
 def envelope(image: torch.Tensor) -> torch.Tensor:
     """W of an image (b, k, c, H, W): its smoothed brightness to the power ``ENVELOPE_POWER``, of mean square
     one."""
@@ -120,18 +162,16 @@ def gaussian_draw(
     normal: Callable,
     window: Tensor | None = None,
     relative: float = FLOAT_FLOOR,
-    exact: bool = True,
 ) -> Tensor:
     """Draws (b, k, c, H, W) given the data of an image with a Gaussian law of ``mean`` and covariance
     W v W, v that of its modes and W the ``window`` (None: one), by Matheron's rule: a draw of the law,
-    its data with noise, and the correction by the misfit, solved to ``relative`` (``exact``: see
-    ``Solver.correction``)."""
+    its data with noise, and the correction by the misfit, solved to ``relative``."""
     grid = model.fine
     e = torch.fft.irfft2(coloured(v, torch.fft.rfft2(normal(data.shape[2], *grid))), s=grid)
     z = mean + (e if window is None else window * e)
     y = model.apply(z) + model.noise.sample(normal)
     score = model.adjoint(model.noise.precision(data - y))
-    return z + solver.correction(v, score, window, exact, relative)
+    return z + solver.correction(v, score, window, True, relative)
 
 
 @dataclass
@@ -143,7 +183,7 @@ class PosteriorDenoiser:
     that are light on a dark sky, whose V has an envelope.
     """
 
-    denoise: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    denoise: DrawsDenoiser
     model: ForwardModel
     data: torch.Tensor
     spectra: Spectra
@@ -166,7 +206,10 @@ class PosteriorDenoiser:
             return d
         v = self.spectra.left_at(sigma)
         score = self._score(d)
-        window = None if self.compact is None else self._window(d, previous, score)
+        window = None
+        if self.compact is not None:  # what the denoiser sees, or the data did at the last level, or do now
+            light = found_light(self.compact, score)
+            window = envelope(torch.maximum(torch.maximum(d, light), previous))
         if kind is Kind.DRAWN:
             return gaussian_draw(self.model, self.data, self.solver, d, v, self.normals.draw, window)
         return self._matched(x, d, sigma, v, score, window, _wide(relative))
@@ -174,11 +217,6 @@ class PosteriorDenoiser:
     def _score(self, x: torch.Tensor) -> torch.Tensor:
         """A^T N^-1 (y - A x), the gradient of the log-likelihood at x."""
         return self.model.adjoint(self.model.noise.precision(self.data - self.model.apply(x)))
-
-    def _window(self, d: torch.Tensor, previous: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        """The envelope of what is seen by the denoiser, or was by the data at the last level, or is by them
-        now in what the denoiser leaves, of ``gradient``."""
-        return envelope(torch.maximum(torch.maximum(d, found_light(self.compact, gradient)), previous))
 
     def _matched(
         self,

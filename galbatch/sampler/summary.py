@@ -47,7 +47,7 @@ def summary(
     driven, fraction = prior_driven_map(problem.model, x, mean)
     chi2_mean = torch.where(finite[..., None], chi2, torch.nan).nanmean(1)
     misfit = chi2_misfit(problem.model, problem.data, x, chi2_mean, n_valid[:, 0], problem.compact, source)
-    fraction = fraction.cpu().numpy()
+    share = fraction.cpu().numpy()
     flags = np.zeros(misfit.p.shape, np.int64)
     for flag, where in (
         (Flag.SAMPLER_NONFINITE, ~finite.all(1).cpu().numpy()[:, None]),
@@ -57,7 +57,7 @@ def summary(
         (Flag.FLUX_NOT_CONSERVED, flux_differs(problem.model, problem.data, torch.nan_to_num(mean), source)),
         (Flag.BROKEN, _broken(problem, x, mean, std, source)),
         (Flag.SOLVER, residual.amax(1).cpu().numpy()[:, None] > SOLVER_FLAG),
-        (Flag.PRIOR_DRIVEN, np.nan_to_num(fraction) > 0.5),
+        (Flag.PRIOR_DRIVEN, np.nan_to_num(share) > 0.5),
         (Flag.PSF_DOUBTED, _psf_doubted(problem, mean, source)),
     ):
         flags |= np.where(where, int(flag), 0)
@@ -69,7 +69,7 @@ def summary(
         "mean": crop(mean).cpu().numpy() * wide,
         "std": crop(std).cpu().numpy() * wide,
         "prior_driven": crop(driven).cpu().numpy(),
-        "prior_driven_frac": fraction,
+        "prior_driven_frac": share,
         "chi2": chi2_mean.cpu().numpy(),
         "chi2_p": misfit.p,
         "flags": np.bitwise_or.reduce(flags, axis=1),

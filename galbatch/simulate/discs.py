@@ -94,18 +94,11 @@ def _unit_sum(image: np.ndarray) -> np.ndarray:
     return np.asarray(image / max(float(image.sum(dtype=np.float64)), 1e-20), dtype=np.float32)
 
 
-def _assemble(
-    p: _Plane,
-    scale_pix: float,
-    old: np.ndarray,
-    young: np.ndarray,
-    tau: np.ndarray,
-    young_share: float,
-    thick: float,
-) -> Disc:
+def _assemble(p: _Plane, old: np.ndarray, young: np.ndarray, tau: np.ndarray) -> np.ndarray:
+    """The maps of a ``Disc``."""
     area = p.step_pix**2
     maps = np.stack([_unit_sum(old) / area, _unit_sum(young) / area, np.clip(tau, 0.0, 12.0)], -1)
-    return Disc(maps.astype(np.float32), p.step_pix, scale_pix, young_share, thick)
+    return maps.astype(np.float32)
 
 
 def _optical_depth(rng: np.random.Generator) -> float:
@@ -147,7 +140,7 @@ def spiral_disc(rng: np.random.Generator, scale_pix: float, kind: str) -> Disc:
         edge = 1.0 / (1.0 + np.exp((p.r - rng.uniform(2.2, 4.0)) / 0.25))
         layers.old, layers.young, tau = layers.old * edge, layers.young * edge, tau * edge
     thick = rng.uniform(0.12, 0.36) if kind == "clumpy" else rng.uniform(0.07, 0.28)
-    return _assemble(p, scale_pix, layers.old, layers.young, tau, young_share, thick)
+    return Disc(_assemble(p, layers.old, layers.young, tau), p.step_pix, scale_pix, young_share, thick)
 
 
 def _smooth_layers(rng: np.random.Generator, p: _Plane, inner: float) -> _Layers:
@@ -227,7 +220,8 @@ def irregular_disc(rng: np.random.Generator, scale_pix: float) -> Disc:
         old = old * (0.7 + 0.8 * arm)
     young = _add_clumps(rng, p, _unit_sum(young), "irregular")
     tau = _optical_depth(rng) * np.exp(-p.r / 1.3 + 0.6 * random_field(rng, MAP_SIZE, 3.0, k_low=6.0) - 0.3)
-    return _assemble(p, scale_pix, old, young, tau, rng.uniform(0.2, 0.9), rng.uniform(0.2, 0.5))
+    young_share, thick = rng.uniform(0.2, 0.9), rng.uniform(0.2, 0.5)
+    return Disc(_assemble(p, old, young, tau), p.step_pix, scale_pix, young_share, thick)
 
 
 def disc_geometry(rng: np.random.Generator, disc: Disc, x_pix: float, y_pix: float) -> DiscGeometry:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -103,26 +104,44 @@ def simulate_galaxy(
     row: Any = np.zeros((), dtype=PROPERTIES)
     row["index"], row["seed"], row["kind"] = index, seed, kind
     row["inclination_deg"] = np.nan
-    unit = npix / 128.0
     x, y = 0.5 * (npix - 1) + rng.normal(0.0, 0.8, 2)
+    at = _Place(kind, npix, x, y, row, light)
     if kind == "merger":
         images = merger_images(rng, npix, row, light)
     elif kind in ("elliptical", "shell"):
-        images = _spheroidal(rng, npix, kind, unit, x, y, light)
+        images = _spheroidal(rng, at)
         row["bulge_share"] = 1.0
     else:
-        images = _disc_galaxy(rng, npix, kind, unit, x, y, row, light)
-    images = _companions(rng, images, kind, unit, x, y, row, light)
+        images = _disc_galaxy(rng, at)
+    images = _companions(rng, images, at)
     if law == 2:
         images = images.clip(0, None)
         own = galaxy_generator(seed, index + 2**35)
         images = softened(own, images, half_light_radius(images[light.reference]))
-    images = _active_nucleus(rng, images, x, y, kind, row, light)
+    images = _active_nucleus(rng, images, at)
     images = np.clip(images, 0.0, None)
     images /= images[light.reference].sum(dtype=np.float64)
     row["r_half_pix"] = half_light_radius(images[light.reference])
     row["blue_over_red"] = images[0].sum()
     return images[: light.n].astype(np.float32), row
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a galaxy of some kind lies on an image of ``npix`` a side, the row of its properties, and the
+    light that it is seen in."""
+
+    kind: str
+    npix: int
+    x: float
+    y: float
+    row: np.void
+    light: Light
+
+    @property
+    def unit(self) -> float:
+        """Pixels to one of 128."""
+        return self.npix / 128.0
 
 
 def half_light_radius(image: np.ndarray, centre: tuple[float, float] | None = None) -> float:
@@ -141,19 +160,11 @@ def _scale(rng: np.random.Generator, unit: float, low: float, high: float) -> fl
     return float(np.clip(math.exp(rng.normal(math.log(11.0), 0.36)), low, high) * unit)
 
 
-def _disc_galaxy(
-    rng: np.random.Generator,
-    npix: int,
-    kind: str,
-    unit: float,
-    x: float,
-    y: float,
-    row: np.void,
-    light: Light,
-) -> np.ndarray:
-    scale = 1.3 * _scale(rng, unit, 6.0, 18.5) / 1.68
+def _disc_galaxy(rng: np.random.Generator, at: _Place) -> np.ndarray:
+    kind, npix, light = at.kind, at.npix, at.light
+    scale = 1.3 * _scale(rng, at.unit, 6.0, 18.5) / 1.68
     disc = irregular_disc(rng, scale) if kind == "irregular" else spiral_disc(rng, scale, kind)
-    geometry = disc_geometry(rng, disc, x, y)
+    geometry = disc_geometry(rng, disc, at.x, at.y)
     ratios = light.optical_depth()
     planes = project_disc(disc.maps, disc.step_pix, geometry, npix, ratios)
     share = disc.young_share
@@ -173,8 +184,8 @@ def _disc_galaxy(
         halo = _halo(rng, geometry, scale, npix)
         halo = halo * np.float32(images[light.reference].sum() * rng.uniform(0.05, 0.6))
         images = [image + a * halo for image, a in zip(images, old, strict=True)]
-    row["inclination_deg"] = math.degrees(geometry.inclination)
-    row["bulge_share"], row["young_share"] = bulge_share, share
+    at.row["inclination_deg"] = math.degrees(geometry.inclination)
+    at.row["bulge_share"], at.row["young_share"] = bulge_share, share
     return np.stack(images)
 
 
@@ -203,10 +214,9 @@ def _halo(rng: np.random.Generator, geometry: DiscGeometry, scale: float, npix: 
     )
 
 
-def _spheroidal(
-    rng: np.random.Generator, npix: int, kind: str, unit: float, x: float, y: float, light: Light
-) -> np.ndarray:
-    r_eff = _scale(rng, unit, 4.5, 14.0)
+def _spheroidal(rng: np.random.Generator, at: _Place) -> np.ndarray:
+    npix, x, y, light = at.npix, at.x, at.y, at.light
+    r_eff = _scale(rng, at.unit, 4.5, 14.0)
     n = float(np.clip(rng.lognormal(math.log(2.3), 0.45), 0.8, 6.5))
     q, angle = rng.uniform(0.45, 1.0), rng.uniform(0.0, 2.0 * math.pi)
     boxy = float(np.clip(rng.normal(2.0, 0.12), 1.7, 2.5)) if rng.random() < 0.5 else 2.0
@@ -215,17 +225,11 @@ def _spheroidal(
     images = np.stack([a * stars for a in light.old(rng.uniform(0.2, 0.5))])
     if rng.random() < 0.4:  # a second, bluer or redder component of another shape
         share = rng.uniform(0.05, 0.4)
-        extra = Spheroid(
-            x,
-            y,
-            r_eff * rng.uniform(0.3, 2.0),
-            rng.uniform(0.7, 2.0),
-            rng.uniform(0.3, 1.0),
-            angle + rng.normal(0, 0.4),
-        )
+        size, own_n, own_q = r_eff * rng.uniform(0.3, 2.0), rng.uniform(0.7, 2.0), rng.uniform(0.3, 1.0)
+        extra = Spheroid(x, y, size, own_n, own_q, angle + rng.normal(0, 0.4))
         component = paint_spheroid(extra, npix)
         images = images + np.stack([share * a * component for a in light.old(rng.uniform(0.2, 1.2))])
-    if kind == "shell":
+    if at.kind == "shell":
         shells = paint_shells(rng, body, npix)
         share = rng.uniform(0.03, 0.16)
         images = images + np.stack([share * a * shells for a in light.old(rng.uniform(0.3, 0.6))])
@@ -239,48 +243,36 @@ def _spheroidal(
     return images
 
 
-def _companions(
-    rng: np.random.Generator,
-    images: np.ndarray,
-    kind: str,
-    unit: float,
-    x: float,
-    y: float,
-    row: np.void,
-    light: Light,
-) -> np.ndarray:
+def _companions(rng: np.random.Generator, images: np.ndarray, at: _Place) -> np.ndarray:
     """Small neighbours, from faint satellites to near equals."""
-    if kind == "merger" or rng.random() > 0.16:
+    if at.kind == "merger" or rng.random() > 0.16:
         return images
-    npix = images.shape[-1]
-    total = float(images[light.reference].sum())
+    total = float(images[at.light.reference].sum())
     for _ in range(1 + int(rng.random() < 0.25)):
-        distance, angle = rng.uniform(12.0, 50.0) * unit, rng.uniform(0.0, 2.0 * math.pi)
+        distance, angle = rng.uniform(12.0, 50.0) * at.unit, rng.uniform(0.0, 2.0 * math.pi)
         shape = Spheroid(
-            x + distance * math.cos(angle),
-            y + distance * math.sin(angle),
-            rng.lognormal(math.log(2.5), 0.5) * unit,
+            at.x + distance * math.cos(angle),
+            at.y + distance * math.sin(angle),
+            rng.lognormal(math.log(2.5), 0.5) * at.unit,
             rng.uniform(0.7, 3.5),
             rng.uniform(0.35, 1.0),
             rng.uniform(0.0, math.pi),
         )
         flux = total * math.exp(rng.uniform(math.log(0.01), math.log(0.5)))
-        image = paint_spheroid(shape, npix) * np.float32(flux)
-        colours = np.array(light.old(rng.uniform(0.2, 1.3)), dtype=np.float32)
+        image = paint_spheroid(shape, at.npix) * np.float32(flux)
+        colours = np.array(at.light.old(rng.uniform(0.2, 1.3)), dtype=np.float32)
         images = images + image * colours[:, None, None]
-        row["companions"] += 1
+        at.row["companions"] += 1
     return images
 
 
-def _active_nucleus(
-    rng: np.random.Generator, images: np.ndarray, x: float, y: float, kind: str, row: np.void, light: Light
-) -> np.ndarray:
+def _active_nucleus(rng: np.random.Generator, images: np.ndarray, at: _Place) -> np.ndarray:
     """A point source at the nucleus in one galaxy of fifteen."""
-    if kind == "merger" or rng.random() > 0.065:
+    if at.kind == "merger" or rng.random() > 0.065:
         return images
     share = math.exp(rng.uniform(math.log(0.02), math.log(0.6)))
-    flux = share / (1.0 - share) * float(images[light.reference].sum())
-    point = paint_point(x, y, images.shape[-1]) * np.float32(flux)
-    row["agn_share"] = share
-    colours = np.array(light.power_law(rng.uniform(0.3, 1.4)), dtype=np.float32)
+    flux = share / (1.0 - share) * float(images[at.light.reference].sum())
+    point = paint_point(at.x, at.y, at.npix) * np.float32(flux)
+    at.row["agn_share"] = share
+    colours = np.array(at.light.power_law(rng.uniform(0.3, 1.4)), dtype=np.float32)
     return images + point * colours[:, None, None]

@@ -5,12 +5,14 @@ is steep."""
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import lru_cache
 
 import numpy as np
 from numba import njit
 from scipy.ndimage import gaussian_filter, map_coordinates
+
+SPAN = 100.0  # of the luminosities of clumps
 
 
 @lru_cache(maxsize=32)
@@ -68,17 +70,10 @@ def _stamp_blobs(image: np.ndarray, x: np.ndarray, y: np.ndarray, size: np.ndarr
 
 
 def clump_map(
-    rng: np.random.Generator,
-    density: np.ndarray,
-    count: int,
-    slope: float,
-    size_pix: float,
-    span: float = 100.0,
+    rng: np.random.Generator, density: np.ndarray, count: int, slope: float, size_pix: float
 ) -> np.ndarray:
-    """Clumps drawn where ``density`` (n, n) is high, with luminosities dN/dL ~ L**-slope; sums to 1.
-
-    ``span`` is L_max / L_min. Brighter clumps are larger, as L**0.2; ``size_pix`` is the median sigma.
-    """
+    """Clumps drawn where ``density`` (n, n) is high, with luminosities dN/dL ~ L**-slope over a factor of
+    ``SPAN``; sums to 1. Brighter clumps are larger, as L**0.2; ``size_pix`` is the median sigma."""
     n = density.shape[1]
     cumulative = np.cumsum(density.ravel(), dtype=np.float64)
     pick = np.searchsorted(cumulative, rng.random(count) * cumulative[-1]).clip(0, density.size - 1)
@@ -86,7 +81,7 @@ def clump_map(
     y = pick // n + rng.random(count) - 0.5
     p = 1.0 - slope
     u = rng.random(count)
-    flux = (1.0 + u * (span**p - 1.0)) ** (1.0 / p) if abs(p) > 1e-3 else span**u
+    flux = (1.0 + u * (SPAN**p - 1.0)) ** (1.0 / p) if abs(p) > 1e-3 else SPAN**u
     size = size_pix * (flux / np.median(flux)) ** 0.2 * rng.lognormal(0.0, 0.25, count)
     image = np.zeros(density.shape, dtype=np.float32)
     _stamp_blobs(image, x, y, np.maximum(size, 0.45), flux)
@@ -136,18 +131,8 @@ def sersic_b(n: float) -> float:
 
 
 @njit(cache=True, fastmath=True)
-def _paint(
-    image: np.ndarray,
-    x0: float,
-    y0: float,
-    re: float,
-    n: float,
-    q: float,
-    angle: float,
-    boxy: float,
-    twist: float,
-    b: float,
-) -> None:
+def _paint(image: np.ndarray, profile: tuple[float, ...]) -> None:
+    x0, y0, re, n, q, angle, boxy, twist, b = profile
     npix = image.shape[0]
     for iy in range(npix):
         for ix in range(npix):
@@ -171,9 +156,8 @@ def _paint(
 
 def paint_spheroid(spheroid: Spheroid, npix: int) -> np.ndarray:
     """The spheroid's image (npix, npix) float32, normalised to sum 1 on the grid."""
-    s = spheroid
     image = np.zeros((npix, npix), dtype=np.float32)
-    _paint(image, s.x_pix, s.y_pix, s.r_eff_pix, s.n, s.axis_ratio, s.angle, s.boxy, s.twist, sersic_b(s.n))
+    _paint(image, tuple(map(float, (*astuple(spheroid), sersic_b(spheroid.n)))))
     return image / image.sum()
 
 

@@ -32,24 +32,10 @@ class DiscGeometry:
 
 @njit(cache=True, fastmath=True)
 def _march(
-    maps: np.ndarray,
-    step_pix: float,
-    npix: int,
-    cos_i: float,
-    sin_i: float,
-    cos_p: float,
-    sin_p: float,
-    x0: float,
-    y0: float,
-    h_o: float,
-    h_y: float,
-    h_d: float,
-    warp: float,
-    warp_phase: float,
-    ratios: np.ndarray,
-    out: np.ndarray,
+    maps: np.ndarray, step_pix: float, npix: int, view: tuple[float, ...], ratios: np.ndarray, out: np.ndarray
 ) -> None:
     """Fill ``out`` (2 bands + 1, npix, npix): old and young stars by band, then tau in red."""
+    cos_i, sin_i, cos_p, sin_p, x0, y0, h_o, h_y, h_d, warp, warp_phase = view
     bands = len(ratios)
     light = np.empty(2 * bands)
     m = maps.shape[0]
@@ -139,24 +125,12 @@ def project_disc(
     """
     g = geometry
     out = np.zeros((2 * len(ratios) + 1, npix, npix), dtype=np.float32)
-    _march(
-        np.ascontiguousarray(maps, dtype=np.float32),
-        float(step_pix),
-        npix,
-        abs(math.cos(g.inclination)),
-        abs(math.sin(g.inclination)),
-        math.cos(g.position_angle),
-        math.sin(g.position_angle),
-        g.x_pix,
-        g.y_pix,
-        g.height_old_pix,
-        g.height_young_pix,
-        g.height_dust_pix,
-        g.warp,
-        g.warp_phase,
-        np.asarray(ratios, dtype=np.float64),
-        out,
-    )
+    tilt, turn = g.inclination, g.position_angle
+    turned = abs(math.cos(tilt)), abs(math.sin(tilt)), math.cos(turn), math.sin(turn)
+    heights = g.height_old_pix, g.height_young_pix, g.height_dust_pix
+    view = tuple(map(float, (*turned, g.x_pix, g.y_pix, *heights, g.warp, g.warp_phase)))
+    wide = np.asarray(ratios, dtype=np.float64)
+    _march(np.ascontiguousarray(maps, dtype=np.float32), float(step_pix), npix, view, wide, out)
     return out
 
 

@@ -6,8 +6,9 @@ The flux of a pixel is Jy = 10^(-0.4 (mu - 8.9)) (CDELT / kpc_per_arcsec)^2; emp
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ EMPTY_MAG = 99.0
 FILTERS = (("Subaru_HSC.g", BLUE_UM), ("Subaru_HSC.i", RED_UM))
 """Name and pivot wavelength (micron) of the blue and the red band."""
 CDELT_KPC = 0.3
-CHUNK = 25
+CHUNK, SNAPSHOT = 25, 91
 
 
 def kpc_per_arcsec(redshift: float) -> float:
@@ -111,7 +112,6 @@ def write_galaxies(
     start: int = 0,
     npix: int = 128,
     redshift: float = 0.1,
-    snapshot: int = 91,
     bands: int = 2,
     law: int = 1,
     jobs: int = 1,
@@ -129,24 +129,22 @@ def write_galaxies(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     wide = (f", bands {bands}" if bands != 2 else "") + (f", law {law}" if law != 1 else "")
-    _claim(out, f"seed {seed}, npix {npix}, redshift {redshift}, snapshot {snapshot}{wide}\n")
+    _claim(out, f"seed {seed}, npix {npix}, redshift {redshift}, snapshot {SNAPSHOT}{wide}\n")
     chunks = [
-        (out, first, min(CHUNK, start + n - first), seed, npix, redshift, snapshot, bands, law)
+        (out, first, min(CHUNK, start + n - first), seed, npix, redshift, bands, law)
         for first in range(start, start + n, CHUNK)
     ]
     tables = []
-    if jobs > 1:
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-            for table in pool.map(_write_chunk, chunks):
-                tables.append(table)
-                if progress:
-                    progress(len(table))
-    else:
-        for chunk in chunks:
-            tables.append(_write_chunk(chunk))
+    with ExitStack() as stack:
+        made: Iterable[np.ndarray] = map(_write_chunk, chunks)
+        if jobs > 1:
+            pool = stack.enter_context(ProcessPoolExecutor(jobs, mp_context=get_context("spawn")))
+            made = pool.map(_write_chunk, chunks)
+        for rows in made:
+            tables.append(Table(rows))
             if progress:
-                progress(len(tables[-1]))
-    table = vstack([Table(t) for t in tables])
+                progress(len(rows))
+    table = vstack(tables)
     table["r_half_pix"].unit = "pixel"
     table["inclination_deg"].unit = "deg"
     path = out / "galaxies.ecsv"
@@ -165,10 +163,10 @@ def _claim(out: Path, settings: str) -> None:
     note.write_text(settings)
 
 
-def _write_chunk(chunk: tuple[Path, int, int, int, int, float, int, int, int]) -> np.ndarray:
+def _write_chunk(chunk: tuple[Path, int, int, int, int, float, int, int]) -> np.ndarray:
     from .galaxies import PROPERTIES, galaxy_generator, simulate_galaxy
 
-    out, first, count, seed, npix, redshift, snapshot, bands, law = chunk
+    out, first, count, seed, npix, redshift, bands, law = chunk
     table = np.zeros(count, dtype=PROPERTIES)
     for number, index in enumerate(range(first, first + count)):
         filters: Sequence[tuple[str, float]] = FILTERS
@@ -178,14 +176,14 @@ def _write_chunk(chunk: tuple[Path, int, int, int, int, float, int, int, int]) -
             filters = tuple((f"rest_{um:.4f}um", um * (1 + redshift)) for um in emitted)
         image, row = simulate_galaxy(seed, index, npix, wavelengths_um=emitted, law=law)
         table[number] = row
-        path = out / f"shalo_{snapshot:03d}-{index}_v0_photo.fits"
+        path = out / f"shalo_{SNAPSHOT:03d}-{index}_v0_photo.fits"
         if path.exists():
             continue
         magnitude = galaxy_generator(seed, index + 2**32).normal(18.0, 1.0)
         cards = {
             "ORIGIN": "galbatch simulator",
             "SIMTAG": "galbatch",
-            "SNAPNUM": snapshot,
+            "SNAPNUM": SNAPSHOT,
             "SUBHALO": index,
             "CAMERA": "v0",
             "INCL": float(np.nan_to_num(row["inclination_deg"])),

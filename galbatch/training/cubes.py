@@ -18,9 +18,9 @@ from torch import Tensor
 
 from galbatch.errors import ConfigError, InputError
 from galbatch.simulate.galaxies import half_light_radius
-from galbatch.training.library import Library, flux_centre, frame_of, is_held_out, prepare_image
+from galbatch.training.library import Library, flux_centre, frame_of, prepare_image
 from galbatch.training.sources import DataConfig, block_average, find_files, read_images
-from galbatch.training.stamps import StampSource, flux_ratio, seeded, smoothed_peak
+from galbatch.training.stamps import Dice, StampSource, flux_ratio, seeded, smoothed_peak
 
 
 @dataclass(frozen=True)
@@ -102,19 +102,6 @@ class CubeLibrary(Library):
         return np.add.reduceat(self.probability, self.start[:-1])
 
 
-def build_cube_libraries(
-    configs: Iterable[DataConfig], base: Path, npix: int = 128
-) -> tuple[CubeLibrary, CubeLibrary]:
-    """(training, held-out) libraries; a galaxy is in one of them with all its bands and views."""
-    split: tuple[list[Cube], list[Cube]] = ([], [])
-    configs = list(configs)
-    for config in configs:
-        for cube in read_cubes(config, base):
-            split[is_held_out(cube.group, config.held_out)].append(cube)
-    weights = {config.origin: config.weight for config in configs}
-    return CubeLibrary(split[0], npix, weights), CubeLibrary(split[1], npix, weights)
-
-
 class CubeSource(StampSource):
     """Draws stamps in several bands: ``draw_bands(n, c, size, seed)`` depends on its arguments alone."""
 
@@ -123,9 +110,9 @@ class CubeSource(StampSource):
     def draw_bands(self, n: int, c: int, size: int, seed: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """(n, c, size, size) stamps, each band in units of its flux scale, and their bands (n, c), in random
         order. Raises ``InputError`` when no galaxy has as many bands."""
-        rng, generator = seeded(seed)
+        dice = rng, generator = seeded(seed)
         k = self.config
-        offset = self._offset(n, rng, generator)
+        offset = self._offset(n, dice)
         share = self.library.share * (self.library.counts_of_bands >= c)
         if not share.any():
             raise InputError(
@@ -134,33 +121,23 @@ class CubeSource(StampSource):
         cube = rng.choice(len(share), size=n, p=share / share.sum())
         index = np.stack([rng.choice(np.arange(*self.library.start[i : i + 2]), c, False) for i in cube])
         bands = torch.from_numpy(self.library.bands[index])
-        image = self._cubes(index, size, offset, rng, generator)
+        image = self._cubes(index, size, offset, dice)
         nucleus = np.flatnonzero(rng.random(n) < k.nucleus_fraction + k.point_fraction)
         ratio = _coloured(flux_ratio(len(nucleus), 0.05, 2.0, generator), bands[nucleus], 1.0, generator)
         points = self._points(size, offset[nucleus])[:, None]
         image.index_add_(0, self._there(nucleus), self._there(ratio) * points)
-        image = self._with_companions(image, bands, rng, generator)
+        image = self._with_companions(image, bands, dice)
         return image / self._scales(image, generator), bands
 
-    def _cubes(
-        self,
-        index: np.ndarray,
-        size: int,
-        offset: Tensor,
-        rng: np.random.Generator,
-        generator: torch.Generator,
-        small: bool = False,
-    ) -> Tensor:
+    def _cubes(self, index: np.ndarray, size: int, offset: Tensor, dice: Dice, small: bool = False) -> Tensor:
         """(n, c, size, size) of unit flux: library images ``index`` (n, c), those of a row in one view."""
-        n, c = index.shape
+        (n, c), (rng, generator) = index.shape, dice
         zoom = self._zoom(index[:, 0], size, rng, small)
         flat, wide = index.reshape(-1), offset.repeat_interleave(c, dim=0)
         return self.render(flat, zoom.repeat(c), wide, size, generator, alike=c).reshape(n, c, size, size)
 
-    def _with_companions(
-        self, image: Tensor, bands: Tensor, rng: np.random.Generator, generator: torch.Generator
-    ) -> Tensor:
-        n, lib, size = len(image), self.library, image.shape[-1]
+    def _with_companions(self, image: Tensor, bands: Tensor, dice: Dice) -> Tensor:
+        n, lib, size, (rng, generator) = len(image), self.library, image.shape[-1], dice
         has = np.flatnonzero(rng.random(n) < self.config.companion_fraction)
         if len(has):
             cube = rng.choice(len(lib.share), size=len(has), p=lib.share / lib.share.sum())
@@ -170,7 +147,7 @@ class CubeSource(StampSource):
             ]
             offset = self._companion_offset(len(has), size, generator)
             ratio = flux_ratio(len(has), 0.03, 1.5, generator)
-            other = self._cubes(np.stack(nearest), size, offset, rng, generator, small=True)
+            other = self._cubes(np.stack(nearest), size, offset, dice, small=True)
             colours = self._there(_coloured(ratio, bands[has], 0.7, generator))
             image.index_add_(0, self._there(has), colours * other)
         return image

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 SIGMAS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+SOME_SIGMAS = (0.02, 0.1, 0.5)
 
 
 def evaluate_prior(
@@ -43,7 +44,8 @@ def evaluate_prior(
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    held, result = Library.load(library), {}
+    held = Library.load(library)
+    result: dict[str, Any] = {}
     if train_library is not None:
         distance, alike = look_alikes(held, Library.load(train_library))
         nearest = {"least": float(distance.min()), "median": float(np.median(distance))}
@@ -80,18 +82,14 @@ def evaluate_prior(
     return result
 
 
-def denoising_table(
-    prior: Prior, stamps: Tensor, sigmas: tuple[float, ...] = SIGMAS
-) -> list[dict[str, float]]:
+def denoising_table(prior: Prior, stamps: Tensor) -> list[dict[str, float]]:
     """Mean square error in units of sigma^2: the network, a Wiener filter with the card's spectrum,
     wavelets."""
     wiener = wiener_denoiser(prior.spectrum, stamps.shape[-1], stamps.mean(dim=0, keepdim=True))
-    rows: list[dict[str, float]] = []
     ways = {"network": prior.denoise, "wiener": wiener, "wavelet": wavelet_denoiser()}
-    for i, sigma in enumerate(sigmas):
-        errors = {
-            name: residuals(way, stamps, sigma, 40 + i) for name, way in ways.items() if way is not None
-        }
+    rows: list[dict[str, float]] = []
+    for i, sigma in enumerate(SIGMAS):
+        errors = {name: residuals(way, stamps, sigma, 40 + i) for name, way in ways.items() if way}
         squares = {name: float(error.square().mean()) / sigma**2 for name, error in errors.items()}
         rows.append({"sigma": sigma} | squares)
     return rows
@@ -119,27 +117,21 @@ def bias_table(
     return rows
 
 
-def by_origin(
-    prior: Prior,
-    held: Library,
-    config: StampConfig,
-    n: int = 48,
-    sigmas: tuple[float, ...] = (0.02, 0.1, 0.5),
-) -> dict:
-    """Origin -> mean square error in units of sigma^2 at each sigma, ``n`` stamps of its held-out images
+def by_origin(prior: Prior, held: Library, config: StampConfig) -> dict:
+    """Origin -> mean square error in units of sigma^2 at ``SOME_SIGMAS``, of stamps of its held-out images
     alone."""
     rows = {}
     for origin in sorted(set(held.origins)):
-        stamps = StampSource(without(held, np.array(held.origins) != origin), config).draw(n, 72, (1002,))
+        stamps = StampSource(without(held, np.array(held.origins) != origin), config).draw(48, 72, (1002,))
         rows[origin] = {
             str(s): float(residuals(prior.denoise, stamps, s, 50 + i).square().mean()) / s**2
-            for i, s in enumerate(sigmas)
+            for i, s in enumerate(SOME_SIGMAS)
         }
     return rows
 
 
 def brightness_bias(
-    denoise: Callable[..., Any], stamps: Tensor, sigmas: tuple[float, ...] = (0.02, 0.1, 0.5)
+    denoise: Callable[..., Any], stamps: Tensor, sigmas: tuple[float, ...] = SOME_SIGMAS
 ) -> list[dict[str, float]]:
     """By sigma and by bins of D: mean of x0 - D over the pixels of a bin, in units of sigma, and the rms
     there.
@@ -186,19 +178,17 @@ def _slope(x: Tensor, y: Tensor) -> float:
 
 
 def response_table(
-    denoise: Callable[..., Any] | Denoiser,
-    stamps: Tensor,
-    sigmas: tuple[float, ...] = SIGMAS,
-    factor: float = 1.1,
+    denoise: Callable[..., Any] | Denoiser, stamps: Tensor, sigmas: tuple[float, ...] = SIGMAS
 ) -> list[dict[str, float]]:
-    """By sigma: error of D(x; c sigma) over that of D(x; sigma) for c = 1 / factor and factor, and the c of
-    least error from a parabola in ln c. An exact denoiser has it at one."""
-    rows, step = [], np.log(factor)
+    """By sigma: error of D(x; c sigma) over that of D(x; sigma) for c = 1 / 1.1 and 1.1, and the c of least
+    error from a parabola in ln c. An exact denoiser has it at one."""
+    rows, step = [], np.log(1.1)
+
+    def error(c: float, sigma: float, seed: int) -> float:
+        return float(residuals(lambda x, s: denoise(x, c * s), stamps, sigma, seed).square().mean())
+
     for i, sigma in enumerate(sigmas):
-        low, mid, high = (
-            float(residuals(lambda x, s, c=c: denoise(x, c * s), stamps, sigma, 80 + i).square().mean())
-            for c in (1 / factor, 1.0, factor)
-        )
+        low, mid, high = (error(c, sigma, 80 + i) for c in (1 / 1.1, 1.0, 1.1))
         curvature = low - 2 * mid + high
         best = 0.5 * step * (low - high) / curvature if curvature > 0 else 0.0
         rows.append(
@@ -207,22 +197,20 @@ def response_table(
     return rows
 
 
-def fit_sigma_map(rows: list[dict[str, float]], limit: float = 0.2) -> tuple[float, float]:
-    """(a, b) of ln c = a + b ln(sigma) through the best factors of ``response_table``, each at most
-    ``limit`` off zero."""
+def fit_sigma_map(rows: list[dict[str, float]]) -> tuple[float, float]:
+    """(a, b) of ln c = a + b ln(sigma) through the best factors of ``response_table``, each at most 0.2 off
+    zero."""
     x = np.log([row["sigma"] for row in rows])
-    y = np.clip(np.log([row["best_factor"] for row in rows]), -limit, limit)
+    y = np.clip(np.log([row["best_factor"] for row in rows]), -0.2, 0.2)
     b, a = np.polyfit(x, y, 1)
     return float(a), float(b)
 
 
 @torch.inference_mode()
-def sample_prior(
-    prior: Any, n: int, size: int, seed: int, steps: int = 40, start: float = 20.0, end: float = 0.004
-) -> Tensor:
+def sample_prior(prior: Any, n: int, size: int, seed: int) -> Tensor:
     """(n, 1, size, size) unconditional samples: SDE-DPM-Solver++(2M), log-uniform noise levels."""
     generator = torch.Generator().manual_seed(seed)
-    levels = log_levels(torch.tensor([start]), torch.tensor([end]), steps + 1)
+    levels = log_levels(torch.tensor([20.0]), torch.tensor([0.004]), 41)
 
     def normal() -> Tensor:
         return torch.randn(n, 1, 1, size, size, generator=generator)
@@ -230,12 +218,10 @@ def sample_prior(
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         return prior.denoise(x[:, 0], sigma.expand(n))[:, None]
 
-    return sde_dpmpp_2m(denoise, start * normal(), plain_steps(levels), normal, 1.0, 1.0)[:, 0]
+    return sde_dpmpp_2m(denoise, 20.0 * normal(), plain_steps(levels), normal, 1.0, 1.0)[:, 0]
 
 
-def morphology_distance(
-    samples: Tensor, held: Tensor, measure: Callable[..., Any], names: Sequence[str] = FEATURES
-) -> dict:
+def morphology_distance(samples: Tensor, held: Tensor, measure: Callable[..., Any]) -> dict:
     """Kolmogorov-Smirnov distance and p-value by quantity between unconditional samples and held-out
     stamps."""
     from scipy.stats import ks_2samp
@@ -245,7 +231,7 @@ def morphology_distance(
         for images in (samples, held)
     ]
     out = {}
-    for name in (n for n in names if n in tables[0].dtype.names):
+    for name in (n for n in FEATURES if n in tables[0].dtype.names):
         a, b = (t[name][np.isfinite(t[name]) & (t["flux_njy"] > 0)] for t in tables)
         test = ks_2samp(a, b)
         out[name] = {

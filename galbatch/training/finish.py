@@ -20,25 +20,21 @@ from galbatch.training.evaluate import fit_sigma_map, response_table
 from galbatch.training.fit import LIBRARIES, FitConfig, starting_model
 from galbatch.training.held_out import HeldOutLoss, JointLoss
 from galbatch.training.library import Library
-from galbatch.training.spectra import (
-    RadialBins,
-    band_correlation,
-    prior_spectrum,
-    residual_spectrum,
-)
+from galbatch.training.spectra import RadialBins, band_correlation, prior_spectrum, residual_spectrum
 from galbatch.training.stamps import StampSource
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from galbatch.prior.card import Card
+
+N_SIGMAS = 18  # noise levels of a residual spectrum
 
 
-def averaged_model(config: FitConfig, checkpoint: Path, width: float | None) -> tuple[Denoiser, dict]:
-    """The network of a checkpoint with the weights of one average (``None``: the raw ones), and its meta
-    data. What was not trained has the weights that training started from."""
+def averaged_model(config: FitConfig, checkpoint: Path, width: float) -> tuple[Denoiser, dict]:
+    """The network of a checkpoint with the weights of one average, and its meta data. What was not trained
+    has the weights that training started from."""
     tensors, meta = load_state(checkpoint)
-    prefix = "model." if width is None else f"ema{width}."
+    prefix = f"ema{width}."
     trained = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
     model = Denoiser(config.network, joint=bool(config.training.bands))
     before = load_weights(*starting_model(config)).state_dict() if config.training.bands else {}
@@ -46,16 +42,12 @@ def averaged_model(config: FitConfig, checkpoint: Path, width: float | None) -> 
     return model.eval().requires_grad_(False), meta
 
 
-def sigma_grid(low: float, high: float, n: int = 18) -> np.ndarray:
-    """(n,) logarithmic noise levels."""
-    return np.exp(np.linspace(np.log(low), np.log(high), n))
-
-
 def measure_card(model: Denoiser, stamps: Tensor, target_fwhm_pix: float, name: str) -> dict:
     """The measured part of the card of a network, from held-out stamps (n, 1, 72, 72)."""
     bins = RadialBins(stamps.shape[-1])
     spectrum, max_sd = prior_spectrum(stamps, bins)
-    residual = residual_spectrum(model, stamps, sigma_grid(0.003, max(6.0, 1.5 * max_sd)), bins)
+    sigmas = np.exp(np.linspace(np.log(0.003), np.log(max(6.0, 1.5 * max_sd)), N_SIGMAS))
+    residual = residual_spectrum(model, stamps, sigmas, bins)
     return {
         "name": name,
         "target_fwhm_pix": target_fwhm_pix,
@@ -66,27 +58,15 @@ def measure_card(model: Denoiser, stamps: Tensor, target_fwhm_pix: float, name: 
     }
 
 
-def finish(
-    config: FitConfig,
-    folder: Path,
-    out: Path,
-    width: float | None = None,
-    n_stamps: int = 512,
-    extra: dict | None = None,
-) -> Card:
-    """Write the model folder ``out`` from the training folder ``folder``; returns its card.
-
-    ``width``: which average to use; None takes the one with the least held-out loss. ``extra`` overrides
-    entries.
-    """
+def finish(config: FitConfig, folder: Path, out: Path, n_stamps: int = 512) -> Card:
+    """Write the model folder ``out`` from the training folder ``folder``; returns its card, measured on
+    ``n_stamps`` held-out stamps. Of the averages that with the least held-out loss is taken."""
     folder, checkpoint = Path(folder), Path(folder) / "checkpoint.safetensors"
     source = StampSource(Library.load(folder / LIBRARIES[1]), config.stamps)
     stamps = source.draw(n_stamps, 72, (77,))
-    width, losses = (
-        (width, {}) if width is not None else best_average(config, checkpoint, HeldOutLoss(stamps[:96]))
-    )
+    width, losses = best_average(config, checkpoint, HeldOutLoss(stamps[:96]))
     model, meta = averaged_model(config, checkpoint, width)
-    model = model.to(memory_format=torch.channels_last)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     values = measure_card(model, stamps, config.stamps.target_fwhm_pix, config.name)
     response = response_table(model, stamps[: n_stamps // 2])
     values |= {
@@ -94,15 +74,12 @@ def finish(
         "multiple_of": config.network.multiple_of,
         "margin_pix": config.stamps.margin_pix,
         "sigma_map": fit_sigma_map(response),
-        "metrics": {
-            "response": response,
-            "averages": losses,
-        },
+        "metrics": {"response": response, "averages": losses},
         "training": describe_training(config, meta, width),
         "data": describe_data(config, folder),
         "limits": config.card.get("limits", []),
     }
-    return save_model(out, model, values | (extra or {}))
+    return save_model(out, model, values)
 
 
 def best_average(
@@ -112,17 +89,15 @@ def best_average(
     losses = {}
     for width in config.training.ema:
         model, _ = averaged_model(config, checkpoint, width)
-        by_sigma = loss(model.to(memory_format=torch.channels_last))
+        by_sigma = loss(model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
         losses[str(width)] = float(np.mean(np.log(list(by_sigma.values()))))
-    return float(min(losses, key=losses.get)), losses
+    return float(min(losses, key=lambda width: losses[width])), losses
 
 
 def describe_training(config: FitConfig, meta: dict, width: float) -> dict:
     """What the card says of the training."""
     t = config.training
-    device = (
-        f"{torch.cuda.get_device_name()}" if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"
-    )
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"
     before = {}
     if t.start:
         _, card = starting_model(config)
@@ -164,12 +139,9 @@ COUNTS = (2, 4, 7)
 
 
 def finish_joint(config: FitConfig, folder: Path, out: Path, n_stamps: int = 512) -> Card:
-    """Write the model folder ``out`` from the training folder ``folder``; returns its card.
-
-    ``n_stamps``: held-out galaxies for the correlation between bands, a quarter of them for the losses. Of
-    the averages that with the least held-out loss is taken; the card's metrics have its losses beside those
-    of the same network, band by band.
-    """
+    """As ``finish``; ``n_stamps`` galaxies are for the correlation between bands, a quarter of them for the
+    losses. The card's metrics have the losses of the average beside those of the same network, band by
+    band."""
     folder, out, checkpoint = Path(folder), Path(out), Path(folder) / "checkpoint.safetensors"
     source = CubeSource(CubeLibrary.load(folder / LIBRARIES[1]), config.stamps)
     most = max(config.training.bands)

@@ -22,11 +22,11 @@ from galbatch.errors import ConfigError, ModelError
 from galbatch.prior.card import Card, writing
 from galbatch.prior.folder import CARD, MODELS, NAMES, SHIPPED, load_weights
 from galbatch.prior.network import NetworkConfig
-from galbatch.training.cubes import CubeLibrary, CubeSource, build_cube_libraries
+from galbatch.training.cubes import CubeLibrary, CubeSource, read_cubes
 from galbatch.training.held_out import HeldOutLoss, JointLoss
 from galbatch.training.library import Library
 from galbatch.training.plan import TrainConfig
-from galbatch.training.sources import DataConfig, build_libraries
+from galbatch.training.sources import DataConfig, build_libraries, read_sources
 from galbatch.training.stamps import StampConfig, StampSource
 from galbatch.training.trainer import Trainer, process_group
 
@@ -99,8 +99,10 @@ def prepare_sources(
     all."""
     paths = [folder / name for name in LIBRARIES]
     if rank == 0 and not all(p.is_file() for p in paths):
-        build = build_cube_libraries if config.training.bands else build_libraries
-        for library, path in zip(build(list(config.data), config.base), paths, strict=True):
+        made_of: Any = (read_cubes, CubeLibrary) if config.training.bands else (read_sources, Library)
+        for library, path in zip(
+            build_libraries(config.data, config.base, 128, *made_of), paths, strict=True
+        ):
             with writing(path) as partial:
                 library.save(partial)
     if world > 1:

@@ -132,6 +132,7 @@ def _turned(library: Library, angle: float, mirrored: bool) -> Tensor:
     return out
 
 
+FOLDS = 5
 FEATURES = ("gini", "m20", "concentration", "asymmetry", "smoothness", "r_half", "ellipticity")
 
 
@@ -146,9 +147,7 @@ def area_under_curve(score: np.ndarray, is_second: np.ndarray) -> tuple[float, f
     return float(auc), float(np.sqrt(max(variance, 0.0)))
 
 
-def pixel_two_sample(
-    a: Tensor, b: Tensor, folds: int = 5, steps: int = 600, seed: int = 0
-) -> tuple[float, float]:
+def pixel_two_sample(a: Tensor, b: Tensor, folds: int = FOLDS, steps: int = 600) -> tuple[float, float]:
     """(AUC, standard error) of a small convolutional network on images (n, 1, H, W), cross-validated.
 
     It sees asinh(x / 0.02), so faint structure counts; images are turned and mirrored at random while it
@@ -186,12 +185,10 @@ def pixel_two_sample(
         with torch.no_grad():
             return net(images[test])[:, 0]
 
-    return _cross_validated(label, folds, seed, fit_and_score)
+    return _cross_validated(label, folds, fit_and_score)
 
 
-def morphology_two_sample(
-    a: Tensor, b: Tensor, measure: Callable, folds: int = 5, seed: int = 0
-) -> tuple[float, float]:
+def morphology_two_sample(a: Tensor, b: Tensor, measure: Callable) -> tuple[float, float]:
     """(AUC, standard error) of a small perceptron on ``FEATURES``, flux and peak, cross-validated;
     ``measure`` as in ``evaluate_prior``. Images whose morphology is not finite are given the median."""
     from scipy.stats import rankdata
@@ -216,7 +213,7 @@ def morphology_two_sample(
         with torch.no_grad():
             return net(features[test])[:, 0]
 
-    return _cross_validated(label, folds, seed, fit_and_score)
+    return _cross_validated(label, FOLDS, fit_and_score)
 
 
 def _filled(column: np.ndarray) -> np.ndarray:
@@ -225,14 +222,12 @@ def _filled(column: np.ndarray) -> np.ndarray:
     return np.where(good, column, np.median(column[good]) if good.any() else 0.0)
 
 
-def _cross_validated(
-    label: Tensor, folds: int, seed: int, fit_and_score: Callable[..., Any]
-) -> tuple[float, float]:
+def _cross_validated(label: Tensor, folds: int, fit_and_score: Callable[..., Any]) -> tuple[float, float]:
     """AUC of scores that each image gets from a classifier trained without it; ranks are taken fold by
     fold."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        generator = torch.Generator().manual_seed(seed)
+        torch.manual_seed(0)
+        generator = torch.Generator().manual_seed(0)
         order = torch.randperm(len(label), generator=generator)
         score = torch.zeros(len(label))
         for test in order.chunk(folds):

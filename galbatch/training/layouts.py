@@ -27,23 +27,15 @@ _SDSS_UM = {"u": 0.3556, "g": 0.4702, "r": 0.6176, "i": 0.7490, "z": 0.8947}
 
 @dataclass(frozen=True)
 class GalaxyImages:
-    """One galaxy in some bands. ``flux`` (bands, N, N) float32 per pixel in ``unit``; no PSF unless
-    ``psf_fwhm_pix``.
+    """One galaxy in some bands. ``flux`` (bands, N, N) float32 per pixel; no PSF unless ``psf_fwhm_pix``.
 
     ``group``: what must not be split between training and test (the same object in another band, view or
-    file). ``pixel_kpc`` is the pixel size at the galaxy, ``pixel_arcsec`` on the sky; None where the file
-    does not say. ``wavelengths_um``: by band, empty where unknown.
+    file). ``wavelengths_um``: by band, empty where unknown.
     """
 
     flux: np.ndarray
     bands: tuple[str, ...]
-    unit: str
-    layout: str
     group: str
-    source: str
-    redshift: float | None = None
-    pixel_kpc: float | None = None
-    pixel_arcsec: float | None = None
     psf_fwhm_pix: float = 0.0
     wavelengths_um: tuple[float, ...] = ()
 
@@ -53,8 +45,8 @@ def _read_idealised(hdus: list[tuple[str, fits.Header, np.ndarray]], path: Path)
     to_kpc = {"kpc": 1.0, "pc": 1e-3}.get(_card(first, "CTYPE1", path, str).strip())
     if to_kpc is None:
         raise InputError(f"{path}: CTYPE1 is '{first['CTYPE1']}': expected kpc (SKIRT 9) or pc (SKIRT 8).")
-    redshift, pixel_kpc = _card(first, "REDSHIFT", path), _card(first, "CDELT1", path) * to_kpc
-    pixel_arcsec = pixel_kpc / kpc_per_arcsec(redshift)
+    pixel_kpc = _card(first, "CDELT1", path) * to_kpc
+    pixel_arcsec = pixel_kpc / kpc_per_arcsec(_card(first, "REDSHIFT", path))
     planes, bands, pivots = [], [], []
     for name, header, data in hdus:
         if data is None:
@@ -68,18 +60,8 @@ def _read_idealised(hdus: list[tuple[str, fits.Header, np.ndarray]], path: Path)
         planes.append(np.where(empty, 0.0, 10 ** (-0.4 * (np.where(empty, 0, mag) - 8.9)) * pixel_arcsec**2))
         bands.append(str(header.get("FILTER", name)).strip())
         pivots += [float(header["WLPIVOT"])] if "WLPIVOT" in header else []
-    return _galaxy(
-        first,
-        path,
-        np.stack(planes),
-        bands,
-        "Jy",
-        "idealised",
-        redshift=redshift,
-        pixel_kpc=pixel_kpc,
-        pixel_arcsec=pixel_arcsec,
-        wavelengths_um=tuple(pivots) if len(pivots) == len(bands) else (),
-    )
+    known = tuple(pivots) if len(pivots) == len(bands) else ()
+    return _galaxy(first, path, np.stack(planes), bands, wavelengths_um=known)
 
 
 def _read_realistic(hdus: list[Any], path: Path) -> GalaxyImages:
@@ -88,18 +70,7 @@ def _read_realistic(hdus: list[Any], path: Path) -> GalaxyImages:
     psf = {n.removesuffix(" PSF"): d for n, _, d in hdus if d is not None and n.endswith(" PSF")}
     flux = np.stack([d for _, _, d in bands]) * _JY_PER_NANOMAGGY
     width = max((_moment_fwhm(psf[n]) for n, _, _ in bands if n in psf), default=0.0)
-    header, names = bands[0][1], [n for n, _, _ in bands]
-    return _galaxy(
-        header,
-        path,
-        flux,
-        names,
-        "Jy",
-        "realistic",
-        redshift=header.get("REDSHIFT"),
-        pixel_arcsec=0.168,
-        psf_fwhm_pix=width,
-    )
+    return _galaxy(bands[0][1], path, flux, [n for n, _, _ in bands], psf_fwhm_pix=width)
 
 
 def _moment_fwhm(psf: np.ndarray) -> float:
@@ -110,38 +81,15 @@ def _moment_fwhm(psf: np.ndarray) -> float:
 def _read_counts(hdus: list[tuple[str, fits.Header, np.ndarray]], path: Path) -> GalaxyImages:
     _, header, data = next(h for h in hdus if h[2] is not None)
     bands = tuple(_card(header, f"FILTER{i}", path, str) for i in range(len(data)))
-    return _galaxy(
-        header,
-        path,
-        data,
-        bands,
-        "counts/s",
-        "counts",
-        redshift=_card(header, "USE_Z", path),
-        pixel_kpc=_card(header, "CDELT1", path) * 1e-3,
-        pixel_arcsec=_card(header, "PIXSCALE", path),
-        wavelengths_um=_pivots(bands),
-    )
+    return _galaxy(header, path, data, bands, wavelengths_um=_pivots(bands))
 
 
 def _read_jwst(hdus: list[tuple[str, fits.Header, np.ndarray]], path: Path) -> GalaxyImages:
     _, header, data = next(h for h in hdus if h[2] is not None)
     bands = tuple(_card(header, f"EXT{i + 1}", path, str).strip() for i in range(len(data)))
-    redshift = _card(header, "REDSHIFT", path)
     pixel_arcsec = abs(_card(header, "CDELT1", path)) * 3600
     jy = data * 1e6 * np.deg2rad(pixel_arcsec / 3600) ** 2
-    return _galaxy(
-        header,
-        path,
-        jy,
-        bands,
-        "Jy",
-        "jwst",
-        redshift=redshift,
-        pixel_arcsec=pixel_arcsec,
-        pixel_kpc=pixel_arcsec * kpc_per_arcsec(redshift),
-        wavelengths_um=_pivots(bands),
-    )
+    return _galaxy(header, path, jy, bands, wavelengths_um=_pivots(bands))
 
 
 def _pivots(bands: tuple[str, ...]) -> tuple[float, ...]:
@@ -159,21 +107,13 @@ def _read_plain(hdus: list[tuple[str, fits.Header, np.ndarray]], path: Path) -> 
         str(header.get("FILTER", name or "image")) + (f"_{i}" if len(data) > 1 else "")
         for i in range(len(data))
     )
-    unit = str(header.get("BUNIT", "flux"))
-    return _galaxy(header, path, data, bands, unit, "plain", redshift=header.get("REDSHIFT"))
+    return _galaxy(header, path, data, bands)
 
 
 def _galaxy(
-    header: fits.Header,
-    path: Path,
-    flux: np.ndarray,
-    bands: Sequence[str],
-    unit: str,
-    layout: str,
-    **known: Any,
+    header: fits.Header, path: Path, flux: np.ndarray, bands: Sequence[str], **known: Any
 ) -> GalaxyImages:
-    group = _group(header, path)
-    return GalaxyImages(clean(flux, path), tuple(bands), unit, layout, group, str(path), **known)
+    return GalaxyImages(clean(flux, path), tuple(bands), _group(header, path), **known)
 
 
 def _card(header: fits.Header, name: str, path: Path, kind: type = float) -> Any:

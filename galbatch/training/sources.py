@@ -19,7 +19,7 @@ import glob
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,7 @@ def _read_npz(path: Path) -> list[GalaxyImages]:
     images = images[:, None] if images.ndim == 3 else images
     bands = tuple(str(i) for i in range(images.shape[1]))
     return [
-        GalaxyImages(clean(image, f"{path}[{i}]"), bands, "flux", "plain", f"{path.stem}-{i}", f"{path}[{i}]")
+        GalaxyImages(clean(image, f"{path}[{i}]"), bands, f"{path.stem}-{i}")
         for i, image in enumerate(images)
     ]
 
@@ -259,12 +259,18 @@ def block_average(image: np.ndarray, n: int) -> np.ndarray:
     return image[: h * n, : w * n].reshape(h, n, w, n).mean(axis=(1, 3))
 
 
-def build_libraries(configs: list[DataConfig], base: Path, npix: int = 128) -> tuple[Library, Library]:
-    """(training, held-out) libraries; a galaxy is in one of them with all its bands and views."""
-    train: list[SourceImage] = []
-    held: list[SourceImage] = []
+def build_libraries(
+    configs: Sequence[DataConfig],
+    base: Path,
+    npix: int = 128,
+    read: Callable[[DataConfig, Path], Iterable[Any]] = read_sources,
+    kind: type[Library] = Library,
+) -> tuple[Library, Library]:
+    """(training, held-out) libraries of a ``kind``, of what ``read`` makes of each table; a galaxy is in one
+    of them with all its bands and views."""
+    split: tuple[list[Any], list[Any]] = ([], [])
     for config in configs:
-        for source in read_sources(config, base):
-            (held if is_held_out(source.group, config.held_out) else train).append(source)
+        for source in read(config, base):
+            split[is_held_out(source.group, config.held_out)].append(source)
     weights = {config.origin: config.weight for config in configs}
-    return Library(train, npix, weights), Library(held, npix, weights)
+    return kind(split[0], npix, weights), kind(split[1], npix, weights)

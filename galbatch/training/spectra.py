@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
+BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -87,32 +88,22 @@ def prior_spectrum(stamps: Tensor, bins: RadialBins) -> tuple[dict[str, list], f
 
 
 def residual_spectrum(
-    denoise: Denoise,
-    stamps: Tensor,
-    sigmas: list[float] | np.ndarray,
-    bins: RadialBins,
-    seed: int = 21,
-    batch: int = 32,
+    denoise: Denoise, stamps: Tensor, sigmas: list[float] | np.ndarray, bins: RadialBins
 ) -> dict[str, Any]:
     """Spectrum of x0 - D(x0 + sigma e) at each sigma: {"k", "sigma", "power"}."""
     powers = []
     for i, sigma in enumerate(sigmas):
-        left = residuals(denoise, stamps, float(sigma), seed + i, batch)
+        left = residuals(denoise, stamps, float(sigma), 21 + i)
         powers.append(_rounded(bins.average(mean_power(left))))
     return {"k": _rounded(bins.centres()), "sigma": _rounded(sigmas), "power": powers}
 
 
-def residuals(denoise: Denoise, stamps: Tensor, sigma: float, seed: int, batch: int = 32) -> Tensor:
+def residuals(denoise: Denoise, stamps: Tensor, sigma: float, seed: int) -> Tensor:
     """x0 - D(x0 + sigma e) for every stamp."""
     noise = torch.randn(stamps.shape, generator=torch.Generator().manual_seed(seed))
-    level = torch.full((batch,), sigma)
+    level, parts = torch.full((BATCH,), sigma), zip(stamps.split(BATCH), noise.split(BATCH), strict=True)
     with torch.inference_mode():
-        return torch.cat(
-            [
-                x - denoise(x + sigma * e, level[: len(x)])
-                for x, e in zip(stamps.split(batch), noise.split(batch), strict=True)
-            ]
-        )
+        return torch.cat([x - denoise(x + sigma * e, level[: len(x)]) for x, e in parts])
 
 
 def jacobian_trace(
@@ -140,7 +131,7 @@ def _rounded(values: list[float] | np.ndarray) -> list[float]:
     return [float(f"{v:.5g}") for v in np.asarray(values, dtype=np.float64)]
 
 
-def wiener_denoiser(spectrum: dict, size: int, mean: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+def wiener_denoiser(spectrum: dict, size: int, mean: Tensor) -> Denoise:
     """Best linear denoiser of a field of that spectrum and mean: p / (p + sigma^2) per mode."""
     f = np.fft.fftfreq(size)
     k = np.hypot(f[:, None], f[None, :])
@@ -154,7 +145,7 @@ def wiener_denoiser(spectrum: dict, size: int, mean: Tensor) -> Callable[[Tensor
     return denoise
 
 
-def wavelet_denoiser() -> Callable[[Tensor, Tensor], Tensor] | None:
+def wavelet_denoiser() -> Denoise | None:
     """BayesShrink wavelets of scikit-image told the true sigma; None where it is not installed."""
     try:
         import pywt  # noqa: F401 - scikit-image needs it and says so late

@@ -27,6 +27,7 @@ from torch import Tensor
 from galbatch.training.library import N_LEVELS, Library
 
 FWHM_TO_SD = 1 / 2.3548200450309493
+Dice = tuple[np.random.Generator, torch.Generator]  # both kinds of random numbers of a seed
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,11 @@ class StampSource:
     def draw(self, n: int, size: int, seed: tuple[int, ...], scaled: bool = True) -> Tensor:
         """(n, 1, size, size) float32 stamps in units of their flux scale (of unit total flux if not
         ``scaled``)."""
-        rng, generator = seeded(seed)
+        dice = rng, generator = seeded(seed)
         c = self.config
         point = rng.random(n) < c.point_fraction
-        offset = self._offset(n, rng, generator)
-        image = self._galaxies(n, size, offset, rng, generator)
+        offset = self._offset(n, dice)
+        image = self._galaxies(n, size, offset, dice)
         image.index_fill_(0, self._there(np.flatnonzero(point)), 0.0)
         nucleus = np.flatnonzero((rng.random(n) < c.nucleus_fraction) | point)
         ratio = self._there(flux_ratio(len(nucleus), 0.05, 2.0, generator))
@@ -91,14 +92,14 @@ class StampSource:
         if len(has):
             place = self._companion_offset(len(has), size, generator)
             ratio = self._there(flux_ratio(len(has), 0.03, 1.5, generator))
-            others = self._galaxies(len(has), size, place, rng, generator, small=True)
+            others = self._galaxies(len(has), size, place, dice, small=True)
             image.index_add_(0, self._there(has), ratio[:, None, None] * others)
         image = image[:, None]
         return image / self._scale(image, generator) if scaled else image
 
-    def _offset(self, n: int, rng: np.random.Generator, generator: torch.Generator) -> Tensor:
+    def _offset(self, n: int, dice: Dice) -> Tensor:
         """(n, 2) centres of the galaxies."""
-        c = self.config
+        c, (rng, generator) = self.config, dice
         offset = torch.randn(n, 2, generator=generator) * c.offset_pix
         far = torch.from_numpy(rng.random(n) < c.far_fraction)[:, None]
         return torch.where(far, (torch.rand(n, 2, generator=generator) * 2 - 1) * c.far_offset_pix, offset)
@@ -118,17 +119,10 @@ class StampSource:
         profile = profile / (sd * math.sqrt(2 * math.pi))
         return profile[:, 0, :, None] * profile[:, 1, None, :]
 
-    def _galaxies(
-        self,
-        n: int,
-        size: int,
-        offset: Tensor,
-        rng: np.random.Generator,
-        generator: torch.Generator,
-        small: bool = False,
-    ) -> Tensor:
+    def _galaxies(self, n: int, size: int, offset: Tensor, dice: Dice, small: bool = False) -> Tensor:
         """(n, size, size) random library galaxies of unit flux at ``offset`` (n, 2) = (y, x) from the
         centre."""
+        rng, generator = dice
         index = rng.choice(len(self.library), size=n, p=self.library.probability)
         return self.render(index, self._zoom(index, size, rng, small), offset, size, generator)
 
@@ -208,7 +202,7 @@ class StampSource:
         return peak * self._there(scatter)[:, None, None, None]
 
 
-def seeded(seed: tuple[int, ...]) -> tuple[np.random.Generator, torch.Generator]:
+def seeded(seed: tuple[int, ...]) -> Dice:
     """Both kinds of random numbers of a seed."""
     rng = np.random.default_rng(seed)
     return rng, torch.Generator().manual_seed(int(rng.integers(2**62)))

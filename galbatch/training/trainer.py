@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -56,11 +56,14 @@ class Trainer:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.config, self.network_config, self.source = config, network, source
+        self.config, self.network_config = config, network
+        self.source: Any = source  # of bands together where the configuration has any
         self.folder, self.device, self.rank, self.world = Path(folder), torch.device(device), rank, world
         torch.manual_seed(config.seed)
         joint = bool(config.bands)
-        self.model = Denoiser(network, joint).to(self.device, memory_format=torch.channels_last)
+        self.model = Denoiser(network, joint).to(  # type: ignore[call-overload]
+            self.device, memory_format=torch.channels_last
+        )
         for name, p in self.model.named_parameters():
             p.requires_grad_(is_joint(name) or not joint)
         trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]

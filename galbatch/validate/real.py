@@ -19,13 +19,14 @@ import torch
 from scipy import ndimage
 
 from galbatch.errors import InputError
+from galbatch.forward import full_width
 from galbatch.sampler.prior import as_denoiser
 from galbatch.simulate.telescope import nircam_like_psf
 from galbatch.training.fit import load_config
 from galbatch.training.library import Library, SourceImage, is_held_out
 from galbatch.training.sources import DataConfig, read_sources
 from galbatch.training.stamps import StampConfig, StampSource
-from galbatch.validate.mock import STAMP, MockSet, observe, only, stamp_side
+from galbatch.validate.mock import STAMP, MockSet, observe, stamp_side
 
 if TYPE_CHECKING:
     from galbatch.interfaces import Denoiser, PriorSpec
@@ -38,10 +39,8 @@ SN = (10.0, 50.0, 300.0)
 PSF_PIX, SCALE_ARCSEC = 41, 0.03
 FILTERS_UM = {"F200W": 1.99, "F277W": 2.76, "F444W": 4.40}
 LIBRARY_PIX = 192
-RADIUS_PIX, OFFSET_PIX = (
-    (2.0, 10.0),
-    1.5,
-)  # half-light radii (log-uniform) and rms of the centres of the views
+RADIUS_PIX = (2.0, 10.0)  # half-light radii of the views (log-uniform)
+OFFSET_PIX = 1.5  # rms of their centres
 INSIDE = 0.99  # of a sheet of light of the segment's shape, at the target PSF: two pixels from its edge
 
 
@@ -90,10 +89,10 @@ def make_real(
     library = Library(held_out_images(Path(data)), LIBRARY_PIX)
     widths = np.array([KINDS[origin].psf_fwhm_pix for origin in library.origins])
     galaxies = rng.permutation(np.flatnonzero(library.radius > widths))[:images]  # the rest are stars
-    views = [_view(spec, only(library, i), widths[i], rng, (seed, int(i))) for i in galaxies]
+    views = [_view(spec, library.take(np.array([i])), widths[i], rng, (seed, int(i))) for i in galaxies]
     stamps, inside = (np.stack(part) for part in zip(*views, strict=True))
     psfs = [nircam_like_psf(um, SCALE_ARCSEC, PSF_PIX) for um in FILTERS_UM.values()]
-    fwhm = np.array([2 * np.sqrt((p > p.max() / 2).sum() / np.pi) for p in psfs])
+    fwhm = full_width(np.stack(psfs))
     each = np.repeat(np.arange(len(views)), len(SN))
     choice = rng.integers(0, len(psfs), len(views))[each]
     mask = rng.random((len(each), 1, STAMP, STAMP)) < 0.01

@@ -179,7 +179,7 @@ LINES, STATEMENTS = 300, 40
 LONG_FUNCTIONS = {
     "cutouts/stamps.py:_prepare": 49,
     "cutouts/tile.py:read": 48,
-    "morphology/images.py:measure": 60,
+    "morphology/images.py:measure": 50,
     "morphology/kernels/engine.py:measure_image": 68,
     "simulate/field.py:_sources": 42,
     "simulate/projection.py:_march": 76,

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from galbatch.forward import forward_model
-from galbatch.sampler.compact import CompactFilter
 from galbatch.sampler.diagnostics import chi2_misfit
-from galbatch.sampler.guidance import envelope, found_light
+from galbatch.sampler.guidance import CompactFilter, envelope, found_light
 from galbatch.sampler.solve import Preconditioner, Solver
 from galbatch.types import Observation
 

@@ -12,9 +12,9 @@ from galbatch.errors import ConfigError, InputError, ModelError
 from galbatch.prior import load_prior
 from galbatch.prior.folder import save_model
 from galbatch.prior.network import Denoiser
-from galbatch.training.cubes import Cube, CubeLibrary, CubeSource, build_cube_libraries, read_cubes
+from galbatch.training.cubes import Cube, CubeLibrary, CubeSource, read_cubes
 from galbatch.training.finish import measure_cross
-from galbatch.training.sources import DataConfig
+from galbatch.training.sources import DataConfig, build_libraries
 from galbatch.training.spectra import RadialBins, band_correlation
 from galbatch.training.stamps import StampConfig
 from galbatch.training.trainer import TrainConfig, Trainer
@@ -70,7 +70,7 @@ def test_library_survives_a_file_and_splits_by_galaxy(tmp_path):
     assert torch.equal(one, two)
     np.savez(tmp_path / "g.npz", images=np.stack([planes(i) for i in range(12)]))
     config = DataConfig("mine", ("g.npz",), held_out=0.3, wavelengths_um=(0.3, 0.5, 0.8, 1.6))
-    train, held = build_cube_libraries([config], tmp_path, npix=64)
+    train, held = build_libraries([config], tmp_path, 64, read_cubes, CubeLibrary)
     assert set(train.groups).isdisjoint(held.groups) and len(train.start) + len(held.start) - 2 == 12
     with pytest.raises(ConfigError, match="4 bands and 0 known wavelengths"):
         list(read_cubes(DataConfig("mine", ("g.npz",)), tmp_path))
