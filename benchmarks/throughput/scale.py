@@ -16,7 +16,6 @@ Prints one table and appends one JSON line. What follows for 10^8 sources is in 
 from __future__ import annotations
 
 import os
-import resource
 import tempfile
 import time
 from multiprocessing import get_context
@@ -48,18 +47,14 @@ def alone(work, *arguments):
 
 
 def _measured(work, arguments):
-    start, cpu, before = time.perf_counter(), time.process_time(), peak_mb()
+    start, cpu, before = time.perf_counter(), time.process_time(), peak_of(os.getpid())
     found = work(*arguments)
     return found, {
         "s": time.perf_counter() - start,
         "cpu_s": time.process_time() - cpu,
         "start_mb": before,
-        "peak_mb": peak_mb(),
+        "peak_mb": peak_of(os.getpid()),
     }
-
-
-def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def write_plan(path: Path, rows: int, batch: int, same_ids: bool = False) -> int:
@@ -93,7 +88,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def peak_of(pid: int) -> float:
-    """Peak memory of a process in MB."""
+    """Peak memory of a process in MB, of itself alone: ``ru_maxrss`` begins with its parent's."""
     line = next(li for li in Path(f"/proc/{pid}/status").read_text().splitlines() if li.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
 
@@ -113,7 +108,7 @@ def scheduler(folder: Path, plan: Path, workers: int) -> dict[str, float]:
         used = cpu_seconds(head.pid) - before
         peaks = {
             "scheduler_peak_mb": peak_of(head.pid),
-            "client_peak_mb": peak_mb(),
+            "client_peak_mb": peak_of(os.getpid()),
             "stub_host_peak_mb": peak_of(stubs.pid),
         }
         cluster.close()
