@@ -7,7 +7,6 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 import toys
-from faults import tree
 
 from galbatch.cli.main import main
 from galbatch.run import resume, verify
@@ -161,20 +160,6 @@ def test_a_store_that_cannot_be_read_is_said_with_the_command_that_mends_it(run,
     unmerge(run)  # a status of a finished run reads its tables alone
     code, said = look("status", run, capsys)
     assert code == 1 and f"`galbatch verify {run}` says what is damaged" in said and "bug" not in said
-
-
-@pytest.mark.parametrize("more", [(), ("--redo", "0"), ("--retry-failed",), ("--force",)])
-def test_a_run_with_parts_of_the_first_version_is_refused_with_what_to_do(run, more, capsys):
-    if more:
-        unmerge(run)
-    for part in sorted(run.glob("parts/*.arrow")):
-        part.rename(part.with_suffix(".parquet"))
-    before = tree(run)
-    for command in ("resume", "verify") if not more else ("resume",):
-        assert main([command, str(run), *more]) == 1
-        said = " ".join(capsys.readouterr().err.split())
-        assert "as an earlier galbatch wrote them" in said and "`galbatch process --overwrite`" in said
-    assert look("status", run, capsys)[0] == 0 and tree(run) == before
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -223,7 +223,8 @@ def test_catalogues(folder):
         names = [own.get(name, name) for name in ROWS]
         table = pq.read_table(folder / "fuzz.parquet", columns=names, page_checksum_verification=True)
         for name, column in zip(ROWS, table.select(names).columns, strict=True):
-            assert np.array_equal(rows[name], column.to_numpy().astype(rows[name].dtype), equal_nan=True)
+            read = column.to_numpy().astype(rows[name].dtype)
+            assert np.array_equal(rows[name], read, equal_nan=read.dtype.kind == "f")  # ids may be text
 
     fuzz("catalogues", 1 / 12, case)
 
