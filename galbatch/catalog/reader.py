@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from galbatch.catalog.columns import OPTIONAL, REQUIRED, check_types, read_as, to_numpy
 from galbatch.catalog.from_astropy import column_metadata, read_astropy, read_csv
 from galbatch.catalog.passing import passage, plain_column, plain_field
+from galbatch.display import html_table
 from galbatch.errors import InputError
 
 INDEX, INDEX_ORDER = "_healpix_29", 29
@@ -95,6 +96,13 @@ class Catalog:
         self.file_schema = pa.schema(fields, metadata=schema.metadata)
         self.schema = pa.schema([plain_field(f) for f in self.file_schema], metadata=schema.metadata)
         self.meta = column_metadata(self.schema)
+
+    def __repr__(self) -> str:
+        return f"<galbatch catalogue {self.path.name}: {self.n_rows:,} sources, {len(self.columns)} columns>"
+
+    def _repr_html_(self) -> str:
+        rows = {"file": str(self.path), "sources": f"{self.n_rows:,}", "columns": ", ".join(self.columns)}
+        return html_table("Catalogue", rows)
 
     @property
     def columns(self) -> list[str]:

@@ -39,6 +39,7 @@ def test_every_format_gives_the_same(tmp_path, ending):
     catalog = open_catalog(written(tmp_path, ending))
     rows = catalog.read()
     assert catalog.n_rows == 3 and rows["source_id"].dtype == np.int64
+    assert "3 sources, 6 columns" in repr(catalog) and "source_id, ra, dec" in catalog._repr_html_()
     np.testing.assert_array_equal(rows["source_id"], BIG)
     np.testing.assert_array_equal(rows["dec"], [2.0, 2.1, 2.2])
     np.testing.assert_array_equal(rows["psf_index"], [2, 0, 1])
