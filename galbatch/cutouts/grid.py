@@ -158,18 +158,3 @@ def celestial_wcs(header: Header) -> tuple[WCS | None, str]:
 
 def _scale(wcs: WCS) -> float:
     return math.sqrt(abs(np.linalg.det(wcs.pixel_scale_matrix))) * 3600.0
-
-
-@dataclass(frozen=True)
-class BandGeometry:
-    """``scale_arcsec`` of the band's own pixels, ``ratio`` to the finest band, ``step``: own pixels to one
-    delivered (1 unless resampled), ``angle_deg`` by which its pixels are turned (0 without a WCS)."""
-
-    scale_arcsec: float
-    ratio: int
-    step: float
-    angle_deg: float = 0.0
-
-    @property
-    def delivered_scale_arcsec(self) -> float:
-        return self.scale_arcsec * self.step
