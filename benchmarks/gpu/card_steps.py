@@ -156,9 +156,7 @@ def as_it_is(function, inputs):
 def roofline(card: Card) -> dict:
     """Images per second of both networks by backend, and the share of what the machine allows."""
     import torch
-
-    from galbatch.bench.network import work_of
-    from galbatch.bench.timing import machine_table, roof_of
+    from kernels import machine_table, roof_of, work_of
 
     out = {}
     for name in ("small", "base")[: 1 if card.dry else 2]:

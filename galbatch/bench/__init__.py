@@ -1,8 +1,7 @@
-"""The throughput of this machine: kernels, stages and roofline, each checked for correctness before it is
-timed; and what a survey costs at the rates of a run (``galbatch.bench.cost``)."""
+"""The throughput of this machine, stage by stage, each checked for correctness before it is timed; and what a
+survey costs at the rates of a run (``galbatch.bench.cost``)."""
 
 from galbatch.bench.kernels import GROUPS, kernel_table
-from galbatch.bench.network import process_table
 from galbatch.bench.timing import environment, repeat
 
-__all__ = ["GROUPS", "environment", "kernel_table", "process_table", "repeat"]
+__all__ = ["GROUPS", "environment", "kernel_table", "repeat"]

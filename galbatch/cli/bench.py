@@ -20,8 +20,8 @@ from galbatch.cli.progress import wide_console
     "--only",
     "groups",
     multiple=True,
-    type=click.Choice(["network", "operators", "draws", "morphology", "storage", "processes"]),
-    help="Only these rows (several times for several); all but processes when left out.",
+    type=click.Choice(["network", "draws", "morphology", "storage"]),
+    help="Only these rows (several times for several); all when left out.",
 )
 @click.option("--seconds", default=0.5, help="Least time spent on each row.")
 @click.option(
@@ -34,27 +34,23 @@ def command(
 
     Each kernel is checked for correctness before it is timed. Quote ratios: a busy machine is slower as a
     whole. All of it takes some ten minutes, most of them for compiling the network and for draws;
-    --only operators a few seconds.
+    --only storage a few seconds.
     """
     import json
 
-    from galbatch.bench import GROUPS, environment, kernel_table, process_table
+    from galbatch.bench import GROUPS, environment, kernel_table
     from galbatch.prior import load_prior
     from galbatch.prior.compile import BACKENDS
 
     prior = load_prior(model, device=device)
     place = environment(prior.device)
-    rows, kernels = [], [g for g in groups or GROUPS if g != "processes"]
-    tables = [kernel_table(prior, backends or BACKENDS, seconds, kernels)] if kernels else []
-    if "processes" in groups:
-        tables.append(process_table(model, place["cores"], max(seconds, 2.0)))
-    for table in tables:
-        for row in table:
-            rows.append(row)
-            if as_json:
-                click.echo(json.dumps({**row, **place}))
-            else:
-                click.echo(f"{row['kernel']}: {row['rate']:.4g} {row['unit']} per second", err=True)
+    rows = []
+    for row in kernel_table(prior, backends or BACKENDS, seconds, groups or GROUPS):
+        rows.append(row)
+        if as_json:
+            click.echo(json.dumps({**row, **place}))
+        else:
+            click.echo(f"{row['kernel']}: {row['rate']:.4g} {row['unit']} per second", err=True)
     if not as_json:
         _print(rows, place)
     raise SystemExit(0 if all(r["correct"] for r in rows if "note" not in r) else 3)
@@ -79,15 +75,8 @@ def _print(rows: list[dict[str, Any]], place: Any) -> None:
 
 def _notes(row: dict[str, Any]) -> str:
     out = [] if row["correct"] else [row.get("note", "WRONG RESULT")]
-    if "roofline" in row:
-        out.append(
-            f"{row['gflop_per_image']:.2f} GFLOP, {row['mb_per_image']:.1f} MB, "
-            f"{100 * row['roofline']:.0f}% of the roofline"
-        )
     if "network_share" in row:
         out.append(
             f"{row['evaluations']:.0f} evaluations, network {100 * row['network_share']:.0f}% of the time"
         )
-    if "times_one" in row:
-        out.append(f"{row['times_one']:.2f} times one core")
     return "; ".join(out)

@@ -25,7 +25,7 @@ def command() -> None:
 def list_models(as_json: bool) -> None:
     """The shipped models: size, what a draw costs on this machine (measured now), how often the truth was in
     the 68% intervals of galaxies never seen, and which is taken by itself here."""
-    from galbatch.bench.network import model_rows
+    from galbatch.bench.models import model_rows
 
     rows = []
     for row in model_rows():

@@ -11,11 +11,10 @@ import torch
 from tiny import network
 from torch import nn
 
-from galbatch.bench.kernels import operator_table, storage_table
-from galbatch.bench.network import network_table, work_of
-from galbatch.bench.timing import Roof, arguments, keep, machine_table, roof_of
+from galbatch.bench.kernels import kernel_table, storage_table
+from galbatch.bench.timing import arguments, keep
 
-PEERS = Path(__file__).parents[3] / "benchmarks" / "peers"
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 BENCH = "the peers are not installed: pip install -e '.[bench]'"
 CPU = torch.device("cpu")
 
@@ -27,7 +26,15 @@ def prior():
     return SimpleNamespace(model=network(), target_fwhm_pix=2.0, **fields)
 
 
-def test_operations_are_those_of_the_convolutions_and_linear_layers(prior):
+@pytest.fixture
+def kernels(monkeypatch):
+    """benchmarks/gpu/kernels.py"""
+    monkeypatch.syspath_prepend(str(BENCHMARKS / "gpu"))
+    yield importlib.import_module("kernels")
+    sys.modules.pop("kernels")
+
+
+def test_operations_are_those_of_the_convolutions_and_linear_layers(prior, kernels):
     expected = []
 
     def convolution(layer, inputs, out):
@@ -40,7 +47,7 @@ def test_operations_are_those_of_the_convolutions_and_linear_layers(prior):
 
     hooks = [m.register_forward_hook(convolution) for m in prior.model.modules() if isinstance(m, nn.Conv2d)]
     hooks += [m.register_forward_hook(linear) for m in prior.model.modules() if isinstance(m, nn.Linear)]
-    work = work_of(prior, size=32, batch=2)
+    work = kernels.work_of(prior, size=32, batch=2)
     for hook in hooks:
         hook.remove()
     smooth = 2 * 32 * 32 * 5 * 2  # the separable high pass
@@ -49,11 +56,11 @@ def test_operations_are_those_of_the_convolutions_and_linear_layers(prior):
     assert 20 * pixels < work.nbytes < work.nbytes_unfused < 2000 * pixels
 
 
-def test_the_roof_is_the_slower_of_its_lines():
-    roof = Roof(gflops=100.0, gbytes=10.0)
+def test_the_roof_is_the_slower_of_its_lines(kernels):
+    roof = kernels.Roof(gflops=100.0, gbytes=10.0)
     assert roof.seconds(2e11, 1e9) == pytest.approx(2.0) and roof.seconds(1e9, 5e10) == pytest.approx(5.0)
-    rows = list(machine_table(CPU, 0.01))
-    assert all(r["correct"] for r in rows) and roof_of(rows, CPU).gflops > 0.1
+    rows = list(kernels.machine_table(CPU, 0.01))
+    assert all(r["correct"] for r in rows) and kernels.roof_of(rows, CPU).gflops > 0.1
 
 
 def test_options_of_a_script_are_of_the_kinds_of_their_defaults(monkeypatch, tmp_path):
@@ -68,20 +75,22 @@ def test_options_of_a_script_are_of_the_kinds_of_their_defaults(monkeypatch, tmp
     assert [json.loads(line) for line in out.read_text().splitlines()] == [{"a": 1}, {"a": 2}]
 
 
-def test_network_rows_compare_with_the_eager_result_and_name_what_is_missing(prior):
-    rows = {r["kernel"]: r for r in network_table(prior, Roof(1e6, 1e6), ("eager", "no-such"), 0.01)}
+def test_network_rows_compare_with_the_eager_result_and_name_what_is_missing(prior, kernels):
+    found = kernels.network_table(prior, kernels.Roof(1e6, 1e6), ("eager", "no-such"), 0.01)
+    rows = {r["kernel"]: r for r in found}
     assert rows["network, eager"]["correct"] and rows["network, eager"]["error"] == 0
     assert not rows["network, no-such"]["correct"] and "no-such" in rows["network, no-such"]["note"]
     assert rows["network, bfloat16"]["correct"] and rows["network, bfloat16"]["error"] > 0
     assert 0 < rows["network, batch 8"]["roofline"] < 1
 
 
-def test_operators_and_stores_are_checked_before_they_are_timed(prior, tmp_path):
-    rows = [*operator_table(prior, 0.01), *storage_table(0.01, tmp_path)]
+def test_operators_and_stores_are_checked_before_they_are_timed(prior, tmp_path, kernels):
+    rows = [*kernels.operator_table(prior, 0.01), *storage_table(0.01, tmp_path)]
+    rows += kernel_table(prior, ("eager",), 0.01, ("network",))
     assert [r["kernel"] for r in rows if not r["correct"]] == []
-    assert {"A", "A^T", "solve, correlated noise", "Zarr, read", "Parquet, catalogue merged"} <= {
-        r["kernel"] for r in rows
-    }
+    names = {r["kernel"] for r in rows}
+    assert {"network, eager", "A", "A^T", "solve, correlated noise", "Zarr, read"} <= names
+    assert "Parquet, catalogue merged" in names
 
 
 @pytest.mark.slow
@@ -90,7 +99,7 @@ def test_peers_are_given_the_problem_that_is_meant(monkeypatch, capsys):
     pytest.importorskip("azula", reason=BENCH)
     if importlib.util.find_spec("deepinv") is None:
         pytest.skip(BENCH)
-    monkeypatch.syspath_prepend(str(PEERS))
+    monkeypatch.syspath_prepend(str(BENCHMARKS / "peers"))
     import gaussian_check
 
     gaussian_check.check()
@@ -99,7 +108,7 @@ def test_peers_are_given_the_problem_that_is_meant(monkeypatch, capsys):
 
 
 def test_frontier_lines_can_be_drawn(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(PEERS.parent))
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
     import results
 
     found = results.lines("frontier")
