@@ -227,6 +227,7 @@ MEASURED: dict[str, Column] = {
         "nJy", "instr.background", "sky level of the stamp, not taken off; per pixel", flags=Flag.BACKGROUND
     ),
     "background_err_njy_{band}": Column("nJy", "stat.error;instr.background", "error of the sky level"),
+    "err_scale_{band}": Column("", "stat.error", "factor on what the noise map says of the sky, as used"),
     "error_floor_{band}": Column("", "stat.error", "noise in proportion to the light, as a fraction of it"),
     "valid_frac_{band}": Column(
         "", "", "share of the stamp's pixels that were used", flags=Flag.MASKED_FRACTION

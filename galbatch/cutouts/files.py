@@ -190,16 +190,15 @@ class SurveyFiles:
         self, band: str, tile: str, x: np.ndarray | None = None, y: np.ndarray | None = None, size: int = 0
     ) -> float | np.ndarray:
         """The factor on sigma of a tile: given, or measured (now, if it was not before); (n,) around pixels
-        (x, y) where the measurement found that it varies."""
+        (x, y), see ``local_scale``."""
         opened = self.tile(band, tile)
         given = opened.config.err_scale
         if given not in MEASURED and opened.noise != "exp":
             return float(given)
         entry = self.measured_tile(band, tile)
-        scale = float(entry["err_scale"])
-        if x is None or y is None or not entry.get("local"):
-            return scale
-        return local_scale(opened, x, y, size, scale)
+        if x is None or y is None or not entry["n_blank"]:
+            return float(entry["err_scale"])
+        return local_scale(opened, x, y, size, entry)
 
     def photon_noise(self, band: str, tile: str) -> float:
         """Variance per light of a tile whose noise was measured, nJy; 0 where its map holds none."""

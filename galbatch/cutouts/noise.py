@@ -3,16 +3,18 @@ correlated.
 
 Blank pixels are what is left when bad pixels and everything above 3 sigma on a smoothed image (grown by
 ``GROW_PIX``) are taken out and a slowly varying background is subtracted. ``err_scale`` is the robust
-scatter (1.4826 MAD) of data / sigma there. Where that scatter differs from place to place by more than
-``LOCAL_SPREAD`` (a constant noise map over a mosaic of varying depth), it is measured again around each
-source. ``noise_acf`` is the autocorrelation of data / sigma by lag, from pairs of blank pixels (sums over
-pairs by FFT), symmetrised, its power spectrum clamped to be positive, centre 1. Noise of neighbouring
-pixels is correlated over a pixel or two; what is correlated at the outermost lags as well is light that
-varies slowly (wings of a galaxy that fills its tile), and is taken out of both.
+scatter (1.4826 MAD) of data / sigma there. It is measured again around each source, on the nearest pixels
+that are enough, and used there where it differs beyond chance, or where the scatter is known to differ from
+place to place by more than ``LOCAL_SPREAD`` (a constant noise map over a mosaic of varying depth).
+``noise_acf`` is the autocorrelation of data / sigma by lag, from pairs of blank pixels (sums over pairs by
+FFT), symmetrised, its power spectrum clamped to be positive, centre 1. Noise of neighbouring pixels is
+correlated over a pixel or two; what is correlated at the outermost lags as well is light that varies slowly
+(wings of a galaxy that fills its tile), and is taken out of both.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +38,7 @@ LEAST_ACF, SIGNIFICANT = 0.02, 4.0  # a correlation below both (the second in it
 MOST_LIGHT = 0.9  # of the variance: beyond it nothing is left to measure noise on
 MIN_PHOTON = 9
 LOCAL_BOX_PIX, LOCAL_SPREAD, LOCAL_PRIOR = 128, 0.06, 500
+MAD_ERROR = 1.17  # of a scatter by the MAD, times the root of the number of independent pixels
 _FLOOR = 1e-3
 
 
@@ -68,14 +71,11 @@ def measure_tile(tile: Tile) -> dict:
             f'measured on fewer than {MIN_BLANK}. Give err_scale as a number and noise_acf = "none" or a '
             "file."
         )
-    values = np.concatenate([z[blank] for z, blank in clean])
     photons = np.concatenate(photon) if photon else np.zeros(0)
-    scatter = robust_scatter(values)
-    spread = _spread(clean)
-    acf, light = without_slow_light(autocorrelation([(z / scatter, blank) for z, blank in clean]))
-    acf = positive_definite(acf)
+    scale, acf = scatter_of(clean)
+    acf, spread = positive_definite(acf), _spread(clean)
     return {
-        "err_scale": scatter * float(np.sqrt(1 - light)),
+        "err_scale": scale,
         "photon": float(np.median(photons)) if len(photons) >= MIN_PHOTON else 0.0,
         "noise_acf": np.round(acf, 6).tolist(),
         "n_blank": count,
@@ -95,6 +95,13 @@ def robust_scatter(values: np.ndarray) -> float:
     return 1.4826 * float(np.median(np.abs(values - np.median(values))))
 
 
+def scatter_of(clean: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, np.ndarray]:
+    """Robust scatter of boxes (values, which are blank), and the autocorrelation (r, r), of noise alone."""
+    scatter = robust_scatter(np.concatenate([z[blank] for z, blank in clean]))
+    acf, light = without_slow_light(autocorrelation([(z / scatter, blank) for z, blank in clean]))
+    return scatter * math.sqrt(1 - light), acf
+
+
 def _spread(clean: list[tuple[np.ndarray, np.ndarray]]) -> float:
     """Relative spread (robust) of the scatter in blocks of ``LOCAL_BOX_PIX``; 0 with fewer than four of
     them."""
@@ -108,26 +115,41 @@ def _spread(clean: list[tuple[np.ndarray, np.ndarray]]) -> float:
     return float(np.std(scatters) / np.mean(scatters)) if len(scatters) > 3 else 0.0
 
 
-def local_scale(tile: Tile, x: np.ndarray, y: np.ndarray, size: int, fallback: float) -> np.ndarray:
-    """(n,) factor on sigma around pixels (x, y), from the blank pixels of a box twice a stamp of ``size``
-    wide (at least ``LOCAL_BOX_PIX``); few blank pixels pull it to ``fallback``. It depends on the source's
-    surroundings alone."""
-    side = max(LOCAL_BOX_PIX, 2 * size)
+def local_scale(tile: Tile, x: np.ndarray, y: np.ndarray, size: int, measured: dict) -> np.ndarray:
+    """(n,) factor on sigma around pixels (x, y): that of the tile (``measure_tile``), or that of the blank
+    pixels of a box as wide as a stamp of ``size`` (at least ``LOCAL_BOX_PIX``; twice as wide where fewer than
+    ``MIN_BLANK`` are blank) where the noise of the tile varies, or where the two differ by ``SIGNIFICANT``
+    errors. Few blank pixels pull it to the tile's. It depends on the source's surroundings alone."""
+    side, given = max(LOCAL_BOX_PIX, size), float(measured["err_scale"])
+    scale, count = _box_scatter(tile, x, y, side)
+    few = count < MIN_BLANK
+    if few.any():
+        scale[few], count[few] = _box_scatter(tile, x[few], y[few], 2 * side)
+    scale = np.sqrt((count * scale**2 + LOCAL_PRIOR * given**2) / (count + LOCAL_PRIOR))
+    if measured["local"]:
+        return scale
+    inflation = np.square(measured["noise_acf"]).sum()
+    error = MAD_ERROR * np.sqrt(inflation / np.maximum(count, 1))
+    return np.where(np.abs(np.log(scale / given)) > SIGNIFICANT * error, scale, given)
+
+
+def _box_scatter(tile: Tile, x: np.ndarray, y: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) scatter (``scatter_of``) of data / sigma over the blank pixels of boxes around (x, y), and how
+    many are blank: both 0 where there is nothing to measure."""
     ny, nx = tile.shape
     h, w = min(side, ny), min(side, nx)
     y0 = np.clip(np.floor(y + 0.5).astype(int) - h // 2, 0, ny - h)
     x0 = np.clip(np.floor(x + 0.5).astype(int) - w // 2, 0, nx - w)
     raw = tile.read(y0, x0, h, w, raw_var=True)
-    out = np.full(len(y0), fallback)
+    scale, count = np.zeros(len(y0)), np.zeros(len(y0))
     bad = raw.bad | ~np.isfinite(raw.var)
     for i in np.nonzero(raw.ok & ((~bad).sum(axis=(1, 2)) > 100))[0]:
         with np.errstate(all="ignore"):
             z, blank = blank_pixels(np.where(bad[i], 0.0, raw.data[i] / np.sqrt(raw.var[i])), bad[i])
-        count = int(blank.sum())
-        scale = robust_scatter(z[blank])
-        if np.isfinite(scale) and scale > 0:
-            out[i] = np.sqrt((count * scale**2 + LOCAL_PRIOR * fallback**2) / (count + LOCAL_PRIOR))
-    return out
+            found, _ = scatter_of([(z, blank)])
+        if np.isfinite(found) and found > 0:
+            scale[i], count[i] = found, blank.sum()
+    return scale, count
 
 
 def sampled_boxes(ny: int, nx: int, h: int, w: int) -> list[tuple[int, int]]:

@@ -194,11 +194,13 @@ def _from_pixels(
 
 @dataclass
 class RawCut:
-    """Raw stamps of one band for all (n,) sources of a batch, gathered from its tiles."""
+    """Raw stamps of one band for all (n,) sources of a batch, gathered from its tiles; ``scale`` (n,): the
+    factor on the noise map's sky."""
 
     raw: RawStamps
     place: Place
     first: np.ndarray
+    scale: np.ndarray
     why: list[str]
     size: int
 
@@ -213,7 +215,7 @@ def cut_band(survey: SurveyFiles, band: str, rows: dict[str, np.ndarray], size: 
     order = np.argsort(-places.inside, axis=0, kind="stable")
     raw, chosen, score = unreadable(n, side, side), order[0].copy(), np.full(n, -1.0)
     raw.ok[:] = True
-    first, why = np.zeros((n, 2), np.int64), [""] * n
+    first, why, scale = np.zeros((n, 2), np.int64), [""] * n, np.full(n, np.nan)
     for rank in range(len(places.names)):
         tiles = order[rank]
         todo = np.nonzero((places.inside[tiles, np.arange(n)] > 0) & (score < 1.0))[0]
@@ -222,28 +224,32 @@ def cut_band(survey: SurveyFiles, band: str, rows: dict[str, np.ndarray], size: 
             origin = np.stack(
                 [np.floor(v[k, members] + 0.5).astype(np.int64) - side // 2 for v in (places.y, places.x)], 1
             )
-            part = _read(survey, band, places.names[k], origin, side)
+            part, factor = _read(survey, band, places.names[k], origin, side)
             good = np.where(part.ok, (~part.bad).mean(axis=(1, 2)), -0.5)
             better = good > score[members]
             _store(raw, part, members[better], better)
             first[members[better]], chosen[members[better]] = origin[better], k
+            scale[members[better]] = factor[better]
             score[members[better]] = good[better]
             for j in members[~part.ok]:
                 why[j] = part.error
     for i in np.nonzero((score < -0.9) & (places.hidden != ""))[0]:
         raw.ok[i], why[i] = False, places.hidden[i]
-    return RawCut(raw, places.pick(chosen, np.arange(n)), first, why, size)
+    return RawCut(raw, places.pick(chosen, np.arange(n)), first, scale, why, size)
 
 
-def _read(survey: SurveyFiles, band: str, name: str, origin: np.ndarray, side: int) -> RawStamps:
+def _read(
+    survey: SurveyFiles, band: str, name: str, origin: np.ndarray, side: int
+) -> tuple[RawStamps, np.ndarray]:
+    """Raw stamps (n, side, side) of a tile, and the factor (n,) on its noise map's sky."""
+    n, middle = len(origin), origin + side // 2
     try:
-        scale = survey.err_scale(band, name, origin[:, 1] + side // 2, origin[:, 0] + side // 2, side)
+        scale = np.broadcast_to(survey.err_scale(band, name, middle[:, 1], middle[:, 0], side), n)
     except GalbatchError as error:
-        return unreadable(len(origin), side, side, str(error))
+        return unreadable(n, side, side, str(error)), np.full(n, np.nan)
     photon = survey.photon_noise(band, name)
-    return survey.tile(band, name).read(
-        origin[:, 0], origin[:, 1], side, side, np.reshape(scale, (-1, 1, 1)), photon=photon
-    )
+    raw = survey.tile(band, name).read(*origin.T, side, side, scale[:, None, None], photon=photon)
+    return raw, scale
 
 
 def _store(raw: RawStamps, part: RawStamps, members: np.ndarray, chosen: np.ndarray) -> None:

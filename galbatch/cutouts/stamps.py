@@ -135,7 +135,7 @@ def _prepare(survey: SurveyFiles, band: str, rows: dict[str, np.ndarray], stamp_
         "wcs": _wcs(survey, band, rows, cut, data.shape[1:], step),
         "noise_acf": acf,
         "ratio": geometry.ratio,
-        "columns": {"error_floor": floor.astype(np.float32)},
+        "columns": {"err_scale": cut.scale.astype(np.float32), "error_floor": floor.astype(np.float32)},
         "sigma_white": None if white is None else np.sqrt(white).astype(np.float32),
         "flags": flags | psf_flags,
         "psf_error": _psf_error(survey, band, step),

@@ -83,6 +83,25 @@ def test_a_constant_map_over_varying_depth_is_scaled_around_each_source(tmp_path
     np.testing.assert_allclose(sigma, [0.4, 0.6], rtol=0.04)
 
 
+@pytest.mark.parametrize("around", [1.0, 1.5])
+def test_noise_of_one_place_is_its_own(tmp_path, around):
+    """One block of 160 pixels in a mosaic of uniform noise: too little for the spread of the whole."""
+    image, _ = mosaic(galaxies=0, ny=1000, nx=1000)
+    block = np.s_[420:580, 420:580]
+    image[block] *= around
+    survey = open_survey(simple_survey(tmp_path, image, np.full(image.shape, 1.0, "f4"), MEASURE))
+    whole = survey.measure_noise()["f200w"]["0"]
+    assert not whole["local"]
+    for size in (32, 128):
+        stamps = survey.cut(sources([200, 500], [200, 500], wcs_of(1000, 1000)), size).bands[0]
+        np.testing.assert_array_equal(
+            stamps.columns["err_scale"], np.nanmedian(np.where(stamps.mask, np.nan, stamps.sigma), (1, 2))
+        )
+        far, near = stamps.columns["err_scale"]
+        assert far == np.float32(whole["err_scale"])  # a difference within chance changes nothing
+        assert near == (far if around == 1 else pytest.approx(0.6, rel=0.04))
+
+
 def test_too_few_blank_pixels_is_an_error_that_says_what_to_do(tmp_path):
     image, _ = mosaic()
     image[:, :480] = np.nan
