@@ -2,12 +2,13 @@
 
     python benchmarks/real/psf_error.py --data shared/data [--galaxies 8] [--draws 15] [--mode fast]
         [--sn 30 300 3000] [--error 0.5 0.1 0.03 0.02 0.01 | none]
-        [--kind scale | blur | exact] [--out DIR]
+        [--kind scale | blur | exact] [--noise 1] [--out DIR]
 
 Truths are TNG50 galaxies (SKIRT, band r) and HST galaxies averaged over 3 x 3 pixels, alternately, rotated
 and brought to a random size on 64 pixels at the target PSF. Each is seen with a PSF 0.35 pixels of FWHM
 broader (scaled with its wings, or blurred by a Gaussian) than the one that the sampler is given and 0.08
-pixels off it, in white noise at a given peak signal-to-noise ratio. Printed for each ratio: rms of (truth -
+pixels off it, in white noise at a given peak signal-to-noise ratio; the sigma given is ``--noise`` times the
+true one. Printed for each ratio: rms of (truth -
 mean) / spread over the core (truth above half of its peak, and above a tenth), chi2, the flux of the mean
 over the true one, seconds a galaxy, how often 68% intervals hold the truth, and the median of (p50 - truth) /
 half of the interval. A line of JSON goes to DIR/psf_error.jsonl, pictures to DIR.
@@ -73,7 +74,9 @@ def broader(psf: np.ndarray) -> np.ndarray:
     return np.fft.ifft2(np.fft.fft2(psf) * blur).real
 
 
-def observe(truth: np.ndarray, sn: float, prior, seed: int, kind: str) -> tuple[Observation, np.ndarray]:
+def observe(
+    truth: np.ndarray, sn: float, prior, seed: int, kind: str, noise: float
+) -> tuple[Observation, np.ndarray]:
     """The observation of one truth, with the PSF as it is given, and the truth in its unit."""
     rng = np.random.default_rng([seed, 5])
     given, angle = mock_psf(FWHM_PIX), rng.uniform(0, 2 * np.pi)
@@ -86,7 +89,7 @@ def observe(truth: np.ndarray, sn: float, prior, seed: int, kind: str) -> tuple[
     unit = sn / clean.max()
     inside = slice(margin, margin + STAMP)
     data = clean * unit + rng.standard_normal(clean.shape)
-    return Observation(data, blank + 1, given[None, None]), truth[inside, inside] * unit
+    return Observation(data, blank + noise, given[None, None]), truth[inside, inside] * unit
 
 
 def row(prior, stamps: np.ndarray, sn: float, error, options) -> tuple[dict, list]:
@@ -95,7 +98,7 @@ def row(prior, stamps: np.ndarray, sn: float, error, options) -> tuple[dict, lis
     posteriors, seen, images, pictures = [], [], [], []
     start = time.perf_counter()
     for i, stamp in enumerate(stamps):
-        obs, truth = observe(stamp, sn, prior, i, options.kind)
+        obs, truth = observe(stamp, sn, prior, i, options.kind, options.noise)
         obs = Observation(obs.data, obs.sigma, obs.psf, psf_error=error)
         p = sample_posterior(prior, obs, options.draws, options.mode, seed=1, source_ids=[i])
         mean, std = p.mean[0, 0], p.std[0, 0]
@@ -163,6 +166,7 @@ def main() -> None:
         sn=[30.0, 300.0, 3000.0],
         error=["0.5", "0.1", "0.03", "0.02", "0.01"],
         kind="scale",
+        noise=1.0,
         out=Path("psf-error"),
     )
     options.out.mkdir(parents=True, exist_ok=True)
@@ -174,7 +178,14 @@ def main() -> None:
     for sn in options.sn:
         numbers, pictures = row(prior, stamps, sn, error, options)
         label = "none" if error is None else "-".join(options.error)
-        line = {"error": label, "kind": options.kind, "mode": options.mode, "draws": options.draws, **numbers}
+        line = {
+            "error": label,
+            "kind": options.kind,
+            "noise": options.noise,
+            "mode": options.mode,
+            "draws": options.draws,
+            **numbers,
+        }
         keep(line, options.out / "psf_error.jsonl")
         draw_pictures(options.out / f"sn{sn:g}-{label}.png", pictures)
 

@@ -87,6 +87,7 @@ class WhiteNoise:
     inflation = 1.0
     sum_inflation = 1.0
     modes = None
+    owed = 1.0
 
     def coloured(self, correlated: torch.Tensor, fy: np.ndarray, fx: np.ndarray) -> torch.Tensor:
         """No noise is correlated: as it is."""
@@ -126,6 +127,7 @@ class CorrelatedNoise:
     fraction: torch.Tensor
 
     modes = None
+    owed = 1.0
 
     @cached_property
     def _isigma(self) -> Tensor:

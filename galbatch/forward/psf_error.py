@@ -33,19 +33,25 @@ MODES = 6
 @dataclass(frozen=True)
 class PsfErrorNoise:
     """The noise ``base`` and that of the PSF. ``modes`` (b, m, c, h, w): what each does to the data at one
-    standard deviation, zero where masked."""
+    standard deviation, zero where masked. ``rest`` (b, 1, c, h, w): variance, within that of the base."""
 
     base: WhiteNoise | CorrelatedNoise
     modes: torch.Tensor
+    rest: torch.Tensor
 
     def take(self, rows: np.ndarray) -> PsfErrorNoise:
         """Of these sources."""
-        return PsfErrorNoise(self.base.take(rows), self.modes[rows])
+        return PsfErrorNoise(self.base.take(rows), self.modes[rows], self.rest[rows])
 
     @property
     def weight(self) -> torch.Tensor:
         """(b, 1, c, h, w): 1 / sigma^2 without the modes, zero where masked."""
         return self.base.weight
+
+    @property
+    def owed(self) -> torch.Tensor:
+        """(b, 1, c, h, w): the share of the base's variance that is there though the PSF be exact."""
+        return (1 - self.rest * self.weight).clamp(0, 1)
 
     @property
     def precisions(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -164,5 +170,6 @@ def with_psf_error(model: ForwardModel, x: torch.Tensor, error: np.ndarray, fwhm
     modes = replace(model, otf=model.otf * g).apply(x) * seen
     light = model.apply(x).clamp_min(0)
     rest = torch.as_tensor(error[:, 4], dtype=light.dtype, device=light.device)[:, None, None]
-    base = cast(WhiteNoise | CorrelatedNoise, model.noise).with_white((rest * light).square())
-    return replace(model, noise=PsfErrorNoise(base, modes))
+    variance = (rest * light).square()
+    base = cast(WhiteNoise | CorrelatedNoise, model.noise).with_white(variance)
+    return replace(model, noise=PsfErrorNoise(base, modes, variance))

@@ -135,6 +135,11 @@ class NoiseOfParts:
         return side_by_side([p.noise.weight for p in self.of.parts])
 
     @property
+    def owed(self) -> torch.Tensor:
+        """(b, 1, c, h, w) of the parts."""
+        return side_by_side([p.noise.owed * torch.ones_like(p.noise.weight) for p in self.of.parts])
+
+    @property
     def modes(self) -> Tensor | None:
         """Those of the first part whose PSF is not exact; None where all are."""
         return next((p.noise.modes for p in self.of.parts if p.noise.modes is not None), None)

@@ -99,10 +99,8 @@ def chi2_misfit(
     white = (left.square() * model.noise.weight * footprint).nansum((-1, -2)).mean(1).cpu().numpy()
     count = footprint.sum((-1, -2))[:, 0].cpu().numpy()
     n = n_valid.cpu().numpy()
-    # an allowance for errors of the PSF that was not needed is no misfit
-    least = 0.0 if model.noise.modes is None else 1.0
-    everywhere = np.maximum(chi2_mean.cpu().numpy(), least)
-    inside = np.maximum(white / np.maximum(count, 1), least)
+    everywhere = _allowed(model, (model.noise.weight > 0).float(), chi2_mean.cpu().numpy())
+    inside = _allowed(model, footprint, white / np.maximum(count, 1))
     whole = _two_sided(everywhere, n)
     core = np.where(count >= 8, _two_sided(inside, count / model.noise.inflation), 1)
 
@@ -117,6 +115,13 @@ def chi2_misfit(
     return Misfit(
         np.where(there, p, np.nan), there & (off(WRONG) | on), there & off(NOISE_TOLERANCE), there & elsewhere
     )
+
+
+def _allowed(model: Model, where: Tensor, chi2: np.ndarray) -> np.ndarray:
+    """A chi2 (b, c) per pixel of ``where`` (b, 1, c, h, w) as it is judged: below one as far as the variance
+    that is ``owed`` though the PSF be exact is below that allowed for is no misfit."""
+    owed = (model.noise.owed * where).sum((-1, -2)) / where.sum((-1, -2)).clamp_min(1)
+    return np.where(chi2 < 1, np.minimum(chi2 / owed[:, 0].clamp_min(1e-6).cpu().numpy(), 1), chi2)
 
 
 def _beyond(chi2: np.ndarray, tolerance: float) -> np.ndarray:

@@ -12,6 +12,8 @@ import galbatch
 from galbatch.errors import InputError
 from galbatch.forward import forward_model, full_width, with_psf_error
 from galbatch.forward.psf_error import mode_transfers
+from galbatch.sampler.diagnostics import chi2_misfit, chi2_of_draws
+from galbatch.sampler.guidance import CompactFilter
 from galbatch.sampler.reference import photon_variance, with_reference
 from galbatch.types import Observation
 
@@ -114,6 +116,24 @@ def test_an_allowance_that_was_not_needed_is_no_misfit():
     prior, obs = field(50.0)
     post = galbatch.sample_posterior(prior, replace(obs, psf_error=ERROR), draws=6, mode="fast", seed=1)
     assert post.chi2[0, 0] < 0.8 and post.chi2_p[0, 0] == 1 and post.flags[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "fitted", "wrong"), [(1.0, 1.0, False), (1.25, 1.0, True), (1.0, 0.0, False)]
+)
+def test_noise_given_too_large_is_a_misfit_whatever_the_psf_may_be(given, fitted, wrong):
+    """The light of a PSF in error covers a part of the stamp: draws may fit all of that (``fitted`` 0) and
+    the rest of the stamp still tells what the noise is."""
+    _, light, (data, model) = disc_with_photons(0.0, held=True)
+    wide = with_psf_error(model, light, np.array([[0.3, 0.1, 0.03, 0.03, 0.2]]), np.array([[3.5]]))
+    residual = data - model.apply(light)
+    few = wide.noise.owed < 0.5
+    assert 0.02 < few.float().mean() < 0.3
+    data = model.apply(light) + torch.where(few, fitted, 1.0) * residual / given
+    draws = light + 0 * light.expand(-1, 4, -1, -1, -1)
+    chi2, count = chi2_of_draws(wide, data, draws)
+    found = chi2_misfit(wide, data, draws, chi2.mean(1), count[:, 0], CompactFilter(model, 2.0))
+    assert bool(found.noise[0, 0]) is wrong and not found.source.any()
 
 
 def test_where_the_error_of_the_psf_drowns_in_the_noise_the_draws_are_those_without():
