@@ -33,6 +33,7 @@ MEASURED = ("measure", "auto")  # settings that take a value from the sky
 LAGS = 7
 BOX_PIX, MAX_BOXES = 512, 16
 SMOOTH_PIX, DETECT_SIGMA, GROW_PIX, BACKGROUND_PIX = 2.0, 3.0, 6, 48
+LOCAL_BACKGROUND_PIX = 24  # the wings of a bright galaxy change faster than the sky of a mosaic
 MIN_BLANK = 2000
 LEAST_ACF, SIGNIFICANT = 0.02, 4.0  # a correlation below both (the second in its errors) is none
 MOST_LIGHT = 0.9  # of the variance: beyond it nothing is left to measure noise on
@@ -145,7 +146,8 @@ def _box_scatter(tile: Tile, x: np.ndarray, y: np.ndarray, side: int) -> tuple[n
     bad = raw.bad | ~np.isfinite(raw.var)
     for i in np.nonzero(raw.ok & ((~bad).sum(axis=(1, 2)) > 100))[0]:
         with np.errstate(all="ignore"):
-            z, blank = blank_pixels(np.where(bad[i], 0.0, raw.data[i] / np.sqrt(raw.var[i])), bad[i])
+            z = np.where(bad[i], 0.0, raw.data[i] / np.sqrt(raw.var[i]))
+            z, blank = blank_pixels(z, bad[i], LOCAL_BACKGROUND_PIX)
             found, _ = scatter_of([(z, blank)])
         if np.isfinite(found) and found > 0:
             scale[i], count[i] = found, blank.sum()
@@ -160,11 +162,12 @@ def sampled_boxes(ny: int, nx: int, h: int, w: int) -> list[tuple[int, int]]:
     return [all_boxes[k] for k in keep]
 
 
-def blank_pixels(z: np.ndarray, bad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(h, w) data over sigma, background subtracted, and which pixels hold only noise."""
+def blank_pixels(z: np.ndarray, bad: np.ndarray, mesh: int = BACKGROUND_PIX) -> tuple[np.ndarray, np.ndarray]:
+    """(h, w) data over sigma, a background that varies over ``mesh`` pixels subtracted, and which pixels hold
+    only noise."""
     blank = ~bad
     for _ in range(3):
-        level = _background(z, ~blank)
+        level = _background(z, ~blank, mesh)
         flat = np.where(bad, 0.0, z - level)
         weight = ndimage.gaussian_filter((~bad).astype(float), SMOOTH_PIX)
         with np.errstate(all="ignore"):
@@ -179,18 +182,18 @@ def blank_pixels(z: np.ndarray, bad: np.ndarray) -> tuple[np.ndarray, np.ndarray
         if found.sum() < 100:
             break
         blank = found
-    return z - _background(z, ~blank), blank
+    return z - _background(z, ~blank, mesh), blank
 
 
-def _background(z: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def _background(z: np.ndarray, mask: np.ndarray, mesh: int) -> np.ndarray:
     """A smooth background; a plain median where the image is too small or too covered for one."""
-    if min(z.shape) < 2 * BACKGROUND_PIX or mask.mean() > 0.9:
+    if min(z.shape) < 2 * mesh or mask.mean() > 0.9:
         return np.full(z.shape, np.median(z[~mask]) if (~mask).any() else 0.0)
     fit = sep.Background(
         np.ascontiguousarray(z, np.float64),
         mask=np.ascontiguousarray(mask),
-        bw=BACKGROUND_PIX,
-        bh=BACKGROUND_PIX,
+        bw=mesh,
+        bh=mesh,
     )
     return fit.back()
 

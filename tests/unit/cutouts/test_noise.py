@@ -102,6 +102,16 @@ def test_noise_of_one_place_is_its_own(tmp_path, around):
         assert near == (far if around == 1 else pytest.approx(0.6, rel=0.04))
 
 
+def test_wings_of_a_bright_galaxy_are_no_noise_around_it(tmp_path):
+    """Of S/N 10,000: they reach as far as the stamp, beyond what counts as a source."""
+    image, _ = mosaic(galaxies=0)
+    y, x = np.mgrid[:500, :500] - 250
+    image += (600 / (1 + (y**2 + x**2) / 16)).astype("f4")
+    survey = open_survey(simple_survey(tmp_path, image, np.full(image.shape, 1.0, "f4"), MEASURE))
+    stamps = survey.cut(sources([250], [250], wcs_of(500, 500)), 128).bands[0]
+    assert stamps.columns["err_scale"][0] == pytest.approx(0.4, rel=0.08)
+
+
 def test_too_few_blank_pixels_is_an_error_that_says_what_to_do(tmp_path):
     image, _ = mosaic()
     image[:, :480] = np.nan
