@@ -262,8 +262,8 @@ def open_export(path: Path, form: str, paths: RunPaths, **said: object) -> Expor
         path.mkdir(parents=True, exist_ok=True)
         write_atomic(marker, json.dumps(mine | said | {"written_by": "galbatch export"}).encode())
         return ExportFolder(path)
-    found = _read_export_marker(marker)
-    if found is None:
+    found = earlier_export(path)
+    if not found:
         raise RunError(
             f"{path} is not empty, and galbatch export did not make it: nothing was written. Name a new "
             "folder with --out."
@@ -278,18 +278,14 @@ def open_export(path: Path, form: str, paths: RunPaths, **said: object) -> Expor
 
 def earlier_export(path: Path) -> dict:
     """What the marker of an export folder says; {} without one."""
-    return _read_export_marker(path / EXPORT_MARKER) or {}
+    try:
+        found = json.loads((path / EXPORT_MARKER).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def refuse_file(path: Path) -> None:
     """Raise ``RunError`` where the folder to write is a file."""
     if path.exists() and not path.is_dir():
         raise RunError(f"{path} is a file: name a folder with --out.")
-
-
-def _read_export_marker(path: Path) -> dict | None:
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None

@@ -81,7 +81,8 @@ def write_hats(
         fitting = int(np.clip(BYTES_PER_PARTITION // row_bytes, 1, ROWS_PER_PARTITION))
         limit = int(rows_per_partition or earlier_export(out).get(_LIMIT) or fitting)
         places = (healpix_nested(r["ra"].to_numpy(), r["dec"].to_numpy()) for r in _plan_rows(paths))
-        everywhere = partition_sky(places if going_on else _indices(catalogue), limit)
+        known = (table[INDEX].to_numpy() for table in _groups(catalogue, INDEX))
+        everywhere = partition_sky(places if going_on else known, limit)
         ready = everywhere.take(~_open_partitions(paths, everywhere)) if going_on else everywhere
         if not len(everywhere):
             raise RunError(f"{paths.root} has no row with a position: there is nothing to export.")
@@ -115,8 +116,7 @@ def _open_partitions(paths: RunPaths, partitions: Partitions) -> np.ndarray:
 
 def _plan_rows(paths: RunPaths) -> Iterator[pa.Table]:
     with pq.ParquetFile(opened(paths.plan), pre_buffer=False) as plan:
-        for group in range(plan.num_row_groups):
-            yield plan.read_row_group(group, columns=["ra", "dec", "batch"], use_threads=False)
+        yield from _groups(plan, "ra", "dec", "batch")
 
 
 @contextmanager
@@ -145,20 +145,17 @@ def _refuse_full_disk(folder: Path, size: int) -> None:
         )
 
 
-def _indices(catalogue: pq.ParquetFile) -> Iterator[np.ndarray]:
-    for group in range(catalogue.num_row_groups):
-        yield catalogue.read_row_group(group, columns=[INDEX])[INDEX].to_numpy()
-
-
-def _groups(file: pq.ParquetFile) -> Iterator[pa.Table]:
+def _groups(file: pq.ParquetFile, *columns: str) -> Iterator[pa.Table]:
+    """The rows of a file, group by group; all columns where none is named."""
     for group in range(file.num_row_groups):
-        yield file.read_row_group(group, use_threads=False).replace_schema_metadata(None)
+        table = file.read_row_group(group, columns=list(columns) or None, use_threads=False)
+        yield table.replace_schema_metadata(None)
 
 
 def _beside(statistics: pq.ParquetFile, catalogue: pq.ParquetFile) -> Iterator[pa.Table]:
     """The statistics with the positions of their sources, which lie in the same rows of the catalogue."""
-    for group, table in enumerate(_groups(statistics)):
-        place = catalogue.read_row_group(group, columns=["source_id", "ra", "dec", INDEX], use_threads=False)
+    places = _groups(catalogue, "source_id", "ra", "dec", INDEX)
+    for table, place in zip(_groups(statistics), places, strict=True):
         if not place["source_id"].equals(table["source_id"]):
             raise RunError("The statistics are not of the rows of the catalogue: see `galbatch verify`.")
         for at, name in ((1, "ra"), (2, "dec"), (table.num_columns + 2, INDEX)):

@@ -132,10 +132,11 @@ def read_valid(path: Path) -> dict[str, Any] | None:
 def restore_manifest(paths: RunPaths) -> str:
     """Put the copy in place of a manifest that is missing or damaged, or make the copy anew; returns what was
     done in words, '' for nothing."""
-    if read_valid(paths.manifest) is None and read_valid(paths.manifest_copy) is not None:
+    whole = [read_valid(path) is not None for path in (paths.manifest, paths.manifest_copy)]
+    if whole == [False, True]:
         write_atomic(paths.manifest, paths.manifest_copy.read_bytes())
         return f"{paths.manifest}: put back from {paths.manifest_copy.name}"
-    if read_valid(paths.manifest) is not None and read_valid(paths.manifest_copy) is None:
+    if whole == [True, False]:
         write_atomic(paths.manifest_copy, paths.manifest.read_bytes())
         return f"{paths.manifest_copy}: made again from {paths.manifest.name}"
     return ""

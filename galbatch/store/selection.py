@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from galbatch.errors import InputError, RunError
-from galbatch.flags import Level, names_of, quality_of
+from galbatch.flags import Level, names_of
 from galbatch.store.paths import opened
 
 _INTEGER = re.compile(r"0|-?[1-9]\d{0,18}", re.ASCII)
@@ -99,13 +99,8 @@ GRADES = ("good", "caution", "do not use")
 
 
 def quality_column(table: Any, band: str | None = None) -> np.ndarray:
-    """(n,) int8 quality of the rows of a catalogue in a band, or of the sources (None); of a run made before
-    there was a quality, from its flags."""
-    name = "quality" if band is None else f"quality_{band}"
-    if name in list(getattr(table, "colnames", None) or table):
-        return np.asarray(table[name]).astype(np.int8)
-    found = quality_of(np.asarray(table["flags"]).astype(np.int64))
-    return np.where(np.asarray(table["status"]).astype(str) == "failed", np.int8(Level.BAD), found)
+    """(n,) int8 quality of the rows of a catalogue in a band, or of the sources (None)."""
+    return np.asarray(table["quality" if band is None else f"quality_{band}"]).astype(np.int8)
 
 
 def plain_column(table: Any, name: str) -> np.ndarray:

@@ -15,10 +15,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-ORDER = 29
+INDEX, INDEX_ORDER = "_healpix_29", 29
+MAX_ORDER = 10
+_CELL_ARCSEC = 0.4 * 58.63 * 3600 / (1 << INDEX_ORDER)  # less than the width of any pixel of order 29
+_RING, _DIRECTIONS = 1.25, 48  # a corner of 36 degrees that comes within a radius of 1 has one of these in it
+Homes = Callable[[pa.Table], tuple[np.ndarray, np.ndarray]]
 
 
-def healpix_nested(ra_deg: np.ndarray, dec_deg: np.ndarray, order: int = ORDER) -> np.ndarray:
+def healpix_nested(ra_deg: np.ndarray, dec_deg: np.ndarray, order: int = INDEX_ORDER) -> np.ndarray:
     """(n,) int64 nested index at ``order`` of ICRS positions in degrees; -1 where a position is not
     finite, or beyond a pole."""
     ra = np.asarray(ra_deg, dtype=np.float64)
@@ -85,13 +89,6 @@ def _spread(v: np.ndarray) -> np.ndarray:
     ):
         v = (v | (v << shift)) & keep
     return v
-
-
-INDEX, INDEX_ORDER = "_healpix_29", 29
-MAX_ORDER = 10
-_CELL_ARCSEC = 0.4 * 58.63 * 3600 / (1 << INDEX_ORDER)  # less than the width of any pixel of order 29
-_RING, _DIRECTIONS = 1.25, 48  # a corner of 36 degrees that comes within a radius of 1 has one of these in it
-Homes = Callable[[pa.Table], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from report_fakes import fake_view
 
 from galbatch.cli.main import main
 from galbatch.columns import columns_of
+from galbatch.flags import Level, quality_of
 from galbatch.store import (
     BatchResult,
     PlanWriter,
@@ -137,9 +138,11 @@ def _result(rows, draws, size, bands):
 
 
 def _columns(ids, numbers, failed, code, flags, bands):
+    quality = np.where(failed, np.int8(Level.BAD), quality_of(flags))
     columns = {
         "source_id": ids,
         "flags": flags,
+        "quality": quality,
         "n_draws_ok": np.where(failed, 0, 4).astype(np.int32),
         "status": np.array(["", "ok", "flagged", "failed"], object)[code],
         "failure_stage": np.where(failed, "cut", "").astype(object),
@@ -147,6 +150,7 @@ def _columns(ids, numbers, failed, code, flags, bands):
         "failure_message": np.where(failed, "outside every image", "").astype(object),
     }
     for band in bands:
+        columns[f"quality_{band}"] = quality
         for name, value in STATISTICS.items():
             for stat, offset in (("p16", -0.02), ("p50", 0.0), ("p84", 0.03), ("obs", 0.01)):
                 value_of = value + offset + 0.001 * (numbers - FIRST_ID)

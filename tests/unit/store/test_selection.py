@@ -9,7 +9,7 @@ from astropy.table import QTable
 from galbatch.errors import InputError, RunError
 from galbatch.flags import Flag
 from galbatch.store.plan import PlanWriter, plan_batch
-from galbatch.store.selection import chosen, find_sources, grade_counts, quality_column, read_row, worst_first
+from galbatch.store.selection import chosen, find_sources, grade_counts, read_row, worst_first
 
 
 @pytest.fixture
@@ -57,11 +57,6 @@ def test_the_worst_come_first_and_failed_ones_not_at_all(table):
 def test_every_source_is_counted_once_in_each_band(table):
     counts = grade_counts(table, ("a", "b"))
     assert counts == {"": (2, 1, 2), "a": (3, 0, 2), "b": (3, 1, 1)}
-
-
-def test_a_run_without_quality_is_graded_by_its_flags(table):
-    table.remove_columns(["quality", "quality_a", "quality_b"])
-    assert quality_column(table).tolist() == quality_column(table, "b").tolist() == [0, 1, 2, 2, 0]
 
 
 NUMBERS = np.arange(1000) * 7 - 3
