@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from galbatch.cutouts.layout import PLANES, Layout, PlaneRule
@@ -55,6 +55,11 @@ class TileConfig:
     psf_error: tuple[float, ...] = ()
 
 
+def subject_of(band: str, tile: str) -> str:
+    """What findings and errors call a tile: by its band alone where the band has one."""
+    return band if tile == "0" else f"{band}, tile {tile}"
+
+
 @dataclass(frozen=True)
 class BandConfig:
     """A band and its mosaics, at least one. ``wavelength_um``: None, what its name says."""
@@ -84,7 +89,7 @@ class SurveyConfig:
 
     def resolved(self) -> dict[str, Any]:
         """Plain dictionaries and lists, for JSON; ``from_resolved`` is its inverse."""
-        return _plain(dataclasses.asdict(self))
+        return json.loads(json.dumps(asdict(self)))
 
     @staticmethod
     def from_resolved(table: dict[str, Any]) -> SurveyConfig:
@@ -94,12 +99,6 @@ class SurveyConfig:
             BandConfig(**{**b, "tiles": tuple(_tile_from(t) for t in b["tiles"])}) for b in table["bands"]
         )
         return SurveyConfig(**{**table, "layout": Layout(**_tuples(layout)), "bands": bands})
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def _tuples(value: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import sep
+from numpy.typing import ArrayLike
 from scipy import fft, ndimage
 
 from galbatch.cutouts.fitsfile import read_image, scan_images
@@ -254,6 +255,13 @@ def _spectrum(acf: np.ndarray, grid: int) -> np.ndarray:
     full = np.zeros((grid, grid))
     full[: acf.shape[0], : acf.shape[1]] = acf
     return fft.rfft2(np.roll(full, (-reach, -reach), (0, 1))).real
+
+
+def lag_one(acf: ArrayLike) -> float:
+    """Mean correlation with the next pixel, from ``acf`` (r, r); NaN of one without lags."""
+    acf = np.asarray(acf, float)
+    middle = len(acf) // 2
+    return float(acf[middle, middle + 1] + acf[middle + 1, middle]) / 2 if middle else np.nan
 
 
 def is_white(acf: np.ndarray, n_blank: float) -> bool:

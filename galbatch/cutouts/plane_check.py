@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from galbatch.cutouts.config import UNIFORM
-from galbatch.cutouts.noise import MEASURED, measure_tile, sampled_boxes
+from galbatch.cutouts.config import UNIFORM, subject_of
+from galbatch.cutouts.noise import MEASURED, lag_one, measure_tile, sampled_boxes
 from galbatch.cutouts.units import njy_per_unit, states_flux_unit
 from galbatch.errors import GalbatchError, InputError
 from galbatch.types import Finding
@@ -141,7 +141,7 @@ def check_noise(survey: SurveyFiles, every_tile: bool = True) -> list[Finding]:
 
 
 def _tile(survey: SurveyFiles, band: str, config: TileConfig) -> list[Finding]:
-    subject = band if config.name == "0" else f"{band}, tile {config.name}"
+    subject = subject_of(band, config.name)
     place = f"[bands.{band}]" if config.name == "0" else f"the table of tile {config.name} of [bands.{band}]"
     tile = survey.tile(band, config.name)
     stated = config.err_scale not in MEASURED and tile.noise != "exp"
@@ -162,7 +162,7 @@ def _tile(survey: SurveyFiles, band: str, config: TileConfig) -> list[Finding]:
 
 
 def _judge(subject: str, place: str, config: TileConfig, entry: dict, stated: float | None) -> list[Finding]:
-    scale, lag = entry["err_scale"], _lag_one(entry)
+    scale, lag = entry["err_scale"], lag_one(entry["noise_acf"])
     found = (
         f"blank sky scatters by {scale:.3f} of the noise map"
         f"{' (measured around each source)' if entry['local'] else ''}, correlation of neighbouring pixels "
@@ -184,9 +184,3 @@ def _judge(subject: str, place: str, config: TileConfig, entry: dict, stated: fl
         what = f'neighbouring pixels are correlated by {lag:.2f}, but noise_acf = "none" is used'
         out.append(Finding("warn", "noise_acf", subject, what, f'In {place} write: noise_acf = "measure"'))
     return out or [Finding("info", "noise", subject, found, "Nothing to do: this is what the run uses.")]
-
-
-def _lag_one(entry: dict) -> float:
-    acf = np.array(entry["noise_acf"])
-    middle = acf.shape[0] // 2
-    return float(acf[middle, middle + 1] + acf[middle + 1, middle]) / 2 if middle else 0.0

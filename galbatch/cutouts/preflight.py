@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from astropy.io import fits
 
+from galbatch.cutouts.config import subject_of
 from galbatch.cutouts.plane_check import check_planes
 from galbatch.cutouts.psf_check import check_sharpness
 from galbatch.cutouts.raw import place
@@ -29,7 +30,7 @@ def check_survey(survey: SurveyFiles, columns: list[str] | None = None) -> list[
     for band in survey.config.bands:
         good = []
         for spec in band.tiles:
-            subject = band.name if spec.name == "0" else f"{band.name}, tile {spec.name}"
+            subject = subject_of(band.name, spec.name)
             try:
                 tile = survey.tile(band.name, spec.name)
                 good.append(tile)

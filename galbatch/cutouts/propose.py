@@ -19,7 +19,7 @@ from astropy.wcs import WCS
 from galbatch.cutouts.grid import celestial_wcs
 from galbatch.cutouts.identify import ROLES, Found, find_images, images_of, words_of
 from galbatch.cutouts.psf_check import NORM_RANGE, SLACK, fwhm_pix, limit_arcsec
-from galbatch.cutouts.psf_file import read_psf
+from galbatch.cutouts.psf_file import PsfFile, read_psf
 from galbatch.cutouts.survey_text import Ask, Line, Mosaic, positive, quoted, survey_text, unit_lines
 from galbatch.errors import InputError
 
@@ -198,8 +198,9 @@ def _describe(mosaic: Mosaic, base: Path, ask: Ask) -> None:
             lines.append(Line(role, quoted(_path(plane, base)), plane.why))
         elif role == "err" and not any(r in mosaic.planes for r in NOISE):
             lines.append(Line("err", '"measure"', "no noise map found: one sigma, measured on blank sky"))
-    _psf(mosaic, base, ask)
+    psf = _psf(mosaic, base, ask)
     _scale(mosaic, ask)
+    lines += [] if psf is None else _psf_scale(mosaic, psf)
     lines += unit_lines(sci, ask)
 
 
@@ -219,20 +220,21 @@ def _path(plane: Found, base: Path) -> str:
     return f"{path}[{plane.ext}]" if plane.ext else path
 
 
-def _psf(mosaic: Mosaic, base: Path, ask: Ask) -> None:
+def _psf(mosaic: Mosaic, base: Path, ask: Ask) -> PsfFile | None:
+    """The lines on the PSF of a mosaic, and its file; None without one that can be read."""
     lines, found = mosaic.lines, mosaic.planes.get("psf")
     if found is None:
         answer = ask(f"PSF file of {mosaic.band} (an image, a cube or a grid)", "")
         path = os.path.relpath(Path(answer).resolve(), base.resolve()) if answer else ""
         todo = "TODO: the PSF of this band, a FITS image centred on a pixel (stpsf, PSFEx, a stack of stars)"
         lines.append(Line("psf", quoted(path or todo)))
-        return
+        return None
     lines.append(Line("psf", quoted(_path(found, base)), found.why))
     try:
         file = read_psf(str(found.path), (found.ext,) if found.ext else ())
     except InputError as error:
         lines[-1].why = f"cannot be read: {error}"
-        return
+        return None
     total = float(np.median(file.cube.sum(axis=(1, 2)))) if file.kind in ("image", "cube") else 1.0
     if file.kind == "cube":
         lines[-1].why = f"a cube of {len(file.cube)}: the catalogue needs psf_index, counted from 0"
@@ -240,10 +242,11 @@ def _psf(mosaic: Mosaic, base: Path, ask: Ask) -> None:
         lines.append(Line("psf_frame", '"mosaic"', "guess: a function of the position in this mosaic"))
     if not NORM_RANGE[0] <= total <= NORM_RANGE[1]:
         lines.append(Line("psf_norm", '"unit"', f"its sum is {total:.4g}"))
+    return file
 
 
 def _scale(mosaic: Mosaic, ask: Ask) -> None:
-    """The pixel scale where the WCS does not say it, and that of the PSF where its file does not."""
+    """The pixel scale where the WCS does not say it."""
     sci, psf = mosaic.planes["sci"], mosaic.planes.get("psf")
     wcs, problem = celestial_wcs(sci.header)
     found = math.sqrt(abs(np.linalg.det(wcs.pixel_scale_matrix))) * 3600 if wcs is not None else math.nan
@@ -260,17 +263,11 @@ def _scale(mosaic: Mosaic, ask: Ask) -> None:
         value = f"{mosaic.scale_arcsec:.6g}" if mosaic.scale_arcsec > 0 else quoted("TODO: arcsec per pixel")
         mosaic.in_pixels = True
         mosaic.lines.append(Line("pixel_scale_arcsec", value, why))
-    if psf is not None and psf.shape:
-        mosaic.lines += _psf_scale(mosaic, psf)
 
 
-def _psf_scale(mosaic: Mosaic, psf: Found) -> list[Line]:
+def _psf_scale(mosaic: Mosaic, file: PsfFile) -> list[Line]:
     """A guess where the file does not say: the image's scale, or that of the detector where the PSF would be
     sharper than the telescope's diffraction allows."""
-    try:
-        file = read_psf(str(psf.path), (psf.ext,) if psf.ext else ())
-    except InputError:
-        return []
     if file.scale_arcsec is not None or file.per_detector is not None:
         return []
     header, scale = mosaic.planes["sci"].header, mosaic.scale_arcsec

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from galbatch.cutouts.config import TileConfig
-from galbatch.cutouts.psf_check import CheckedPsf, check_psf
+from galbatch.cutouts.psf_check import CheckedPsf, check_psf, unusable
 from galbatch.cutouts.psf_file import PsfFile, read_psf
 from galbatch.errors import ConfigError
 from galbatch.types import Finding, Flag
@@ -99,11 +99,7 @@ class PsfProvider:
 
     def _at_index(self, index: int) -> tuple[CheckedPsf, str, int]:
         if index < 0:
-            return (
-                CheckedPsf(np.zeros((3, 3), np.float32), 0.0, 0.0, 0.0, "index is missing"),
-                f"{self.digest}:none",
-                0,
-            )
+            return unusable("index is missing"), f"{self.digest}:none", 0
         return self.plane(int(index)), f"{self.digest}:{index}", 0
 
     def _at_position(self, x: float, y: float) -> tuple[CheckedPsf, str, int]:

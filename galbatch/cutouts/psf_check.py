@@ -39,22 +39,24 @@ class CheckedPsf:
     problem: str = ""
 
 
+def unusable(problem: str, norm: float = 0.0) -> CheckedPsf:
+    """What stands in the place of a PSF that cannot be used."""
+    return CheckedPsf(np.zeros((3, 3), np.float32), norm, 0.0, 0.0, problem)
+
+
 def check_psf(
     image: np.ndarray, pixels_per_detector: float = 1.0, centre: str = "check", norm: str = "keep"
 ) -> CheckedPsf:
     """``image`` (ny, nx) with ``pixels_per_detector`` PSF pixels to a detector pixel side. Never raises:
     see ``problem``."""
     image = np.asarray(image, np.float64)
-    blank = np.zeros((3, 3), np.float32)
     if image.ndim != 2 or min(image.shape) < 3:
-        return CheckedPsf(blank, 0.0, 0.0, 0.0, f"has shape {image.shape}: at least 3x3 pixels are needed")
+        return unusable(f"has shape {image.shape}: at least 3x3 pixels are needed")
     if not np.all(np.isfinite(image)):
-        return CheckedPsf(
-            blank, 0.0, 0.0, 0.0, f"has {int((~np.isfinite(image)).sum())} pixels that are not finite"
-        )
+        return unusable(f"has {int((~np.isfinite(image)).sum())} pixels that are not finite")
     total = float(image.sum())
     if total <= 0 or image.max() <= 0:
-        return CheckedPsf(blank, total, 0.0, 0.0, f"has a sum of {total:.4g}: it must be positive")
+        return unusable(f"has a sum of {total:.4g}: it must be positive", total)
     size = min(image.shape)
     image = image[(image.shape[0] - size) // 2 :, (image.shape[1] - size) // 2 :][:size, :size]
     fwhm = fwhm_pix(image)

@@ -175,7 +175,7 @@ def _deliver(survey: SurveyFiles, part: _Prepared, scene: Scene, number: int) ->
 
 def _psf_error(survey: SurveyFiles, band: str, step: float) -> np.ndarray | None:
     """``PSF_ERROR_PARTS`` of a band, the largest of its tiles', in pixels of the stamp; None: exact."""
-    known = [t.psf_error for b in survey.config.bands if b.name == band for t in b.tiles if t.psf_error]
+    known = [t.psf_error for t in survey.band(band).tiles if t.psf_error]
     if not known:
         return None
     lengths = [1 / step if unit.startswith("detector") else 1.0 for unit in PSF_ERROR_PARTS.values()]
@@ -187,7 +187,7 @@ def _floors(
 ) -> tuple[np.ndarray | None, np.ndarray]:
     """Variance (n, h, w) and size (n,) of the error floor, as each source's tile has it; None where no tile
     of the band has one."""
-    settings = {t.name: t.error_floor for b in survey.config.bands if b.name == band for t in b.tiles}
+    settings = {t.name: t.error_floor for t in survey.band(band).tiles}
     floor = np.zeros(len(tiles))
     if not any(settings.values()):
         return None, floor

@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from galbatch.cutouts.config import UNIFORM, BandConfig, Plane, SurveyConfig, TileConfig
+from galbatch.cutouts.config import UNIFORM, BandConfig, Plane, SurveyConfig, TileConfig, subject_of
 from galbatch.cutouts.layout import (
     BAND_KEYS,
     PLANES,
@@ -138,7 +138,7 @@ def _band(path: Path, name: str, table: Any, layout: Layout, tiles: list[str]) -
 
 
 def _tile(path: Path, band: str, tile: str, table: dict, layout: Layout) -> TileConfig:
-    where = f"bands.{band}" + ("" if tile == "0" else f", tile {tile}")
+    where = subject_of(f"bands.{band}", tile)
     for key in ("sci", "psf"):
         if key not in table:
             raise ConfigError(f'{path}: {where} has no {key}. Add {key} = "file.fits".')

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from galbatch.cutouts.config import UNIFORM, SurveyConfig, TileConfig
+from galbatch.cutouts.config import UNIFORM, SurveyConfig, TileConfig, subject_of
 from galbatch.cutouts.grid import Grid, grid_of
 from galbatch.cutouts.images import ImagePool, OpenImage, UniformNoise
 from galbatch.cutouts.layout import PLANES
@@ -71,7 +71,7 @@ class Tile:
 
     @property
     def subject(self) -> str:
-        return self.band if self.config.name == "0" else f"{self.band}, tile {self.config.name}"
+        return subject_of(self.band, self.config.name)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -177,7 +177,7 @@ class Tile:
 def open_tile(config: SurveyConfig, band: str, tile: TileConfig, pool: ImagePool) -> Tile:
     """Open and cross-check the files of a tile. Raises ``InputError`` or ``ConfigError`` naming the file at
     fault."""
-    where = f"{band}" if tile.name == "0" else f"{band}, tile {tile.name}"
+    where = subject_of(band, tile.name)
     images, missing = _open_planes(tile, pool)
     sci = images["sci"]
     header = sci.header

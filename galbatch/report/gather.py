@@ -16,7 +16,7 @@ import numpy as np
 from galbatch.errors import RunError
 from galbatch.flags import FLAGS, Level, quality_of
 from galbatch.report.colour import picture_of_mean
-from galbatch.report.page import QUANTITIES, STATUSES, Reason, RunSummary
+from galbatch.report.page import STATUSES, STEMS, Reason, RunSummary
 from galbatch.report.read import RunReader
 from galbatch.report.small import MAX_NUMBERS, MAX_STRIPS, StripPlan, encode_strip, plan_strips
 from galbatch.store import Run, read_failures, read_summary
@@ -25,6 +25,8 @@ from galbatch.store.selection import grade_counts, quality_column
 
 def provenance(reader: RunReader) -> tuple[tuple[str, dict[str, str]], ...]:
     """(what, text by band) of images, PSFs and noise; empty texts where a run does not say."""
+    from galbatch.cutouts.noise import lag_one
+
     run = reader.run
     resolved = run.manifest.get("config", {}).get("survey_resolved", {})
     tiles = {band["name"]: band["tiles"] for band in resolved.get("bands", ())}
@@ -37,7 +39,8 @@ def provenance(reader: RunReader) -> tuple[tuple[str, dict[str, str]], ...]:
             band: _span(noise[band], "err_scale", "{:.2f}", " times") for band in run.bands
         },
         "correlation of neighbouring pixels": {
-            band: _span([{"r": _neighbour(n)} for n in noise[band]], "r", "{:.2f}") for band in run.bands
+            band: _span([{"r": lag_one(n["noise_acf"])} for n in noise[band]], "r", "{:.2f}")
+            for band in run.bands
         },
         "blank sky used": {
             band: _span(noise[band], "blank_frac", "{:.0%}", " of the image") for band in run.bands
@@ -60,15 +63,6 @@ def _span(found: list[dict[str, Any]], key: str, form: str, of: str = "") -> str
     return ends[0] + of * bool(values) if one else f"{ends[0]} to {ends[-1]}{of} ({len(values)} tiles)"
 
 
-def _neighbour(found: dict[str, Any]) -> float | None:
-    """Mean correlation at a lag of one pixel."""
-    acf = np.asarray(found.get("noise_acf") or (), float)
-    if acf.ndim != 2 or min(acf.shape) < 3:
-        return None
-    y, x = acf.shape[0] // 2, acf.shape[1] // 2
-    return float(np.mean([acf[y - 1, x], acf[y + 1, x], acf[y, x - 1], acf[y, x + 1]]))
-
-
 def _width(reader: RunReader, band: str) -> str:
     """FWHM at the first source whose files are still there."""
     from galbatch.cutouts.psf_check import fwhm_pix
@@ -89,7 +83,6 @@ def _floor(reader: RunReader, band: str) -> str:
 
 
 MAX_FAILURES = 100
-PER_BAND = ("chi2", "chi2_p", "prior_driven_frac")
 COVERED = ("flux_njy", "r_half", "gini", "m20", "concentration", "asymmetry")
 
 
@@ -107,10 +100,7 @@ def gather(run: Run, on_source: Callable[[], None] | None = None) -> RunSummary:
     columns = {name: values[rows] for name, values in reader.columns.items()}
     plan = plan_strips(len(pictured) * len(run.bands))
     plan = replace(plan, coloured=len(run.bands) > 2)
-    wanted = [
-        f"{q}_{s}_{band}" for band in run.bands for q in QUANTITIES for s in ("p16", "p50", "p84", "obs")
-    ]
-    wanted += [f"{stem}_{band}" for band in run.bands for stem in PER_BAND]
+    wanted = [f"{stem}_{band}" for band in run.bands for stem in STEMS]
     facts, rates, stages = _about(run)
     status = np.asarray(reader.columns["status"]).astype(str)
     return RunSummary(

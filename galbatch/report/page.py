@@ -30,6 +30,9 @@ from galbatch.store.selection import GRADES
 
 QUANTITIES = ("mag_ab", "r_half", "gini", "m20", "concentration", "asymmetry", "ellipticity", "sersic_n")
 STATUSES = ("ok", "flagged", "failed")
+# columns of a band, the percentiles of a statistic beside each other
+STEMS = tuple(f"{q}_{stat}" for q in QUANTITIES for stat in ("p50", "p16", "p84", "obs"))
+STEMS += ("chi2", "chi2_p", "prior_driven_frac")
 
 
 class Reason(NamedTuple):
@@ -204,10 +207,7 @@ def _sources(summary: RunSummary) -> dict[str, list]:
 
 
 def _of_band(summary: RunSummary, band: str) -> dict:
-    """Columns of a band, the percentiles of a statistic beside each other."""
-    stems = [f"{q}_{stat}" for q in QUANTITIES for stat in ("p50", "p16", "p84", "obs")]
-    stems += ["chi2", "chi2_p", "prior_driven_frac", "quality"]
-    names = [f"{stem}_{band}" for stem in stems]
+    names = [f"{stem}_{band}" for stem in (*STEMS, "quality")]
     return {name: summary.columns[name] for name in names if name in summary.columns}
 
 
