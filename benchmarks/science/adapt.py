@@ -30,7 +30,7 @@ from galbatch.training import draws
 from galbatch.training.library import Library, SourceImage
 from galbatch.training.stamps import StampConfig, StampSource
 from galbatch.validate import adapt
-from galbatch.validate.mock import STAMP, MockSet, mock_psf, observe, only, stamp_side
+from galbatch.validate.mock import STAMP, MockSet, mock_psf, observe, stamp_side
 
 CONTRAST, SMOOTH = 2.5, 0.35  # power, and smoothing over that share of the half-light radius
 SEED, FWHM_PIX, SN = 71, 3.0, (30.0, 100.0)
@@ -72,7 +72,7 @@ def mocks(spec, n: int, seed: int) -> MockSet:
     law = StampConfig(
         spec.target_fwhm_pix, spec.margin_pix, (5.0, 12.0), companion_fraction=0, point_fraction=0
     )
-    views = [StampSource(only(library, i), law) for i in range(len(library))]
+    views = [StampSource(library.take(np.array([i])), law) for i in range(len(library))]
     stamps = np.stack(
         [v.draw(1, stamp_side(spec), (seed, i), scaled=False)[0, 0].numpy() for i, v in enumerate(views)]
     )

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .parts import clump_map, random_field, sheared_field
-from .projection import DiscGeometry
+from galbatch.simulate.parts import clump_map, random_field, sheared_field
+from galbatch.simulate.projection import DiscGeometry
 
 MAP_SIZE = 192
 

@@ -14,9 +14,8 @@ from scipy.ndimage import gaussian_filter
 from scipy.signal import fftconvolve
 
 from galbatch.errors import InputError
-
-from .galaxies import KINDS, simulate_galaxies
-from .telescope import correlated_noise, depth_map, nircam_like_psf, sigma_map
+from galbatch.simulate.galaxies import KINDS, simulate_galaxies
+from galbatch.simulate.telescope import correlated_noise, depth_map, nircam_like_psf, sigma_map
 
 BAD, SATURATED, EDGE, NOTED = 1, 2, 4, 8
 """Mask bits: dead or hot, saturated, outside the chip (all to reject), and one that is harmless."""

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from galbatch.errors import InputError
-
-from .field import Field, FieldSpec, make_field
+from galbatch.simulate.field import Field, FieldSpec, make_field
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from .discs import disc_geometry, irregular_disc, spiral_disc
-from .mergers import merger_images
-from .parts import Spheroid, paint_point, paint_shells, paint_spheroid, softened
-from .projection import DiscGeometry, front_fraction, project_disc
-from .spectra import BLUE_UM, RED_UM, Light
+from galbatch.simulate.discs import disc_geometry, irregular_disc, spiral_disc
+from galbatch.simulate.mergers import merger_images
+from galbatch.simulate.parts import Spheroid, paint_point, paint_shells, paint_spheroid, softened
+from galbatch.simulate.projection import DiscGeometry, front_fraction, project_disc
+from galbatch.simulate.spectra import BLUE_UM, RED_UM, Light
 
 KINDS = {
     "spiral": 0.14,

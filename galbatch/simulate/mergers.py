@@ -9,8 +9,8 @@ import numpy as np
 from numba import njit
 from scipy.ndimage import gaussian_filter
 
-from .parts import Spheroid, paint_spheroid, random_field
-from .spectra import Light
+from galbatch.simulate.parts import Spheroid, paint_spheroid, random_field
+from galbatch.simulate.spectra import Light
 
 
 def _draw_orbit(rng: np.random.Generator) -> Orbit:

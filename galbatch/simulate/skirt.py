@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from galbatch.errors import InputError
-
-from .spectra import BLUE_UM, RED_UM, draw_wavelengths
+from galbatch.simulate.spectra import BLUE_UM, RED_UM, draw_wavelengths
 
 if TYPE_CHECKING:
     from astropy.io import fits
@@ -164,7 +163,7 @@ def _claim(out: Path, settings: str) -> None:
 
 
 def _write_chunk(chunk: tuple[Path, int, int, int, int, float, int, int]) -> np.ndarray:
-    from .galaxies import PROPERTIES, galaxy_generator, simulate_galaxy
+    from galbatch.simulate.galaxies import PROPERTIES, galaxy_generator, simulate_galaxy
 
     out, first, count, seed, npix, redshift, bands, law = chunk
     table = np.zeros(count, dtype=PROPERTIES)

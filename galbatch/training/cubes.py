@@ -68,7 +68,7 @@ class CubeLibrary(Library):
     def __init__(
         self, cubes: Iterable[Cube], npix: int = 128, weights: dict[str, float] | None = None
     ) -> None:
-        images, bands, start, rows = [], [], [0], []
+        images, bands, start, about = [], [], [0], []
         for cube in cubes:
             seen = [i for i, plane in enumerate(cube.flux) if plane.sum() > 0]
             mean = np.mean([cube.flux[i] / cube.flux[i].sum() for i in seen], axis=0)
@@ -81,14 +81,12 @@ class CubeLibrary(Library):
                 continue
             images += [(image / image.max()).astype(np.float16) for _, image in good]
             bands += [float(np.log(cube.wavelengths_um[i])) for i, _ in good]
-            rows += [(cube.group, cube.origin, cube.min_zoom, radius)] * len(good)
+            about += [(cube.group, cube.origin, cube.min_zoom, radius)] * len(good)
             start.append(len(images))
         if not images:
             raise InputError("the library of cubes is empty: check the [[data]] tables of the configuration.")
-        self.groups, self.origins, zooms, radii = (list(column) for column in zip(*rows, strict=True))
-        self.min_zoom, self.radius = np.array(zooms), np.array(radii)
+        self._fill(np.stack(images), *zip(*about, strict=True))
         self.bands, self.start = np.array(bands, dtype=np.float32), np.array(start)
-        self._build_levels(np.stack(images))
         self.probability = self._probability(weights or {})
 
     @property

@@ -9,12 +9,13 @@ be seen.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from galbatch.errors import InputError
 from galbatch.simulate.galaxies import half_light_radius
@@ -112,27 +113,37 @@ class Library:
     def __init__(
         self, sources: Iterable[SourceImage], npix: int = 128, weights: dict[str, float] | None = None
     ) -> None:
-        images, self.groups, self.origins, zooms, radii = [], [], [], [], []
+        images, about = [], []
         for source in sources:
             image = prepare_image(source.image, npix)
-            if image is None:
-                continue
-            radius = half_light_radius(image, flux_centre(image))
-            if not radius > 1.0:
-                continue
-            images.append((image / image.max()).astype(np.float16))
-            self.groups.append(source.group)
-            self.origins.append(source.origin)
-            zooms.append(source.min_zoom)
-            radii.append(radius)
+            radius = 0.0 if image is None else half_light_radius(image, flux_centre(image))
+            if image is not None and radius > 1.0:
+                images.append((image / image.max()).astype(np.float16))
+                about.append((source.group, source.origin, source.min_zoom, radius))
         if not images:
             raise InputError(
                 "the training library is empty: no usable image in the given sources; check the paths "
                 "in the [data] table of the configuration."
             )
-        self.min_zoom, self.radius = np.array(zooms), np.array(radii)
-        self._build_levels(np.stack(images))
+        self._fill(np.stack(images), *zip(*about, strict=True))
         self.probability = self._probability(weights or {})
+
+    def _fill(
+        self,
+        images: np.ndarray,
+        groups: Sequence[str],
+        origins: Sequence[str],
+        min_zoom: ArrayLike,
+        radius: ArrayLike,
+    ) -> None:
+        """Take prepared images (n, npix, npix) of unit peak, and what is known of each (n,)."""
+        self.groups, self.origins = list(groups), list(origins)
+        self.min_zoom, self.radius = np.array(min_zoom), np.array(radius)
+        self.npix, self.levels = images.shape[-1], [images]
+        for _ in range(1, N_LEVELS):
+            last = self.levels[-1].astype(np.float32)
+            n, side = len(last), last.shape[-1] // 2
+            self.levels.append(last.reshape(n, side, 2, side, 2).mean(axis=(2, 4)).astype(np.float16))
 
     def save(self, path: Path) -> None:
         """Keep the prepared images, so that resuming need not read the sources again (npz, no pickle)."""
@@ -151,32 +162,19 @@ class Library:
     def load(cls, path: Path) -> Self:
         """What ``save`` kept."""
         with np.load(path, allow_pickle=False) as kept:
-            library = cls.__new__(cls)
-            library.groups, library.origins = kept["groups"].tolist(), kept["origins"].tolist()
-            library.min_zoom, library.radius = kept["min_zoom"], kept["radius"]
-            library.probability = kept["probability"]
-            for name in cls.MORE:
+            library, names = cls.__new__(cls), (kept["groups"].tolist(), kept["origins"].tolist())
+            library._fill(kept["images"], *names, kept["min_zoom"], kept["radius"])
+            for name in ("probability", *cls.MORE):
                 setattr(library, name, kept[name])
-            library._build_levels(kept["images"])
         return library
 
     def take(self, rows: np.ndarray) -> Self:
         """The library of some images (bool or indices); shares of the draws are those that were."""
-        some = type(self).__new__(type(self))
-        chosen = np.arange(len(self))[rows]
-        some.groups, some.origins = [self.groups[i] for i in chosen], [self.origins[i] for i in chosen]
-        some.min_zoom, some.radius = self.min_zoom[chosen], self.radius[chosen]
+        some, chosen = type(self).__new__(type(self)), np.arange(len(self))[rows]
+        names = ([of[i] for i in chosen] for of in (self.groups, self.origins))
+        some._fill(self.levels[0][chosen], *names, self.min_zoom[chosen], self.radius[chosen])
         some.probability = self.probability[chosen] / self.probability[chosen].sum()
-        some._build_levels(self.levels[0][chosen])
         return some
-
-    def _build_levels(self, images: np.ndarray) -> None:
-        self.npix = images.shape[-1]
-        self.levels = [images]
-        for _ in range(1, N_LEVELS):
-            last = self.levels[-1].astype(np.float32)
-            n, side = len(last), last.shape[-1] // 2
-            self.levels.append(last.reshape(n, side, 2, side, 2).mean(axis=(2, 4)).astype(np.float16))
 
     def __len__(self) -> int:
         return len(self.groups)

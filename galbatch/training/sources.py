@@ -114,16 +114,19 @@ def _read_npz(path: Path) -> list[GalaxyImages]:
         raise InputError(
             f"{path}: cannot be read as npz ({err}): the file is truncated or damaged; make it again."
         ) from err
-    if images.ndim not in (3, 4):
-        raise InputError(
-            f"{path}: array '{key}' has shape {images.shape}: (n, H, W) or (n, bands, H, W) is expected."
-        )
-    images = images[:, None] if images.ndim == 3 else images
+    images = _by_band(images, f"{path}: array '{key}'")
     bands = tuple(str(i) for i in range(images.shape[1]))
     return [
         GalaxyImages(clean(image, f"{path}[{i}]"), bands, f"{path.stem}-{i}")
         for i, image in enumerate(images)
     ]
+
+
+def _by_band(images: np.ndarray, what: str) -> np.ndarray:
+    """(n, bands, H, W) of an array that may lack the axis of the bands. Raises ``InputError``."""
+    if images.ndim not in (3, 4):
+        raise InputError(f"{what} has shape {images.shape}: (n, H, W) or (n, bands, H, W) is expected.")
+    return images[:, None] if images.ndim == 3 else images
 
 
 @dataclass(frozen=True)
@@ -214,10 +217,7 @@ def _read_npy(path: Path, config: DataConfig) -> Iterator[tuple[np.ndarray, str,
         raise InputError(
             f"{path}: cannot be read as npy ({err}): the file is truncated or damaged; make it again."
         ) from err
-    if images.ndim not in (3, 4):
-        raise InputError(f"{path}: array of shape {images.shape}: (n, H, W) or (n, bands, H, W) is expected.")
-    images = images[:, None] if images.ndim == 3 else images
-    for i, galaxy in enumerate(images):
+    for i, galaxy in enumerate(_by_band(images, f"{path}: its array")):
         for band, flux in enumerate(galaxy):
             if config.bands is None or band in config.bands:
                 yield np.asarray(flux), f"{path.stem}-{i}", 0.0

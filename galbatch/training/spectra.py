@@ -106,27 +106,6 @@ def residuals(denoise: Denoise, stamps: Tensor, sigma: float, seed: int) -> Tens
         return torch.cat([x - denoise(x + sigma * e, level[: len(x)]) for x, e in parts])
 
 
-def jacobian_trace(
-    denoise: Denoise, stamps: Tensor, sigma: float, seed: int, step: float = 0.02, batch: int = 32
-) -> tuple[float, float]:
-    """(mean square error, sigma^2 tr J / n_pix) per pixel: equal for an exact denoiser (Tweedie).
-
-    The trace is probed with random signs and a forward difference of rms ``step`` sigma.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    mse, trace = [], []
-    with torch.inference_mode():
-        for x in stamps.split(batch):
-            level = torch.full((len(x),), sigma)
-            noisy = x + sigma * torch.randn(x.shape, generator=generator)
-            sign = torch.randint(0, 2, x.shape, generator=generator).float() * 2 - 1
-            base = denoise(noisy, level)
-            moved = denoise(noisy + step * sigma * sign, level)
-            mse.append((x - base).square().mean(dim=(1, 2, 3)))
-            trace.append(sigma * (sign * (moved - base)).mean(dim=(1, 2, 3)) / step)
-    return float(torch.cat(mse).mean()), float(torch.cat(trace).mean())
-
-
 def _rounded(values: list[float] | np.ndarray) -> list[float]:
     return [float(f"{v:.5g}") for v in np.asarray(values, dtype=np.float64)]
 

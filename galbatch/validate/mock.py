@@ -78,7 +78,7 @@ def make_mocks(
     library = Library([SourceImage(images[i, band[i]], f"mock-{seed}-{i}", "mock") for i in range(n)])
     # every galaxy once: the library draws with repetition, so it is asked for one galaxy at a time
     config = StampConfig(target_fwhm_pix=spec.target_fwhm_pix, margin_pix=spec.margin_pix)
-    views = (StampSource(only(library, i), config) for i in range(len(library)))
+    views = (StampSource(library.take(np.array([i])), config) for i in range(len(library)))
     stamps = np.stack([v.draw(1, size, (seed, i), scaled=False)[0, 0].numpy() for i, v in enumerate(views)])
     fwhm = rng.choice(PSF_FWHM_PIX, len(stamps))
     psf = np.stack([mock_psf(f) for f in fwhm])[:, None]
@@ -153,9 +153,3 @@ def _rows(obs: Observation, rows: range) -> Observation:
     at = slice(rows.start, rows.stop)
     mask = None if obs.mask is None else obs.mask[at]
     return replace(obs, data=obs.data[at], sigma=obs.sigma[at], psf=obs.psf[at], mask=mask)
-
-
-def only(library: Library, i: int) -> Library:
-    """A library of one image of another."""
-    one = library.take(np.array([i]))
-    return one

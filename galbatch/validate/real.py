@@ -132,5 +132,6 @@ def _segment(library: Library) -> Library:
     labels, _ = ndimage.label(ndimage.binary_fill_holes(library.levels[0][0] != 0))
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    sheet._build_levels((labels == sizes.argmax())[None].astype(np.float16))
+    segment = (labels == sizes.argmax())[None].astype(np.float16)
+    sheet._fill(segment, library.groups, library.origins, library.min_zoom, library.radius)
     return sheet

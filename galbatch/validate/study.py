@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,13 +45,8 @@ class Study:
     galaxy: np.ndarray | None = None
 
     def to_dict(self) -> dict:
-        return {
-            "rows": self.rows,
-            "intervals": self.intervals,
-            "numbers": self.numbers,
-            "histograms": self.histograms,
-            "tarp": self.tarp,
-        }
+        """What ``validation.json`` holds of it."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "galaxy"}
 
 
 def run_study(
