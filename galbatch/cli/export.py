@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 )
 def command(run: str, form: str, ids: str | None, out: str | None) -> None:
     """Write sources of RUN as FITS images or inputs of GALFIT, or its catalogue as HATS or VOTable."""
-    from pathlib import Path
-
     import galbatch
     from galbatch.cli.progress import counted
     from galbatch.errors import ConfigError

@@ -18,9 +18,7 @@ from galbatch.prior.network import Denoiser, NetworkConfig, is_joint
 
 MODELS = Path(__file__).parent / "models"
 NAMES = ("small", "base")  # from the cheapest to the dearest
-_BEFORE_NAMES = {"": "small"}  # as runs have it that began when there was one network
 SHIPPED = MODELS / "small"
-_CALIBRATION_PARTS = {"place", "slope", "error", "z"}
 WEIGHTS, JOINT, CARD = "model.safetensors", "joint.safetensors", "card.json"
 CALIBRATION = "calibration.json"
 STEPS = "0032"  # the decision that gave the sampler's modes the steps that they have
@@ -38,7 +36,7 @@ def choose_model(model: Path | str | None = "auto", device: str = "auto") -> Pat
     network, 'base' where the device is a CUDA card, else 'small'; any other name or path as it is."""
     if model is None or model == "auto":
         return "base" if choose_device(device).type == "cuda" else "small"
-    return _BEFORE_NAMES.get(model, model) if isinstance(model, str) else model
+    return model
 
 
 def model_folder(model: Path | str | None = "auto", device: str = "auto") -> Path:
@@ -68,11 +66,7 @@ def load_calibration(folder: Path, card: Card) -> dict[str, dict]:
         sha256, modes = found["sha256"], found["modes"]
         mine = card.joint_sha256
         others = [mode for mode, table in modes.items() if table.get("joint_sha256", mine) != mine]
-        unlike = [
-            mode
-            for mode, table in modes.items()
-            if found.get("steps") != STEPS or not _CALIBRATION_PARTS <= _parts(table)
-        ]
+        same_steps = found.get("steps") == STEPS
     except (ValueError, KeyError, TypeError) as err:
         raise ModelError(f"{path}: not a calibration: {type(err).__name__}: {err}: {remedy}") from err
     if sha256 != card.sha256:
@@ -81,14 +75,9 @@ def load_calibration(folder: Path, card: Card) -> dict[str, dict]:
         )
     if others:
         raise ModelError(f"{path}: mode {others[0]} was calibrated with other joint weights: {remedy}")
-    if unlike:
-        raise ModelError(f"{path}: mode {unlike[0]} was calibrated by another version of galbatch: {remedy}")
+    if not same_steps:
+        raise ModelError(f"{path}: made by another version of galbatch: {remedy}")
     return modes
-
-
-def _parts(table: dict) -> set[str]:
-    """What every quantity of a mode's table has."""
-    return set.intersection(*({*numbers} for numbers in table["quantities"].values()))
 
 
 def load_weights(folder: Path, card: Card) -> Denoiser:

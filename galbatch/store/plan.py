@@ -159,13 +159,7 @@ def _array(values: Any) -> pa.Array:
     if isinstance(values, (pa.Array, pa.ChunkedArray)):
         return values
     values = np.asarray(values)
-    if values.dtype.kind in "US":
-        values = values.astype(str).astype(object)
-    if values.ndim > 1:
-        return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), int(np.prod(values.shape[1:])))
-    if not values.dtype.isnative:
-        values = values.astype(values.dtype.newbyteorder("="))
-    return pa.array(values)
+    return pa.array(values.astype(object) if values.dtype.kind == "U" else values)
 
 
 def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator
@@ -139,12 +138,7 @@ def dtype_name(kind: pa.DataType) -> str:
     """A type of Arrow as numpy names it."""
     if pa.types.is_fixed_size_list(kind):
         return f"({kind.list_size},){dtype_name(kind.value_type)}"
-    if is_text(kind):
-        return "str"
-    try:
-        return np.dtype(kind.to_pandas_dtype()).name
-    except (NotImplementedError, TypeError):
-        return "object"
+    return "str" if is_text(kind) else np.dtype(kind.to_pandas_dtype()).name
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -227,20 +221,9 @@ def _widths(file: pq.ParquetFile, names: list[str]) -> dict[str, int]:
     widths = dict.fromkeys(names, 1)
     for table in _tables(file, names) if names else ():
         for name in names:
-            texts = pc.unique(_words(table[name])).to_pylist()
+            texts = pc.unique(table[name].cast(pa.string())).to_pylist()
             widths[name] = max(widths[name], *(len(t.encode("utf-16-be")) // 2 for t in texts if t), 1)
     return widths
-
-
-def _words(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The texts of a column; of one that is neither text nor number, its values written out."""
-    if is_text(column.type):
-        return column
-    try:
-        return column.cast(pa.string())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        values = [None if v is None else json.dumps(v, default=str) for v in column.to_pylist()]
-        return pa.chunked_array([pa.array(values, pa.string())])
 
 
 def _rows(table: pa.Table, kind: np.dtype) -> bytes:
@@ -260,7 +243,8 @@ def _cells(column: pa.ChunkedArray, place: np.dtype) -> np.ndarray:
     if pa.types.is_boolean(column.type):
         return np.where(column.fill_null(False).to_numpy(), b"T", b"F")
     if place.kind == "S":
-        return np.array([t.encode("utf-16-be") if t else b"" for t in _words(column).to_pylist()], place)
+        texts = column.cast(pa.string()).to_pylist()  # large integers too
+        return np.array([t.encode("utf-16-be") if t else b"" for t in texts], place)
     if place.subdtype is not None:
         flat = column.combine_chunks()
         return (
