@@ -162,8 +162,12 @@ class SurveyFiles:
 
     def finest(self) -> str:
         """The first band with the smallest pixels: positions are stated in its pixels."""
+        return self.all_finest()[0]
+
+    def all_finest(self) -> list[str]:
+        """The bands with the smallest pixels."""
         scales = {band: g.scale_arcsec for band, g in self.geometry().items()}
-        return next(b for b, s in scales.items() if s <= min(scales.values()) * (1 + RATIO_TOLERANCE))
+        return [b for b, s in scales.items() if s <= min(scales.values()) * (1 + RATIO_TOLERANCE)]
 
     def stamp_pix(self, stamp_arcsec: float | None = None) -> int:
         """Side of a stamp in pixels of the finest band: at least ``stamp_arcsec`` (else the survey's), and

@@ -9,6 +9,7 @@ start for cutouts and small mosaics; a survey has a catalogue whose deblending w
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 from astropy.io import fits
 
 from galbatch.cutouts.config import Plane
+from galbatch.cutouts.files import SurveyFiles
 from galbatch.cutouts.fitsfile import primary_header
 from galbatch.cutouts.images import ImagePool
 from galbatch.cutouts.neighbours import DEBLEND_CONTRAST, DEBLEND_LEVELS
@@ -38,13 +40,17 @@ _WORDS = {  # the first role with a word in the name
     "var": "var variance",
     "wht": "wht weight ivm ivar invvar",
     "exp": "exp expmap exptime texp",
-    "sci": "sci science image img drz drc i2d bksub bgsub calexp mosaic coadd",
+    "sci": "sci science image img drz drc i2d bksub bgsub flux calexp mosaic coadd",
 }
 ROLES = {word: role for role, words in _WORDS.items() for word in words.split()}
 _FILTER = re.compile(r"f\d{3,4}(?:w2|lp|[wmnx])(?![a-z0-9])", re.IGNORECASE)
 _NAMED = re.compile(
-    r"(?:hsc|megacam|decam|sdss)[-_. ]?([ugrizy])2?(?![a-z0-9])|(?<![a-z])(vis|nir[-_][yjh])(?![a-z])"
+    r"(?:hsc|megacam|decam|sdss|ps1|(?<![a-z])des)[-_. ]?([ugrizy])2?(?![a-z0-9])|"
+    r"(?<![a-z])(vis|nir[-_][yjh])(?![a-z])"
 )
+_OTHER = re.compile(
+    r"(?!clear|open|none|unknown|blank|dark)[a-z][a-z0-9+-]{0,11}"
+)  # a filter named in a card
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,12 @@ def band_in(text: str) -> str:
     return ""
 
 
+def wavelength_order(band: str) -> tuple[int, str]:
+    """Sorts bands by wavelength, as far as their names tell."""
+    number = re.search(r"\d+", band)
+    return int(number[0]) if number else "ugrizyjhk".find(band.removesuffix("s")[-1:]), band
+
+
 def find_images(folder: Path) -> tuple[list[Found], list[str]]:
     """The images of a folder and its subfolders, and what could not be read, one line each."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name.lower().endswith(ENDINGS))
@@ -121,22 +133,27 @@ def images_of(path: Path, folder: Path, pool: ImagePool | None = None) -> list[F
         header.update(image.header)
         of_ext = role_in(words_of(image.name)) if image.name != "PRIMARY" else None
         role, why = (of_ext, f"by extension {image.name}") if of_ext is not None else (named, "by name")
+        kind = str(image.header.get("IMAGETYP", ""))
+        if role is None and (role := role_in(words_of(kind))) is not None:
+            why = f"by IMAGETYP = {kind}"
         if len(images) == 1 and named:
             role, why = named, "by name"
         unique = sum(i.name == image.name for i in images) == 1
         ext = "" if len(images) == 1 else image.name if image.name and unique else str(image.index)
-        band, known = _band(header, relative), role or ""
+        band, known = _band(header, image.name, relative), role or ""
         one = Found(path, ext, known, band, why, image.shape, header, image.header, frozenset(words))
         out.append(_by_content(one, pool) if role is None else one)
     return out
 
 
-def _band(header: fits.Header, relative: str) -> str:
-    for key in ("PUPIL", "FILTER", "FILTER1", "FILTER2", "BAND"):
-        value = str(header.get(key, "")).strip()
-        if band := band_in(value) or (value.lower() if re.fullmatch(r"[ugrizyJHK]s?", value) else ""):
+def _band(header: fits.Header, extension: str, relative: str) -> str:
+    """The band by the cards, the name of the extension, the file's path; else what a card calls it."""
+    cards = [str(header.get(k, "")).strip() for k in ("PUPIL", "FILTER", "FILTER1", "FILTER2", "BAND")]
+    for text in (*cards, extension, relative):
+        if band := band_in(text):
             return band
-    return band_in(relative)
+    named = (card.lower().replace("_", "-") for card in cards)
+    return next((band for band in named if _OTHER.fullmatch(band)), "")
 
 
 def _by_content(image: Found, pool: ImagePool) -> Found:
@@ -144,8 +161,7 @@ def _by_content(image: Found, pool: ImagePool) -> Found:
     opened = pool.open(image.plane())
     if len(image.shape) == 3:
         return replace(image, role="psf", why="a cube")
-    h, w = (min(n, LARGEST_PSF_PIX) for n in image.shape)
-    data = opened.boxes([(image.shape[0] - h) // 2], [(image.shape[1] - w) // 2], h, w)[0][0]
+    data = _middle(image)
     good = data[np.isfinite(data)]
     if not good.size or not good.any():
         return replace(image, role="", why="by its pixels: nothing but zero")
@@ -154,11 +170,53 @@ def _by_content(image: Found, pool: ImagePool) -> Found:
         return replace(image, role=role, why=f"by its pixels: integers up to {good.max():.0f}")
     peak = np.unravel_index(np.nanargmax(data), data.shape)
     centred = all(abs(p - (n - 1) / 2) < 2 for p, n in zip(peak, data.shape, strict=True))
-    if centred and 0.5 < good.sum() < 1.5 and image.shape == (h, w):
+    if centred and 0.5 < good.sum() < 1.5 and image.shape == data.shape:
         return replace(image, role="psf", why=f"by its pixels: sum {good.sum():.3f}, peak in the middle")
     if good.min() >= 0:
-        return replace(image, role="err", why="by its pixels: none is negative")
+        return replace(image, role="err", why=POSITIVE)
     return replace(image, role="sci", why="by its pixels: negative and positive")
+
+
+def best_science(images: list[Found]) -> list[Found]:
+    """One science image per file and band: the background-subtracted one before others."""
+    best: dict[tuple[Path, str], Found] = {}
+    for image in images:
+        if image.role == "sci" and len(image.shape) == 2:
+            old = best.setdefault((image.path, image.band), image)
+            if "BKSUB" in image.ext.upper() and "BKSUB" not in old.ext.upper():
+                best[image.path, image.band] = image
+    return list(best.values())
+
+
+POSITIVE = "by its pixels: none is negative"
+MUCH_NEARER = 3.0
+
+
+def noise_of(image: Found, science: list[Found]) -> Found:
+    """A plane that is noise by its pixels alone: sigma, variance or inverse variance, whichever is nearest to
+    the scatter of the science image beside it (sigma unless another is nearer by ``MUCH_NEARER``)."""
+    beside = [f for f in science if f.shape == image.shape and f.band == image.band]
+    if image.why != POSITIVE or not beside:
+        return image
+    values, data = _middle(image), _middle(max(beside, key=lambda f: f.path == image.path))
+    data = data[np.isfinite(data)]
+    scatter = 1.4826 * np.median(np.abs(data - np.median(data)))
+    middle = np.median(values[values > 0])
+    if not (scatter > 0 and np.isfinite(middle)):
+        return image
+    sigma = {"err": middle, "var": math.sqrt(middle), "wht": 1 / math.sqrt(middle)}
+    off = {role: abs(math.log(value / scatter)) for role, value in sigma.items()}
+    best = min(off, key=off.__getitem__)
+    if off[best] > off["err"] - math.log(MUCH_NEARER):
+        return image
+    what = {"var": "the square of", "wht": "one over the square of"}[best]
+    return replace(image, role=best, why=f"by its pixels: near {what} the scatter of the image")
+
+
+def _middle(image: Found) -> np.ndarray:
+    h, w = (min(n, LARGEST_PSF_PIX) for n in image.shape)
+    opened = ImagePool().open(image.plane())
+    return opened.boxes([(image.shape[0] - h) // 2], [(image.shape[1] - w) // 2], h, w)[0][0]
 
 
 THRESHOLD, LEAST_PIX = 5.0, 12  # sigma of the sky, and pixels above it, of a source
@@ -168,12 +226,24 @@ LARGEST_PIX = 12_000  # side of an image that is read whole
 
 def find_sources(survey: str | Path) -> dict[str, np.ndarray]:
     """Columns ``id``, ``ra`` and ``dec`` (deg), or ``tile``, ``x``, ``y`` where the catalogue must have
-    pixels, of sources on the finest band, the brightest of an image first.
+    pixels, of sources on the finest band (that with the most sources of several), the brightest of an image
+    first.
 
     Raises ``InputError`` when there is none, or an image is too large to be read whole."""
     config = load_survey(survey)
     opened = open_survey(config)
-    band = opened.finest()
+    bands = opened.all_finest()[: 1 if config.pixel_columns else None]
+    columns = max((_sources_in(opened, band) for band in bands), key=lambda found: len(found["x"]))
+    if not len(columns["x"]):
+        raise InputError(
+            f"{survey}: no source of {THRESHOLD:g} sigma in {' or '.join(bands)}: give a catalogue."
+        )
+    kept = ("tile", "x", "y") if config.pixel_columns else ("ra", "dec")
+    return {"id": np.arange(1, len(columns["x"]) + 1)} | {name: columns[name] for name in kept}
+
+
+def _sources_in(opened: SurveyFiles, band: str) -> dict[str, np.ndarray]:
+    """Columns ``tile``, ``x``, ``y``, ``ra``, ``dec`` of the sources in a band."""
     found: dict[str, list[np.ndarray]] = {"tile": [], "x": [], "y": [], "ra": [], "dec": []}
     for spec in opened.band(band).tiles:
         tile = opened.tile(band, spec.name)
@@ -181,11 +251,7 @@ def find_sources(survey: str | Path) -> dict[str, np.ndarray]:
         sky = (x * np.nan, y * np.nan) if tile.grid.wcs is None else tile.grid.to_sky(x, y)
         for name, values in zip(found, (np.full(len(x), spec.name), x, y, *sky), strict=True):
             found[name].append(values)
-    columns = {name: np.concatenate(values) for name, values in found.items()}
-    if not len(columns["x"]):
-        raise InputError(f"{survey}: no source of {THRESHOLD:g} sigma in {band}: give a catalogue.")
-    kept = ("tile", "x", "y") if config.pixel_columns else ("ra", "dec")
-    return {"id": np.arange(1, len(columns["x"]) + 1)} | {name: columns[name] for name in kept}
+    return {name: np.concatenate(values) for name, values in found.items()}
 
 
 def _positions(tile: Tile) -> tuple[np.ndarray, np.ndarray]:

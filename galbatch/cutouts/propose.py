@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,10 @@ from typing import Any
 import numpy as np
 from astropy.wcs import WCS
 
+from galbatch.cutouts import identify
 from galbatch.cutouts.grid import celestial_wcs
-from galbatch.cutouts.identify import ROLES, Found, find_images, images_of, words_of
-from galbatch.cutouts.psf_check import NORM_RANGE, SLACK, fwhm_pix, limit_arcsec
+from galbatch.cutouts.identify import ROLES, Found, best_science, find_images, images_of, words_of
+from galbatch.cutouts.psf_check import NORM_RANGE, SLACK, check_psf, fwhm_pix, limit_arcsec
 from galbatch.cutouts.psf_file import PsfFile, read_psf
 from galbatch.cutouts.survey_text import Ask, Line, Mosaic, positive, quoted, survey_text, unit_lines
 from galbatch.errors import InputError
@@ -39,7 +39,7 @@ def propose(folder: Path, out: Path, ask: Ask) -> tuple[str, list[str]]:
     """The text of a survey file for the images in ``folder``, to be written to ``out``, and what to know
     about it, one line each. Raises ``InputError`` where no science image is found."""
     images, said = find_images(folder)
-    science = _best_science(images)
+    science = best_science(images)
     if not science:
         seen = [*said, *(f"{_inside(f, folder)}: {_taken(f)}" for f in images)]
         raise InputError(
@@ -48,6 +48,7 @@ def propose(folder: Path, out: Path, ask: Ask) -> tuple[str, list[str]]:
             + "".join(f"\n  {line}" for line in seen[:SHOWN])
             + (f"\n  and {len(seen) - SHOWN} more" if len(seen) > SHOWN else "")
         )
+    images = [identify.noise_of(f, science) for f in images]
     mosaics = _mosaics(science, images, folder)
     asked: dict[str, str | None] = {}
 
@@ -100,7 +101,7 @@ def propose_one(image: Path, psf: Path | None, err: Path | None, base: Path, set
     else those in the file of the image. ``settings``: values for what no header says; positions are pixels.
     Raises ``InputError`` for a file that holds no image."""
     images = [replace(f, band=f.band or "image") for f in images_of(image, image.parent)]
-    science = _best_science(images) or [replace(f, role="sci") for f in images if len(f.shape) == 2][:1]
+    science = best_science(images) or [replace(f, role="sci") for f in images if len(f.shape) == 2][:1]
     if not science:
         raise InputError(f"{image} holds no image of two axes. Give the FITS file of the image.")
     planes = _planes(science[0], images, set(), set(), True)
@@ -126,21 +127,10 @@ def propose_one(image: Path, psf: Path | None, err: Path | None, base: Path, set
     return survey_text(image.parent, [mosaic])
 
 
-def _best_science(images: list[Found]) -> list[Found]:
-    """One science image per file: the background-subtracted one before others."""
-    by_file: dict[Path, Found] = {}
-    for image in images:
-        if image.role == "sci" and len(image.shape) == 2:
-            old = by_file.get(image.path)
-            if old is None or ("BKSUB" in image.ext.upper() and "BKSUB" not in old.ext.upper()):
-                by_file[image.path] = image
-    return list(by_file.values())
-
-
 def _mosaics(science: list[Found], images: list[Found], folder: Path) -> list[Mosaic]:
     out = []
     bands = dict.fromkeys(f.band for f in science)
-    for band in sorted(bands, key=_wavelength_order):
+    for band in sorted(bands, key=identify.wavelength_order):
         own = [f for f in science if f.band == band]
         common = frozenset.intersection(*(f.words for f in own))
         usual = common | set(ROLES)
@@ -152,11 +142,6 @@ def _mosaics(science: list[Found], images: list[Found], folder: Path) -> list[Mo
             planes = _planes(image, images, set(tile), others, len(bands) == 1)
             out.append(Mosaic(band or "band", "_".join(tile) or "0", planes))
     return out
-
-
-def _wavelength_order(band: str) -> tuple[int, str]:
-    number = re.search(r"\d+", band)
-    return int(number[0]) if number else "ugrizyjhk".find(band[-1:]), band
 
 
 def _planes(
@@ -242,6 +227,10 @@ def _psf(mosaic: Mosaic, base: Path, ask: Ask) -> PsfFile | None:
         lines.append(Line("psf_frame", '"mosaic"', "guess: a function of the position in this mosaic"))
     if not NORM_RANGE[0] <= total <= NORM_RANGE[1]:
         lines.append(Line("psf_norm", '"unit"', f"its sum is {total:.4g}"))
+    if file.kind == "image":
+        problem = check_psf(file.cube[0], norm="unit").problem
+        if problem and not check_psf(file.cube[0], centre="recentre", norm="unit").problem:
+            lines.append(Line("psf_centre", '"recentre"', f"it {problem.split(';')[0]}"))
     return file
 
 
@@ -272,6 +261,10 @@ def _psf_scale(mosaic: Mosaic, file: PsfFile) -> list[Line]:
         return []
     header, scale = mosaic.planes["sci"].header, mosaic.scale_arcsec
     limit, width = limit_arcsec("", mosaic.band, header) or 0.0, fwhm_pix(file.cube[0])
+    if not scale > 0:
+        return [
+            Line("psf_scale_arcsec", quoted("TODO: arcsec per pixel of the PSF; often that of the image"))
+        ]
     if not width * scale < SLACK * limit:
         return [
             Line("psf_scale_arcsec", f"{scale:.6g}", "guess: the PSF file does not say; that of the image")

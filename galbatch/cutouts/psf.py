@@ -166,7 +166,7 @@ class PsfProvider:
     def _shape_findings(self, good: list[CheckedPsf]) -> list[Finding]:
         """On sum and width of the usable PSFs."""
         norms, width = [c.norm for c in good], self.fwhm_arcsec()
-        off = max(abs(n - 1) for n in norms) > 0.1
+        off = self.tile.psf_norm == "keep" and max(abs(n - 1) for n in norms) > 0.1
         what = (
             f"{len(good)} PSF{'s' * (len(good) != 1)}, FWHM {width:.3f} arcsec, "
             f"sum {min(norms):.4f} to {max(norms):.4f}"

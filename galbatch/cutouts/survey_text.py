@@ -154,15 +154,18 @@ def unit_lines(sci: Found, ask: Ask) -> list[Line]:
             except InputError:
                 break
     jwst = re.fullmatch(r"f\d{3}[wmn]2?", sci.band) is not None and header.get("TELESCOP", "JWST") == "JWST"
+    legacy = re.fullmatch(r"DECALS|BASS|MZLS|LEGACY.*", str(header.get("SURVEY", "")).strip().upper())
     said = f"BUNIT = {bunit!r}" if bunit else "no BUNIT"
     answer = ask(
         f"Unit of the pixel values, such as nJy or MJy/sr (the headers say nothing: {said}, no zero point)",
-        "MJy/sr" if jwst else "",
+        "MJy/sr" if jwst else "nanomaggy" if legacy else "",
     )
     if answer:
         njy_per_unit(header, 0.1, answer, where=f"{sci.path.name}: the unit that you gave")
         return [Line("unit", quoted(answer), "as you said; the header does not say")]
-    hint = "MJy/sr for mosaics of the JWST pipeline" if jwst else "e.g. nJy, MJy/sr; or give zero_point_ab"
+    hint = "e.g. nJy, MJy/sr; or give zero_point_ab"
+    if jwst or legacy:
+        hint = "MJy/sr for mosaics of the JWST pipeline" if jwst else "nanomaggy in the Legacy Surveys"
     states = f"BUNIT = {bunit} without a zero point does not say" if bunit else "no header states"
     return [Line("unit", quoted(f"TODO: the unit of the pixel values, which {states} ({hint})"))]
 

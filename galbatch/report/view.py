@@ -37,8 +37,9 @@ class Stretch:
         """Round values to label on a colour bar: 0 and 1, 3, 10, 30, ... within the range."""
         exponents = np.arange(np.floor(np.log10(self.softening)), np.ceil(np.log10(self.vmax)) + 1)
         decades = np.sort(np.concatenate([10.0**exponents, 3 * 10.0**exponents]))
-        decades = decades[(decades > self.softening) & (decades <= self.vmax)]
-        return np.concatenate([[0.0], decades[decades == decades[-1]] if len(decades) < 2 else decades])
+        decades = decades[decades <= self.vmax]
+        above = decades[decades > self.softening]
+        return np.concatenate([[0.0], above if len(above) else decades[-1:]])
 
 
 def shared_stretch(observed: np.ndarray, sigma: np.ndarray, mean: np.ndarray) -> Stretch:

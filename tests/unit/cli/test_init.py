@@ -1,10 +1,12 @@
 """``galbatch init``: survey files proposed from files as archives give them, which `check` then accepts."""
 
+import re
+
 import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.table import Table
-from cutouts_field import gaussian_psf, noise_field, wcs_of, write_psf
+from cutouts_field import add_galaxy, gaussian_psf, noise_field, wcs_of, write_psf
 
 from galbatch.cli.main import main
 from galbatch.cutouts import load_survey, open_survey
@@ -137,6 +139,70 @@ def test_what_cannot_be_known_is_asked_once_or_left_to_do(shared_data, tmp_path,
     monkeypatch.chdir(tmp_path)
     assert main(["init", str(shared_data / "jwst_ceers")]) == 0  # no terminal: nothing is asked
     assert "bands.f115w.unit and 5 more" in capsys.readouterr().err
+
+
+def hdu(data, name, **cards):
+    header = wcs_of(120, 150).to_header()
+    header.update(cards)
+    return fits.ImageHDU(data.astype("f4"), header, name=name)
+
+
+def test_one_file_with_all_planes_of_all_bands(tmp_path):
+    """A Euclid cutout: bands by FILTER and extension, faint in the first, a PSF that is off its centre."""
+    folder, faint = tmp_path / "in", noise_field(1, 120, 150)
+    folder.mkdir()
+    bright = faint.copy()
+    add_galaxy(bright, 60, 70)
+    hdus = [fits.PrimaryHDU()]
+    for band, image, shift in (("DES_G", faint, 0.0), ("NIR_Y", bright, 0.15), ("Ks", faint, 0.0)):
+        hdus += [
+            hdu(image, f"{band}_FLUX", MAGZERO=30.0, FILTER=band),
+            fits.ImageHDU(gaussian_psf(dx=shift), fits.Header({"FILTER": band}), name=f"{band}_PSF"),
+            hdu(np.full((120, 150), 0.5), f"{band}_RMS", FILTER=band),
+        ]
+    fits.HDUList(hdus).writeto(folder / "cutout.fits")
+    text, said = proposed(folder, tmp_path)
+    config = load_survey(tmp_path / "s.toml")
+    assert [b.name for b in config.bands] == ["g", "nir-y", "ks"] and not said
+    tiles = [b.tiles[0] for b in config.bands]
+    assert [t.err.ext[0] for t in tiles] == ["DES_G_RMS", "NIR_Y_RMS", "KS_RMS"]
+    assert [t.psf_centre for t in tiles] == ["check", "recentre", "check"]
+    assert "it is off-centre by (+0.150, +0.000)" in text
+    assert not [f for f in open_survey(config).check() if f.level == "error"]
+    assert len(find_sources(tmp_path / "s.toml")["id"]) == 1
+
+
+def test_planes_without_names_by_card_and_by_the_scatter_of_the_image(tmp_path):
+    """Legacy Surveys say IMAGETYP; else the noise is what the scatter of the image makes it."""
+    folder, sky = tmp_path / "in", noise_field(1, 120, 150, sigma=0.02)
+    folder.mkdir()
+    planes = {"g": ("wht", 0.02**-2, "invvar"), "r": ("var", 0.02**2, ""), "z": ("err", 0.05, "")}
+    hdus = [fits.PrimaryHDU(header=fits.Header({"SURVEY": "DECaLS"}))]
+    for band, (_, value, kind) in planes.items():
+        kinds = [{"IMAGETYP": k} if kind else {} for k in ("image", kind)]
+        hdus += [hdu(sky, None, BAND=band, **kinds[0])]
+        hdus += [hdu(np.full((120, 150), value), None, BAND=band, **kinds[1])]
+    fits.HDUList(hdus).writeto(folder / "cutout.fits")
+    fits.HDUList([fits.PrimaryHDU()] + [
+        fits.ImageHDU(gaussian_psf(), fits.Header({"BAND": band})) for band in planes
+    ]).writeto(folder / "other.fits")  # fmt: skip
+    proposed(folder, tmp_path, lambda question, like: like)
+    for band in load_survey(tmp_path / "s.toml").bands:
+        tile, role = band.tiles[0], planes[band.name][0]
+        assert getattr(tile, role) is not None and tile.unit == "nanomaggy" and tile.psf is not None
+        assert [r for r in ("err", "var", "wht") if getattr(tile, r) is not None] == [role]
+
+
+def test_without_a_wcs_the_scale_of_the_psf_is_open_too(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    fits.writeto(folder / "image.fits", noise_field(1, 120, 150))
+    fits.writeto(folder / "psf.fits", gaussian_psf() * 10)
+    text, _ = proposed(folder, tmp_path, lambda question, like: "nJy" if "Unit" in question else None)
+    assert 'psf_scale_arcsec = "TODO' in text
+    (tmp_path / "s.toml").write_text(re.sub(r'"TODO: arcsec[^"]*"', "0.05", text))
+    found = [f for f in open_survey(tmp_path / "s.toml").check() if f.code == "psf_norm"]
+    assert [f.level for f in found] == ["info"]  # psf_norm = "unit" is there: nothing to do
 
 
 def test_a_unit_that_is_none_is_refused(shared_data, tmp_path, monkeypatch, capsys):

@@ -131,6 +131,13 @@ def test_stretch_is_monotonic_and_linear_for_faint_light():
     assert np.isnan(stretch(np.nan))
 
 
+@pytest.mark.parametrize("sky", [0.25, 0.6, 1.1, 2.4, 7.0])
+def test_a_faint_source_has_ticks(sky):
+    """Between its softening and its brightest pixel a faint source may have no round value."""
+    stretch = Stretch(vmin=-1.5 * sky, vmax=5 * sky, softening=2 * sky)
+    assert len(stretch.ticks()) >= 2 and 0 < stretch.ticks()[-1] <= stretch.vmax
+
+
 @pytest.mark.parametrize("observed, sigma, mean", [
     (np.zeros((4, 4)), np.ones((4, 4)), np.zeros((4, 4))),
     (np.full((4, 4), np.nan), np.full((4, 4), np.nan), np.full((4, 4), np.nan)),
