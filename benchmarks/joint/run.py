@@ -5,11 +5,11 @@
     python benchmarks/joint/table.py joint.jsonl
 
 ``--library``: the held-out galaxies of a joint training (``galbatch train`` writes it), whose origins name
-the sets: simulated galaxies in 2 and 4 bands, TNG50 in 4, HST in 2. Each is seen with a PSF whose width grows
-with wavelength (2.2 pixels in the bluest band) at a peak S/N per pixel that is log-uniform over 5 to 100 in
-each band by itself, under white noise. One line of JSON for a source: for every band the squared error of the
-mean over the truth squared, the rank of the truth among draws (pixels with light, flux in two half-light
-radii, r_half), for every two neighbouring bands width and rank of the colour, and seconds.
+the sets: simulated galaxies in 2, 4 and 7 bands, TNG50 in 4, HST in 2. Each is seen with a PSF whose width
+grows with wavelength (2.2 pixels in the bluest band) at a peak S/N per pixel that is log-uniform over 5 to
+100 in each band by itself, under white noise. One line of JSON for a source: for every band the squared error
+of the mean over the truth squared, the rank of the truth among draws (pixels with light, flux in two
+half-light radii, r_half), for every two neighbouring bands width and rank of the colour, and seconds.
 
 Planted: ``clump``, a blue clump of a tenth of the galaxy's light in the bluest band alone; ``core``, a dusty
 core, seen in the bluest band alone; ``psf``, a reddest band that is 30% wider than its PSF says.
@@ -34,6 +34,7 @@ from galbatch.validate.mock import mock_psf
 SETS = {  # name -> origin, bands
     "simulated 2": ("simulated", 2),
     "simulated 4": ("simulated", 4),
+    "simulated 7": ("simulated", 7),
     "tng 4": ("tng50-sdss", 4),
     "hst 2": ("hst", 2),
 }

@@ -77,8 +77,14 @@ def coloured(v: Covariance, z: Tensor) -> Tensor:
 
 
 def times(m: Tensor, z: Tensor) -> Tensor:
-    """m z for a number or a matrix for each mode, z (b, k, c, H, W // 2 + 1)."""
-    return m * z if m.ndim == z.ndim else (m * z.unsqueeze(-4)).sum(-3)
+    """m z for a number or a matrix for each mode, z (b, k, c, H, W // 2 + 1) complex."""
+    if m.ndim == z.ndim:
+        return m * z
+    z, m = torch.view_as_real(z).flatten(-2), m.repeat_interleave(2, -1)  # products of real numbers are half
+    found = m[..., 0, :, :] * z[..., :1, :, :]
+    for j in range(1, z.shape[-3]):
+        found.addcmul_(m[..., j, :, :], z[..., j : j + 1, :, :])
+    return torch.view_as_complex(found.unflatten(-1, (-1, 2)).contiguous())
 
 
 def transposed(m: Tensor) -> Tensor:

@@ -67,3 +67,23 @@ def test_a_wide_psf_of_one_band_is_flagged_where_bands_are_sampled_together():
         assert [bool(f & Flag.PSF_DOUBTED) for f in flags] == expected
     flags = galbatch.sample_posterior(prior, obs, **{**call, "joint": False}).band_flags
     assert not (flags & int(Flag.PSF_DOUBTED)).any()
+
+
+@pytest.mark.parametrize("planted", ["clump", "core"])
+def test_what_one_band_alone_shows_is_found_there_and_not_copied(planted):
+    """A clump of 150 in the bluest band, or a core of which it has lost seven tenths: light within 3 pixels
+    of it, less that of the plain galaxy, over what was planted."""
+    plain, at = galaxy(), (7.0, 2.0) if planted == "clump" else (0.0, 0.0)
+    truth = galaxy(0.15) if planted == "clump" else plain.copy()
+    if planted == "core":
+        truth[0, 0] *= 1 - 0.7 * blob(2.0) / blob(2.0).max()
+    obs, _, _ = observed(truth, FWHM)
+    prior = galbatch.load_prior("small", device="cpu")
+    post = galbatch.sample_posterior(prior, obs, draws=4, mode="fast", joint=True, wavelengths=WAVES)
+    y, x = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
+    place = np.hypot(y - at[0], x - at[1]) < 3
+    inside = np.s_[0, :, MARGIN : MARGIN + SIDE, MARGIN : MARGIN + SIDE]
+    put = (truth - plain)[inside][0][place].sum()
+    found = (post.mean[0] - plain[inside])[:, place].sum(-1) / put
+    assert found[0] == pytest.approx(1, abs=0.1)
+    assert np.abs(found[1:]).max() < 0.2, "other bands stay as they are"
