@@ -202,7 +202,9 @@ MEASURED: dict[str, Column] = {
     "color_flux_njy_p84_{band}": Column(
         "nJy", "phot.flux.density", f"{_MATCHED}; upper end of the 68% interval"
     ),
-    "n_evaluations": Column("", "meta.number", "network evaluations per draw, products and re-runs counted"),
+    "n_evaluations": Column(
+        "", "meta.number", "network evaluations per draw, in the band with most; products and re-runs counted"
+    ),
     "chi2_p_{band}": Column("", _SHARE, "p-value of the residuals"),
     "p_merger_{band}": Column("", _SHARE, "share of draws above the Gini-M20 merger line (Lotz et al. 2008)"),
     "p_bulge_{band}": Column("", _SHARE, "share of draws on the bulge side of the Gini-M20 plane"),

@@ -71,7 +71,8 @@ class BandConfig:
 
 @dataclass(frozen=True)
 class SurveyConfig:
-    """A survey file, resolved: every path absolute, every default filled in."""
+    """A survey file, resolved: every path absolute, every default filled in. ``segment_bands``: those in
+    which segments are found; () all."""
 
     name: str
     layout: Layout
@@ -81,6 +82,7 @@ class SurveyConfig:
     neighbours: str = "separate"
     pixel_columns: bool = False
     path: str = ""
+    segment_bands: tuple[str, ...] = ()
 
     @property
     def stamp_auto(self) -> bool:
@@ -98,7 +100,8 @@ class SurveyConfig:
         bands = tuple(
             BandConfig(**{**b, "tiles": tuple(_tile_from(t) for t in b["tiles"])}) for b in table["bands"]
         )
-        return SurveyConfig(**{**table, "layout": Layout(**_tuples(layout)), "bands": bands})
+        own = {**_tuples(table), "layout": Layout(**_tuples(layout)), "bands": bands}
+        return SurveyConfig(**own)
 
 
 def _tuples(value: dict[str, Any]) -> dict[str, Any]:

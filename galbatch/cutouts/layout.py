@@ -39,6 +39,7 @@ SURVEY_KEYS = {
     "stamp_pix": int,
     "neighbours": str,
     "pixel_columns": bool,
+    "segment_bands": list,
     "tiles": list,
     "bands": dict,
 }

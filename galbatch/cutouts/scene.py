@@ -12,8 +12,11 @@ Szalay, Connolly & Szokoly (1999), which assumes no colour, it keeps noise that 
 are left as they are: each band shows light where its own has put it, and a segment holds what shows in their
 mean.
 
+A survey file may name the bands that lead (``segment_bands``): the scene is then theirs alone, and another
+band changes nothing of it. A source of which none of them has a pixel has the scene of all.
+
 A segmentation map of the survey stays what it is in the bands that have one; bands without take that of the
-finest band that has.
+finest band that leads and has one.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ class View:
     """What one band shows of (n,) sources. ``data``, ``sigma``, ``bad`` (n, h, w); ``segmap`` (n, h, w), of
     the survey, or None; ``centre`` (n, 2): x, y of the source in its stamp, NaN where no tile holds it;
     ``cd`` (n, 2, 2): deg per pixel, as in FITS, NaN where it has no WCS; ``ratio`` of its pixels to those of
-    the scene."""
+    the scene; ``leads``: the scene is found in it."""
 
     data: np.ndarray
     sigma: np.ndarray
@@ -43,6 +46,7 @@ class View:
     centre: np.ndarray
     cd: np.ndarray
     ratio: int
+    leads: bool = True
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ def find_scene(views: list[View], segmap_id: np.ndarray | None = None) -> Scene:
         [np.zeros((n, 2, 3)) for _ in views],
     )
     finest = np.argsort([v.ratio for v in views], kind="stable")
-    given = next((b for b in finest if views[b].segmap is not None), None)
+    given = next((b for b in finest if views[b].leads and views[b].segmap is not None), None)
     for i in range(n):
         label = 0 if segmap_id is None else int(segmap_id[i])
         steps = _steps(views, i, size)
@@ -115,7 +119,8 @@ def combine(
     views: list[View], i: int, steps: list[Step], size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scene of source ``i``, its noise and where it has no pixel: f, sigma_f, bad (size, size)."""
-    there = [b for b, view in enumerate(views) if not view.bad[i].all()]
+    seen = [b for b, view in enumerate(views) if not view.bad[i].all()]
+    there = [b for b in seen if views[b].leads] or seen
     if len(there) == 1 and steps[there[0]].none:
         only = views[there[0]]
         return only.data[i], only.sigma[i], only.bad[i]
@@ -135,10 +140,10 @@ def combine(
 
 
 def _steps(views: list[View], i: int, size: int) -> list[Step]:
-    """From the stamp of each band to the scene, which is the stamp of the finest band that holds the source
-    (in pixels of the finest of all). A band that does not hold it is taken to be centred on it, one
-    without a WCS to be aligned."""
-    order = sorted(range(len(views)), key=lambda b: views[b].ratio)
+    """From the stamp of each band to the scene, which is the stamp of the finest band that holds the source,
+    of those that lead if one does (in pixels of the finest of all). A band that does not hold it is taken to
+    be centred on it, one without a WCS to be aligned."""
+    order = sorted(range(len(views)), key=lambda b: (not views[b].leads, views[b].ratio))
     first = views[next((b for b in order if np.isfinite(views[b].centre[i]).all()), order[0])]
     middle = _centre(first, i) if first.ratio == 1 else np.full(2, float(size // 2))
     steps = []

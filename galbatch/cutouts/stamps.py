@@ -3,7 +3,7 @@ each source.
 
 Each band's stamp is centred on its own pixel nearest to the source, which is pixel (h // 2, w // 2) of the
 stamp. What a tile cannot give (edge, bad pixels) another tile that covers the source may. Segments are those
-of all bands together (``scene``).
+of all bands together, or of those that lead (``scene``).
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def cut_batch(survey: SurveyFiles, sources: dict[str, np.ndarray], stamp_pix: in
     divide."""
     rows = {k: np.asarray(v) for k, v in sources.items()}
     parts = [_prepare(survey, band, rows, stamp_pix) for band in survey.band_names]
-    scene = find_scene([p.view() for p in parts], rows.get("segmap_id"))
+    leading = survey.config.segment_bands or survey.band_names
+    views = [p.view(band in leading) for p, band in zip(parts, survey.band_names, strict=True)]
+    scene = find_scene(views, rows.get("segmap_id"))
     bands = [_deliver(survey, part, scene, b) for b, part in enumerate(parts)]
     empty = np.array([b.mask.all(axis=(1, 2)) for b in bands])
     off = np.all([p.off for p in parts], axis=0)
@@ -91,9 +93,9 @@ class _Prepared:
     unread: np.ndarray
     why: list[str] = field(default_factory=list)
 
-    def view(self) -> View:
+    def view(self, leads: bool) -> View:
         data, sigma, mask = (self.stamps[k] for k in ("data", "sigma", "mask"))
-        return View(data, sigma, mask, self.segmap, self.centre, self.cd, self.stamps["ratio"])
+        return View(data, sigma, mask, self.segmap, self.centre, self.cd, self.stamps["ratio"], leads)
 
 
 def _prepare(survey: SurveyFiles, band: str, rows: dict[str, np.ndarray], stamp_pix: int) -> _Prepared:

@@ -73,6 +73,7 @@ def load_survey(path: str | Path, bands: list[str] | tuple[str, ...] | None = No
         neighbours=table.get("neighbours", "separate"),
         pixel_columns=table.get("pixel_columns", False),
         path=str(path),
+        segment_bands=_leading(path, table.get("segment_bands"), wanted),
     )
 
 
@@ -109,6 +110,20 @@ def _selected(path: Path, tables: dict, bands: list[str] | tuple[str, ...] | Non
             f"{', '.join(tables)}; name each once."
         )
     return list(bands)
+
+
+def _leading(path: Path, given: list | None, bands: list[str]) -> tuple[str, ...]:
+    """The bands in which segments are found, in the order of ``bands``; () for all. Raises ``ConfigError``
+    for one that is not there."""
+    if given is None:
+        return ()
+    other = [str(band) for band in given if band not in bands]
+    if other or not given:
+        raise ConfigError(
+            f"{path}: segment_bands = {given}: {', '.join(other) or 'it'} must be some of the bands in use, "
+            f"{', '.join(bands)}. Segments are found in these bands alone; without the key in all."
+        )
+    return tuple(band for band in bands if band in given)
 
 
 def _band(path: Path, name: str, table: Any, layout: Layout, tiles: list[str]) -> BandConfig:

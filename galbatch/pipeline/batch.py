@@ -16,12 +16,13 @@ import numpy as np
 
 from galbatch.morphology import own_light
 from galbatch.pipeline.colour import colours
-from galbatch.pipeline.context import Context, Cut
+from galbatch.pipeline.context import Context, Cut, Earlier, Piece
 from galbatch.pipeline.hashes import draw_hashes, pixel_hashes
 from galbatch.pipeline.light import contaminated, light_flags, second_sources
 from galbatch.pipeline.measurement import Table, empty_columns, grade, measure_band
 from galbatch.pipeline.sampling import groups_of, sample_bisecting
 from galbatch.store import MASK_EXCLUDED, MASK_NEIGHBOUR, STATUS, BatchResult, PlanBatch, StoreLayout
+from galbatch.store.posterior import round_mantissa
 from galbatch.types import BandStamps, Failure, Flag, Posterior, StampBatch
 
 
@@ -49,13 +50,14 @@ def process_batch(
     layout, exclude, clock = context.layout, exclude or {}, Clock()
     kept = np.array([n for n in range(len(rows)) if n not in exclude], dtype=np.int64)
     with context.reading, clock("cut"):
-        pieces = context.cut(rows.take(kept).columns)
+        pieces: list[Piece] = [(*piece, None) for piece in context.cut(rows.take(kept).columns)]
         taken: list[tuple[np.ndarray, BatchResult]] = []
         update: dict[str, int] = {}
         if context.reuse is not None:
             pieces, taken, update = context.reuse(rows.take(kept), pieces)
     parts = [
-        (kept[places], _process(context, rows.take(kept[places]), stamps, clock)) for places, stamps in pieces
+        (kept[places], _process(context, rows.take(kept[places]), stamps, clock, earlier))
+        for places, stamps, earlier in pieces
     ]
     if len(parts) == 1 and not taken and not exclude and not layout.sides:
         return replace(parts[0][1], update=dict(update))
@@ -63,8 +65,11 @@ def process_batch(
     return replace(_gather(layout, rows, parts, exclude, clock.seconds), update=dict(update))
 
 
-def _process(context: Context, rows: PlanBatch, stamps: StampBatch, clock: Clock) -> BatchResult:
-    """The result of sources whose stamps have one size, in arrays of that size."""
+def _process(
+    context: Context, rows: PlanBatch, stamps: StampBatch, clock: Clock, earlier: Earlier | None
+) -> BatchResult:
+    """The result of sources whose stamps have one size, in arrays of that size. ``earlier``: what is known of
+    them in some of the bands."""
     ids = rows.columns["source_id"]
     layout = replace(context.layout, stamp_pix=_side(stamps), sides=())
     failures = dict(stamps.failures)
@@ -73,24 +78,23 @@ def _process(context: Context, rows: PlanBatch, stamps: StampBatch, clock: Clock
     columns = empty_columns(layout.bands, len(ids))
     flags = np.asarray(rows.columns["prescreen_flags"], np.int64) | stamps.flags
     _store_stamps(arrays, columns, stamps, layout)
-    shares: dict[tuple[int, int], np.ndarray] = {}
+    known = earlier.put_into(layout, arrays, columns) if earlier else set()
     counters = {"draws": 0, "evaluations": 0.0}  # of one band each
-    for parts, members in groups_of(stamps, failures, flags, layout.joint):
+    for parts, members in groups_of(stamps, failures, flags, layout.joint, known):
         bands = [band for together in parts for band in together]
         with context.sampling, clock("sample"):
             posterior = sample_bisecting(context, stamps, parts, members, failures)
         for part, done in posterior:
             with clock("measure"):
-                _store_posterior(context, arrays, columns, stamps, bands, done, part, shares)
+                _store_posterior(context, arrays, columns, stamps, bands, done, part)
             images = part.samples.shape[1] * len(bands)
             counters["draws"] += images * len(done)
             counters["evaluations"] += float(np.sum(part.n_evaluations)) * images
     with clock("measure"):
         if len(layout.bands) > 1:
             table = context.calibration.get("color") if layout.joint else None
-            columns |= colours(
-                columns, stamps.bands, arrays["samples"], layout.oversample, shares, layout.joint, table
-            )
+            drawn = round_mantissa(arrays["samples"])
+            columns |= colours(columns, stamps.bands, drawn, layout.oversample, layout.joint, table)
     if layout.regenerate:
         arrays["draws_hash"] = draw_hashes(arrays["samples"])
     arrays = {name: values for name, values in arrays.items() if layout.kept(name)}
@@ -155,16 +159,14 @@ def _store_posterior(
     bands: Sequence[int],
     done: np.ndarray,
     posterior: Posterior,
-    shares: dict[tuple[int, int], np.ndarray],
 ) -> None:
-    """Put the posterior of the sources ``done`` into arrays and columns, and into ``shares`` the source's
-    share (k, H, W) of the draws, by source and band, where neighbours were fitted too. Nothing is measured in
-    a band that was drawn from the others."""
+    """Put the posterior of the sources ``done`` into arrays and columns. Nothing is measured in a band that
+    was drawn from the others."""
     flags = posterior.band_flags
     if flags is None:
         flags = np.repeat(np.asarray(posterior.flags, np.int64)[:, None], len(bands), axis=1)
     columns["n_draws_ok"][done] = np.minimum(columns["n_draws_ok"][done], posterior.n_draws_ok)
-    columns["n_evaluations"][done] += posterior.n_evaluations
+    columns["n_evaluations"][done] = np.maximum(columns["n_evaluations"][done], posterior.n_evaluations)
     for place, n in enumerate(bands):
         band = stamps.bands[n]
         for name in ("mean", "std", "prior_driven"):
@@ -184,7 +186,7 @@ def _store_posterior(
             if "model" in posterior.info:
                 model = posterior.info["model"][seen, place, :h, :w]
                 columns[f"flags_{band.band}"][done[seen]] |= light_flags(band, done[seen], model)
-            _measure(context, columns, n, band, done[seen], posterior.samples[seen, :, place], shares)
+            _measure(context, columns, n, band, done[seen], posterior.samples[seen, :, place])
 
 
 def _measure(
@@ -194,13 +196,11 @@ def _measure(
     band: BandStamps,
     done: np.ndarray,
     samples: np.ndarray,
-    shares: dict[tuple[int, int], np.ndarray],
 ) -> None:
     """Measure the draws (n, k, H, W) of the sources ``done`` in band number ``n``."""
     layout = context.layout
     fine = layout.oversample * band.ratio
     own = own_light(samples, band.seg[done], band.mask[done], fine)
-    shares |= {(int(done[i]), n): share for i, share in own.share.items()}
     found = columns[f"flags_{band.band}"][done] | measure_band(
         columns,
         band,

@@ -3,7 +3,8 @@
 Draws of all bands are images at one PSF, the target PSF, so that an aperture on the sky holds the same part
 of the source in each. The aperture is the circle of two Petrosian radii about the centre of least asymmetry
 (medians of the draws) in the band of highest S/N per pixel; neighbours are left out in all bands, pixel by
-pixel or, where they were fitted too, by the source's share of the light of each draw.
+pixel or, where they were fitted too, by the source's share of the light of each draw. Draws are taken as the
+store keeps them, so that a band that is added later has the colours that it would have had at once.
 With F the light inside,
 
     color_{b1}_{b2} = -2.5 log10(F_b1 / F_b2)   mag AB,
@@ -25,8 +26,8 @@ from typing import Any
 
 import numpy as np
 
+from galbatch.morphology import own_light
 from galbatch.morphology.intervals import fewer_draws
-from galbatch.morphology.separate import fitted_neighbours
 from galbatch.types import BandStamps
 
 # of apertures, inner and outer radius in Petrosian radii: as for flux_njy, and two of a gradient
@@ -40,7 +41,6 @@ def colours(
     bands: tuple[BandStamps, ...],
     samples: np.ndarray,
     oversample: int,
-    shares: dict[tuple[int, int], np.ndarray] | None = None,
     paired: bool = False,
     table: Mapping[str, Any] | None = None,
 ) -> dict[str, np.ndarray]:
@@ -48,10 +48,9 @@ def colours(
     the light in it, ``color_flux_njy_{p16|p50|p84}_{band}``.
 
     ``columns``: measured ones of every band; ``samples`` (n, k, c, H, W): draws, NaN where there are none;
-    ``shares``: the source's share (k, H, W) of its draws by source and band, one where there is none;
     ``paired``: draws of all bands were made together; ``table``: the numbers of their calibration for
-    colours. NaN where a band has no pixel, where no band has a
-    Petrosian radius, or where half of the draws hold no light.
+    colours. NaN where a band has no pixel, where no band has a Petrosian radius, or where half of the draws
+    hold no light.
     """
     n = len(samples)
     found = {"color_radius": np.full(n, np.nan, np.float32)}
@@ -61,8 +60,7 @@ def colours(
         f"color_flux_njy_{p}_{b.band}": np.full(n, np.nan, np.float32) for b in bands for p in _PERCENTILES
     }
     for i in range(n):
-        own = {c: share for (n, c), share in (shares or {}).items() if n == i}
-        light, radius = light_in_apertures(columns, bands, samples[i], oversample, i, own)
+        light, radius = light_in_apertures(columns, bands, samples[i], oversample, i)
         found["color_radius"][i] = radius
         factors = [widening(columns, b.band, i) for b in bands]
         magnitudes = [
@@ -131,11 +129,9 @@ def light_in_apertures(
     samples: np.ndarray,
     oversample: int,
     i: int,
-    shares: dict[int, np.ndarray] | None = None,
 ) -> tuple[np.ndarray, float]:
     """Light (3, k, c) of the draws (k, c, H, W) of source ``i`` in the common ``_APERTURES``, NaN without a
-    pixel, and the radius of the first, arcsec; NaN without one. ``shares``: its share (k, H, W) of the draws,
-    by band, where neighbours were fitted."""
+    pixel, and the radius of the first, arcsec; NaN without one."""
     light = np.full((len(_APERTURES), *samples.shape[:2]), np.nan)
     snr = [columns[f"sn_per_pixel_raw50_{b.band}"][i] for b in bands]
     petro = [columns[f"r_petro_raw50_{b.band}"][i] for b in bands]
@@ -153,15 +149,13 @@ def light_in_apertures(
         place = np.linalg.solve(back[:, :2], scene - back[:, 2])
         fine = oversample * band.ratio
         unit = petro[best] / band.pixel_scale_arcsec * fine
-        others, images = band.seg[i] > 1, samples[:, c]
-        if shares and c in shares:
-            others, images = others & ~fitted_neighbours(band.seg[i], band.mask[i]), images * shares[c]
-        others = others.repeat(fine, axis=0).repeat(fine, axis=1)
+        own = own_light(samples[None, :, c], band.seg[i : i + 1], band.mask[i : i + 1], fine)
+        others = (own.seg[0] > 1).repeat(fine, axis=0).repeat(fine, axis=1)
         for a, radii in enumerate(_APERTURES):
             inner, outer = (circle(samples.shape[-2:], (place + 0.5) * fine - 0.5, r * unit) for r in radii)
             pixels = np.where(others, 0.0, outer - inner if radii[0] else outer)
             used = pixels > 0
-            light[a, :, c] = images[:, used] @ pixels[used]
+            light[a, :, c] = own.samples[0][:, used] @ pixels[used]
     return light, _APERTURES[0][1] * petro[best]
 
 

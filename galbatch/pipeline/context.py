@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,10 +11,39 @@ from typing import Any
 import numpy as np
 
 from galbatch.interfaces import Denoiser
-from galbatch.store import PlanBatch, StoreLayout
+from galbatch.store import BatchResult, PlanBatch, StoreLayout
 from galbatch.types import StampBatch
 
 Cut = Callable[[dict[str, np.ndarray]], list[tuple[np.ndarray, StampBatch]]]
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What an earlier run has of some sources in some of the bands, with stamps of one size."""
+
+    bands: tuple[str, ...]
+    result: BatchResult
+
+    def put_into(
+        self, layout: StoreLayout, arrays: dict[str, np.ndarray], columns: dict[str, np.ndarray]
+    ) -> set[int]:
+        """Put what was drawn and measured into arrays of ``layout`` and columns; returns the numbers of the
+        bands."""
+        found, numbers = self.result, [layout.bands.index(band) for band in self.bands]
+        for name in ("samples", "mean", "std", "prior_driven", "model", "chi2"):
+            axis = layout.arrays()[name].dims.index("band")
+            arrays[name].swapaxes(0, axis)[numbers] = found.arrays[name].swapaxes(0, axis)
+        ends = tuple(f"_{band}" for band in self.bands)
+        for name, values in found.columns.items():
+            if name.endswith(ends) or name in ("n_draws_ok", "n_evaluations"):
+                columns[name] = values
+        return set(numbers)
+
+
+Piece = tuple[np.ndarray, StampBatch, Earlier | None]  # places among the rows, stamps, what is known of them
+Reuse = Callable[
+    [PlanBatch, list[Piece]], tuple[list[Piece], list[tuple[np.ndarray, BatchResult]], Counter[str]]
+]
 
 
 @dataclass
@@ -40,7 +70,7 @@ class Context:
     reading: threading.Lock = field(default_factory=threading.Lock)
     sampling: threading.Lock = field(default_factory=threading.Lock)
     counters: dict[str, float] = field(default_factory=dict)
-    reuse: Callable[[PlanBatch, list], tuple[list, list, dict[str, int]]] | None = None
+    reuse: Reuse | None = None
 
     @property
     def calibration(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@ of memory, is kept from costing the others theirs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,10 +20,15 @@ TURNED, SAME_PIX = 2e-3, 0.01  # terms of a map between grids, and pixels, that 
 
 
 def groups_of(
-    stamps: StampBatch, failures: dict[int, Failure], flags: np.ndarray, joint: bool = False
+    stamps: StampBatch,
+    failures: dict[int, Failure],
+    flags: np.ndarray,
+    joint: bool = False,
+    known: Collection[int] = (),
 ) -> list[tuple[Parts, np.ndarray]]:
     """(bands, sources) that can be sampled in one call: bands on one detector grid, sources that have just
     these; with ``joint`` all bands of a source, but those whose pixels are turned against the finest band's.
+    ``known``: bands that have been drawn.
 
     Sources without a usable pixel are added to ``failures``, those without a band flagged."""
     usable = np.array([np.any(~b.mask, axis=(1, 2)) for b in stamps.bands]).T  # (source, band)
@@ -35,6 +40,8 @@ def groups_of(
     flags[~usable.all(axis=1)] |= int(Flag.BAND_MISSING)
     kinds: dict[tuple[Any, ...], list[int]] = {}
     for n, band in enumerate(stamps.bands):
+        if n in known:
+            continue
         acf = None if band.noise_acf is None else band.noise_acf.shape
         scales = (band.ratio, band.pixel_scale_arcsec, band.psf_scale_arcsec)
         kinds.setdefault((band.data.shape, band.psf.shape, acf, *scales), []).append(n)

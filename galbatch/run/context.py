@@ -131,7 +131,7 @@ def open_context(spec: ContextSpec) -> Context:
                 mode=spec.mode,
                 seed=spec.seed,
                 measure_threads=measure_threads(prior, spec.threads),
-                reuse=Reuse(spec.update) if spec.update else None,
+                reuse=Reuse(spec.update, spec.layout.bands) if spec.update else None,
             )
         return _LOADED[spec.run_id]
 

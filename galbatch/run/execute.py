@@ -10,12 +10,13 @@ from typing import Any
 
 from galbatch.config import ExecutionSettings, RunSettings
 from galbatch.errors import RunError
+from galbatch.interfaces import Denoiser
 from galbatch.pipeline.measurement import empty_columns
 from galbatch.run import folder, lay_out, mend, prepare
 from galbatch.run.context import ContextSpec, own_threads
 from galbatch.run.events import Interrupted, Reporter, StopRequest, count
 from galbatch.run.findings import READ_AS, column_info_of, said_of_model, said_once
-from galbatch.run.reuse import counted, obstacles, said_of
+from galbatch.run.reuse import counted, obstacles, remark, said_of
 from galbatch.run.task import is_fatal, run_serial, take_traffic, write_stopped
 from galbatch.store import (
     DamagedBatch,
@@ -82,7 +83,9 @@ def execute(
         )
         for line in (*said, *said_of_model(settings.model, inputs.settings, inputs.prior, going_on)):
             reporter.message(line)
-        spec = lay_out.make_spec(paths, inputs, manifest, execution, _update(execution, manifest, reporter))
+        spec = lay_out.make_spec(
+            paths, inputs, manifest, execution, _update(execution, manifest, inputs.prior, reporter)
+        )
         _to_the_end(spec, execution, reporter, stop, cluster, manifest)
         end_checksums(spec.paths)  # before it takes another's place: whichever is there then is whole
         if place.target is None:
@@ -128,17 +131,21 @@ def _go_on(
     return said
 
 
-def _update(execution: ExecutionSettings, manifest: dict[str, Any], reporter: Reporter) -> str:
+def _update(
+    execution: ExecutionSettings, manifest: dict[str, Any], prior: Denoiser, reporter: Reporter
+) -> str:
     """The run from which sources are taken over, '' where none can be; says why."""
     if not execution.update:
         return ""
     old = RunPaths(place_of(execution.update))
     before = read_manifest(old)
-    if why := obstacles(before, manifest):
+    if why := obstacles(before, manifest, prior):
         reporter.message(f"update: nothing can be taken over from {old.root}: {'; '.join(why)}")
         return ""
     for line in differences(before, manifest)[:SAID]:
         reporter.message(f"update: changed since {old.root}: {line}")
+    if line := remark(before, manifest):
+        reporter.message(f"update: {line}")
     return str(old.root)
 
 

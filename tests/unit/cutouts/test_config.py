@@ -60,6 +60,8 @@ def test_bands_are_selected_in_the_order_asked_for(tmp_path):
 
 @pytest.mark.parametrize(("text", "message"), [
     ("name = 3\n" + BAND, "name = 3 is of type int, not str"),
+    ('segment_bands = ["f444w"]\n' + BAND, "f444w must be some of the bands in use, f200w"),
+    ("segment_bands = []\n" + BAND, r"segment_bands = \[\]: it must be some of the bands"),
     ("colour = 1\n" + BAND, "unknown key 'colour'.*Allowed: name, layout"),
     (BAND + "zeropoint_ab = 2\n", "Did you mean 'zero_point_ab'"),
     (BAND + "exposure = 2\n", "unknown key 'exposure' in bands.f200w.*Allowed: sci"),

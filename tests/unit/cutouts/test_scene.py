@@ -7,7 +7,7 @@ import pytest
 from astropy.io import fits
 from cutouts_field import SCALE, add_galaxy, noise_field, sources, wcs_of, write_bands, write_image
 
-from galbatch.cutouts import open_survey
+from galbatch.cutouts import load_survey, open_survey
 from galbatch.cutouts.scene import Step, View, combine
 from galbatch.types import Flag
 
@@ -38,6 +38,25 @@ def test_a_neighbour_that_one_band_shows_is_masked_in_all(tmp_path):
     assert all(band.flags[0] & Flag.BLENDED_SEG for band in batch.bands)
     fluxes = [np.where(band.seg == 1, band.data, 0).sum() for band in batch.bands]
     assert fluxes[0] == pytest.approx(fluxes[1], rel=0.1)
+
+
+def test_a_band_that_does_not_lead_changes_no_segment_but_where_no_other_has_pixels(tmp_path):
+    """Band a shows one source, b a neighbour too; the second source lies where a has no pixel."""
+    a, b = image_of((150, 70, 900)), image_of((150, 70, 900), (150, 81, 900), (150, 200, 900), seed=1)
+    a[:, 150:] = np.nan
+    write = {"a": (a, wcs_of(), SIGMA), "b": (b, wcs_of(), SIGMA)}
+    path = write_bands(tmp_path, None, **write)
+    rows = sources([70, 200], [150, 150])
+    together = open_survey(path).cut(rows, 48).bands
+    alone = open_survey(load_survey(path, ["a"])).cut(rows, 48).bands[0]
+    path.write_text('segment_bands = ["a"]\n' + path.read_text())
+    led = open_survey(path).cut(rows, 48).bands
+    assert led[0].seg[0].max() == 1 and together[0].seg[0].max() == 2
+    for name in ("seg", "mask", "sigma", "data"):
+        np.testing.assert_array_equal(getattr(led[0], name)[0], getattr(alone, name)[0])
+        np.testing.assert_array_equal(getattr(led[1], name)[1], getattr(together[1], name)[1])
+    np.testing.assert_array_equal(led[0].seg[0], led[1].seg[0])
+    assert led[1].seg[1, 24, 24] == 1
 
 
 def test_bands_together_see_what_none_sees_alone(tmp_path):

@@ -148,7 +148,7 @@ def test_paired_draws_of_a_colour_keep_what_bands_share():
     widths = [
         np.subtract(*(found[f"color_a_b_{p}"][0] for p in ("p84", "p16")))
         for found in (
-            colours(columns, (band("a"), band("b")), samples, 2, None, paired) for paired in (True, False)
+            colours(columns, (band("a"), band("b")), samples, 2, paired) for paired in (True, False)
         )
     ]
     expected = 2 * 1.0857 * np.sqrt(2) * np.array([0.02, np.hypot(0.1, 0.02)])

@@ -103,3 +103,79 @@ def test_a_damaged_batch_is_not_taken_over(survey, updated, fresh):
         run, said = updated()
     assert "damaged there" in said[-1] and run.summary["update"]["reused"] < 3
     same(fresh, run.paths.root)
+
+
+def with_bands(catalog, *bands, first=""):
+    """A survey file beside ``catalog`` with these bands (f200w as it is, others drawn anew on its grid), and
+    what is to stand ``first`` in it."""
+    text = catalog.with_suffix(".toml").read_text()
+    head, _, about = text.partition("[bands.f200w]\n")
+    lines = [first, head]
+    for number, band in enumerate(bands):
+        image, header = fits.getdata(catalog.with_name("sci.fits"), header=True)
+        noise = np.random.default_rng(number).normal(0, 1, image.shape)
+        fits.writeto(
+            catalog.with_name(f"{band}.fits"), (1.7 * image + noise).astype("f4"), header, overwrite=True
+        )
+        own = about if band == "f200w" else about.replace("sci.fits", f"{band}.fits")
+        lines.append(f"[bands.{band}]\n{own}")
+    path = catalog.with_name(f"{'-'.join(bands)}{bool(first)}.toml")
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_a_band_that_leads_nothing_leaves_the_others_as_they_are(tmp_path):
+    """Two bands are there, and a third is added in which no segments are found: of the old sources it alone
+    is drawn; colours of old and new bands, and every other byte, are those of a run from nothing."""
+    catalog = toys.write_sizes(tmp_path)
+    how = HOW | {"batch": 4}
+    three = with_bands(catalog, "f115w", "f200w", "f444w", first='segment_bands = ["f200w", "f444w"]')
+    two = with_bands(catalog, "f200w", "f444w")
+    old = process(catalog, two, tmp_path / "old.run", limit=4, **how)
+    fresh = process(catalog, three, tmp_path / "fresh.run", **how)
+    said = []
+    run = process(
+        catalog, three, tmp_path / "new.run", update=str(old.paths.root), on_message=said.append, **how
+    )
+    same(fresh.paths.root, run.paths.root)
+    assert np.isfinite(run.values("color_f115w_f200w_p50")["color_f115w_f200w_p50"][:2]).all()
+    new = run.layout.n_sources - 4
+    assert run.summary["update"]["reused_in_old_bands"] == 3
+    assert run.summary["draws"] == (3 + 3 * new) * HOW["draws"]  # of the third band, and of all bands
+    said = [line for line in said if line.startswith("update")]
+    assert "3 sources taken over" in said[-1] and "drawn in those added" in said[-1]
+    assert not any("segment_bands =" in line for line in said)
+
+
+def test_a_band_that_changes_the_segments_takes_nothing_over_and_says_how_to_keep_them(tmp_path):
+    catalog = toys.write_survey(tmp_path, n=3)
+    old = process(catalog, with_bands(catalog, "f200w"), tmp_path / "old.run", **HOW)
+    two, said = with_bands(catalog, "f200w", "f444w"), []
+    run = process(
+        catalog, two, tmp_path / "new.run", update=str(old.paths.root), on_message=said.append, **HOW
+    )
+    assert run.summary["update"]["changed:f200w"] == 3 and "reused_in_old_bands" not in run.summary["update"]
+    assert any('segment_bands = ["f200w"]' in line for line in said)
+    same(process(catalog, two, tmp_path / "fresh.run", **HOW).paths.root, run.paths.root)
+
+
+@pytest.mark.parametrize(
+    "bands, change, why",
+    [
+        (("f200w", "f444w"), {"samples": "none"}, "samples was stored, is none"),
+        (("f444w",), {}, "bands were f200w, are f444w"),
+    ],
+)
+def test_bands_that_cannot_be_joined_are_computed(tmp_path, bands, change, why):
+    catalog = toys.write_survey(tmp_path, n=2)
+    old = process(catalog, with_bands(catalog, "f200w"), tmp_path / "old.run", **HOW)
+    said = []
+    process(
+        catalog,
+        with_bands(catalog, *bands),
+        tmp_path / "new.run",
+        update=str(old.paths.root),
+        on_message=said.append,
+        **HOW | change,
+    )
+    assert any("nothing can be taken over" in line and why in line for line in said)
