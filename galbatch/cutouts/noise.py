@@ -166,11 +166,10 @@ def sampled_boxes(ny: int, nx: int, h: int, w: int) -> list[tuple[int, int]]:
 def blank_pixels(z: np.ndarray, bad: np.ndarray, mesh: int = BACKGROUND_PIX) -> tuple[np.ndarray, np.ndarray]:
     """(h, w) data over sigma, a background that varies over ``mesh`` pixels subtracted, and which pixels hold
     only noise."""
-    blank = ~bad
+    blank, weight = ~bad, ndimage.gaussian_filter((~bad).astype(float), SMOOTH_PIX)
     for _ in range(3):
         level = _background(z, ~blank, mesh)
         flat = np.where(bad, 0.0, z - level)
-        weight = ndimage.gaussian_filter((~bad).astype(float), SMOOTH_PIX)
         with np.errstate(all="ignore"):
             smooth = np.where(bad, 0.0, ndimage.gaussian_filter(flat, SMOOTH_PIX) / weight)
         spread = 1.4826 * np.median(np.abs(smooth[blank] - np.median(smooth[blank])))
