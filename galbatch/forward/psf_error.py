@@ -140,9 +140,8 @@ def mode_transfers(error: np.ndarray, fwhm: np.ndarray, grid: tuple[int, int]) -
     def blurred(added: np.ndarray) -> np.ndarray:
         return np.exp(-2 * np.pi**2 * added * f2) - 1
 
-    odd = (np.abs(fy) < 0.5) & (
-        fx < 0.5
-    )  # the transfer of a shift is imaginary: none at the Nyquist frequency
+    # the transfer of a shift is imaginary: none at the Nyquist frequency
+    odd = (np.abs(fy) < 0.5) & (fx < 0.5)
     halves = -2 * np.pi**2 * variance * ellipticity
     modes = (
         blurred(((fwhm + width) * FWHM_TO_SIGMA) ** 2 - variance),

@@ -22,9 +22,9 @@ from __future__ import annotations
 import numpy as np
 
 from galbatch.columns import INTERVAL, QUANTITIES, is_positive
-from galbatch.morphology.intervals import fewer_draws
+from galbatch.morphology.intervals import LEVEL, fewer_draws
 
-LEVELS = dict(zip(INTERVAL, (0.15865525393145708, 0.5, 0.8413447460685429), strict=True))
+LEVELS = dict(zip(INTERVAL, (LEVEL, 0.5, 1 - LEVEL), strict=True))
 CALIBRATED = tuple(name for name, about in QUANTITIES.items() if about.summary == "calibrated")
 LOGARITHMIC = tuple(name for name in CALIBRATED if is_positive(QUANTITIES[name]))
 ZERO_POINT_NJY = 31.4  # AB magnitude of 1 nJy

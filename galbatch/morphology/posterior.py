@@ -28,7 +28,7 @@ from galbatch.columns import INTERVAL, Column, is_positive, statistics_of
 from galbatch.errors import InputError
 from galbatch.morphology.flags import severity
 from galbatch.morphology.images import find_segments, measure
-from galbatch.morphology.intervals import interval
+from galbatch.morphology.intervals import LEVEL, interval
 from galbatch.morphology.plugins import all_quantities
 from galbatch.morphology.sersic_psf import psf_on_grid
 
@@ -144,7 +144,7 @@ def _filled(noise: np.ndarray) -> np.ndarray:
     return out
 
 
-_PERCENTILES = {"raw16": 0.15865525393145708, "raw50": 0.5, "raw84": 0.8413447460685429}
+_PERCENTILES = {"raw16": LEVEL, "raw50": 0.5, "raw84": 1 - LEVEL}
 
 
 def summarise(draws: np.ndarray, obs: np.ndarray | None = None) -> dict[str, np.ndarray]:

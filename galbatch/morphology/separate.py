@@ -26,12 +26,9 @@ SPREAD = 0.6  # standard deviation of the logarithm of the ratio of source to ne
 PROFILE_LEVEL = 0.05  # of the maximum: moments are of what is brighter
 LEAST_SHARE = 1e-3  # of a pixel's light, for the object to whose segment it is nearest
 DISPUTED = 0.3  # light that may be either's, over the source's: intervals hold below, and not above (0038)
-PASS, DISPUTED_PIECE = 0.4, 0.08  # of two pieces of one galaxy (0038): height of the pass between their peaks
-# over the lesser, and light that may be either's
-PASS_SIGMA_PIX, _HALVINGS = (
-    1.0,
-    8,
-)  # of fine pixels, which smooths an image before; of the interval of heights
+# Two pieces of one galaxy (0038): light that may be either's, and height of the pass between their peaks over
+# the lesser peak, in an image that is smoothed by so many fine pixels, found by halving an interval.
+DISPUTED_PIECE, PASS, PASS_SIGMA_PIX, _HALVINGS = 0.08, 0.4, 1.0, 8
 CENTRE_FWHM, LUMP_FWHM = 1.5, 1.0  # sigmas that smooth an image to find its centre, and its lumps
 BRIGHT = 0.8  # of the brightest place of the smoothed image: a centroid there may be a galaxy's centre
 LUMP_LEVEL = 0.6  # of the light at a place: most of it has no counterpart

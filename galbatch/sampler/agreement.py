@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 
     from galbatch.forward import ForwardModel, Together
 
-SHARES = (
-    np.arange(-5, 16) / 10
-)  # of the square of the PSF's width: what is tried for s^2; 0.1 is 5% of the width
+# Of the square of the PSF's width: what is tried for s^2; 0.1 is 5% of the width
+SHARES = np.arange(-5, 16) / 10
 SIGNIFICANT = 25.0  # of chi2: five standard deviations
 _RIDGE = 1e-6
 
