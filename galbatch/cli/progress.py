@@ -156,22 +156,22 @@ def clock(seconds: float) -> str:
 
 @contextmanager
 def counted(total: int, what: str) -> Iterator[Callable[..., None]]:
-    """Gives a function to call with the number of things done since the last call (1 if not said): a bar on
-    a terminal, a line every 30 s without one."""
+    """Gives a function to call with the number of things done since the last call (1 if not said), and what
+    else a line says: a bar on a terminal, a line every 30 s without one."""
     if sys.stderr.isatty():
         import click
 
         with click.progressbar(length=total, label=what, file=sys.stderr) as bar:
-            yield lambda more=1: bar.update(more)
+            yield lambda more=1, note="": bar.update(more)
         return
     done, last = 0, time.monotonic()
 
-    def tell(more: int = 1) -> None:
+    def tell(more: int = 1, note: str = "") -> None:
         nonlocal done, last
         done += more
         if time.monotonic() - last >= LINE_S:
             last = time.monotonic()
-            print(f"{done} of {total} {what}", file=sys.stderr, flush=True)
+            print(f"{done} of {total} {what}{note}", file=sys.stderr, flush=True)
 
     yield tell
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from galbatch.cli.options import FILE, FOLDER
+from galbatch.cli.progress import counted
 
 
 @click.command(name="train")
@@ -78,12 +78,11 @@ def _adapt(run: Path, out: Path | None, steps: int, quality: int, stop_after: in
     from galbatch.validate.adapt import adapt_to_run
 
     out = out or run.with_suffix(".train")
-    progress = Progress(steps)
-    found = adapt_to_run(run, out, steps, quality, progress, stop_after)
+    with counted(steps, "steps") as done:
+        found = adapt_to_run(run, out, steps, quality, _telling(done), stop_after)
     if found is None:
         click.echo(f"stopped; go on with: galbatch train --from-run {run} --steps {steps} --out {out}")
         return
-    progress.close(steps)
     click.echo(
         f"hidden pixels of {found['sources']} held-out images: log density {found['gain']:+.4f} +- "
         f"{found['error']:.4f} per pixel; loss on held-out draws {found['loss']:.3f} times the old one"
@@ -100,11 +99,10 @@ def _train(config: Path, out: Path | None, data: Path | None, stop_after: int | 
 
     settings = load_config(config, data)
     out = out or config.with_suffix(".train")
-    progress = Progress(settings.training.steps)
-    trainer = fit(settings, out, progress, stop_after)
+    with counted(settings.training.steps, "steps") as done:
+        trainer = fit(settings, out, _telling(done), stop_after)
     if trainer.rank:
         return
-    progress.close(trainer.step)
     if trainer.progress() < 1:
         click.echo(
             f"stopped at step {trainer.step} of {settings.training.steps}; "
@@ -117,30 +115,19 @@ def _train(config: Path, out: Path | None, data: Path | None, stop_after: int | 
     click.echo(f"{out / 'model'}: {trainer.step} steps, max_sd {card.max_sd:.2f}, sha256 {card.sha256[:12]}")
 
 
-class Progress:
-    """A live bar on a terminal; without one, a line every 30 s. Held-out losses are printed either way."""
+def _telling(done: Callable[..., None]) -> Callable[[dict], None]:
+    """What a training calls after each step: it is counted, and held-out losses are printed."""
+    at = 0
+    told: dict = {}
 
-    def __init__(self, steps: int) -> None:
-        self.live = sys.stderr.isatty()
-        self.bar = click.progressbar(length=steps, label="training", file=sys.stderr) if self.live else None
-        self.steps, self.last, self.at = steps, time.monotonic(), 0
-
-    def __call__(self, entry: dict) -> None:
-        if self.bar is not None:
-            self.bar.update(entry["step"] - self.at)
-            self.at = entry["step"]
-        elif "edm" in entry and time.monotonic() - self.last > 30:
-            self.last = time.monotonic()
-            click.echo(
-                f"step {entry['step']} of {self.steps}, loss {entry['edm']:.4f}, {entry['elapsed_s']:.0f} s",
-                err=True,
-            )
+    def tell(entry: dict) -> None:
+        nonlocal at
+        told.update(entry)  # the loss is looked at every few steps
+        loss = f", loss {told['edm']:.4f}" if "edm" in told else ""
+        done(entry["step"] - at, f"{loss}, {entry['elapsed_s']:.0f} s")
+        at = entry["step"]
         if "held_out" in entry:
             losses = ", ".join(f"{s}: {v:.4f}" for s, v in entry["held_out"].items())
-            click.echo(f"step {entry['step']}: held-out error / sigma^2 by sigma: {losses}", err=True)
+            click.echo(f"step {at}: held-out error / sigma^2 by sigma: {losses}", err=True)
 
-    def close(self, step: int) -> None:
-        """End the bar at ``step``."""
-        if self.bar is not None:
-            self.bar.update(step - self.at)
-            self.bar.render_finish()
+    return tell

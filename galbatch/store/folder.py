@@ -163,9 +163,8 @@ def _walk(root: Path, inside: str) -> Iterator[tuple[str, os.DirEntry]]:
 
 
 LONGEST = 100  # characters of a name before its ending; file systems take 255 bytes
-_RESERVED = re.compile(
-    r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)|[.\-]", re.IGNORECASE
-)  # Windows; hidden; options
+# names of Windows; of hidden files; of options
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)|[.\-]", re.IGNORECASE)
 _SHOWN = 200
 
 

@@ -117,3 +117,20 @@ def test_status_names_the_flags_and_their_sources(tmp_path):
         far | {"flags": {"EDGE": 3, "NEIGHBOUR": 1}, "holder": None, "orphans": 0, "replacement": None}
     )
     assert "  flags: EDGE 3, NEIGHBOUR 1" in text
+
+
+def test_a_training_is_counted_in_steps_with_its_latest_loss(monkeypatch, capsys):
+    from galbatch.cli.train import _telling
+
+    monkeypatch.setattr(shown, "LINE_S", 0.0)
+    with shown.counted(9, "steps") as done:
+        tell = _telling(done)
+        tell({"step": 4, "elapsed_s": 1.2})  # goes on from step 3
+        tell({"step": 5, "elapsed_s": 2.0, "edm": 0.5})
+        tell({"step": 6, "elapsed_s": 2.9, "held_out": {"0.05": 0.25}})
+    assert capsys.readouterr().err.splitlines() == [
+        "4 of 9 steps, 1 s",
+        "5 of 9 steps, loss 0.5000, 2 s",
+        "6 of 9 steps, loss 0.5000, 3 s",
+        "step 6: held-out error / sigma^2 by sigma: 0.05: 0.2500",
+    ]
