@@ -1,9 +1,15 @@
-"""What an object shows of itself in a notebook: a small table of facts. No text of a user becomes markup."""
+"""How things are shown to a person: a number with its noun, and what an object shows of itself in a notebook,
+a small table of facts. No text of a user becomes markup."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
+
+
+def count(n: int, noun: str) -> str:
+    """'1 batch', '2 batches'."""
+    return f"{n} {noun}{'' if n == 1 else 'es' if noun.endswith(('ch', 's')) else 's'}"
 
 
 def html_table(title: str, facts: Mapping[str, object]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from galbatch.display import html_table
+from galbatch.display import count, html_table
 from galbatch.errors import InputError
 from galbatch.flags import Flag, Level
 from galbatch.quantity import plain, same_kind
@@ -169,7 +169,7 @@ class Observation:
     def __repr__(self) -> str:
         b, c, h, w = self.data.shape
         return (
-            f"<galbatch observation: {_counted(b, 'source')}, {_counted(c, 'band')}, {h} x {w} pixels "
+            f"<galbatch observation: {count(b, 'source')}, {count(c, 'band')}, {h} x {w} pixels "
             f"of {self.pixel_scale_arcsec:.4g} arcsec>"
         )
 
@@ -191,10 +191,6 @@ class Observation:
         """(b, c, h, w) True where a pixel enters the likelihood."""
         good = np.isfinite(self.data) & np.isfinite(self.sigma) & (self.sigma > 0)
         return good if self.mask is None else good & ~self.mask
-
-
-def _counted(n: int, what: str) -> str:
-    return f"{n} {what}" + ("" if n == 1 else "s")
 
 
 def _to_numpy(value: np.ndarray, dtype: type) -> np.ndarray:
@@ -270,7 +266,7 @@ class Posterior:
 
     def __repr__(self) -> str:
         b, k, c, h, w = self.samples.shape
-        counts = ", ".join((_counted(b, "source"), _counted(k, "draw"), _counted(c, "band")))
+        counts = ", ".join((count(b, "source"), count(k, "draw"), count(c, "band")))
         return f"<galbatch posterior: {counts}, {h} x {w} fine pixels>"
 
     def _repr_html_(self) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from galbatch.cli.options import KNOWN_RUN
+from galbatch.display import count
 
 if TYPE_CHECKING:
     from galbatch.store.reader import Run
@@ -55,9 +56,7 @@ def command(run: str, form: str, ids: str | None, out: str | None) -> None:
     chosen = _split(ids) if ids else opened.finished_ids()
     with counted(len(chosen), "sources") as done:
         paths = export_sources(opened, form, chosen, folder, done)
-    click.echo(
-        f"{len(paths)} {'file' if form == 'fits' else 'start file'}{'s' * (len(paths) != 1)} in {folder}"
-    )
+    click.echo(f"{count(len(paths), 'file' if form == 'fits' else 'start file')} in {folder}")
 
 
 def _split(ids: str) -> list[str]:
@@ -84,8 +83,7 @@ def _catalogue(run: Run, form: str, folder: Path) -> str:
     if form == "hats":
         with counted(run.layout.n_sources, "rows") as done:
             found = write_hats(run.paths, folder, on_rows=done, info=column_info_of(run.manifest))
-        n, left = len(found.partitions), found.partitions.left_out
-        said = f"{n} partition{'s' * (n != 1)}"
+        left, said = found.partitions.left_out, count(len(found.partitions), "partition")
         said += f"; {left} rows without a position are left out" * bool(left)
         if found.waiting:
             said += f"; {found.waiting} wait for sources that are not done: export again to add them"

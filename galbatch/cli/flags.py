@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from galbatch.display import count
+
 
 @click.command("flags")
 @click.argument("number", metavar="[N|NAME]", required=False)
@@ -36,7 +38,7 @@ def command(number: Any, morphology: bool, as_json: bool) -> int:
         click.echo(
             f"{name}:"
             if value is None
-            else f"{name} = {value}: {len(rows) or 'no'} bit{'s' * (len(rows) != 1)}"
+            else f"{name} = {value}: {count(len(rows), 'bit') if rows else 'no bits'}"
         )
         for row in rows:
             level = row.get("level") or row.get("severity", "")

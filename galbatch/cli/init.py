@@ -9,6 +9,8 @@ from pathlib import Path
 
 import click
 
+from galbatch.display import count
+
 SURVEYS = ("ceers", "jades", "cosmos-web", "primer", "euclid-q1", "hsc")
 
 
@@ -114,7 +116,7 @@ def _write_sources(survey: Path, catalogue: Path) -> None:
     lines = [",".join(f"{v:.7f}" if isinstance(v, float) else str(v) for v in row) for row in rows]
     with open(catalogue, "x", encoding="utf-8") as file:
         file.write("\n".join([",".join(found), *lines, ""]))
-    click.echo(f"{catalogue}: {len(lines)} source{'s' * (len(lines) != 1)}")
+    click.echo(f"{catalogue}: {count(len(lines), 'source')}")
 
 
 def _ask(question: str, suggestion: str, unit: str | None) -> str | None:

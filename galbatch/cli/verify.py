@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from galbatch.cli.options import RUN
+from galbatch.display import count
 
 
 @click.command("verify")
@@ -25,8 +26,8 @@ def command(run: str, repairing: bool) -> int:
         click.echo(line)
     rate = found.bytes / 1e6 / max(found.seconds, 1e-9)
     read = f"{found.files} files, {found.bytes / 1e9:.3g} GB at {rate:.0f} MB/s"
-    n = len(found.problems)
-    click.echo(f"{run}: {f'{n} problem' + 's' * (n != 1) if n else 'sound'} ({read})")
+    said = count(len(found.problems), "problem") if found.problems else "sound"
+    click.echo(f"{run}: {said} ({read})")
     if found.redo:
         click.echo(
             f"Mend all batches at once: galbatch resume {run} --redo {_ranges(sorted(set(found.redo)))}"

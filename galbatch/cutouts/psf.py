@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from galbatch.cutouts.config import TileConfig
 from galbatch.cutouts.psf_check import CheckedPsf, check_psf, unusable
 from galbatch.cutouts.psf_file import PsfFile, read_psf
+from galbatch.display import count
 from galbatch.errors import ConfigError
 from galbatch.types import Finding, Flag
 
@@ -167,10 +168,7 @@ class PsfProvider:
         """On sum and width of the usable PSFs."""
         norms, width = [c.norm for c in good], self.fwhm_arcsec()
         off = self.tile.psf_norm == "keep" and max(abs(n - 1) for n in norms) > 0.1
-        what = (
-            f"{len(good)} PSF{'s' * (len(good) != 1)}, FWHM {width:.3f} arcsec, "
-            f"sum {min(norms):.4f} to {max(norms):.4f}"
-        )
+        what = f"{count(len(good), 'PSF')}, FWHM {width:.3f} arcsec, sum {min(norms):.4f} to {max(norms):.4f}"
         remedy = "Nothing to do: they are used as they are."
         if off:
             remedy = 'Set psf_norm = "unit" unless the sum is the light that the PSF image holds.'

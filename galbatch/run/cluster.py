@@ -21,8 +21,9 @@ import torch
 from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster, performance_report
 
 from galbatch.config import ExecutionSettings
+from galbatch.display import count
 from galbatch.errors import ConfigError, Stopped
-from galbatch.run.events import Reporter, count
+from galbatch.run.events import Reporter
 from galbatch.store import RunPaths, record_file, write_atomic
 
 DASK_SETTINGS = {

@@ -182,11 +182,6 @@ class Reporter:
             self._sent = time.monotonic()
 
 
-def count(n: int, noun: str) -> str:
-    """'1 batch', '2 batches'."""
-    return f"{n} {noun}{'' if n == 1 else 'es' if noun.endswith(('ch', 's')) else 's'}"
-
-
 class Interrupted(KeyboardInterrupt):
     """Raised where a signal found the program. No ``Exception``, so that it never passes for the fault of a
     source."""

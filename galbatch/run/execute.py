@@ -9,12 +9,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from galbatch.config import ExecutionSettings, RunSettings
+from galbatch.display import count
 from galbatch.errors import RunError
 from galbatch.interfaces import Denoiser
 from galbatch.pipeline.measurement import empty_columns
 from galbatch.run import folder, lay_out, mend, prepare
 from galbatch.run.context import ContextSpec, own_threads
-from galbatch.run.events import Interrupted, Reporter, StopRequest, count
+from galbatch.run.events import Interrupted, Reporter, StopRequest
 from galbatch.run.findings import READ_AS, column_info_of, said_of_model, said_once
 from galbatch.run.reuse import counted, obstacles, remark, said_of
 from galbatch.run.task import is_fatal, run_serial, take_traffic, write_stopped

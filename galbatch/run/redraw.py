@@ -20,6 +20,7 @@ import numpy as np
 
 from galbatch.config import RunSettings
 from galbatch.cutouts import Survey, SurveyConfig, open_survey
+from galbatch.display import count
 from galbatch.errors import InputError, ReadError, RunError
 from galbatch.pipeline.batch import pixels_of, process_batch
 from galbatch.pipeline.context import Context
@@ -50,7 +51,7 @@ class Redraw:
     def line(self) -> str:
         """What came out, in words."""
         draws, bands = self.arrays["samples"].shape[:2]
-        what = f"source {self.source_id}: {draws} draws in {bands} band{'s' * (bands != 1)} made again"
+        what = f"source {self.source_id}: {draws} draws in {count(bands, 'band')} made again"
         if self.equal:
             return f"{what}, bit for bit those that were measured ({self.seconds:.1f} s)"
         return (

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from galbatch.config import ExecutionSettings, RunSettings
+from galbatch.display import count
 from galbatch.errors import ConfigError, RunError
 from galbatch.run import folder, mend, prepare
 from galbatch.run.events import Progress, Reporter
@@ -227,14 +228,14 @@ def preview(settings: RunSettings, execution: ExecutionSettings, out: str | Path
     layout = inputs.layout
     lines = [f"{f.level}: {f.line}" for f in said_once(inputs.findings)]
     lines += [
-        f"catalogue  {inputs.settings.catalog}: {inputs.n_rows} source{'s' * (inputs.n_rows != 1)}",
+        f"catalogue  {inputs.settings.catalog}: {count(inputs.n_rows, 'source')}",
         f"survey     {inputs.settings.survey}: bands {', '.join(layout.bands)}",
         f"stamps     {layout.said_of_stamps} of {min(layout.pixel_scale_arcsec):.4g} arcsec, oversample "
         f"{layout.oversample}, target PSF FWHM {prepare.target_fwhm_arcsec(layout):.4g} arcsec",
         f"sampling   {layout.draws} draws, mode {settings.mode}, seed {settings.seed}, precision "
         f"{inputs.settings.precision}",
         *said_of_model(settings.model, inputs.settings, inputs.prior, False),
-        f"batches    {layout.n_batches} of {layout.batch} source{'s' * (layout.batch != 1)}",
+        f"batches    {layout.n_batches} of {count(layout.batch, 'source')}",
         f"cluster    {execution.cluster if not execution.scheduler else execution.scheduler}",
         f"output     {paths.root}: {inputs.space}",
     ]

@@ -165,7 +165,7 @@ def test_the_page_has_every_part_in_the_order_of_imports():
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "cli").glob("*.py")), ids=lambda p: p.name)
 def test_commands_import_what_is_heavy_inside_their_bodies(path):
-    light = {"__future__", "click", "galbatch", "galbatch.errors"}
+    light = {"__future__", "click", "galbatch", "galbatch.display", "galbatch.errors"}
     for name, line, top in imports_of(path):
         if top and name not in light and name.split(".")[0] not in sys.stdlib_module_names:
             assert name.startswith("galbatch.cli"), (
