@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from galbatch.catalog.columns import first_few
 from galbatch.catalog.reader import Catalog
+from galbatch.display import first_few
 from galbatch.errors import InputError
 from galbatch.types import Finding, Flag
 

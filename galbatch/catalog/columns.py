@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.types as is_
 
 from galbatch.catalog.passing import passage
+from galbatch.display import first_few
 from galbatch.errors import InputError
 from galbatch.types import Finding
 
@@ -158,7 +159,6 @@ def _float(column: pa.ChunkedArray) -> np.ndarray:
     return np.array(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), float)
 
 
-_LISTED = 8
 PREFIX = "input_"
 
 
@@ -193,12 +193,6 @@ def _free(wish: str, taken: set[str]) -> str:
     while found.lower() in taken:
         found, number = f"{wish}_{number}", number + 1
     return found
-
-
-def first_few(texts: list[str]) -> str:
-    """The first of a list in words, and how many more there are."""
-    more = f" and {len(texts) - _LISTED} more" if len(texts) > _LISTED else ""
-    return ", ".join(texts[:_LISTED]) + more
 
 
 def renamed(names: dict[str, str], subject: str) -> list[Finding]:

@@ -14,6 +14,7 @@ import numpy as np
 from galbatch.cutouts.config import UNIFORM, subject_of
 from galbatch.cutouts.noise import MEASURED, lag_one, measure_tile, sampled_boxes
 from galbatch.cutouts.units import njy_per_unit, states_flux_unit
+from galbatch.display import first_few
 from galbatch.errors import GalbatchError, InputError
 from galbatch.types import Finding
 
@@ -47,7 +48,7 @@ def check_tile_names(
                 unknown[name] = unknown.get(name, 0) + count
     if not unknown:
         return []
-    some = ", ".join(repr(n) for n in list(unknown)[:3]) + (", ..." if len(unknown) > 3 else "")
+    some = first_few([repr(name) for name in unknown], 3)
     what = f"{sum(unknown.values())} rows name tiles that the survey file does not have: {some}"
     remedy = f"It has {', '.join(sorted(known - {''}))[:200]}: correct the column tile, or add the tile."
     return [Finding("error", "tile_name", "catalogue", what, remedy)]

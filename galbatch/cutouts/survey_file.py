@@ -26,6 +26,7 @@ from galbatch.cutouts.layout import (
     parse_psf_error,
     positive,
 )
+from galbatch.display import first_few
 from galbatch.errors import ConfigError
 
 LISTED = 8  # questions
@@ -82,10 +83,7 @@ def open_questions(text: str) -> list[str]:
     keys: dict[str, list[str]] = {}
     for asked, key in _to_do("", tomllib.loads(text)):
         keys.setdefault(asked, []).append(key)
-    lines = [
-        f"  {own[0]}{f' and {len(own) - 1} more' if len(own) > 1 else ''}: {asked}"
-        for asked, own in keys.items()
-    ]
+    lines = [f"  {first_few(own, 1)}: {asked}" for asked, own in keys.items()]
     return lines[:LISTED] + ([f"  and {len(lines) - LISTED} more"] if len(lines) > LISTED else [])
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from galbatch.display import first_few
 from galbatch.errors import RunError
 from galbatch.flags import FLAGS, Level, quality_of
 from galbatch.report.colour import picture_of_mean
@@ -51,8 +52,7 @@ def provenance(reader: RunReader) -> tuple[tuple[str, dict[str, str]], ...]:
 
 
 def _files(tiles: Any, role: str) -> str:
-    names = list(dict.fromkeys(Path(t[role]["path"]).name for t in tiles if t.get(role)))
-    return "" if not names else names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+    return first_few(list(dict.fromkeys(Path(t[role]["path"]).name for t in tiles if t.get(role))), 1)
 
 
 def _span(found: list[dict[str, Any]], key: str, form: str, of: str = "") -> str:

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from galbatch.display import first_few
 from galbatch.errors import RunError
 from galbatch.store.checksums import Checksums, difference, name_in, read_checksums
 from galbatch.store.layout import STATUS, StoreLayout
@@ -220,9 +221,8 @@ class _Verifier:
             self.problem(f"{path}: left behind by a killed process. {self.resume()} removes it.")
         if self.sums is None:
             return
-        own = {*self.sums.files, paths.lock.name, paths.checksums.name}
-        if not self.sums.finished:
-            own |= {name_in(paths, path) for path in paths.written_last}
+        last = () if self.sums.finished else paths.written_last
+        own = {*self.sums.files, paths.lock.name, paths.checksums.name, *(name_in(paths, p) for p in last)}
         for path in walk(paths.root):
             name = name_in(paths, path)
             if name in own or path in orphans or self._of_batch(path):
@@ -232,7 +232,7 @@ class _Verifier:
             else:
                 strange.append(name)
         if strange:
-            some = ", ".join(sorted(strange)[:5]) + (", ..." if len(strange) > 5 else "")
+            some = first_few(sorted(strange), 5)
             self.verdict.notes.append(f"{paths.root}: not of galbatch, and not checked: {some}")
 
     def _of_batch(self, path: Path) -> bool:
