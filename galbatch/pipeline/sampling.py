@@ -132,7 +132,7 @@ def _sample(context: Context, stamps: StampBatch, parts: Parts, members: np.ndar
         mode=context.mode,
         oversample=context.layout.oversample * finest,
         seed=context.seed,
-        source_ids=[_plain(i) for i in stamps.source_id[members]],
+        source_ids=stamps.source_id[members].tolist(),
         batch=context.at_once,
         bands=[b.band for b in chosen],
         joint=joint,
@@ -202,7 +202,3 @@ def _psf_error(bands: Sequence[BandStamps]) -> np.ndarray | None:
         return None
     exact = np.zeros(len(PSF_ERROR_PARTS), np.float32)
     return np.stack([exact if b.psf_error is None else b.psf_error for b in bands])
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
