@@ -171,8 +171,8 @@ class Library:
     def take(self, rows: np.ndarray) -> Self:
         """The library of some images (bool or indices); shares of the draws are those that were."""
         some, chosen = type(self).__new__(type(self)), np.arange(len(self))[rows]
-        names = ([of[i] for i in chosen] for of in (self.groups, self.origins))
-        some._fill(self.levels[0][chosen], *names, self.min_zoom[chosen], self.radius[chosen])
+        groups, origins = ([of[i] for i in chosen] for of in (self.groups, self.origins))
+        some._fill(self.levels[0][chosen], groups, origins, self.min_zoom[chosen], self.radius[chosen])
         some.probability = self.probability[chosen] / self.probability[chosen].sum()
         return some
 
