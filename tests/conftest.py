@@ -7,6 +7,7 @@ import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # processes share the cores: one thread each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("GALBATCH_NODE_CACHE_MB", "0")  # what an earlier test read is not asked for again
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -1,10 +1,9 @@
 """Compressed files, unpacked once per node into a bounded folder; keyed by path, size and modification time.
 
-The folder is ``galbatch-unpacked`` in ``$GALBATCH_CACHE``, else in the user's cache folder
-(``$XDG_CACHE_HOME`` or ``~/.cache``): made by galbatch with a marker, mode 0700, and of this user. Nothing
-outside it is ever touched, and inside it only files with the names given here. Each file has a note with its
-size and digest, to which it is held before it is used. The files least recently used go first when the folder
-grows past its bound; a file that is still open elsewhere stays readable there.
+In the folder ``galbatch-unpacked`` of the cache (``own_folder``) only files with the names given here are
+ever touched. Each file has a note with its size and digest, to which it is held before it is used. The files
+least recently used go first when the folder grows past its bound; a file that is still open elsewhere stays
+readable there.
 """
 
 from __future__ import annotations
@@ -27,16 +26,12 @@ from typing import IO, cast
 import numpy as np
 from astropy.io import fits
 
+from galbatch.cutouts.own_folder import in_cache, own_folder
 from galbatch.cutouts.remote import FileStamp
 from galbatch.cutouts.source import ByteSource, open_bytes
 from galbatch.errors import InputError
 
 DEFAULT_BYTES = 50 * 2**30
-MARKER = "CACHEDIR.TAG"
-_MARKER_TEXT = (
-    "Signature: 8a477f597d28d172789f06886806bc55\n"
-    "# Files unpacked by galbatch; they may be deleted at any time. See https://bford.info/cachedir/\n"
-)
 _OWN = re.compile(r"[0-9a-f]{32}\.(fits|json|[^.]+\.tmp)")
 _CHUNK = 1 << 22
 _VERIFIED: set[tuple[str, int, int, int]] = set()  # what this process has read through
@@ -44,11 +39,7 @@ _VERIFIED: set[tuple[str, int, int, int]] = set()  # what this process has read 
 
 def cache_folder() -> Path:
     """Where unpacked files are kept on this machine."""
-    given = os.environ.get("GALBATCH_CACHE") or os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(given) if given else Path.home() / ".cache") / "galbatch-unpacked"
-    except RuntimeError as error:  # a user without an entry, as in some containers
-        raise InputError(f"No cache folder: {error} Set GALBATCH_CACHE to a folder of your own.") from error
+    return in_cache("galbatch-unpacked")
 
 
 def gunzipped(path: str, stamp: FileStamp, limit: int = DEFAULT_BYTES) -> str:
@@ -133,33 +124,6 @@ def _cached(path: str, stamp: FileStamp, part: str, unpack: Callable[[Path], Non
     _VERIFIED.add(_identity(target))
     _evict(folder, target, limit)
     return str(target)
-
-
-def own_folder(folder: Path) -> None:
-    """Make the cache's folder, for this user alone, with its marker; or see that it is such a folder. Raises
-    ``InputError`` for one that others may write into, or that galbatch did not make."""
-    remedy = "Set GALBATCH_CACHE to a folder of your own."
-    try:
-        folder.mkdir(parents=True, mode=0o700)
-    except FileExistsError:
-        pass
-    info = folder.lstat()
-    if not stat.S_ISDIR(info.st_mode):
-        raise InputError(f"The cache {folder} is a link or a file, not a folder. {remedy}")
-    if hasattr(os, "geteuid") and info.st_uid != os.geteuid():
-        raise InputError(f"The cache {folder} belongs to user {info.st_uid}, not to you. {remedy}")
-    if os.name == "posix" and info.st_mode & 0o022:
-        raise InputError(
-            f"The cache {folder} can be written by others (mode {stat.S_IMODE(info.st_mode):o}), who could "
-            f"change what is read from it. `chmod 700 {folder}`, or set GALBATCH_CACHE to another folder."
-        )
-    if not (marker := folder / MARKER).exists():
-        if strange := sorted(folder.iterdir()):
-            raise InputError(
-                f"The cache {folder} holds {strange[0].name}, but not the marker {MARKER} of a folder that "
-                f"galbatch made. Remove what is in it, or set GALBATCH_CACHE to another folder."
-            )
-        marker.write_text(_MARKER_TEXT)
 
 
 def _is_sound(target: Path) -> bool:

@@ -2,27 +2,31 @@
 
 A file is read in blocks of ``BLOCK`` bytes. What a batch needs of a plane is asked for in as few ranges as
 possible: gaps below ``_GAP`` are read too, for a request costs as much time as a megabyte. The blocks read
-last are kept, ``CACHE_BYTES`` of them in a process, so that neighbouring sources ask once.
+last are kept, ``CACHE_BYTES`` of them in a process and ``NODE_BYTES`` on the disk of its machine, where the
+other processes find them (``blocks``), so that neighbouring sources ask once.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
+from galbatch.cutouts.blocks import BlockCache, NodeBlocks
 from galbatch.errors import InputError, ReadError
 
 BLOCK = 1 << 16
 _GAP = 1 << 20
 _SPAN = 32 << 20  # bytes of a range at most
 CACHE_BYTES = int(os.environ.get("GALBATCH_READ_CACHE_MB", "256")) << 20
-TRAFFIC: Counter[str] = Counter()  # of this process: requests and bytes, and blocks that were kept (hits)
+NODE_BYTES = int(os.environ.get("GALBATCH_NODE_CACHE_MB", "4096")) << 20
+# of this process: requests and bytes, and blocks that were kept in its memory (hits) or by its machine
+TRAFFIC: Counter[str] = Counter()
 OBJECTS = ("s3", "gs", "gcs", "az", "abfs")
 
 
@@ -95,40 +99,17 @@ def _reach(url: str) -> Reach:
     return _Object(url)
 
 
-class BlockCache:
-    """Blocks of files, of which those used last are kept: at most ``limit`` bytes. Used by many threads."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.held = limit, 0
-        self._blocks: OrderedDict[tuple[str, str, int], bytes] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: tuple[str, str, int]) -> bytes | None:
-        """A block, None where it is not kept."""
-        with self._lock:
-            if key in self._blocks:
-                self._blocks.move_to_end(key)
-            return self._blocks.get(key)
-
-    def put(self, key: tuple[str, str, int], block: bytes) -> None:
-        """Keep a block; those not used for longest go."""
-        with self._lock:
-            if key not in self._blocks:
-                self._blocks[key] = block
-                self.held += len(block)
-            while self.held > self.limit:
-                self.held -= len(self._blocks.popitem(last=False)[1])
-
-
-_CACHE = BlockCache(CACHE_BYTES)
+_CACHE, _NODE = BlockCache(CACHE_BYTES), NodeBlocks(NODE_BYTES)
 
 
 class RemoteBytes:
     """Positioned reads of a file at a URL. Raises ``InputError`` if it cannot be read so, or is not as
     pinned; ``ReadError`` where a read fails that may succeed later."""
 
-    def __init__(self, url: str, pin: FileStamp | None = None, cache: BlockCache = _CACHE) -> None:
-        self.path, self.cache = url, cache
+    def __init__(
+        self, url: str, pin: FileStamp | None = None, cache: BlockCache = _CACHE, node: NodeBlocks = _NODE
+    ) -> None:
+        self.path, self.cache, self.node = url, cache, node
         self.requests = self.bytes_read = 0
         try:
             self.reach = _reach(url)
@@ -176,18 +157,47 @@ class RemoteBytes:
 
     def _span(self, start: int, end: int) -> bytes:
         """Bytes ``start`` to ``end``, of blocks that are kept or asked for together."""
-        blocks = {k: self.cache.get(self._key(k)) for k in range(start // BLOCK, (end - 1) // BLOCK + 1)}
-        absent = [k for k, block in blocks.items() if block is None]
-        _add("hits", len(blocks) - len(absent))
-        spans = [(a * BLOCK, min((b + 1) * BLOCK, self.stamp.size)) for a, b in _joined(absent)]
+        kept = {k: self.cache.get(self._key(k)) for k in range(start // BLOCK, (end - 1) // BLOCK + 1)}
+        absent = [k for k, block in kept.items() if block is None]
+        _add("hits", len(kept) - len(absent))
+        blocks = {k: block for k, block in kept.items() if block is not None}
+        if absent:
+            blocks |= self._brought(absent)
+        offset = start // BLOCK * BLOCK
+        return b"".join(blocks[k] for k in kept)[start - offset : end - offset]
+
+    def _brought(self, absent: list[int]) -> dict[int, bytes]:
+        """Blocks (sorted numbers) from the disk of this machine, else by request; they are kept."""
+        found = self._of_node(absent)
+        if len(found) < len(absent):
+            first = next(k for k in absent if k not in found)
+            with self.node.alone(self._key(first * BLOCK // _SPAN)):
+                found |= self._of_node([k for k in absent if k not in found])  # of who was alone before
+                found |= self._requested([k for k in absent if k not in found])
+        for k, block in found.items():
+            self.cache.put(self._key(k), block)
+        return found
+
+    def _of_node(self, numbers: list[int]) -> dict[int, bytes]:
+        """Blocks that a process of this machine has read. A file without an etag may be another one there."""
+        if not self.stamp.etag:
+            return {}
+        blocks = {k: self.node.get(self._key(k)) for k in numbers}
+        found = {k: block for k, block in blocks.items() if block is not None}
+        _add("node_hits", len(found))
+        return found
+
+    def _requested(self, numbers: list[int]) -> dict[int, bytes]:
+        """Blocks, and what lies between those that are close, from the server."""
+        found = {}
+        spans = [(a * BLOCK, min((b + 1) * BLOCK, self.stamp.size)) for a, b in _joined(numbers)]
         for (first, _), part in zip(spans, self._ranges(spans), strict=True):
             for at in range(0, len(part), BLOCK):
-                number, block = (first + at) // BLOCK, part[at : at + BLOCK]
-                blocks[number] = block
-                self.cache.put(self._key(number), block)
-        whole = b"".join(block for block in blocks.values() if block is not None)
-        offset = start // BLOCK * BLOCK
-        return whole[start - offset : end - offset]
+                number = (first + at) // BLOCK
+                found[number] = part[at : at + BLOCK]
+                if self.stamp.etag:
+                    self.node.put(self._key(number), found[number])
+        return found
 
     def _key(self, block: int) -> tuple[str, str, int]:
         return self.path, self.stamp.etag or str(self.stamp.size), block

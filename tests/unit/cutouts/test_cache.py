@@ -6,7 +6,8 @@ import os
 import pytest
 
 from galbatch.cutouts import cache
-from galbatch.cutouts.cache import MARKER, cache_folder, gunzipped
+from galbatch.cutouts.cache import cache_folder, gunzipped
+from galbatch.cutouts.own_folder import MARKER
 from galbatch.cutouts.source import LocalBytes
 from galbatch.errors import InputError
 

@@ -1,14 +1,18 @@
 """Stamps of mosaics in a bucket: the pixels of a local file, by few requests, within a bounded memory."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 from astropy.io import fits
 from bucket import environment, s3_server
 
+from galbatch.cutouts.blocks import BlockCache, NodeBlocks
 from galbatch.cutouts.config import Plane
 from galbatch.cutouts.fitsfile import read_image
 from galbatch.cutouts.images import ImagePool
-from galbatch.cutouts.remote import BLOCK, BlockCache, RemoteBytes, take_traffic
+from galbatch.cutouts.remote import BLOCK, RemoteBytes, take_traffic
 from galbatch.errors import InputError, ReadError
 
 pytestmark = pytest.mark.ci("obstore", "moto")
@@ -30,10 +34,10 @@ def mosaic(tmp_path_factory):
         yield str(folder / "sci.fits"), "s3://bucket/m/sci.fits"
 
 
-def both(mosaic, monkeypatch, limit):
+def both(mosaic, monkeypatch, limit, node=0):
     """The mosaic opened locally and in the bucket, with a cache of its own."""
-    monkeypatch.setattr("galbatch.cutouts.remote._CACHE", cache := BlockCache(limit))
-    monkeypatch.setattr(RemoteBytes.__init__, "__defaults__", (None, cache))
+    cache = BlockCache(limit)
+    monkeypatch.setattr(RemoteBytes.__init__, "__defaults__", (None, cache, NodeBlocks(node)))
     take_traffic()
     local, remote = (ImagePool().open(Plane(path)) for path in mosaic)
     assert isinstance(remote.source, RemoteBytes)
@@ -107,3 +111,67 @@ def test_what_was_not_used_for_longest_goes_first():
     cache.put(("a", "", 3), bytes(10))
     assert [cache.get(("a", "", k)) is not None for k in range(4)] == [True, False, True, True]
     assert cache.held == 30
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The folder of blocks of this machine."""
+    monkeypatch.setenv("GALBATCH_CACHE", str(tmp_path))
+    return tmp_path / "galbatch-blocks"
+
+
+def test_what_one_process_has_read_another_does_not_ask_for(mosaic, monkeypatch, folder):
+    """Another process is another memory. A block that is damaged on the disk is asked for again."""
+    stamps = []
+    for damaged in (False, False, True):
+        for file in folder.glob("*.block") if damaged else ():
+            file.write_bytes(file.read_bytes()[:-1] + b"?")
+        _, remote, _ = both(mosaic, monkeypatch, 64 << 20, node=64 << 20)
+        take_traffic()
+        stamps.append(remote.boxes([200, 260], [300, 9], 64, 64)[0])
+        spent = take_traffic()
+        asked_for = len(stamps) != 2
+        assert (spent.get("requests", 0) > 0) == asked_for and (spent.get("node_hits", 0) == 0) == asked_for
+    np.testing.assert_array_equal(stamps[0], stamps[1])
+    np.testing.assert_array_equal(stamps[0], stamps[2])
+
+
+def test_the_folder_of_blocks_is_bounded_and_loses_nothing_of_others(folder):
+    blocks = NodeBlocks(64_000)
+    blocks.put(("a", "1", -1), bytes(1000))
+    folder.joinpath("notes.block").write_text("mine")
+    for k in range(200):
+        blocks.put(("a", "1", k), bytes(1000))
+        held = [file.stat().st_size for file in folder.glob("*.block") if file.name != "notes.block"]
+        assert sum(held) <= 64_000
+    assert len(held) > 40 and blocks.get(("a", "1", 199)) == bytes(1000)
+    assert blocks.get(("a", "1", 0)) is None and blocks.get(("a", "2", 199)) is None
+    assert folder.joinpath("notes.block").read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_used_costs_requests_and_nothing_else(folder):
+    folder.write_text("a file")
+    blocks = NodeBlocks(64_000)
+    blocks.put(("a", "1", 0), bytes(10))
+    with blocks.alone(("a", "1", 0)):
+        assert blocks.get(("a", "1", 0)) is None
+    assert folder.read_text() == "a file"
+
+
+def test_who_asks_for_the_same_waits_and_not_for_ever(folder, monkeypatch):
+    monkeypatch.setattr("galbatch.cutouts.blocks.WAIT_S", 0.3)
+    one, two, said = NodeBlocks(64_000), NodeBlocks(64_000), []
+
+    def ask():
+        with two.alone(("a", "1", 0)):
+            said.append("two")
+
+    for held, order in ((0.1, ["one", "two"]), (1.0, ["two", "one"])):
+        said.clear()
+        with one.alone(("a", "1", 0)):
+            thread = threading.Thread(target=ask)
+            thread.start()
+            time.sleep(held)
+            said.append("one")
+        thread.join()
+        assert said == order
