@@ -228,7 +228,7 @@ class SurveyFiles:
         tiles = self.usable_tiles(band)
         if not tiles or all(t.noise_acf == "none" for t in tiles):
             return None
-        total, weights, white = np.zeros(()), 0.0, True
+        total, weights, white = np.zeros((1, 1)), 0.0, True
         for tile in tiles:
             if tile.noise_acf == "none":
                 continue
@@ -243,7 +243,8 @@ class SurveyFiles:
                 white &= tile.noise_acf == "auto" and is_white(acf, weight)
             else:
                 acf, weight, white = acf_from_file(tile.noise_acf), 1.0, False
-            total, weights = total + weight * acf, weights + weight
+            size = max(len(total), len(acf))
+            total, weights = _padded(total, size) + weight * _padded(acf, size), weights + weight
         return None if white else (total / weights).astype(np.float32)
 
     def inputs(self) -> list[dict]:
@@ -257,6 +258,11 @@ class SurveyFiles:
                         named = {"role": role, "band": band.name, "tile": tile.name, "path": plane.path}
                         out.append(named | {"ext": list(plane.ext)} | _stat(plane.path, self._pool.pins))
         return out
+
+
+def _padded(acf: np.ndarray, size: int) -> np.ndarray:
+    """``acf`` (r, r) with zeros at the lags beyond its own, (size, size)."""
+    return np.pad(acf, (size - len(acf)) // 2)
 
 
 def _stat(path: str, pins: dict[str, FileStamp]) -> dict:

@@ -7,9 +7,9 @@ scatter (1.4826 MAD) of data / sigma there. It is measured again around each sou
 that are enough, and used there where it differs beyond chance, or where the scatter is known to differ from
 place to place by more than ``LOCAL_SPREAD`` (a constant noise map over a mosaic of varying depth).
 ``noise_acf`` is the autocorrelation of data / sigma by lag, from pairs of blank pixels (sums over pairs by
-FFT), symmetrised, its power spectrum clamped to be positive, centre 1. Noise of neighbouring pixels is
-correlated over a pixel or two; what is correlated at the outermost lags as well is light that varies slowly
-(wings of a galaxy that fills its tile), and is taken out of both.
+FFT), symmetrised, its power spectrum clamped to be positive, centre 1. Noise is correlated over a pixel or
+two, or over twice the size of a detector's pixel (``WIDE_LAGS``: up to four); what is correlated at the
+outermost lags as well is light that varies slowly (wings of a galaxy), and is taken out of both.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 MEASURED = ("measure", "auto")  # settings that take a value from the sky
 LAGS = 7
+WIDE_LAGS, REACHES, ENDS = 15, 0.05, 1 / 3  # used where the border of LAGS has REACHES, theirs ENDS of it
 BOX_PIX, MAX_BOXES = 512, 16
 SMOOTH_PIX, DETECT_SIGMA, GROW_PIX, BACKGROUND_PIX = 2.0, 3.0, 6, 48
 LOCAL_BACKGROUND_PIX = 24  # the wings of a bright galaxy change faster than the sky of a mosaic
@@ -45,7 +46,7 @@ _FLOOR = 1e-3
 
 
 def measure_tile(tile: Tile) -> dict:
-    """{"err_scale", "photon" (variance per light of bright pixels, nJy), "noise_acf" (7, 7) list, "n_blank",
+    """{"err_scale", "photon" (variance per light of bright pixels, nJy), "noise_acf" (r, r) list, "n_blank",
     "blank_frac", "local_spread", "local"} of an open tile.
 
     Raises ``InputError`` when fewer than ``MIN_BLANK`` pixels are blank.
@@ -100,7 +101,11 @@ def robust_scatter(values: np.ndarray) -> float:
 def scatter_of(clean: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, np.ndarray]:
     """Robust scatter of boxes (values, which are blank), and the autocorrelation (r, r), of noise alone."""
     scatter = robust_scatter(np.concatenate([z[blank] for z, blank in clean]))
-    acf, light = without_slow_light(autocorrelation([(z / scatter, blank) for z, blank in clean]))
+    wide = autocorrelation([(z / scatter, blank) for z, blank in clean], WIDE_LAGS)
+    cut = (WIDE_LAGS - LAGS) // 2
+    narrow = wide[cut:-cut, cut:-cut]
+    acf = wide if REACHES < border(narrow) > border(wide) / ENDS else narrow
+    acf, light = without_slow_light(acf)
     return scatter * math.sqrt(1 - light), acf
 
 
@@ -217,12 +222,17 @@ def autocorrelation(boxes: list[tuple[np.ndarray, np.ndarray]], size: int = LAGS
     return 0.5 * (acf + acf[::-1, ::-1])
 
 
+def border(acf: np.ndarray) -> float:
+    """Mean of the outermost lags."""
+    outer = np.ones(acf.shape, bool)
+    outer[1:-1, 1:-1] = False
+    return float(acf[outer].mean())
+
+
 def without_slow_light(acf: np.ndarray) -> tuple[np.ndarray, float]:
     """The autocorrelation (r, r) of the noise alone, and the share of the variance that is light which varies
     slowly: the mean of the outermost lags, where noise has none; 0 where that is below ``LEAST_ACF``."""
-    border = np.ones(acf.shape, bool)
-    border[1:-1, 1:-1] = False
-    light = float(acf[border].mean())
+    light = border(acf)
     if acf.shape[0] < LAGS or not LEAST_ACF < light < MOST_LIGHT:
         return acf, 0.0
     return (acf - light) / (1 - light), light

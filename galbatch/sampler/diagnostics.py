@@ -96,10 +96,14 @@ def chi2_misfit(
     image = model.apply(x)
     footprint = footprint_of(model, image, source)
     left = model.noise.corrected(data - image)
-    white = (left.square() * model.noise.weight * footprint).nansum((-1, -2)).mean(1).cpu().numpy()
+    each = left.square() * model.noise.weight
+    white = (each * footprint).nansum((-1, -2)).mean(1).cpu().numpy()
     count = footprint.sum((-1, -2))[:, 0].cpu().numpy()
     n = n_valid.cpu().numpy()
-    everywhere = _allowed(model, (model.noise.weight > 0).float(), chi2_mean.cpu().numpy())
+    # modes that resampling left without noise make a whitened chi2 small, whatever the noise map is
+    plain = each.nansum((-1, -2)).mean(1).cpu().numpy() / np.maximum(n, 1)
+    whitened = np.maximum(chi2_mean.cpu().numpy(), np.minimum(plain, 1))
+    everywhere = _allowed(model, (model.noise.weight > 0).float(), whitened)
     inside = _allowed(model, footprint, white / np.maximum(count, 1))
     whole = _two_sided(everywhere, n)
     core = np.where(count >= 8, _two_sided(inside, count / model.noise.inflation), 1)

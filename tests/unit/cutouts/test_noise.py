@@ -1,11 +1,12 @@
 """Measured noise: known scales and correlations are found again, on simulated and on real mosaics."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from cutouts_field import NX, NY, add_galaxy, noise_field, simple_survey, sources, wcs_of
-from scipy import ndimage
+from scipy import ndimage, signal
 
 from galbatch.cutouts import open_survey
 from galbatch.cutouts.noise import _spectrum, autocorrelation, positive_definite
@@ -233,6 +234,35 @@ def test_an_error_floor_is_measured_where_no_light_of_the_source_can_be(tmp_path
         told = np.sqrt((stamp.sigma_white[0][bright] ** 2).sum() / (truth[18:82, 18:82][bright] ** 2).sum())
         assert stamp.columns["error_floor"][0] == pytest.approx(told, rel=0.1, abs=1e-4)
     assert np.mean(ratios) == pytest.approx(error, rel=0.15, abs=0.005), ratios
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_noise_of_a_detector_with_pixels_of_three_of_the_mosaic(tmp_path, seed):
+    """Euclid's near infrared at 0.1 arcsec: the error of a sum over an aperture is that of the sky."""
+    coarse, places = np.random.default_rng(seed).normal(size=(112, 112)), np.mgrid[:330, :330] / 3
+    image = (0.4 * ndimage.map_coordinates(coarse, places, order=1)).astype("f4")
+    survey = open_survey(simple_survey(tmp_path, image, np.full(image.shape, 1.0, "f4"), MEASURE))
+    entry = survey.measure_noise()["f200w"]["0"]
+    aperture = (np.hypot(*np.mgrid[-6:7, -6:7]) <= 6).astype(float)
+    pairs, acf = signal.fftconvolve(aperture, aperture), np.array(entry["noise_acf"])
+    reach, middle = len(acf) // 2, len(pairs) // 2
+    pairs = pairs[middle - reach : middle + reach + 1, middle - reach : middle + reach + 1]
+    found = entry["err_scale"] * np.sqrt((acf * pairs).sum())
+    true = ndimage.convolve(image.astype(float), aperture)[10:-10, 10:-10].std()
+    assert found == pytest.approx(true, rel=0.2)  # 4% by chance; peaks taken for sources lower it by some 12%
+
+
+def test_tiles_may_differ_in_the_reach_of_their_correlation(tmp_path):
+    blank = np.zeros((300, 260), "f4")
+    survey = open_survey(simple_survey(tmp_path, blank, blank + 1, MEASURE))
+    tile = survey.usable_tiles("f200w")[0]
+    survey.usable_tiles = lambda band: [tile, replace(tile, name="1")]
+    survey.measured_tile = lambda band, name: {
+        "0": {"noise_acf": [[1.0]], "n_blank": 3000},
+        "1": {"noise_acf": np.full((3, 3), 0.6) + 0.4 * np.pad([[1.0]], 1), "n_blank": 1000},
+    }[name]
+    acf = survey.noise_acf("f200w")
+    assert acf.shape == (3, 3) and acf[1, 1] == 1 and acf[0, 0] == pytest.approx(0.15)
 
 
 @pytest.mark.parametrize("width", [None, 0.6])

@@ -4,9 +4,11 @@ filter for compact light."""
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
+from galbatch.cutouts.noise import autocorrelation, positive_definite
 from galbatch.forward import forward_model
-from galbatch.sampler.diagnostics import chi2_misfit
+from galbatch.sampler.diagnostics import chi2_misfit, chi2_of_draws
 from galbatch.sampler.guidance import CompactFilter, envelope, found_light
 from galbatch.sampler.solve import Preconditioner, Solver
 from galbatch.types import Observation
@@ -103,6 +105,23 @@ def test_compact_light_that_draws_miss_is_a_misfit_however_small_its_part_of_chi
             chi2 = (residual * model.noise.precision(residual)).sum((-1, -2)) / count
             found = chi2_misfit(model, data, draws, chi2.mean(1), count[:, 0], compact)
             assert bool(found.source[0, 0]) is missed and (found.p[0, 0] < 1e-6) is np.bool_(missed)
+
+
+@pytest.mark.parametrize("map_is", [1.0, 2.0])
+def test_modes_that_resampling_left_without_noise_do_not_say_that_the_noise_map_is_off(map_is):
+    """White noise of pixels three times as large: most of the modes hold nothing."""
+    image = ndimage.zoom(np.random.default_rng(3).normal(size=(112, 112)), 3, order=3)
+    image /= image.std()
+    acf = positive_definite(autocorrelation([(image, np.ones(image.shape, bool))], 15))[None]
+    data = torch.from_numpy(image[:40, :40].astype(np.float32))[None, None, None]
+    psf = np.exp(-(np.hypot(*np.mgrid[-8:9, -8:9]) ** 2) / 6)[None, None]
+    sigma = np.full((1, 1, 40, 40), map_is)
+    _, model = forward_model(Observation(np.zeros_like(sigma), sigma, psf / psf.sum(), noise_acf=acf))
+    draws = torch.zeros(1, 4, 1, *model.fine)
+    chi2, count = chi2_of_draws(model, data, draws)
+    assert chi2.mean() < 0.5
+    found = chi2_misfit(model, data, draws, chi2.mean(1), count[:, 0], CompactFilter(model, 2.0))
+    assert (bool(found.noise[0, 0]), bool(found.source[0, 0])) == (map_is > 1, map_is > 1)
 
 
 def test_a_compact_residual_away_from_a_bright_source_is_told_apart_from_one_on_it():
