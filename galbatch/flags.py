@@ -68,6 +68,7 @@ class Flag(IntFlag):
     PREDICTED = 1 << 40
     SECOND_SOURCE = 1 << 41
     PSF_DOUBTED = 1 << 42
+    OFF_SOURCE = 1 << 43
 
 
 class Level(IntEnum):
@@ -274,6 +275,11 @@ FLAGS: dict[Flag, About] = {
         Level.CAUTION,
         "the band looks like the others seen with another PSF than its own",
         "check this band's PSF; a galaxy that is truly smoother or sharper in it has this flag too",
+    ),
+    Flag.OFF_SOURCE: About(
+        Level.BAD,
+        "the segment is 50 times brighter elsewhere than at the position: the light is another source's",
+        "check ra and dec; look at the source where the light is",
     ),
 }
 

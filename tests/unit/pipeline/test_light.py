@@ -48,6 +48,16 @@ def test_light_of_a_masked_neighbour_is_not_the_sources():
     assert found.tolist() == [0]
 
 
+@pytest.mark.parametrize(("image", "flag"), [
+    (300 * np.exp(-np.hypot(Y - 15, X) / 2), Flag.OFF_SOURCE),  # a position in the halo of a bright galaxy
+    (300 * np.exp(-np.hypot(Y - 3, X) / 2), 0),  # off by some pixels
+    (100 * np.exp(-(((np.hypot(Y, X) - 8) / 3.5) ** 2) / 2), 0),  # a ring
+])  # fmt: skip
+def test_a_segment_whose_light_is_elsewhere_is_another_sources(image, flag):
+    found = light_flags(stamps(image, seg=np.ones((48, 48), np.int32)), np.array([0]), image[None])
+    assert found.tolist() == [int(flag)] and quality_of(found)[0] == (2 if flag else 0)
+
+
 def test_a_source_that_outgrows_its_stamp_is_seen_and_a_neighbour_on_one_side_is_not_it():
     used, one = np.ones((48, 48), bool), np.ones((48, 48))
     noise = np.random.default_rng(0).standard_normal((48, 48))
