@@ -118,13 +118,13 @@ class Reporter:
         self.progress = Progress()
         self.on_progress, self.on_message = on_progress, on_message
         self._metrics: Path | None = None
-        self._text, self._sent = b"", 0.0  # of a bucket, where nothing can be appended
+        self._text, self._sent = bytearray(), 0.0  # of a bucket, where nothing can be appended
 
     def open(self, metrics: Path, total: int, before: dict[str, int]) -> None:
         """Begin counting: ``before`` holds what earlier runs committed."""
         self._metrics = metrics
         if isinstance(metrics, BucketPath):
-            self._text = metrics.read_bytes() if metrics.is_file() else b""
+            self._text = bytearray(metrics.read_bytes() if metrics.is_file() else b"")
         self.progress = Progress(
             total=total,
             done=before["sources"],
@@ -178,7 +178,7 @@ class Reporter:
     def flush(self) -> None:
         """Send what a bucket has not got yet."""
         if isinstance(self._metrics, BucketPath) and self._text:
-            self._metrics.write_bytes(self._text)
+            self._metrics.write_bytes(bytes(self._text))
             self._sent = time.monotonic()
 
 
