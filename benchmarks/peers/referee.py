@@ -1,25 +1,26 @@
 """The referee: every method on the same galaxies of known truth, paired by galaxy with the first.
 
     python benchmarks/peers/referee.py [--methods default fast "azula DiffPIR:28" "Wiener (oracle)"]
-        [--sets white correlated real] [--galaxies 32] [--draws 16] [--model small] [--keep FOLDER]
+        [--sets white correlated real real-10] [--galaxies 32] [--draws 16] [--model small] [--keep FOLDER]
         [--out FILE]
 
 Sets: held-out mocks of S/N 3 to 300 (of seeds that chose nothing) in white and in correlated noise, which
-the peers do not take; real galaxies of ``--data`` at S/N 10, 50 and 300, judged inside their segment. A
-method is a mode of galbatch, a classical one at the strength that is best for the galaxy at hand
-(``classical.py``), or a peer with its budget of evaluations (``peer_samplers.py``): forward passes and
-vector-Jacobian products of the same network. A peer's knob is the best of a grid on other galaxies, and
-first of all the peers must find an exact Gaussian posterior (``gaussian_check.py``). ``--keep``: draws are
-kept there, and a run that stopped goes on.
+the peers do not take; real galaxies of ``--data`` at S/N 10, 50 and 300, or at one of them, judged inside
+their segment. A method is a mode of galbatch, a classical one at the strength that is best for the galaxy at
+hand (``classical.py``), or a peer (``peers.py``): on galbatch's network with its budget of evaluations
+(forward passes and vector-Jacobian products), or a tool with a prior of its own. A peer that is not installed
+is left out, and named. A peer's knob is the best of a grid on other galaxies, and first of all the peers must
+do well where they have to (``gaussian_check.py``). ``--keep``: draws are kept there, and a run that stopped
+goes on.
 
 One JSON line per method and set, each number with its standard error over galaxies. ``over_first``:
 geometric means of ratios to the first method: of ``error``, |mean - truth|^2 less the scatter of a mean of
 few draws; of ``crps`` over pixels brighter than half the sky noise; of ``energy``, the score of the image;
-and of ``interval``, the score of the calibrated intervals (width, and 6.3 times each miss). ``means``: per
-cent of truths in 68 and 90% intervals, by fair ranks, of bright pixels and of 14 quantities, and in
-calibrated intervals; ``spread``: rms of (truth - mean) over what the draws say (1); ``ssim`` of the mean in
-an asinh stretch; ``bias_*``: medians over galaxies. ``each``: coverage by quantity. Seconds are CPU time
-per draw.
+and of ``interval``, the score of the calibrated intervals (width, and 6.3 times each miss). ``means``:
+``nmse``, the error over |truth|^2; per cent of truths in 68 and 90% intervals, by fair ranks, of bright
+pixels and of 14 quantities, and in calibrated intervals; ``spread``: rms of (truth - mean) over what the
+draws say (1); ``ssim`` of the mean in an asinh stretch; ``bias_*``: medians over galaxies. ``each``: coverage
+by quantity. Seconds are CPU time per draw.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ import numpy as np
 import torch
 from classical import METHODS, at_oracle
 from gaussian_check import check
-from peer_samplers import PEERS, Problem
+from peers import PEERS
+from problem import Problem
 from skimage.metrics import structural_similarity
 
 from galbatch.bench import environment
@@ -56,15 +58,17 @@ PAIRED = ("error", "crps", "energy", "interval")
 
 def parts(prior, name: str, galaxies: int, data: Path) -> list[MockSet]:
     """A set in parts of at most eight observations."""
-    if name == "real":
+    if name.startswith("real"):
         mocks = make_real(prior, data)
         image = np.where(mocks.inside, mocks.image, 0).astype(np.float32)  # draws are cut like this too
-        return [rows(replace(mocks, image=image), slice(i, i + PART)) for i in range(0, len(image), PART)]
+        level = float(name.partition("-")[2] or "nan")
+        chosen = np.flatnonzero((mocks.sn == level) | np.isnan(level))[:galaxies]
+        return [rows(replace(mocks, image=image), chosen[i : i + PART]) for i in range(0, len(chosen), PART)]
     seed, correlated = SEED + 500_000 * (name == "correlated"), name == "correlated"
     return [make_mocks(prior, PART, seed + 1000 * i, correlated) for i in range(-(-galaxies // PART))]
 
 
-def rows(mocks: MockSet, some: slice) -> MockSet:
+def rows(mocks: MockSet, some: slice | np.ndarray) -> MockSet:
     """Some observations of a set."""
     o = mocks.obs
     obs = Observation(
@@ -97,13 +101,15 @@ def of_peer(prior, mocks: MockSet, method: str, draws: int, knob: float | None =
     for i in range(len(mocks.image)):
         problem = Problem.of(prior, rows(mocks, slice(i, i + 1)).obs)
         problem.reach = 1.2 * float(np.abs(mocks.image[i]).max()) / problem.scale
-        images.append(problem.images(PEERS[name][1](problem, int(budget), knob, draws, seed + i)))
+        images.append(PEERS[name].sample(problem, int(budget or 0), knob, draws, seed + i))
         spent += problem.network.evaluations
     return np.stack(images), spent / len(images)
 
 
 def tuned(prior, method: str, known: dict = {}) -> float:  # noqa: B006 (a memory)
     """The knob of a peer with which the squared error is least on two galaxies that are not judged."""
+    if len(knobs := PEERS[method.partition(":")[0]].knobs) == 1:
+        return knobs[0]
     if method not in known:
         mocks = make_mocks(prior, 2, TUNING_SEED, sn_range=(5.0, 100.0))
         power = (mocks.image**2).sum((1, 2))
@@ -112,7 +118,7 @@ def tuned(prior, method: str, known: dict = {}) -> float:  # noqa: B006 (a memor
             mean = of_peer(prior, mocks, method, 2, knob, 7)[0].mean(1)
             return float(np.nan_to_num(((mean - mocks.image) ** 2).sum((1, 2)) / power, nan=np.inf).mean())
 
-        known[method] = min(PEERS[method.partition(":")[0]][0], key=error)
+        known[method] = min(knobs, key=error)
     return known[method]
 
 
@@ -129,6 +135,7 @@ def judged(mocks: MockSet, samples: np.ndarray, spec, mode: str) -> dict[str, np
     miss = ((mean - truth) ** 2).sum((1, 2))
     found = {
         "error": np.maximum(miss - variance.sum((1, 2)) / k, 1e-3 * miss),
+        "nmse": (miss - variance.sum((1, 2)) / k) / (truth**2).sum((1, 2)),
         "crps": share(np.abs(draws - truth[:, None]).mean(1) - half_distance(draws)) / sky,
         "energy": energy(draws, truth),
         "ssim": np.array([ssim(t / s, m / s) for t, m, s in zip(truth, mean, sky, strict=True)]),
@@ -217,7 +224,7 @@ def compare(options: argparse.Namespace, prior) -> None:
         galaxy = None if mocks[0].galaxy is None else np.concatenate([m.galaxy for m in mocks])
         for method in options.methods:
             if name == "correlated" and method.partition(":")[0] in PEERS:
-                continue
+                continue  # they take white noise
             runs = [kept(options, f"{name}-{i:02d}", prior, m, method) for i, m in enumerate(mocks)]
             scores = [
                 judged(m, run["samples"], prior.spec, method) for m, run in zip(mocks, runs, strict=True)
@@ -262,7 +269,7 @@ def main() -> None:
     )
     parser.add_argument("--methods", nargs="+", default=["default", "fast", "accurate"])
     parser.add_argument("--sets", nargs="+", default=["white", "correlated"])
-    parser.add_argument("--galaxies", type=int, default=32, help="mocks in each kind of noise")
+    parser.add_argument("--galaxies", type=int, default=32, help="observations of each set, at most")
     parser.add_argument("--draws", type=int, default=16)
     parser.add_argument("--model", default="small")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
@@ -270,9 +277,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if any(method.partition(":")[0] in PEERS for method in options.methods):
-        check()
+    options.methods = installed(options.methods)
+    check({method.partition(":")[0] for method in options.methods} & set(PEERS))
     compare(options, load_prior(options.model, device="cpu"))
+
+
+def installed(methods: list[str]) -> list[str]:
+    """Those whose packages are here; the others are named."""
+    there = []
+    for method in methods:
+        peer = PEERS.get(method.partition(":")[0])
+        if peer and peer.missing:
+            print(f"Left out: {method}, which needs {' and '.join(peer.missing)} (peers.py says how)")
+        else:
+            there.append(method)
+    return there
 
 
 if __name__ == "__main__":

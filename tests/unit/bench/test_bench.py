@@ -1,13 +1,15 @@
 """What the benchmarks count and compute is right; how fast things are is nobody's test."""
 
-import importlib.util
+import importlib
 import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from scipy.signal import fftconvolve
 from tiny import network
 from torch import nn
 
@@ -94,17 +96,64 @@ def test_operators_and_stores_are_checked_before_they_are_timed(prior, tmp_path,
 
 
 @pytest.mark.slow
-def test_peers_are_given_the_problem_that_is_meant(monkeypatch, capsys):
-    """Moment matching of azula and of deepinv finds the exact Gaussian posterior through our adapters."""
-    pytest.importorskip("azula", reason=BENCH)
-    if importlib.util.find_spec("deepinv") is None:
-        pytest.skip(BENCH)
-    monkeypatch.syspath_prepend(str(BENCHMARKS / "peers"))
+@pytest.mark.parametrize("name", ["azula MMPS", "deepinv moment matching", "STARRED starlets", "scarlet2"])
+def test_peers_are_given_the_problem_that_is_meant(peers, capsys, name):
+    """Moment matching finds the exact Gaussian posterior through our adapters, and tools of one image a
+    galaxy without noise."""
     import gaussian_check
 
-    gaussian_check.check()
-    assert capsys.readouterr().out.count("Gaussian check") == 6
-    sys.modules.pop("gaussian_check")
+    if missing := peers.PEERS[name].missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    gaussian_check.check([name])
+    assert f"check, {name}" in capsys.readouterr().out
+
+
+def test_a_peer_that_is_not_installed_is_left_out_and_named(peers, monkeypatch, capsys):
+    referee = pytest.importorskip("referee", reason=BENCH)
+    absent = peers.Peer(("no_such_package",), (1,), None)
+    monkeypatch.setitem(peers.PEERS, "absent", absent)
+    assert referee.installed(["default", "absent:28", "DAPS:28"]) == ["default", "DAPS:28"]
+    assert "absent:28, which needs no_such_package" in capsys.readouterr().out
+
+
+def test_a_tool_is_given_the_blur_that_the_data_have(peers):
+    """An image at the target PSF, blurred by ``narrow_psf``, is what the forward model says it is."""
+    from gaussian_check import GaussianPrior, observation
+    from problem import Problem
+
+    prior = GaussianPrior()
+    problem = Problem.of(prior, observation(prior))
+    image = np.zeros((16, 16))
+    image[5, 9], image[8, 7] = 3, 1
+    psf = problem.narrow_psf()
+    assert psf.shape == (15, 15)
+    fine = torch.zeros(1, 1, 1, *problem.grid)
+    fine[..., prior.margin_pix : prior.margin_pix + 16, prior.margin_pix : prior.margin_pix + 16] = (
+        torch.from_numpy(image)
+    )
+    expected = problem.model.apply(fine)[0, 0, 0].numpy()
+    inner = (slice(2, -2), slice(2, -2))  # the blur is given as far as the stamp is wide
+    np.testing.assert_allclose(fftconvolve(image, psf, "same")[inner], expected[inner], atol=2e-3)
+    data, variance = problem.stamp(2)
+    assert data.shape == variance.shape == (20, 20)
+    assert data[2 + 3, 2 + 4] == 0 and variance[2 + 3, 2 + 4] > 1e6 * variance[10, 10]
+    assert (variance[:2] > 1e6 * variance[10, 10]).all()
+
+
+@pytest.fixture
+def peers(monkeypatch):
+    """The module of the peers, and its neighbours, importable for one test."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS / "peers"))
+    before = set(sys.modules)
+    import peers
+
+    yield peers
+    for name in set(sys.modules) - before:
+        if (
+            getattr(sys.modules[name], "__file__", None)
+            and str(BENCHMARKS / "peers") in sys.modules[name].__file__
+        ):
+            del sys.modules[name]
 
 
 def test_frontier_lines_can_be_drawn(monkeypatch, tmp_path):
