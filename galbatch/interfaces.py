@@ -46,6 +46,12 @@ class PriorSpec:
     joint: int = 0
     cross: Mapping[str, Any] | None = None
 
+    def calibration_of(self, mode: str, bands: int = 1) -> dict[str, Any]:
+        """The table of a sampler's mode for so many ``bands`` that are sampled together; {} without one, or
+        where it was made with fewer."""
+        table = self.calibration.get(f"{mode} joint" if bands > 1 else mode, {})
+        return table if bands <= table.get("bands", 1) else {}
+
 
 @runtime_checkable
 class Denoiser(Protocol):
@@ -83,6 +89,7 @@ class NoiseModel(Protocol):
     fewer independent pixels there are than pixels (1 for white noise); ``sum_inflation``: how many times
     larger than without correlation the variance of a sum over many pixels is. ``modes`` (b, m, c, h, w): what
     each error of the PSF does to the data at one standard deviation, part of N; None where the PSF is exact.
+    ``owed``: the share of the variance that is there though the PSF be exact, like ``weight``.
     """
 
     @property
@@ -90,6 +97,9 @@ class NoiseModel(Protocol):
 
     @property
     def modes(self) -> torch.Tensor | None: ...
+
+    @property
+    def owed(self) -> torch.Tensor | float: ...
 
     @property
     def precisions(self) -> tuple[torch.Tensor, torch.Tensor]: ...

@@ -248,7 +248,8 @@ def _read(
     except GalbatchError as error:
         return unreadable(n, side, side, str(error)), np.full(n, np.nan)
     photon = survey.photon_noise(band, name)
-    raw = survey.tile(band, name).read(*origin.T, side, side, scale[:, None, None], photon=photon)
+    y0, x0 = origin.T
+    raw = survey.tile(band, name).read(y0, x0, side, side, scale[:, None, None], photon=photon)
     return raw, scale
 
 

@@ -75,5 +75,4 @@ class Context:
     @property
     def calibration(self) -> dict[str, Any]:
         """The prior's table for the mode, of bands together where they are; {} without one."""
-        name = f"{self.mode} joint" if self.layout.joint else self.mode
-        return self.prior.spec.calibration.get(name, {})
+        return self.prior.spec.calibration_of(self.mode, self.layout.together)

@@ -82,7 +82,8 @@ def execute(
             f"{count(layout.n_sources, 'source')} in {count(layout.n_batches, 'batch')} of {layout.batch}, "
             f"bands {', '.join(layout.bands)}, {layout.draws} draws, {inputs.space}"
         )
-        for line in (*said, *said_of_model(settings.model, inputs.settings, inputs.prior, going_on)):
+        said += said_of_model(settings.model, inputs.settings, inputs.prior, going_on, layout.together)
+        for line in said:
             reporter.message(line)
         spec = lay_out.make_spec(
             paths, inputs, manifest, execution, _update(execution, manifest, inputs.prior, reporter)

@@ -86,18 +86,23 @@ def check_columns(catalog: Any, bands: tuple[str, ...]) -> list[Finding]:
     return findings
 
 
-def said_of_model(asked: str, settings: RunSettings, prior: Denoiser, going_on: bool) -> Iterator[str]:
+def said_of_model(
+    asked: str, settings: RunSettings, prior: Denoiser, going_on: bool, together: int = 1
+) -> Iterator[str]:
     """Lines on the model of a run: which and why, and whether its intervals are calibrated. ``asked``: as the
-    user named it, before it was settled."""
-    name, mode = prior.spec.name, f"{settings.mode} joint" if settings.joint else settings.mode
+    user named it, before it was settled. ``together``: bands sampled together."""
+    name = prior.spec.name
     why = "" if asked != "auto" else ", with which the run began" if going_on else _reason(settings.model)
     yield f"model: {name}{why}"
-    if mode not in prior.spec.calibration:
-        command = f"galbatch model calibrate {settings.model} --mode {mode.replace(' joint', ' --joint')}"
+    if not prior.spec.calibration_of(settings.mode, together):
+        of, joint = (f" of {together} bands together", " --joint") if together > 1 else ("", "")
+        command = f"galbatch model calibrate {settings.model} --mode {settings.mode}{joint}"
         remedy = "" if settings.model == "object" else f" Make it: {command}"
+        if f"{settings.mode} joint" in prior.spec.calibration and together > 1:
+            remedy = " Take fewer bands at once, or --separate."
         yield (
-            f"model {name} has no calibration for mode {mode}: intervals are those of the draws, and no "
-            f"source is better than quality 1 (UNCALIBRATED).{remedy}"
+            f"model {name} has no calibration for mode {settings.mode}{of}: intervals are those of the "
+            f"draws, and no source is better than quality 1 (UNCALIBRATED).{remedy}"
         )
 
 

@@ -234,7 +234,7 @@ def preview(settings: RunSettings, execution: ExecutionSettings, out: str | Path
         f"{layout.oversample}, target PSF FWHM {prepare.target_fwhm_arcsec(layout):.4g} arcsec",
         f"sampling   {layout.draws} draws, mode {settings.mode}, seed {settings.seed}, precision "
         f"{inputs.settings.precision}",
-        *said_of_model(settings.model, inputs.settings, inputs.prior, False),
+        *said_of_model(settings.model, inputs.settings, inputs.prior, False, layout.together),
         f"batches    {layout.n_batches} of {count(layout.batch, 'source')}",
         f"cluster    {execution.cluster if not execution.scheduler else execution.scheduler}",
         f"output     {paths.root}: {inputs.space}",

@@ -54,6 +54,11 @@ class StoreLayout:
         return bool(self.wavelength_um)
 
     @property
+    def together(self) -> int:
+        """How many bands are sampled together."""
+        return len(self.bands) if self.joint else 1
+
+    @property
     def n_batches(self) -> int:
         return -(-self.n_sources // self.batch)
 

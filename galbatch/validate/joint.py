@@ -125,6 +125,7 @@ def calibrate_joint(
     spec, scale = as_denoiser(prior).spec, Observation.pixel_scale_arcsec
     return {
         "galaxies": galaxies,
+        "bands": max(BANDS),
         "observations": len(truth),
         "draws": draws,
         "joint_sha256": getattr(getattr(prior, "card", None), "joint_sha256", ""),

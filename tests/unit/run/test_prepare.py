@@ -51,7 +51,6 @@ def test_auto_takes_base_where_there_is_a_card(cuda, here, monkeypatch):
     assert model_folder() == MODELS / here
     assert choose_model("small") == "small" and choose_model("base", "cpu") == "base"
     assert choose_model("./base") == "./base" and choose_model(Path("base")) == Path("base")
-    assert choose_model("") == "small"  # runs of before there were two
 
 
 def test_a_name_is_not_a_folder_of_that_name(tiny, tmp_path, monkeypatch):
@@ -77,7 +76,7 @@ def test_a_run_settles_its_model_once(monkeypatch):
 class Fast:
     """A prior with a table for mode fast alone."""
 
-    spec = PriorSpec(name="base", calibration={"fast": {}})
+    spec = PriorSpec(name="base", calibration={"fast": {"draws": 16}, "fast joint": {"bands": 4}})
 
 
 @pytest.mark.parametrize(("asked", "going_on", "words"), [
@@ -96,6 +95,10 @@ def test_intervals_without_a_table_are_said_to_be_uncalibrated():
     _, line = said_of_model("base", RunSettings("c", "s", model="base"), Fast(), False)
     assert "no calibration for mode default" in line and "quality 1 (UNCALIBRATED)" in line
     assert line.endswith("galbatch model calibrate base --mode default")
+    fast = RunSettings("c", "s", model="base", mode="fast")
+    assert len(list(said_of_model("base", fast, Fast(), False, together=4))) == 1
+    _, line = said_of_model("base", fast, Fast(), False, together=7)
+    assert "mode fast of 7 bands together" in line and line.endswith("--separate.")
     own = as_denoiser(toys.GaussianPrior())
     _, line = said_of_model("object", RunSettings("c", "s", model="object"), own, False)
     assert "GaussianPrior has no calibration" in line and "galbatch model" not in line

@@ -9,7 +9,9 @@ from toys import JointRedPrior
 
 import galbatch.validate.joint as joint
 from galbatch.errors import ModelError
+from galbatch.interfaces import PriorSpec
 from galbatch.pipeline.colour import calibrated_colour
+from galbatch.prior import load_prior
 from galbatch.prior.folder import CALIBRATION, load_calibration
 from galbatch.sampler.prior import as_denoiser
 from galbatch.validate.calibrate import write_calibration
@@ -80,6 +82,14 @@ def test_fewer_draws_make_wider_intervals_of_colours():
         for d in (draws[::4], draws)
     )
     assert few > 1.2 * many
+
+
+def test_a_table_reaches_no_more_bands_than_it_was_made_with():
+    one, four = {"draws": 16}, {"draws": 16, "bands": 4}
+    spec = PriorSpec(calibration={"fast": one, "fast joint": four, "default": one})
+    assert spec.calibration_of("fast") is one and spec.calibration_of("fast", 3) is four
+    assert not spec.calibration_of("fast", 5) and not spec.calibration_of("default", 2)
+    assert load_prior("small").spec.calibration_of("default", 4)["bands"] == 4 == max(joint.BANDS)
 
 
 def test_a_table_of_other_joint_weights_is_refused_and_replaced(tmp_path):
