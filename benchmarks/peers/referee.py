@@ -4,14 +4,14 @@
         [--sets white correlated real real-10] [--galaxies 32] [--draws 16] [--model small] [--keep FOLDER]
         [--out FILE]
 
-Sets: held-out mocks of S/N 3 to 300 (of seeds that chose nothing) in white and in correlated noise, which
-the peers do not take; real galaxies of ``--data`` at S/N 10, 50 and 300, or at one of them, judged inside
-their segment. A method is a mode of galbatch, a classical one at the strength that is best for the galaxy at
-hand (``classical.py``), or a peer (``peers.py``): on galbatch's network with its budget of evaluations
-(forward passes and vector-Jacobian products), or a tool with a prior of its own. A peer that is not installed
-is left out, and named. A peer's knob is the best of a grid on other galaxies, and first of all the peers must
-do well where they have to (``gaussian_check.py``). ``--keep``: draws are kept there, and a run that stopped
-goes on.
+Sets: held-out mocks of S/N 3 to 300 (of seeds that chose nothing) in white and in correlated noise, which the
+peers do not take; real galaxies of ``--data`` at S/N 10, 50 and 300, or at one of them, judged inside their
+segment; fewer ``--galaxies`` than there are are spread over them. A method is a mode of galbatch, a classical
+one at the strength that is best for the galaxy at hand (``classical.py``), or a peer (``peers.py``): on
+galbatch's network with its budget of evaluations (forward passes and vector-Jacobian products), or a tool
+with a prior of its own. A peer that is not installed is left out, and named. A peer's knob is the best of a
+grid on other galaxies, and first of all the peers must do well where they have to (``gaussian_check.py``).
+``--keep``: draws are kept there, and a run that stopped goes on.
 
 One JSON line per method and set, each number with its standard error over galaxies. ``over_first``:
 geometric means of ratios to the first method: of ``error``, |mean - truth|^2 less the scatter of a mean of
@@ -62,7 +62,8 @@ def parts(prior, name: str, galaxies: int, data: Path) -> list[MockSet]:
         mocks = make_real(prior, data)
         image = np.where(mocks.inside, mocks.image, 0).astype(np.float32)  # draws are cut like this too
         level = float(name.partition("-")[2] or "nan")
-        chosen = np.flatnonzero((mocks.sn == level) | np.isnan(level))[:galaxies]
+        chosen = np.flatnonzero((mocks.sn == level) | np.isnan(level))
+        chosen = chosen[np.linspace(0, len(chosen) - 1, min(galaxies, len(chosen))).round().astype(int)]
         return [rows(replace(mocks, image=image), chosen[i : i + PART]) for i in range(0, len(chosen), PART)]
     seed, correlated = SEED + 500_000 * (name == "correlated"), name == "correlated"
     return [make_mocks(prior, PART, seed + 1000 * i, correlated) for i in range(-(-galaxies // PART))]

@@ -178,7 +178,10 @@ def _judge(subject: str, place: str, config: TileConfig, entry: dict, stated: fl
         remedy = "Nothing to do; with an error map (err = FILE) bright cores are weighted better."
         out.append(Finding("info", "noise", subject, what, remedy))
     elif stated is None and not entry["local"] and abs(math.log(scale)) > math.log(DISAGREES):
-        what = f"{found}; the map is wrong, and the run multiplies it by {scale:.3f}"
+        sums = scale * math.sqrt(np.sum(entry["noise_acf"]))  # of the scatter of sums over many pixels
+        allows = abs(math.log(sums)) < math.log(DISAGREES)
+        why = "the map allows for this correlation, which the run models" if allows else "the map is wrong"
+        what = f"{found}; {why}: the run multiplies it by {scale:.3f}"
         remedy = f"To skip the measurement, write err_scale = {scale:.3f} in {place}."
         out.append(Finding("warn", "noise", subject, what, remedy))
     if config.noise_acf == "none" and lag > CORRELATED:

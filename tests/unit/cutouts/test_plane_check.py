@@ -75,6 +75,14 @@ def test_by_default_a_map_that_is_off_is_mended_and_said_with_its_line(tmp_path)
     assert survey.measured["f200w"]["0"]["err_scale"] == pytest.approx(0.526, rel=0.02)
 
 
+@pytest.mark.parametrize(("err", "why"), [(0.866, "allows for this correlation"), (0.6, "map is wrong")])
+def test_a_map_that_is_larger_as_it_allows_for_correlation_is_said_to_be_so(tmp_path, err, why):
+    image = noise_field()
+    image = ((image + np.roll(image, 1, 0) + np.roll(image, 1, 1)) / np.sqrt(3)).astype("f4")
+    (finding,) = check_noise(defaults(tmp_path, err=err, sci=image))  # sums scatter by 0.866 per pixel
+    assert why in finding.what
+
+
 def test_a_stated_factor_is_kept_and_held_to_the_sky(tmp_path):
     survey = defaults(tmp_path, err=0.95, extra="err_scale = 1.0")
     assert float(np.median(survey.cut(sources([130], [150]), 24).bands[0].sigma)) == pytest.approx(0.95)
