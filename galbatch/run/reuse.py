@@ -91,9 +91,8 @@ class Reuse:
 
     def __init__(self, root: str, bands: tuple[str, ...]) -> None:
         self.run = open_run(root)
-        self.bands = [
-            bands.index(band) for band in self.run.layout.bands
-        ]  # of the run, those of the earlier one
+        # numbers in the run of the bands that the earlier one has
+        self.bands = [bands.index(band) for band in self.run.layout.bands]
         self.whole = len(bands) == len(self.bands)
         self._flags = lru_cache(KEPT)(self._read_flags)
 
