@@ -135,7 +135,7 @@ def layouts() -> str:
     """Markdown table of the survey layouts that ship."""
     from pathlib import Path
 
-    from galbatch.cutouts.layout import layout_names, load_layout
+    from galbatch.cutouts.survey.layout import layout_names, load_layout
 
     lines = ["| layout | expected files |", "|---|---|"]
     lines += [f"| `{name}` | {_cell(load_layout(name, Path()).description)} |" for name in layout_names()]
@@ -148,7 +148,7 @@ def _cell(text: str) -> str:
 
 def units() -> str:
     """The units that the survey file accepts, as a list inside another."""
-    from galbatch.cutouts.units import ACCEPTED
+    from galbatch.cutouts.fits.units import ACCEPTED
 
     return "\n".join(f"  - {words}" for words in ACCEPTED).lstrip()
 

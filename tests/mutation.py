@@ -43,7 +43,7 @@ INTERVALS, SUMMARY = "tests/unit/morphology/test_intervals.py", "tests/unit/morp
 GOLDEN, SOURCES = "tests/golden/test_morphology_golden.py", "tests/faults/test_sources.py"
 MEASURE, SEPARATE = "tests/unit/morphology/test_measure.py", "tests/unit/morphology/test_separate.py"
 BANDS, REUSE = "tests/unit/cutouts/test_bands.py", "tests/unit/run/test_reuse.py"
-NOISE, COMMIT = "tests/unit/cutouts/test_noise.py", "tests/unit/store/test_posterior.py"
+NOISE, COMMIT = "tests/unit/cutouts/noise/test_measure.py", "tests/unit/store/test_posterior.py"
 FAULTS = (
     Fault("forward/operator.py", "* self.otf.conj()", "* self.otf", OPERATOR),
     Fault("forward/operator.py", ".sum((-1, -3))", ".mean((-1, -3))", OPERATOR),
@@ -59,10 +59,13 @@ FAULTS = (
     Fault("sampler/guidance.py", "vw + a * vu", "vw + 0.9 * a * vu", DRAWS),
     Fault("sampler/guidance.py", "model.apply(z) + model.noise.sample(normal)", "model.apply(z)", DRAWS),
     Fault("sampler/random.py", "0x9E3779B9", "0x9E3779B8", "tests/unit/sampler/test_random.py"),
-    Fault("cutouts/noise.py", "return 1.4826 * float", "return 1.0 * float", NOISE),
-    Fault("cutouts/noise.py", "np.clip(z, -5, 5)", "np.clip(z, -0.5, 0.5)", NOISE),
+    Fault("cutouts/noise/measure.py", "return 1.4826 * float", "return 1.0 * float", NOISE),
+    Fault("cutouts/noise/measure.py", "np.clip(z, -5, 5)", "np.clip(z, -0.5, 0.5)", NOISE),
     Fault(
-        "cutouts/variance.py", "0.0) / effective", "0.0) * effective", "tests/unit/cutouts/test_layouts.py"
+        "cutouts/noise/variance.py",
+        "0.0) / effective",
+        "0.0) * effective",
+        "tests/unit/cutouts/survey/test_layouts.py",
     ),
     Fault("store/posterior.py", "BitRound(KEEP_BITS)", "BitRound(KEEP_BITS - 1)", COMMIT),
     Fault("store/posterior.py", "if found != rows.tobytes():", "if False:", COMMIT),

@@ -26,7 +26,8 @@ from hats_run import PLANES, SCALE, STAMP, SURVEY, make_inputs
 
 from galbatch.bench.timing import arguments, environment, keep
 from galbatch.catalog import open_catalog
-from galbatch.cutouts import open_survey, remote, take_traffic
+from galbatch.cutouts import open_survey, take_traffic
+from galbatch.cutouts.fits import remote
 from galbatch.run.lay_out import write_plan
 from galbatch.store import PlanBatch, RunPaths, iter_plan, place_of
 

@@ -205,7 +205,7 @@ def smallest_cluster(device_hours: float, deadline_hours: float) -> int:
 
 def survey_of(settings: RunSettings, sources: int | None = None) -> Survey:
     """What a run with these settings has to do, from its catalogue and survey file."""
-    from galbatch.cutouts.layout import PLANES
+    from galbatch.cutouts.survey.layout import PLANES
     from galbatch.run import prepare
 
     inputs = prepare.preflight(settings, ExecutionSettings())

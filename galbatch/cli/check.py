@@ -53,7 +53,7 @@ def command(
     galbatch check sources.parquet --survey ceers.toml --noise
     """
     from galbatch.config import ExecutionSettings, RunSettings
-    from galbatch.cutouts.preflight import verify_checksums
+    from galbatch.cutouts.check.preflight import verify_checksums
     from galbatch.run.findings import ORDER
     from galbatch.run.prepare import preflight
     from galbatch.store import RunPaths

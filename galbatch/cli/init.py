@@ -52,8 +52,8 @@ def command(
     path = Path(out or f"{survey or Path(os.path.abspath(str(folder))).name}.toml")
     if sources and Path(sources).is_file():
         raise click.UsageError(f"{sources} exists, and is not replaced. Name another file with --sources.")
-    from galbatch.cutouts.survey_file import open_questions
-    from galbatch.cutouts.survey_text import template
+    from galbatch.cutouts.propose.text import template
+    from galbatch.cutouts.survey.read import open_questions
 
     if survey:
         text = _write(path, template(survey))
@@ -79,7 +79,7 @@ def command(
 def _proposed(folder: Path, path: Path, unit: str | None, keep: bool) -> str:
     """The survey file in ``path``, proposed and written. A file that is there already is replaced if it is a
     proposal that nobody touched, and kept if ``keep``; else ``click.UsageError``."""
-    from galbatch.cutouts.propose import propose
+    from galbatch.cutouts.propose.folder import propose
 
     there = path.read_text(encoding="utf-8") if path.is_file() else None
     if there is not None and there != propose(folder, path, lambda question, like: None)[0]:
@@ -109,7 +109,7 @@ def _exists(path: Path) -> click.UsageError:
 
 def _write_sources(survey: Path, catalogue: Path) -> None:
     """The catalogue of what is found on the images of a survey file."""
-    from galbatch.cutouts.identify import find_sources
+    from galbatch.cutouts.propose.identify import find_sources
 
     found = find_sources(survey)
     rows = zip(*found.values(), strict=True)

@@ -28,7 +28,7 @@ def command(band: str, angle: float, instrument: str, fov: float, out: Path | No
     """
     from astropy.io import fits
 
-    from galbatch.cutouts.psf_file import model_psf
+    from galbatch.cutouts.psf.file import model_psf
 
     path = out or Path(f"{band.lower()}_psf.fits")
     if path.exists():

@@ -1,12 +1,16 @@
-"""Survey files and mosaics: where sources lie, their stamps in every band, noise, masks, PSFs."""
+"""Survey files and mosaics: where sources lie, their stamps in every band, noise, masks, PSFs.
 
-from galbatch.cutouts.config import SurveyConfig
-from galbatch.cutouts.plane_check import check_noise, check_tile_names
-from galbatch.cutouts.preflight import check_footprint, check_resolution, unreadable
-from galbatch.cutouts.remote import take_traffic
+Rooms, each importing from those before it: ``fits``, ``noise`` and ``psf``, ``survey``; the files here, which
+cut sources (``stamps``); ``check``, the survey opened (``opened``), and ``propose``.
+"""
+
+from galbatch.cutouts.check.planes import check_noise, check_tile_names
+from galbatch.cutouts.check.preflight import check_footprint, check_resolution, unreadable
+from galbatch.cutouts.fits.remote import take_traffic
+from galbatch.cutouts.opened import Located, Survey, open_survey
 from galbatch.cutouts.sizes import classes, cut_fitting, outgrown, outgrows
-from galbatch.cutouts.survey import Located, Survey, open_survey
-from galbatch.cutouts.survey_file import load_survey
+from galbatch.cutouts.survey.config import SurveyConfig
+from galbatch.cutouts.survey.read import load_survey
 
 __all__ = [
     "Located",

@@ -15,7 +15,7 @@ import numpy as np
 import sep
 from scipy import ndimage
 
-from galbatch.cutouts.variance import patched
+from galbatch.cutouts.noise.variance import patched
 from galbatch.types import Flag
 
 THRESHOLD_SIGMA = 1.5

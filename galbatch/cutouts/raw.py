@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from galbatch.cutouts.noise import positive_definite
-from galbatch.cutouts.tile import CAUSES, RawStamps, unreadable
+from galbatch.cutouts.noise.measure import positive_definite
+from galbatch.cutouts.survey.tile import CAUSES, RawStamps, unreadable
 from galbatch.errors import GalbatchError
 
 if TYPE_CHECKING:
-    from galbatch.cutouts.files import SurveyFiles
+    from galbatch.cutouts.survey.files import SurveyFiles
 
 
 def overlap(n_out: int, n_in: int, step: float) -> np.ndarray:

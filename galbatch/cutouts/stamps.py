@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from galbatch.cutouts.neighbours import describe_neighbours, masked_labels
+from galbatch.cutouts.noise.variance import floor_variance
 from galbatch.cutouts.raw import (
     Place,
     RawCut,
@@ -24,13 +25,12 @@ from galbatch.cutouts.raw import (
     resample_stamps,
 )
 from galbatch.cutouts.scene import Scene, View, find_scene
-from galbatch.cutouts.tile import RawStamps
-from galbatch.cutouts.variance import floor_variance
+from galbatch.cutouts.survey.tile import RawStamps
 from galbatch.errors import ConfigError, GalbatchError, ReadError
 from galbatch.types import PSF_ERROR_PARTS, BandStamps, Failure, Flag, StampBatch
 
 if TYPE_CHECKING:
-    from galbatch.cutouts.files import BandGeometry, SurveyFiles
+    from galbatch.cutouts.survey.files import BandGeometry, SurveyFiles
 
 MASKED_LIMIT = 0.25
 CORE_RADIUS_PIX = 1

@@ -26,7 +26,7 @@ from galbatch.store.selection import grade_counts, quality_column
 
 def provenance(reader: RunReader) -> tuple[tuple[str, dict[str, str]], ...]:
     """(what, text by band) of images, PSFs and noise; empty texts where a run does not say."""
-    from galbatch.cutouts.noise import lag_one
+    from galbatch.cutouts.noise.measure import lag_one
 
     run = reader.run
     resolved = run.manifest.get("config", {}).get("survey_resolved", {})
@@ -65,7 +65,7 @@ def _span(found: list[dict[str, Any]], key: str, form: str, of: str = "") -> str
 
 def _width(reader: RunReader, band: str) -> str:
     """FWHM at the first source whose files are still there."""
-    from galbatch.cutouts.psf_check import fwhm_pix
+    from galbatch.cutouts.psf.check import fwhm_pix
 
     for source_id in reader.columns["source_id"][:1].tolist():
         stamp, _ = reader.stamp(source_id, band)

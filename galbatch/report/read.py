@@ -15,7 +15,7 @@ from galbatch.store.plan import to_cut
 from galbatch.types import BandStamps
 
 if TYPE_CHECKING:
-    from galbatch.cutouts.survey import Survey
+    from galbatch.cutouts.opened import Survey
 
 
 QUALITY = ("0: good", "1: caution", "2: do not use")

@@ -11,8 +11,8 @@ import numpy as np
 from scipy import ndimage
 
 from galbatch.cutouts import load_survey, open_survey
-from galbatch.cutouts.propose import propose_one
-from galbatch.cutouts.survey_file import open_questions
+from galbatch.cutouts.propose.folder import propose_one
+from galbatch.cutouts.survey.read import open_questions
 from galbatch.errors import ConfigError, InputError
 from galbatch.run.start import process
 from galbatch.store import Run

@@ -9,8 +9,8 @@ import toys
 
 from galbatch.catalog import open_catalog
 from galbatch.cutouts import open_survey
-from galbatch.cutouts.images import OpenImage
-from galbatch.cutouts.source import LocalBytes
+from galbatch.cutouts.fits.images import OpenImage
+from galbatch.cutouts.fits.source import LocalBytes
 from galbatch.errors import InputError, ReadError
 from galbatch.run import context, process, resume, verify
 from galbatch.store import StoreLayout

@@ -36,7 +36,7 @@ from fuzz import (
 from galbatch.catalog import open_catalog, validate
 from galbatch.cli.main import main
 from galbatch.cutouts import open_survey
-from galbatch.cutouts.layout import SURVEY_KEYS
+from galbatch.cutouts.survey.layout import SURVEY_KEYS
 from galbatch.errors import GalbatchError, InputError
 from galbatch.run import process, resume, verify
 

@@ -114,7 +114,7 @@ def test_every_fault_of_a_source_is_in_the_ledger_and_the_healthy_are_as_if_alon
     judge(Fault(do, r"e_err\.fits is truncated"), desk, capsys)
     # a file that is cut short during a run was whole for its preflight
     desk.patch.setattr("galbatch.run.prepare.refuse_errors", lambda inputs: None)
-    desk.patch.setattr("galbatch.cutouts.survey.check_survey", lambda survey, columns=None: [])
+    desk.patch.setattr("galbatch.cutouts.opened.check_survey", lambda survey, columns=None: [])
 
     def kept(desk, before):
         rows = {source - 2**60: row for source, row in ledger(desk.out).items()}

@@ -19,7 +19,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from galbatch.cutouts import open_survey
-from galbatch.cutouts.layout import SURVEY_KEYS, TILE_KEYS
+from galbatch.cutouts.survey.layout import SURVEY_KEYS, TILE_KEYS
 from galbatch.errors import GalbatchError
 
 LEAST_CASES, PATH = 3, "tests/faults/test_fuzz.py"

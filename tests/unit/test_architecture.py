@@ -107,6 +107,35 @@ def test_imports_point_one_way(path):
     assert not wrong, f"{path}: " + "; ".join(wrong)
 
 
+# The rooms of cutouts, in the order of their imports. Of those in one line only files import each other.
+ROOMS = [
+    {"fits"},
+    {"noise", "psf"},
+    {"survey"},
+    {"raw", "neighbours", "scene", "stamps", "sizes"},  # the files at the top: a source is cut
+    {"check"},
+    {"opened"},
+    {"propose"},
+]
+
+
+def test_the_rooms_of_cutouts_import_downwards():
+    """What is imported for its type alone (``if TYPE_CHECKING``) is no way up."""
+    level = {room: k for k, rooms in enumerate(ROOMS) for room in rooms}
+    assert level.keys() == {p.stem for p in (PACKAGE / "cutouts").iterdir() if p.stem[0] != "_"}
+    wrong = []
+    for path in (PACKAGE / "cutouts").rglob("*.py"):
+        own = path.relative_to(PACKAGE / "cutouts").parts[0].removesuffix(".py")
+        for name, line, top in imports_of(path):
+            other = name.removeprefix("galbatch.cutouts.").split(".")[0]
+            if own == "__init__" or not top or other not in level or not name.startswith("galbatch.cutouts."):
+                continue
+            rooms = own != other and all((PACKAGE / "cutouts" / name).is_dir() for name in (own, other))
+            if level[other] > level[own] or (rooms and level[other] == level[own]):
+                wrong.append(f"{path}:{line}: {own} imports {name}")
+    assert not wrong, wrong
+
+
 # The ways up: Run.show() and Run.redraw() find figure and sampler by name when they are called, so that a
 # notebook has them at hand.
 UPWARD = {("reader.py", "galbatch.report"), ("sources.py", "galbatch.run.redraw")}
@@ -178,7 +207,7 @@ def test_commands_import_what_is_heavy_inside_their_bodies(path):
 LINES, STATEMENTS = 300, 40
 LONG_FUNCTIONS = {
     "cutouts/stamps.py:_prepare": 49,
-    "cutouts/tile.py:read": 48,
+    "cutouts/survey/tile.py:read": 48,
     "morphology/images.py:measure": 50,
     "morphology/kernels/engine.py:measure_image": 68,
     "simulate/field.py:_sources": 42,

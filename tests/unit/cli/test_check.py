@@ -82,6 +82,6 @@ def test_an_image_without_a_value_is_an_error(tmp_path, capsys, monkeypatch):
     with fits.open(tmp_path / "sci.fits", mode="update") as hdus:
         hdus[0].data[:] = np.nan
     for looked_at, level in ((256, "warn"), (300, "error")):
-        monkeypatch.setattr("galbatch.cutouts.plane_check.SAMPLE_PIX", looked_at)
+        monkeypatch.setattr("galbatch.cutouts.check.planes.SAMPLE_PIX", looked_at)
         _, out = check(capsys, where, "--survey", str(path), "--json")
         assert [f["level"] for f in json.loads(out.out) if f["code"] == "no_data"] == [level]

@@ -94,7 +94,9 @@ def test_wheel_has_weights_page_and_layouts(tmp_path):
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         names = wheel.namelist()
     models = [f"prior/models/{m}/{f}" for m in ("small", "base") for f in ("model.safetensors", "card.json")]
-    others = "report/templates/report.html report/templates/report.js py.typed cutouts/layouts/generic.toml"
+    others = (
+        "report/templates/report.html report/templates/report.js py.typed cutouts/survey/layouts/generic.toml"
+    )
     for wanted in (*models, *others.split(), "prior/models/base/validation.json"):
         assert f"galbatch/{wanted}" in names, f"{wanted} is not in the wheel"
     assert not [n for n in names if n.startswith(("tests/", "docs/", "benchmarks/"))]

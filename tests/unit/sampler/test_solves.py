@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from galbatch.cutouts.noise import autocorrelation, positive_definite
+from galbatch.cutouts.noise.measure import autocorrelation, positive_definite
 from galbatch.forward import forward_model
 from galbatch.sampler.diagnostics import chi2_misfit, chi2_of_draws
 from galbatch.sampler.guidance import CompactFilter, envelope, found_light
