@@ -241,7 +241,7 @@ def compile_kernels() -> None:
     """Compile all that ``measure`` and ``measure_posterior`` run, or load it from the cache of this
     installation.
 
-    Some 30 s of one core the first time on a machine, a second afterwards. Processes that start at once wait
+    Some 40 s of one core the first time on a machine, a second afterwards. Processes that start at once wait
     for the first of them. May be called from a thread: most of it runs without holding up what others compute
     on GPUs, but on the CPU it takes a core.
     """

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]
 UNTYPED = [name for entry in SETTINGS["overrides"] if entry.get("ignore_errors") for name in entry["module"]]
-MOST = 8  # modules that were not checked when this was written; lower it with the list
+MOST = 7  # modules that were not checked when this was written; lower it with the list
 
 
 def test_the_list_of_unchecked_modules_only_shrinks():

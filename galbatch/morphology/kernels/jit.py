@@ -5,9 +5,7 @@ for functions called from other kernels only.
 
 numba's disk cache looks at the file of a function only, not at the files of what it calls. Here the stamp of
 an entry is the content of every file of this folder and the order of columns and bits, so that an edit of one
-renews them.
-
-How an entry is compiled, and by whom, is in ``build``.
+renews them. Of processes that start together one compiles, and the others wait for it.
 """
 
 from __future__ import annotations
@@ -15,8 +13,8 @@ from __future__ import annotations
 import getpass
 import tempfile
 import zlib
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,8 +26,9 @@ from numba.extending import intrinsic
 
 from galbatch.columns import QUANTITIES
 from galbatch.morphology.flags import MorphFlag
-from galbatch.morphology.kernels.build import ENTRY_OPTIONS, KERNEL_OPTIONS, LEAF_OPTIONS, compile_once
 from galbatch.morphology.kernels.columns import GROUPS
+
+KERNEL_OPTIONS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # a sixth of the time to compile
 
 
 def _content_stamp() -> tuple[int, int]:
@@ -48,8 +47,8 @@ def kernel(function: Callable[..., Any] | None = None, **options: Any) -> Callab
     dispatcher = numba.njit(nogil=True, error_model="numpy", **KERNEL_OPTIONS, **options)(function)
     template = dispatcher.get_call_template  # or it would be compiled again for each constant argument
     dispatcher.get_call_template = lambda args, named: template(tuple(map(types.unliteral, args)), named)
-    if KERNEL_OPTIONS:  # it has no address of its own that Python could call
-        dispatcher._insert = dispatcher._compile_for_args = partial(_refuse, function.__name__)
+    # it has no address of its own that Python could call
+    dispatcher._insert = dispatcher._compile_for_args = partial(_refuse, function.__name__)
     return dispatcher
 
 
@@ -62,7 +61,7 @@ def _refuse(name: str, *_args: Any, **_options: Any) -> None:
 def leaf(function: Callable[..., Any] | None = None, **options: Any) -> Callable[..., Any]:
     """``kernel`` that makes no array, returns none and calls none that does: references are not counted,
     which would cost more than a short row of pixels."""
-    return kernel(function, **LEAF_OPTIONS, **options)
+    return kernel(function, _nrt=False, **options)
 
 
 def sum_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -76,12 +75,35 @@ def entry(function: Callable[..., Any]) -> Callable[..., Any]:
     dispatcher = _cached(function)
     with suppress(AttributeError):  # a private detail of numba: without it the plain per-file stamp holds
         dispatcher._cache._cache_file._source_stamp = _STAMP
-        compile_once(dispatcher, dispatcher._cache.cache_path)
+        compile_now, folder = dispatcher.compile, Path(dispatcher._cache.cache_path)
+
+        def compile_in_turn(signature: Any) -> Callable[..., Any]:
+            with _turn(folder):
+                return compile_now(signature)
+
+        dispatcher.compile = compile_in_turn
     return dispatcher
 
 
+@contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Hold the lock of a cache folder; without it, on file systems or platforms that have none, go ahead."""
+    file = None
+    with suppress(OSError, ImportError):
+        import fcntl
+
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / "galbatch-kernels.lock", "a")
+        fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if file is not None:
+            file.close()
+
+
 def _cached(function: Callable[..., Any]) -> Callable[..., Any]:
-    jit = numba.njit(nogil=True, cache=True, error_model="numpy", **ENTRY_OPTIONS)
+    jit = numba.njit(nogil=True, cache=True, error_model="numpy")
     try:
         return jit(function)
     except RuntimeError:  # neither the package's folder nor the home directory can be written
