@@ -14,7 +14,7 @@ from torch import Tensor
 
 from galbatch.errors import InputError
 from galbatch.prior.integrate import log_levels, plain_steps, sde_dpmpp_2m
-from galbatch.training.held_out import FEATURES, look_alikes, morphology_two_sample, pixel_two_sample, without
+from galbatch.training.held_out import look_alikes, without
 from galbatch.training.library import Library
 from galbatch.training.spectra import residuals, wavelet_denoiser, wiener_denoiser
 from galbatch.training.stamps import StampConfig, StampSource, contact_sheet
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SIGMAS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 SOME_SIGMAS = (0.02, 0.1, 0.5)
+FEATURES = ("gini", "m20", "concentration", "asymmetry", "smoothness", "r_half", "ellipticity")
 
 
 def evaluate_prior(
@@ -72,7 +73,6 @@ def evaluate_prior(
         if measure is not None:
             galaxies = source.draw(max(n_samples, 64), 72, (1003,))
             result["morphology"] = morphology_distance(samples, galaxies, measure)
-            result["two_sample"] = two_sample_table(samples, galaxies, source, measure)
         if train_library is not None:
             train = StampSource(Library.load(train_library), source.config)
             result["nearest_neighbour"] = nearest_neighbour(
@@ -156,21 +156,6 @@ def brightness_bias(
                     }
                 )
     return rows
-
-
-def two_sample_table(
-    samples: Tensor, galaxies: Tensor, source: StampSource, measure: Callable[..., Any]
-) -> dict:
-    """AUC and its standard error of two classifiers told samples from held-out galaxies; as a control,
-    galaxies from other galaxies of the same source, which is 0.5 but for chance."""
-    others = source.draw(len(galaxies), samples.shape[-1], (1005,))
-    return {
-        "morphology": morphology_two_sample(samples, galaxies, measure),
-        "pixels": pixel_two_sample(samples, galaxies),
-        "morphology_control": morphology_two_sample(others, galaxies, measure),
-        "pixels_control": pixel_two_sample(others, galaxies),
-        "n": [len(samples), len(galaxies)],
-    }
 
 
 def _slope(x: Tensor, y: Tensor) -> float:
