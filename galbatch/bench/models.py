@@ -5,17 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from galbatch.bench.timing import repeat
-from galbatch.prior import choose_model, load_prior
+from galbatch.prior import Prior, choose_model, load_prior
 from galbatch.prior.folder import NAMES, model_folder
-
-if TYPE_CHECKING:
-    from galbatch.prior import Prior
-
 
 VALIDATION = "validation.json"
 EVALUATIONS = 14  # per draw in mode default, about

@@ -11,15 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from scipy.fft import next_fast_len
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
+from torch import Tensor
 
 Operator = Callable[[torch.Tensor], torch.Tensor]
 

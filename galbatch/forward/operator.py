@@ -7,20 +7,16 @@ Fourier grid large enough that no lag between an unknown and a data pixel wraps 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from scipy.fft import next_fast_len
+from torch import Tensor
 
 from galbatch.forward.noise import noise_model
 from galbatch.forward.psf import TransferCache
 from galbatch.interfaces import NoiseModel
 from galbatch.types import Observation
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
 
 _CACHE = TransferCache()
 

@@ -12,19 +12,17 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from galbatch.errors import InputError
 from galbatch.forward.operator import ForwardModel, forward_model
 from galbatch.forward.psf_error import PsfErrorNoise
 from galbatch.types import Observation
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def side_by_side(images: Sequence[Tensor]) -> Tensor:

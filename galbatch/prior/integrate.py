@@ -6,13 +6,9 @@ Variance-exploding convention, x_sigma = x_0 + sigma e.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
+from torch import Tensor
 
 LAST_DENOISING = 0.85  # share of the way from x to D at the last level
 # Share of the second-order term that makes the spread of Gaussian modes right to about 1%.

@@ -7,10 +7,10 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from galbatch.prior.card import Card, load_state, save_state
 from galbatch.prior.folder import CARD, JOINT, file_hash, load_weights, save_model
@@ -22,10 +22,6 @@ from galbatch.training.held_out import HeldOutLoss, JointLoss
 from galbatch.training.library import Library
 from galbatch.training.spectra import RadialBins, band_correlation, prior_spectrum, residual_spectrum
 from galbatch.training.stamps import StampSource
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
 
 N_SIGMAS = 18  # noise levels of a residual spectrum
 

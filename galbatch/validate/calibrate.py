@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from galbatch.interfaces import Denoiser
 from galbatch.morphology import measure_posterior, summarise
 from galbatch.morphology.calibration import (
     CALIBRATED,
@@ -24,13 +25,9 @@ from galbatch.morphology.calibration import (
 )
 from galbatch.prior.folder import STEPS
 from galbatch.sampler.prior import as_denoiser
+from galbatch.types import Observation
 from galbatch.validate.mock import MockSet, make_mocks, sample_mocks
 from galbatch.validate.ranks import mean_and_error
-
-if TYPE_CHECKING:
-    from galbatch.interfaces import Denoiser
-    from galbatch.types import Observation
-
 
 SEED = 3_000_000
 FOLDS = 8

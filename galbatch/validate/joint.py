@@ -12,11 +12,12 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from galbatch.errors import InputError
+from galbatch.interfaces import Denoiser, PriorSpec
 from galbatch.morphology import summarise
 from galbatch.morphology.calibration import LEVELS
 from galbatch.pipeline.colour import calibrated_colour, light_in_apertures, middle_and_spread
@@ -29,9 +30,6 @@ from galbatch.training.stamps import StampConfig
 from galbatch.types import BandStamps, Observation
 from galbatch.validate.calibrate import FOLDS, fit_calibration, measure_with_truth, share
 from galbatch.validate.mock import SN_RANGE, STAMP, MockSet, mock_psf, observe, stamp_side
-
-if TYPE_CHECKING:
-    from galbatch.interfaces import Denoiser, PriorSpec
 
 SEED = 3_100_000
 BANDS = (2, 4)  # in turn

@@ -10,22 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from galbatch.forward import forward_model
+from galbatch.interfaces import Denoiser, PriorSpec
 from galbatch.sampler import sample_posterior, sources_at_once
 from galbatch.sampler.prior import as_denoiser
 from galbatch.simulate.galaxies import half_light_radius, simulate_galaxies
 from galbatch.training.library import Library, SourceImage
 from galbatch.training.stamps import StampConfig, StampSource
 from galbatch.types import Observation, Posterior
-
-if TYPE_CHECKING:
-    from galbatch.interfaces import Denoiser, PriorSpec
-
 
 SEED = 2_000_000
 STAMP = 64

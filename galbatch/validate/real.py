@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from scipy import ndimage
 
 from galbatch.errors import InputError
 from galbatch.forward import full_width
+from galbatch.interfaces import Denoiser, PriorSpec
 from galbatch.sampler.prior import as_denoiser
 from galbatch.simulate.telescope import nircam_like_psf
 from galbatch.training.fit import load_config
@@ -27,10 +28,6 @@ from galbatch.training.library import Library, SourceImage, is_held_out
 from galbatch.training.sources import DataConfig, read_sources
 from galbatch.training.stamps import StampConfig, StampSource
 from galbatch.validate.mock import STAMP, MockSet, observe, stamp_side
-
-if TYPE_CHECKING:
-    from galbatch.interfaces import Denoiser, PriorSpec
-
 
 CONFIG = Path(__file__).parents[1] / "training" / "configs" / "small.toml"
 FOLDER = "../shared/data/"  # as the configuration spells the folder of real files

@@ -9,10 +9,11 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from galbatch.interfaces import Denoiser
 from galbatch.morphology import summarise
 from galbatch.morphology.calibration import calibrated, reached
 from galbatch.sampler.prior import as_denoiser
@@ -20,10 +21,6 @@ from galbatch.types import Posterior
 from galbatch.validate.calibrate import measure_with_truth, share, within
 from galbatch.validate.mock import MockSet, sample_mocks
 from galbatch.validate.ranks import LEVELS, coverage, mean_and_error, rank_histogram_p, ranks, tarp
-
-if TYPE_CHECKING:
-    from galbatch.interfaces import Denoiser
-
 
 SCALARS = ("flux", "r_half", "gini", "m20", "concentration", "asymmetry")
 SN_EDGES = (3.0, 10.0, 30.0, 100.0, 300.0)
