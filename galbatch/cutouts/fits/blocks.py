@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
-from galbatch.cutouts.fits.own_folder import in_cache, own_folder
+from galbatch.cutouts.fits.own_folder import evict, in_cache, own_folder
 from galbatch.errors import InputError
 
 try:
@@ -99,26 +99,11 @@ class NodeBlocks:
             self._written += len(block)
             if self._written > self.limit * _LOOK:
                 self._written = 0
-                self._evict(self._folder)
+                evict(self._folder, _OWN, self.limit * _FULL, "st_mtime_ns")
         except OSError:  # no room: reading goes on without it
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
             self._folder = None
-
-    def _evict(self, folder: Path) -> None:
-        files = []
-        for entry in os.scandir(folder):
-            if _OWN.fullmatch(entry.name):
-                with suppress(OSError):  # another process was faster
-                    info = entry.stat(follow_symlinks=False)
-                    files.append((info.st_mtime_ns, info.st_size, entry.path))
-        total = sum(size for _, size, _ in files)
-        for _, size, path in sorted(files):
-            if total <= self.limit * _FULL:
-                return
-            with suppress(OSError):
-                os.unlink(path)
-            total -= size
 
     @contextmanager
     def alone(self, key: Key) -> Iterator[None]:

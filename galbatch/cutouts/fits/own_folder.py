@@ -7,8 +7,11 @@ Each is made by galbatch with a marker, mode 0700, and of this user. Nothing out
 from __future__ import annotations
 
 import os
+import re
 import stat
+from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 from galbatch.errors import InputError
 
@@ -53,3 +56,29 @@ def own_folder(folder: Path) -> None:
                 f"galbatch made. Remove what is in it, or set GALBATCH_CACHE to another folder."
             )
         marker.write_text(_MARKER_TEXT)
+
+
+def evict(
+    folder: Path,
+    own: re.Pattern[str],
+    limit: float,
+    age: Literal["st_atime_ns", "st_mtime_ns"],
+    keep: Path | None = None,
+) -> None:
+    """Remove the oldest of the files in a folder whose names are ``own``, each with its note (.json), until
+    they have at most ``limit`` bytes. ``age``: last used, or last written; ``keep`` stays."""
+    files = []
+    for entry in os.scandir(folder):
+        if own.fullmatch(entry.name):
+            with suppress(OSError):  # another process was faster
+                info = entry.stat(follow_symlinks=False)
+                files.append((getattr(info, age), info.st_size, Path(entry.path)))
+    total = sum(size for _, size, _ in files)
+    for _, size, path in sorted(files):
+        if total <= limit:
+            return
+        if path != keep:
+            with suppress(OSError):
+                path.unlink()
+                path.with_suffix(".json").unlink(missing_ok=True)
+                total -= size

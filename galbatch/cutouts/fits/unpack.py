@@ -8,7 +8,6 @@ readable there.
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import hashlib
 import json
@@ -26,13 +25,13 @@ from typing import IO, cast
 import numpy as np
 from astropy.io import fits
 
-from galbatch.cutouts.fits.own_folder import in_cache, own_folder
+from galbatch.cutouts.fits.own_folder import evict, in_cache, own_folder
 from galbatch.cutouts.fits.remote import FileStamp
 from galbatch.cutouts.fits.source import ByteSource, open_bytes
 from galbatch.errors import InputError
 
 DEFAULT_BYTES = 50 * 2**30
-_OWN = re.compile(r"[0-9a-f]{32}\.(fits|json|[^.]+\.tmp)")
+_OWN = re.compile(r"[0-9a-f]{32}\.fits")
 _CHUNK = 1 << 22
 _VERIFIED: set[tuple[str, int, int, int]] = set()  # what this process has read through
 
@@ -122,7 +121,7 @@ def _cached(path: str, stamp: FileStamp, part: str, unpack: Callable[[Path], Non
             "GALBATCH_CACHE to a folder with room."
         ) from error
     _VERIFIED.add(_identity(target))
-    _evict(folder, target, limit)
+    evict(folder, _OWN, limit, "st_atime_ns", keep=target)
     return str(target)
 
 
@@ -151,27 +150,6 @@ def _identity(path: Path) -> tuple[str, int, int, int]:
 def _digest(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "blake2b").hexdigest()
-
-
-def _evict(folder: Path, keep: Path, limit: int) -> None:
-    """Remove the least recently used files until the cache holds at most ``limit`` bytes; never ``keep``, and
-    nothing but files of the cache."""
-    files = []
-    for file in folder.glob("*.fits"):
-        if not _OWN.fullmatch(file.name):
-            continue
-        with contextlib.suppress(OSError):
-            info = file.stat()
-            files.append((info.st_atime_ns, info.st_size, file))
-    total = sum(size for _, size, _ in files)
-    for _, size, file in sorted(files):
-        if total <= limit:
-            return
-        if file != keep:
-            with contextlib.suppress(OSError):
-                file.unlink()
-                file.with_suffix(".json").unlink(missing_ok=True)
-                total -= size
 
 
 class _Stream:
