@@ -86,16 +86,18 @@ class RunSettings:
 class ExecutionSettings:
     """Where and how a run is carried out. Nothing here changes a result.
 
-    ``workers`` 0 for as many as fit; ``threads`` a process computes with; ``grace_s``: how long running
-    batches may take to end after a signal; ``allowed_failures``: worker deaths after which a batch is
-    searched for the source that kills; ``update``: folder of an earlier run, from which sources are taken
-    over of which nothing changed.
+    ``workers`` 0 for as many as fit; ``max_workers``: Dask starts and ends workers between ``workers`` and
+    this as there is work (0: their number is fixed); ``threads`` a process computes with; ``grace_s``: how
+    long running batches may take to end after a signal; ``allowed_failures``: worker deaths after which a
+    batch is searched for the source that kills; ``update``: folder of an earlier run, from which sources are
+    taken over of which nothing changed.
     """
 
     cluster: str = "auto"
     scheduler: str = ""
     scheduler_file: str = ""
     workers: int = 0
+    max_workers: int = 0
     threads: int = 1
     retries: int = 2
     allowed_failures: int = 3
@@ -116,6 +118,17 @@ class ExecutionSettings:
             raise ConfigError(
                 f"workers is {self.workers} and threads is {self.threads}: workers must be at least 0 "
                 "(0 = as many as fit), threads at least 1."
+            )
+        if not self.max_workers:
+            return
+        what = f"workers is {self.workers}:{self.max_workers}"
+        if self.max_workers < max(1, self.workers) or self.cluster == "none":
+            raise ConfigError(
+                f"{what}, cluster {self.cluster}: give LEAST:MOST, LEAST not above MOST, and a cluster."
+            )
+        if self.scheduler or self.scheduler_file:
+            raise ConfigError(
+                f"{what}, but the cluster of a given scheduler scales itself: give the least number."
             )
 
 

@@ -72,6 +72,27 @@ def band_names(bands: str | None) -> tuple[str, ...]:
     return tuple(b.strip() for b in bands.split(",") if b.strip()) if bands else ()
 
 
+class WorkerNumber(click.ParamType):
+    """N, or LEAST:MOST, as (N, 0) or (LEAST, MOST)."""
+
+    name = "number"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """The two numbers of a text."""
+        least, between, most = str(value).partition(":")
+        if not least.isdigit() or (between and not most.isdigit()):
+            self.fail(f"{value!r} is neither a number of workers nor LEAST:MOST, like 2:8.", param, ctx)
+        return int(least), int(most or 0)
+
+
+def _workers(ctx: click.Context, param: click.Parameter, value: tuple[int, int] | None) -> None:
+    """``workers`` and ``max_workers`` of the call."""
+    if value is not None:
+        ctx.params["workers"], ctx.params["max_workers"] = value
+
+
 EXECUTION = (
     click.option(
         "--cluster",
@@ -81,7 +102,14 @@ EXECUTION = (
     ),
     click.option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler, e.g. tcp://host:8786."),
     click.option("--scheduler-file", metavar="F", help="Scheduler file of a running Dask scheduler."),
-    click.option("--workers", type=int, metavar="N", help="Worker processes  [default: as many as fit]."),
+    click.option(
+        "--workers",
+        type=WorkerNumber(),
+        callback=_workers,
+        expose_value=False,
+        metavar="N|LEAST:MOST",
+        help="Worker processes; as many of LEAST to MOST as there is work for  [default: as many as fit].",
+    ),
     click.option("--threads", type=int, default=1, metavar="N", help="Compute threads of each process."),
     click.option(
         "--dashboard",

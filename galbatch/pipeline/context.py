@@ -30,8 +30,9 @@ class Earlier:
         """Put what was drawn and measured into arrays of ``layout`` and columns; returns the numbers of the
         bands."""
         found, numbers = self.result, [layout.bands.index(band) for band in self.bands]
+        dims = {spec.name: spec.dims for spec in layout.every_array()}
         for name in ("samples", "mean", "std", "prior_driven", "model", "chi2"):
-            axis = layout.arrays()[name].dims.index("band")
+            axis = dims[name].index("band")
             arrays[name].swapaxes(0, axis)[numbers] = found.arrays[name].swapaxes(0, axis)
         ends = tuple(f"_{band}" for band in self.bands)
         for name, values in found.columns.items():

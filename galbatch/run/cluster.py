@@ -1,5 +1,7 @@
 """Which Dask cluster a run uses, and why: the choice is said in one line and falls back instead of failing.
-And a cluster that has lost all its workers: started again, or the run stops; it never waits for ever."""
+
+A number of workers of its own is fixed, or Dask's to choose between two (``adapt``): as many as there are
+batches on their way, of which a run keeps two per worker, so that it doubles until the larger number."""
 
 from __future__ import annotations
 
@@ -7,24 +9,19 @@ import logging
 import math
 import os
 import socket
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import dask
 import torch
-from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster, performance_report
+from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster
 
 from galbatch.config import ExecutionSettings
 from galbatch.display import count
-from galbatch.errors import ConfigError, Stopped
-from galbatch.run.events import Reporter
-from galbatch.store import RunPaths, record_file, write_atomic
+from galbatch.errors import ConfigError
 
 DASK_SETTINGS = {
     "distributed.scheduler.worker-saturation": 1.0,
@@ -44,8 +41,8 @@ CONNECT_TIMEOUT = "60s"
 WORKERS_TIMEOUT_S = 600
 COUNT_S = 2.0
 REVIVE_S = 60.0
-NO_WORKER_S = 120.0  # a worker that its nanny starts again needs some 10 s, on a busy machine a minute
-RESTARTS = 2
+# Dask looks every 2 s; a worker goes after 30 s without a batch, so that a straggler finds it idle
+ADAPTIVE = {"interval": "2s", "target_duration": "10ms", "wait_count": 15}
 # Batches of a GPU process: one reads ahead, one is on the device, one is measured and written.
 GPU_THREADS = 3
 
@@ -53,11 +50,12 @@ GPU_THREADS = 3
 @dataclass
 class Cluster:
     """A connected client, the cluster behind it (None if it is not ours), and the line that says what was
-    chosen."""
+    chosen; ``adapting``: how Dask scales it, {} where the number of its workers is fixed."""
 
     client: Client
     cluster: Any
     line: str
+    adapting: dict[str, Any] = field(default_factory=dict)
     _counted: tuple[float, int] = (-math.inf, 0)
 
     @property
@@ -79,9 +77,14 @@ class Cluster:
     def revive(self) -> None:
         """Let go of what is left of the workers of a cluster of ours, and start as many new ones."""
         wanted, until = dict(self.cluster.worker_spec), time.monotonic() + REVIVE_S
+        if self.adapting:
+            self.cluster.adapt(minimum=0, maximum=0)
         self.cluster.scale(0)
         while self.cluster.workers and time.monotonic() < until:
             time.sleep(0.1)
+        if self.adapting:
+            self.cluster.adapt(**self.adapting)
+            return
         self.cluster.worker_spec.update(wanted)
         self.cluster.scale(len(wanted))
 
@@ -104,6 +107,11 @@ def open_cluster(settings: ExecutionSettings, n_batches: int) -> Cluster:
     if settings.cluster in ("auto", "cuda"):
         gpus, why = _gpus()
         if gpus:
+            if settings.max_workers:
+                raise ConfigError(
+                    f"--workers {settings.workers}:{settings.max_workers}, but the cards of a machine are "
+                    "there all the time: give one number, or --cluster local."
+                )
             mixed = _mixed_cuda()
             if mixed and settings.cluster == "cuda":
                 raise ConfigError(f"--cluster cuda, but {mixed}")
@@ -122,7 +130,9 @@ def _join(settings: ExecutionSettings) -> Cluster:
             client = Client(settings.scheduler, timeout=CONNECT_TIMEOUT)
         else:
             client = Client(scheduler_file=settings.scheduler_file, timeout=CONNECT_TIMEOUT)
+        wake = client.submit(int, pure=False)  # an adaptive cluster starts workers for work alone
         client.wait_for_workers(max(1, settings.workers), timeout=WORKERS_TIMEOUT_S)
+        wake.release()
     except (OSError, TimeoutError, ValueError) as err:
         if client is not None:
             client.close()
@@ -172,7 +182,7 @@ def _on_gpus(settings: ExecutionSettings, gpus: int, dashboard: str, mixed: str 
 
 def _on_cpu(settings: ExecutionSettings, n_batches: int, dashboard: str, why: str) -> Cluster:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    n = settings.workers or max(1, min(cores // settings.threads, n_batches))
+    n = settings.workers or (1 if settings.max_workers else max(1, min(cores // settings.threads, n_batches)))
     cluster = LocalCluster(
         n_workers=n,
         silence_logs=logging.ERROR,
@@ -183,6 +193,11 @@ def _on_cpu(settings: ExecutionSettings, n_batches: int, dashboard: str, why: st
         worker_dashboard_address=_of_workers(dashboard),
     )
     threads = count(settings.threads, "compute thread")
+    if settings.max_workers:
+        how = ADAPTIVE | {"minimum": n, "maximum": settings.max_workers}
+        cluster.adapt(**how)
+        text = f"cluster: local, {n} to {settings.max_workers} CPU processes as there is work, with {threads}"
+        return Cluster(Client(cluster), cluster, f"{text} each ({why})", how)
     text = f"cluster: local, {count(n, 'CPU process')} with {threads} each ({why})"
     return Cluster(Client(cluster), cluster, text)
 
@@ -237,64 +252,3 @@ def _dashboard_address(asked: str) -> str:
 def _of_workers(dashboard: str) -> str:
     """Where workers serve their metrics: the host of the dashboard, any port."""
     return f"{dashboard.rpartition(':')[0]}:0"
-
-
-class Lifeline:
-    """Watches over the workers of ``cluster`` while a run waits for them.
-
-    Workers of ours are started again when none has been connected for ``NO_WORKER_S``, up to ``RESTARTS``
-    times without a batch in between; workers of a scheduler that was given are waited for, up to
-    ``WORKERS_TIMEOUT_S``.
-    """
-
-    def __init__(self, cluster: Cluster, root: str, reporter: Reporter) -> None:
-        self.cluster, self.root, self.reporter = cluster, root, reporter
-        self._since: float | None = None
-        self._restarts = 0
-
-    def landed(self) -> None:
-        """A batch has come back: the workers do work."""
-        self._since, self._restarts = None, 0
-
-    def check(self) -> None:
-        """To be called while waiting. Raises ``Stopped`` when no worker has come back in time."""
-        if self.cluster.connected():
-            self._since = None
-            return
-        now, ours = time.monotonic(), self.cluster.cluster is not None
-        self._since = now if self._since is None else self._since
-        if now - self._since <= (NO_WORKER_S if ours else WORKERS_TIMEOUT_S):
-            return
-        if not ours or self._restarts >= RESTARTS:
-            remedy = (
-                f"Those started again ({RESTARTS} times) did not stay: often memory is short, so try "
-                "fewer --workers, or `--cluster none`, which shows the error of a worker itself"
-            )
-            raise Stopped(
-                f"No worker has been alive for {NO_WORKER_S if ours else WORKERS_TIMEOUT_S:.0f} s. "
-                f"{remedy if ours else 'Start workers of that scheduler'}. Every committed batch is kept: "
-                f"`galbatch resume {self.root}`."
-            )
-        self._restarts += 1
-        self.reporter.message(f"no worker has been alive for {NO_WORKER_S:.0f} s: starting them again")
-        self.cluster.revive()
-        self._since = None
-
-
-@contextmanager
-def dask_report(path: Path, wanted: bool) -> Iterator[None]:
-    """Dask's performance report of what is done inside, if wanted."""
-    if not wanted:
-        yield
-        return
-    with tempfile.TemporaryDirectory(prefix="galbatch-") as folder:
-        made = Path(folder) / path.name
-        report = performance_report(str(made))
-        report.__enter__()
-        try:
-            yield
-        finally:
-            with suppress(Exception):  # the scheduler that it asks may be gone: no reason to fail a run
-                report.__exit__(None, None, None)
-                write_atomic(path, made.read_bytes())
-                record_file(RunPaths(path.parent), path)

@@ -16,9 +16,10 @@ from distributed import Future, KilledWorker
 
 from galbatch.config import ExecutionSettings
 from galbatch.errors import GalbatchError, RunError, Stopped
-from galbatch.run.cluster import Cluster, Lifeline, dask_report
+from galbatch.run.cluster import Cluster
 from galbatch.run.context import ContextSpec
 from galbatch.run.events import Reporter, StopRequest
+from galbatch.run.lifeline import Lifeline, dask_report
 from galbatch.run.task import disk_stopped, halves, is_fatal, killed
 from galbatch.run.worker import batch_task, probe_task, set_up_workers
 from galbatch.store import PlanBatch

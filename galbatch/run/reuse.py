@@ -38,7 +38,8 @@ REUSED, KEPT = "reused", 16  # batches of the earlier run that were looked at la
 ADDED = "reused_in_old_bands"
 WHY = {"new": "new", "failed_before": "failed before", "damaged": "damaged there", "changed": "changed"}
 # settings that decide no result of a source, or that the comparison of layouts, models and pixels covers
-_ELSEWHERE = {"catalog", "survey", "limit", "batch", "bands", "model", "stamp_arcsec", "stamp_pix"}
+_ELSEWHERE = {"catalog", "survey", "limit", "batch", "samples"}
+_ELSEWHERE |= {"bands", "model", "stamp_arcsec", "stamp_pix"}
 _MODEL = ("sha256", "hash", "calibration")
 _LAYOUT = ("oversample", "target_fwhm_pix", "wavelength_um")
 
@@ -53,14 +54,20 @@ def obstacles(old: dict[str, Any], new: dict[str, Any], prior: Denoiser) -> list
     grids = [dict(zip(layout.bands, layout.pixel_ratio, strict=True)) for layout in (one, two)]
     pairs += [(f"pixel ratio of {n}", r, grids[1][n]) for n, r in grids[0].items() if n in grids[1]]
     pairs.append(("galbatch", old["versions"].get("galbatch"), new["versions"].get("galbatch")))
+    if not two.arrays().keys() - {"stamp_pix"} <= one.arrays().keys():  # what it keeps, that one has not
+        pairs.append(("samples", was.get("samples"), now["samples"]))
     found = [f"{name} was {before}, is {after}" for name, before, after in pairs if before != after]
     if one.bands != two.bands:
         if not added(old, new):
             found.append(f"bands were {_words(one.bands)}, are {_words(two.bands)}")
-        elif not two.samples:
-            found.append("bands were added, and colours need draws of the others: --samples stored")
+        elif two.joint:
+            found.append("bands were added, and all are sampled together: --separate keeps the others")
         elif prior.spec.channels != 1:
             found.append("bands were added, and the model does not see each by itself")
+        elif not one.samples:
+            found.append(
+                "bands were added, and colours need draws of the others, which that run did not store"
+            )
     return found
 
 

@@ -41,6 +41,7 @@ def process(
     scheduler: str = ExecutionSettings.scheduler,
     scheduler_file: str = ExecutionSettings.scheduler_file,
     workers: int = ExecutionSettings.workers,
+    max_workers: int = ExecutionSettings.max_workers,
     threads: int = ExecutionSettings.threads,
     retries: int = ExecutionSettings.retries,
     allowed_failures: int = ExecutionSettings.allowed_failures,
@@ -97,8 +98,9 @@ def process(
         "auto", "none" (in this process), "local" or "cuda".
     scheduler, scheduler_file : str
         A Dask scheduler's address or file, to join it.
-    workers, threads : int
-        Worker processes (0: as many as fit), and threads of each.
+    workers, max_workers, threads : int
+        Worker processes (0: as many as fit), the most if Dask is to start and end them (0: their number is
+        fixed), and threads of each.
     retries, allowed_failures : int
         Tries of a batch, and deaths of workers after which it is searched for the source that kills.
     grace_s : float
@@ -165,6 +167,7 @@ def resume(
     scheduler: str = ExecutionSettings.scheduler,
     scheduler_file: str = ExecutionSettings.scheduler_file,
     workers: int = ExecutionSettings.workers,
+    max_workers: int = ExecutionSettings.max_workers,
     threads: int = ExecutionSettings.threads,
     retries: int = ExecutionSettings.retries,
     allowed_failures: int = ExecutionSettings.allowed_failures,

@@ -7,9 +7,8 @@ import toys
 from distributed import default_client
 
 from galbatch.errors import Stopped
-from galbatch.run import cluster as lifeline
-from galbatch.run import process, status
-from galbatch.run.cluster import RESTARTS, Lifeline
+from galbatch.run import lifeline, process, status
+from galbatch.run.lifeline import RESTARTS, Lifeline
 
 OPTIONS = dict(batch=3, draws=3, mode="fast", workers=1, report=False, prior=toys.GaussianPrior(0.02))
 

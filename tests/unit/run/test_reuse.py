@@ -94,6 +94,32 @@ def test_other_settings_take_nothing_over_and_say_why(updated, change, why):
     assert "nothing can be taken over" in said[0] and why in said[0]
 
 
+@pytest.mark.parametrize(
+    "before, now",
+    [("regenerate", "regenerate"), ("stored", "none"), ("none", "none")],
+)
+def test_draws_that_are_not_stored_need_not_be_made(survey, updated, tmp_path, before, now):
+    """What the earlier run keeps is enough where the new one keeps no more: every byte is that of a run from
+    nothing, and the draws of sources that were taken over are made again as those of others."""
+    old = process(survey, out=tmp_path / "old.run", limit=4, batch=3, samples=before, **HOW)
+    whole = process(survey, out=tmp_path / "whole.run", batch=4, samples=now, **HOW)
+    run, _ = updated(update=str(old.paths.root), samples=now)
+    assert run.summary["update"]["reused"] == 3 and run.summary["draws"] == 2 * HOW["draws"]
+    same(whole.paths.root, run.paths.root)
+    assert verify(run.paths.root) == []
+    again = open_run(run.paths.root, toys.GaussianPrior())
+    assert all(again.redraw(source).equal for source in again.finished_ids())
+
+
+@pytest.mark.parametrize(
+    "before, now", [("stored", "regenerate"), ("none", "stored"), ("none", "regenerate")]
+)
+def test_what_the_earlier_run_did_not_keep_is_computed(survey, updated, tmp_path, before, now):
+    old = process(survey, out=tmp_path / "old.run", limit=2, samples=before, **HOW)
+    run, said = updated(update=str(old.paths.root), samples=now, limit=2)
+    assert "update" not in run.summary and f"samples was {before}, is {now}" in said[0]
+
+
 def test_a_damaged_batch_is_not_taken_over(survey, updated, fresh):
     """A bit flips in a shard of the earlier run: its batch is computed again, with the same bytes."""
     shard = next(p for p in survey.with_name("old.run").glob("posterior.zarr/mean/c/0/**/*") if p.is_file())
@@ -159,10 +185,96 @@ def test_a_band_that_changes_the_segments_takes_nothing_over_and_says_how_to_kee
     same(process(catalog, two, tmp_path / "fresh.run", **HOW).paths.root, run.paths.root)
 
 
+@pytest.mark.parametrize("before", ["stored", "none"])
+def test_a_run_without_draws_can_add_a_band_to_one_that_has_them(tmp_path, before):
+    catalog, how = toys.write_survey(tmp_path, n=3), HOW | {"samples": "none"}
+    two, said = with_bands(catalog, "f200w", "f444w", first='segment_bands = ["f200w"]'), []
+    old = process(catalog, with_bands(catalog, "f200w"), tmp_path / "old.run", **HOW | {"samples": before})
+    update = str(old.paths.root)
+    run = process(catalog, two, tmp_path / "new.run", update=update, on_message=said.append, **how)
+    same(process(catalog, two, tmp_path / "fresh.run", **how).paths.root, run.paths.root)
+    if before == "stored":
+        assert run.summary["update"]["reused_in_old_bands"] == 3
+    else:
+        assert any("which that run did not store" in line for line in said)
+
+
+class TestJoint:
+    """Bands that are sampled together."""
+
+    @pytest.fixture
+    def run(self, tmp_path):
+        """A call for (run, what it said) of a joint run of two bands, or of three."""
+        catalog = toys.write_survey(tmp_path, n=4)
+        names = ("f115w", "f200w", "f444w")
+        surveys = {n: with_bands(catalog, *names[-n:], first='segment_bands = ["f200w"]') for n in (2, 3)}
+
+        def run(out, n=2, **options):
+            said = []
+            how = HOW | {"prior": toys.JointRedPrior(), "joint": True, "batch": 4} | options
+            return process(catalog, surveys[n], tmp_path / out, on_message=said.append, **how), said
+
+        return run
+
+    def test_sources_are_added_and_a_pixel_of_one_band_changes(self, run, tmp_path):
+        """A source is drawn again in all bands where it changed in one, for each band decides the others."""
+        old, _ = run("old.run", limit=3)
+        place = tmp_path / "f444w.fits"
+        image, header = fits.getdata(place, header=True)
+        x, y = old.wcs(101).all_world2pix(*(old.row(101)[k].value for k in ("ra", "dec")), 0)
+        there = np.argwhere(image == old.observed(101, "f444w")[int(y + 0.5), int(x + 0.5)])
+        image[tuple(there[0])] += 50
+        fits.writeto(tmp_path / "other.fits", image, header)
+        with changed(place, (tmp_path / "other.fits").read_bytes()):
+            new, said = run("new.run", update=str(old.paths.root))
+            whole, _ = run("whole.run")
+        number = new.summary["update"]["changed:f444w"]
+        assert 1 <= number < 3 and new.summary["update"]["reused"] == 3 - number
+        assert "changed:f200w" not in new.summary["update"] and "computed: 1 new" in said[-2] + said[-1]
+        same(whole.paths.root, new.paths.root)
+
+    def test_a_band_that_is_added_changes_all_and_the_run_says_so(self, run):
+        old, _ = run("old.run")
+        new, said = run("new.run", n=3, update=str(old.paths.root))
+        assert any("all are sampled together: --separate" in line for line in said)
+        assert "update" not in new.summary
+        same(run("whole.run", n=3)[0].paths.root, new.paths.root)
+
+    def test_a_joint_model_that_sees_each_band_by_itself_keeps_them(self, run):
+        old, _ = run("old.run", joint=False)
+        new, _ = run("new.run", n=3, joint=False, update=str(old.paths.root))
+        assert new.summary["update"]["reused_in_old_bands"] == 4
+        same(run("whole.run", n=3, joint=False)[0].paths.root, new.paths.root)
+
+
+@pytest.mark.ci("obstore", "moto")
+@pytest.mark.parametrize("samples", ["stored", "regenerate"])
+def test_a_run_in_a_bucket_updates_another_there(survey, tmp_path, samples):
+    """And has the bytes of one in a folder that updates nothing; also where the earlier run is elsewhere."""
+    from bucket import amazon, contents, exported, same_bytes
+
+    from galbatch.cli.main import main
+
+    how = HOW | {"samples": samples}
+    whole = process(survey, out=tmp_path / "whole.run", batch=4, **how).paths.root
+    with exported(amazon()):
+        old = process(survey, out="s3://bucket/old.run", limit=4, batch=3, **how)
+        before = contents(old.paths.root)
+        for out in ("s3://bucket/new.run", str(tmp_path / "new.run")):
+            run = process(survey, out=out, batch=4, update="s3://bucket/old.run", **how)
+            assert run.summary["update"]["reused"] == 3 and run.summary["draws"] == 2 * HOW["draws"]
+            same_bytes(whole, run.paths.root) if "://" in out else same(whole, run.paths.root)
+            assert verify(out) == [] and main(["status", out]) == 0
+        run = process(survey, out="s3://bucket/x.run", batch=4, update=str(tmp_path / "new.run"), **how)
+        assert run.summary["update"]["reused"] == 5
+        same_bytes(whole, run.paths.root)
+        assert contents(old.paths.root) == before, "the earlier run stays as it is"
+
+
 @pytest.mark.parametrize(
     "bands, change, why",
     [
-        (("f200w", "f444w"), {"samples": "none"}, "samples was stored, is none"),
+        (("f200w", "f444w"), {"samples": "regenerate"}, "samples was stored, is regenerate"),
         (("f444w",), {}, "bands were f200w, are f444w"),
     ],
 )
