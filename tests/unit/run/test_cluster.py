@@ -26,6 +26,13 @@ class Fake:
     def scheduler_info(self, n_workers):
         return {"workers": {1: {}, 2: {}}, "address": "tcp://head:8786"}
 
+    def submit(self, function, pure):
+        self.made.append(("submit", function))
+        return self
+
+    def release(self):
+        self.made.append(("release",))
+
     def wait_for_workers(self, n, timeout):
         self.made.append(("wait", n))
 
@@ -118,7 +125,8 @@ def test_a_mix_of_two_cudas_is_refused_with_the_remedy(made, monkeypatch, torch_
 
 def test_a_given_scheduler_wins_and_is_waited_for(made):
     chosen = cluster.open_cluster(ExecutionSettings(scheduler="tcp://head:8786", workers=5), 9)
-    assert made[0][1] == ("tcp://head:8786",) and ("wait", 5) in made
+    assert made[0][1] == ("tcp://head:8786",)
+    assert made[1:4] == [("submit", int), ("wait", 5), ("release",)], "work first: a cluster may adapt"
     assert "2 workers of the scheduler" in chosen.line
     cluster.open_cluster(ExecutionSettings(scheduler_file="s.json"), 9)
     assert any(m[0] == "Client" and m[2].get("scheduler_file") == "s.json" for m in made)
