@@ -157,7 +157,7 @@ FLAGS: dict[Flag, About] = {
     Flag.STAMP_TOO_SMALL: About(
         Level.BAD,
         "the source outgrows its stamp: light and size are lost",
-        "run it again with a larger `stamp_arcsec`",
+        "run it again with a larger `stamp_arcsec`, or on a larger image where that is what ends",
     ),
     Flag.BACKGROUND: About(
         Level.CAUTION,

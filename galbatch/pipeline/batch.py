@@ -18,7 +18,7 @@ from galbatch.morphology import own_light
 from galbatch.pipeline.colour import colours
 from galbatch.pipeline.context import Context, Cut, Earlier, Piece
 from galbatch.pipeline.hashes import draw_hashes, pixel_hashes
-from galbatch.pipeline.light import contaminated, light_flags, second_sources
+from galbatch.pipeline.light import contaminated, light_flags, second_sources, still_measured
 from galbatch.pipeline.measurement import Table, empty_columns, grade, measure_band
 from galbatch.pipeline.sampling import groups_of, sample_bisecting
 from galbatch.store import MASK_EXCLUDED, MASK_NEIGHBOUR, STATUS, BatchResult, PlanBatch, StoreLayout
@@ -212,6 +212,7 @@ def _measure(
         layout.draw_columns,
         context.calibration or None,
     )
+    found = still_measured(found, columns[f"r_petro_raw50_{band.band}"][done], band)
     found |= contaminated(found, columns[f"neighbour_frac_{band.band}"][done], own)
     found |= second_sources(own, context.prior.spec.target_fwhm_pix)
     columns[f"flags_{band.band}"][done] = found

@@ -7,7 +7,7 @@ from pyarrow import parquet, table
 from toys import RedPrior
 
 from galbatch import open_run
-from galbatch.cutouts import classes, cut_fitting, open_survey, outgrown
+from galbatch.cutouts import classes, cut_fitting, open_survey, outgrown, outgrows
 from galbatch.errors import ConfigError
 from galbatch.run import process
 from galbatch.store.posterior import open_store
@@ -82,6 +82,61 @@ def test_an_edge_on_disc_is_seen_by_its_two_ends(tmp_path):
     disc(image, 150, 120, 9000, 10.0, 0.15)
     survey = open_survey(simple_survey(tmp_path, image))
     assert outgrown(survey.cut(sources([120], [150]), 64))[0]
+
+
+def stamp_of(image, y, x, side=64):
+    half = side // 2
+    data = image[y - half : y + half, x - half : x + half]
+    return data, np.ones_like(data), np.ones(data.shape, bool)
+
+
+@pytest.mark.parametrize(("peak_sn", "lost"), [(6.0, 0.25), (50.0, 0.25)])
+def test_faint_light_on_all_sides_is_light_lost(peak_sn, lost):
+    """A disc of low surface brightness: its border is lost in the noise of a pixel, not in that of all."""
+    light = np.zeros((300, 300), "f4")
+    disc(light, 150, 150, 1.0, 14.0)
+    inside = stamp_of(light, 150, 150)[0].sum()
+    assert 1 - inside / light.sum() > lost
+    noise = np.random.default_rng(3).normal(size=light.shape).astype("f4")
+    assert outgrows(*stamp_of(light * peak_sn / light.max() + noise, 150, 150))
+
+
+def test_a_disc_edge_on_through_two_sides_outgrows_its_stamp():
+    image = np.random.default_rng(4).normal(size=(300, 300)).astype("f4")
+    disc(image, 150, 150, 40000, 16.0, 0.12)
+    assert outgrows(*stamp_of(image, 150, 150)) and outgrows(*stamp_of(image.T, 150, 150))
+
+
+def test_light_beyond_the_edge_of_the_image_is_missed_too():
+    image = np.random.default_rng(5).normal(size=(300, 300)).astype("f4")
+    disc(image, 150, 150, 20000, 12.0)
+    data, sigma, used = stamp_of(image, 150, 150, 128)
+    used[:40], used[-40:], used[:, :40], used[:, -40:] = False, False, False, False  # an image of 48 pixels
+    assert outgrows(data, sigma, used)
+
+
+def test_what_one_side_or_one_corner_has_alone_is_another_s():
+    """A star beyond one side, one beyond a corner (its wings are on two sides), and a level of the sky."""
+    for y, x in ((150, 190), (188, 188)):
+        image = np.random.default_rng(6).normal(size=(300, 300)).astype("f4")
+        disc(image, 150, 150, 1500, 2.0)
+        disc(image, y, x, 30000, 5.0)
+        assert not outgrows(*stamp_of(image, 150, 150))
+    image = np.random.default_rng(7).normal(size=(300, 300)).astype("f4") + np.float32(0.4)
+    disc(image, 150, 150, 1500, 2.0)
+    assert not outgrows(*stamp_of(image, 150, 150))
+
+
+def test_what_the_image_does_not_have_is_not_asked_for(tmp_path):
+    """A source that fills an image of 80 pixels is flagged, and not cut again: there is nothing to read."""
+    image = noise_field()
+    disc(image, 150, 120, 60000, 12.0)
+    inside = np.zeros(image.shape, bool)
+    inside[110:190, 80:160] = True
+    image[~inside] = np.nan
+    survey = open_survey(simple_survey(tmp_path, image))
+    pieces = cut_fitting(survey.cut, sources([120], [150]), SIDES, SCALE)
+    assert [s.bands[0].data.shape[1] for _, s in pieces] == [96]
 
 
 def test_classes_leave_whole_pixels_of_every_band_on_either_side():

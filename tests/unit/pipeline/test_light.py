@@ -5,7 +5,7 @@ import pytest
 
 from galbatch.flags import Flag, quality_of
 from galbatch.morphology import OwnLight
-from galbatch.pipeline.light import contaminated, light_flags, outgrows, second_sources
+from galbatch.pipeline.light import contaminated, light_flags, outgrows, second_sources, still_measured
 from galbatch.types import BandStamps
 
 Y, X = np.mgrid[:48, :48] - 24
@@ -65,6 +65,14 @@ def test_a_source_that_outgrows_its_stamp_is_seen_and_a_neighbour_on_one_side_is
     assert outgrows(disc(9.0) + noise, one, used)
     assert outgrows(disc(9.0) + noise, one, used & (X > -20))
     assert not outgrows(disc(4.0) + 60 * np.exp(-np.hypot(Y, X - 23) / 3) + noise, one, used)
+
+
+def test_what_is_lost_beyond_the_aperture_is_not_missed():
+    """Two Petrosian radii end within the corners up to a radius of 0.354 of the stamp's side."""
+    band, small = stamps(disc()), int(Flag.STAMP_TOO_SMALL)
+    side = 48 * band.pixel_scale_arcsec
+    flags, radii = np.array([small | 1, small, small, 0]), np.array([0.35, 0.36, np.nan, 0.36])
+    assert still_measured(flags, radii * side, band).tolist() == [1, small, small, 0]
 
 
 def test_a_neighbour_counts_where_it_touches_and_is_not_lost_in_the_noise():
