@@ -52,7 +52,8 @@ def test_nested_aliases_do_not_expand(kind):
     assert len(BOMBS[kind]) < 2400
     tracemalloc.start()
     try:
-        assert column_metadata(schema_with(BOMBS[kind])) == {}
+        kept = {"ra": {"unit": "deg"}} if kind == "merge" else {}  # it stands beside the bomb
+        assert column_metadata(schema_with(BOMBS[kind])) == kept
         assert tracemalloc.get_traced_memory()[1] < 5e6
     finally:
         tracemalloc.stop()
