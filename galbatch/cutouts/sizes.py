@@ -118,7 +118,7 @@ def _side(data: np.ndarray, sigma: np.ndarray, used: np.ndarray) -> tuple[float,
         errors.append(
             CORRELATION * float(np.sqrt((sigma[rows][good].astype(float) ** 2).sum())) / int(good.sum())
         )
-    return means[0], errors[0], means[1] - means[0], float(np.hypot(*errors))
+    return means[0], errors[0], means[1] - means[0], math.hypot(*errors)
 
 
 def _reaches(band: BandStamps, i: int, own: np.ndarray) -> tuple[float, bool]:
