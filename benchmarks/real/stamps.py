@@ -1,9 +1,10 @@
 """How much light of real galaxies stamps lose, what of that is noticed, and what it does to the numbers.
 
-    python benchmarks/real/stamps.py --data shared/data
+    python benchmarks/real/stamps.py --data shared/data [--first 0]
 
-HST galaxies, every fifth, and TNG50 galaxies (SKIRT, band r), brought to half-light radii of 4 to 40 pixels
-on 512, in noise (correlation of neighbours 0.25) at a peak S/N of 5 to 300, cut at 64, 96 and 128 pixels.
+HST galaxies, every fifth from FIRST, and TNG50 galaxies (SKIRT, band r), brought to half-light radii of 4
+to 40 pixels on 512, in noise (correlation of neighbours 0.25) at a peak S/N of 5 to 300, cut at 64, 96 and
+128 pixels.
 Printed: how many are said to outgrow their stamp, by the share of their light that is outside; and, at 128
 pixels, flux and half-light radius measured in the stamp (no noise, segment of the noisy data) over those
 measured in all of the image, by the Petrosian radius over half of the stamp's side.
@@ -30,10 +31,10 @@ PETRO = (0.0, 0.6, 0.71, 0.8, 0.9, 1.0, 3.0)
 FAR = (0.05, 0.1)  # relative errors of flux and radius that are too large
 
 
-def truths(data: Path) -> Iterator[np.ndarray]:
+def truths(data: Path, first: int) -> Iterator[np.ndarray]:
     """Images without noise, of unit flux, for each galaxy and radius."""
     with np.load(data / "hst_galaxies/hst_candels_201x3_192px_0.06arcsec.npz") as file:
-        images = list(file["images"][::5, 1])
+        images = list(file["images"][first::5, 1])
     images += [
         read_images(path)[0].flux[1] for path in sorted((data / "tng/tng50_skirt_sdss").glob("*.fits"))
     ]
@@ -64,9 +65,10 @@ def numbers(truth: np.ndarray, seg: np.ndarray) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
-    data, rng = parser.parse_args().data, np.random.default_rng(11)
+    parser.add_argument("--first", type=int, default=0)
+    options, rng = parser.parse_args(), np.random.default_rng(11)
     noticed, measured = [], []
-    for truth in truths(data):
+    for truth in truths(options.data, options.first):
         for peak in PEAKS:
             noise = ndimage.gaussian_filter(rng.normal(size=truth.shape), 0.6)
             image = (truth * (peak / truth.max()) + noise / noise.std()).astype("f4")

@@ -81,8 +81,8 @@ class Watching(LocalCluster):
 
 
 @pytest.mark.timeout(900)
-def test_a_cluster_of_ours_grows_while_batches_wait_and_shrinks_after(catalog, calm, tmp_path, monkeypatch):
-    """From one worker to three. At the end one batch takes long, and the others leave it alone."""
+def test_a_cluster_of_ours_grows_while_batches_wait(catalog, calm, tmp_path, monkeypatch):
+    """From one worker to three, and each of them computes batches."""
     monkeypatch.setattr(cluster, "LocalCluster", Watching)
     monkeypatch.setitem(cluster.ADAPTIVE, "wait_count", 2)
     Watching.made, said, out = [], [], tmp_path / "a.run"
