@@ -9,7 +9,7 @@ from html import escape
 
 def count(n: int, noun: str) -> str:
     """'1 batch', '2 batches'."""
-    return f"{n} {noun}{'' if n == 1 else 'es' if noun.endswith(('ch', 's')) else 's'}"
+    return f"{n:,} {noun}{'' if n == 1 else 'es' if noun.endswith(('ch', 's')) else 's'}"
 
 
 def first_few(texts: list[str], n: int = 8) -> str:

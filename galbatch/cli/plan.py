@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from galbatch.cli.options import BANDS, DRAWS, FILE, MODE, MODEL, OVERSAMPLE, SAMPLES, SURVEY, band_names
+from galbatch.display import count
 
 
 @click.command("plan")
@@ -87,23 +88,31 @@ def _say(wanted: Any, rates: Any, devices: Any, found: Any, deadline: Any, price
         "survey": f"{wanted.sources:,} sources in {wanted.bands} bands, {wanted.fine_pix} pixels per side, "
         f"{wanted.draws} draws, mode {rates.mode}, model {rates.model}",
         "rates": rates.source,
-        "time": f"{found['device_hours']:,.3g} {device}-hours: {_hours(found['wall_hours'])} on {devices:,}",
+        "time": f"{_number(found['device_hours'])} {device}-hours: {_hours(found['wall_hours'])} "
+        f"on {devices:,}",
         "read": f"at most {_bytes(found['read_bytes'])} in {found['read_requests']:,} requests: every stamp "
         "by itself",
         "write": f"{_bytes(found['written_bytes'])} in {found['write_requests']:,} files, of it catalogue "
         f"{_bytes(found['catalogue_bytes'])}",
     }
     if deadline:
-        lines["deadline"] = f"{found['devices_for_deadline']:,} {device}s for {_hours(deadline)}"
+        lines["deadline"] = f"{count(found['devices_for_deadline'], device)} for {_hours(deadline)}"
     if any(asdict(prices).values()):
         lines["money"] = f"{found['money']:,.2f}: devices, requests, and a month of storage"
     for name, line in lines.items():
         click.echo(f"{name:10} {line}")
 
 
+def _number(value: float) -> str:
+    """Three digits: '2,060', '14.2', '0.0215'."""
+    if abs(value) < 100:
+        return f"{value:.3g}"
+    return f"{float(f'{value:.3g}'):,.0f}"
+
+
 def _hours(hours: float) -> str:
     if hours > 48:
-        return f"{hours / 24:.3g} days"
+        return f"{_number(hours / 24)} days"
     return f"{hours:.3g} h" if hours > 1 else f"{60 * hours:.2g} min"
 
 

@@ -253,7 +253,7 @@ def _finish(paths: RunPaths, spec: ContextSpec, reporter: Reporter, manifest: di
         },
     )
     reporter.message(
-        f"{count(totals['planned'], 'source')}: {totals['ok']} ok, {totals['flagged']} flagged, "
-        f"{totals['failed']} failed; {now.elapsed_s:.1f} s"
+        f"{count(totals['planned'], 'source')}: {totals['ok']:,} ok, {totals['flagged']:,} flagged, "
+        f"{totals['failed']:,} failed; {now.elapsed_s:.1f} s"
     )
     reporter.flush()

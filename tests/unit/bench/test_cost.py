@@ -125,6 +125,10 @@ def test_plan_of_the_demo(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "48 sources in 2 bands" in out and "core-hours" in out and "cores for 0.6 min" in out
     assert "money" in out
+    survey = ["--sources", "2300000", "--deadline", "1e5"]
+    assert main([*said[:4], *survey]) == 0
+    out = capsys.readouterr().out
+    assert "2,060 core-hours" in out and "1 core for 4,170 days" in out
     assert main([*said, "--json", "--sources", "1000", "--sources", "2000"]) == 0
     one, two = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert two["device_hours"] == pytest.approx(2 * one["device_hours"]) and one["devices"] == 64
