@@ -189,8 +189,20 @@ class Observation:
     @property
     def valid(self) -> np.ndarray:
         """(b, c, h, w) True where a pixel enters the likelihood."""
-        good = np.isfinite(self.data) & np.isfinite(self.sigma) & (self.sigma > 0)
-        return good if self.mask is None else good & ~self.mask
+        good = np.isfinite(self.data) & (self.sigma > 0)
+        good = good if self.mask is None else good & ~self.mask
+        return good & informed(np.where(good, self.sigma, np.inf))
+
+
+NO_DATA, LOWEST = 1e4, 9
+
+
+def informed(sigma: np.ndarray) -> np.ndarray:
+    """Whether pixels (..., h, w) tell anything: noise maps say 1e16, 1e8 or 9999 where nothing was measured.
+    Their sigma is then ``NO_DATA`` times that of the ninth best pixel, or infinite."""
+    flat = sigma.reshape(*sigma.shape[:-2], -1)
+    best = np.partition(flat, min(LOWEST, flat.shape[-1]) - 1)[..., min(LOWEST, flat.shape[-1]) - 1]
+    return np.isfinite(sigma) & (sigma < NO_DATA * best[..., None, None])
 
 
 def _to_numpy(value: np.ndarray, dtype: type) -> np.ndarray:

@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike
 from scipy import fft, ndimage
 
 from galbatch.cutouts.fits.units import in_electrons
+from galbatch.types import informed
 
 if TYPE_CHECKING:
     from galbatch.cutouts.fits.header import Header
@@ -65,12 +66,13 @@ def gain_of(
 
 
 def variance(kind: str, noise: np.ndarray, err_scale: ArrayLike = 1.0) -> np.ndarray:
-    """(n, h, w) noise plane of ``kind`` 'err', 'var', 'wht' or 'exp' to a variance; inf where there is
-    none."""
+    """(n, h, w) noise plane of ``kind`` 'err', 'var', 'wht' or 'exp' to a variance; inf where there is none,
+    or one so large that it stands for none."""
     with np.errstate(all="ignore"):
         noise = noise.astype(np.float64)
         out = {"err": noise**2, "var": noise}.get(kind, 1.0 / noise) * np.square(err_scale)
-        return np.where(np.isfinite(noise) & (noise > 0) & np.isfinite(out), out, np.inf)
+        out = np.where(np.isfinite(noise) & (noise > 0) & np.isfinite(out), out, np.inf)
+    return np.where(informed(np.sqrt(out)), out, np.inf)
 
 
 def scale_sky(var: np.ndarray, sci: np.ndarray, scale: ArrayLike, photon: float = 0.0) -> np.ndarray:

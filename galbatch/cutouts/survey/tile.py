@@ -126,7 +126,7 @@ class Tile:
                 var = var + poisson(sci, exposure, self.gain)
             masked, saturated, good = self._masks(sci, y0, x0)
             ok &= good
-            weight, segmap = ~np.isfinite(var), None
+            weight, segmap = ~np.isfinite(var) | (sci == 0).all((1, 2), keepdims=True), None
             if "wht" in self.images and self.noise != "wht":
                 wht, good = self.images["wht"].boxes(y0, x0, h, w)
                 weight |= ~(wht > 0)
