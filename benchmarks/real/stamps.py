@@ -27,7 +27,7 @@ from galbatch.training.sources import read_images
 
 SIZE, SIDES, RADII, PEAKS = 512, (64, 96, 128), (4, 8, 14, 20, 28, 40), (5, 10, 50, 300)
 LOST = (0.0, 0.005, 0.02, 0.05, 0.1, 1.0)
-PETRO = (0.0, 0.6, 0.71, 0.8, 0.9, 1.0, 3.0)
+PETRO = (0.0, 0.6, 0.65, 0.71, 0.8, 0.9, 1.0, 3.0)
 FAR = (0.05, 0.1)  # relative errors of flux and radius that are too large
 
 

@@ -12,7 +12,7 @@ from galbatch.types import BandStamps
 MASKED_SHARE, LOST_SHARE = 0.1, 1 / 3  # of the light: caution, bad
 CORE_LEVEL, CORE_SHARE = 0.5, 0.5  # the core: above half of the maximum; lost where half of it is masked
 NEAR_PIX, FAR_BRIGHTER = 2, 50  # no ring or merger is that faint in its middle, seen through a PSF
-APERTURE_INSIDE = 0.5**1.5  # of the stamp's side: two Petrosian radii then end within its corners
+APERTURE_INSIDE = 0.325  # of the stamp's side, above a Petrosian radius in which little is lost (0042)
 OUTSHONE = 0.5  # share of the light of all segments that is neighbours'
 SECOND_SHARE = 0.05  # of the light without a counterpart: another galaxy's is three times as much, and more
 
@@ -55,8 +55,8 @@ def _masked(model: np.ndarray, sigma: np.ndarray, mask: np.ndarray, own: np.ndar
 
 
 def still_measured(flags: np.ndarray, r_petro_arcsec: np.ndarray, band: BandStamps) -> np.ndarray:
-    """``flags`` (n,) without STAMP_TOO_SMALL where the aperture of the flux, two Petrosian radii (n,), ends
-    within the stamp: what is lost is beyond all that is measured (docs/decisions/0042)."""
+    """``flags`` (n,) without STAMP_TOO_SMALL where the aperture of the flux, two Petrosian radii (n,), hardly
+    reaches beyond the stamp: what is lost is beyond all that is measured (docs/decisions/0042)."""
     with np.errstate(invalid="ignore"):
         inside = r_petro_arcsec < APERTURE_INSIDE * band.data.shape[1] * band.pixel_scale_arcsec
     return np.where(inside, flags & ~int(Flag.STAMP_TOO_SMALL), flags)

@@ -42,7 +42,7 @@ WORKERS_TIMEOUT_S = 600
 COUNT_S = 2.0
 REVIVE_S = 60.0
 # Dask looks every 2 s; a worker goes after 30 s without a batch, so that a straggler finds it idle
-ADAPTIVE = {"interval": "2s", "target_duration": "10ms", "wait_count": 15}
+ADAPTIVE: dict[str, Any] = {"interval": "2s", "target_duration": "10ms", "wait_count": 15}
 # Batches of a GPU process: one reads ahead, one is on the device, one is measured and written.
 GPU_THREADS = 3
 
