@@ -1,11 +1,13 @@
 """A run from a HATS catalogue to a HATS catalogue, on disk or in a bucket: rows/s, memory, requests.
 
-    python benchmarks/throughput/hats_run.py [--rows 100000] [--s3 | --plan-only] [--draws 2] [--out OUT]
+    python benchmarks/throughput/hats_run.py [--rows 100000] [--s3 | --plan-only] [--draws 2] [--workers 0]
+        [--out OUT]
 
 The sampler alone is stubbed: it returns the observed stamp and noise. All else is a run: the catalogue read
 by partition, checked and planned, stamps cut and measured, batches committed and read back, tables merged,
 exported as HATS; run and export in a process each. ``--s3``: mosaics and run are in a bucket of moto's S3
-server on this machine, whose CPU time counts in the rate. Every id is held to the catalogue's before a number
+server on this machine, whose CPU time counts in the rate. ``--workers``: processes of a Dask cluster; 0: the
+run's own process. Every id is held to the catalogue's before a number
 counts.
 """
 
@@ -18,6 +20,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from astropy.io import fits
@@ -54,9 +57,12 @@ psf_error = "none"
 
 
 class Nothing:
-    """A prior that is never asked."""
+    """A prior that is never asked. Where it is sent, the sampler is stubbed."""
 
     channels, target_fwhm_pix, sigma_min, sha256 = 1, 2.0, 0.01, "nothing"
+
+    def __reduce__(self):
+        return stubbed, ()
 
     def denoise(self, x, sigma):
         return x
@@ -72,6 +78,14 @@ def observed(prior, obs: Observation, draws: int, **_: object) -> Posterior:
         samples, samples.mean(1), samples.std(1), one, 0.5 * one, np.zeros_like(data), 0 * one,
         np.zeros(n, np.int64), one, np.full(n, 9.0), np.full(n, draws), 2.0,
     )  # fmt: skip
+
+
+def stubbed() -> Nothing:
+    """The prior, with the sampler stubbed in this process."""
+    import galbatch.pipeline.sampling as sampling
+
+    sampling.sample_posterior = observed
+    return Nothing()
 
 
 def make_inputs(folder: Path, rows: int, spacing: int = SPACING) -> int:
@@ -125,20 +139,19 @@ def write_catalogue(root: Path, ra: np.ndarray, dec: np.ndarray) -> int:
     return len(parts)
 
 
-def whole_run(folder: Path, out: str, draws: int) -> dict[str, object]:
+def whole_run(folder: Path, out: str, draws: int, workers: int) -> dict[str, object]:
     """The run; its summary."""
-    import galbatch.pipeline.sampling as sampling
-
-    sampling.sample_posterior = observed
-    memory: list[int] = []  # MB held at each tenth of the run, without the pages of mosaics
+    prior = stubbed()
+    memory: list[list[int]] = []  # MB held at each tenth of the run by its process and by the largest worker
 
     def look(progress: Progress) -> None:
         if progress.done * 10 >= (len(memory) + 1) * progress.total:
-            memory.append(
-                int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
-            )
+            me = psutil.Process()
+            held = [[p.memory_info().rss >> 20 for p in of] for of in ([me], me.children(recursive=True))]
+            memory.append([max(each) for each in held if each])
 
-    how = {"prior": Nothing(), "cluster": "none", "draws": draws, "on_progress": look}
+    cluster = {"cluster": "local", "workers": workers} if workers else {"cluster": "none"}
+    how = {"prior": prior, "draws": draws, "on_progress": look, **cluster}
     run = process(folder / "cat.hats", folder / "s.toml", out, **how)
     return run.summary | {"memory": memory}
 
@@ -180,13 +193,14 @@ def check(folder: Path, out: str, exported: Path) -> None:
             assert np.array_equal(given[name][a], found[name][b]), name
 
 
-def measure(rows: int, s3: bool, draws: int) -> dict[str, object]:
+def measure(rows: int, s3: bool, draws: int, workers: int) -> dict[str, object]:
     """One line of results."""
     found: dict[str, object] = {
         "benchmark": "hats_run",
         "rows": rows,
         "s3": s3,
         "draws": draws,
+        "workers": workers,
         "stamp_pix": STAMP,
     }
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
@@ -203,7 +217,8 @@ def measure(rows: int, s3: bool, draws: int) -> dict[str, object]:
                 place_of(f"{where}/{plane}").take_file(folder / plane)
                 (folder / plane).unlink()
         (folder / "s.toml").write_text(SURVEY.format(where=where, stamp=STAMP, scale=SCALE))
-        summary, cost = alone(whole_run, folder, out, draws)
+        summary, cost = alone(whole_run, folder, out, draws, workers)
+        cost["cpu_s"] += summary["cpu_s"] if workers else 0
         assert summary["planned"] == rows == summary["ok"] + summary["flagged"] + summary["failed"]
         found |= {f"run_{k}": v for k, v in cost.items()} | {"run_rows_per_s": rows / cost["s"]}
         found |= {"run_rows_per_cpu_s": rows / cost["cpu_s"], "failed": summary["failed"]}
@@ -218,9 +233,9 @@ def measure(rows: int, s3: bool, draws: int) -> dict[str, object]:
 
 def main() -> None:
     """Measure, print, append."""
-    options = arguments(__doc__, rows=100_000, s3=False, plan_only=False, draws=2)
-    rows = options.rows
-    found = measure_plan(rows) if options.plan_only else measure(rows, options.s3, options.draws)
+    options = arguments(__doc__, rows=100_000, s3=False, plan_only=False, draws=2, workers=0)
+    rows, how = options.rows, (options.s3, options.draws, options.workers)
+    found = measure_plan(rows) if options.plan_only else measure(rows, *how)
     keep(found, options.out)
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,8 +43,8 @@ TILES, DISTINCT = 100, 1_000
 
 def alone(work, *arguments):
     """Result of ``work`` in a fresh process, and that process's peak memory and CPU time."""
-    with get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measured, (work, arguments))
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # which may start processes, unlike a Pool's
+        return pool.submit(_measured, work, arguments).result()
 
 
 def _measured(work, arguments):

@@ -67,7 +67,7 @@ def _plain(port: int) -> urllib.request.Request:
 
 def s3_server():
     """moto's S3 server with the bucket ``bucket``; yields its port."""
-    return listening([sys.executable, "-m", "moto.server", "-p"], _plain)
+    return listening([sys.executable, str(Path(__file__).with_name("s3.py")), "-p"], _plain)
 
 
 @contextmanager
