@@ -225,6 +225,29 @@ def acf_power(acf: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     return np.maximum(power, POWER_FLOOR * acf[:, r, r][:, None, None])
 
 
+def resampled_variance(variance: np.ndarray, valid: np.ndarray, acf: np.ndarray) -> np.ndarray:
+    """``variance`` (b, c, h, w) of noise with the autocorrelation (c, r, r), as smooth as it can be.
+
+    White noise of variance v, resampled by a kernel K, has the variance K^2 * v and the autocorrelation of K:
+    for a Gaussian K^2 is that to the fourth power. A noise map with steps (of a bad pixel of one exposure,
+    say) asks for noise with steps, which it is not: in its model, S C S, they were significant by 10 to 30
+    standard deviations (docs/decisions/0043).
+    """
+    kernel = acf.astype(np.float64) ** 4
+    r = kernel.shape[-1] // 2
+    h, w = variance.shape[-2:]
+    grid = tuple(next_fast_len(n + r, real=True) for n in (h, w))
+    padded = np.zeros((len(kernel), *grid))
+    padded[:, : 2 * r + 1, : 2 * r + 1] = kernel
+    transfer = np.fft.rfft2(np.roll(padded, (-r, -r), axis=(1, 2)))
+
+    def smooth(image: np.ndarray) -> np.ndarray:
+        return np.fft.irfft2(np.fft.rfft2(image, grid) * transfer, grid)[..., :h, :w]
+
+    near = smooth(valid.astype(np.float64))
+    return np.where(valid, smooth(np.where(valid, variance, 0)) / np.where(valid, near, 1), 0).clip(min=0)
+
+
 def noise_model(
     weight: torch.Tensor, noise_acf: np.ndarray | None = None, fraction: torch.Tensor | None = None
 ) -> WhiteNoise | CorrelatedNoise:

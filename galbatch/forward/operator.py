@@ -13,7 +13,7 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-from galbatch.forward.noise import noise_model
+from galbatch.forward.noise import noise_model, resampled_variance
 from galbatch.forward.psf import TransferCache
 from galbatch.interfaces import NoiseModel
 from galbatch.types import Observation
@@ -140,13 +140,19 @@ def _dirichlet(f: np.ndarray, n: int) -> np.ndarray:
     return np.sinc(n * f) / np.sinc(f)
 
 
-def _correlated(obs: Observation, device: torch.device | str) -> torch.Tensor | None:
-    """(b, 1, c, h, w) fraction of sigma that is correlated from pixel to pixel; None where all of it is."""
+def _sigma(obs: Observation) -> tuple[np.ndarray, np.ndarray | None]:
+    """(b, c, h, w) sigma of valid pixels as the noise model has it, and the fraction of it that is correlated
+    from pixel to pixel; None where all of it is."""
+    if obs.noise_acf is None:
+        return obs.sigma, None
+    valid = obs.valid
+    variance = np.where(valid, obs.sigma, 0).astype(np.float64) ** 2
+    white = 0.0 if obs.sigma_white is None else np.where(valid, np.minimum(obs.sigma_white**2, variance), 0)
+    correlated = resampled_variance(variance - white, valid, obs.noise_acf)
+    sigma = np.sqrt(correlated + white)
     if obs.sigma_white is None:
-        return None
-    with np.errstate(invalid="ignore"):
-        white = np.where(obs.valid, obs.sigma_white / obs.sigma, 0).clip(0, 1)
-    return torch.from_numpy(np.sqrt(1 - white**2)[:, None]).to(device)
+        return sigma, None
+    return sigma, np.sqrt(correlated / np.maximum(sigma**2, 1e-30)).astype(np.float32)
 
 
 def forward_model(
@@ -169,7 +175,8 @@ def forward_model(
     unit = unit[:, None, :, None, None]
     valid = obs.valid[:, None]
     data = np.where(valid, obs.data[:, None] / unit, 0).astype(np.float32)
-    weight = np.where(valid, (unit / np.where(valid, obs.sigma[:, None], 1)) ** 2, 0).astype(np.float32)
+    sigma, fraction = _sigma(obs)
+    weight = np.where(valid, (unit / np.where(valid, sigma[:, None], 1)) ** 2, 0).astype(np.float32)
     psf_scale = obs.psf_scale_arcsec or obs.pixel_scale_arcsec
     fine_scale = obs.pixel_scale_arcsec / oversample
     fine = tuple(-(-(n * oversample + 2 * margin) // multiple_of) * multiple_of for n in (h, w))
@@ -183,7 +190,8 @@ def forward_model(
         (cache or _CACHE).get(psf, psf_scale, fine_scale, g, target_fwhm_pix, device).unflatten(0, (b, 1, c))
         for g in (grid, fine)
     )
-    noise = noise_model(torch.from_numpy(weight).to(device), obs.noise_acf, _correlated(obs, device))
+    part = None if fraction is None else torch.from_numpy(fraction[:, None]).to(device)
+    noise = noise_model(torch.from_numpy(weight).to(device), obs.noise_acf, part)
     moved = None
     if shift.any():
         own, moved = (torch.from_numpy(shift_transfer(shift[:, None], g)).to(device) for g in (grid, fine))
