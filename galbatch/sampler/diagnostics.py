@@ -102,10 +102,10 @@ def chi2_misfit(
     n = n_valid.cpu().numpy()
     # modes that resampling left without noise make a whitened chi2 small, whatever the noise map is
     plain = each.nansum((-1, -2)).mean(1).cpu().numpy() / np.maximum(n, 1)
-    whitened = np.maximum(chi2_mean.cpu().numpy(), np.minimum(plain, 1))
-    everywhere = _allowed(model, (model.noise.weight > 0).float(), whitened)
+    whitened, plain = chi2_mean.cpu().numpy(), np.minimum(plain, 1)
+    everywhere = _allowed(model, (model.noise.weight > 0).float(), np.maximum(whitened, plain))
     inside = _allowed(model, footprint, white / np.maximum(count, 1))
-    whole = _two_sided(everywhere, n)
+    whole = _two_sided(everywhere, np.where(plain > whitened, n / model.noise.inflation, n))
     core = np.where(count >= 8, _two_sided(inside, count / model.noise.inflation), 1)
 
     def off(tolerance: float) -> np.ndarray:

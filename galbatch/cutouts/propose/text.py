@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from galbatch.cutouts.fits.units import ZERO_POINT_CARDS, njy_per_unit, zero_point_of
-from galbatch.cutouts.propose.identify import Found
+from galbatch.cutouts.propose.identify import Found, words_of
 from galbatch.errors import InputError
 
 Ask = Callable[[str, str], str | None]  # (question, suggestion) -> answer, None if there is nobody to ask
 OPTIONAL = ("mask", "seg", "exp")
+_INVERSE = {"invvar", "ivar", "ivm"}  # words for a weight that is 1 / variance by name
 
 
 @dataclass
@@ -122,7 +123,11 @@ def _layout(mosaics: list[Mosaic]) -> tuple[str, str]:
     files = [(m.planes["sci"], m.planes.get("err")) for m in mosaics]
     if all(sci.ext == "SCI" and err is not None and err.path == sci.path for sci, err in files):
         return "jwst-i2d", "extensions SCI and ERR in one file"
-    if all("wht" in m.planes for m in mosaics):
+    weights = [m.planes["wht"] for m in mosaics if "wht" in m.planes]
+    inverse = [w for w in weights if _INVERSE & {*w.words, *words_of(f"{w.ext} {w.own.get('IMAGETYP', '')}")}]
+    if inverse and len(inverse) == len(weights) and not any("exp" in m.planes for m in mosaics):
+        return "generic", "inverse variances are taken to include the photon noise of the sources"
+    if len(weights) == len(mosaics):
         known = "hst" if telescopes == {"HST"} else "dja"
         return known, "weight maps: they lack the photon noise of the sources, which the exposure map gives"
     return "generic", "noise maps are taken to include the photon noise of the sources"

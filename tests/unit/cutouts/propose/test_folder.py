@@ -136,10 +136,24 @@ def test_planes_without_names_by_card_and_by_the_scatter_of_the_image(tmp_path):
         fits.ImageHDU(gaussian_psf(), fits.Header({"BAND": band})) for band in planes
     ]).writeto(folder / "other.fits")  # fmt: skip
     proposed(folder, tmp_path, lambda question, like: like)
+    assert load_survey(tmp_path / "s.toml").layout.name == "generic"
     for band in load_survey(tmp_path / "s.toml").bands:
         tile, role = band.tiles[0], planes[band.name][0]
         assert getattr(tile, role) is not None and tile.unit == "nanomaggy" and tile.psf is not None
         assert [r for r in ("err", "var", "wht") if getattr(tile, r) is not None] == [role]
+
+
+@pytest.mark.parametrize("kind, layout", [("invvar", "generic"), ("wht", "dja")])
+def test_inverse_variances_need_no_exposure_map(tmp_path, kind, layout):
+    folder, sky = tmp_path / "in", noise_field(1, 120, 150, sigma=0.02)
+    folder.mkdir()
+    header = wcs_of(120, 150).to_header()
+    header["BUNIT"] = "nJy"
+    fits.writeto(folder / "brick-image-r.fits", sky.astype("f4"), header)
+    fits.writeto(folder / f"brick-{kind}-r.fits", np.full((120, 150), 0.02**-2, "f4"), header)
+    fits.writeto(folder / "brick-psf-r.fits", gaussian_psf())
+    proposed(folder, tmp_path, lambda question, like: like)
+    assert load_survey(tmp_path / "s.toml").layout.name == layout
 
 
 def test_without_a_wcs_the_scale_of_the_psf_is_open_too(tmp_path):
