@@ -22,7 +22,7 @@ from __future__ import annotations
 import numpy as np
 
 from galbatch.columns import INTERVAL, QUANTITIES, is_positive
-from galbatch.morphology.intervals import LEVEL, fewer_draws
+from galbatch.morphology.intervals import LEVEL, fewer_draws, over_usual
 
 LEVELS = dict(zip(INTERVAL, (LEVEL, 0.5, 1 - LEVEL), strict=True))
 CALIBRATED = tuple(name for name, about in QUANTITIES.items() if about.summary == "calibrated")
@@ -75,10 +75,18 @@ def reached(
 
 
 def calibrated(
-    found: dict[str, np.ndarray], table: dict | None, target_fwhm_arcsec: float, oversample: int = 1
+    found: dict[str, np.ndarray],
+    table: dict | None,
+    target_fwhm_arcsec: float,
+    oversample: int = 1,
+    psf_in_error: bool = False,
 ) -> dict[str, np.ndarray]:
     """Columns ``{quantity}_{p16|p50|p84}`` (n,) from those of ``summarise``: calibrated where ``reached``,
-    elsewhere as they are."""
+    elsewhere as they are.
+
+    ``psf_in_error``: the draws are wider for an error of the PSF that is allowed for, which no galaxy of the
+    validation had. No end is then nearer to the middle than the draws' own.
+    """
     columns = {f"{q}_{p}": np.array(found[f"{q}_{p}"], float) for q in CALIBRATED for p in INTERVAL}
     known = reached(found, table, target_fwhm_arcsec, oversample)
     where = conditions(found, target_fwhm_arcsec, oversample)
@@ -88,7 +96,12 @@ def calibrated(
         error = np.exp(factors @ np.array(numbers["error"]))
         low, centre, high = (middle + (numbers["slope"] * at + z) * error for z in numbers["z"])
         wider = _wider(found["n_draws_measured"], known, draws, numbers["error"][1])
-        ends = (centre - wider * (centre - low), centre, centre + wider * (high - centre))
+        below, above = wider * (centre - low), wider * (high - centre)
+        if psf_in_error:
+            own = [np.abs(scaled(name, found[f"{name}_{p}"]) - middle) for p in ("raw16", "raw84")]
+            usual = np.vectorize(over_usual, otypes=[float])(found["n_draws_measured"])
+            below, above = np.fmax(below, usual * own[0]), np.fmax(above, usual * own[1])
+        ends = (centre - below, centre, centre + above)
         for level, value in zip(INTERVAL, ends, strict=True):
             value = np.exp(value) if name in LOGARITHMIC else value
             columns[f"{name}_{level}"] = np.where(known, value, columns[f"{name}_{level}"])

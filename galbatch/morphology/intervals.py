@@ -78,6 +78,12 @@ def fewer_draws(k: int, fitted: int, power: float) -> float:
     return max(1.0, float(follows**power * free ** (1 - power)))
 
 
+def over_usual(k: int) -> float:
+    """By what the half of p16 to p84 of ``k`` draws, as numpy has it, is too short for one that holds 68%, if
+    the draws are Gaussian; 1 of a single draw."""
+    return _expected(k)[0] if k > 1 else 1.0
+
+
 @cache
 def _expected(k: int) -> tuple[float, float]:
     """Of ``k`` Gaussian draws: half of the interval over half of p16 to p84, and the variance of the

@@ -82,7 +82,7 @@ def measure_band(
     )
     found = summarise(draws, observed)
     target_fwhm_arcsec = target_fwhm_pix * band.pixel_scale_arcsec / oversample
-    found |= calibrated(found, calibration, target_fwhm_arcsec, oversample)
+    found |= calibrated(found, calibration, target_fwhm_arcsec, oversample, band.psf_error is not None)
     shape = (len(columns["n_draws_ok"]), draws.shape[1])
     for name, about in all_quantities().items() if draw_columns else ():
         if about.summary != "observed":

@@ -72,6 +72,22 @@ def test_errors_follow_the_spread_of_the_draws(table):
         assert abs(value - 0.6827) < 4 * np.sqrt(1.5) * error
 
 
+def test_draws_that_are_wide_for_an_error_of_the_psf_are_never_made_narrower(table):
+    found, _ = galaxies(300, 3, width=1.5, shift=0.0)
+    numbers = {q: t | {"error": [-2.5, 0.2, *t["error"][2:]]} for q, t in table["quantities"].items()}
+    flat = table | {"quantities": numbers}  # errors that hardly follow the spread
+    alone, held = calibrated(found, flat, TARGET), calibrated(found, flat, TARGET, psf_in_error=True)
+    for name in set(CALIBRATED) - {"mag_ab"}:
+        scale = np.log if name in LOGARITHMIC else np.asarray
+        low, middle, high = (scale(held[f"{name}_{p}"]) for p in INTERVAL)
+        own = [scale(found[f"{name}_{p}"]) for p in ("raw16", "raw50", "raw84")]
+        assert (middle - low > 1.1 * (own[1] - own[0]) - 1e-9).all(), name
+        assert (high - middle > 1.1 * (own[2] - own[1]) - 1e-9).all(), name
+        np.testing.assert_array_equal(held[f"{name}_p50"], alone[f"{name}_p50"])
+        assert (held[f"{name}_p16"] < alone[f"{name}_p16"]).mean() > 0.2, name
+        assert (held[f"{name}_p16"] <= alone[f"{name}_p16"]).all(), name
+
+
 def test_draws_off_where_the_statistic_is_small_are_mended_there():
     """Draws of symmetric galaxies are too asymmetric, those of asymmetric ones are not."""
     off = {"width": 1.0, "lean": -2.0}
