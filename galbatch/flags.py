@@ -268,7 +268,8 @@ FLAGS: dict[Flag, About] = {
     ),
     Flag.SECOND_SOURCE: About(
         Level.CAUTION,
-        "a lump of light has no counterpart across the centre: two galaxies in one segment, or a merger",
+        "a lump of light has no counterpart across the centre, or the segment is 5 times brighter elsewhere "
+        "than at the position: two galaxies in one segment, or a merger",
         "look at the picture; a segmentation map (`seg`) that separates the two mends it",
     ),
     Flag.PSF_DOUBTED: About(
@@ -278,7 +279,7 @@ FLAGS: dict[Flag, About] = {
     ),
     Flag.OFF_SOURCE: About(
         Level.BAD,
-        "the segment is 50 times brighter elsewhere than at the position: the light is another source's",
+        "the segment is 20 times brighter elsewhere than at the position: the light is another source's",
         "check ra and dec; look at the source where the light is",
     ),
 }

@@ -11,7 +11,8 @@ from galbatch.types import BandStamps
 
 MASKED_SHARE, LOST_SHARE = 0.1, 1 / 3  # of the light: caution, bad
 CORE_LEVEL, CORE_SHARE = 0.5, 0.5  # the core: above half of the maximum; lost where half of it is masked
-NEAR_PIX, FAR_BRIGHTER = 2, 50  # no ring or merger is that faint in its middle, seen through a PSF
+# by how much the segment is brighter elsewhere: one galaxy in a hundred, no galaxy (docs/decisions/0044)
+NEAR_PIX, BRIGHTER, FAR_BRIGHTER = 2, 5, 20
 APERTURE_INSIDE = 0.325  # of the stamp's side, above a Petrosian radius in which little is lost (0042)
 OUTSHONE = 0.5  # share of the light of all segments that is neighbours'
 SECOND_SHARE = 0.05  # of the light without a counterpart: another galaxy's is three times as much, and more
@@ -26,17 +27,19 @@ def light_flags(band: BandStamps, done: np.ndarray, model: np.ndarray) -> np.nda
         flags[k] |= _masked(model[k], band.sigma[i], band.mask[i], own)
         if outgrows(band.data[i], band.sigma[i], ~band.mask[i] & own):
             flags[k] |= Flag.STAMP_TOO_SMALL
-        if _is_elsewhere(model[k], band.seg[i]):
-            flags[k] |= Flag.OFF_SOURCE
+        elsewhere = _brighter_elsewhere(model[k], band.seg[i])
+        if elsewhere > BRIGHTER:
+            flags[k] |= Flag.OFF_SOURCE if elsewhere > FAR_BRIGHTER else Flag.SECOND_SOURCE
     return flags
 
 
-def _is_elsewhere(model: np.ndarray, seg: np.ndarray) -> bool:
-    """Whether the light of the source's segment is that of another, far brighter than at the position in the
-    middle of the stamp."""
+def _brighter_elsewhere(model: np.ndarray, seg: np.ndarray) -> float:
+    """How many times brighter the source's segment is at its brightest than at the position in the middle of
+    the stamp."""
     y, x = (n // 2 for n in model.shape)
-    here = model[y - NEAR_PIX : y + NEAR_PIX + 1, x - NEAR_PIX : x + NEAR_PIX + 1]
-    return bool(here.max() < model[seg == 1].max(initial=0.0) / FAR_BRIGHTER)
+    here = model[y - NEAR_PIX : y + NEAR_PIX + 1, x - NEAR_PIX : x + NEAR_PIX + 1].max()
+    most = model[seg == 1].max(initial=0.0)
+    return float(most / here) if here > 0 else np.inf if most > 0 else 0.0
 
 
 def _masked(model: np.ndarray, sigma: np.ndarray, mask: np.ndarray, own: np.ndarray) -> int:

@@ -50,12 +50,14 @@ def test_light_of_a_masked_neighbour_is_not_the_sources():
 
 @pytest.mark.parametrize(("image", "flag"), [
     (300 * np.exp(-np.hypot(Y - 15, X) / 2), Flag.OFF_SOURCE),  # a position in the halo of a bright galaxy
+    (300 * np.exp(-np.hypot(Y - 7, X) / 2), Flag.SECOND_SOURCE),  # beside one, in its segment
     (300 * np.exp(-np.hypot(Y - 3, X) / 2), 0),  # off by some pixels
     (100 * np.exp(-(((np.hypot(Y, X) - 8) / 3.5) ** 2) / 2), 0),  # a ring
 ])  # fmt: skip
 def test_a_segment_whose_light_is_elsewhere_is_another_sources(image, flag):
     found = light_flags(stamps(image, seg=np.ones((48, 48), np.int32)), np.array([0]), image[None])
-    assert found.tolist() == [int(flag)] and quality_of(found)[0] == (2 if flag else 0)
+    assert found.tolist() == [int(flag)]
+    assert quality_of(found)[0] == {0: 0, Flag.SECOND_SOURCE: 1, Flag.OFF_SOURCE: 2}[flag]
 
 
 def test_a_source_that_outgrows_its_stamp_is_seen_and_a_neighbour_on_one_side_is_not_it():
