@@ -12,6 +12,6 @@ __getattr__, __dir__, __all__ = lazy(
     images="measure",
     plugins="Statistic StatisticInput all_quantities",
     posterior="compile_kernels measure_posterior summarise",
-    separate="OwnLight own_light second_source",
+    separate="OwnLight fitted_neighbours own_light second_source",
 )
 __all__ += ["QUANTITIES"]

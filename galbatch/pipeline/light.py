@@ -6,7 +6,7 @@ import numpy as np
 
 from galbatch.cutouts import outgrows
 from galbatch.flags import Flag
-from galbatch.morphology import OwnLight, second_source
+from galbatch.morphology import OwnLight, fitted_neighbours, second_source
 from galbatch.types import BandStamps
 
 MASKED_SHARE, LOST_SHARE = 0.1, 1 / 3  # of the light: caution, bad
@@ -28,8 +28,10 @@ def light_flags(band: BandStamps, done: np.ndarray, model: np.ndarray) -> np.nda
         if outgrows(band.data[i], band.sigma[i], ~band.mask[i] & own):
             flags[k] |= Flag.STAMP_TOO_SMALL
         elsewhere = _brighter_elsewhere(model[k], band.seg[i])
-        if elsewhere > BRIGHTER:
-            flags[k] |= Flag.OFF_SOURCE if elsewhere > FAR_BRIGHTER else Flag.SECOND_SOURCE
+        if elsewhere > FAR_BRIGHTER:
+            flags[k] |= Flag.OFF_SOURCE
+        elif elsewhere > BRIGHTER and not fitted_neighbours(band.seg[i], band.mask[i]).any():
+            flags[k] |= Flag.SECOND_SOURCE  # of neighbours that are parted in the draws it may be the light
     return flags
 
 

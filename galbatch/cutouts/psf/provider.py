@@ -22,7 +22,7 @@ from galbatch.types import Finding, Flag
 if TYPE_CHECKING:
     from galbatch.cutouts.survey.config import TileConfig
 
-NORM_OFF = 0.03  # of a PSF's sum: by as much fluxes may be wrong
+NORM_OFF = 0.03, 0.1  # of a PSF's sum, by which fluxes may be wrong: said, warned of
 LEAST_PIXELS = 2.0  # in the FWHM of a PSF: with fewer, what a shift by parts of a pixel does is not known
 
 
@@ -171,13 +171,13 @@ class PsfProvider:
     def _shape_findings(self, good: list[CheckedPsf]) -> list[Finding]:
         """On sum and width of the usable PSFs."""
         norms, width = [c.norm for c in good], self.fwhm_arcsec()
-        off = self.tile.psf_norm == "keep" and max(abs(n - 1) for n in norms) > NORM_OFF
+        off = max(abs(n - 1) for n in norms) if self.tile.psf_norm == "keep" else 0.0
         what = f"{count(len(good), 'PSF')}, FWHM {width:.3f} arcsec, sum {min(norms):.4f} to {max(norms):.4f}"
         remedy = "Nothing to do: they are used as they are."
-        if off:
+        if off > NORM_OFF[0]:
             what += ": fluxes come out as if the rest of a point's light lay outside of the PSF image"
             remedy = 'Set psf_norm = "unit" unless the sum is the light that the PSF image holds.'
-        out = [Finding("warn" if off else "info", "psf_norm", self.subject, what, remedy)]
+        out = [Finding("warn" if off > NORM_OFF[1] else "info", "psf_norm", self.subject, what, remedy)]
         if width < LEAST_PIXELS * self.scale_arcsec:
             what = (
                 f"{self.tile.psf.path}: a FWHM of {width / self.scale_arcsec:.1f} of its own pixels; the "

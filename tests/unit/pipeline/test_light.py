@@ -60,6 +60,14 @@ def test_a_segment_whose_light_is_elsewhere_is_another_sources(image, flag):
     assert quality_of(found)[0] == {0: 0, Flag.SECOND_SOURCE: 1, Flag.OFF_SOURCE: 2}[flag]
 
 
+def test_what_is_brighter_may_be_a_neighbours_that_is_parted_in_the_draws():
+    image, seg = 300 * np.exp(-np.hypot(Y - 7, X) / 2), np.ones((48, 48), np.int32)
+    seg[40:] = 2
+    for masked, flag in ((seg == 2, Flag.SECOND_SOURCE), (np.zeros_like(seg, bool), 0)):
+        found = light_flags(stamps(image, masked, seg), np.array([0]), image[None])
+        assert found.tolist() == [int(flag)]
+
+
 def test_a_source_that_outgrows_its_stamp_is_seen_and_a_neighbour_on_one_side_is_not_it():
     used, one = np.ones((48, 48), bool), np.ones((48, 48))
     noise = np.random.default_rng(0).standard_normal((48, 48))
