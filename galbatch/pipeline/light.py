@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import ndimage
 
 from galbatch.cutouts import outgrows
 from galbatch.flags import Flag
@@ -23,7 +24,7 @@ def light_flags(band: BandStamps, done: np.ndarray, model: np.ndarray) -> np.nda
     w)."""
     flags = np.zeros(len(done), np.int64)
     for k, i in enumerate(done):
-        own = band.seg[i] < 2
+        own = (band.seg[i] < 2) & ~_holes(band.seg[i], band.mask[i])
         flags[k] |= _masked(model[k], band.sigma[i], band.mask[i], own)
         if outgrows(band.data[i], band.sigma[i], ~band.mask[i] & own):
             flags[k] |= Flag.STAMP_TOO_SMALL
@@ -33,6 +34,14 @@ def light_flags(band: BandStamps, done: np.ndarray, model: np.ndarray) -> np.nda
         elif elsewhere > BRIGHTER and not fitted_neighbours(band.seg[i], band.mask[i]).any():
             flags[k] |= Flag.SECOND_SOURCE  # of neighbours that are parted in the draws it may be the light
     return flags
+
+
+def _holes(seg: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """(h, w) bool: masked pixels of no segment that touch a neighbour and not the source, such as the middle
+    of a saturated star."""
+    labels, _ = ndimage.label(mask & (seg == 0))
+    theirs, own = (labels[ndimage.binary_dilation(of)] for of in (seg > 1, seg == 1))
+    return np.isin(labels, np.setdiff1d(theirs[theirs > 0], own))
 
 
 def _brighter_elsewhere(model: np.ndarray, seg: np.ndarray) -> float:

@@ -102,8 +102,10 @@ def chi2_misfit(
     n = n_valid.cpu().numpy()
     # modes that resampling left without noise make a whitened chi2 small, whatever the noise map is
     plain = each.nansum((-1, -2)).mean(1).cpu().numpy() / np.maximum(n, 1)
+    beside = _beside(model, each, source)
     whitened, plain = chi2_mean.cpu().numpy(), np.minimum(plain, 1)
     everywhere = _allowed(model, (model.noise.weight > 0).float(), np.maximum(whitened, plain))
+    everywhere = np.where(everywhere > 1, np.maximum(everywhere * beside, 1), everywhere)
     inside = _allowed(model, footprint, white / np.maximum(count, 1))
     whole = _two_sided(everywhere, np.where(plain > whitened, n / model.noise.inflation, n))
     core = np.where(count >= 8, _two_sided(inside, count / model.noise.inflation), 1)
@@ -119,6 +121,19 @@ def chi2_misfit(
     return Misfit(
         np.where(there, p, np.nan), there & (off(WRONG) | on), there & off(NOISE_TOLERANCE), there & elsewhere
     )
+
+
+def _beside(model: Model, each: Tensor, source: Tensor | None) -> np.ndarray | float:
+    """(b, c): the mean of ``each`` (b, k, c, h, w) over the pixels that are no neighbour's, over that of all;
+    at most one. What a saturated star leaves says nothing of the source, nor of its noise."""
+    if source is None:
+        return 1.0
+    used = model.noise.weight > 0
+    means = [
+        (each * of).nansum((-1, -2)).mean(1) / of.sum((-1, -2))[:, 0].clamp_min(1)
+        for of in (used & source, used)
+    ]
+    return (means[0] / means[1].clamp_min(1e-6)).clamp_max(1).cpu().numpy()
 
 
 def _allowed(model: Model, where: Tensor, chi2: np.ndarray) -> np.ndarray:

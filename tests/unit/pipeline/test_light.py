@@ -48,6 +48,15 @@ def test_light_of_a_masked_neighbour_is_not_the_sources():
     assert found.tolist() == [0]
 
 
+def test_the_saturated_middle_of_a_fitted_star_is_not_the_sources():
+    star = 3000 * np.exp(-np.hypot(Y - 14, X - 14) / 2)
+    middle, seg = np.hypot(Y - 14, X - 14) < 3, np.where(np.hypot(Y, X) < 9, 1, 0)
+    for label, flag in ((2, 0), (1, Flag.MASKED_CORE)):  # the star's, or a part of the source itself
+        labels = np.where((np.hypot(Y - 14, X - 14) < 8) & ~middle, label, seg).astype(np.int32)
+        found = light_flags(stamps(disc(3.0) + star, middle, labels), np.array([0]), (disc(3.0) + star)[None])
+        assert found.tolist()[0] & int(Flag.MASKED_CORE) == int(flag)
+
+
 @pytest.mark.parametrize(("image", "flag"), [
     (300 * np.exp(-np.hypot(Y - 15, X) / 2), Flag.OFF_SOURCE),  # a position in the halo of a bright galaxy
     (300 * np.exp(-np.hypot(Y - 7, X) / 2), Flag.SECOND_SOURCE),  # beside one, in its segment

@@ -172,6 +172,22 @@ def test_a_compact_residual_on_a_neighbour_is_elsewhere():
         assert bool(found.source[0, 0]) is wrong and (wrong or found.elsewhere[0, 0])
 
 
+def test_what_a_neighbour_leaves_does_not_say_that_the_noise_map_is_wrong():
+    model, noise = uneven(False)
+    own = torch.ones(noise[:, :1].shape, dtype=torch.bool)
+    own[..., -9:, -9:] = False
+    draws = torch.zeros(1, 4, 1, *model.fine)
+    for star, times, wrong in ((6.0, 1.0, False), (6.0, 1.3, True), (1.0, 1.0, False)):
+        data = times * torch.where(own, 1.0, star) * noise[:, :1]
+        chi2, count = chi2_of_draws(model, data, draws)
+        assert star == 1 or chi2.mean() > 1.5
+        compact = CompactFilter(model, 2.0)
+        found = chi2_misfit(model, data, draws, chi2.mean(1), count[:, 0], compact, own)
+        assert bool(found.noise[0, 0]) is wrong
+        alone = chi2_misfit(model, data, draws, chi2.mean(1), count[:, 0], compact)
+        assert bool(alone.noise[0, 0]) is (star > 1)
+
+
 def test_the_preconditioner_follows_the_weight_of_the_data_from_place_to_place(monkeypatch):
     """A core four times noisier than the sky under an envelope: after twenty iterations the error is less
     than 0.6 of that with one weight everywhere, the mean or the middle one."""
