@@ -48,6 +48,17 @@ def test_a_psf_of_too_few_pixels_is_a_warning(tmp_path, fwhm, warns):
     assert any(f.code == "psf_coarse" for f in open_survey(path).check()) == warns
 
 
+@pytest.mark.parametrize(
+    ("total", "level", "said"), [(0.99, "info", 0), (0.96, "info", 1), (0.85, "warn", 1)]
+)
+def test_a_sum_that_is_not_one_is_said_and_warned_of_where_it_is_far_off(tmp_path, total, level, said):
+    path = simple_survey(tmp_path)
+    write_image(tmp_path / "psf.fits", total * gaussian_psf(), PIXSCALE=SCALE)
+    found = [f for f in open_survey(path).check() if f.code == "psf_norm"]
+    assert [f.level for f in found] == [level]
+    assert ("fluxes come out as if" in found[0].what) == said
+
+
 def test_bad_psfs_say_why():
     psf = gaussian_psf()
     broken = psf.copy()
