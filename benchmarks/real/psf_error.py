@@ -129,8 +129,9 @@ def row(prior, stamps: np.ndarray, sn: float, error, options) -> tuple[dict, lis
     }
     target = prior.spec.target_fwhm_pix * every.pixel_scale_arcsec
     calibration = prior.spec.calibration[options.mode]
-    columns = calibrated(found, calibration, target, psf_in_error=error is not None)
-    known = reached(found, calibration, target)
+    moved = np.array([p.info["psf_in_error"][0, 0] for p in posteriors])
+    columns = calibrated(found, calibration, target, psf_in_error=moved)
+    known = reached(found, calibration, target, psf_in_error=moved)
     for name in QUANTITIES:
         numbers[f"{name}_draws"] = float(np.nanmean(within(found, name, ("raw16", "raw84"), truth[name])))
         half = (found[f"{name}_raw84"] - found[f"{name}_raw16"]) / 2

@@ -14,7 +14,8 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 
 from galbatch.forward.noise import noise_model, resampled_variance
-from galbatch.forward.psf import TransferCache
+from galbatch.forward.psf import TransferCache, over_target
+from galbatch.forward.psf_error import PsfErrorNoise
 from galbatch.interfaces import NoiseModel
 from galbatch.types import Observation
 
@@ -28,7 +29,8 @@ class ForwardModel:
     ``otf`` (b, 1, c, M, L // 2 + 1) and ``otf_fine`` (b, 1, c, H, W // 2 + 1) on the padded and the fine
     grid, the padded one ``grid`` = (M, L); ``margin`` fine pixels of unknown sky before the stamp in y and x;
     ``fine`` = (H, W) with both margins. ``shift`` like ``otf_fine``: what moves an image into a stamp that
-    begins elsewhere, as it is part of ``otf``; None: nowhere else.
+    begins elsewhere, as it is part of ``otf``; None: nowhere else. ``target_fwhm_pix``: of the Gaussian PSF
+    that images have, by whose transfer function ``otf`` is divided.
     """
 
     otf: torch.Tensor
@@ -40,6 +42,7 @@ class ForwardModel:
     stamp: tuple[int, int]
     grid: tuple[int, int]
     shift: torch.Tensor | None = None
+    target_fwhm_pix: float = 0.0
 
     def take(self, rows: np.ndarray) -> ForwardModel:
         """Of these sources."""
@@ -47,9 +50,24 @@ class ForwardModel:
         shift = None if self.shift is None else self.shift[rows]
         return replace(self, otf=otf, otf_fine=fine, noise=self.noise.take(rows), shift=shift)
 
-    def with_exact_psf(self) -> ForwardModel:
-        """Without the errors of the PSF."""
-        return replace(self, noise=getattr(self.noise, "base", self.noise))
+    def with_psfs(self, found: Tensor) -> ForwardModel:
+        """For draws that have a PSF each, ``found`` (b, k, c, m) standard deviations of the modes of its
+        errors off the given one, or the given one where that is exact."""
+        noise = self.noise
+        if not isinstance(noise, PsfErrorNoise):
+            many = (-1, found.shape[1], -1, -1, -1)
+            return replace(self, otf=self.otf.expand(many), otf_fine=self.otf_fine.expand(many))
+        otf, fine = (
+            t * noise.transfers(found, self.psf_transfer(t, grid), grid)
+            for t, grid in ((self.otf, self.grid), (self.otf_fine, self.fine))
+        )
+        return replace(self, otf=otf, otf_fine=fine, noise=noise.base)
+
+    def psf_transfer(self, otf: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Absolute values of the transfer function of the PSF itself, of unit flux, from ``otf`` on its
+        grid."""
+        found = otf.abs() / torch.from_numpy(over_target(self.target_fwhm_pix, grid)).to(otf.device)
+        return found / found[..., :1, :1]
 
     def mean_weight(self) -> torch.Tensor:
         """(b, 1, c, 1, 1): mean of 1 / sigma^2 over the stamp, masked pixels zero."""
@@ -196,5 +214,5 @@ def forward_model(
     if shift.any():
         own, moved = (torch.from_numpy(shift_transfer(shift[:, None], g)).to(device) for g in (grid, fine))
         otf = otf * own
-    model = ForwardModel(otf, otf_fine, noise, oversample, margin, fine, (h, w), grid, moved)
+    model = ForwardModel(otf, otf_fine, noise, oversample, margin, fine, (h, w), grid, moved, target_fwhm_pix)
     return torch.from_numpy(data).to(device), model

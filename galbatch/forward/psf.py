@@ -98,13 +98,11 @@ def target_transfer(fwhm_pix: float, shape: tuple[int, int]) -> np.ndarray:
     return np.exp(-2 * np.pi**2 * s**2 * (fy[:, None] ** 2 + fx[None, :] ** 2)).astype(np.float32)
 
 
-def divide_by_target(otf: np.ndarray, fwhm_pix: float, shape: tuple[int, int]) -> np.ndarray:
-    """``otf / target`` on the grid ``shape``, damped where the target's transfer is below ``DIVISION_FLOOR``;
-    exact at 0."""
-    if fwhm_pix == 0:
-        return otf
+def over_target(fwhm_pix: float, shape: tuple[int, int]) -> np.ndarray:
+    """One over the transfer function of the target PSF on the grid ``shape``, damped where that is below
+    ``DIVISION_FLOOR``; exact at 0, and one everywhere where the FWHM is zero."""
     t = target_transfer(fwhm_pix, shape)
-    return otf * (t / (t**2 + DIVISION_FLOOR**2) * (1 + DIVISION_FLOOR**2))
+    return t / (t**2 + DIVISION_FLOOR**2) * (1 + DIVISION_FLOOR**2) if fwhm_pix else t
 
 
 class TransferCache:
@@ -141,11 +139,8 @@ class TransferCache:
                 self._store.move_to_end(key)
             else:
                 self.misses += 1
-                otf = divide_by_target(
-                    transfer(one[None].astype(np.float64), psf_scale, fine_scale, shape),
-                    target_fwhm_pix,
-                    shape,
-                )
+                otf = transfer(one[None].astype(np.float64), psf_scale, fine_scale, shape)
+                otf = otf * over_target(target_fwhm_pix, shape)
                 self._store[key] = torch.from_numpy(otf[0].astype(np.complex64)).to(device)
                 while len(self._store) > self.capacity:
                     self._store.popitem(last=False)

@@ -7,8 +7,9 @@ errors of other shapes leave, as a fraction of the light, independent from pixel
 one for all draws of a source: the law of the noise is the same for each of them and the chi2 has its meaning.
 
 The inverse is Woodbury's: K - K U (1 + U^T K U)^-1 U^T K with K = N^-1. It is the chi2's. The sampler does
-not use it: each of its draws has a PSF of its own, drawn from what is known of the PSF, and fits the data
-less ``errors_of`` it under the base noise (docs/decisions/0012).
+not use it: each of its draws has a PSF of its own, drawn from what is known of the PSF, whose transfer
+function is that of the given one times ``transfers``, and fits the data with it under the base noise
+(docs/decisions/0012, 0047).
 """
 
 from __future__ import annotations
@@ -16,32 +17,39 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 
 from galbatch.forward.noise import CorrelatedNoise, WhiteNoise
-from galbatch.forward.operator import ForwardModel
 from galbatch.forward.psf import FWHM_TO_SIGMA
 from galbatch.types import PSF_ERROR_PARTS
 
+if TYPE_CHECKING:
+    from galbatch.forward.operator import ForwardModel
+
 HALO_FWHM = 3.0  # width of the halo that light of the core goes to, over the FWHM of the PSF
 MODES = 6
+NARROWEST = 0.5  # of the FWHM given: no PSF of a draw is narrower
 
 
 @dataclass(frozen=True)
 class PsfErrorNoise:
     """The noise ``base`` and that of the PSF. ``modes`` (b, m, c, h, w): what each does to the data at one
-    standard deviation, zero where masked. ``rest`` (b, 1, c, h, w): variance, within that of the base."""
+    standard deviation, zero where masked. ``rest`` (b, 1, c, h, w): variance, within that of the base.
+    ``error`` (c, 5): ``PSF_ERROR_PARTS``, lengths in fine pixels; ``fwhm`` (b, c) of the PSF given, too."""
 
     base: WhiteNoise | CorrelatedNoise
     modes: torch.Tensor
     rest: torch.Tensor
+    error: np.ndarray
+    fwhm: np.ndarray
 
     def take(self, rows: np.ndarray) -> PsfErrorNoise:
         """Of these sources."""
-        return PsfErrorNoise(self.base.take(rows), self.modes[rows], self.rest[rows])
+        rest = (self.modes[rows], self.rest[rows], self.error, self.fwhm[rows])
+        return PsfErrorNoise(self.base.take(rows), *rest)
 
     @property
     def weight(self) -> torch.Tensor:
@@ -96,12 +104,12 @@ class PsfErrorNoise:
 
     def sample(self, normal: Callable) -> torch.Tensor:
         """Noise (b, k, c, h, w) of this covariance, zero where masked."""
-        return self.base.sample(normal) + self.errors_of(normal)
-
-    def errors_of(self, normal: Callable) -> torch.Tensor:
-        """(b, k, c, h, w): what the PSFs of draws, of those that it may be, do to the data."""
         found = normal(self.modes.shape[2], self.modes.shape[1])
-        return torch.einsum("bkcm,bmcij->bkcij", found, self.modes)
+        return self.base.sample(normal) + torch.einsum("bkcm,bmcij->bkcij", found, self.modes)
+
+    def transfers(self, found: torch.Tensor, psf: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """See ``transfers``."""
+        return transfers(found, self.error, self.fwhm, psf, grid)
 
     @property
     def significance(self) -> torch.Tensor:
@@ -126,33 +134,30 @@ def full_width(psf: np.ndarray) -> np.ndarray:
     return 2 * np.sqrt((psf > 0.5 * psf.max((-1, -2), keepdims=True)).sum((-1, -2)) / np.pi)
 
 
-def mode_transfers(error: np.ndarray, fwhm: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """g_m (b, m, c, M, L // 2 + 1) complex64 on a grid, at one standard deviation.
+def transfers(
+    found: torch.Tensor, error: np.ndarray, fwhm: np.ndarray, psf: torch.Tensor, grid: tuple[int, int]
+) -> torch.Tensor:
+    """(b, k, c, M, L // 2 + 1): the transfer functions of PSFs that are ``found`` (b, k, c, m) standard
+    deviations of each mode off the given one, over its own, whose absolute values are ``psf``
+    (b, 1, c, M, L // 2 + 1), one at 0.
 
     ``error`` (c, 5): ``PSF_ERROR_PARTS``, lengths in fine pixels; ``fwhm`` (b, c) of the PSF in fine pixels.
+    The width is a power of the transfer function, which broadens or sharpens core and wings alike: exact for
+    Gaussians, and never above one. The ellipticity is that of a Gaussian, no sharper than such a power.
     """
-    fy, fx = (f.astype(np.float64) for f in (np.fft.fftfreq(grid[0])[:, None], np.fft.rfftfreq(grid[1])))
-    f2 = fy**2 + fx**2
-    width, shift, ellipticity, wings = (error[:, i, None, None] for i in range(4))
-    fwhm = fwhm[..., None, None]
-    variance = (fwhm * FWHM_TO_SIGMA) ** 2
-
-    def blurred(added: np.ndarray) -> np.ndarray:
-        return np.exp(-2 * np.pi**2 * added * f2) - 1
-
-    # the transfer of a shift is imaginary: none at the Nyquist frequency
-    odd = (np.abs(fy) < 0.5) & (fx < 0.5)
-    halves = -2 * np.pi**2 * variance * ellipticity
-    modes = (
-        blurred(((fwhm + width) * FWHM_TO_SIGMA) ** 2 - variance),
-        -2j * np.pi * shift * fy * odd,
-        -2j * np.pi * shift * fx * odd,
-        halves * (fx**2 - fy**2),
-        halves * 2 * fx * fy,
-        wings * blurred(HALO_FWHM**2 * variance),
-    )
-    shape = (*fwhm.shape[:2], grid[0], grid[1] // 2 + 1)
-    return np.stack([np.broadcast_to(m, shape) for m in modes], axis=1).astype(np.complex64)
+    fy = torch.from_numpy(np.fft.fftfreq(grid[0])[:, None]).to(found)
+    fx = torch.from_numpy(np.fft.rfftfreq(grid[1])).to(found)
+    f2, odd = fy**2 + fx**2, (fy.abs() < 0.5) & (fx < 0.5)  # a shift's: none at the Nyquist frequency
+    wide = torch.from_numpy(fwhm).to(found)[:, None, :, None, None]
+    width, shift, ellipticity, wings, _ = torch.from_numpy(error).to(found)[..., None, None].unbind(1)
+    c = found[..., None, None, :].unbind(-1)
+    log, squared = psf.clamp(1e-6, 1).log(), 2 * np.pi**2 * (wide * FWHM_TO_SIGMA) ** 2
+    power = (1 + c[0] * width / wide).clamp_min(NARROWEST) ** 2 - 1
+    stretched = -ellipticity * squared * (c[3] * (fx**2 - fy**2) + c[4] * 2 * fx * fy)
+    stretched = torch.minimum(stretched, -ellipticity * torch.hypot(c[3], c[4]) * log)
+    halo = torch.exp(-(HALO_FWHM**2) * squared * f2) - 1
+    size = torch.exp(power * log + stretched) * (1 + wings * c[5] * halo)
+    return torch.polar(size, -2 * np.pi * shift * (c[1] * fy + c[2] * fx) * odd)
 
 
 def with_psf_error(model: ForwardModel, x: torch.Tensor, error: np.ndarray, fwhm: np.ndarray) -> ForwardModel:
@@ -164,11 +169,13 @@ def with_psf_error(model: ForwardModel, x: torch.Tensor, error: np.ndarray, fwhm
     lengths = np.array(
         [model.oversample if unit.startswith("detector") else 1 for unit in PSF_ERROR_PARTS.values()]
     )
-    g = torch.from_numpy(mode_transfers(error * lengths, fwhm, model.grid)).to(model.otf.device)
+    error = error * lengths
+    one = torch.eye(MODES, device=model.otf.device)[None, :, None]
+    g = transfers(one, error, fwhm, model.psf_transfer(model.otf, model.grid), model.grid) - 1
     seen = (model.noise.weight > 0).float()
     modes = replace(model, otf=model.otf * g).apply(x) * seen
     light = model.apply(x).clamp_min(0)
     rest = torch.as_tensor(error[:, 4], dtype=light.dtype, device=light.device)[:, None, None]
     variance = (rest * light).square()
     base = cast(WhiteNoise | CorrelatedNoise, model.noise).with_white(variance)
-    return replace(model, noise=PsfErrorNoise(base, modes, variance))
+    return replace(model, noise=PsfErrorNoise(base, modes, variance, error, fwhm))

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from galbatch.errors import InputError
 from galbatch.forward.operator import ForwardModel, forward_model
-from galbatch.forward.psf_error import PsfErrorNoise
 from galbatch.types import Observation
 
 
@@ -81,9 +80,10 @@ class Together:
         """Of these sources."""
         return Together(tuple(p.take(rows) for p in self.parts))
 
-    def with_exact_psf(self) -> Together:
-        """Without the errors of PSFs."""
-        return Together(tuple(p.with_exact_psf() for p in self.parts))
+    def with_psfs(self, found: Tensor) -> Together:
+        """As that of ``ForwardModel``."""
+        own = torch.split(found, [p.otf.shape[2] for p in self.parts], 2)
+        return Together(tuple(p.with_psfs(part) for p, part in zip(self.parts, own, strict=True)))
 
     def mean_weight(self) -> Tensor:
         """(b, 1, c, 1, 1): mean of 1 / sigma^2 over the stamp of each band."""
@@ -173,15 +173,6 @@ class NoiseOfParts:
     def sample(self, normal: Callable[..., Tensor]) -> Tensor:
         """Noise (b, k, c, h, w); ``normal(c, ...)`` draws standard normals for all bands."""
         return side_by_side([p.noise.sample(own) for p, own in self._normals(normal)])
-
-    def errors_of(self, normal: Callable[..., Tensor]) -> Tensor:
-        """What the PSFs of draws, of those that they may be, do to the data; zero where the PSF is exact."""
-        found: list[Tensor | None] = []
-        for p, own in self._normals(normal):
-            found.append(p.noise.errors_of(own) if isinstance(p.noise, PsfErrorNoise) else None)
-        drawn = next(f for f in found if f is not None)
-        zero = [drawn.new_zeros((*drawn.shape[:2], *p.noise.weight.shape[2:])) for p in self.of.parts]
-        return side_by_side([z if f is None else f for f, z in zip(found, zero, strict=True)])
 
     def _normals(self, normal: Callable[..., Tensor]) -> list[tuple[ForwardModel, Callable[..., Tensor]]]:
         """Each part and what draws normals for its bands: those of all bands, of which it takes its own."""

@@ -61,14 +61,18 @@ def median_and_factors(
 
 
 def reached(
-    found: dict[str, np.ndarray], table: dict | None, target_fwhm_arcsec: float, oversample: int = 1
+    found: dict[str, np.ndarray],
+    table: dict | None,
+    target_fwhm_arcsec: float,
+    oversample: int = 1,
+    psf_in_error: np.ndarray | bool = False,
 ) -> np.ndarray:
     """(n,) bool: is the calibration of a sampler's mode (``table``, None without one) made for such sources?
     Not for those fainter, brighter, smaller or larger than any of its galaxies, nor for a single draw, nor
-    with more than ``MAX_OVERSAMPLE``."""
+    with more than ``MAX_OVERSAMPLE``; but for brighter ones ``psf_in_error``, as in ``calibrated``."""
     if table is None or oversample > MAX_OVERSAMPLE:
         return np.zeros(len(found["n_draws_measured"]), bool)
-    where = conditions(found, target_fwhm_arcsec, oversample)
+    where = _conditions(found, table, target_fwhm_arcsec, oversample, psf_in_error)
     low, high = np.array(table["range"]).T
     with np.errstate(invalid="ignore"):
         return ((where >= low) & (where <= high)).all(axis=1) & (found["n_draws_measured"] > 1)
@@ -79,17 +83,20 @@ def calibrated(
     table: dict | None,
     target_fwhm_arcsec: float,
     oversample: int = 1,
-    psf_in_error: bool = False,
+    psf_in_error: np.ndarray | bool = False,
 ) -> dict[str, np.ndarray]:
     """Columns ``{quantity}_{p16|p50|p84}`` (n,) from those of ``summarise``: calibrated where ``reached``,
     elsewhere as they are.
 
-    ``psf_in_error``: the draws are wider for an error of the PSF that is allowed for, which no galaxy of the
-    validation had. No end is then nearer to the middle than the draws' own.
+    ``psf_in_error`` (n,): the draws are wider for an error of the PSF that is allowed for, which no galaxy of
+    the validation had. Their median then stays where it is, for it was moved by a share of an interval that
+    was only as wide as noise makes it; no end is nearer to it than the draws' own; and a source that is
+    brighter than all of the validation is taken for one of the brightest: noise no longer matters
+    (docs/decisions/0047).
     """
     columns = {f"{q}_{p}": np.array(found[f"{q}_{p}"], float) for q in CALIBRATED for p in INTERVAL}
-    known = reached(found, table, target_fwhm_arcsec, oversample)
-    where = conditions(found, target_fwhm_arcsec, oversample)
+    known = reached(found, table, target_fwhm_arcsec, oversample, psf_in_error)
+    where = _conditions(found, table, target_fwhm_arcsec, oversample, psf_in_error)
     quantities, draws = (table["quantities"], table["draws"]) if table and known.any() else ({}, 0)
     for name, numbers in quantities.items():
         middle, at, factors = median_and_factors(found, name, where, numbers["place"])
@@ -97,10 +104,12 @@ def calibrated(
         low, centre, high = (middle + (numbers["slope"] * at + z) * error for z in numbers["z"])
         wider = _wider(found["n_draws_measured"], known, draws, numbers["error"][1])
         below, above = wider * (centre - low), wider * (high - centre)
-        if psf_in_error:
+        if np.any(psf_in_error):
             own = [np.abs(scaled(name, found[f"{name}_{p}"]) - middle) for p in ("raw16", "raw84")]
             usual = np.vectorize(over_usual, otypes=[float])(found["n_draws_measured"])
-            below, above = np.fmax(below, usual * own[0]), np.fmax(above, usual * own[1])
+            centre = np.where(psf_in_error, middle, centre)
+            below = np.where(psf_in_error, np.fmax(below, usual * own[0]), below)
+            above = np.where(psf_in_error, np.fmax(above, usual * own[1]), above)
         ends = (centre - below, centre, centre + above)
         for level, value in zip(INTERVAL, ends, strict=True):
             value = np.exp(value) if name in LOGARITHMIC else value
@@ -108,6 +117,21 @@ def calibrated(
     for level, flux in zip(INTERVAL, reversed(INTERVAL), strict=True):  # the brighter, the smaller
         columns[f"mag_ab_{level}"] = ZERO_POINT_NJY - 2.5 / np.log(10) * _log(columns[f"flux_njy_{flux}"])
     return columns
+
+
+def _conditions(
+    found: dict,
+    table: dict | None,
+    target_fwhm_arcsec: float,
+    oversample: int,
+    psf_in_error: np.ndarray | bool,
+) -> np.ndarray:
+    """``conditions``, with the S/N of sources whose PSF is in error no higher than that of the validation."""
+    where = conditions(found, target_fwhm_arcsec, oversample)
+    if table is not None:
+        most = np.where(psf_in_error, table["range"][0][1], np.inf)
+        where[:, 0] = np.minimum(where[:, 0], most)
+    return where
 
 
 def _wider(draws: np.ndarray, known: np.ndarray, fitted: int, power: float) -> np.ndarray:

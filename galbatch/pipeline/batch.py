@@ -6,17 +6,14 @@ in.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from galbatch.morphology import own_light
 from galbatch.pipeline.colour import colours
-from galbatch.pipeline.context import Context, Cut, Earlier, Piece
+from galbatch.pipeline.context import Clock, Context, Cut, Earlier, Piece
 from galbatch.pipeline.hashes import draw_hashes, pixel_hashes
 from galbatch.pipeline.light import contaminated, light_flags, second_sources, still_measured
 from galbatch.pipeline.measurement import Table, empty_columns, grade, measure_band
@@ -24,19 +21,6 @@ from galbatch.pipeline.sampling import groups_of, sample_bisecting
 from galbatch.store import MASK_EXCLUDED, MASK_NEIGHBOUR, STATUS, BatchResult, PlanBatch, StoreLayout
 from galbatch.store.posterior import round_mantissa
 from galbatch.types import BandStamps, Failure, Flag, Posterior, StampBatch
-
-
-class Clock:
-    """Seconds by stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Any:
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
 def process_batch(
@@ -186,18 +170,22 @@ def _store_posterior(
             if "model" in posterior.info:
                 model = posterior.info["model"][seen, place, :h, :w]
                 columns[f"flags_{band.band}"][done[seen]] |= light_flags(band, done[seen], model)
-            _measure(context, columns, n, band, done[seen], posterior.samples[seen, :, place])
+            wide = seen & (band.psf_error is not None)
+            if "psf_in_error" in posterior.info:
+                wide &= posterior.info["psf_in_error"][:, place]
+            _measure(context, columns, band, done[seen], posterior.samples[seen, :, place], wide[seen])
 
 
 def _measure(
     context: Context,
     columns: Table,
-    n: int,
     band: BandStamps,
     done: np.ndarray,
     samples: np.ndarray,
+    wide: np.ndarray,
 ) -> None:
-    """Measure the draws (n, k, H, W) of the sources ``done`` in band number ``n``."""
+    """Measure the draws (n, k, H, W) of the sources ``done`` in one band; ``wide`` (n,): those of PSFs of
+    their own."""
     layout = context.layout
     fine = layout.oversample * band.ratio
     own = own_light(samples, band.seg[done], band.mask[done], fine)
@@ -211,6 +199,7 @@ def _measure(
         context.measure_threads,
         layout.draw_columns,
         context.calibration or None,
+        wide,
     )
     found = still_measured(found, columns[f"r_petro_raw50_{band.band}"][done], band)
     found |= contaminated(found, columns[f"neighbour_frac_{band.band}"][done], own)

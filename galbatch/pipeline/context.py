@@ -1,10 +1,12 @@
-"""What a process holds for the batches of a run."""
+"""What a process holds for the batches of a run, and the clock of a batch."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,3 +79,16 @@ class Context:
     def calibration(self) -> dict[str, Any]:
         """The prior's table for the mode, of bands together where they are; {} without one."""
         return self.prior.spec.calibration_of(self.mode, self.layout.together)
+
+
+class Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Any:
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start

@@ -63,10 +63,12 @@ def measure_band(
     threads: int = 1,
     draw_columns: bool = False,
     calibration: dict | None = None,
+    psf_in_error: np.ndarray | bool = False,
 ) -> np.ndarray:
     """Measure the sources' ``own`` light in the draws of the sources ``done`` in one band into ``columns``;
     returns flags (n,). ``draw_columns``: into columns (n, k) ``{quantity}_draws_{band}`` too.
-    ``calibration``: the prior's table for the sampler's mode."""
+    ``calibration``: the prior's table for the sampler's mode; ``psf_in_error`` (n,): whose draws have PSFs of
+    their own."""
     draws, observed = measure_posterior(
         own.samples,
         band.data[done],
@@ -82,7 +84,7 @@ def measure_band(
     )
     found = summarise(draws, observed)
     target_fwhm_arcsec = target_fwhm_pix * band.pixel_scale_arcsec / oversample
-    found |= calibrated(found, calibration, target_fwhm_arcsec, oversample, band.psf_error is not None)
+    found |= calibrated(found, calibration, target_fwhm_arcsec, oversample, psf_in_error)
     shape = (len(columns["n_draws_ok"]), draws.shape[1])
     for name, about in all_quantities().items() if draw_columns else ():
         if about.summary != "observed":
@@ -91,7 +93,7 @@ def measure_band(
     for stem, values in found.items():
         columns[f"{stem}_{band.band}"][done] = values
     flags = band_flags(found, band.data.shape[1] * band.pixel_scale_arcsec, target_fwhm_arcsec)
-    known = reached(found, calibration, target_fwhm_arcsec, oversample)
+    known = reached(found, calibration, target_fwhm_arcsec, oversample, psf_in_error)
     return flags | np.where(known, 0, int(Flag.UNCALIBRATED))
 
 

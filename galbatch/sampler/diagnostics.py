@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from galbatch.forward import ForwardModel, Together
+    from galbatch.interfaces import NoiseModel
     from galbatch.sampler.guidance import CompactFilter
 
     Model = ForwardModel | Together
@@ -51,11 +52,12 @@ FAINT_SHARE = 0.01  # of all light: a feature with less, outside of the core, ch
 NEAR_PIX = 2  # fine pixels around the source's footprint where a feature may be its own
 
 
-def chi2_of_draws(model: Model, data: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """chi2 per valid pixel (b, k, c) and the number of valid pixels (b, 1, c)."""
-    residual = data - model.apply(x)
-    n = (model.noise.weight > 0).sum((-1, -2)).float()
-    return (residual * model.noise.precision(residual)).sum((-1, -2)) / n.clamp_min(1), n
+def chi2_of_draws(noise: NoiseModel, data: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    """chi2 per valid pixel (b, k, c) of draws as the telescope would see them (b, k, c, h, w), and the number
+    of valid pixels (b, 1, c)."""
+    residual = data - seen
+    n = (noise.weight > 0).sum((-1, -2)).float()
+    return (residual * noise.precision(residual)).sum((-1, -2)) / n.clamp_min(1), n
 
 
 @dataclass(frozen=True)
@@ -80,12 +82,14 @@ def chi2_misfit(
     model: Model,
     data: Tensor,
     x: Tensor,
+    image: Tensor,
     chi2_mean: Tensor,
     n_valid: Tensor,
     compact: CompactFilter,
     source: Tensor | None = None,
 ) -> Misfit:
-    """What the residuals of draws x say, by their size and their place; chance alone never counts.
+    """What the residuals of draws x, as the telescope would see them ``image`` (b, k, c, h, w), say by their
+    size and their place; chance alone never counts.
 
     A chi2, of the stamp or of the footprint, off by more than ``NOISE_TOLERANCE`` says that the noise map is
     off, by more than ``WRONG`` that the model is wrong; so does a compact feature on the source of more than
@@ -93,7 +97,6 @@ def chi2_misfit(
     all light. ``compact``: a ``CompactFilter``; ``source``
     (b, 1, c, h, w) bool: pixels that are no neighbour's, whose misfits are ``elsewhere``.
     """
-    image = model.apply(x)
     footprint = footprint_of(model, image, source)
     left = model.noise.corrected(data - image)
     each = left.square() * model.noise.weight
@@ -115,7 +118,8 @@ def chi2_misfit(
             (core < FLAG_P) & _beyond(inside, tolerance)
         )
 
-    feature, on, elsewhere = _left_over(model, data, x, n, compact, footprint, source)
+    seen = torch.nan_to_num(image.nanmean(1, keepdim=True))
+    feature, on, elsewhere = _left_over(model, data - seen, x, n, compact, footprint, source)
     p = np.minimum(1, 3 * np.minimum(np.minimum(whole, core), feature))
     there = n > 0
     return Misfit(
@@ -149,18 +153,18 @@ def _beyond(chi2: np.ndarray, tolerance: float) -> np.ndarray:
 
 def _left_over(
     model: Model,
-    data: Tensor,
+    left: Tensor,
     x: Tensor,
     n: np.ndarray,
     compact: CompactFilter,
     footprint: Tensor,
     source: Tensor | None,
 ) -> tuple[np.ndarray, ...]:
-    """(b, c) p-value of the most significant compact feature in the data less the mean, and whether one
+    """(b, c) p-value of the most significant compact feature in what the mean leaves, and whether one
     exceeds chance and ``TOLERANCE`` of the light there: on the source (next to it, and in its core or not
     faint; or as bright as ``TOLERANCE`` of all light), or elsewhere."""
     mean = torch.nan_to_num(x.nanmean(1, keepdim=True))
-    gradient = model.adjoint(model.noise.precision(data - model.apply(mean)))
+    gradient = model.adjoint(model.noise.precision(left))
     significance, height = (part.abs()[:, 0] for part in compact(gradient))
     light = compact(model.normal(mean))[0].abs()[:, 0]
     near = model.from_detector(footprint, model.fine)[:, 0]
@@ -276,11 +280,11 @@ def broken_draws(x: torch.Tensor, fwhm_pix: float) -> torch.Tensor:
     return found.any(-1).view(x.shape[:2])
 
 
-def flux_differs(model: Model, data: Tensor, mean: Tensor, source: Tensor | None = None) -> np.ndarray:
-    """(b, c) whether the flux of the pixels where the model shows light differs from the model's through the
-    PSF by more than ``FLUX_TOLERANCE`` of it and ``SIGNIFICANT`` standard deviations of the noise;
-    ``source`` (b, 1, c, h, w) bool: only there."""
-    image = model.apply(mean[:, None])
+def flux_differs(model: Model, data: Tensor, seen: Tensor, source: Tensor | None = None) -> np.ndarray:
+    """(b, c) whether the flux of the pixels where the mean of draws shows light, as the telescope would see
+    them (``seen``, (b, k, c, h, w)), differs from that mean's by more than ``FLUX_TOLERANCE`` of it and
+    ``SIGNIFICANT`` standard deviations of the noise; ``source`` (b, 1, c, h, w) bool: only there."""
+    image = torch.nan_to_num(seen.nanmean(1, keepdim=True))
     weight = model.noise.weight
     used = footprint_of(model, image, source) * (weight > 0)
     light = (image * used).sum((-1, -2))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from galbatch.forward import (
     steps_of,
 )
 from galbatch.forward.noise import waits
+from galbatch.forward.psf_error import MODES as MODES_OF_PSF
 from galbatch.interfaces import Denoiser
 from galbatch.sampler.diagnostics import broken_draws, chi2_of_draws
 from galbatch.sampler.guidance import CompactFilter, PosteriorDenoiser, gaussian_draw
@@ -58,6 +59,34 @@ class Call:
     size: int
     replay: Callable
     wavelengths: Sequence[float] | None = None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Draws ``x`` (b, k, c, H, W); ``psf`` (b, k, c, m), by how many standard deviations of the modes of its
+    errors the PSF of each is off the given one, None where that is exact; the errors (b, k) that solves left,
+    of all and of those that were too short."""
+
+    x: torch.Tensor
+    psf: torch.Tensor | None
+    residual: torch.Tensor
+    too_short: torch.Tensor
+
+    @property
+    def _parts(self) -> tuple[torch.Tensor | None, ...]:
+        return self.x, self.psf, self.residual, self.too_short
+
+    def __getitem__(self, rows: Any) -> Drawn:
+        return Drawn(*(None if t is None else t[rows] for t in self._parts))
+
+    def where(self, chosen: torch.Tensor, other: Drawn, places: Any = ...) -> Drawn:
+        """With draws of ``other``, those ``chosen`` (b, k) of the rows and draws that ``places`` are."""
+        parts = [None if t is None else t.clone() for t in self._parts]
+        for own, new in zip(parts, other._parts, strict=True):
+            if own is not None:
+                shape = chosen.shape + (1,) * (own.ndim - 2)
+                own[places] = torch.where(chosen.view(shape), new, own[places])
+        return Drawn(*parts)
 
 
 @dataclass(frozen=True)
@@ -119,22 +148,27 @@ class Problem:
             rows = np.array([i for i, own in enumerate(kinds) if own == kind])
             yield from (rows[i : i + size] for i in range(0, len(rows), size))
 
-    def run(self, mode: Mode, draws: Sequence[int], stage: int, call: Call) -> tuple:
-        """(draws (b, k, c, H, W), evaluations per draw (b,), errors that the solves left (2, b, k)) of a
-        piece; the second only of those that were too short. ``draws``: their numbers."""
+    def seen(self, drawn: Drawn) -> torch.Tensor:
+        """(b, k, c, h, w): draws as the telescope would see them, each through its own PSF."""
+        model = self.model if drawn.psf is None else self.model.with_psfs(drawn.psf)
+        return model.apply(drawn.x)
+
+    def run(self, mode: Mode, draws: Sequence[int], stage: int, call: Call) -> tuple[Drawn, np.ndarray]:
+        """Draws of a piece, and evaluations per draw (b,). ``draws``: their numbers."""
         n, most = len(self.data), call.size
         while most >= 2 * n:
             most //= 2
         full = self.take(np.minimum(np.arange(most), n - 1)) if self.bounded and most > n else self
         normals = Normals(*full.streams, draws, self.data.device, stage)
-        x, spent, left = full._draws(mode, normals, call.replay)
-        return x[:n], spent[:n], left[:, :n]
+        drawn, spent = full._draws(mode, normals, call.replay)
+        return drawn[:n], spent[:n]
 
-    def _draws(self, mode: Mode, normals: Normals, replay: Callable) -> tuple:
-        model, data = self.model, self.data
+    def _draws(self, mode: Mode, normals: Normals, replay: Callable) -> tuple[Drawn, np.ndarray]:
+        model, data, psf = self.model, self.data, None
         if model.noise.modes is not None:
             # a PSF for each draw: the galaxy does not get to choose its own (docs/decisions/0012)
-            data, model = data - model.noise.errors_of(normals.draw), model.with_exact_psf()
+            psf = normals.draw(data.shape[2], MODES_OF_PSF)
+            model = model.with_psfs(psf)
         bright = bool(self.bright[0])  # its solves take many iterations
         solver = Solver(model, mode.iterations, bounded=self.bounded and not bright)
         denoise = DrawsDenoiser(self.prior, self.bands)
@@ -148,7 +182,7 @@ class Problem:
         if not solver.bounded:  # it looks at values, which a recording cannot
             replay = one_by_one
         x, left = run_levels(LevelStep(posterior, normals.stage), x, levels, replay)
-        return x, np.array([float(evaluations(mode, g, bright)) for g in guided]), left
+        return Drawn(x, psf, *left), np.array([float(evaluations(mode, g, bright)) for g in guided])
 
     def _noise(self, sigma: torch.Tensor, normals: Normals) -> torch.Tensor:
         return sigma[:, None, None, None, None] * normals.draw(self.data.shape[2], *self.model.fine)
@@ -198,8 +232,8 @@ def _with_psf_error(problem: Problem, observations: Sequence[Observation], call:
     )
     spent = np.zeros(len(every))
     for rows in problem.pieces(MODES["fast"], call.size):
-        x, evaluated, _ = problem.take(rows).run(MODES["fast"], range(REFERENCE_DRAWS), REFERENCE_STAGE, call)
-        reference[rows] = x.mean(1, keepdim=True)
+        look, evaluated = problem.take(rows).run(MODES["fast"], range(REFERENCE_DRAWS), REFERENCE_STAGE, call)
+        reference[rows] = look.x.mean(1, keepdim=True)
         spent[rows] = evaluated * REFERENCE_DRAWS / call.draws
     wide, shows = with_reference(observations, problem.model, problem.data, reference)
     parts = [(problem.take(every[~shows]), every[~shows], spent)] if not shows.all() else []
@@ -214,58 +248,50 @@ def _with_psf_error(problem: Problem, observations: Sequence[Observation], call:
 
 
 def _summary(
-    problem: Problem, call: Call, scale: np.ndarray, usable: np.ndarray, spent: np.ndarray, pixels: Tensor
+    problem: Problem, call: Call, scale: np.ndarray, usable: np.ndarray, before: np.ndarray, pixels: Tensor
 ) -> dict[str, np.ndarray]:
-    x, evaluated, (residual, too_short) = problem.run(call.mode, range(call.draws), 0, call)
-    spent = spent + evaluated
-    if problem.bounded and (short := too_short > SHORT).any():  # as many iterations as it takes
-        x, residual, extra = _again(replace(problem, bounded=False), call.mode, 0, call, x, residual, short)
+    drawn, spent = problem.run(call.mode, range(call.draws), 0, call)
+    spent = before + spent
+    if problem.bounded and (short := drawn.too_short > SHORT).any():  # as many iterations as it takes
+        drawn, extra = _again(replace(problem, bounded=False), call.mode, 0, call, drawn, short)
         spent = spent + extra
-    if problem.model.noise.modes is not None and problem.prior.spec.flux_convention == "smoothed_peak":
-        x, extra = _with_other_psfs(replace(problem, bounded=False), call, x.clone(), residual)
+    if drawn.psf is not None and problem.prior.spec.flux_convention == "smoothed_peak":
+        drawn, extra = _with_other_psfs(replace(problem, bounded=False), call, drawn)
         spent = spent + extra
-    chi2, n_valid = chi2_of_draws(problem.model, problem.data, x)
-    again = ~torch.isfinite(x).all((-1, -2, -3))
+    seen = problem.seen(drawn)
+    chi2, n_valid = chi2_of_draws(problem.model.noise, problem.data, seen)
+    again = ~torch.isfinite(drawn.x).all((-1, -2, -3))
     if call.mode.rerun:
         again |= ((chi2 - 1).abs() > GATE * (2 / n_valid.clamp_min(1)).sqrt()).any(-1)
     again &= torch.from_numpy(usable).to(again.device)[:, None]
     if again.any():
-        x, _, extra = _again(problem, MODES["rerun"], RERUN_STAGE, call, x, residual, again)
+        drawn, extra = _again(problem, MODES["rerun"], RERUN_STAGE, call, drawn, again)
         spent = spent + extra
-        chi2, n_valid = chi2_of_draws(problem.model, problem.data, x)
-    return summary(x, problem, chi2, n_valid, scale, usable, spent, residual, pixels)
+        seen = problem.seen(drawn)
+        chi2, n_valid = chi2_of_draws(problem.model.noise, problem.data, seen)
+    return summary(drawn.x, seen, problem, chi2, n_valid, scale, usable, spent, drawn.residual, pixels)
 
 
 def _again(
-    problem: Problem,
-    mode: Mode,
-    stage: int,
-    call: Call,
-    x: torch.Tensor,
-    residual: torch.Tensor,
-    where: torch.Tensor,
-) -> tuple:
-    """Draws and residuals with those ``where`` (b, k) from another run, and its evaluations per draw (b,)."""
-    second, evaluated, (left, _) = problem.run(mode, range(call.draws), stage, call)
-    x = torch.where(where[..., None, None, None], second, x)
-    return x, torch.where(where, left, residual), evaluated * where.float().mean(1).cpu().numpy()
+    problem: Problem, mode: Mode, stage: int, call: Call, drawn: Drawn, where: torch.Tensor
+) -> tuple[Drawn, np.ndarray]:
+    """Draws with those ``where`` (b, k) from another run, and its evaluations per draw (b,)."""
+    second, evaluated = problem.run(mode, range(call.draws), stage, call)
+    return drawn.where(where, second), evaluated * where.float().mean(1).cpu().numpy()
 
 
-def _with_other_psfs(
-    problem: Problem, call: Call, x: torch.Tensor, residual: torch.Tensor
-) -> tuple[torch.Tensor, np.ndarray]:
-    """Draws x (b, k, c, H, W) with those made again that are no image of a galaxy, because their PSF was one
-    with which no galaxy makes these data; and evaluations per draw (b,)."""
-    spent, k = np.zeros(len(x)), x.shape[1]
+def _with_other_psfs(problem: Problem, call: Call, drawn: Drawn) -> tuple[Drawn, np.ndarray]:
+    """Draws with those made again that are no image of a galaxy, because their PSF was one with which no
+    galaxy makes these data; and evaluations per draw (b,)."""
+    spent, k = np.zeros(len(drawn.x)), drawn.x.shape[1]
     for attempt in range(TRIES):
-        broken = broken_draws(problem.model.crop(x), problem.prior.spec.target_fwhm_pix).cpu().numpy()
-        rows, draws = (np.flatnonzero(broken.any(axis)) for axis in (1, 0))
+        broken = broken_draws(problem.model.crop(drawn.x), problem.prior.spec.target_fwhm_pix)
+        rows, draws = (np.flatnonzero(broken.any(axis).cpu().numpy()) for axis in (1, 0))
         if not len(rows):
             break
         stage = REDRAW_STAGE + (attempt << 12)
-        found, evaluated, (left, _) = problem.take(rows).run(call.mode, draws.tolist(), stage, call)
-        spent[rows] += evaluated * broken[rows].sum(1) / k
-        for i, row in enumerate(rows):
-            own = np.flatnonzero(broken[row, draws])
-            x[row, draws[own]], residual[row, draws[own]] = found[i, own], left[i, own]
-    return x, spent
+        found, evaluated = problem.take(rows).run(call.mode, draws.tolist(), stage, call)
+        places = np.ix_(rows, draws)
+        spent[rows] += evaluated * broken[rows].float().sum(1).cpu().numpy() / k
+        drawn = drawn.where(broken[places], found, places)
+    return drawn, spent

@@ -75,7 +75,8 @@ def sample_posterior(
     Posterior
         H = oversample * h; its ``info`` has ``model`` (b, c, h, w), the mean as the telescope would see it
         (of several observations on the pixels of the finest: a band of fewer fills a corner), and
-        ``solver_residual`` (b, k), the largest error of a linear solve in standard deviations.
+        ``solver_residual`` (b, k), the largest error of a linear solve in standard deviations,
+        ``psf_in_error`` (b, c), where draws have PSFs of their own because an error of the PSF shows.
 
     Raises
     ------

@@ -29,6 +29,7 @@ BROKEN_DRAWS = 0.16  # more of them and the ends of a 68% interval are theirs
 
 def summary(
     x: Tensor,
+    seen: Tensor,
     problem: Problem,
     chi2: Tensor,
     n_valid: Tensor,
@@ -38,15 +39,16 @@ def summary(
     residual: Tensor,
     source: Tensor | None = None,
 ) -> dict:
-    """Draws x (b, k, c, H, W) of ``problem`` as numpy arrays in the unit of the data, with mean, spread, chi2
-    and flags; a draw that is not finite counts for nothing. ``source`` (b, 1, c, h, w) bool: pixels that are
-    no neighbour's."""
+    """Draws x (b, k, c, H, W) of ``problem``, ``seen`` by the telescope (b, k, c, h, w), as numpy arrays in
+    the unit of the data, with mean, spread, chi2 and flags; a draw that is not finite counts for nothing.
+    ``source`` (b, 1, c, h, w) bool: pixels that are no neighbour's."""
     finite = torch.isfinite(x).all((-1, -2, -3)) & torch.from_numpy(usable).to(x.device)[:, None]
-    x = torch.where(finite[..., None, None, None], x, torch.nan)
+    x, seen = (torch.where(finite[..., None, None, None], u, torch.nan) for u in (x, seen))
+    model, data = problem.model, problem.data
     mean, std = x.nanmean(1), _nanstd(x)
-    driven, fraction = prior_driven_map(problem.model, x, mean)
+    driven, fraction = prior_driven_map(model, x, mean)
     chi2_mean = torch.where(finite[..., None], chi2, torch.nan).nanmean(1)
-    misfit = chi2_misfit(problem.model, problem.data, x, chi2_mean, n_valid[:, 0], problem.compact, source)
+    misfit = chi2_misfit(model, data, x, seen, chi2_mean, n_valid[:, 0], problem.compact, source)
     share = fraction.cpu().numpy()
     flags = np.zeros(misfit.p.shape, np.int64)
     for flag, where in (
@@ -54,20 +56,18 @@ def summary(
         (Flag.SAMPLER_CHI2, misfit.source),
         (Flag.NOISE_LEVEL, misfit.noise),
         (Flag.RESIDUAL_ELSEWHERE, misfit.elsewhere),
-        (Flag.FLUX_NOT_CONSERVED, flux_differs(problem.model, problem.data, torch.nan_to_num(mean), source)),
+        (Flag.FLUX_NOT_CONSERVED, flux_differs(model, data, seen, source)),
         (Flag.BROKEN, _broken(problem, x, mean, std, source)),
         (Flag.SOLVER, residual.amax(1).cpu().numpy()[:, None] > SOLVER_FLAG),
         (Flag.PRIOR_DRIVEN, np.nan_to_num(share) > 0.5),
         (Flag.PSF_DOUBTED, _psf_doubted(problem, mean, source)),
     ):
         flags |= np.where(where, int(flag), 0)
-    unit = np.asarray(scale, np.float32)
-    crop = problem.model.crop
-    wide = unit[:, :, None, None]
+    crop, unit = model.crop, np.asarray(scale, np.float32)[:, :, None, None]
     return {
-        "samples": crop(x).cpu().numpy() * unit[:, None, :, None, None],
-        "mean": crop(mean).cpu().numpy() * wide,
-        "std": crop(std).cpu().numpy() * wide,
+        "samples": crop(x).cpu().numpy() * unit[:, None],
+        "mean": crop(mean).cpu().numpy() * unit,
+        "std": crop(std).cpu().numpy() * unit,
         "prior_driven": crop(driven).cpu().numpy(),
         "prior_driven_frac": share,
         "chi2": chi2_mean.cpu().numpy(),
@@ -78,7 +78,8 @@ def summary(
         "n_evaluations": spent,
         "n_draws_ok": finite.sum(1).cpu().numpy(),
         "solver_residual": residual.cpu().numpy(),
-        "model": problem.model.apply(mean[:, None])[:, 0].cpu().numpy() * wide,
+        "model": seen.nanmean(1).cpu().numpy() * unit,
+        "psf_in_error": np.full(share.shape, model.noise.modes is not None),
     }
 
 
@@ -150,5 +151,5 @@ def _filled_up(images: np.ndarray, shape: np.ndarray) -> np.ndarray:
 
 def as_posterior(merged: dict, target_fwhm_pix: float) -> Posterior:
     """The joined parts of a batch as a ``Posterior``."""
-    info = {name: merged.pop(name) for name in ("solver_residual", "model")}
+    info = {name: merged.pop(name) for name in ("solver_residual", "model", "psf_in_error")}
     return Posterior(**merged, target_fwhm_pix=target_fwhm_pix, info=info)

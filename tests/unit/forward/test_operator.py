@@ -7,7 +7,7 @@ import torch
 
 from galbatch.errors import InputError
 from galbatch.forward import forward_model, noise_model, psf_offset, smoothed_peak_scale
-from galbatch.forward.psf import FWHM_TO_SIGMA, TransferCache, divide_by_target, target_transfer, transfer
+from galbatch.forward.psf import FWHM_TO_SIGMA, TransferCache, over_target, target_transfer, transfer
 from galbatch.types import Observation
 
 
@@ -178,14 +178,14 @@ def test_division_by_target_is_exact_where_the_target_passes_and_bounded_elsewhe
     psf = gaussian_psf(31, 5.0, ellipse=1.0)[None]
     grid = (64, 64)
     otf = transfer(psf, 1, 1, grid)
-    ratio = divide_by_target(otf, 2.0, grid)[0]
+    ratio = (otf * over_target(2.0, grid))[0]
     t = target_transfer(2.0, grid)
     strong = t > 0.1
     np.testing.assert_allclose((ratio * t)[strong], otf[0][strong], rtol=0.011, atol=1e-4)
     assert ratio[0, 0] == pytest.approx(otf[0, 0, 0])
     # noise of a measured PSF is not blown up
     noisy = psf + 1e-4 * np.random.default_rng(0).standard_normal(psf.shape)
-    assert np.abs(divide_by_target(transfer(noisy, 1, 1, grid), 2.0, grid)).max() < 1.1
+    assert np.abs(transfer(noisy, 1, 1, grid) * over_target(2.0, grid)).max() < 1.1
 
 
 def test_bad_psf_raises():

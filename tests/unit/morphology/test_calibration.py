@@ -72,20 +72,39 @@ def test_errors_follow_the_spread_of_the_draws(table):
         assert abs(value - 0.6827) < 4 * np.sqrt(1.5) * error
 
 
-def test_draws_that_are_wide_for_an_error_of_the_psf_are_never_made_narrower(table):
-    found, _ = galaxies(300, 3, width=1.5, shift=0.0)
+def test_draws_that_are_wide_for_an_error_of_the_psf_are_never_made_narrower_nor_moved(table):
+    found, _ = galaxies(300, 3, width=1.5)
     numbers = {q: t | {"error": [-2.5, 0.2, *t["error"][2:]]} for q, t in table["quantities"].items()}
     flat = table | {"quantities": numbers}  # errors that hardly follow the spread
-    alone, held = calibrated(found, flat, TARGET), calibrated(found, flat, TARGET, psf_in_error=True)
+    some = np.arange(300) < 200
+    alone, held = calibrated(found, flat, TARGET), calibrated(found, flat, TARGET, psf_in_error=some)
     for name in set(CALIBRATED) - {"mag_ab"}:
         scale = np.log if name in LOGARITHMIC else np.asarray
-        low, middle, high = (scale(held[f"{name}_{p}"]) for p in INTERVAL)
-        own = [scale(found[f"{name}_{p}"]) for p in ("raw16", "raw50", "raw84")]
+        low, middle, high = (scale(held[f"{name}_{p}"])[some] for p in INTERVAL)
+        own = [scale(found[f"{name}_{p}"])[some] for p in ("raw16", "raw50", "raw84")]
         assert (middle - low > 1.1 * (own[1] - own[0]) - 1e-9).all(), name
         assert (high - middle > 1.1 * (own[2] - own[1]) - 1e-9).all(), name
-        np.testing.assert_array_equal(held[f"{name}_p50"], alone[f"{name}_p50"])
-        assert (held[f"{name}_p16"] < alone[f"{name}_p16"]).mean() > 0.2, name
-        assert (held[f"{name}_p16"] <= alone[f"{name}_p16"]).all(), name
+        np.testing.assert_allclose(middle, own[1], atol=1e-12)
+        of_alone = scale(alone[f"{name}_p50"])[some] - scale(alone[f"{name}_p16"])[some]
+        assert (middle - low > 1.01 * of_alone).mean() > 0.2, name
+        assert (middle - low > of_alone - 1e-9).all(), name
+        for level in INTERVAL:
+            key = f"{name}_{level}"
+            np.testing.assert_array_equal(held[key][~some], alone[key][~some])
+
+
+def test_brighter_sources_than_any_of_the_validation_are_reached_where_their_psf_is_in_error(table):
+    found, _ = galaxies(300, 3)
+    known = reached(found, table, TARGET)
+    brighter = found | {"sn_per_pixel_raw50": found["sn_per_pixel_raw50"] * 1e4}
+    assert not reached(brighter, table, TARGET).any()
+    assert (reached(brighter, table, TARGET, psf_in_error=True) >= known).all()
+    fainter = found | {"sn_per_pixel_raw50": found["sn_per_pixel_raw50"] / 1e4}
+    assert not reached(fainter, table, TARGET, psf_in_error=True).any()
+    columns = calibrated(brighter, table, TARGET, psf_in_error=True)
+    halves = [columns[f"gini_{p}"] - columns["gini_p50"] for p in ("p16", "p84")]
+    raw = found["gini_raw84"] - found["gini_raw16"]
+    assert known.mean() > 0.95 and (halves[1] - halves[0] > 1.1 * raw - 1e-9).all()
 
 
 def test_draws_off_where_the_statistic_is_small_are_mended_there():

@@ -61,8 +61,9 @@ def calls(monkeypatch):
         images = samples, mean, mean * 0, ones, ones, mean * 0, ones * 0
         return Posterior(*images, np.zeros(b, int), ones, np.full(b, 18.0), np.full(b, draws), 2.0)
 
-    def measure(columns, stamps, done, own, oversample, fwhm, threads, draw_columns, calibration):
+    def measure(columns, stamps, done, own, oversample, fwhm, threads, draw_columns, calibration, wide):
         columns[f"gini_p50_{stamps.band}"][done] = own.samples.mean((1, 2, 3))
+        columns[f"asymmetry_p50_{stamps.band}"][done] = wide
         return np.zeros(len(done), np.int64)
 
     monkeypatch.setattr(sampling, "sample_posterior", sample)
@@ -119,6 +120,27 @@ def test_bands_on_one_grid_keep_their_own_white_noise(calls, monkeypatch):
     assert result.columns["status"].tolist() == ["ok"] * 2
     assert seen[0].sigma_white.shape == seen[0].data.shape
     assert (seen[0].sigma_white[:, 0] == 0).all() and (seen[0].sigma_white[:, 1] == 0.5).all()
+
+
+def test_sources_whose_psf_is_in_error_are_measured_as_such(calls, monkeypatch):
+    """By band: one whose PSF is exact by the survey file, and one where the error shows in a source."""
+    sample = sampling.sample_posterior
+
+    def psfs_of_their_own(prior, obs, **options):
+        found = np.array(options["source_ids"])[:, None] == [2]
+        return replace(sample(prior, obs, **options), info={"psf_in_error": found})
+
+    class Survey(FakeSurvey):
+        def __call__(self, columns):
+            ((places, stamps),) = super().__call__(columns)
+            one, two = stamps.bands
+            allowed = replace(two, psf_error=np.array([0.5, 0.1, 0.03, 0.02, 0.01]))
+            return [(places, replace(stamps, bands=(one, allowed)))]
+
+    monkeypatch.setattr(sampling, "sample_posterior", psfs_of_their_own)
+    _, result = run(Survey(), 1, 2, 3)
+    assert result.columns["asymmetry_p50_f444w"].tolist() == [0, 1, 0]
+    assert result.columns["asymmetry_p50_f200w"].tolist() == [0, 0, 0]
 
 
 def test_a_missing_band_is_flagged_and_only_the_other_is_sampled(calls):

@@ -11,7 +11,6 @@ from gaussian_field import GaussianField, whitened
 import galbatch
 from galbatch.errors import InputError
 from galbatch.forward import forward_model, full_width, with_psf_error
-from galbatch.forward.psf_error import mode_transfers
 from galbatch.sampler.diagnostics import chi2_misfit, chi2_of_draws
 from galbatch.sampler.guidance import CompactFilter
 from galbatch.sampler.reference import photon_variance, with_reference
@@ -24,6 +23,12 @@ ERROR = np.array([[0.3, 0.1, 0.03, 0.03, 0.02]])
 def gaussian(fwhm: float, dy: float = 0.0, size: int = 21) -> np.ndarray:
     axis = np.arange(size) - size // 2
     image = np.exp(-4 * np.log(2) * ((axis[:, None] - dy) ** 2 + axis**2) / fwhm**2)
+    return image / image.sum()
+
+
+def moffat(fwhm: float, size: int = 21) -> np.ndarray:
+    alpha = fwhm / (2 * np.sqrt(2 ** (1 / 2.5) - 1))
+    image = (1 + (np.hypot(*(np.mgrid[:size, :size] - size // 2)) / alpha) ** 2) ** -2.5
     return image / image.sum()
 
 
@@ -46,8 +51,46 @@ def test_modes_are_what_another_psf_does_to_the_data():
     moved = forward_model(observed(gaussian(3.5, dy=0.1)))[1].apply(x)[0, 0, 0] - seen
     assert (modes[0] - broader).norm() < 1e-3 * broader.norm()
     assert (modes[1] - moved).norm() < 0.05 * moved.norm()
-    flux = mode_transfers(ERROR, np.array([[3.5]]), (24, 30))[..., 0, 0]
-    np.testing.assert_array_equal(flux, 0)
+
+
+def test_draws_are_seen_through_the_psfs_that_they_are_given():
+    x = source()
+    model = with_psf_error(forward_model(observed(gaussian(3.5)))[1], x, ERROR, np.array([[3.5]]))
+    off = torch.zeros(1, 4, 1, 6)
+    off[0, 1, 0, 0], off[0, 2, 0, 0], off[0, 3, 0, 1] = 2.0, -1.5, -3.0
+    seen = model.with_psfs(off).apply(x)[0, :, 0]
+    for found, psf in zip(
+        seen, (gaussian(3.5), gaussian(4.1), gaussian(3.05), gaussian(3.5, dy=-0.3)), strict=True
+    ):
+        wanted = forward_model(observed(psf))[1].apply(x)[0, 0, 0]
+        assert (found - wanted).norm() < 2e-3 * wanted.norm()
+    narrow = model.with_psfs(torch.full((1, 1, 1, 6), -40.0) * torch.tensor([1.0, 0, 0, 0, 0, 0]))
+    torch.testing.assert_close(
+        narrow.apply(x)[0, 0, 0],
+        forward_model(observed(gaussian(1.75)))[1].apply(x)[0, 0, 0],
+        atol=0.2,
+        rtol=0.02,
+    )
+
+
+def test_modes_are_draws_one_standard_deviation_off_and_leave_the_flux():
+    x, psf = source(), moffat(3.5)
+    model = with_psf_error(
+        forward_model(observed(0.9 * psf), target_fwhm_pix=2.0)[1], x, ERROR, np.array([[3.5]])
+    )
+    drawn = model.with_psfs(torch.eye(6)[None, :, None])
+    torch.testing.assert_close(drawn.apply(x) - model.apply(x), model.noise.modes, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(drawn.otf[..., 0, 0], model.otf[..., 0, 0].expand(1, 6, 1))
+    assert (model.noise.modes.square().mean((-1, -2)) > 1e-4).all()
+
+
+def test_a_psf_with_wings_is_never_sharpened_beyond_one():
+    """Its transfer function falls more slowly than a Gaussian's, which would raise its last modes
+    enormously."""
+    model = with_psf_error(forward_model(observed(moffat(3.5)))[1], source(), ERROR, np.array([[3.5]]))
+    off = torch.tensor([-3.0, 0, 0, 2, -2, 0]).expand(1, 1, 1, 6)
+    assert 1.2 < (model.with_psfs(off).otf / model.otf).abs().max()
+    assert model.with_psfs(off).otf.abs().max() < 1.0001
 
 
 def test_full_width_of_a_gaussian():
@@ -131,8 +174,10 @@ def test_noise_given_too_large_is_a_misfit_whatever_the_psf_may_be(given, fitted
     assert 0.02 < few.float().mean() < 0.3
     data = model.apply(light) + torch.where(few, fitted, 1.0) * residual / given
     draws = light + 0 * light.expand(-1, 4, -1, -1, -1)
-    chi2, count = chi2_of_draws(wide, data, draws)
-    found = chi2_misfit(wide, data, draws, chi2.mean(1), count[:, 0], CompactFilter(model, 2.0))
+    chi2, count = chi2_of_draws(wide.noise, data, wide.apply(draws))
+    found = chi2_misfit(
+        wide, data, draws, wide.apply(draws), chi2.mean(1), count[:, 0], CompactFilter(model, 2.0)
+    )
     assert bool(found.noise[0, 0]) is wrong and not found.source.any()
 
 

@@ -103,7 +103,7 @@ def test_compact_light_that_draws_miss_is_a_misfit_however_small_its_part_of_chi
             residual = data - model.apply(draws)
             count = (model.noise.weight > 0).sum((-1, -2)).float()
             chi2 = (residual * model.noise.precision(residual)).sum((-1, -2)) / count
-            found = chi2_misfit(model, data, draws, chi2.mean(1), count[:, 0], compact)
+            found = chi2_misfit(model, data, draws, model.apply(draws), chi2.mean(1), count[:, 0], compact)
             assert bool(found.source[0, 0]) is missed and (found.p[0, 0] < 1e-6) is np.bool_(missed)
 
 
@@ -118,9 +118,11 @@ def test_modes_that_resampling_left_without_noise_do_not_say_that_the_noise_map_
     sigma = np.full((1, 1, 40, 40), map_is)
     _, model = forward_model(Observation(np.zeros_like(sigma), sigma, psf / psf.sum(), noise_acf=acf))
     draws = torch.zeros(1, 4, 1, *model.fine)
-    chi2, count = chi2_of_draws(model, data, draws)
+    chi2, count = chi2_of_draws(model.noise, data, model.apply(draws))
     assert chi2.mean() < 0.5
-    found = chi2_misfit(model, data, draws, chi2.mean(1), count[:, 0], CompactFilter(model, 2.0))
+    found = chi2_misfit(
+        model, data, draws, model.apply(draws), chi2.mean(1), count[:, 0], CompactFilter(model, 2.0)
+    )
     assert (bool(found.noise[0, 0]), bool(found.source[0, 0])) == (map_is > 1, map_is > 1)
 
 
@@ -134,7 +136,9 @@ def test_a_compact_residual_away_from_a_bright_source_is_told_apart_from_one_on_
         feature = (30 if on else 9) / compact(model.normal(feature))[0].max() * feature
         data = model.apply(source + feature) + noise[:, :1]
         draws = source + 0 * source.expand(-1, 4, -1, -1, -1)
-        found = chi2_misfit(model, data, draws, torch.ones(1, 1), torch.full((1, 1), 1024.0), compact)
+        found = chi2_misfit(
+            model, data, draws, model.apply(draws), torch.ones(1, 1), torch.full((1, 1), 1024.0), compact
+        )
         assert (bool(found.source[0, 0]), bool(found.elsewhere[0, 0])) == (on, off)
 
 
@@ -151,7 +155,9 @@ def test_a_faint_feature_in_the_outskirts_of_a_bright_galaxy_is_no_misfit_of_it(
         draws = source + 0 * source.expand(-1, 4, -1, -1, -1)
         if place == 20:  # five per cent of the light there is what no PSF is known better than
             draws = draws - 8 * feature
-        found = chi2_misfit(model, data, draws, torch.ones(1, 1), torch.full((1, 1), 1024.0), compact)
+        found = chi2_misfit(
+            model, data, draws, model.apply(draws), torch.ones(1, 1), torch.full((1, 1), 1024.0), compact
+        )
         assert bool(found.source[0, 0]) == on and (on or found.elsewhere[0, 0])
 
 
@@ -168,7 +174,16 @@ def test_a_compact_residual_on_a_neighbour_is_elsewhere():
     there = slice(22 - model.margin - 6, 22 - model.margin + 7)
     own[..., there, there] = False
     for pixels, wrong in ((None, True), (own, False)):
-        found = chi2_misfit(model, data, draws, torch.ones(1, 1), torch.full((1, 1), 1024.0), compact, pixels)
+        found = chi2_misfit(
+            model,
+            data,
+            draws,
+            model.apply(draws),
+            torch.ones(1, 1),
+            torch.full((1, 1), 1024.0),
+            compact,
+            pixels,
+        )
         assert bool(found.source[0, 0]) is wrong and (wrong or found.elsewhere[0, 0])
 
 
@@ -179,12 +194,12 @@ def test_what_a_neighbour_leaves_does_not_say_that_the_noise_map_is_wrong():
     draws = torch.zeros(1, 4, 1, *model.fine)
     for star, times, wrong in ((6.0, 1.0, False), (6.0, 1.3, True), (1.0, 1.0, False)):
         data = times * torch.where(own, 1.0, star) * noise[:, :1]
-        chi2, count = chi2_of_draws(model, data, draws)
+        chi2, count = chi2_of_draws(model.noise, data, model.apply(draws))
         assert star == 1 or chi2.mean() > 1.5
         compact = CompactFilter(model, 2.0)
-        found = chi2_misfit(model, data, draws, chi2.mean(1), count[:, 0], compact, own)
+        found = chi2_misfit(model, data, draws, model.apply(draws), chi2.mean(1), count[:, 0], compact, own)
         assert bool(found.noise[0, 0]) is wrong
-        alone = chi2_misfit(model, data, draws, chi2.mean(1), count[:, 0], compact)
+        alone = chi2_misfit(model, data, draws, model.apply(draws), chi2.mean(1), count[:, 0], compact)
         assert bool(alone.noise[0, 0]) is (star > 1)
 
 
