@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from galbatch.forward.noise import CorrelatedNoise, WhiteNoise
-from galbatch.forward.psf import FWHM_TO_SIGMA
+from galbatch.forward.psf import DIVISION_FLOOR, FWHM_TO_SIGMA
 from galbatch.types import PSF_ERROR_PARTS
 
 if TYPE_CHECKING:
@@ -143,7 +143,8 @@ def transfers(
 
     ``error`` (c, 5): ``PSF_ERROR_PARTS``, lengths in fine pixels; ``fwhm`` (b, c) of the PSF in fine pixels.
     The width is a power of the transfer function, which broadens or sharpens core and wings alike: exact for
-    Gaussians, and never above one. The ellipticity is that of a Gaussian, no sharper than such a power.
+    Gaussians down to ``DIVISION_FLOOR``, and never above one. The ellipticity is that of a Gaussian, no
+    sharper than such a power.
     """
     fy = torch.from_numpy(np.fft.fftfreq(grid[0])[:, None]).to(found)
     fx = torch.from_numpy(np.fft.rfftfreq(grid[1])).to(found)
@@ -151,7 +152,9 @@ def transfers(
     wide = torch.from_numpy(fwhm).to(found)[:, None, :, None, None]
     width, shift, ellipticity, wings, _ = torch.from_numpy(error).to(found)[..., None, None].unbind(1)
     c = found[..., None, None, :].unbind(-1)
-    log, squared = psf.clamp(1e-6, 1).log(), 2 * np.pi**2 * (wide * FWHM_TO_SIGMA) ** 2
+    # below the floor a transfer function is the noise of a PSF image: that is left as it is
+    log = psf.clamp(1e-6, 1).log() / (1 + (DIVISION_FLOOR / psf.clamp_min(1e-6)) ** 2)
+    squared = 2 * np.pi**2 * (wide * FWHM_TO_SIGMA) ** 2
     power = (1 + c[0] * width / wide).clamp_min(NARROWEST) ** 2 - 1
     stretched = -ellipticity * squared * (c[3] * (fx**2 - fy**2) + c[4] * 2 * fx * fy)
     stretched = torch.minimum(stretched, -ellipticity * torch.hypot(c[3], c[4]) * log)

@@ -49,7 +49,7 @@ def test_modes_are_what_another_psf_does_to_the_data():
     seen = model.apply(x)[0, 0, 0]
     broader = forward_model(observed(gaussian(3.8)))[1].apply(x)[0, 0, 0] - seen
     moved = forward_model(observed(gaussian(3.5, dy=0.1)))[1].apply(x)[0, 0, 0] - seen
-    assert (modes[0] - broader).norm() < 1e-3 * broader.norm()
+    assert (modes[0] - broader).norm() < 5e-3 * broader.norm()
     assert (modes[1] - moved).norm() < 0.05 * moved.norm()
 
 
@@ -64,13 +64,9 @@ def test_draws_are_seen_through_the_psfs_that_they_are_given():
     ):
         wanted = forward_model(observed(psf))[1].apply(x)[0, 0, 0]
         assert (found - wanted).norm() < 2e-3 * wanted.norm()
-    narrow = model.with_psfs(torch.full((1, 1, 1, 6), -40.0) * torch.tensor([1.0, 0, 0, 0, 0, 0]))
-    torch.testing.assert_close(
-        narrow.apply(x)[0, 0, 0],
-        forward_model(observed(gaussian(1.75)))[1].apply(x)[0, 0, 0],
-        atol=0.2,
-        rtol=0.02,
-    )
+    narrow = model.with_psfs(torch.tensor([-40.0, 0, 0, 0, 0, 0]).expand(1, 1, 1, 6)).apply(x)[0, 0, 0]
+    wanted = forward_model(observed(gaussian(1.75)))[1].apply(x)[0, 0, 0]  # no narrower than half
+    assert (narrow - wanted).norm() < 0.02 * wanted.norm()
 
 
 def test_modes_are_draws_one_standard_deviation_off_and_leave_the_flux():
@@ -91,6 +87,17 @@ def test_a_psf_with_wings_is_never_sharpened_beyond_one():
     off = torch.tensor([-3.0, 0, 0, 2, -2, 0]).expand(1, 1, 1, 6)
     assert 1.2 < (model.with_psfs(off).otf / model.otf).abs().max()
     assert model.with_psfs(off).otf.abs().max() < 1.0001
+
+
+def test_what_is_only_the_noise_of_a_psf_image_is_not_sharpened():
+    """Beyond where the telescope sees nothing: a power below one of so little would be a lot."""
+    rng = np.random.default_rng(0)
+    noisy = gaussian(4.8) + 2e-6 * rng.standard_normal((21, 21))
+    model = with_psf_error(forward_model(observed(noisy))[1], source(), ERROR, np.array([[4.8]]))
+    drawn = model.with_psfs(torch.tensor([-3.0, 0, 0, 0, 0, 0]).expand(1, 1, 1, 6))
+    seen, found = model.otf.abs(), (drawn.otf / model.otf).abs()
+    assert (seen < 1e-4).float().mean() > 0.2 and found[seen < 1e-4].max() < 1.01
+    assert found[(seen > 0.05) & (seen < 0.1)].min() > 1.5
 
 
 def test_full_width_of_a_gaussian():
