@@ -20,7 +20,7 @@ import torch
 from galbatch.bench.timing import arguments
 from galbatch.prior import load_prior
 from galbatch.prior.integrate import log_levels, plain_steps, sde_dpmpp_2m
-from galbatch.sampler.diagnostics import broken_draws
+from galbatch.sampler.agreement import broken_draws
 from galbatch.sampler.prior import DrawsDenoiser
 from galbatch.validate.calibrate import measure_with_truth
 from galbatch.validate.mock import PSF_FWHM_PIX, STAMP, MockSet, mock_psf, observe, sample_mocks, stamp_side

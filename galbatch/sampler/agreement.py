@@ -1,4 +1,5 @@
-"""Do the bands of one galaxy agree about the width of their PSFs?
+"""What data say of PSFs: with which of those that draws have does no galaxy make the data, and do the bands
+of one galaxy agree about their widths?
 
 A band whose PSF is wider than it is said to be still has a posterior that fits: a galaxy that is smoother in
 this band than in the others. So the data of each band are held against what the other bands show. With m_o
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 
 from galbatch.forward import target_transfer
+from galbatch.sampler.diagnostics import footprint_of, sharper_than_resolution
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 SHARES = np.arange(-5, 16) / 10
 SIGNIFICANT = 25.0  # of chi2: five standard deviations
 _RIDGE = 1e-6
+# of the peak: a draw as much sharper than its resolution is made again with another PSF (BROKEN_SHARE)
+REDRAWN_SHARE = 0.1
+UNLIKE = 6.0  # standard deviations of chi2
 
 
 def psf_doubted(
@@ -87,3 +92,23 @@ def _squared_width(otf: Tensor, fwhm_pix: float, shape: tuple[int, int]) -> Tens
     first = torch.where(low.any(-1), low.argmax(-1), along.shape[-1] - 1)
     half = 2 * np.pi * first / shape[1]
     return (2 * np.log(2) / half.clamp_min(1e-3) ** 2)[..., None, None]
+
+
+def broken_draws(x: torch.Tensor, fwhm_pix: float) -> torch.Tensor:
+    """(b, k) which of the draws (b, k, c, H, W) are sharper than light at this resolution can be, by more
+    than ``REDRAWN_SHARE`` of their peak in a band."""
+    each = torch.nan_to_num(x).flatten(0, 1)
+    found = sharper_than_resolution(each, torch.zeros_like(each), fwhm_pix) > REDRAWN_SHARE
+    return found.any(-1).view(x.shape[:2])
+
+
+def unlike_draws(model: ForwardModel | Together, data: Tensor, seen: Tensor) -> Tensor:
+    """(b, k) which of the draws, as the telescope would see them with their PSFs (b, k, c, h, w), fit the
+    data of the footprint worse than chance and than the best quarter of them in a band, by ``UNLIKE``
+    standard deviations of chi2."""
+    noise, footprint = model.noise, footprint_of(model, seen)
+    pixels = footprint.sum((-1, -2)).clamp_min(1)
+    chi2 = ((data - seen).square() * noise.weight * footprint).sum((-1, -2)) / pixels
+    usual = chi2.nanquantile(0.25, 1, keepdim=True).clamp_min(1)
+    inflation = torch.as_tensor(noise.inflation, dtype=pixels.dtype, device=pixels.device)
+    return (chi2 > usual * (1 + UNLIKE * (2 * inflation / pixels).sqrt())).any(-1)

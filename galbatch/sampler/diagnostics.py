@@ -248,7 +248,6 @@ def _blur(shape: tuple[int, int], sigma: float, device: torch.device) -> Tensor:
 
 SIGNIFICANT = 5.0  # standard deviations
 BROKEN_SHARE = 0.25  # of the peak: 599 simulated and 78 real truths have at most 0.21 (docs/decisions/0025)
-REDRAWN_SHARE = 0.1  # the same of a draw that is made again with another PSF
 FLUX_TOLERANCE = 0.05
 _STEPS = ((0, 1), (1, 0), (1, 1), (1, -1))
 
@@ -270,14 +269,6 @@ def sharper_than_resolution(
         most = (before * after).sqrt() * float(np.exp((y * y + x * x) / (2 * variance)))
         worst = torch.maximum(worst, ((centre - most - SIGNIFICANT * spread) * counts).amax((-1, -2)))
     return worst / (mean if own is None else mean * own).amax((-1, -2)).clamp_min(1e-30)
-
-
-def broken_draws(x: torch.Tensor, fwhm_pix: float) -> torch.Tensor:
-    """(b, k) which of the draws (b, k, c, H, W) are sharper than light at this resolution can be, by more
-    than ``REDRAWN_SHARE`` of their peak in a band."""
-    each = torch.nan_to_num(x).flatten(0, 1)
-    found = sharper_than_resolution(each, torch.zeros_like(each), fwhm_pix) > REDRAWN_SHARE
-    return found.any(-1).view(x.shape[:2])
 
 
 def flux_differs(model: Model, data: Tensor, seen: Tensor, source: Tensor | None = None) -> np.ndarray:

@@ -27,7 +27,8 @@ from galbatch.forward import (
 from galbatch.forward.noise import waits
 from galbatch.forward.psf_error import MODES as MODES_OF_PSF
 from galbatch.interfaces import Denoiser
-from galbatch.sampler.diagnostics import broken_draws, chi2_of_draws
+from galbatch.sampler.agreement import broken_draws, unlike_draws
+from galbatch.sampler.diagnostics import chi2_of_draws
 from galbatch.sampler.guidance import CompactFilter, PosteriorDenoiser, gaussian_draw
 from galbatch.sampler.levels import LevelStep, one_by_one, run_levels
 from galbatch.sampler.prior import DrawsDenoiser
@@ -281,11 +282,12 @@ def _again(
 
 
 def _with_other_psfs(problem: Problem, call: Call, drawn: Drawn) -> tuple[Drawn, np.ndarray]:
-    """Draws with those made again that are no image of a galaxy, because their PSF was one with which no
-    galaxy makes these data; and evaluations per draw (b,)."""
+    """Draws with those made again that are no image of a galaxy or do not fit, because their PSF was one with
+    which no galaxy makes these data; and evaluations per draw (b,)."""
     spent, k = np.zeros(len(drawn.x)), drawn.x.shape[1]
     for attempt in range(TRIES):
         broken = broken_draws(problem.model.crop(drawn.x), problem.prior.spec.target_fwhm_pix)
+        broken |= unlike_draws(problem.model, problem.data, problem.seen(drawn))
         rows, draws = (np.flatnonzero(broken.any(axis).cpu().numpy()) for axis in (1, 0))
         if not len(rows):
             break

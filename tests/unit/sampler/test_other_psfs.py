@@ -9,7 +9,7 @@ from scipy.signal import fftconvolve
 from galbatch.prior import load_prior
 from galbatch.sampler import draw as drawing
 from galbatch.sampler import sample_posterior
-from galbatch.sampler.diagnostics import broken_draws
+from galbatch.sampler.agreement import broken_draws
 from galbatch.types import Observation
 from galbatch.validate.mock import mock_psf
 
