@@ -6,10 +6,11 @@ import pytest
 import torch
 from scipy.signal import fftconvolve
 
+from galbatch.forward import forward_model
 from galbatch.prior import load_prior
 from galbatch.sampler import draw as drawing
 from galbatch.sampler import sample_posterior
-from galbatch.sampler.agreement import broken_draws
+from galbatch.sampler.agreement import broken_draws, unlike_draws
 from galbatch.types import Observation
 from galbatch.validate.mock import mock_psf
 
@@ -59,3 +60,17 @@ def test_what_is_drawn_again_does_not_depend_on_the_batch(prior):
         peak = alone.samples.max()
         np.testing.assert_allclose(together.samples[i], alone.samples[0], atol=2e-3 * peak)
         assert together.n_evaluations[i] == alone.n_evaluations[0]
+
+
+@pytest.mark.parametrize("given", [1.0, 0.8])
+def test_draws_that_do_not_fit_are_those_that_fit_much_worse_than_others(given):
+    """Whatever the noise map says: where it is too small no draw fits."""
+    pixels, psf = compact(6.0, 300, 1)
+    light = torch.from_numpy(compact(6.0, 300, 2)[0])[None, None, None]
+    clean = (light - torch.from_numpy(np.random.default_rng(2).standard_normal((N, N)))).float()
+    obs = Observation(pixels[None, None], np.full((1, 1, N, N), given), psf[None, None])
+    data, model = forward_model(obs)
+    off = torch.tensor([0.0] * 12 + [0.002, -0.002, 0.03, -0.03])[None, :, None, None, None]
+    found = unlike_draws(model, data, clean * (1 + off))
+    assert found.tolist() == [[False] * 14 + [True] * 2]
+    assert not unlike_draws(model, data, 0 * clean.expand(1, 16, 1, N, N)).any()  # no light, no footprint
