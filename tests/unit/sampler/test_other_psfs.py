@@ -74,3 +74,20 @@ def test_draws_that_do_not_fit_are_those_that_fit_much_worse_than_others(given):
     found = unlike_draws(model, data, clean * (1 + off))
     assert found.tolist() == [[False] * 14 + [True] * 2]
     assert not unlike_draws(model, data, 0 * clean.expand(1, 16, 1, N, N)).any()  # no light, no footprint
+
+
+def test_draws_that_do_not_fit_are_drawn_again_with_another_psf(prior, monkeypatch):
+    source, asked = compact(6.0, 300, 1), []
+
+    def unlike(model, data, seen):
+        asked.append(seen.shape)
+        return torch.arange(DRAWS)[None] == (2 if len(asked) == 1 else DRAWS)
+
+    monkeypatch.setattr(drawing, "unlike_draws", unlike)
+    again = sample(prior, [source], [3])
+    monkeypatch.setattr(drawing, "TRIES", 0)
+    once = sample(prior, [source], [3])
+    changed = (again.samples != once.samples).any((0, 2, 3, 4))
+    assert changed.tolist() == [i == 2 for i in range(DRAWS)] and asked == [(1, DRAWS, 1, N, N)] * 2
+    seen = again.info["model"][0, 0]
+    assert abs(source[0] - seen).std() < 1.1 and again.info["psf_in_error"].all()
