@@ -287,7 +287,8 @@ def _with_other_psfs(problem: Problem, call: Call, drawn: Drawn) -> tuple[Drawn,
     spent, k = np.zeros(len(drawn.x)), drawn.x.shape[1]
     for attempt in range(TRIES):
         broken = broken_draws(problem.model.crop(drawn.x), problem.prior.spec.target_fwhm_pix)
-        broken |= unlike_draws(problem.model, problem.data, problem.seen(drawn))
+        if problem.bands is None:  # of many bands one always has such a PSF
+            broken |= unlike_draws(problem.model, problem.data, problem.seen(drawn))
         rows, draws = (np.flatnonzero(broken.any(axis).cpu().numpy()) for axis in (1, 0))
         if not len(rows):
             break
