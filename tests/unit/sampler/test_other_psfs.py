@@ -91,3 +91,18 @@ def test_draws_that_do_not_fit_are_drawn_again_with_another_psf(prior, monkeypat
     assert changed.tolist() == [i == 2 for i in range(DRAWS)] and asked == [(1, DRAWS, 1, N, N)] * 2
     seen = again.info["model"][0, 0]
     assert abs(source[0] - seen).std() < 1.1 and again.info["psf_in_error"].all()
+
+
+def test_bands_that_are_sampled_together_keep_psfs_that_do_not_fit(prior, monkeypatch):
+    """Of many bands one always has such a PSF: nearly all draws would be made again, in vain."""
+    asked = []
+    monkeypatch.setattr(
+        drawing, "unlike_draws", lambda model, data, seen: asked.append(0) or torch.zeros(1, 2) > 1
+    )
+    pixels, psf = compact(6.0, 100, 1)
+    both = np.stack([pixels, pixels])[None]
+    obs = Observation(both, np.ones_like(both), np.stack([psf, psf])[None], psf_error=np.repeat(ERROR, 2, 0))
+    found = sample_posterior(prior, obs, 2, "fast", joint=True, wavelengths=[1.5, 2.0])
+    assert not asked and found.info["psf_in_error"].all() and np.isfinite(found.samples).all()
+    sample_posterior(prior, obs, 2, "fast")
+    assert asked
