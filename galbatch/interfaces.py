@@ -122,6 +122,10 @@ class NoiseModel(Protocol):
         """N^-1 u roughly and at once: for preconditioners."""
         ...
 
+    def exact_precision(self, u: torch.Tensor) -> torch.Tensor:
+        """N^-1 u of the noise as it would be though the PSF be exact."""
+        ...
+
     def corrected(self, u: torch.Tensor) -> torch.Tensor:
         """Residuals u (b, k, c, h, w) less the expected error of the PSF in them."""
         ...

@@ -78,7 +78,7 @@ class WhiteNoise:
         """N^-1 u for u (b, k, c, h, w)."""
         return u * self.weight
 
-    quick_precision = precision
+    quick_precision = exact_precision = precision
 
     inflation = 1.0
     sum_inflation = 1.0
@@ -161,6 +161,8 @@ class CorrelatedNoise:
             0 if waits(u.device) else 1,
         )
         return x * self._isigma
+
+    exact_precision = precision
 
     def corrected(self, u: torch.Tensor) -> torch.Tensor:
         """The PSF is exact: as it is."""

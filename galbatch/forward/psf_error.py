@@ -96,6 +96,10 @@ class PsfErrorNoise:
         """N^-1 u with the quick inverse of the base."""
         return _less(self.base.quick_precision(u), u, *self._quick)
 
+    def exact_precision(self, u: torch.Tensor) -> torch.Tensor:
+        """N^-1 u of the base."""
+        return self.base.precision(u)
+
     def corrected(self, u: torch.Tensor) -> torch.Tensor:
         """u less the expected error of the PSF in it: U (1 + U^T K U)^-1 U^T K u."""
         weighted, inner = self._exact

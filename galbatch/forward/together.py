@@ -166,6 +166,10 @@ class NoiseOfParts:
         """N^-1 u roughly and at once."""
         return self._map("quick_precision", u)
 
+    def exact_precision(self, u: Tensor) -> Tensor:
+        """N^-1 u though the PSF be exact."""
+        return self._map("exact_precision", u)
+
     def corrected(self, u: Tensor) -> Tensor:
         """Residuals less the expected error of the PSF in them."""
         return self._map("corrected", u)

@@ -33,6 +33,8 @@ import torch
 from scipy.special import chdtr, chdtrc, ndtr  # scipy.stats takes half a second to import
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from galbatch.forward import ForwardModel, Together
@@ -93,15 +95,18 @@ def chi2_misfit(
 
     A chi2, of the stamp or of the footprint, off by more than ``NOISE_TOLERANCE`` says that the noise map is
     off, by more than ``WRONG`` that the model is wrong; so does a compact feature on the source of more than
-    ``TOLERANCE`` of its light there, unless it is outside of the core and holds less than ``FAINT_SHARE`` of
-    all light. ``compact``: a ``CompactFilter``; ``source``
+    ``TOLERANCE`` of its light there, with the expected error of the PSF and without, unless it is outside of
+    the core and holds less than ``FAINT_SHARE`` of all light. ``compact``: a ``CompactFilter``; ``source``
     (b, 1, c, h, w) bool: pixels that are no neighbour's, whose misfits are ``elsewhere``.
     """
     footprint = footprint_of(model, image, source)
-    left = model.noise.corrected(data - image)
-    each = left.square() * model.noise.weight
-    white = (each * footprint).nansum((-1, -2)).mean(1).cpu().numpy()
+    each, as_is = (
+        u.square() * model.noise.weight for u in (model.noise.corrected(data - image), data - image)
+    )
+    white, of_data = ((u * footprint).nansum((-1, -2)).mean(1).cpu().numpy() for u in (each, as_is))
     count = footprint.sum((-1, -2))[:, 0].cpu().numpy()
+    # an error of the PSF that light elsewhere suggests is none where the data fit as they are
+    white = np.minimum(white, np.maximum(of_data, count))
     n = n_valid.cpu().numpy()
     # modes that resampling left without noise make a whitened chi2 small, whatever the noise map is
     plain = each.nansum((-1, -2)).mean(1).cpu().numpy() / np.maximum(n, 1)
@@ -163,9 +168,14 @@ def _left_over(
     """(b, c) p-value of the most significant compact feature in what the mean leaves, and whether one
     exceeds chance and ``TOLERANCE`` of the light there: on the source (next to it, and in its core or not
     faint; or as bright as ``TOLERANCE`` of all light), or elsewhere."""
+
+    def found(precision: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        return [part.abs()[:, 0] for part in compact(model.adjoint(precision(left)))]
+
     mean = torch.nan_to_num(x.nanmean(1, keepdim=True))
-    gradient = model.adjoint(model.noise.precision(left))
-    significance, height = (part.abs()[:, 0] for part in compact(gradient))
+    significance, height = map(
+        torch.minimum, found(model.noise.precision), found(model.noise.exact_precision)
+    )
     light = compact(model.normal(mean))[0].abs()[:, 0]
     near = model.from_detector(footprint, model.fine)[:, 0]
     near = torch.nn.functional.max_pool2d(near, 2 * NEAR_PIX + 1, 1, NEAR_PIX) > 0

@@ -188,6 +188,33 @@ def test_noise_given_too_large_is_a_misfit_whatever_the_psf_may_be(given, fitted
     assert bool(found.noise[0, 0]) is wrong and not found.source.any()
 
 
+@pytest.mark.parametrize("core", [0.0, 1.5])
+def test_a_core_that_fits_as_it_is_is_no_misfit_though_light_far_off_suggests_another_psf(core):
+    """A neighbour's residuals of a broader PSF make one expect them in the source's core, too."""
+    y, x = np.mgrid[:24, :24]
+    light = 200 * sum(np.exp(-((np.hypot(y - at, x - at) / 2.5) ** 2)) for at in (5, 19))
+    light = torch.from_numpy(light.astype(np.float32))[None, None, None]
+    model = forward_model(observed(gaussian(3.5)))[1]
+    wide = with_psf_error(model, light, np.array([[0.3, 0, 0, 0, 0.0]]), np.array([[3.5]]))
+    own = torch.from_numpy(x + y < 24)[None, None, None]
+    noise = torch.from_numpy(np.random.default_rng(1).standard_normal((24, 24)).astype(np.float32))
+    # what no width explains in the core: a residual of its sign in the one and the other galaxy
+    residual = wide.noise.modes[:, :1] * torch.where(own, -core, 1.5) + noise
+    seen, draws = wide.apply(light), light.expand(-1, 4, -1, -1, -1)
+    chi2, count = chi2_of_draws(wide.noise, seen + residual, wide.apply(draws))
+    found = chi2_misfit(
+        wide,
+        seen + residual,
+        draws,
+        wide.apply(draws),
+        chi2.mean(1),
+        count[:, 0],
+        CompactFilter(model, 2.0),
+        own,
+    )
+    assert bool(found.source[0, 0]) is (core > 0)
+
+
 def test_where_the_error_of_the_psf_drowns_in_the_noise_the_draws_are_those_without():
     prior, obs = field(0.2)
     with_it = galbatch.sample_posterior(prior, replace(obs, psf_error=ERROR), draws=4, mode="fast", seed=3)
