@@ -43,7 +43,7 @@ def unconditional(prior, n: int, seed: int) -> np.ndarray:
     steps = plain_steps(log_levels(high, low, LEVELS))
     x = sde_dpmpp_2m(DrawsDenoiser(prior), FIRST_SIGMA * normal(), steps, normal)
     lowest, highest = (x.flatten(2).min(-1).values[0], x.flatten(2).max(-1).values[0])
-    sound = ~broken_draws(x, prior.spec.target_fwhm_pix)[0] & (lowest > -DARKEST * highest)
+    sound = ~broken_draws(x, prior.spec.target_fwhm_pix)[0, :, 0] & (lowest > -DARKEST * highest)
     return x[0, sound, 0].numpy()
 
 

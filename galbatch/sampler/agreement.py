@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from galbatch.forward import ForwardModel, Together
+    from galbatch.sampler.draw import Call, Drawn, Problem
 
 # Of the square of the PSF's width: what is tried for s^2; 0.1 is 5% of the width
 SHARES = np.arange(-5, 16) / 10
@@ -35,6 +36,7 @@ _RIDGE = 1e-6
 # of the peak: a draw as much sharper than its resolution is made again with another PSF (BROKEN_SHARE)
 REDRAWN_SHARE = 0.1
 UNLIKE = 6.0  # standard deviations of chi2
+REDRAW_STAGE, TRIES = 3 << 20, 3  # first random stage of draws with another PSF, and how often
 
 
 def psf_doubted(
@@ -95,20 +97,42 @@ def _squared_width(otf: Tensor, fwhm_pix: float, shape: tuple[int, int]) -> Tens
 
 
 def broken_draws(x: torch.Tensor, fwhm_pix: float) -> torch.Tensor:
-    """(b, k) which of the draws (b, k, c, H, W) are sharper than light at this resolution can be, by more
-    than ``REDRAWN_SHARE`` of their peak in a band."""
+    """(b, k, c) which of the draws (b, k, c, H, W) are sharper than light at this resolution can be, by more
+    than ``REDRAWN_SHARE`` of their peak."""
     each = torch.nan_to_num(x).flatten(0, 1)
     found = sharper_than_resolution(each, torch.zeros_like(each), fwhm_pix) > REDRAWN_SHARE
-    return found.any(-1).view(x.shape[:2])
+    return found.view(x.shape[:3])
 
 
 def unlike_draws(model: ForwardModel | Together, data: Tensor, seen: Tensor) -> Tensor:
-    """(b, k) which of the draws, as the telescope would see them with their PSFs (b, k, c, h, w), fit the
-    data of the footprint worse than chance and than the best quarter of them in a band, by ``UNLIKE``
-    standard deviations of chi2."""
+    """(b, k, c) which of the draws, as the telescope would see them with their PSFs (b, k, c, h, w), fit the
+    data of the footprint worse than chance and than the best quarter of them, by ``UNLIKE`` standard
+    deviations of chi2."""
     noise, footprint = model.noise, footprint_of(model, seen)
     pixels = footprint.sum((-1, -2)).clamp_min(1)
     chi2 = ((data - seen).square() * noise.weight * footprint).sum((-1, -2)) / pixels
     usual = chi2.nanquantile(0.25, 1, keepdim=True).clamp_min(1)
     inflation = torch.as_tensor(noise.inflation, dtype=pixels.dtype, device=pixels.device)
-    return (chi2 > usual * (1 + UNLIKE * (2 * inflation / pixels).sqrt())).any(-1)
+    return chi2 > usual * (1 + UNLIKE * (2 * inflation / pixels).sqrt())
+
+
+def with_other_psfs(problem: Problem, call: Call, drawn: Drawn) -> tuple[Drawn, np.ndarray]:
+    """Draws with those made again that are no image of a galaxy or do not fit in a band, because its PSF is
+    one with which no galaxy makes these data: with another PSF in that band. And evaluations per draw."""
+    if drawn.psf is None:
+        return drawn, np.zeros(len(drawn.x))
+    spent, k = np.zeros(len(drawn.x)), drawn.x.shape[1]
+    for attempt in range(TRIES):
+        bands = broken_draws(problem.model.crop(drawn.x), problem.prior.spec.target_fwhm_pix)
+        bands |= unlike_draws(problem.model, problem.data, problem.seen(drawn))
+        broken = bands.any(-1)
+        rows, draws = (np.flatnonzero(broken.any(axis).cpu().numpy()) for axis in (1, 0))
+        if not len(rows):
+            break
+        stage = REDRAW_STAGE + (attempt << 12)
+        places = np.ix_(rows, draws)
+        kept = torch.where(bands[places][..., None], torch.nan, drawn.psf[places])
+        found, evaluated = problem.take(rows).run(call.mode, draws.tolist(), stage, call, kept)
+        spent[rows] += evaluated * broken[rows].float().sum(1).cpu().numpy() / k
+        drawn = drawn.where(broken[places], found, places)
+    return drawn, spent

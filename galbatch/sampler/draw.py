@@ -27,7 +27,7 @@ from galbatch.forward import (
 from galbatch.forward.noise import waits
 from galbatch.forward.psf_error import MODES as MODES_OF_PSF
 from galbatch.interfaces import Denoiser
-from galbatch.sampler.agreement import broken_draws, unlike_draws
+from galbatch.sampler.agreement import with_other_psfs
 from galbatch.sampler.diagnostics import chi2_of_draws
 from galbatch.sampler.guidance import CompactFilter, PosteriorDenoiser, gaussian_draw
 from galbatch.sampler.levels import LevelStep, one_by_one, run_levels
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 GATE = 6.0  # standard deviations of chi2 beyond which a draw is run again
 RERUN_STAGE = 1 << 20  # first random stage of a second attempt
-REDRAW_STAGE, TRIES = 3 << 20, 3  # the same of draws with another PSF, and how often
 
 
 @dataclass(frozen=True)
@@ -154,21 +153,27 @@ class Problem:
         model = self.model if drawn.psf is None else self.model.with_psfs(drawn.psf)
         return model.apply(drawn.x)
 
-    def run(self, mode: Mode, draws: Sequence[int], stage: int, call: Call) -> tuple[Drawn, np.ndarray]:
-        """Draws of a piece, and evaluations per draw (b,). ``draws``: their numbers."""
+    def run(
+        self, mode: Mode, draws: Sequence[int], stage: int, call: Call, psf: Tensor | None = None
+    ) -> tuple[Drawn, np.ndarray]:
+        """Draws of a piece, and evaluations per draw (b,). ``draws``: their numbers; ``psf`` (b, k, c, m):
+        the PSFs that they are to have, where not NaN (of sources that are not ``bounded``)."""
         n, most = len(self.data), call.size
         while most >= 2 * n:
             most //= 2
         full = self.take(np.minimum(np.arange(most), n - 1)) if self.bounded and most > n else self
         normals = Normals(*full.streams, draws, self.data.device, stage)
-        drawn, spent = full._draws(mode, normals, call.replay)
+        drawn, spent = full._draws(mode, normals, call.replay, psf)
         return drawn[:n], spent[:n]
 
-    def _draws(self, mode: Mode, normals: Normals, replay: Callable) -> tuple[Drawn, np.ndarray]:
+    def _draws(
+        self, mode: Mode, normals: Normals, replay: Callable, kept: Tensor | None
+    ) -> tuple[Drawn, np.ndarray]:
         model, data, psf = self.model, self.data, None
         if model.noise.modes is not None:
             # a PSF for each draw: the galaxy does not get to choose its own (docs/decisions/0012)
             psf = normals.draw(data.shape[2], MODES_OF_PSF)
+            psf = psf if kept is None else torch.where(kept.isfinite(), kept, psf)
             model = model.with_psfs(psf)
         bright = bool(self.bright[0])  # its solves take many iterations
         solver = Solver(model, mode.iterations, bounded=self.bounded and not bright)
@@ -256,8 +261,8 @@ def _summary(
     if problem.bounded and (short := drawn.too_short > SHORT).any():  # as many iterations as it takes
         drawn, extra = _again(replace(problem, bounded=False), call.mode, 0, call, drawn, short)
         spent = spent + extra
-    if drawn.psf is not None and problem.prior.spec.flux_convention == "smoothed_peak":
-        drawn, extra = _with_other_psfs(replace(problem, bounded=False), call, drawn)
+    if problem.prior.spec.flux_convention == "smoothed_peak":
+        drawn, extra = with_other_psfs(replace(problem, bounded=False), call, drawn)
         spent = spent + extra
     seen = problem.seen(drawn)
     chi2, n_valid = chi2_of_draws(problem.model.noise, problem.data, seen)
@@ -279,22 +284,3 @@ def _again(
     """Draws with those ``where`` (b, k) from another run, and its evaluations per draw (b,)."""
     second, evaluated = problem.run(mode, range(call.draws), stage, call)
     return drawn.where(where, second), evaluated * where.float().mean(1).cpu().numpy()
-
-
-def _with_other_psfs(problem: Problem, call: Call, drawn: Drawn) -> tuple[Drawn, np.ndarray]:
-    """Draws with those made again that are no image of a galaxy or do not fit, because their PSF was one with
-    which no galaxy makes these data; and evaluations per draw (b,)."""
-    spent, k = np.zeros(len(drawn.x)), drawn.x.shape[1]
-    for attempt in range(TRIES):
-        broken = broken_draws(problem.model.crop(drawn.x), problem.prior.spec.target_fwhm_pix)
-        if problem.bands is None:  # of many bands one always has such a PSF
-            broken |= unlike_draws(problem.model, problem.data, problem.seen(drawn))
-        rows, draws = (np.flatnonzero(broken.any(axis).cpu().numpy()) for axis in (1, 0))
-        if not len(rows):
-            break
-        stage = REDRAW_STAGE + (attempt << 12)
-        found, evaluated = problem.take(rows).run(call.mode, draws.tolist(), stage, call)
-        places = np.ix_(rows, draws)
-        spent[rows] += evaluated * broken[rows].float().sum(1).cpu().numpy() / k
-        drawn = drawn.where(broken[places], found, places)
-    return drawn, spent

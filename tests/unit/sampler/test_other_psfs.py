@@ -8,9 +8,9 @@ from scipy.signal import fftconvolve
 
 from galbatch.forward import forward_model
 from galbatch.prior import load_prior
-from galbatch.sampler import draw as drawing
-from galbatch.sampler import sample_posterior
+from galbatch.sampler import agreement, sample_posterior
 from galbatch.sampler.agreement import broken_draws, unlike_draws
+from galbatch.sampler.draw import Problem
 from galbatch.types import Observation
 from galbatch.validate.mock import mock_psf
 
@@ -38,13 +38,13 @@ def sample(prior, sources, ids, **more):
 
 
 def broken(posterior_) -> np.ndarray:
-    return broken_draws(torch.from_numpy(posterior_.samples), 2.0).numpy()
+    return broken_draws(torch.from_numpy(posterior_.samples), 2.0)[..., 0].numpy()
 
 
 def test_draws_that_no_galaxy_makes_are_drawn_again_with_another_psf(prior, monkeypatch):
     source = compact(2.5, 500, 1)
     again = sample(prior, [source], [3])
-    monkeypatch.setattr(drawing, "TRIES", 0)
+    monkeypatch.setattr(agreement, "TRIES", 0)
     once = sample(prior, [source], [3])
     assert broken(once).sum() >= 2 and not broken(again).any()
     kept = ~broken(once)[0]
@@ -71,7 +71,7 @@ def test_draws_that_do_not_fit_are_those_that_fit_much_worse_than_others(given):
     obs = Observation(pixels[None, None], np.full((1, 1, N, N), given), psf[None, None])
     data, model = forward_model(obs)
     off = torch.tensor([0.0] * 12 + [0.002, -0.002, 0.03, -0.03])[None, :, None, None, None]
-    found = unlike_draws(model, data, clean * (1 + off))
+    found = unlike_draws(model, data, clean * (1 + off))[..., 0]
     assert found.tolist() == [[False] * 14 + [True] * 2]
     assert not unlike_draws(model, data, 0 * clean.expand(1, 16, 1, N, N)).any()  # no light, no footprint
 
@@ -81,11 +81,11 @@ def test_draws_that_do_not_fit_are_drawn_again_with_another_psf(prior, monkeypat
 
     def unlike(model, data, seen):
         asked.append(seen.shape)
-        return torch.arange(DRAWS)[None] == (2 if len(asked) == 1 else DRAWS)
+        return torch.arange(DRAWS)[None, :, None] == (2 if len(asked) == 1 else DRAWS)
 
-    monkeypatch.setattr(drawing, "unlike_draws", unlike)
+    monkeypatch.setattr(agreement, "unlike_draws", unlike)
     again = sample(prior, [source], [3])
-    monkeypatch.setattr(drawing, "TRIES", 0)
+    monkeypatch.setattr(agreement, "TRIES", 0)
     once = sample(prior, [source], [3])
     changed = (again.samples != once.samples).any((0, 2, 3, 4))
     assert changed.tolist() == [i == 2 for i in range(DRAWS)] and asked == [(1, DRAWS, 1, N, N)] * 2
@@ -93,16 +93,30 @@ def test_draws_that_do_not_fit_are_drawn_again_with_another_psf(prior, monkeypat
     assert abs(source[0] - seen).std() < 1.1 and again.info["psf_in_error"].all()
 
 
-def test_bands_that_are_sampled_together_keep_psfs_that_do_not_fit(prior, monkeypatch):
-    """Of many bands one always has such a PSF: nearly all draws would be made again, in vain."""
+def test_of_bands_together_only_the_one_that_does_not_fit_gets_another_psf(prior, monkeypatch):
+    """Of many bands one nearly always has a PSF that does not fit: the others keep theirs."""
+    run, runs = Problem.run, []
+
+    def record(self, mode, draws, stage, call, psf=None):
+        drawn, spent = run(self, mode, draws, stage, call, psf)
+        runs.append((draws, psf, drawn.psf))
+        return drawn, spent
+
+    def unlike(model, data, seen):
+        found = torch.zeros(seen.shape[:3], dtype=torch.bool)
+        found[0, 1, -1] = len(asked) == 0
+        asked.append(0)
+        return found
+
     asked = []
-    monkeypatch.setattr(
-        drawing, "unlike_draws", lambda model, data, seen: asked.append(0) or torch.zeros(1, 2) > 1
-    )
+    monkeypatch.setattr(Problem, "run", record)
+    monkeypatch.setattr(agreement, "unlike_draws", unlike)
     pixels, psf = compact(6.0, 100, 1)
     both = np.stack([pixels, pixels])[None]
     obs = Observation(both, np.ones_like(both), np.stack([psf, psf])[None], psf_error=np.repeat(ERROR, 2, 0))
-    found = sample_posterior(prior, obs, 2, "fast", joint=True, wavelengths=[1.5, 2.0])
-    assert not asked and found.info["psf_in_error"].all() and np.isfinite(found.samples).all()
-    sample_posterior(prior, obs, 2, "fast")
-    assert asked
+    found = sample_posterior(prior, obs, 3, "fast", joint=True, wavelengths=[1.5, 2.0])
+    assert found.info["psf_in_error"].all() and np.isfinite(found.samples).all()
+    first, again = (of for of in runs if of[2] is not None)  # a first look has none
+    assert list(first[0]) == [0, 1, 2] and again[0] == [1] and first[1] is None
+    torch.testing.assert_close(again[2][0, 0, 0], first[2][0, 1, 0])
+    assert ((again[2][0, 0, 1] - first[2][0, 1, 1]).abs() > 1e-3).all()
