@@ -176,12 +176,10 @@ def _deliver(survey: SurveyFiles, part: _Prepared, scene: Scene, number: int) ->
 
 
 def _psf_error(survey: SurveyFiles, band: str, step: float) -> np.ndarray | None:
-    """``PSF_ERROR_PARTS`` of a band, the largest of its tiles', in pixels of the stamp; None: exact."""
-    known = [t.psf_error for t in survey.band(band).tiles if t.psf_error]
-    if not known:
-        return None
+    """``PSF_ERROR_PARTS`` of a band in pixels of the stamp; None: exact."""
+    known = survey.psf_error(band)
     lengths = [1 / step if unit.startswith("detector") else 1.0 for unit in PSF_ERROR_PARTS.values()]
-    return (np.max(known, axis=0) * lengths).astype(np.float32)
+    return None if known is None else (known * lengths).astype(np.float32)
 
 
 def _floors(

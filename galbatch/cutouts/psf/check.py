@@ -113,6 +113,24 @@ def centroid(image: np.ndarray, fwhm: float) -> tuple[float, float]:
     return y, x
 
 
+HALO_REACH = 1.5  # FWHM: beyond it are half of a halo three times as wide, and hardly any of the core
+HALO_SHARE = 0.5
+
+
+def shape_of(image: np.ndarray) -> np.ndarray:
+    """(6,): FWHM, place y and x of the centre, the two ellipticities of the core (of its second moments
+    under a Gaussian window of the PSF's own width, times two: the window halves them), and the share of the
+    light in wings, of which ``HALO_SHARE`` lie beyond ``HALO_REACH`` widths."""
+    width = fwhm_pix(image)
+    y, x = centroid(image, width)
+    dy, dx = np.indices(image.shape) - np.array([y, x])[:, None, None]
+    r2 = dy**2 + dx**2
+    weight = image * np.exp(-0.5 * r2 / (width / 2.355) ** 2)
+    ellipticity = [2 * (weight * of).sum() / (weight * r2).sum() for of in (dx**2 - dy**2, 2 * dx * dy)]
+    beyond = image[r2 > (HALO_REACH * width) ** 2].sum() / image.sum()
+    return np.array([width, y, x, *ellipticity, beyond / HALO_SHARE])
+
+
 def _to_odd(
     image: np.ndarray, centres: list[tuple[float, float]], recentre: bool
 ) -> tuple[np.ndarray, tuple[float, float]]:

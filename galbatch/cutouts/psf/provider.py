@@ -8,16 +8,17 @@ evaluated. What fails the checks is flagged PSF_BAD and replaced by nothing: the
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from galbatch.cutouts.psf.check import CheckedPsf, check_psf, unusable
+from galbatch.cutouts.psf.check import CheckedPsf, check_psf, shape_of, unusable
 from galbatch.cutouts.psf.file import PsfFile, read_psf
 from galbatch.display import count
 from galbatch.errors import ConfigError
-from galbatch.types import Finding, Flag
+from galbatch.types import PSF_ERROR_PARTS, Finding, Flag
 
 if TYPE_CHECKING:
     from galbatch.cutouts.survey.config import TileConfig
@@ -92,15 +93,17 @@ class PsfProvider:
     def _nearest(self, rows: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> np.ndarray:
         from scipy.spatial import cKDTree  # slow to import, and few PSF files need it
 
-        positions = np.zeros((0, 2)) if self.file.positions is None else self.file.positions
-        if self.file.sky:
-            points, wanted = _unit(positions[:, 0], positions[:, 1]), _unit(rows["ra"], rows["dec"])
-        else:
-            points, wanted = positions, np.stack([np.asarray(x) + 1.0, np.asarray(y) + 1.0], 1)
+        pixels = np.stack([np.asarray(x) + 1.0, np.asarray(y) + 1.0], 1)
+        wanted = _unit(rows["ra"], rows["dec"]) if self.file.sky else pixels
         good = np.all(np.isfinite(wanted), 1)
         index = np.full(len(wanted), -1)
-        index[good] = cKDTree(points).query(wanted[good])[1]
+        index[good] = cKDTree(self._points()).query(wanted[good])[1]
         return index
+
+    def _points(self) -> np.ndarray:
+        """(m, 2) pixels or (m, 3) unit vectors where the planes of a file are."""
+        positions = np.zeros((0, 2)) if self.file.positions is None else self.file.positions
+        return _unit(*positions.T) if self.file.sky else positions
 
     def _at_index(self, index: int) -> tuple[CheckedPsf, str, int]:
         if index < 0:
@@ -143,6 +146,22 @@ class PsfProvider:
         """Median full width at half maximum of the usable PSFs, NaN without one."""
         widths = [c.fwhm_pix for c in self._checked() if not c.problem]
         return float(np.median(widths)) * self.scale_arcsec if widths else float("nan")
+
+    @cached_property
+    def scatter(self) -> np.ndarray:
+        """(5,) ``PSF_ERROR_PARTS``, lengths in detector pixels, of a file of which sources take the nearest
+        PSF: half of what a PSF differs from that nearest to it, rms; zero of other files."""
+        good = [i for i in range(len(self.file.cube)) if not self.plane(i).problem]
+        if self.file.kind != "nearest" or len(good) < 2:
+            return np.zeros(len(PSF_ERROR_PARTS))
+        from scipy.spatial import cKDTree
+
+        points = self._points()[good]
+        shapes = np.stack([shape_of(self.plane(i).image) for i in good])
+        half = (shapes - shapes[cKDTree(points).query(points, 2)[1][:, 1]]) / 2
+        width, y, x, *ellipticity, wings = (half**2).mean(0)
+        parts = np.sqrt([width, (y + x) / 2, np.mean(ellipticity), wings, 0.0])
+        return parts * np.array([self.scale_arcsec / self.band_scale] * 2 + [1.0] * 3)
 
     def findings(self, columns: list[str] | None) -> list[Finding]:
         """What a preflight says of the PSFs; ``columns``: names of the catalogue's columns, None if not

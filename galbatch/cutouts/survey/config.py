@@ -43,6 +43,7 @@ class TileConfig:
     saturation: float | None = None
     error_floor: float | str = "measure"
     psf_error: tuple[float, ...] = ()
+    psf_error_auto: bool = False
 
 
 def subject_of(band: str, tile: str) -> str:

@@ -7,6 +7,7 @@ files, the geometry of the bands and the measured noise.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from galbatch.cutouts.noise.measure import (
 from galbatch.cutouts.survey.config import UNIFORM, BandConfig, SurveyConfig, TileConfig
 from galbatch.cutouts.survey.layout import PLANES
 from galbatch.cutouts.survey.tile import Tile, open_tile
-from galbatch.errors import InputError
+from galbatch.errors import GalbatchError, InputError
 
 RATIO_TOLERANCE, TURN_TOLERANCE = 2e-3, 5e-3
 
@@ -100,6 +101,17 @@ class SurveyFiles:
         if key not in self._tiles:
             self._tiles[key] = open_tile(self.config, band, self._tile_config(band, name), self._pool)
         return self._tiles[key]
+
+    def psf_error(self, band: str) -> np.ndarray | None:
+        """(5,) ``PSF_ERROR_PARTS`` of a band, lengths in detector pixels, the largest of its tiles'; None:
+        exact. Where no number is given and all tiles have one PSF file, none is below the scatter of its
+        PSFs."""
+        tiles = self.band(band).tiles
+        known = [np.array(t.psf_error) for t in tiles if t.psf_error]
+        if known and all(t.psf_error_auto and t.psf == tiles[0].psf for t in tiles):
+            with contextlib.suppress(GalbatchError):  # each source says it
+                known.append(self.tile(band, tiles[0].name).psf.scatter)
+        return np.max(known, axis=0) if known else None
 
     def usable(self, band: str, name: str) -> bool:
         """Whether a tile can be opened; why not is kept in ``broken``."""

@@ -185,6 +185,7 @@ def _tile(path: Path, band: str, tile: str, table: dict, layout: Layout) -> Tile
         noise_acf=acf,
         error_floor=_error_floor(path, where, table.get("error_floor", "measure")),
         psf_error=parse_psf_error(path, where, table.get("psf_error", "auto"), layout.name),
+        psf_error_auto=table.get("psf_error", "auto") == "auto",
         **numbers,
         **words,
     )

@@ -103,6 +103,45 @@ def test_nearest_position(tmp_path):
     np.testing.assert_array_equal(stamps.psf, cube[[2, 0, 1]])
 
 
+def uneven(fwhm=3.0, dy=0.0, e=0.0, wings=0.0, size=41):
+    y, x = np.mgrid[:size, :size] - size // 2
+    core = np.exp(-4 * np.log(2) * ((y - dy) ** 2 / (1 - e) + x**2 / (1 + e)) / fwhm**2)
+    halo = np.exp(-4 * np.log(2) * (y**2 + x**2) / (3 * fwhm) ** 2)
+    return (1 - wings) * core / core.sum() + wings * halo / halo.sum()
+
+
+@pytest.mark.parametrize(
+    ("change", "part", "half"),
+    [
+        ({"fwhm": 4.4}, 0, 0.7),
+        ({"dy": 0.08}, 1, 0.04 / np.sqrt(2)),
+        ({"e": 0.2}, 2, 0.1 / np.sqrt(2)),
+        ({"wings": 0.12}, 3, 0.06),
+    ],
+)
+def test_psfs_that_differ_from_their_neighbours_are_known_no_better(tmp_path, change, part, half):
+    """Four PSFs, two of them like the one that is nearest, so that the rms of halves is as large as said."""
+    cube = np.stack([uneven(), uneven(**change)])[[0, 1, 0, 1]]
+    columns = [fits.Column("x", "D", array=[10, 20, 210, 220]), fits.Column("y", "D", array=[10, 10, 10, 10])]
+    table = fits.BinTableHDU.from_columns(columns)
+    measured = {}
+    for line in ("", "psf_error = [0.5, 0.1, 0.03, 0.02, 0.01]\n"):
+        survey = survey_with(tmp_path, line)
+        fits.HDUList([fits.PrimaryHDU(cube, fits.Header({"PIXSCALE": SCALE})), table]).writeto(
+            tmp_path / "psf.fits", overwrite=True
+        )
+        files = survey()
+        measured[line] = psf_of(files, [100], [100])[0].psf_error
+    assert files.tile("f200w", "0").psf.scatter[part] == pytest.approx(half, rel=0.1)
+    stated = measured.pop("psf_error = [0.5, 0.1, 0.03, 0.02, 0.01]\n")
+    np.testing.assert_allclose(stated, [0.5, 0.1, 0.03, 0.02, 0.01], rtol=1e-6)
+    assert measured[""][part] == pytest.approx(max(half, stated[part]), rel=0.1)
+    others = np.delete(measured[""], part)
+    assert (others >= np.delete(stated, part) - 1e-6).all() and (
+        others < np.delete(stated, part) + 0.02
+    ).all()
+
+
 def grid_cube(over=1):
     return np.stack([gaussian_psf(15 * over + 1 - over % 2, 3.0 * over + k * over) for k in range(4)])
 
