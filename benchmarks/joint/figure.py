@@ -1,9 +1,10 @@
 """The figure "four bands observed, truth, separate, joint" of one source of benchmarks/joint/run.py.
 
-python benchmarks/joint/figure.py --library small-joint.train/library-held-out.npz --source 2 --out joint.png
+python benchmarks/joint/figure.py --simulated simulated7 --data ../shared/data --source 2 --out joint.png
 """
 
 import argparse
+from pathlib import Path
 
 import matplotlib
 
@@ -17,7 +18,8 @@ import galbatch
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--library", required=True)
+    parser.add_argument("--simulated", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", required=True)
     parser.add_argument("--source", type=int, default=2)
     parser.add_argument("--n", type=int, default=10, help="as in run.py: the sources depend on it")

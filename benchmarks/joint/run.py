@@ -1,11 +1,12 @@
 """Bands together against bands apart: the same model, the same mocks, the same draws.
 
-    python benchmarks/joint/run.py --library small-joint.train/library-held-out.npz --out joint.jsonl
+    galbatch simulate galaxies --n 600 --seed 1000007 --bands 7 --out simulated7
+    python benchmarks/joint/run.py --simulated simulated7 --data ../shared/data --out joint.jsonl
     python benchmarks/joint/run.py ... --sets planted
     python benchmarks/joint/table.py joint.jsonl
 
-``--library``: the held-out galaxies of a joint training (``galbatch train`` writes it), whose origins name
-the sets: simulated galaxies in 2, 4 and 7 bands, TNG50 in 4, HST in 2. Each is seen with a PSF whose width
+Galaxies that did not train: simulated ones of a series for validation in 2, 4 and 7 bands, and those of
+``--data`` that the joint training holds out, TNG50 in 4, HST in 2. Each is seen with a PSF whose width
 grows with wavelength (2.2 pixels in the bluest band) at a peak S/N per pixel that is log-uniform over 5 to
 100 in each band by itself, under white noise. One line of JSON for a source: for every band the squared error
 of the mean over the truth squared, the rank of the truth among draws (pixels with light, flux in two
@@ -18,6 +19,8 @@ core, seen in the bluest band alone; ``psf``, a reddest band that is 30% wider t
 import argparse
 import json
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,7 +29,9 @@ import galbatch
 from galbatch.flags import names_of
 from galbatch.forward import forward_model
 from galbatch.simulate.galaxies import half_light_radius
-from galbatch.training.cubes import CubeLibrary, CubeSource
+from galbatch.training.cubes import CubeLibrary, CubeSource, read_cubes
+from galbatch.training.fit import load_config
+from galbatch.training.library import is_held_out
 from galbatch.training.stamps import StampConfig
 from galbatch.types import Observation
 from galbatch.validate.mock import mock_psf
@@ -41,6 +46,19 @@ SETS = {  # name -> origin, bands
 PLANTED = ("clump", "core", "psf")
 STAMP, SN = 48, (5.0, 100.0)
 BLUEST_FWHM = 2.2
+
+
+def held_out(simulated: Path, data: Path) -> CubeLibrary:
+    """The simulated galaxies of a folder, and the real ones that the joint training holds out."""
+    tables = load_config(Path(galbatch.__file__).parent / "training/configs/small-joint.toml").data
+    cubes = []
+    for table in tables:
+        if table.origin == "simulated":
+            table = replace(table, files=(f"{simulated.absolute()}/*.fits",), held_out=1.0)
+        files = tuple(pattern.replace("../shared/data", str(data.absolute())) for pattern in table.files)
+        table = replace(table, files=files)
+        cubes += [cube for cube in read_cubes(table, Path()) if is_held_out(cube.group, table.held_out)]
+    return CubeLibrary(cubes)
 
 
 def galaxies(library, spec, origin, bands, n, seed):
@@ -173,7 +191,9 @@ def sources(args, prior, name):
     kind = name if name in PLANTED else ""
     origin, bands = SETS["simulated 4" if kind else name]
     spec = prior.spec
-    stamps, wavelengths = galaxies(CubeLibrary.load(args.library), spec, origin, bands, args.n, args.seed)
+    stamps, wavelengths = galaxies(
+        held_out(args.simulated, args.data), spec, origin, bands, args.n, args.seed
+    )
     for i, (truth, waves) in enumerate(zip(stamps, wavelengths, strict=True)):
         rng = np.random.default_rng([args.seed, i, bands])
         planted, place = plant(kind, truth, rng) if kind in ("clump", "core") else (truth, None)
@@ -186,7 +206,8 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="small")
-    parser.add_argument("--library", required=True)
+    parser.add_argument("--simulated", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", required=True)
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--n", type=int, default=16)

@@ -76,6 +76,6 @@ def figure_colours(run: Run, source_id: int | str) -> Figure:
         fig.colorbar(drawn, cax=axis.inset_axes([1.03, 0, 0.05, 1])).ax.tick_params(labelsize=7)
     for axis in (*above, *below):
         axis.set(xticks=[], yticks=[])
-    fig.subplots_adjust(left=0.01, right=0.95, bottom=0.02, top=0.87, wspace=0.25, hspace=0.12)
+    fig.subplots_adjust(left=0.01, right=0.94, bottom=0.02, top=0.87, wspace=0.34, hspace=0.12)
     fig.suptitle(f"Source {source_id}: {', '.join(names)}", fontsize=10)
     return fig
