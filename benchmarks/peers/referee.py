@@ -19,8 +19,9 @@ few draws; of ``crps`` over pixels brighter than half the sky noise; of ``energy
 and of ``interval``, the score of the calibrated intervals (width, and 6.3 times each miss). ``means``:
 ``nmse``, the error over |truth|^2; per cent of truths in 68 and 90% intervals, by fair ranks, of bright
 pixels and of 14 quantities, and in calibrated intervals; ``spread``: rms of (truth - mean) over what the
-draws say (1); ``ssim`` of the mean in an asinh stretch; ``bias_*``: medians over galaxies. ``each``: coverage
-by quantity. Seconds are CPU time per draw.
+draws say (1); ``ssim`` of the mean in an asinh stretch; ``bias_*`` of the draws' mean, ``off_*``, the size
+of the error of their median, and of the pixels as they are: medians over galaxies. ``each``: coverage by
+quantity. Seconds are CPU time per draw.
 """
 
 from __future__ import annotations
@@ -143,7 +144,10 @@ def judged(mocks: MockSet, samples: np.ndarray, spec, mode: str) -> dict[str, np
     }
     table, stamps = measure_with_truth(samples, mocks.image, mocks.obs)
     for name in BIASES:
-        found[f"bias_{name}"] = table[name][:, :-1].mean(1) - table[name][:, -1]
+        of_draws, of_truth = table[name][:, :-1], table[name][:, -1]
+        found[f"bias_{name}"] = of_draws.mean(1) - of_truth
+        found[f"off_{name}"] = np.abs(np.median(of_draws, 1) - of_truth)
+        found[f"off_{name}_pixels"] = np.abs(stamps[name] - of_truth)
     if k == 1:
         return found
     found["spread"] = np.sqrt(share((mean - truth) ** 2) / share(variance * (1 + 1 / k)))
@@ -209,7 +213,7 @@ def line(found: dict, first: dict, galaxy: np.ndarray | None) -> dict:
             over[name] = [round(float(np.exp(v)) if not i else v, 3) for i, v in enumerate(both(logs))]
     means = {}
     for name, values in found.items():
-        if name.startswith("bias"):
+        if name.startswith(("bias", "off")):
             means[name] = [round(float(np.nanmedian(values)), 4), both(values)[1]]
         elif name not in PAIRED:
             means[name] = both(values if values.ndim == 1 else np.nanmean(values, 1))
