@@ -14,7 +14,6 @@ import sys
 
 import numpy as np
 
-from galbatch.morphology import own_light
 from galbatch.pipeline.colour import light_in_apertures, widened_magnitudes, widening
 from galbatch.report.read import RunReader
 from galbatch.report.view import own_truth
@@ -38,16 +37,9 @@ def colours_of(reader: RunReader, source_id) -> dict | None:
     }
     samples = np.stack([run.samples(source_id, band) for band in run.bands], axis=1)
     oversample = run.layout.oversample
-    shares = {}
-    for c, stamp in enumerate(stamps):
-        fine = oversample * stamp.ratio
-        share = own_light(samples[None, :, c], stamp.seg, stamp.mask, fine).share
-        if share:
-            shares[c] = share[0]
-    light = light_in_apertures(columns, stamps, samples, oversample, 0, shares)[0][0]
+    light = light_in_apertures(columns, stamps, samples, oversample, 0)[0][0]
     truth = [own_truth(t, s, oversample * s.ratio)[0] for t, s in zip(truth, stamps, strict=True)]
-    ones = dict.fromkeys(shares, 1.0)  # neighbours are not in the truth, and not left out of it
-    true = light_in_apertures(columns, stamps, np.stack(truth)[None], oversample, 0, ones)[0][0]
+    true = light_in_apertures(columns, stamps, np.stack(truth)[None], oversample, 0)[0][0]
     one, two = (
         widened_magnitudes(light[:, c], widening(columns, band, 0)) for c, band in enumerate(run.bands)
     )
