@@ -91,7 +91,7 @@ def draw_figure(found: list[dict], path: Path) -> None:
         panel.margins(x=0.15)
         panel.grid(alpha=0.2, which="both")
     panels[0].set_ylabel("squared error of the mean / that of galbatch default")
-    title = "One network, one set of mocks: galbatch (red), azula (blue), deepinv (green), classical (grey)"
+    title = "One network, one set of mocks: galbatch (red), azula (blue), deepinv (green), others (grey)"
     figure.suptitle(title, fontsize=10)
     figure.savefig(path, dpi=110)
 

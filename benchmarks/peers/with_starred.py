@@ -24,6 +24,7 @@ CACHE = str(Path(gettempdir()) / "galbatch-peers-jax")
 # As STARRED has them by default. Started from the most probable field, the first draws are far too wide, and
 # four iterations do not mend that.
 ITERATIONS, PAIRS = 10, 4
+STEPS = 1000
 
 
 def correlated_field(problem: Problem, budget: int, knob: tuple, draws: int, seed: int):
@@ -43,12 +44,13 @@ def correlated_field(problem: Problem, budget: int, knob: tuple, draws: int, see
 
 def starlets(problem: Problem, budget: int, knob: tuple, draws: int, seed: int):
     """One image, positive and with few starlet coefficients; ``knob``: the strengths of the finest scale and
-    of the others."""
+    of the others. It starts from the smoothed data: from nothing, L-BFGS-B never leaves it."""
     from starred.optim.optimization import Optimizer
     from starred.utils.noise_utils import propagate_noise
 
     finest, others = knob
     fit = _Fit(problem)
+    fit.start["kwargs_background"]["h"] = ndimage.gaussian_filter(fit.data[0], 1).clip(0).ravel()
     weights = propagate_noise(
         fit.model, np.sqrt(fit.variance), fit.start, method="MC", num_samples=100, seed=1, upsampling_factor=1
     )[0]
@@ -58,7 +60,8 @@ def starlets(problem: Problem, budget: int, knob: tuple, draws: int, seed: int):
         regularization_strength_positivity=100,
         W=weights,
     )
-    Optimizer(loss, parameters, method="l-bfgs-b").minimize(maxiter=1000)
+    with contextlib.redirect_stderr(io.StringIO()):
+        Optimizer(loss, parameters, method="adabelief").minimize(STEPS, init_learning_rate=0.01)
     return fit.image(parameters.best_fit_values(as_kwargs=True))[None]
 
 
