@@ -165,7 +165,7 @@ def evaluate(
 @click.option("--galaxies", "-n", default=640, type=click.IntRange(64), help="Simulated galaxies.")
 @click.option("--draws", default=16, type=click.IntRange(8), help="Draws of each.")
 @MODE
-@click.option("--joint", is_flag=True, help="Of bands together: galaxies in 2 and in 4 bands, and colours.")
+@click.option("--joint", is_flag=True, help="Of bands together: galaxies in 2, 4 and 7 bands, and colours.")
 @click.option(
     "--keep",
     type=click.Path(file_okay=False, path_type=Path),

@@ -1,6 +1,6 @@
 """The calibration of bands that are sampled together: as ``calibrate`` makes it for one band, and of colours.
 
-Simulated galaxies in 2 and in 4 bands, at wavelengths of their own, which neither training nor ``galbatch
+Simulated galaxies in 2, 4 and 7 bands, at wavelengths of their own, which neither training nor ``galbatch
 validate`` uses. The PSF of a galaxy widens with wavelength, and each band has a peak S/N of its own,
 log-uniform over that of ``mock``, under noise that is correlated in every second galaxy of a kind.
 """
@@ -32,7 +32,7 @@ from galbatch.validate.calibrate import FOLDS, fit_calibration, measure_with_tru
 from galbatch.validate.mock import SN_RANGE, STAMP, MockSet, mock_psf, observe, stamp_side
 
 SEED = 3_100_000
-BANDS = (2, 4)  # in turn
+BANDS = (2, 4, 7)  # in turn
 TRIES = 8
 BLUEST_FWHM_PIX = (2.3, 3.0)
 WIDEST_FWHM_PIX = 7.5

@@ -17,9 +17,9 @@ from galbatch.sampler.prior import as_denoiser
 from galbatch.validate.calibrate import write_calibration
 
 
-def test_a_mock_has_one_galaxy_in_two_or_four_bands_with_wider_psfs_in_redder_ones():
+def test_a_mock_has_one_galaxy_in_two_four_or_seven_bands_with_wider_psfs_in_redder_ones():
     spec = as_denoiser(JointRedPrior()).spec
-    for number, bands in ((0, 2), (1, 4)):
+    for number, bands in ((0, 2), (1, 4), (2, 7)):
         mocks, waves = joint.joint_mock(spec, number)
         assert mocks.image.shape == (bands, joint.STAMP, joint.STAMP) and (np.diff(waves) > 0).all()
         assert (np.diff(mocks.fwhm_pix) >= 0).all()
@@ -89,7 +89,7 @@ def test_a_table_reaches_no_more_bands_than_it_was_made_with():
     spec = PriorSpec(calibration={"fast": one, "fast joint": four, "default": one})
     assert spec.calibration_of("fast") is one and spec.calibration_of("fast", 3) is four
     assert not spec.calibration_of("fast", 5) and not spec.calibration_of("default", 2)
-    assert load_prior("small").spec.calibration_of("default", 4)["bands"] == 4 == max(joint.BANDS)
+    assert load_prior("small").spec.calibration_of("default", 7)["bands"] == 7 == max(joint.BANDS)
 
 
 def test_a_table_of_other_joint_weights_is_refused_and_replaced(tmp_path):
