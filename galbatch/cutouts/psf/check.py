@@ -126,7 +126,8 @@ def shape_of(image: np.ndarray) -> np.ndarray:
     dy, dx = np.indices(image.shape) - np.array([y, x])[:, None, None]
     r2 = dy**2 + dx**2
     weight = image * np.exp(-0.5 * r2 / (width / 2.355) ** 2)
-    ellipticity = [2 * (weight * of).sum() / (weight * r2).sum() for of in (dx**2 - dy**2, 2 * dx * dy)]
+    size = max((weight * r2).sum(), 1e-12)  # a point has none
+    ellipticity = [2 * (weight * of).sum() / size for of in (dx**2 - dy**2, 2 * dx * dy)]
     beyond = image[r2 > (HALO_REACH * width) ** 2].sum() / image.sum()
     return np.array([width, y, x, *ellipticity, beyond / HALO_SHARE])
 

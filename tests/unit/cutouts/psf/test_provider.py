@@ -142,6 +142,17 @@ def test_psfs_that_differ_from_their_neighbours_are_known_no_better(tmp_path, ch
     ).all()
 
 
+def test_points_as_psfs_have_no_scatter(tmp_path):
+    survey = survey_with(tmp_path, "")
+    cube = np.zeros((2, 15, 15))
+    cube[:, 7, 7] = 1.0
+    columns = [fits.Column("x", "D", array=[10, 20]), fits.Column("y", "D", array=[10, 10])]
+    fits.HDUList(
+        [fits.PrimaryHDU(cube, fits.Header({"PIXSCALE": SCALE})), fits.BinTableHDU.from_columns(columns)]
+    ).writeto(tmp_path / "psf.fits", overwrite=True)
+    np.testing.assert_allclose(psf_of(survey(), [100], [100])[0].psf_error, [0.5, 0.1, 0.03, 0.02, 0.01])
+
+
 def grid_cube(over=1):
     return np.stack([gaussian_psf(15 * over + 1 - over % 2, 3.0 * over + k * over) for k in range(4)])
 
