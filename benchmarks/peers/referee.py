@@ -27,7 +27,6 @@ quantity. Seconds are CPU time per draw.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +40,7 @@ from problem import Problem
 from skimage.metrics import structural_similarity
 
 from galbatch.bench import environment
+from galbatch.bench.timing import keep
 from galbatch.morphology import summarise
 from galbatch.morphology.calibration import CALIBRATED, calibrated, reached, scaled
 from galbatch.prior import load_prior
@@ -240,10 +240,7 @@ def compare(options: argparse.Namespace, prior) -> None:
             row |= {k: round(float(np.mean([r[k] for r in runs])), 3) for k in ("evaluations", "seconds")}
             row |= {"draws": runs[0]["samples"].shape[1], "model": prior.spec.name}
             row |= {"tarp": off_diagonal(mocks, runs)} | line(found, first, galaxy)
-            print(json.dumps(row), flush=True)
-            if options.out:
-                with open(options.out, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(row | environment("cpu")) + "\n")
+            keep(row | environment("cpu"), options.out)
 
 
 def off_diagonal(mocks: list[MockSet], runs: list[dict]) -> float:
