@@ -63,8 +63,8 @@ def command(
     galbatch train CONFIG. A configuration to start from is galbatch/training/configs/small-quick.toml.
 
     With --from-run RUN the prior of a finished run is trained further on the draws of that run. It is written
-    only if it predicts hidden pixels of galaxies that it was not trained on better than before. The model
-    folder is OUT/model.
+    only if it is better on galaxies that it was not trained on: if it predicts one half of their exposure
+    from the other better than before. The model folder is OUT/model.
     """
     if (config is None) == (from_run is None):
         raise click.UsageError("Give a configuration (TOML), or a run with --from-run.")
@@ -84,7 +84,7 @@ def _adapt(run: Path, out: Path | None, steps: int, quality: int, stop_after: in
         click.echo(f"stopped; go on with: galbatch train --from-run {run} --steps {steps} --out {out}")
         return
     click.echo(
-        f"hidden pixels of {found['sources']} held-out images: log density {found['gain']:+.4f} +- "
+        f"halves of the exposure of {found['sources']} held-out images: log density {found['gain']:+.4f} +- "
         f"{found['error']:.4f} per pixel; loss on held-out draws {found['loss']:.3f} times the old one"
     )
     click.echo(

@@ -1,14 +1,15 @@
 """``galbatch train --from-run``: a prior adapted to the galaxies of a run, written only when galaxies of the
 survey that it was not trained on say that it is better.
 
-Which of two priors knows the galaxies of a survey better? Pixels are hidden, and predicted.
+Which of two priors knows the galaxies of a survey better? Each predicts one half of an exposure from the
+other.
 
-Blocks of pixels on a source are kept from the sampler, larger than the PSF, so that their neighbours do not
-tell. Each prior draws from its posterior given the rest, and is scored by the mean log density of the
-hidden pixels under a normal law with the mean of the draws as the telescope sees them, and their variance
-with that of the noise (the score of Dawid & Sebastiani 1999, which is proper). It needs no truth, and no
-draw that one of them made judges the other. The mixture of the draws themselves as the law has tails so
-heavy that a single pixel decides.
+With noise e of the law of the data's own, y + e and y - e are two observations of twice the variance whose
+noises are independent, like the halves of an exposure. Each prior draws from its posterior given the first,
+and is scored by the mean log density of the second under a normal law with the mean of the draws as the
+telescope sees them, and their variance with that of the noise (the score of Dawid & Sebastiani 1999, which
+is proper). It needs no truth, no draw that one of them made judges the other, and a prior that follows the
+noise of one half is punished by the other. What it saw of more than pixels that were hidden: decision 0045.
 """
 
 from __future__ import annotations
@@ -35,47 +36,50 @@ from galbatch.run.prepare import open_inputs
 from galbatch.run.start import saved_settings
 from galbatch.sampler import sample_posterior
 from galbatch.sampler.prior import as_denoiser
+from galbatch.sampler.random import Normals
 from galbatch.store import Run, iter_plan, open_run
 from galbatch.training.draws import DrawSource, adapt, split, written
 from galbatch.training.held_out import HeldOutLoss
 from galbatch.training.stamps import StampConfig
 from galbatch.types import Observation, StampBatch
 
-BLOCK_PIX, SHARE = 6, 0.2  # side of a hidden block, and the share of the source that is hidden
+SPLIT_STAGE = 1 << 22  # random stage of the noise that splits an exposure
 
 
-def hide(inside: np.ndarray, seed: int = 0) -> np.ndarray:
-    """(b, c, h, w) bool: about ``SHARE`` of the pixels ``inside`` of each source and band, in blocks."""
-    rng, (b, c, h, w) = np.random.default_rng(seed), inside.shape
-    rows, columns = (-(-n // BLOCK_PIX) for n in (h, w))
-    blocks = rng.random((b, c, rows, columns)) < SHARE
-    return blocks.repeat(BLOCK_PIX, 2).repeat(BLOCK_PIX, 3)[:, :, :h, :w] & inside
+def halves(obs: Observation, source_ids: Sequence, seed: int = 0) -> tuple[Observation, np.ndarray]:
+    """One half of each exposure as an observation, and the data (b, c, h, w) of the other, zero where masked:
+    both have twice the variance, and their noises are independent where ``obs`` tells its own truly."""
+    data, model = forward_model(replace(obs, psf_error=None))
+    normals = Normals(seed, source_ids, range(data.shape[2]), [0], first_stage=SPLIT_STAGE)
+    e = model.noise.sample(normals.draw)
+    first, second = ((data + sign * e)[:, 0].numpy() for sign in (1, -1))
+    return replace(obs, data=first, sigma=obs.sigma * np.float32(np.sqrt(2)), mask=~obs.valid), second
 
 
-def hidden_score(
+def half_score(
     prior: Any,
     obs: Observation,
-    hidden: np.ndarray,
+    inside: np.ndarray,
     draws: int = 16,
     mode: str = "fast",
     oversample: int = 1,
     source_ids: Sequence | None = None,
 ) -> np.ndarray:
-    """(b,) mean log density of the pixels ``hidden`` (b, c, h, w) that can be used, each in units of its
-    noise; NaN for a source with none."""
-    spec, hidden = as_denoiser(prior).spec, hidden & obs.valid
-    posterior = sample_posterior(
-        prior, replace(obs, mask=~obs.valid | hidden), draws, mode, oversample, source_ids=source_ids
-    )
-    data, model = forward_model(obs, oversample, target_fwhm_pix=spec.target_fwhm_pix)
+    """(b,) mean log density of the second half of each exposure, in units of its noise, over the pixels
+    ``inside`` (b, c, h, w) that can be used; NaN for a source with none."""
+    spec, inside = as_denoiser(prior).spec, inside & obs.valid
+    ids = list(range(len(obs.data))) if source_ids is None else source_ids
+    first, second = halves(obs, ids)
+    posterior = sample_posterior(prior, first, draws, mode, oversample, source_ids=ids)
+    model = forward_model(replace(first, psf_error=None), oversample, target_fwhm_pix=spec.target_fwhm_pix)[1]
     seen = model.apply(torch.from_numpy(np.ascontiguousarray(posterior.samples, np.float32)))
     weight = model.noise.weight.numpy()[:, 0]
     images, unit = seen.numpy(), np.sqrt(weight)
-    error = (data.numpy()[:, 0] - images.mean(1)) * unit
+    error = (second - images.mean(1)) * unit
     variance = 1 + (1 + 1 / draws) * (images.std(1, ddof=1) * unit) ** 2
     score = -0.5 * (error**2 / variance + np.log(2 * np.pi * variance))
-    return np.where(hidden, score, 0).sum((1, 2, 3)) / np.where(
-        hidden.any((1, 2, 3)), hidden.sum((1, 2, 3)), np.nan
+    return np.where(inside, score, 0).sum((1, 2, 3)) / np.where(
+        inside.any((1, 2, 3)), inside.sum((1, 2, 3)), np.nan
     )
 
 
@@ -87,8 +91,8 @@ def compare(new: np.ndarray, old: np.ndarray) -> tuple[float, float, int]:
 
 
 MOST = 2000  # galaxies and bands that train, and that are kept in memory
-JUDGED = 128  # sources whose hidden pixels are predicted
-CERTAIN, LOSS = 1.0, 1.0  # standard errors by which the new prior must be better, and its loss at most
+JUDGED = 128  # sources that judge
+CERTAIN, LOSS = 2.0, 1.0  # standard errors by which the new prior must be better, and its loss at most
 
 
 @dataclass(frozen=True)
@@ -114,10 +118,10 @@ def adapt_to_run(
     write it to ``out/model`` if held-out sources are predicted better; None where training stopped before its
     end.
 
-    Returns ``gain`` (in log density per hidden pixel), ``error`` and ``sources`` of the hidden pixels, and
-    ``loss``, the ratio of the denoising losses on draws of held-out galaxies. Raises ``InputError`` for a run
-    without draws or with too few sources, ``ModelError`` where the new prior is not better: nothing is
-    written.
+    Returns ``gain`` (in log density per pixel of the second halves), its ``error``, the ``sources`` that
+    judged, and ``loss``, the ratio of the denoising losses on draws of held-out galaxies. Raises
+    ``InputError`` for a run without draws or with too few sources, ``ModelError`` where the new prior is not
+    better: nothing is written.
     """
     opened, out = open_run(run), Path(out)
     settings = saved_settings(opened.paths)
@@ -189,10 +193,10 @@ def judge(run: Run, galaxies: Galaxies, held: np.ndarray, start: Path, candidate
     scores: dict[str, list[float]] = {"old": [], "new": []}
     for stamps, place, band in _bands_again(run, dict(list(wanted.items())[:JUDGED])):
         obs = observation_of([stamps.bands[band]], np.array([place]))
-        hidden = hide(stamps.bands[band].seg[None, [place]] == 1, seed=place)
+        inside = stamps.bands[band].seg[None, [place]] == 1
         options = {"oversample": run.layout.oversample, "source_ids": [str(stamps.source_id[place])]}
         for name, prior in (("old", old), ("new", new)):
-            scores[name].append(float(hidden_score(prior, obs, hidden, **options)[0]))
+            scores[name].append(float(half_score(prior, obs, inside, **options)[0]))
     gain, error, n = compare(*(np.array(scores[name]) for name in ("new", "old")))
     source = DrawSource([d for d, h in zip(galaxies.draws, held, strict=True) if h], StampConfig())
     drawn = source.draw(96, source.side // new.spec.multiple_of * new.spec.multiple_of, (98,))
@@ -218,10 +222,11 @@ def _bands_again(run: Run, wanted: dict[str, list[str]]) -> Iterator[tuple[Stamp
 def _refuse_worse(found: dict[str, Any]) -> None:
     if not found["gain"] > CERTAIN * found["error"] or not found["loss"] < LOSS:
         raise ModelError(
-            f"The adapted prior is not better on {found['sources']} held-out images of the survey: their "
-            f"hidden pixels gain {found['gain']:+.4f} +- {found['error']:.4f} in log density, the loss on "
-            f"their draws is {found['loss']:.3f} times the old one. It was not written. Keep the prior of "
-            "the run, or train on more sources."
+            f"The adapted prior is not better on {found['sources']} held-out images of the survey: one half "
+            f"of their exposure, predicted from the other, gains {found['gain']:+.4f} +- "
+            f"{found['error']:.4f} in log density per pixel, and the loss on their draws is "
+            f"{found['loss']:.3f} times the old one. It was not written. Keep the prior of the run, or train "
+            "on more sources."
         )
 
 

@@ -1,5 +1,6 @@
-"""A prior adapted to a run: its stamps, the pixels that judge it, and that nothing is written unless it is
-better."""
+"""A prior adapted to a run: its stamps, what judges it, and that nothing is written unless it is better."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ import galbatch
 from galbatch.errors import InputError, ModelError
 from galbatch.forward import forward_model
 from galbatch.prior import load_prior
+from galbatch.sampler.random import Normals
 from galbatch.training.draws import DrawSource, split
 from galbatch.training.stamps import StampConfig, smoothed_peak
 from galbatch.types import Observation
 from galbatch.validate import adapt
-from galbatch.validate.adapt import BLOCK_PIX, compare, hidden_score, hide
+from galbatch.validate.adapt import compare, half_score, halves
 from galbatch.validate.mock import mock_psf
 
 
@@ -46,13 +48,27 @@ def test_a_galaxy_is_on_one_side_of_the_split_whatever_its_band_and_too_few_are_
         split(names[:20])
 
 
-def test_hidden_pixels_are_blocks_on_the_source():
-    inside = np.zeros((20, 2, 48, 48), bool)
-    inside[:, :, 6:42, 6:42] = True
-    hidden = hide(inside, 5)
-    assert not (hidden & ~inside).any() and hidden.sum() / inside.sum() == pytest.approx(0.2, abs=0.03)
-    block = hidden[:, :, 6 : 6 + BLOCK_PIX, 6 : 6 + BLOCK_PIX]
-    assert (block.all((2, 3)) == block.any((2, 3))).all()
+@pytest.mark.parametrize("acf", [None, np.array([[0.1, 0.3, 0.1], [0.3, 1.0, 0.3], [0.1, 0.3, 0.1]])])
+def test_halves_of_an_exposure_have_independent_noise_of_twice_the_variance(acf):
+    rng, n, side = np.random.default_rng(8), 40, 24
+    sigma = np.exp(rng.normal(0, 0.3, (n, 1, side, side))).astype(np.float32)
+    mask = rng.random(sigma.shape) < 0.1
+    psf = np.repeat(mock_psf(2.5, 15)[None, None], n, 0)
+    empty = Observation(np.zeros_like(sigma), sigma, psf, mask, noise_acf=None if acf is None else acf[None])
+    noise = forward_model(empty)[1].noise.sample(Normals(1, range(n), [0], [0]).draw)[:, 0].numpy()
+    obs = replace(empty, data=noise)
+    first, second = halves(obs, list(range(n)))
+    assert np.allclose((first.data + second)[obs.valid], 2 * noise[obs.valid], atol=1e-5)
+    one, two = (np.where(obs.valid, half / first.sigma, 0) for half in (first.data, second))
+    number = obs.valid.sum()
+    error = 3 * (1 if acf is None else 1.5) / np.sqrt(number)  # correlated pixels are fewer
+    assert (one**2).sum() / number == pytest.approx(1, abs=1.5 * error)
+    assert (two**2).sum() / number == pytest.approx(1, abs=1.5 * error)
+    assert (one * two).sum() / number == pytest.approx(0, abs=error)
+    beside = (one * np.roll(one, 1, -1)).sum() / (obs.valid & np.roll(obs.valid, 1, -1)).sum()
+    assert beside == pytest.approx(0 if acf is None else 0.3, abs=0.04)
+    again = halves(obs, list(range(n)))[0]
+    assert np.array_equal(first.data, again.data) and not np.array_equal(first.mask, obs.valid)
 
 
 class Louder(GaussianPrior):
@@ -64,7 +80,16 @@ class Louder(GaussianPrior):
         return 3 * super().denoise(x / 3, sigma / 3)
 
 
-def test_the_prior_that_made_the_galaxies_predicts_hidden_pixels_best():
+class Noisy(GaussianPrior):
+    """It believes in whatever is there: little is denoised."""
+
+    sha256 = "toy-noisy"
+
+    def denoise(self, x, sigma):
+        return super().denoise(x, 0.3 * sigma)
+
+
+def test_the_prior_that_made_the_galaxies_predicts_the_other_half_best():
     generator = torch.Generator().manual_seed(4)
     n, side = 12, 24
     k = torch.fft.fftfreq(side)[:, None] ** 2 + torch.fft.rfftfreq(side)[None] ** 2
@@ -76,12 +101,12 @@ def test_the_prior_that_made_the_galaxies_predicts_hidden_pixels_best():
     psf = np.repeat(mock_psf(2.5, 15)[None, None], n, 0)
     clean = forward_model(Observation(blank, blank + 1, psf), target_fwhm_pix=2.0)[1].apply(truth)[:, 0]
     data = clean + torch.randn(clean.shape, generator=generator)
-    obs = Observation(data.numpy(), blank + 1, psf)
-    hidden = hide(np.ones(data.shape, bool), 1)
-    right, wrong = (hidden_score(p, obs, hidden, 8) for p in (GaussianPrior(), Louder()))
-    gain, error, number = compare(right, wrong)
-    assert number == hidden.any((1, 2, 3)).sum() > n - 3 and gain > 3 * error > 0
-    assert np.isnan(hidden_score(GaussianPrior(), obs, hidden & False, 2)).all()
+    obs, everywhere = Observation(data.numpy(), blank + 1, psf), np.ones(data.shape, bool)
+    right = half_score(GaussianPrior(), obs, everywhere, 8)
+    for wrong in (Louder(), Noisy()):
+        gain, error, number = compare(right, half_score(wrong, obs, everywhere, 8))
+        assert number == n and gain > 3 * error > 0
+    assert np.isnan(half_score(GaussianPrior(), obs, everywhere & False, 2)).all()
 
 
 @pytest.fixture(scope="module")
