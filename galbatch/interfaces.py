@@ -81,15 +81,14 @@ class JointDenoiser(Denoiser, Protocol):
 
 
 @runtime_checkable
-class NoiseModel(Protocol):
-    """The Gaussian noise N of detector pixels, and products by its inverse.
+class Noise(Protocol):
+    """The Gaussian noise N of detector pixels, and products by its inverse, as the sampler uses them.
 
-    ``weight`` (b, 1, c, h, w): 1 / sigma^2, zero where masked. ``precisions``: the part of it that is
-    correlated from pixel to pixel and the part that is not, like ``weight``. ``inflation``: how many times
-    fewer independent pixels there are than pixels (1 for white noise); ``sum_inflation``: how many times
-    larger than without correlation the variance of a sum over many pixels is. ``modes`` (b, m, c, h, w): what
-    each error of the PSF does to the data at one standard deviation, part of N; None where the PSF is exact.
-    ``owed``: the share of the variance that is there though the PSF be exact, like ``weight``.
+    ``weight`` (b, 1, c, h, w): 1 / sigma^2, zero where masked. ``inflation``, a number or one for each band:
+    how many times fewer independent pixels there are than pixels (1 for white noise); ``sum_inflation``: how
+    many times larger than without correlation the variance of a sum over many pixels is. ``modes`` (b, m, c,
+    h, w): what each error of the PSF does to the data at one standard deviation, part of N; None where the
+    PSF is exact. ``owed``: the share of the variance that is there though the PSF be exact, like ``weight``.
     """
 
     @property
@@ -102,17 +101,10 @@ class NoiseModel(Protocol):
     def owed(self) -> torch.Tensor | float: ...
 
     @property
-    def precisions(self) -> tuple[torch.Tensor, torch.Tensor]: ...
-
-    @property
-    def inflation(self) -> float: ...
+    def inflation(self) -> float | np.ndarray: ...
 
     @property
     def sum_inflation(self) -> torch.Tensor | float: ...
-
-    def take(self, rows: np.ndarray) -> NoiseModel:
-        """The noise of these sources."""
-        ...
 
     def precision(self, u: torch.Tensor) -> torch.Tensor:
         """N^-1 u for detector images u (b, k, c, h, w)."""
@@ -130,22 +122,64 @@ class NoiseModel(Protocol):
         """Residuals u (b, k, c, h, w) less the expected error of the PSF in them."""
         ...
 
-    def coloured(self, correlated: torch.Tensor, fy: np.ndarray, fx: np.ndarray) -> torch.Tensor:
-        """``correlated`` (b, 1, c, 1, 1), a precision of correlated noise, over the noise power at the
-        frequencies fy (m,) and fx (n,) in cycles per detector pixel: (b, 1, c, m, n), or as it is where no
-        noise is correlated."""
-        ...
-
     def sample(self, normal: Callable[..., torch.Tensor]) -> torch.Tensor:
         """Noise (b, k, c, h, w), zero where masked; ``normal(c, h, w)`` draws standard normals."""
         ...
 
 
 @runtime_checkable
-class Likelihood(Protocol):
-    """Data y = A x + n as the sampler uses them: A, its adjoint, A^T N^-1 A, and N."""
+class NoiseModel(Noise, Protocol):
+    """The noise of one detector grid: what a forward model of that grid asks besides. ``precisions``: the
+    part of ``weight`` that is correlated from pixel to pixel and the part that is not."""
 
-    noise: NoiseModel
+    @property
+    def precisions(self) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+    @property
+    def inflation(self) -> float: ...
+
+    def take(self, rows: np.ndarray) -> NoiseModel:
+        """The noise of these sources."""
+        ...
+
+    def coloured(self, correlated: torch.Tensor, fy: np.ndarray, fx: np.ndarray) -> torch.Tensor:
+        """``correlated`` (b, 1, c, 1, 1), a precision of correlated noise, over the noise power at the
+        frequencies fy (m,) and fx (n,) in cycles per detector pixel: (b, 1, c, m, n), or as it is where no
+        noise is correlated."""
+        ...
+
+
+@runtime_checkable
+class Likelihood(Protocol):
+    """Data y = A x + n as the sampler uses them: A, its adjoint, A^T N^-1 A, and N; of one detector grid, or
+    of several side by side. ``fine`` = (H, W), ``otf_fine`` (b, 1, c, H, W // 2 + 1) the transfer functions
+    there; ``margin`` fine pixels around the stamp; ``oversample``, ``stamp``, ``grid``: of each detector
+    grid."""
+
+    @property
+    def noise(self) -> Noise: ...
+
+    @property
+    def fine(self) -> tuple[int, int]: ...
+
+    @property
+    def otf_fine(self) -> torch.Tensor: ...
+
+    @property
+    def margin(self) -> int: ...
+
+    @property
+    def oversample(self) -> int | tuple[int, ...]: ...
+
+    @property
+    def stamp(self) -> tuple[int, int]: ...
+
+    @property
+    def grid(self) -> tuple[int, int] | tuple[tuple[int, int], ...]: ...
+
+    def mean_weight(self) -> torch.Tensor:
+        """(b, 1, c, 1, 1): mean of 1 / sigma^2 over the stamp, masked pixels zero."""
+        ...
 
     def apply(self, x: torch.Tensor) -> torch.Tensor:
         """A x: fine images (b, k, c, H, W) to detector images (b, k, c, h, w)."""
@@ -157,4 +191,24 @@ class Likelihood(Protocol):
 
     def normal(self, x: torch.Tensor) -> torch.Tensor:
         """A^T N^-1 A x."""
+        ...
+
+    def quick_normal(self, x: torch.Tensor) -> torch.Tensor:
+        """A^T N^-1 A x with the quick inverse of correlated noise: a preconditioner, never the likelihood."""
+        ...
+
+    def circulant_precision(self) -> torch.Tensor:
+        """(b, 1, c, H, W // 2 + 1): A^T N^-1 A on the fine grid as if every pixel had the mean precision."""
+        ...
+
+    def from_detector(self, u: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """Each detector pixel's value (..., h, w) in its fine pixels."""
+        ...
+
+    def crop(self, x: torch.Tensor) -> torch.Tensor:
+        """The part of a fine image (..., H, W) that the stamp covers."""
+        ...
+
+    def with_psfs(self, found: torch.Tensor) -> Likelihood:
+        """For draws that have a PSF each, ``found`` (b, k, c, m) in standard deviations of its errors."""
         ...

@@ -16,6 +16,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Annotation
 
 from galbatch.report.view import SourceView, Stretch
 
@@ -36,7 +37,7 @@ class Picture(Figure):
 INK, QUIET, MASKED = "#1a1a1a", "#5f6368", "#9db4c0"
 BRIGHTNESS_MAP, RESIDUAL_MAP, PRIOR_MAP = "inferno", "RdBu_r", "cividis"
 RESIDUAL_LIMIT = 4.0
-RC = {
+RC: Any = {  # matplotlib has a type for the names of its settings
     "font.size": 8,
     "axes.titlesize": 9,
     "font.family": "DejaVu Sans",
@@ -146,7 +147,7 @@ def _outline(axis: Axes, view: SourceView) -> None:
 
 def _edge(axis: Axes) -> None:
     """A dark edge around the white marks of a panel: they may lie on masked pixels."""
-    arrows = [text.arrow_patch for text in axis.texts if getattr(text, "arrow_patch", None)]
+    arrows = [text.arrow_patch for text in axis.texts if isinstance(text, Annotation) and text.arrow_patch]
     for marks, width in ((axis.texts, 1.6), (arrows, 2.0), (axis.lines, 3.4)):
         for mark in marks:
             mark.set_path_effects([withStroke(linewidth=width, foreground=INK)])
@@ -200,8 +201,8 @@ def _compass(axis: Axes, view: SourceView) -> None:
         step = 0.1 * np.array([-np.sin(np.radians(angle)), np.cos(np.radians(angle))])
         axis.annotate(
             "",
-            foot + step,
-            foot,
+            tuple(foot + step),
+            tuple(foot),
             xycoords=axis.transAxes,
             arrowprops={
                 "arrowstyle": "-|>",
@@ -212,8 +213,10 @@ def _compass(axis: Axes, view: SourceView) -> None:
                 "shrinkB": 0,
             },
         )
+        x, y = foot + 1.35 * step
         axis.text(
-            *(foot + 1.35 * step),
+            x,
+            y,
             letter,
             color="white",
             ha="center",
@@ -229,17 +232,17 @@ def _bars(fig: Figure, stretch: Stretch, shown: dict[str, tuple], axes: Any) -> 
     bar = fig.add_axes((left.x0, 0.085, right.x1 - left.x0, 0.018))
     drawn = fig.colorbar(ScalarMappable(Normalize(0, 1), BRIGHTNESS_MAP), cax=bar, orientation="horizontal")
     ticks = stretch.ticks()
-    drawn.set_ticks(stretch(ticks), labels=[f"{t:g}" for t in ticks])
+    drawn.set_ticks(stretch(ticks).tolist(), labels=[f"{t:g}" for t in ticks])
     drawn.set_label(
         "surface brightness [nJy arcsec$^{-2}$], asinh, one scale for all brightness panels and the spread",
         labelpad=1,
         parse_math=True,
     )
-    for kind, ticks in (("residual", [-4, -2, 0, 2, 4]), ("prior", [0, 0.5, 1])):
+    for kind, marks in (("residual", [-4, -2, 0, 2, 4]), ("prior", [0, 0.5, 1])):
         image, axis = shown[kind]
         box = axis.get_position()
         cax = fig.add_axes((box.x0 + 0.1 * box.width, box.y0 - 0.022, 0.8 * box.width, 0.011))
-        drawn = fig.colorbar(image, cax=cax, orientation="horizontal", ticks=ticks)
+        drawn = fig.colorbar(image, cax=cax, orientation="horizontal", ticks=marks)
         drawn.ax.tick_params(labelsize=6, pad=1, length=2)
         drawn.outline.set_visible(False)
     drawn.set_ticks([0, 0.5, 1], labels=["data", "0.5", "prior"])

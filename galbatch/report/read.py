@@ -11,7 +11,7 @@ from galbatch.errors import GalbatchError, RunError
 from galbatch.flags import names_of, quality_of
 from galbatch.report.view import LABELS, Number, SourceView, Truth, find_truth, measure_truth, stamp_origin
 from galbatch.store import MASK_EXCLUDED, Run, plan_batch
-from galbatch.store.plan import to_cut
+from galbatch.store.plan import PlanBatch, to_cut
 from galbatch.types import BandStamps
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class RunReader:
     def __init__(self, run: Run) -> None:
         self.run = run
         self._cut: tuple = ("", (), {})  # the last source cut again
-        self._rows = None  # the last batch read from the plan
+        self._rows: PlanBatch | None = None  # the last batch read from the plan
         self._record: tuple[str, dict[str, Any]] = ("", {})  # the last source whose row was read alone
         self._kept: dict[str, np.ndarray | None] = {}  # columns of statistics.parquet that were asked for
 
@@ -54,7 +54,7 @@ class RunReader:
             self._kept[name] = self.run.values(name).get(name)
         return self._kept[name]
 
-    def number(self, name: str, source_id: str) -> float:
+    def number(self, name: str, source_id: int | str) -> float:
         """One value of a source; NaN where there is none."""
         value = self._value(name, source_id)
         return np.nan if value is None else float(value)
@@ -107,16 +107,12 @@ class RunReader:
             **more,
         )
 
-    def _more(self, source_id: str, band: str) -> dict:
+    def _more(self, source_id: int | str, band: str) -> dict:
         stamp, row = self.stamp(source_id, band)
         true = self._true(source_id, band, stamp, row)
-        values = {} if true is None else self.truth_values(true, stamp, band)
+        values = {} if true is None or stamp is None else self.truth_values(true, stamp, band)
         numbers = tuple(
-            Number(
-                q,
-                *(self.number(f"{q}_{stat}_{band}", source_id) for stat in ("p16", "p50", "p84", "obs")),
-                truth=values.get(q, np.nan),
-            )
+            self._numbers(q, source_id, band, values.get(q, np.nan))
             for q in LABELS
             if np.isfinite(self.number(f"{q}_p50_{band}", source_id))
         )
@@ -129,8 +125,13 @@ class RunReader:
             "psf_scale_arcsec": None if stamp is None else stamp.psf_scale_arcsec,
         }
 
+    def _numbers(self, quantity: str, source_id: int | str, band: str, truth: float) -> Number:
+        stats = (f"{quantity}_{stat}_{band}" for stat in ("p16", "p50", "p84", "obs"))
+        p16, p50, p84, obs = (self.number(name, source_id) for name in stats)
+        return Number(quantity, p16, p50, p84, obs, truth)
+
     def _true(
-        self, source_id: str, band: str, stamp: BandStamps | None, row: dict[str, np.ndarray]
+        self, source_id: int | str, band: str, stamp: BandStamps | None, row: dict[str, np.ndarray]
     ) -> np.ndarray | None:
         """(H, W) the truth of a source of a mock field; None without one."""
         if self.truth is None or stamp is None:
@@ -143,7 +144,7 @@ class RunReader:
         layout = self.run.layout
         return measure_truth(true, stamp, layout.oversample * stamp.ratio, layout.target_fwhm_pix)
 
-    def truths(self) -> dict[str, dict[object, dict[str, float]]]:
+    def truths(self) -> dict[str, dict[int | str, dict[str, float]]]:
         """Statistics of the truth by band and source id, of all that did not fail; empty without truth."""
         found: dict[str, dict] = {band: {} for band in self.run.bands}
         if self.truth is None:
@@ -154,11 +155,11 @@ class RunReader:
             for band in self.run.bands:
                 stamp, row = self.stamp(source_id, band)
                 true = self._true(source_id, band, stamp, row)
-                if true is not None:
+                if true is not None and stamp is not None:
                     found[band][source_id] = self.truth_values(true, stamp, band)
         return found
 
-    def _facts(self, source_id: str, band: str) -> dict[str, str]:
+    def _facts(self, source_id: int | str, band: str) -> dict[str, str]:
         run, facts = self.run, {}
         flags = self._flags_of(source_id, band)
         snr, chi2 = (
@@ -178,7 +179,7 @@ class RunReader:
             facts["flags"] = ", ".join(names)
         return facts
 
-    def _flags_of(self, source_id: str, band: str) -> int:
+    def _flags_of(self, source_id: int | str, band: str) -> int:
         """Flags of a source in a band, or of all its bands while the run is not finished."""
         flags = self._value(f"flags_{band}", source_id)
         return self.run.flags(source_id) if flags is None else int(flags)
@@ -190,7 +191,7 @@ class RunReader:
         _, stamps, row = self._cut
         return next((stamp for stamp in stamps if stamp.band == band), None), row
 
-    def _cut_again(self, source_id: str) -> tuple[tuple[BandStamps, ...], dict]:
+    def _cut_again(self, source_id: int | str) -> tuple[tuple[BandStamps, ...], dict]:
         position = self.run.index(source_id)
         batch, slot = divmod(position, self.run.layout.batch)
         if self._rows is None or self._rows.batch != batch:
@@ -220,7 +221,7 @@ def _plain(column: Any) -> np.ndarray:
     return np.asarray(values)
 
 
-def _north(run: Run, source_id: str, band: str) -> float | None:
+def _north(run: Run, source_id: int | str, band: str) -> float | None:
     """Angle of north from +y, counter-clockwise, in degrees; None without a usable WCS."""
     wcs = run.wcs(source_id, band)
     cd = wcs.wcs.cd

@@ -26,7 +26,7 @@ from galbatch.sampler.diagnostics import footprint_of, sharper_than_resolution
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from galbatch.forward import ForwardModel, Together
+    from galbatch.interfaces import Likelihood
     from galbatch.sampler.draw import Call, Drawn, Problem
 
 # Of the square of the PSF's width: what is tried for s^2; 0.1 is 5% of the width
@@ -40,7 +40,7 @@ REDRAW_STAGE, TRIES = 3 << 20, 3  # first random stage of draws with another PSF
 
 
 def psf_doubted(
-    model: ForwardModel | Together, data: Tensor, mean: Tensor, fwhm_pix: float, source: Tensor | None = None
+    model: Likelihood, data: Tensor, mean: Tensor, fwhm_pix: float, source: Tensor | None = None
 ) -> np.ndarray:
     """(b, c) bool: bands that look like the others seen with another PSF than theirs.
 
@@ -55,7 +55,7 @@ def psf_doubted(
 
 
 def best_width(
-    model: ForwardModel | Together, data: Tensor, mean: Tensor, fwhm_pix: float, weight: Tensor
+    model: Likelihood, data: Tensor, mean: Tensor, fwhm_pix: float, weight: Tensor
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(b, c) each: the best s^2 in squares of the PSF's width, by how much chi2 falls to it from s^2 = 0, and
     chi2 there, of pixels of ``weight`` 1 / sigma^2 as if their noise were white."""
@@ -104,7 +104,7 @@ def broken_draws(x: torch.Tensor, fwhm_pix: float) -> torch.Tensor:
     return found.view(x.shape[:3])
 
 
-def unlike_draws(model: ForwardModel | Together, data: Tensor, seen: Tensor) -> Tensor:
+def unlike_draws(model: Likelihood, data: Tensor, seen: Tensor) -> Tensor:
     """(b, k, c) which of the draws, as the telescope would see them with their PSFs (b, k, c, h, w), fit the
     data of the footprint worse than chance and than the best quarter of them, by ``UNLIKE`` standard
     deviations of chi2."""

@@ -37,12 +37,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from galbatch.forward import ForwardModel, Together
-    from galbatch.interfaces import NoiseModel
+    from galbatch.interfaces import Likelihood, Noise
     from galbatch.sampler.guidance import CompactFilter
-
-    Model = ForwardModel | Together
-
 
 SCALES_PIX = (0.0, 0.7, 1.4, 2.8)  # sigmas of Gaussians in fine pixels: bands are their differences
 FOOTPRINT_SN = 1.0
@@ -54,7 +50,7 @@ FAINT_SHARE = 0.01  # of all light: a feature with less, outside of the core, ch
 NEAR_PIX = 2  # fine pixels around the source's footprint where a feature may be its own
 
 
-def chi2_of_draws(noise: NoiseModel, data: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+def chi2_of_draws(noise: Noise, data: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
     """chi2 per valid pixel (b, k, c) of draws as the telescope would see them (b, k, c, h, w), and the number
     of valid pixels (b, 1, c)."""
     residual = data - seen
@@ -73,7 +69,7 @@ class Misfit:
     elsewhere: np.ndarray
 
 
-def footprint_of(model: Model, image: Tensor, source: Tensor | None = None) -> Tensor:
+def footprint_of(model: Likelihood, image: Tensor, source: Tensor | None = None) -> Tensor:
     """(b, 1, c, h, w) 1 where the mean of the images (b, k, c, h, w) exceeds the noise, else 0; ``source``
     (b, 1, c, h, w) bool: only there."""
     bright = image.nanmean(1, keepdim=True) ** 2 * model.noise.weight > FOOTPRINT_SN**2
@@ -81,7 +77,7 @@ def footprint_of(model: Model, image: Tensor, source: Tensor | None = None) -> T
 
 
 def chi2_misfit(
-    model: Model,
+    model: Likelihood,
     data: Tensor,
     x: Tensor,
     image: Tensor,
@@ -132,7 +128,7 @@ def chi2_misfit(
     )
 
 
-def _beside(model: Model, each: Tensor, source: Tensor | None) -> np.ndarray | float:
+def _beside(model: Likelihood, each: Tensor, source: Tensor | None) -> np.ndarray | float:
     """(b, c): the mean of ``each`` (b, k, c, h, w) over the pixels that are no neighbour's, over that of all;
     at most one. What a saturated star leaves says nothing of the source, nor of its noise."""
     if source is None:
@@ -145,7 +141,7 @@ def _beside(model: Model, each: Tensor, source: Tensor | None) -> np.ndarray | f
     return (means[0] / means[1].clamp_min(1e-6)).clamp_max(1).cpu().numpy()
 
 
-def _allowed(model: Model, where: Tensor, chi2: np.ndarray) -> np.ndarray:
+def _allowed(model: Likelihood, where: Tensor, chi2: np.ndarray) -> np.ndarray:
     """A chi2 (b, c) per pixel of ``where`` (b, 1, c, h, w) as it is judged: below one as far as the variance
     that is ``owed`` though the PSF be exact is below that allowed for is no misfit."""
     owed = (model.noise.owed * where).sum((-1, -2)) / where.sum((-1, -2)).clamp_min(1)
@@ -157,7 +153,7 @@ def _beyond(chi2: np.ndarray, tolerance: float) -> np.ndarray:
 
 
 def _left_over(
-    model: Model,
+    model: Likelihood,
     left: Tensor,
     x: Tensor,
     n: np.ndarray,
@@ -204,7 +200,7 @@ def _bands(shape: tuple[int, int], device: torch.device) -> list[Tensor]:
     return [fine - coarse for fine, coarse in itertools.pairwise(smooth)] + [smooth[-1]]
 
 
-def prior_driven_map(model: Model, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+def prior_driven_map(model: Likelihood, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
     """The map (b, c, H, W) in [0, 1] and the share (b, c) of the flux of the mean lying where it exceeds one
     half."""
     if x.shape[1] < 2:
@@ -281,7 +277,7 @@ def sharper_than_resolution(
     return worst / (mean if own is None else mean * own).amax((-1, -2)).clamp_min(1e-30)
 
 
-def flux_differs(model: Model, data: Tensor, seen: Tensor, source: Tensor | None = None) -> np.ndarray:
+def flux_differs(model: Likelihood, data: Tensor, seen: Tensor, source: Tensor | None = None) -> np.ndarray:
     """(b, c) whether the flux of the pixels where the mean of draws shows light, as the telescope would see
     them (``seen``, (b, k, c, h, w)), differs from that mean's by more than ``FLUX_TOLERANCE`` of it and
     ``SIGNIFICANT`` standard deviations of the noise; ``source`` (b, 1, c, h, w) bool: only there."""

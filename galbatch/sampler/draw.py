@@ -46,16 +46,18 @@ if TYPE_CHECKING:
 GATE = 6.0  # standard deviations of chi2 beyond which a draw is run again
 RERUN_STAGE = 1 << 20  # first random stage of a second attempt
 
+Streams = tuple[int, Sequence, Sequence]  # of random numbers: seed, ids and bands
+
 
 @dataclass(frozen=True)
 class Call:
-    """What is asked for. ``streams``: seed, ids and bands; ``size``: sources of a piece; ``replay``: how
-    levels are run (``levels.py``); ``wavelengths`` (c,) in micrometres of bands that are sampled together."""
+    """What is asked for. ``size``: sources of a piece; ``replay``: how levels are run (``levels.py``);
+    ``wavelengths`` (c,) in micrometres of bands that are sampled together."""
 
     mode: Mode
     draws: int
     oversample: int
-    streams: tuple
+    streams: Streams
     size: int
     replay: Callable
     wavelengths: Sequence[float] | None = None
@@ -72,21 +74,21 @@ class Drawn:
     residual: torch.Tensor
     too_short: torch.Tensor
 
-    @property
-    def _parts(self) -> tuple[torch.Tensor | None, ...]:
-        return self.x, self.psf, self.residual, self.too_short
-
     def __getitem__(self, rows: Any) -> Drawn:
-        return Drawn(*(None if t is None else t[rows] for t in self._parts))
+        psf = None if self.psf is None else self.psf[rows]
+        return Drawn(self.x[rows], psf, self.residual[rows], self.too_short[rows])
 
     def where(self, chosen: torch.Tensor, other: Drawn, places: Any = ...) -> Drawn:
         """With draws of ``other``, those ``chosen`` (b, k) of the rows and draws that ``places`` are."""
-        parts = [None if t is None else t.clone() for t in self._parts]
-        for own, new in zip(parts, other._parts, strict=True):
-            if own is not None:
-                shape = chosen.shape + (1,) * (own.ndim - 2)
-                own[places] = torch.where(chosen.view(shape), new, own[places])
-        return Drawn(*parts)
+
+        def mixed(own: Tensor, new: Tensor) -> Tensor:
+            own, shape = own.clone(), chosen.shape + (1,) * (own.ndim - 2)
+            own[places] = torch.where(chosen.view(shape), new, own[places])
+            return own
+
+        psf = None if self.psf is None or other.psf is None else mixed(self.psf, other.psf)
+        left = (mixed(self.residual, other.residual), mixed(self.too_short, other.too_short))
+        return Drawn(mixed(self.x, other.x), psf, *left)
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class Problem:
     spectra: Spectra
     rho: torch.Tensor
     bright: torch.Tensor
-    streams: tuple
+    streams: Streams
     bounded: bool
     bands: torch.Tensor | None = None
 
@@ -111,7 +113,7 @@ class Problem:
         prior: Denoiser,
         data: torch.Tensor,
         model: ForwardModel | Together,
-        streams: tuple,
+        streams: Streams,
         bands: Tensor | None,
     ) -> Problem:
         """With the spectra of the prior and the noise levels that follow."""
@@ -202,16 +204,16 @@ def draw(prior: Denoiser, observations: Sequence[Observation], call: Call) -> di
     there = np.concatenate([obs.valid.any((-1, -2)) for obs in observations], 1)
     scale = np.ones(there.shape)
     if spec.flux_convention == "smoothed_peak":
-        found = [smoothed_peak_scale(obs, n) for obs, n in zip(observations, steps, strict=True)]
-        scale = np.concatenate(found, 1)
+        scales = [smoothed_peak_scale(obs, n) for obs, n in zip(observations, steps, strict=True)]
+        scale = np.concatenate(scales, 1)
         there &= np.isfinite(scale)
-    joint = call.wavelengths is not None
-    usable = there.any(1) if joint else there.all(1)
-    scale = between_bands(scale, there, call.wavelengths) if joint else scale
+    waves = call.wavelengths
+    usable = np.all(there, 1) if waves is None else np.any(there, 1)
+    scale = scale if waves is None else between_bands(scale, there, waves)
     scale = np.where(usable[:, None], scale, 1.0)
     geometry = (spec.margin_pix, spec.multiple_of, spec.target_fwhm_pix)
     data, model = joint_model(observations, steps, geometry, scale, spec.device)
-    bands = torch.log(torch.tensor(call.wavelengths, device=spec.device)) if joint else None
+    bands = None if waves is None else torch.log(torch.tensor(waves, device=spec.device))
     problem = Problem.of(prior, data, model, call.streams, bands)
     pixels = own_pixels(observations, data.device)
     parts, order = [], []
@@ -219,7 +221,7 @@ def draw(prior: Denoiser, observations: Sequence[Observation], call: Call) -> di
         for piece in some.pieces(call.mode, call.size):
             own = rows[piece]
             found = _summary(some.take(piece), call, scale[own], usable[own], extra[own], pixels[own])
-            if joint:
+            if waves is not None:
                 mark_predicted(found, usable[own, None] & ~there[own])
             parts.append(found)
             order.append(own)

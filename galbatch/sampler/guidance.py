@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 
-from galbatch.forward import ForwardModel, target_transfer
+from galbatch.forward import target_transfer
+from galbatch.interfaces import Likelihood
 from galbatch.sampler.random import Normals
 from galbatch.sampler.schedule import Kind
 from galbatch.sampler.solve import BOUND, BOUND_ROUGH, FLOAT_FLOOR, ROUGH, ROUGH_JOINT, Solver
@@ -102,7 +103,7 @@ LEAST_COVERAGE = 0.5  # of the pixels under a feature: a place that is masked or
 class CompactFilter:
     """For one observation. ``fwhm_pix``: of the feature, in fine pixels."""
 
-    def __init__(self, model: ForwardModel, fwhm_pix: float) -> None:
+    def __init__(self, model: Likelihood, fwhm_pix: float) -> None:
         self.shape = model.fine
         device, sums = model.otf_fine.device, parseval(model.fine, model.otf_fine.device)
         self.transfer = torch.as_tensor(
@@ -154,7 +155,7 @@ def found_light(compact: CompactFilter, gradient: torch.Tensor) -> torch.Tensor:
 
 
 def gaussian_draw(
-    model: ForwardModel,
+    model: Likelihood,
     data: Tensor,
     solver: Solver,
     mean: Tensor,
@@ -184,7 +185,7 @@ class PosteriorDenoiser:
     """
 
     denoise: DrawsDenoiser
-    model: ForwardModel
+    model: Likelihood
     data: torch.Tensor
     spectra: Spectra
     solver: Solver

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from galbatch.forward import ForwardModel
 from galbatch.forward.noise import conjugate_gradients
+from galbatch.interfaces import Likelihood
 from galbatch.sampler.spectra import (
     Covariance,
     inverse_root,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 NEARBY_PIX = 3.0  # standard deviation of the neighbourhood that a local precision is the mean of, fine pixels
 
 
-def relative_precision(model: ForwardModel) -> torch.Tensor:
+def relative_precision(model: Likelihood) -> torch.Tensor:
     """(b, 1, c, H, W): mean of 1 / sigma^2 over the valid pixels nearby, over that of the stamp; the largest
     where there are none."""
     weight = model.noise.weight
@@ -54,7 +54,7 @@ def relative_precision(model: ForwardModel) -> torch.Tensor:
 
 
 class Preconditioner:
-    def __init__(self, model: ForwardModel) -> None:
+    def __init__(self, model: Likelihood) -> None:
         self.grid = model.fine
         self.precision, self.local = model.circulant_precision(), relative_precision(model)
 
@@ -100,7 +100,7 @@ class Solver:
     whatever the residuals, so that nothing waits for the device.
     """
 
-    model: ForwardModel
+    model: Likelihood
     iterations: int = 60
     tolerance: float = 1e-2
     bounded: bool = False

@@ -21,14 +21,17 @@ from typing import Any
 
 import numba
 from llvmlite import ir
+from numba import extending
 from numba.core import types
-from numba.extending import intrinsic
 
 from galbatch.columns import QUANTITIES
 from galbatch.morphology.flags import MorphFlag
 from galbatch.morphology.kernels.columns import GROUPS
 
 KERNEL_OPTIONS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # a sixth of the time to compile
+
+njit: Callable[..., Any] = numba.njit  # the types that numba has for it lack options that it takes
+intrinsic: Callable[..., Any] = extending.intrinsic
 
 
 def _content_stamp() -> tuple[int, int]:
@@ -44,7 +47,7 @@ def kernel(function: Callable[..., Any] | None = None, **options: Any) -> Callab
     """``numba.njit`` without the GIL, with numpy's rules for division by zero; not callable from Python."""
     if function is None:
         return lambda f: kernel(f, **options)
-    dispatcher = numba.njit(nogil=True, error_model="numpy", **KERNEL_OPTIONS, **options)(function)
+    dispatcher = njit(nogil=True, error_model="numpy", **KERNEL_OPTIONS, **options)(function)
     template = dispatcher.get_call_template  # or it would be compiled again for each constant argument
     dispatcher.get_call_template = lambda args, named: template(tuple(map(types.unliteral, args)), named)
     # it has no address of its own that Python could call
@@ -102,12 +105,13 @@ def _turn(folder: Path) -> Iterator[None]:
             file.close()
 
 
-def _cached(function: Callable[..., Any]) -> Callable[..., Any]:
-    jit = numba.njit(nogil=True, cache=True, error_model="numpy")
+def _cached(function: Callable[..., Any]) -> Any:
+    jit = njit(nogil=True, cache=True, error_model="numpy")
     try:
         return jit(function)
     except RuntimeError:  # neither the package's folder nor the home directory can be written
-        numba.config.CACHE_DIR = str(Path(tempfile.gettempdir(), f"galbatch-kernels-{getpass.getuser()}"))
+        config: Any = numba.config
+        config.CACHE_DIR = str(Path(tempfile.gettempdir(), f"galbatch-kernels-{getpass.getuser()}"))
         return jit(function)
 
 
