@@ -1,4 +1,4 @@
-"""What the part of a run that sends batches costs by itself: ``Farm`` with a client that answers at once.
+"""What the part of a run that sends batches costs by itself: ``Dispatcher`` with a client that answers now.
 
     python benchmarks/throughput/dispatcher.py [--batches 1000000] [--workers 1000]
 
@@ -19,8 +19,8 @@ from stubs import record
 
 from galbatch.bench.timing import arguments
 from galbatch.config import ExecutionSettings
+from galbatch.run.dispatcher import Dispatcher
 from galbatch.run.events import Reporter, StopRequest
-from galbatch.run.farm import Farm
 from galbatch.store import PlanBatch
 
 
@@ -82,11 +82,11 @@ def measure(batches: int, workers: int) -> list[tuple[int, float, float]]:
 
     cluster = SimpleNamespace(client=Client(), cluster=None, n_workers=workers, connected=lambda: workers)
     reporter = Reporter()
-    farm = Farm(
+    dispatcher = Dispatcher(
         cluster, SimpleNamespace(root="none"), ExecutionSettings(), reporter, StopRequest(), task=None
     )
-    farm.run(plan())
-    assert reporter.progress.done == 64 * batches and not farm._flights
+    dispatcher.run(plan())
+    assert reporter.progress.done == 64 * batches and not dispatcher._pending
     return found
 
 

@@ -36,7 +36,7 @@ from galbatch.store import (
     commit_batch,
     create_store,
     iter_plan,
-    merge_catalogue,
+    merge_catalog,
 )
 
 SIDE, SPACING, BLOCK, VARIANTS = 3_200, 1.9, 65_536, 24
@@ -145,13 +145,13 @@ def lay_manifest(paths: RunPaths, layout: StoreLayout) -> None:
 
 def merge(folder: Path) -> dict:
     """As a run ends; returns the sources by status."""
-    return dict(merge_catalogue(RunPaths(folder / "large.run"), {}))
+    return dict(merge_catalog(RunPaths(folder / "large.run"), {}))
 
 
 def check_merge(folder: Path, rows: int) -> int:
     """Every row of the catalogue is the plan's and has its own value."""
     paths, seen, failed = RunPaths(folder / "large.run"), 0, 0
-    with pq.ParquetFile(paths.catalogue) as catalogue, pq.ParquetFile(paths.plan) as planned:
+    with pq.ParquetFile(paths.catalog) as catalogue, pq.ParquetFile(paths.plan) as planned:
         ids = planned.read(columns=["source_id"])["source_id"].to_numpy()
         for group in range(catalogue.num_row_groups):
             table = catalogue.read_row_group(group, columns=["source_id", "known", "status"])

@@ -4,9 +4,9 @@
 
 - plan: ``--rows`` rows over 100 tiles through the real plan writer and reader, in a process of its own:
   seconds and peak memory;
-- scheduler: every batch of that plan through the real ``Farm`` (window, records, retries) to ``--stubs``
-  workers that answer at once, on one real scheduler process: CPU seconds a batch of scheduler and client,
-  peak memory of both, batches a second. On another machine each of them would be a GPU;
+- scheduler: every batch of that plan through the real ``Dispatcher`` (window, records, retries) to
+  ``--stubs`` workers that answer at once, on one real scheduler process: CPU seconds a batch of scheduler and
+  client, peak memory of both, batches a second. On another machine each of them would be a GPU;
 - merge: a real part file a batch at the real number of columns (all batches have the same source ids, so
   that a thousand files of noise serve for all), merged by the real merge in a process of its own.
 
@@ -32,9 +32,9 @@ from galbatch.bench.timing import arguments, environment, keep
 from galbatch.config import ExecutionSettings
 from galbatch.pipeline.measurement import column_info
 from galbatch.run.cluster import open_cluster
+from galbatch.run.dispatcher import Dispatcher
 from galbatch.run.events import Reporter, StopRequest
-from galbatch.run.farm import Farm
-from galbatch.store import PlanWriter, RunPaths, iter_plan, merge_catalogue
+from galbatch.store import PlanWriter, RunPaths, iter_plan, merge_catalog
 from galbatch.store.checksums import digest_file, seal
 from galbatch.store.parts import write_part
 
@@ -95,14 +95,14 @@ def peak_of(pid: int) -> float:
 
 
 def scheduler(folder: Path, plan: Path, workers: int) -> dict[str, float]:
-    """Every batch of ``plan`` through the real farm to stub workers."""
+    """Every batch of ``plan`` through the real dispatcher to stub workers."""
     with outside_cluster(folder, workers) as (file, (head, stubs, *_)):
         settings = ExecutionSettings(scheduler_file=str(file), workers=workers, report=False)
         start, reporter = time.perf_counter(), Reporter()
         cluster = open_cluster(settings, 1)
         ready = time.perf_counter() - start
         before, mine, start = cpu_seconds(head.pid), time.process_time(), time.perf_counter()
-        Farm(cluster, SimpleNamespace(root=folder), settings, reporter, StopRequest(), answer).run(
+        Dispatcher(cluster, SimpleNamespace(root=folder), settings, reporter, StopRequest(), answer).run(
             iter_plan(plan)
         )
         wall, client = time.perf_counter() - start, time.process_time() - mine
@@ -145,8 +145,8 @@ def lay_parts(folder: Path, rows: int, batch: int) -> RunPaths:
 
 
 def merge(paths: RunPaths) -> int:
-    merge_catalogue(paths, column_info(("f200w",)))
-    return paths.catalogue.stat().st_size + paths.statistics.stat().st_size
+    merge_catalog(paths, column_info(("f200w",)))
+    return paths.catalog.stat().st_size + paths.statistics.stat().st_size
 
 
 def measure(options) -> dict:

@@ -118,7 +118,7 @@ def rates_of_run(run: str | Path) -> Rates:
         seconds,
         size.get("samples", 0) * per_band,
         (sum(size.values()) - size.get("samples", 0)) * per_band,
-        (_without_footer(paths.catalogue) + _without_footer(paths.statistics)) * per_band,
+        (_without_footer(paths.catalog) + _without_footer(paths.statistics)) * per_band,
         f"{found['planned']} sources on {name}, galbatch {manifest['versions']['galbatch']}",
         sum(n for array, n in size.items() if array not in MADE_AGAIN) * per_band,
     )

@@ -21,7 +21,7 @@ from galbatch.morphology import measure
 from galbatch.pipeline.measurement import empty_columns
 from galbatch.prior.compile import BACKENDS, compile_denoiser
 from galbatch.sampler import sample_posterior
-from galbatch.store import PlanWriter, RunPaths, StoreLayout, create_store, iter_plan, merge_catalogue
+from galbatch.store import PlanWriter, RunPaths, StoreLayout, create_store, iter_plan, merge_catalog
 from galbatch.store.parts import write_part
 from galbatch.store.posterior import open_store, round_mantissa, write_shards
 from galbatch.types import Observation
@@ -111,7 +111,7 @@ def _tables(folder: Path, seconds: float) -> Iterator[dict]:
     counts: dict = {}
 
     def merge() -> Any:
-        counts.update(merge_catalogue(paths, columns_of(["f200w"])))
+        counts.update(merge_catalog(paths, columns_of(["f200w"])))
 
     timing = repeat(merge, seconds)
     yield row("Parquet, catalogue merged", "row", n, timing, counts == {"ok": n}, columns=len(parts[0][1]))

@@ -51,7 +51,7 @@ def command(run: str, form: str, ids: str | None, out: str | None) -> None:
             raise ConfigError(
                 f"--ids is given with --to {form}, which writes the whole catalogue: leave --ids out."
             )
-        click.echo(_catalogue(opened, form, folder))
+        click.echo(_catalog(opened, form, folder))
         return
     chosen = _split(ids) if ids else opened.finished_ids()
     with counted(len(chosen), "sources") as done:
@@ -74,7 +74,7 @@ def _split(ids: str) -> list[str]:
     return list(dict.fromkeys(i.strip() for row in rows for i in row if i.strip()))
 
 
-def _catalogue(run: Run, form: str, folder: Path) -> str:
+def _catalog(run: Run, form: str, folder: Path) -> str:
     """Write the whole catalogue; returns the line that says where."""
     from galbatch.cli.progress import counted
     from galbatch.run.findings import column_info_of

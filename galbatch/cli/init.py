@@ -107,16 +107,16 @@ def _exists(path: Path) -> click.UsageError:
     return click.UsageError(f"{path} exists, and is not replaced. Name another file with --out.")
 
 
-def _write_sources(survey: Path, catalogue: Path) -> None:
+def _write_sources(survey: Path, catalog: Path) -> None:
     """The catalogue of what is found on the images of a survey file."""
     from galbatch.cutouts.propose.identify import find_sources
 
     found = find_sources(survey)
     rows = zip(*found.values(), strict=True)
     lines = [",".join(f"{v:.7f}" if isinstance(v, float) else str(v) for v in row) for row in rows]
-    with open(catalogue, "x", encoding="utf-8") as file:
+    with open(catalog, "x", encoding="utf-8") as file:
         file.write("\n".join([",".join(found), *lines, ""]))
-    click.echo(f"{catalogue}: {count(len(lines), 'source')}")
+    click.echo(f"{catalog}: {count(len(lines), 'source')}")
 
 
 def _ask(question: str, suggestion: str, unit: str | None) -> str | None:

@@ -219,8 +219,8 @@ def find_truth(manifest: dict) -> Truth | None:
     """``<catalogue stem>/truth.npz`` beside the catalogue of a run, as ``simulate field`` writes it."""
     from galbatch.simulate.field_files import read_truth
 
-    catalogue = Path(manifest.get("config", {}).get("catalog", ""))
-    path = catalogue.parent / catalogue.stem / "truth.npz"
+    catalog = Path(manifest.get("config", {}).get("catalog", ""))
+    path = catalog.parent / catalog.stem / "truth.npz"
     if not path.is_file():
         return None
     found = read_truth(path)

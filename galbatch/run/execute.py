@@ -30,7 +30,7 @@ from galbatch.store import (
     differences,
     end_checksums,
     iter_plan,
-    merge_catalogue,
+    merge_catalog,
     open_run,
     place_of,
     progress,
@@ -209,7 +209,7 @@ def _run_batches(
         with own_threads():
             run_serial(spec, _uncommitted(spec.paths), reporter)
     else:
-        from galbatch.run.farm import run_on_cluster
+        from galbatch.run.dispatcher import run_on_cluster
 
         run_on_cluster(cluster, spec, execution, reporter, stop, _uncommitted(spec.paths))
 
@@ -223,7 +223,7 @@ def _uncommitted(paths: RunPaths) -> Iterator[PlanBatch]:
 def _finish(paths: RunPaths, spec: ContextSpec, reporter: Reporter, manifest: dict[str, Any]) -> None:
     """Merge the parts, balance the account, write the summary."""
     start = time.monotonic()
-    counts = merge_catalogue(paths, column_info_of(manifest), empty_columns(spec.layout.bands, 0))
+    counts = merge_catalog(paths, column_info_of(manifest), empty_columns(spec.layout.bands, 0))
     totals = check_accounting(paths, counts)
     update: dict[str, Any] = {}
     if spec.update:

@@ -16,7 +16,7 @@ from galbatch.run.lock import lock_holder
 from galbatch.store import (
     RunPaths,
     StoreLayout,
-    catalogue_flags,
+    catalog_flags,
     check_manifest,
     is_ours,
     place_of,
@@ -44,7 +44,7 @@ def status(run: str | Path) -> dict[str, Any]:
     finished = far["finished"] and far["sources"] == total
     state = "running" if holder else "finished" if finished else "stopped"
     if finished:
-        flags = catalogue_flags(paths)
+        flags = catalog_flags(paths)
     else:
         from galbatch.store import open_run  # with it comes Zarr, which a finished run does not need
 

@@ -39,11 +39,11 @@ def field_wcs(shape: tuple[int, int], pixel_scale_arcsec: float) -> WCS:
 def write_files(field: Field, out: Path, name: str, overwrite: bool) -> list[Path]:
     """Write everything of ``field``; returns the paths, catalogue first. Replaces only if told to."""
     folder = out / name
-    catalogue, survey = out / f"{name}.parquet", out / f"{name}.toml"
-    if catalogue.exists() and not overwrite:
-        raise InputError(f"{catalogue} exists; give --overwrite to replace it, or another --name.")
+    catalog, survey = out / f"{name}.parquet", out / f"{name}.toml"
+    if catalog.exists() and not overwrite:
+        raise InputError(f"{catalog} exists; give --overwrite to replace it, or another --name.")
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [catalogue, survey]
+    paths = [catalog, survey]
     wcs = field_wcs(field.spec.shape, field.spec.pixel_scale_arcsec)
     for c, band in enumerate(field.spec.bands):
         stem = folder / band.name
@@ -61,7 +61,7 @@ def write_files(field: Field, out: Path, name: str, overwrite: bool) -> list[Pat
                 {**cards, "PIXSCALE": field.spec.pixel_scale_arcsec},
             ),
         ]
-    _write_catalogue(field, catalogue, wcs)
+    _write_catalog(field, catalog, wcs)
     survey.write_text(_survey_toml(field, name))
     paths.append(_write_truth(field, folder / "truth.npz"))
     return paths
@@ -80,7 +80,7 @@ def _write(path: Path, data: np.ndarray, wcs: WCS | None, cards: dict[str, objec
     return path
 
 
-def _write_catalogue(field: Field, path: Path, wcs: WCS) -> None:
+def _write_catalog(field: Field, path: Path, wcs: WCS) -> None:
     """``source_id``, position measured with a small error, and which PSF of the cube to use."""
     from astropy.table import Table
 

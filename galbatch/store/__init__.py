@@ -8,14 +8,14 @@ from galbatch.lazy import lazy
 __getattr__, __dir__, __all__ = lazy(
     __name__,
     bucket="BucketPath take_traffic",
-    catalogue="merge_catalogue",
+    catalog="merge_catalog",
     checksums="Checksums DamagedBatch begin_checksums difference digest_file end_checksums read_checksums "
     "rebuild_checksums record_file reopen_checksums template_files",
     folder="Marker band_name clear file_names holds_results is_empty is_ours mark one_line open_export "
     "read_marker remove replaces",
     hats="write_hats",
     layout="MASK_EXCLUDED MASK_NEIGHBOUR STATUS StoreLayout",
-    ledger="batches_to_retry catalogue_flags check_accounting progress read_failures read_summary "
+    ledger="batches_to_retry catalog_flags check_accounting progress read_failures read_summary "
     "write_summary",
     manifest="check_manifest differences dump_toml fingerprint hash_json layout_differences read_manifest "
     "restore_manifest versions write_manifest",

@@ -102,7 +102,7 @@ def is_empty(root: Path) -> bool:
 
 def holds_results(paths: RunPaths) -> bool:
     """Is there anything that took time to compute?"""
-    products = (paths.catalogue, paths.statistics, paths.summary, paths.failures)
+    products = (paths.catalog, paths.statistics, paths.summary, paths.failures)
     return bool(paths.committed()) or any(path.exists() for path in products)
 
 

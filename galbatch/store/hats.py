@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from galbatch.columns import Column
 from galbatch.errors import RunError
-from galbatch.store.catalogue import merge_catalogue
+from galbatch.store.catalog import merge_catalog
 from galbatch.store.folder import ExportFolder, earlier_export, one_line, open_export, refuse_file
 from galbatch.store.paths import RunPaths, local_parent, opened, place_of, write_atomic
 from galbatch.store.sky import (
@@ -38,7 +38,7 @@ from galbatch.store.sky import (
 ROWS_PER_PARTITION, BYTES_PER_PARTITION = 1_000_000, 160 << 20  # whichever is less; bytes in memory
 BLOCK_BYTES = 48 << 20
 MARGIN_ARCSEC = 10.0
-CATALOGUE, STATISTICS, MARGIN = "catalog", "statistics", f"catalog_{MARGIN_ARCSEC:g}arcs"
+CATALOG, STATISTICS, MARGIN = "catalog", "statistics", f"catalog_{MARGIN_ARCSEC:g}arcs"
 _WRITTEN_AT_ONCE = 1 << 16
 _LIMIT = "rows_per_partition"
 
@@ -68,20 +68,20 @@ def write_hats(
     """
     refuse_file(out := place_of(out))
     with _scratch(out) as folder, ExitStack() as stack:
-        if going_on := not paths.catalogue.exists():
+        if going_on := not paths.catalog.exists():
             if not paths.committed():
                 raise RunError(f"{paths.root}: no batch is committed yet, so there is nothing to export.")
-            merge_catalogue(paths, info or {}, into=RunPaths(folder))
+            merge_catalog(paths, info or {}, into=RunPaths(folder))
         tables = RunPaths(folder) if going_on else paths
-        catalogue = stack.enter_context(pq.ParquetFile(opened(tables.catalogue), pre_buffer=False))
-        files = [catalogue]
+        catalog = stack.enter_context(pq.ParquetFile(opened(tables.catalog), pre_buffer=False))
+        files = [catalog]
         if tables.statistics.exists():
             files.append(stack.enter_context(pq.ParquetFile(opened(tables.statistics), pre_buffer=False)))
         row_bytes = max(_row_bytes(file.metadata) for file in files)
         fitting = int(np.clip(BYTES_PER_PARTITION // row_bytes, 1, ROWS_PER_PARTITION))
         limit = int(rows_per_partition or earlier_export(out).get(_LIMIT) or fitting)
         places = (healpix_nested(r["ra"].to_numpy(), r["dec"].to_numpy()) for r in _plan_rows(paths))
-        known = (table[INDEX].to_numpy() for table in _groups(catalogue, INDEX))
+        known = (table[INDEX].to_numpy() for table in _groups(catalog, INDEX))
         everywhere = partition_sky(places if going_on else known, limit)
         ready = everywhere.take(~_open_partitions(paths, everywhere)) if going_on else everywhere
         if not len(everywhere):
@@ -94,11 +94,11 @@ def write_hats(
         into = _Collection(
             open_export(out, "hats", paths, **{_LIMIT: limit}), ready, folder / "scratch.arrow"
         )
-        into.dataset(CATALOGUE, lambda: _groups(catalogue), ready.homes, on_rows)
+        into.dataset(CATALOG, lambda: _groups(catalog), ready.homes, on_rows)
         for statistics in files[1:]:
-            into.dataset(STATISTICS, partial(_beside, statistics, catalogue), ready.homes)
+            into.dataset(STATISTICS, partial(_beside, statistics, catalog), ready.homes)
         if not going_on:
-            into.dataset(MARGIN, lambda: _groups(catalogue), ready.margins(MARGIN_ARCSEC))
+            into.dataset(MARGIN, lambda: _groups(catalog), ready.margins(MARGIN_ARCSEC))
         into.describe(margin=not going_on)
     return Exported(ready, len(everywhere) - len(ready))
 
@@ -152,9 +152,9 @@ def _groups(file: pq.ParquetFile, *columns: str) -> Iterator[pa.Table]:
         yield table.replace_schema_metadata(None)
 
 
-def _beside(statistics: pq.ParquetFile, catalogue: pq.ParquetFile) -> Iterator[pa.Table]:
+def _beside(statistics: pq.ParquetFile, catalog: pq.ParquetFile) -> Iterator[pa.Table]:
     """The statistics with the positions of their sources, which lie in the same rows of the catalogue."""
-    places = _groups(catalogue, "source_id", "ra", "dec", INDEX)
+    places = _groups(catalog, "source_id", "ra", "dec", INDEX)
     for table, place in zip(_groups(statistics), places, strict=True):
         if not place["source_id"].equals(table["source_id"]):
             raise RunError("The statistics are not of the rows of the catalogue: see `galbatch verify`.")
@@ -207,7 +207,7 @@ class _Collection:
     def describe(self, margin: bool) -> None:
         """Write ``collection.properties``, with which the folder is a collection."""
         title = one_line(self.folder.path.name, ascii_only=True).replace("\\", "/")
-        fields = {"obs_collection": title, "hats_primary_table_url": CATALOGUE}
+        fields = {"obs_collection": title, "hats_primary_table_url": CATALOG}
         if margin:
             fields |= {"all_margins": MARGIN, "default_margin": MARGIN}
         write_atomic(self.folder.path / "collection.properties", _lines(fields))
@@ -260,7 +260,7 @@ def _properties(name: str, partitions: Partitions, size: int) -> str:
         "hats_estsize": size // 1024,
     }
     if name == MARGIN:
-        fields |= {"dataproduct_type": "margin", "hats_primary_table_url": CATALOGUE}
+        fields |= {"dataproduct_type": "margin", "hats_primary_table_url": CATALOG}
         fields["hats_margin_threshold"] = MARGIN_ARCSEC
     return _lines(fields).decode()
 

@@ -39,7 +39,7 @@ def check_accounting(paths: RunPaths, counts: dict[str, int]) -> dict[str, int]:
 
     Raises ``RunError`` with all the numbers when they do not agree.
     """
-    planned, written = plan_rows(paths.plan), pq.read_metadata(opened(paths.catalogue)).num_rows
+    planned, written = plan_rows(paths.plan), pq.read_metadata(opened(paths.catalog)).num_rows
     failed = pq.read_metadata(opened(paths.failures)).num_rows
     by_status = {s: int(counts.get(s, 0)) for s in STATUS[1:]}
     if (
@@ -75,9 +75,9 @@ def read_failures(paths: RunPaths, most: int) -> list[dict[str, Any]]:
     return pq.read_table(opened(paths.failures)).slice(0, most).to_pylist()
 
 
-def catalogue_flags(paths: RunPaths) -> dict[str, int]:
+def catalog_flags(paths: RunPaths) -> dict[str, int]:
     """Sources of the catalogue with each flag, the commonest first."""
-    with pq.ParquetFile(opened(paths.catalogue)) as file:
+    with pq.ParquetFile(opened(paths.catalog)) as file:
         flags = file.read(columns=["flags"])["flags"].combine_chunks()
     return count_flags(np.from_dlpack(flags) if len(flags) else np.zeros(0, int))  # to_numpy imports pandas
 
@@ -107,7 +107,7 @@ def progress(paths: RunPaths) -> dict[str, Any]:
         "planned": planned,
         "batches_committed": len(committed),
         **{k: done[k] for k in ("sources", *STATUS[1:])},
-        "finished": paths.summary.exists() and paths.catalogue.exists(),
+        "finished": paths.summary.exists() and paths.catalog.exists(),
     }
 
 

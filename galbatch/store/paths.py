@@ -130,7 +130,7 @@ class RunPaths:
     plan = _file("plan.parquet")
     posterior = property(lambda self: self.root / "posterior.zarr")
     parts = property(lambda self: self.root / "parts")
-    catalogue = _file("catalog.parquet")
+    catalog = _file("catalog.parquet")
     statistics = _file("statistics.parquet")
     failures = _file("failures.parquet")
     checksums = _file("checksums.json")
@@ -140,7 +140,7 @@ class RunPaths:
     metrics = _file("metrics.jsonl")
     lock = _file("run.lock")
     written_last = property(
-        lambda self: (self.catalogue, self.statistics, self.failures, self.summary, self.metrics, self.marker)
+        lambda self: (self.catalog, self.statistics, self.failures, self.summary, self.metrics, self.marker)
     )
 
     def need(self, table: Path) -> None:

@@ -73,7 +73,7 @@ class Run(Sources):
     def finished_ids(self) -> list:
         """Ids of the sources that did not fail, in the order of the store. Raises ``RunError`` before the run
         is finished."""
-        self.paths.need(self.paths.catalogue)
+        self.paths.need(self.paths.catalog)
         status = self._arrays["status"][: self.layout.n_sources]
         return self.ids[np.isin(status, [STATUS.index("ok"), STATUS.index("flagged")])].tolist()
 
@@ -81,10 +81,10 @@ class Run(Sources):
     def catalog(self) -> QTable:
         """``catalog.parquet`` as an astropy ``QTable`` with units; missing texts, integers and truth values
         are masked, missing floats NaN. Raises ``RunError`` before the run is finished."""
-        self.paths.need(self.paths.catalogue)
+        self.paths.need(self.paths.catalog)
         from galbatch.store.tables import read_table
 
-        return read_table(self.paths.catalogue)
+        return read_table(self.paths.catalog)
 
     @cached_property
     def statistics(self) -> QTable:
@@ -100,7 +100,7 @@ class Run(Sources):
         import pyarrow.parquet as pq
 
         found: dict[str, np.ndarray] = {}
-        for path in (self.paths.catalogue, self.paths.statistics):
+        for path in (self.paths.catalog, self.paths.statistics):
             if path.exists():
                 with pq.ParquetFile(opened(path)) as file:
                     there = [name for name in names if name in file.schema_arrow.names]
@@ -113,7 +113,7 @@ class Run(Sources):
         finished. Its row alone is read: it is that of the plan. Raises ``InputError`` for an unknown id."""
         row = self.index(source_id)
         found: dict[str, Any] = {}
-        for path in (self.paths.catalogue, self.paths.statistics):
+        for path in (self.paths.catalog, self.paths.statistics):
             if path.exists():
                 found |= read_row(path, row)
         return found
@@ -259,10 +259,10 @@ class Run(Sources):
         """``catalog.parquet`` as a pandas ``DataFrame``. Raises ``RunError`` without pandas, and before the
         run is finished."""
         _needs("pandas")
-        self.paths.need(self.paths.catalogue)
+        self.paths.need(self.paths.catalog)
         import pyarrow.parquet as pq
 
-        return pq.read_table(opened(self.paths.catalogue)).to_pandas()
+        return pq.read_table(opened(self.paths.catalog)).to_pandas()
 
     def to_xarray(self) -> Any:
         """``posterior.zarr`` as an xarray ``Dataset``, read when used. Raises ``RunError`` without xarray."""
@@ -276,7 +276,7 @@ class Run(Sources):
             "draws": self.layout.draws,
             "model": self.manifest.get("model", {}).get("name", ""),
         }
-        if self.paths.catalogue.exists():
+        if self.paths.catalog.exists():
             counts = grade_counts(self.catalog, self.bands)[""]
             facts |= {grade: n for grade, n in zip(GRADES, counts, strict=True)}
         else:

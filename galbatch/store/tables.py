@@ -157,8 +157,8 @@ def write_votable(paths: RunPaths, out: Path) -> int:
 
     Raises ``RunError`` when the catalogue is not there or has no VOTable document in its footer.
     """
-    paths.need(paths.catalogue)
-    with pq.ParquetFile(opened(paths.catalogue), pre_buffer=False) as file, open(out, "wb") as target:
+    paths.need(paths.catalog)
+    with pq.ParquetFile(opened(paths.catalog), pre_buffer=False) as file, open(out, "wb") as target:
         head, kind = _header(file)
         start, end = head.rsplit(b"</TABLE>", 1)
         target.write(start + b'<DATA><BINARY2><STREAM encoding="base64">\n')

@@ -193,7 +193,7 @@ class _Verifier:
         paths = self.paths
         if paths.plan.name in self.damaged:
             return
-        sound = [self._table(path) for path in (paths.catalogue, paths.statistics)]
+        sound = [self._table(path) for path in (paths.catalog, paths.statistics)]
         if all(sound) and not self.verdict.redo and paths.failures.name not in self.damaged:
             try:
                 check_accounting(paths, self.totals)
@@ -253,10 +253,10 @@ class _Verifier:
         return self.n_batches is None or batch < self.n_batches
 
 
-def _same_ids(plan: Path, catalogue: Path) -> bool:
+def _same_ids(plan: Path, catalog: Path) -> bool:
     """Are the source ids of two tables the same, in the same order? A row group of each is held at a time."""
     rest = [pa.chunked_array([], pa.null())] * 2
-    with pq.ParquetFile(opened(plan)) as one, pq.ParquetFile(opened(catalogue)) as other:
+    with pq.ParquetFile(opened(plan)) as one, pq.ParquetFile(opened(catalog)) as other:
         if one.metadata.num_rows != other.metadata.num_rows:
             return False
         streams = [file.iter_batches(columns=["source_id"]) for file in (one, other)]

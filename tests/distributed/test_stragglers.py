@@ -12,8 +12,8 @@ from distributed import Client, LocalCluster
 from galbatch.config import ExecutionSettings
 from galbatch.run import process, task, verify
 from galbatch.run.cluster import Cluster
+from galbatch.run.dispatcher import Dispatcher
 from galbatch.run.events import Reporter, StopRequest
-from galbatch.run.farm import Farm
 from galbatch.store import PlanBatch, commit_batch, read_attempt
 
 TRIES, GO_ON = Counter(), threading.Event()
@@ -42,7 +42,7 @@ def test_a_straggler_is_sent_to_a_second_worker_and_counts_once():
         n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
     ) as local:
         with Client(local) as client:
-            running = Farm(
+            running = Dispatcher(
                 Cluster(client, local, ""),
                 SimpleNamespace(root="x.run"),
                 ExecutionSettings(),

@@ -5,7 +5,7 @@ differ; no unit; files that are truncated, empty, missing or something else; PSF
 off-centre, even and between pixels, of another sum; ids twice or through floats; positions sexagesimal, in
 radians, swapped, none; a model that is none, or not what its card says; too little disk. ``test_runs`` and
 ``test_processes`` have what befalls a run under way. Elsewhere: memory that runs out
-(``unit/pipeline/test_batch``), a catalogue of a million rows (``unit/catalog/test_soundness``).
+(``unit/pipeline/test_batch``), a catalogue of a million rows (``unit/catalog/test_checks``).
 """
 
 import shutil

@@ -17,7 +17,7 @@ from galbatch.store import (
     dump_toml,
     end_checksums,
     iter_plan,
-    merge_catalogue,
+    merge_catalog,
     write_atomic,
     write_manifest,
     write_summary,
@@ -83,7 +83,7 @@ def write_fake_run(folder, n=6, draws=4, size=16, batch=4, ids=None, bands=BANDS
     begin_checksums(paths)
     for rows in iter_plan(paths.plan):
         commit_batch(paths, layout, _result(rows, draws, size, bands))
-    counts = merge_catalogue(paths, columns_of(bands))
+    counts = merge_catalog(paths, columns_of(bands))
     write_summary(
         paths,
         {

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from galbatch.morphology.kernels import columns as at
-from galbatch.morphology.kernels import mid, moments
+from galbatch.morphology.kernels import moments, multimode
 from galbatch.morphology.kernels.apertures import Curve, Room
 from galbatch.morphology.kernels.asymmetry import (
     AsymmetryProblem,
@@ -99,12 +99,12 @@ def gini_group(
 @kernel
 def mid_group(image: np.ndarray, source: np.ndarray, gini_region: np.ndarray, out: np.ndarray) -> int:
     """Multimode, intensity, deviation. Returns flag bits."""
-    light, pixels, y0, x0 = mid.source_light(image, source)
-    region, flags = mid.mid_segment(light, pixels, y0, x0, gini_region)
-    out[at.I_M] = mid.multimode(region, pixels)
+    light, pixels, y0, x0 = multimode.source_light(image, source)
+    region, flags = multimode.mid_segment(light, pixels, y0, x0, gini_region)
+    out[at.I_M] = multimode.multimode(region, pixels)
     out[at.I_I], out[at.I_D], more = intensity_deviation(light, region)
     flags |= more
-    larger, share = mid.segment_overlap(gini_region, region)
+    larger, share = multimode.segment_overlap(gini_region, region)
     if larger == 0:
         flags |= at.F_EMPTY
     elif share < _OVERLAP:

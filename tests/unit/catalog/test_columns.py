@@ -35,15 +35,15 @@ def test_odd_names_go_through_a_run_and_keep_their_values(tmp_path):
     pq.write_table(table, path)
     run = process(path, on_message=said.append, **OPTIONS)
     names = product_names(table.column_names, [])
-    product = pq.read_table(run.paths.catalogue)
+    product = pq.read_table(run.paths.catalog)
     assert len(set(product.column_names)) == product.num_columns and set(names) >= set(ODD)
     flat = [product[n].to_pylist() for n in product.column_names]
     assert all((np.arange(3) + 10 * k).tolist() in flat for k in range(len(ODD)))
     assert any("'status' to input_status" in line for line in said)
     assert main(["export", str(run.paths.root), "--to", "votable", "--out", str(tmp_path / "v")]) == 0
 
-    again = process(run.paths.catalogue, tmp_path / "cat.toml", tmp_path / "again.run", **OPTIONS)
-    second = pq.read_table(again.paths.catalogue)
+    again = process(run.paths.catalog, tmp_path / "cat.toml", tmp_path / "again.run", **OPTIONS)
+    second = pq.read_table(again.paths.catalog)
     assert len({n.lower() for n in second.column_names}) == second.num_columns
     assert second["input_status"].to_pylist() != [] and second["gini_p50_f200w"].type == pa.float32()
 

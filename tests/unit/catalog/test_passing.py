@@ -99,7 +99,7 @@ def test_every_type_goes_through_a_run_and_every_export(tmp_path, ids, capsys):
         table = table.append_column(name, values)
     pq.write_table(table, path)
     run = process(path, prior=GaussianPrior(), cluster="none", draws=2, mode="fast", batch=2)
-    product = pq.read_table(run.paths.catalogue)
+    product = pq.read_table(run.paths.catalog)
     assert product["source_id"].to_pylist() == table["source_id"].to_pylist()
     for name, (_, expected) in TYPES.items():
         assert product[name].to_pylist() == expected, name

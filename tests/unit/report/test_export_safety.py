@@ -149,12 +149,12 @@ def test_hats_takes_rows_with_a_position_and_says_how_many_have_none(tmp_path, c
     import pyarrow.parquet as pq
 
     run = write_fake_run(tmp_path / "a.run")
-    table = pq.read_table(run.catalogue)
+    table = pq.read_table(run.catalog)
     index = table["_healpix_29"].to_numpy().copy()
     for lost, said in (([1, 4], "2 rows without a position are left out"), (slice(None), "no row with a")):
         index[lost] = -1
         changed = table.set_column(table.column_names.index("_healpix_29"), "_healpix_29", [index])
-        pq.write_table(changed, run.catalogue)
+        pq.write_table(changed, run.catalog)
         code = export(run, "hats", tmp_path / str(said[:2]))
         out = capsys.readouterr()
         assert said in " ".join((out.out + out.err).split()) and code == (0 if lost == [1, 4] else 1)

@@ -57,7 +57,7 @@ def stilts(*words):
 def test_stilts_finds_no_fault_with_the_voparquet_footer(paths, tmp_path):
     """STILTS and TOPCAT take units and UCDs of ``catalog.parquet`` from the VOTable in its footer."""
     footer = tmp_path / "footer.vot"
-    footer.write_bytes(pq.read_schema(paths.catalogue).metadata[b"IVOA.VOTable-Parquet.content"])
+    footer.write_bytes(pq.read_schema(paths.catalog).metadata[b"IVOA.VOTable-Parquet.content"])
     assert stilts("votlint", footer) == ""
 
 

@@ -46,7 +46,7 @@ def test_what_is_made_again_is_what_another_run_stored(runs):
 
 
 def test_tables_do_not_depend_on_what_is_kept(runs):
-    tables = [(run.paths.catalogue.read_bytes(), run.paths.statistics.read_bytes()) for run in runs.values()]
+    tables = [(run.paths.catalog.read_bytes(), run.paths.statistics.read_bytes()) for run in runs.values()]
     assert tables[0] == tables[1] == tables[2]
 
 

@@ -21,7 +21,7 @@ def files(root):
 
 def stopped(paths, batches):
     """The run as if these batches were not committed yet; what was put away, to put it back."""
-    away = [paths.catalogue, paths.statistics, paths.failures, paths.summary, *map(paths.part, batches)]
+    away = [paths.catalog, paths.statistics, paths.failures, paths.summary, *map(paths.part, batches)]
     kept = {path: path.read_bytes() for path in away}
     for path in away:
         path.unlink()
@@ -128,7 +128,7 @@ def test_hats_streams_the_same_rows_whatever_the_size_of_a_block(tmp_path, monke
     dec[7] = 91.0  # no position
     table = pa.table({"source_id": np.arange(n), "ra": ra, "dec": dec, "note": [str(i) for i in range(n)]})
     table = table.append_column("_healpix_29", pa.array(healpix_nested(ra, dec)))
-    pq.write_table(table, run.catalogue, row_group_size=300)
+    pq.write_table(table, run.catalog, row_group_size=300)
     monkeypatch.setattr(hats, "BLOCK_BYTES", 1)
     run.statistics.unlink()  # of other sources
     found = hats.write_hats(run, tmp_path / "h", rows_per_partition=100).partitions
@@ -148,7 +148,7 @@ def test_hats_holds_two_blocks_and_no_more(tmp_path, monkeypatch):
     ra, dec = rng.uniform(0, 360, n), np.degrees(np.arcsin(rng.uniform(-1, 1, n)))
     columns = {"source_id": np.arange(n), "ra": ra, "dec": dec, "_healpix_29": healpix_nested(ra, dec)}
     columns |= {f"v{k}": rng.normal(size=n) for k in range(60)}
-    pq.write_table(pa.table(columns), run.catalogue, row_group_size=n // 20)
+    pq.write_table(pa.table(columns), run.catalog, row_group_size=n // 20)
     run.statistics.unlink()  # of other sources
     size = 64 * 8 * n // 5  # a block of four row groups
     monkeypatch.setattr(hats, "BLOCK_BYTES", size)

@@ -9,8 +9,8 @@ import pytest
 from stored import INFO, make_run, result
 
 from galbatch.errors import RunError
-from galbatch.store import catalogue, parts
-from galbatch.store.catalogue import merge_catalogue
+from galbatch.store import catalog, parts
+from galbatch.store.catalog import merge_catalog
 from galbatch.store.checksums import DamagedBatch
 from galbatch.store.ledger import progress
 from galbatch.store.parts import commit_batch, damaged_parts, read_attempt
@@ -22,17 +22,17 @@ from galbatch.store.verify import verify_store
 def test_many_parts_are_joined_in_the_order_of_the_plan(tmp_path, monkeypatch):
     """Whatever is joined at once and however row groups fall: the same rows, each with its own values."""
     paths, _ = make_run(tmp_path, n=103, batch=4)
-    merge_catalogue(paths, INFO)
-    whole = pq.read_table(paths.catalogue)
+    merge_catalog(paths, INFO)
+    whole = pq.read_table(paths.catalog)
     assert whole["flux_njy_p50_f200w"].to_pylist() == [*range(1, 103, 2), *range(0, 103, 2)]
     assert whole["source_id"].to_pylist() == pq.read_table(paths.plan)["source_id"].to_pylist()
-    monkeypatch.setattr(catalogue, "_GROUP_BYTES", 1_500)
-    merge_catalogue(paths, INFO)
-    pieces = pq.read_table(paths.catalogue)
+    monkeypatch.setattr(catalog, "_GROUP_BYTES", 1_500)
+    merge_catalog(paths, INFO)
+    pieces = pq.read_table(paths.catalog)
     gini = pieces.column_names.index("gini_p50_f200w")
     assert np.array_equal(pieces[gini], whole[gini], equal_nan=True)
     assert pieces.remove_column(gini).equals(whole.remove_column(gini))
-    assert pq.read_metadata(paths.catalogue).num_row_groups > 3
+    assert pq.read_metadata(paths.catalog).num_row_groups > 3
 
 
 FLOATS = {f"f{k}": np.linspace(k, k + 1, 7, dtype=np.float32) for k in range(5)}
@@ -89,13 +89,13 @@ def test_a_damaged_part_is_refused_and_computed_again(tmp_path, file, kind):
     paths, layout = make_run(tmp_path)
     harm(getattr(paths, file)(1), kind)
     with pytest.raises(DamagedBatch, match="batch-000001") as caught:
-        merge_catalogue(paths, INFO)
+        merge_catalog(paths, INFO)
     assert pickle.loads(pickle.dumps(caught.value)).batch == caught.value.batch == 1
-    assert not paths.catalogue.exists() and not paths.orphans()
+    assert not paths.catalog.exists() and not paths.orphans()
     assert any("batch-000001" in problem for problem in verify_store(paths).problems)
     assert set(damaged_parts(paths)) == {1}
     commit_batch(paths, layout, result(list(iter_plan(paths.plan))[1]))
-    assert merge_catalogue(paths, INFO) == {"ok": 9, "failed": 1} and damaged_parts(paths) == {}
+    assert merge_catalog(paths, INFO) == {"ok": 9, "failed": 1} and damaged_parts(paths) == {}
 
 
 def test_equal_batches_make_equal_parts(tmp_path):
@@ -114,13 +114,13 @@ def test_a_part_of_another_plan_is_refused(tmp_path):
     other.columns["source_id"] = other.columns["source_id"] + 1
     commit_batch(paths, layout, other)
     with pytest.raises(RunError, match=r"batch-000000.arrow: its source ids .* belongs to another plan"):
-        merge_catalogue(paths, INFO)
+        merge_catalog(paths, INFO)
 
 
 def test_a_missing_part_is_no_catalogue(tmp_path):
     paths, _ = make_run(tmp_path)
     paths.part(1).unlink()
     with pytest.raises(RunError, match="not finished"):
-        merge_catalogue(paths, INFO)
-    assert not paths.catalogue.exists() and not paths.orphans()
+        merge_catalog(paths, INFO)
+    assert not paths.catalog.exists() and not paths.orphans()
     assert progress(paths)["sources"] == 6 and not progress(paths)["finished"]

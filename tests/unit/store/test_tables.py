@@ -9,7 +9,7 @@ from astropy.table import QTable
 from stored import INFO, make_run, result
 
 from galbatch.errors import InputError, RunError
-from galbatch.store.catalogue import merge_catalogue
+from galbatch.store.catalog import merge_catalog
 from galbatch.store.ledger import check_accounting
 from galbatch.store.parts import commit_batch
 from galbatch.store.plan import PlanWriter, iter_plan, plan_rows
@@ -43,11 +43,11 @@ def test_plan_refuses_columns_that_change_type(tmp_path):
 
 def test_catalogue_has_every_row_once_with_units_in_both_forms(tmp_path):
     paths, _ = make_run(tmp_path)
-    counts = merge_catalogue(paths, INFO)
+    counts = merge_catalog(paths, INFO)
     assert check_accounting(paths, counts) == dict(planned=10, catalogue=10, ok=9, flagged=0, failed=1)
     with pytest.raises(RunError, match="do not balance"):
         check_accounting(paths, counts | {"ok": 8})
-    table = QTable.read(paths.catalogue)
+    table = QTable.read(paths.catalog)
     assert table.colnames[:5] == ["source_id", "ra", "dec", "redshift", "name"]
     assert table.colnames[-1] == "_healpix_29"
     assert table["source_id"].tolist() == [2**60 + r for r in (1, 3, 5, 7, 9, 0, 2, 4, 6, 8)]
@@ -56,7 +56,7 @@ def test_catalogue_has_every_row_once_with_units_in_both_forms(tmp_path):
     assert table["name"][1] == "g3" and table["status"][1] == "failed"
     assert np.isnan(table["gini_p50_f200w"][1])
     assert table["gini_p50_f200w"].info.description == INFO["gini_p50_f200w"].description
-    meta = pq.read_metadata(paths.catalogue)
+    meta = pq.read_metadata(paths.catalog)
     xml = meta.metadata[b"IVOA.VOTable-Parquet.content"]
     (tmp_path / "v.xml").write_bytes(xml)
     fields = {f.name: f for f in parse(tmp_path / "v.xml", verify="exception").get_first_table().fields}
@@ -73,8 +73,8 @@ def test_catalogue_has_every_row_once_with_units_in_both_forms(tmp_path):
 
 def test_statistics_are_beside_the_catalogue_row_by_row(tmp_path):
     paths, _ = make_run(tmp_path)
-    merge_catalogue(paths, INFO)
-    table, catalogue = QTable.read(paths.statistics), QTable.read(paths.catalogue)
+    merge_catalog(paths, INFO)
+    table, catalogue = QTable.read(paths.statistics), QTable.read(paths.catalog)
     assert table.colnames == ["source_id", "gini_obs_f200w"] and "gini_obs_f200w" not in catalogue.colnames
     assert table["source_id"].tolist() == catalogue["source_id"].tolist()
     assert table["gini_obs_f200w"].tolist() == [r + 0.5 for r in (1, 3, 5, 7, 9, 0, 2, 4, 6, 8)]
@@ -92,8 +92,8 @@ def test_statistics_are_beside_the_catalogue_row_by_row(tmp_path):
 def test_columns_are_in_the_order_of_their_definition(tmp_path):
     """Whatever the order of the parts; those that nobody defined follow."""
     paths, _ = make_run(tmp_path)
-    merge_catalogue(paths, dict(reversed(INFO.items())))
-    names = pq.read_schema(paths.catalogue).names
+    merge_catalog(paths, dict(reversed(INFO.items())))
+    names = pq.read_schema(paths.catalog).names
     assert names[5:] == ["flux_njy_p50_f200w", "gini_p50_f200w", "status", "flags", "_healpix_29"]
 
 
@@ -107,8 +107,8 @@ def test_parts_may_differ_in_their_columns(tmp_path):
             made.columns["odd"] = np.full(len(rows), rows.batch, np.uint8)
             made.columns["draws"] = np.arange(2 * len(rows), dtype=np.float64).reshape(-1, 2)
         commit_batch(paths, layout, made)
-    assert merge_catalogue(paths, INFO) == {"ok": 9, "failed": 1}
-    table = pq.read_table(paths.catalogue)
+    assert merge_catalog(paths, INFO) == {"ok": 9, "failed": 1}
+    table = pq.read_table(paths.catalog)
     assert np.array_equal(table["late"], [np.nan] * 4 + [1.0] * 4 + [2.0] * 2, equal_nan=True)
     assert table["odd"].to_pylist() == [None] * 4 + [1] * 4 + [2] * 2
     draws = np.array(table["draws"].to_pylist())
@@ -129,8 +129,8 @@ def test_a_catalogue_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
 
     monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
     with pytest.raises(OSError, match="No space left"):
-        merge_catalogue(paths, INFO)
-    assert not paths.catalogue.exists() and not paths.orphans()
+        merge_catalog(paths, INFO)
+    assert not paths.catalog.exists() and not paths.orphans()
 
 
 def test_lengths_of_large_strings_are_in_the_footer(tmp_path):
@@ -140,14 +140,14 @@ def test_lengths_of_large_strings_are_in_the_footer(tmp_path):
     place = plan.column_names.index("cat:name")
     large = plan.set_column(place, "cat:name", plan["cat:name"].cast(pa.large_string()))
     pq.write_table(large, paths.plan)
-    merge_catalogue(paths, INFO)
-    assert pq.read_metadata(paths.catalogue).metadata[b"table::len::name"] == b"2"
-    assert QTable.read(paths.catalogue)["name"][1] == "g3"
+    merge_catalog(paths, INFO)
+    assert pq.read_metadata(paths.catalog).metadata[b"table::len::name"] == b"2"
+    assert QTable.read(paths.catalog)["name"][1] == "g3"
 
 
 def test_run_is_read_by_source_id(tmp_path):
     paths, _ = make_run(tmp_path)
-    merge_catalogue(paths, INFO)
+    merge_catalog(paths, INFO)
     run = open_run(tmp_path)
     assert run.mean(2**60 + 5).shape == (1, 4, 4) and run.mean(str(2**60 + 5), "f200w").shape == (4, 4)
     assert run.status(2**60 + 3) == "failed" and run.row(2**60 + 5)["name"] == "g5"

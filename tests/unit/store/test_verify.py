@@ -75,10 +75,10 @@ def test_two_thousand_flipped_bits_are_found(sound):
 
 
 def scale_flux(paths):
-    table = pq.read_table(paths.catalogue)
+    table = pq.read_table(paths.catalog)
     at = table.column_names.index("mag_ab_p50_f200w")
     values = table["mag_ab_p50_f200w"].to_numpy() * 10
-    pq.write_table(table.set_column(at, table.schema.field(at), [values]), paths.catalogue)
+    pq.write_table(table.set_column(at, table.schema.field(at), [values]), paths.catalog)
 
 
 def move_gini(paths):

@@ -35,7 +35,7 @@ def test_astropy_reads_every_kind_of_column_as_it_was(tmp_path, monkeypatch, row
     monkeypatch.setattr(tables, "_ROWS", rows)
     paths, table = RunPaths(tmp_path), pa.table(COLUMNS)
     meta = table_metadata(table.column_names, KINDS, INFO, {"name": 9})
-    pq.write_table(table.replace_schema_metadata(meta), paths.catalogue, row_group_size=5)
+    pq.write_table(table.replace_schema_metadata(meta), paths.catalog, row_group_size=5)
     assert write_votable(paths, tmp_path / "c.vot") == 11
     found = QTable.read(tmp_path / "c.vot", format="votable")
     assert found.colnames == table.column_names
@@ -50,7 +50,7 @@ def test_astropy_reads_every_kind_of_column_as_it_was(tmp_path, monkeypatch, row
 def test_the_catalogue_of_a_run_keeps_its_values_and_units(tmp_path):
     paths = write_fake_run(tmp_path / "f.run")
     write_votable(paths, tmp_path / "c.vot")
-    found, expected = QTable.read(tmp_path / "c.vot"), QTable.read(paths.catalogue)
+    found, expected = QTable.read(tmp_path / "c.vot"), QTable.read(paths.catalog)
     assert found.colnames == expected.colnames
     for name in found.colnames:
         assert found[name].unit == expected[name].unit, name

@@ -30,7 +30,7 @@ _HEAD = ("source_id", "ra", "dec")
 _GROUP_BYTES = 24 << 20  # of parts that are joined at once; a row group has once to twice as many
 
 
-def merge_catalogue(
+def merge_catalog(
     paths: RunPaths,
     info: dict[str, Column],
     template: dict[str, np.ndarray] | None = None,
@@ -59,7 +59,7 @@ def _merge(
 ) -> Counter:
     counts: Counter = Counter()
     out = into or paths
-    files = {"catalog": out.catalogue, "statistics": out.statistics}
+    files = {"catalog": out.catalog, "statistics": out.statistics}
     with ExitStack() as stack:  # the catalogue is put in its place last
         tables = {
             name: stack.enter_context(_table(paths, files[name], schema, info))

@@ -46,14 +46,14 @@ def run_on_cluster(
         reporter.dashboard(cluster.dashboard)
         with dask_report(spec.paths.dask_report, settings.report):
             set_up_workers(cluster.client, spec)
-            Farm(cluster, spec, settings, reporter, stop).run(batches)
+            Dispatcher(cluster, spec, settings, reporter, stop).run(batches)
     finally:
         cluster.close()
         stop.interrupting = True
 
 
 @dataclass
-class _Flight:
+class _Pending:
     """A batch on its way: its rows, the sources known to kill, how often it was sent, when last, and its one
     or two futures."""
 
@@ -64,7 +64,7 @@ class _Flight:
     futures: list[Future] = field(default_factory=list)
 
 
-class Farm:
+class Dispatcher:
     """Sends batches to the workers of ``cluster`` and sees each of them committed by ``task``."""
 
     def __init__(
@@ -81,7 +81,7 @@ class Farm:
         self.reporter, self.stop = reporter, stop
         self.lifeline = Lifeline(cluster, spec.root, reporter)
         self._ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
-        self._flights: dict[Future, _Flight] = {}
+        self._pending: dict[Future, _Pending] = {}
         self._took: deque[float] = deque(maxlen=1000)  # seconds from sending a batch to its answer
         self._all_sent = False
 
@@ -90,8 +90,8 @@ class Farm:
         waiting = iter(batches)
         try:
             self._fill(waiting)
-            while self._flights:
-                self._land(self._next())
+            while self._pending:
+                self._receive(self._next())
                 self._fill(waiting)
         except Stopped:
             self._drain()
@@ -101,31 +101,31 @@ class Farm:
 
     def _fill(self, waiting: Iterator[PlanBatch]) -> None:
         """Keep two batches for every computing thread on their way: one at work, one ready."""
-        while len(self._flights) < 2 * self.cluster.n_workers and not self.stop.requested:
+        while len(self._pending) < 2 * self.cluster.n_workers and not self.stop.requested:
             rows = next(waiting, None)
             if rows is None:
                 self._all_sent = True
                 return
-            self._send(_Flight(rows))
+            self._send(_Pending(rows))
 
-    def _send(self, flight: _Flight, workers: list[str] | None = None) -> None:
+    def _send(self, pending: _Pending, workers: list[str] | None = None) -> None:
         """Send a batch, to one of these workers if it can be."""
-        name = flight.rows.name + (f"-attempt{flight.attempt}" if flight.attempt > 1 else "")
-        name += "-twin" if flight.futures else ""
+        name = pending.rows.name + (f"-attempt{pending.attempt}" if pending.attempt > 1 else "")
+        name += "-twin" if pending.futures else ""
         future = self.client.submit(
             self.task,
-            flight.rows,
-            flight.exclude,
-            flight.attempt,
+            pending.rows,
+            pending.exclude,
+            pending.attempt,
             key=name,
             pure=False,
             retries=self.settings.retries,
             workers=workers,
             allow_other_workers=bool(workers),
         )
-        flight.sent = time.monotonic()
-        flight.futures.append(future)
-        self._flights[future] = flight
+        pending.sent = time.monotonic()
+        pending.futures.append(future)
+        self._pending[future] = pending
         future.add_done_callback(self._ended.put)
 
     def _next(self) -> Future:
@@ -143,15 +143,15 @@ class Farm:
         if not self._all_sent or len(self._took) < KNOWN:
             return
         late = LATE * statistics.median(self._took)
-        for flight in list(self._flights.values()):
-            idle = self.cluster.n_workers - len(self._flights)
-            waited = time.monotonic() - flight.sent
-            if idle < 1 or len(flight.futures) > 1 or waited < late:
+        for pending in list(self._pending.values()):
+            idle = self.cluster.n_workers - len(self._pending)
+            waited = time.monotonic() - pending.sent
+            if idle < 1 or len(pending.futures) > 1 or waited < late:
                 continue
-            mine = {w for w, keys in self.client.processing().items() if flight.futures[0].key in keys}
+            mine = {w for w, keys in self.client.processing().items() if pending.futures[0].key in keys}
             took = f"{waited:.0f} s, others took {late / LATE:.0f} s"
-            self.reporter.message(f"{flight.rows.name} takes {took}: sent to a second worker too")
-            self._send(flight, sorted(set(self.client.nthreads()) - mine))
+            self.reporter.message(f"{pending.rows.name} takes {took}: sent to a second worker too")
+            self._send(pending, sorted(set(self.client.nthreads()) - mine))
 
     def _look(self) -> None:
         """To be called while waiting. Raises ``Stopped`` on a signal, and when nobody is left to wait for."""
@@ -178,82 +178,82 @@ class Farm:
             f"resume {self.spec.root}`."
         )
 
-    def _land(self, future: Future) -> None:
-        flight = self._flights.pop(future, None)
-        if flight is None:
+    def _receive(self, future: Future) -> None:
+        pending = self._pending.pop(future, None)
+        if pending is None:
             return  # its twin was faster
-        flight.futures.remove(future)
+        pending.futures.remove(future)
         try:
             record = self._result(future)
         except Stopped:
             raise
         except Exception as err:
-            if flight.futures:
+            if pending.futures:
                 return  # its twin is on its way
-            self._search(flight) if isinstance(err, KilledWorker) else self._judge(flight, future, err)
+            self._search(pending) if isinstance(err, KilledWorker) else self._judge(pending, future, err)
         else:
             self.lifeline.landed()
-            self._took.append(time.monotonic() - flight.sent)
-            self._done(flight, record)
+            self._took.append(time.monotonic() - pending.sent)
+            self._done(pending, record)
         finally:
             future.release()
 
-    def _done(self, flight: _Flight, record: dict[str, Any]) -> None:
+    def _done(self, pending: _Pending, record: dict[str, Any]) -> None:
         """A batch is committed: nobody waits for its twin."""
-        for twin in flight.futures:
-            del self._flights[twin]
+        for twin in pending.futures:
+            del self._pending[twin]
             twin.release()
         self.reporter.batch(record)
 
-    def _judge(self, flight: _Flight, future: Future, err: Exception) -> None:
+    def _judge(self, pending: _Pending, future: Future, err: Exception) -> None:
         """A batch raised: stop for what no batch can help, send it again otherwise, a few times."""
         if is_fatal(err):
             raise disk_stopped(self.spec, err) from err
         if future.cancelled() or future.status == "lost":
             raise Stopped(
-                f"The Dask scheduler dropped batch {flight.rows.batch} ({type(err).__name__}: {err}). Every "
+                f"The Dask scheduler dropped batch {pending.rows.batch} ({type(err).__name__}: {err}). Every "
                 f"committed batch is kept: `galbatch resume {self.spec.root}`."
             ) from err
         if isinstance(err, GalbatchError) and not isinstance(err, RunError):
             raise err
-        self._again(flight, f"{type(err).__name__}: {err}")
+        self._again(pending, f"{type(err).__name__}: {err}")
 
-    def _again(self, flight: _Flight, why: str) -> None:
-        if flight.attempt >= MAX_ATTEMPTS:
+    def _again(self, pending: _Pending, why: str) -> None:
+        if pending.attempt >= MAX_ATTEMPTS:
             raise Stopped(
-                f"{flight.rows.name} failed {flight.attempt} times, last with: {why}. Every committed batch "
-                f"is kept: fix the cause, then `galbatch resume {self.spec.root}`."
+                f"{pending.rows.name} failed {pending.attempt} times, last with: {why}. Every committed "
+                f"batch is kept: fix the cause, then `galbatch resume {self.spec.root}`."
             )
-        self.reporter.message(f"{flight.rows.name}: {why}; sent again")
-        flight.attempt += 1
-        self._send(flight)
+        self.reporter.message(f"{pending.rows.name}: {why}; sent again")
+        pending.attempt += 1
+        self._send(pending)
 
-    def _search(self, flight: _Flight) -> None:
+    def _search(self, pending: _Pending) -> None:
         """A batch killed its worker again and again: halve it until the sources that do are alone."""
-        slots = np.array(sorted(set(range(len(flight.rows))) - set(flight.exclude)))
+        slots = np.array(sorted(set(range(len(pending.rows))) - set(pending.exclude)))
         self.reporter.message(
-            f"{flight.rows.name} killed its worker {self.settings.allowed_failures + 1} times; "
+            f"{pending.rows.name} killed its worker {self.settings.allowed_failures + 1} times; "
             f"searching its {len(slots)} sources"
         )
-        suspects = [slots] if len(slots) == 1 and flight.attempt == 1 else list(halves(slots))
+        suspects = [slots] if len(slots) == 1 and pending.attempt == 1 else list(halves(slots))
         while suspects:
             part = suspects.pop()
-            if not len(part) or not self._kills(flight, part):
+            if not len(part) or not self._kills(pending, part):
                 continue
             if len(part) == 1:
                 slot = int(part[0])
-                flight.exclude[slot] = killed(flight.rows, slot)
+                pending.exclude[slot] = killed(pending.rows, slot)
                 self.reporter.message(
-                    f"{flight.rows.name}: source {flight.exclude[slot].source_id} kills its worker; "
+                    f"{pending.rows.name}: source {pending.exclude[slot].source_id} kills its worker; "
                     "it fails alone"
                 )
             else:
                 suspects += halves(part)
-        self._again(flight, f"{len(flight.exclude)} sources set aside")
+        self._again(pending, f"{len(pending.exclude)} sources set aside")
 
-    def _kills(self, flight: _Flight, part: np.ndarray) -> bool:
-        key = f"galbatch-probe-{flight.rows.batch:06d}-{part[0]}-{part[-1]}-{flight.attempt}"
-        probe = self.client.submit(probe_task, flight.rows.take(part), key=key, pure=False)
+    def _kills(self, pending: _Pending, part: np.ndarray) -> bool:
+        key = f"galbatch-probe-{pending.rows.batch:06d}-{part[0]}-{part[-1]}-{pending.attempt}"
+        probe = self.client.submit(probe_task, pending.rows.take(part), key=key, pure=False)
         try:
             self._result(probe)
         except KilledWorker:
@@ -265,20 +265,20 @@ class Farm:
     def _drain(self) -> None:
         """Give batches at work a little time to be committed, then let go of the rest."""
         until = time.monotonic() + self.settings.grace_s
-        running = {f: w for f, w in self._flights.items() if not f.done()}
+        running = {f: w for f, w in self._pending.items() if not f.done()}
         self.reporter.message(
             f"stopping: up to {self.settings.grace_s:.0f} s for {len(running)} batches on their way"
         )
-        while self._flights and time.monotonic() < until and self.client.status == "running":
+        while self._pending and time.monotonic() < until and self.client.status == "running":
             try:
                 future = self._ended.get(timeout=_POLL_S)
             except queue.Empty:
                 continue
-            flight = self._flights.pop(future, None)
-            if flight is not None and future.status == "finished":
-                flight.futures.remove(future)
+            pending = self._pending.pop(future, None)
+            if pending is not None and future.status == "finished":
+                pending.futures.remove(future)
                 with suppress(TimeoutError):  # lost with its worker just now; what is committed counts
-                    self._done(flight, future.result(timeout=self.settings.grace_s))
+                    self._done(pending, future.result(timeout=self.settings.grace_s))
         if self.client.status == "running":
             with suppress(OSError):  # it went just now: there is nothing left to call back
-                self.client.cancel(list(self._flights), force=True)
+                self.client.cancel(list(self._pending), force=True)
