@@ -26,7 +26,8 @@ class PriorSpec:
     by the sampler. ``device``: where its tensors live. ``name``, ``sha256``: how a run knows it again.
     ``calibration``: by sampler mode, how far statistics of draws are from the truth. ``joint``: the most
     bands that it learned to see together (a ``JointDenoiser``), 0 when it sees each by itself; ``cross``:
-    how they correlate (``galbatch.prior.card``).
+    how they correlate (``galbatch.prior.card``). ``recordable``: nothing in ``denoise`` asks a CUDA card for
+    a value, so that levels of the sampler may be recorded there.
     """
 
     channels: int | None = None
@@ -45,6 +46,7 @@ class PriorSpec:
     calibration: Mapping[str, Any] = field(default_factory=dict)
     joint: int = 0
     cross: Mapping[str, Any] | None = None
+    recordable: bool = False
 
     def calibration_of(self, mode: str, bands: int = 1) -> dict[str, Any]:
         """The table of a sampler's mode for so many ``bands`` that are sampled together; {} without one, or

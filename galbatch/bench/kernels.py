@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -179,6 +180,7 @@ class TimedPrior:
 
     def __init__(self, prior: Prior) -> None:
         self.prior, self.seconds = prior, 0.0
+        self.spec = replace(prior.spec, recordable=False)  # it waits for the card
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.prior, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,10 @@ class Prior:
         self.micro_batch = micro_batch or images_per_pass(self.device)
         model = model.eval().requires_grad_(False)
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.spec = card.spec(self.device, self.calibration)
+        self.spec = replace(card.spec(self.device, self.calibration), recordable=self.device.type == "cuda")
         self._joints: dict[tuple[int, int], Callable[..., Tensor]] = {}
         self.precision = choose_precision(self.device, precision)
         self.backend, self._forward = compile_denoiser(self.model, self.device, backend, self.precision)
-        self.recordable = self.device.type == "cuda"  # nothing of ``denoise`` asks a card for a value
 
     def _repr_html_(self) -> str:
         return html_table(

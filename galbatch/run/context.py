@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from galbatch import __version__
-from galbatch.cutouts import cut_fitting, unreadable
+from galbatch.cutouts import Survey, cut_fitting, unreadable
 from galbatch.errors import RunError
 from galbatch.interfaces import Denoiser
 from galbatch.pipeline import Context
@@ -44,7 +44,7 @@ class Cutter:
     batch is cut again, up to three times within some seconds; the result is that of the last cut, the same as
     if it had been the first."""
 
-    def __init__(self, survey: Any, layout: StoreLayout) -> None:
+    def __init__(self, survey: Survey, layout: StoreLayout) -> None:
         self.survey, self.sides = survey, layout.sides or (layout.stamp_pix,)
         self.scale_arcsec = min(layout.pixel_scale_arcsec)
         self._in_vain = 0.0
@@ -60,8 +60,7 @@ class Cutter:
             wait *= random.uniform(0.75, 1.25)  # so that many workers do not come back at once
             time.sleep(wait)
             waited += wait
-            if hasattr(self.survey, "forget_failures"):
-                self.survey.forget_failures()
+            self.survey.forget_failures()
             stamps = self.survey.cut(sources, side)
         self._in_vain = self._in_vain + waited if may_pass(stamps) else 0.0
         return stamps

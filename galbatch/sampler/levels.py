@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from galbatch.interfaces import Denoiser
 from galbatch.prior.integrate import advance
 from galbatch.sampler.guidance import PosteriorDenoiser
 from galbatch.sampler.schedule import Kind, Level
@@ -139,10 +140,10 @@ class Replayed:
 _RECORDINGS: WeakKeyDictionary[Any, Replayed] = WeakKeyDictionary()
 
 
-def by_itself(prior: Any) -> Callable:
+def by_itself(prior: Denoiser) -> Callable:
     """How the levels of a prior are run where nothing else is said: recorded, as long as it lives, where they
     may be (``recordable``), which the package's own on a CUDA card are; else one by one."""
-    if not getattr(prior, "recordable", False):
+    if not prior.spec.recordable:
         return one_by_one
     if prior not in _RECORDINGS:
         _RECORDINGS[prior] = Replayed(cuda_graph)
@@ -195,7 +196,7 @@ def _map(thing: Any, change: Callable[[torch.Tensor], torch.Tensor], seen: dict[
         return tuple(_map(part, change, seen) for part in thing)
     if not type(thing).__module__.startswith("galbatch.") or isinstance(thing, Kind):
         return thing
-    if callable(getattr(thing, "denoise", None)) and hasattr(thing, "spec"):
+    if isinstance(thing, Denoiser):
         return thing
     if id(thing) not in seen:
         copy = seen[id(thing)] = object.__new__(type(thing))

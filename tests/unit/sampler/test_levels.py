@@ -203,7 +203,7 @@ def test_on_a_card_levels_are_recorded_by_themselves(mode, as_on_a_gpu, monkeypa
 
     monkeypatch.setattr(levels, "cuda_graph", record)
     own, other, obs = Smooth(), Smooth(), observation((5.0, 20.0))
-    own.recordable = True
+    own.spec = replace(own.spec, recordable=True)
     ask = partial(galbatch.sample_posterior, draws=2, mode=mode, batch=4)
     plain = ask(other, obs)
     assert not recorded
