@@ -1,5 +1,6 @@
 """What the parts of the mathematics ask of each other: a prior (``Denoiser`` and its ``PriorSpec``), the
-noise of an observation (``NoiseModel``), and the operators between image and data (``Likelihood``)."""
+noise of an observation (``Noise``; of one grid, ``NoiseModel``), and the operators between image and data
+(``Likelihood``)."""
 
 from __future__ import annotations
 
