@@ -15,7 +15,6 @@ galaxies and stand on the model's card, at a few k in cycles per pixel.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -26,6 +25,7 @@ import numpy as np
 from torch import Tensor
 
 from galbatch.errors import ModelError
+from galbatch.files import replacing
 from galbatch.interfaces import PriorSpec
 
 KEYS = ("k", "ceiling", "length", "power")
@@ -73,17 +73,12 @@ def writing(path: Path) -> Iterator[Path]:
     refuses."""
     from safetensors import SafetensorError
 
-    path = Path(path)
-    partial = path.with_name(f".partial.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        with open(partial, "rb") as f:
-            os.fsync(f.fileno())
-        partial.chmod(0o644)
-        os.replace(partial, path)
+        with replacing(path, alone=True) as partial:
+            yield partial
+            partial.chmod(0o644)
     except (OSError, SafetensorError) as err:
-        partial.unlink(missing_ok=True)
         raise ModelError(
             f"{path}: cannot be written ({getattr(err, 'strerror', None) or err}): free space or choose "
             "another folder; what was there before is untouched."

@@ -5,7 +5,6 @@ The flux of a pixel is Jy = 10^(-0.4 (mu - 8.9)) (CDELT / kpc_per_arcsec)^2; emp
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from galbatch.errors import InputError
+from galbatch.files import replacing
 from galbatch.simulate.spectra import BLUE_UM, RED_UM, draw_wavelengths
 
 if TYPE_CHECKING:
@@ -73,12 +73,10 @@ def write_skirt(
             hdu.header[key] = value
         _describe(hdu.header, name, pivot, redshift, fov_kpc, npix, cdelt)
         hdus.append(hdu)
-    part = path.with_name(f".{path.name}.part")
     try:
-        hdus.writeto(part, overwrite=True)
-        os.replace(part, path)
+        with replacing(path, synced=False, alone=True) as part:
+            hdus.writeto(part, overwrite=True)
     except OSError as err:
-        part.unlink(missing_ok=True)
         raise InputError(
             f"{path}: cannot be written ({err.strerror or err}): free space or choose another folder; "
             "repeat the command to go on."

@@ -9,7 +9,6 @@ import re
 import shlex
 import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from galbatch import files
 from galbatch.errors import ConfigError, RunError
 from galbatch.store.bucket import HEADS, SCHEMES, BucketPath, bucket
 from galbatch.store.layout import ARRAYS
@@ -218,37 +218,13 @@ def write_atomic(path: Path, data: bytes, synced: bool = True) -> None:
         tmp.write_bytes(data)
 
 
-class replacing:
-    """Context: yields a temporary path beside ``path``, synced (unless told not to) and renamed over it on
-    success, removed on error. For an object of a bucket, a local file that is then sent there."""
-
-    def __init__(self, path: Path, synced: bool = True) -> None:
-        self.path, self.synced = place_of(path), synced
-        self.tmp = local_parent(self.path) / f".{self.path.name}.{uuid.uuid4().hex[:12]}.tmp"
-
-    def __enter__(self) -> Path:
-        return self.tmp
-
-    def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
-        if kind is not None:
-            self.tmp.unlink(missing_ok=True)
-            return
-        if isinstance(self.path, BucketPath):
-            try:
-                move_in(self.tmp, self.path)
-            finally:
-                self.tmp.unlink(missing_ok=True)
-            return
-        if self.synced:
-            _sync(self.tmp)
-        os.replace(self.tmp, self.path)
-        if self.synced:
-            _sync(self.path.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+@contextmanager
+def replacing(path: Path, synced: bool = True) -> Iterator[Path]:
+    """``galbatch.files.replacing``; for an object of a bucket a local file that is then sent there."""
+    if not isinstance(path := place_of(path), BucketPath):
+        with files.replacing(path, synced=synced) as tmp:
+            yield tmp
+        return
+    with tempfile.TemporaryDirectory(prefix="galbatch-") as folder:
+        yield (tmp := Path(folder) / path.name)
+        move_in(tmp, path)

@@ -134,7 +134,8 @@ class Passing(Exception):
 
 
 def download(client: Client, url: str, target: Path, report: Callable[[int], None] | None = None) -> bool:
-    """Fetch ``url`` to ``target``; False when it was there. ``report`` gets the bytes of each block.
+    """Fetch ``url`` to ``target``; False when it was there. ``report`` gets the bytes of each block. What
+    has arrived when it fails stays beside ``target``, for the next attempt.
 
     Raises ``InputError`` when the server refuses, the checksum differs, or the disk is full.
     """

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from galbatch.errors import InputError
+from galbatch.files import replacing
 from galbatch.interfaces import Denoiser, PriorSpec
 from galbatch.morphology import summarise
 from galbatch.morphology.calibration import LEVELS
@@ -183,9 +184,8 @@ def _kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         made = make()
         path.parent.mkdir(parents=True, exist_ok=True)
         flat = {f"found.{k}": v for k, v in made.pop("found").items()} | made
-        part = path.with_suffix(".part.npz")
-        np.savez(part, **flat)
-        part.replace(path)
+        with replacing(path, synced=False, alone=True) as part:
+            np.savez(part, **flat)
     with np.load(path, allow_pickle=False) as file:
         values = {k: file[k] for k in file.files}
     found = {k.removeprefix("found."): values.pop(k) for k in list(values) if k.startswith("found.")}

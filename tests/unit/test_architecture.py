@@ -16,7 +16,7 @@ PACKAGE = ROOT / "galbatch"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 SIBLINGS = {"catalog", "cutouts", "forward", "prior", "morphology", "store", "simulate"}
-GROUND = {"types", "errors", "flags", "display", "quantity", "columns", "interfaces", "lazy"}
+GROUND = {"types", "errors", "flags", "display", "quantity", "columns", "interfaces", "lazy", "files"}
 ALLOWED = {name: GROUND for name in SIBLINGS}
 ALLOWED["types"] = {"errors", "flags", "display", "quantity"}
 ALLOWED["display"] = set()
@@ -25,6 +25,7 @@ ALLOWED["flags"] = set()
 ALLOWED["columns"] = {"flags"}
 ALLOWED["errors"] = set()
 ALLOWED["lazy"] = set()
+ALLOWED["files"] = set()
 ALLOWED["interfaces"] = {"types", "errors"}
 ALLOWED["config"] = GROUND | {"catalog", "cutouts", "sampler"}
 ALLOWED["sampler"] = GROUND | {"forward", "prior"}

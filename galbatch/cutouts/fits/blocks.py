@@ -9,18 +9,18 @@ that asks for blocks waits for another that asks for some close by, which are li
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
 from galbatch.cutouts.fits.own_folder import evict, in_cache, own_folder
 from galbatch.errors import InputError
+from galbatch.files import replacing
 
 try:
     import fcntl
@@ -29,7 +29,7 @@ except ImportError:  # Windows: two processes may ask for the same block
 
 Key = tuple[str, str, int]  # URL, etag, number
 WAIT_S, LOOK_S = 30.0, 0.01  # for another process, at most; between two looks
-_OWN = re.compile(r"[0-9a-f]{32}\.(block|\d+-\d+\.tmp)")
+_OWN = re.compile(r"[0-9a-f]{32}\.block|\.[0-9a-f]{32}\.block\.[0-9a-f]+\.tmp")
 _FULL = 0.75  # of the limit is left, so that eight processes together do not write beyond it before one looks
 _LOOK = 1 / 32  # of the limit is written by a process between two looks
 
@@ -91,18 +91,14 @@ class NodeBlocks:
         """Keep a block; now and then those written first go."""
         if self._folder is None:
             return
-        file = self._folder / f"{_hash(key)}.block"
-        temporary = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
         try:
-            temporary.write_bytes(_digest(block) + block)
-            os.replace(temporary, file)
+            with replacing(self._folder / f"{_hash(key)}.block", synced=False) as made:
+                made.write_bytes(_digest(block) + block)
             self._written += len(block)
             if self._written > self.limit * _LOOK:
                 self._written = 0
                 evict(self._folder, _OWN, self.limit * _FULL, "st_mtime_ns")
         except OSError:  # no room: reading goes on without it
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
             self._folder = None
 
     @contextmanager

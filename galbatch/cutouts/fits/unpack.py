@@ -14,7 +14,6 @@ import json
 import os
 import re
 import stat
-import tempfile
 import time
 import warnings
 import zlib
@@ -29,6 +28,7 @@ from galbatch.cutouts.fits.own_folder import evict, in_cache, own_folder
 from galbatch.cutouts.fits.remote import FileStamp
 from galbatch.cutouts.fits.source import ByteSource, open_bytes
 from galbatch.errors import InputError
+from galbatch.files import replacing
 
 DEFAULT_BYTES = 50 * 2**30
 _OWN = re.compile(r"[0-9a-f]{32}\.fits")
@@ -103,18 +103,11 @@ def _cached(path: str, stamp: FileStamp, part: str, unpack: Callable[[Path], Non
             # processes.
             os.utime(target, ns=(time.time_ns(), target.stat().st_mtime_ns))
             return str(target)
-        handle, name = tempfile.mkstemp(prefix=f"{key}.", suffix=".tmp", dir=folder)
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            temporary.unlink()
-            unpack(temporary)
-            note = json.dumps({"size": temporary.stat().st_size, "blake2b": _digest(temporary)})
-            os.replace(temporary, target)
-            temporary.write_text(note)
-            os.replace(temporary, target.with_suffix(".json"))
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(target, synced=False) as made:
+            unpack(made)
+            note = json.dumps({"size": made.stat().st_size, "blake2b": _digest(made)})
+        with replacing(target.with_suffix(".json"), synced=False) as made:
+            made.write_text(note)
     except OSError as error:
         raise InputError(
             f"{path} cannot be unpacked into the cache {folder}: {error.strerror or error}. Set "
