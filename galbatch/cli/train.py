@@ -84,8 +84,8 @@ def _adapt(run: Path, out: Path | None, steps: int, quality: int, stop_after: in
         click.echo(f"stopped; go on with: galbatch train --from-run {run} --steps {steps} --out {out}")
         return
     click.echo(
-        f"halves of the exposure of {found['sources']} held-out images: log density {found['gain']:+.4f} +- "
-        f"{found['error']:.4f} per pixel; loss on held-out draws {found['loss']:.3f} times the old one"
+        f"halves of the exposure of {found['sources']} held-out galaxies: log density {found['gain']:+.4f} "
+        f"+- {found['error']:.4f} per pixel; loss on held-out draws {found['loss']:.3f} times the old one"
     )
     click.echo(
         f"{out / 'model'}: written. Its intervals have no calibration yet: galbatch model calibrate "

@@ -190,14 +190,15 @@ def judge(run: Run, galaxies: Galaxies, held: np.ndarray, start: Path, candidate
     old, new = load_prior(start, precision="float32"), load_prior(candidate, precision="float32")
     judges = [name for name, h in zip(galaxies.names, held, strict=True) if h]
     wanted = {name: galaxies.bands[name] for name in dict.fromkeys(judges)}
-    scores: dict[str, list[float]] = {"old": [], "new": []}
-    for stamps, place, band in _bands_again(run, dict(list(wanted.items())[:JUDGED])):
-        obs = observation_of([stamps.bands[band]], np.array([place]))
-        inside = stamps.bands[band].seg[None, [place]] == 1
-        options = {"oversample": run.layout.oversample, "source_ids": [str(stamps.source_id[place])]}
-        for name, prior in (("old", old), ("new", new)):
-            scores[name].append(float(half_score(prior, obs, inside, **options)[0]))
-    gain, error, n = compare(*(np.array(scores[name]) for name in ("new", "old")))
+    scores: dict[str, list[tuple[float, float]]] = {}
+    for stamps, place, number in _bands_again(run, dict(list(wanted.items())[:JUDGED])):
+        band, name = stamps.bands[number], str(stamps.source_id[place])
+        obs, inside = observation_of([band], np.array([place])), band.seg[None, [place]] == 1
+        options = {"oversample": run.layout.oversample, "source_ids": [f"{name} {band.band}"]}
+        both = [half_score(prior, obs, inside, **options)[0] for prior in (new, old)]
+        if np.isfinite(both).all():
+            scores.setdefault(name, []).append(tuple(both))
+    gain, error, n = compare(*np.array([np.mean(both, 0) for both in scores.values()]).reshape(-1, 2).T)
     source = DrawSource([d for d, h in zip(galaxies.draws, held, strict=True) if h], StampConfig())
     drawn = source.draw(96, source.side // new.spec.multiple_of * new.spec.multiple_of, (98,))
     losses = [HeldOutLoss(drawn)(prior.denoise) for prior in (new, old)]
@@ -222,8 +223,8 @@ def _bands_again(run: Run, wanted: dict[str, list[str]]) -> Iterator[tuple[Stamp
 def _refuse_worse(found: dict[str, Any]) -> None:
     if not found["gain"] > CERTAIN * found["error"] or not found["loss"] < LOSS:
         raise ModelError(
-            f"The adapted prior is not better on {found['sources']} held-out images of the survey: one half "
-            f"of their exposure, predicted from the other, gains {found['gain']:+.4f} +- "
+            f"The adapted prior is not better on {found['sources']} held-out galaxies of the survey: one "
+            f"half of their exposure, predicted from the other, gains {found['gain']:+.4f} +- "
             f"{found['error']:.4f} in log density per pixel, and the loss on their draws is "
             f"{found['loss']:.3f} times the old one. It was not written. Keep the prior of the run, or train "
             "on more sources."

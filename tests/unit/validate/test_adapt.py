@@ -124,7 +124,7 @@ def test_a_prior_is_written_only_if_it_is_better_and_then_a_run_takes_it(finishe
     run, out = finished.paths.root, tmp_path / "out"
     assert adapt.adapt_to_run(run, out, steps=2, quality=2, stop_after=1) is None  # resumable
     monkeypatch.setattr(adapt, "CERTAIN", 1e9)
-    with pytest.raises(ModelError, match=r"is not better on .* held-out images"):
+    with pytest.raises(ModelError, match=r"is not better on .* held-out galaxies"):
         adapt.adapt_to_run(run, out, steps=2, quality=2)
     assert {p.name for p in out.iterdir()} == {"checkpoint.safetensors", "curve.png", "log.jsonl"}
     monkeypatch.setattr(adapt, "CERTAIN", -1e9)
