@@ -12,8 +12,6 @@ import fnmatch
 import io
 import os
 import stat
-import threading
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
@@ -22,11 +20,12 @@ from types import SimpleNamespace
 from typing import Any
 
 from galbatch.errors import ConfigError
+from galbatch.traffic import Traffic
 
 SCHEMES = ("s3", "gs", "az")
 HEADS = tuple(f"{scheme}:" for scheme in SCHEMES)
-TRAFFIC: Counter[str] = Counter()  # requests by kind and bytes_in, bytes_out, of this process
-_COUNTING = threading.Lock()
+TRAFFIC = Traffic()  # requests by kind, bytes_in and bytes_out
+take_traffic = TRAFFIC.take
 _BUFFER = 1 << 20
 Tag = dict[
     str, str
@@ -65,7 +64,7 @@ class BucketPath(type(Path())):  # type: ignore[misc]
         store = self._bucket
         import obstore
 
-        _count(kind, 1)
+        TRAFFIC.add(kind, 1)
         try:
             return getattr(obstore, kind)(store, self._key, **options)
         except obstore.exceptions.BaseError as err:
@@ -91,7 +90,7 @@ class BucketPath(type(Path())):  # type: ignore[misc]
 
         try:
             for chunk in obstore.list(store, self._key or None):
-                _count("list", 1)
+                TRAFFIC.add("list", 1)
                 for found in chunk:
                     yield self.joinpath(found["path"][len(self._key) :].lstrip("/")), found["size"]
         except obstore.exceptions.BaseError as err:
@@ -153,7 +152,7 @@ class BucketPath(type(Path())):  # type: ignore[misc]
 
     def read_bytes(self) -> bytes:
         data = bytes(self._ask("get").bytes())
-        _count("bytes_in", len(data))
+        TRAFFIC.add("bytes_in", len(data))
         return data
 
     def read_text(self, encoding: str | None = None, errors: str | None = None) -> str:
@@ -162,7 +161,7 @@ class BucketPath(type(Path())):  # type: ignore[misc]
     def read_range(self, start: int, size: int) -> bytes:
         """At most ``size`` bytes from ``start`` on."""
         data = bytes(self._ask("get_range", start=start, length=size)) if size > 0 else b""
-        _count("bytes_in", len(data))
+        TRAFFIC.add("bytes_in", len(data))
         return data
 
     def open(self, mode: str = "r", *_: Any, **__: Any) -> Any:
@@ -171,7 +170,7 @@ class BucketPath(type(Path())):  # type: ignore[misc]
         return io.BufferedReader(_Reader(self), _BUFFER)
 
     def _put(self, data: bytes | Path, **how: Any) -> Tag:
-        _count("bytes_out", len(data) if isinstance(data, bytes) else data.stat().st_size)
+        TRAFFIC.add("bytes_out", len(data) if isinstance(data, bytes) else data.stat().st_size)
         return _tag(self._ask("put", file=data, **how))
 
     def write_bytes(self, data: Any) -> int:
@@ -244,11 +243,6 @@ def _tag(found: Any) -> Tag:
     return {name: found[name] for name in ("e_tag", "version") if found.get(name)}
 
 
-def _count(what: str, n: int) -> None:
-    with _COUNTING:
-        TRAFFIC[what] += n
-
-
 def bucket(url: str) -> Any:
     """The store of a bucket, with the keys and endpoint that the environment has now."""
     keys = sorted(item for item in os.environ.items() if item[0].startswith(("AWS_", "GOOGLE_", "AZURE_")))
@@ -267,11 +261,3 @@ def _open(url: str, pid: int, keys: tuple[tuple[str, str], ...]) -> Any:
     except Exception as err:  # half of a key, a region that is none
         said = str(err).partition("\n")[0]
         raise ConfigError(f"{url} cannot be reached as the environment says: {said}. Correct it.") from err
-
-
-def take_traffic() -> dict[str, int]:
-    """Requests by kind and bytes of this process since it was asked last."""
-    with _COUNTING:
-        taken = dict(TRAFFIC)
-        TRAFFIC.clear()
-    return taken

@@ -16,7 +16,8 @@ PACKAGE = ROOT / "galbatch"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 SIBLINGS = {"catalog", "cutouts", "forward", "prior", "morphology", "store", "simulate"}
-GROUND = {"types", "errors", "flags", "display", "quantity", "columns", "interfaces", "lazy", "files"}
+GROUND = {"types", "errors", "flags", "display", "quantity", "columns", "interfaces"}
+GROUND |= {"lazy", "files", "traffic"}
 ALLOWED = {name: GROUND for name in SIBLINGS}
 ALLOWED["types"] = {"errors", "flags", "display", "quantity"}
 ALLOWED["display"] = set()
@@ -26,6 +27,7 @@ ALLOWED["columns"] = {"flags"}
 ALLOWED["errors"] = set()
 ALLOWED["lazy"] = set()
 ALLOWED["files"] = set()
+ALLOWED["traffic"] = set()
 ALLOWED["interfaces"] = {"types", "errors"}
 ALLOWED["config"] = GROUND | {"catalog", "cutouts", "sampler"}
 ALLOWED["sampler"] = GROUND | {"forward", "prior"}

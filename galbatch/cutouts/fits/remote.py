@@ -9,8 +9,6 @@ other processes find them (``blocks``), so that neighbouring sources ask once.
 from __future__ import annotations
 
 import os
-import threading
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -19,14 +17,17 @@ import numpy as np
 
 from galbatch.cutouts.fits.blocks import BlockCache, NodeBlocks
 from galbatch.errors import InputError, ReadError
+from galbatch.traffic import Traffic
 
 BLOCK = 1 << 16
 _GAP = 1 << 20
 _SPAN = 32 << 20  # bytes of a range at most
 CACHE_BYTES = int(os.environ.get("GALBATCH_READ_CACHE_MB", "256")) << 20
 NODE_BYTES = int(os.environ.get("GALBATCH_NODE_CACHE_MB", "4096")) << 20
-# of this process: requests and bytes, and blocks that were kept in its memory (hits) or by its machine
-TRAFFIC: Counter[str] = Counter()
+TRAFFIC = (
+    Traffic()
+)  # requests and bytes, and blocks that were kept in memory (hits) or by the machine (node_hits)
+take_traffic = TRAFFIC.take
 OBJECTS = ("s3", "gs", "gcs", "az", "abfs")
 
 
@@ -159,7 +160,7 @@ class RemoteBytes:
         """Bytes ``start`` to ``end``, of blocks that are kept or asked for together."""
         kept = {k: self.cache.get(self._key(k)) for k in range(start // BLOCK, (end - 1) // BLOCK + 1)}
         absent = [k for k, block in kept.items() if block is None]
-        _add("hits", len(kept) - len(absent))
+        TRAFFIC.add("hits", len(kept) - len(absent))
         blocks = {k: block for k, block in kept.items() if block is not None}
         if absent:
             blocks |= self._brought(absent)
@@ -184,7 +185,7 @@ class RemoteBytes:
             return {}
         blocks = {k: self.node.get(self._key(k)) for k in numbers}
         found = {k: block for k, block in blocks.items() if block is not None}
-        _add("node_hits", len(found))
+        TRAFFIC.add("node_hits", len(found))
         return found
 
     def _requested(self, numbers: list[int]) -> dict[int, bytes]:
@@ -220,8 +221,8 @@ class RemoteBytes:
 
     def _count(self, requests: int, n_bytes: int) -> None:
         self.requests, self.bytes_read = self.requests + requests, self.bytes_read + n_bytes
-        _add("requests", requests)
-        _add("bytes", n_bytes)
+        TRAFFIC.add("requests", requests)
+        TRAFFIC.add("bytes", n_bytes)
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -254,19 +255,3 @@ def _joined(numbers: Iterable[int]) -> list[tuple[int, int]]:
         else:
             out.append((n, n))
     return out
-
-
-_COUNTING = threading.Lock()
-
-
-def _add(what: str, n: int) -> None:
-    with _COUNTING:
-        TRAFFIC[what] += n
-
-
-def take_traffic() -> dict[str, int]:
-    """What this process has read of remote files since it was asked last."""
-    with _COUNTING:
-        taken = dict(TRAFFIC)
-        TRAFFIC.clear()
-    return taken
