@@ -142,11 +142,11 @@ def network_table(prior, roof: Roof, backends=BACKENDS, seconds: float = 0.5) ->
 def operator_table(prior, seconds: float) -> Iterator[dict]:
     """Rows: A, its adjoint, A^T N^-1 A, and the solve (1/v + Q) c = r, for white and for correlated noise;
     unit: one image."""
-    device = prior.device
+    device, spec = prior.device, prior.spec
     for noise in ("white", "correlated"):
         obs = example(np.random.default_rng(0), noise == "correlated")
         _, model = forward_model(
-            obs, 1, prior.margin_pix, prior.multiple_of, prior.target_fwhm_pix, device=device
+            obs, 1, spec.margin_pix, spec.multiple_of, spec.target_fwhm_pix, device=device
         )
         gen = torch.Generator().manual_seed(0)
         x = torch.randn(1, DRAWS, 1, *model.fine, generator=gen).to(device)

@@ -107,12 +107,12 @@ SIDE, FWHM_PIX, SN = 64, 3.5, 30.0
 def observe(stamps: np.ndarray, sn: float, prior, seed: int) -> tuple[Observation, np.ndarray]:
     """Observation of stamps (n, 1, 72, 72) at a peak S/N, unit noise, and the truth (n, 64, 64) in its
     unit."""
-    n, margin = len(stamps), int(prior.margin_pix)
+    n, margin = len(stamps), int(prior.spec.margin_pix)
     axis = np.arange(25) - 12
     psf = np.exp(-0.5 * (axis[:, None] ** 2 + axis**2) / (FWHM_PIX / 2.3548) ** 2)
     psf = np.repeat((psf / psf.sum())[None, None], n, axis=0).astype(np.float32)
     blank = np.zeros((n, 1, SIDE, SIDE), np.float32)
-    model = forward_model(Observation(blank, blank + 1, psf), 1, margin, 8, prior.target_fwhm_pix)[1]
+    model = forward_model(Observation(blank, blank + 1, psf), 1, margin, 8, prior.spec.target_fwhm_pix)[1]
     clean = model.apply(torch.from_numpy(stamps[:, None].astype(np.float32)))[:, 0].numpy()
     unit = (sn / np.maximum(clean.max((1, 2, 3)), 1e-9))[:, None, None, None]
     noise = np.random.default_rng(seed).standard_normal(clean.shape)
@@ -177,7 +177,7 @@ def limits(prior, sets: dict[str, Tensor], out: Path) -> None:
     """Errors of the network alone, and a picture of them."""
     rows, shown = {}, []
     for name, stamps in sets.items():
-        wiener = wiener_denoiser(prior.spectrum, stamps.shape[-1], stamps.mean(dim=0, keepdim=True))
+        wiener = wiener_denoiser(prior.card.spectrum, stamps.shape[-1], stamps.mean(dim=0, keepdim=True))
         rows[name] = []
         for i, sigma in enumerate(SIGMAS):
             error, expected = jacobian_trace(prior.denoise, stamps, sigma, 50 + i)
@@ -202,7 +202,7 @@ def main() -> None:
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
     prior = load_prior(chosen.model, device="cpu", precision="float32")  # small finite differences
-    config = StampConfig(target_fwhm_pix=prior.target_fwhm_pix)
+    config = StampConfig(target_fwhm_pix=prior.spec.target_fwhm_pix)
     sets = cases(Library.load(chosen.library), config, chosen.n)
     (flagged if chosen.flags else limits)(prior, sets, chosen.out)
 

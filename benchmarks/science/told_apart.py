@@ -142,7 +142,7 @@ def _one_turn(x: Tensor, generator: torch.Generator) -> Tensor:
 def main() -> None:
     given = arguments(__doc__, library=str, model="small", samples=1000)
     prior = load_prior(given.model)
-    config = StampConfig(target_fwhm_pix=prior.target_fwhm_pix)
+    config = StampConfig(target_fwhm_pix=prior.spec.target_fwhm_pix)
     source = StampSource(Library.load(given.library), config)
     samples = sample_prior(prior, given.samples, SIDE, seed=5)
     galaxies, others = (source.draw(max(given.samples, 64), SIDE, (k,)) for k in (1003, 1005))

@@ -182,9 +182,6 @@ class TimedPrior:
         self.prior, self.seconds = prior, 0.0
         self.spec = replace(prior.spec, recordable=False)  # it waits for the card
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.prior, name)
-
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         start = time.perf_counter()
         out = self.prior.denoise(x, sigma)

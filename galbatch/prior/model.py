@@ -22,10 +22,9 @@ from galbatch.prior.network import Denoiser
 class Prior:
     """A denoiser D(x; sigma) = E[x0 | x0 + sigma eps = x] and the card that describes it.
 
-    Every field of the card is an attribute: ``prior.target_fwhm_pix``, ``prior.spectrum``, ...
-    ``calibration``: by sampler mode, how far statistics of draws are from the truth.
-    ``micro_batch`` images go through the network at a time, the last group filled up with empty ones, so
-    that the result for an image does not depend on which and how many others come with it.
+    ``spec``: what a sampler asks of both. ``calibration``: by sampler mode, how far statistics of draws are
+    from the truth. ``micro_batch`` images go through the network at a time, the last group filled up with
+    empty ones, so that the result for an image does not depend on which and how many others come with it.
     """
 
     def __init__(
@@ -58,11 +57,6 @@ class Prior:
                 "sha256": self.spec.sha256,
             },
         )
-
-    def __getattr__(self, name: str) -> Any:
-        if name != "card" and hasattr(self.__dict__.get("card"), name):
-            return getattr(self.card, name)
-        raise AttributeError(f"Prior has no attribute {name!r}")
 
     @torch.inference_mode()
     @full_float32()

@@ -57,7 +57,7 @@ def evaluate_prior(
                 "is held out; give the library of galaxies that were not trained on."
             )
         held = without(held, alike)
-    source = StampSource(held, StampConfig(target_fwhm_pix=prior.target_fwhm_pix))
+    source = StampSource(held, StampConfig(target_fwhm_pix=prior.spec.target_fwhm_pix))
     stamps = source.draw(n_stamps, 72, (1001,))
     result |= {
         "denoising": denoising_table(prior, stamps),
@@ -85,7 +85,7 @@ def evaluate_prior(
 def denoising_table(prior: Prior, stamps: Tensor) -> list[dict[str, float]]:
     """Mean square error in units of sigma^2: the network, a Wiener filter with the card's spectrum,
     wavelets."""
-    wiener = wiener_denoiser(prior.spectrum, stamps.shape[-1], stamps.mean(dim=0, keepdim=True))
+    wiener = wiener_denoiser(prior.card.spectrum, stamps.shape[-1], stamps.mean(dim=0, keepdim=True))
     ways = {"network": prior.denoise, "wiener": wiener, "wavelet": wavelet_denoiser()}
     rows: list[dict[str, float]] = []
     for i, sigma in enumerate(SIGMAS):

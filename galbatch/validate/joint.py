@@ -22,6 +22,7 @@ from galbatch.interfaces import Denoiser, PriorSpec
 from galbatch.morphology import summarise
 from galbatch.morphology.calibration import LEVELS
 from galbatch.pipeline.colour import calibrated_colour, light_in_apertures, middle_and_spread
+from galbatch.prior.model import Prior
 from galbatch.sampler import sample_posterior
 from galbatch.sampler.prior import as_denoiser
 from galbatch.simulate.galaxies import simulate_galaxy
@@ -103,7 +104,7 @@ def _as_bands(found: dict[str, np.ndarray], obs: Observation) -> tuple[dict, lis
 
 
 def calibrate_joint(
-    prior: Denoiser,
+    prior: Prior,
     galaxies: int,
     draws: int,
     mode: str,
@@ -121,13 +122,13 @@ def calibrate_joint(
     found = {name: np.concatenate([p["found"][name] for p in parts]) for name in parts[0]["found"]}
     truth = np.concatenate([p["truth"] for p in parts])
     galaxy = np.repeat(np.arange(galaxies), [len(p["truth"]) for p in parts])
-    spec, scale = as_denoiser(prior).spec, Observation.pixel_scale_arcsec
+    spec, scale = prior.spec, Observation.pixel_scale_arcsec
     return {
         "galaxies": galaxies,
         "bands": max(BANDS),
         "observations": len(truth),
         "draws": draws,
-        "joint_sha256": getattr(getattr(prior, "card", None), "joint_sha256", ""),
+        "joint_sha256": prior.card.joint_sha256,
         **fit_calibration(found, truth, spec.target_fwhm_pix * scale, galaxy),
         "color": fit_colours([p["light"] for p in parts]),
     }

@@ -15,6 +15,7 @@ from torch import nn
 
 from galbatch.bench.kernels import kernel_table, storage_table
 from galbatch.bench.timing import arguments, keep
+from galbatch.interfaces import PriorSpec
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 BENCH = "the peers are not installed: pip install -e '.[bench]'"
@@ -24,8 +25,8 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def prior():
     """A small network with the fields that the tables read."""
-    fields = dict(device=CPU, backend="eager", precision="float32", margin_pix=4, multiple_of=4)
-    return SimpleNamespace(model=network(), target_fwhm_pix=2.0, **fields)
+    spec = PriorSpec(margin_pix=4, multiple_of=4, target_fwhm_pix=2.0)
+    return SimpleNamespace(model=network(), spec=spec, device=CPU, backend="eager", precision="float32")
 
 
 @pytest.fixture

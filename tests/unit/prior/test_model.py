@@ -37,10 +37,9 @@ def test_round_trip_and_card_fields(folder, noisy):
     x, sigma = noisy
     expected = network()(x[:, 1:], sigma)
     torch.testing.assert_close(prior.denoise(x, sigma)[:, 1:], expected, atol=1e-5, rtol=1e-5)
-    assert prior.target_fwhm_pix == 2.0 and prior.flux_convention == "smoothed_peak" and prior.channels == 1
-    assert prior.card.sha256 and prior.multiple_of == 4
-    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
-        _ = prior.nonsense
+    spec = prior.spec
+    assert spec.target_fwhm_pix == 2.0 and spec.flux_convention == "smoothed_peak" and spec.channels == 1
+    assert spec.sha256 == prior.card.sha256 and spec.sha256 and spec.multiple_of == 4
 
 
 CROSS = {"k": [0.0, 0.25], "ceiling": [0.99, 0.8], "length": [2.0, 1.0], "power": 1.0}
