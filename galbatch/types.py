@@ -131,6 +131,9 @@ class Observation:
                 f"Observation.psf has shape {self.psf.shape} for {b} sources in {c} bands: "
                 "it must be (c, p, p) or (b, c, p, p)."
             )
+        self._check_parts(b, c)
+
+    def _check_parts(self, b: int, c: int) -> None:
         if self.noise_acf is not None and (
             self.noise_acf.ndim != 3
             or self.noise_acf.shape[0] != c

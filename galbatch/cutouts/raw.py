@@ -204,6 +204,18 @@ class RawCut:
     why: list[str]
     size: int
 
+    @property
+    def off(self) -> np.ndarray:
+        """(n,) whether a source lies outside every tile."""
+        return self.place.inside <= 0
+
+    def centre(self, step: float) -> np.ndarray:
+        """(n, 2) x, y of the sources in the stamp, whose pixels have ``step`` raw ones; NaN where off."""
+        first = np.stack([self.place.x - self.first[:, 1], self.place.y - self.first[:, 0]], axis=1)
+        centre = (first - self.raw.data.shape[1] // 2) / step + self.size // 2
+        centre[self.off] = np.nan
+        return centre
+
 
 def cut_band(survey: SurveyFiles, band: str, rows: dict[str, np.ndarray], size: int) -> RawCut:
     """Cut from the best tile; where it covers a source only in part, try the other tiles and keep the best

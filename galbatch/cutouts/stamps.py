@@ -107,16 +107,10 @@ def _prepare(survey: SurveyFiles, band: str, rows: dict[str, np.ndarray], stamp_
             f"pixels to those of {survey.finest()}."
         )
     cut = cut_band(survey, band, rows, stamp_pix // geometry.ratio)
-    raw, step, size = cut.raw, geometry.step, cut.size
-    flags = _pixel_flags(raw, cut.place) | _approximate(survey, band, cut.place)
-    data, var, bad, segmap = raw.data, raw.var, raw.bad | ~np.isfinite(raw.var), raw.segmap
-    acf = survey.noise_acf(band)
-    if step != 1.0:
-        data, var, bad = resample_stamps(data, var, bad, size, size, step)
-        acf, correlated = resample_acf(acf, step)
-        var, acf = var * correlated, acf.astype(np.float32)
-        segmap = None if segmap is None else resample_labels(segmap, size, size, step)
-        flags |= Flag.RESAMPLED
+    step = geometry.step
+    flags = _pixel_flags(cut.raw, cut.place) | _approximate(survey, band, cut.place)
+    data, var, bad, segmap, acf = _planes(cut, survey.noise_acf(band), step)
+    flags |= Flag.RESAMPLED if step != 1.0 else 0
     flags |= Flag.GRID_MISMATCH if survey.turned(band) else 0
     psf, ids, psf_flags, psf_scale = _psfs(survey, band, rows, cut.place, step, cut.why)
     unusable = (psf_flags & (Flag.PSF_BAD | Flag.READ_ERROR)) != 0
@@ -142,13 +136,22 @@ def _prepare(survey: SurveyFiles, band: str, rows: dict[str, np.ndarray], stamp_
         "flags": flags | psf_flags,
         "psf_error": _psf_error(survey, band, step),
     }
-    off = cut.place.inside <= 0
-    first = np.stack([cut.place.x - cut.first[:, 1], cut.place.y - cut.first[:, 0]], axis=1)
-    centre = (first - raw.data.shape[1] // 2) / step + size // 2
-    centre[off] = np.nan
     cd = stamps["wcs"][:, 4:].reshape(-1, 2, 2).copy()
     cd[[t == "" or survey.tile(band, t).grid.wcs is None for t in cut.place.tile]] = np.nan
-    return _Prepared(stamps, segmap, centre, cd, off, (stamps["flags"] & Flag.READ_ERROR) != 0, cut.why)
+    unread = (stamps["flags"] & Flag.READ_ERROR) != 0
+    return _Prepared(stamps, segmap, cut.centre(step), cd, cut.off, unread, cut.why)
+
+
+def _planes(cut: RawCut, acf: np.ndarray | None, step: float) -> tuple[Any, ...]:
+    """Data, variance, bad pixels, labels and the noise's correlation, on the stamp's pixels."""
+    raw, size = cut.raw, cut.size
+    data, var, bad, segmap = raw.data, raw.var, raw.bad | ~np.isfinite(raw.var), raw.segmap
+    if step != 1.0:
+        data, var, bad = resample_stamps(data, var, bad, size, size, step)
+        acf, correlated = resample_acf(acf, step)
+        var, acf = var * correlated, acf.astype(np.float32)
+        segmap = None if segmap is None else resample_labels(segmap, size, size, step)
+    return data, var, bad, segmap, acf
 
 
 def _deliver(survey: SurveyFiles, part: _Prepared, scene: Scene, number: int) -> BandStamps:

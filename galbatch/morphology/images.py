@@ -120,20 +120,9 @@ def measure(
     find = segmap is None
     segmap = np.zeros(images.shape, np.int32) if find else segmap
     seg, seg_of = _maps("segmap", segmap, n, shape, np.int32, 0, None if find else map_of)
-    fixed = np.empty((n, 2))
-    fixed[:, 0] = _per_image("sky_sigma", sky_sigma, n)
-    fixed[:, 1] = fixed[:, 0]
-    if detection_threshold is not None:
-        fixed[:, 1] = _per_image("detection_threshold", detection_threshold, n)
-    centres = np.full((n, 2), np.nan)
-    if centre is not None:
-        try:
-            centres[:] = np.asarray(centre, dtype=np.float64)
-        except ValueError as error:
-            raise InputError(
-                f"measure: centre has shape {np.shape(centre)} for {n} images: "
-                "give (x, y) or one pair per image."
-            ) from error
+    sky = _per_image("sky_sigma", sky_sigma, n)
+    above = sky if detection_threshold is None else _per_image("detection_threshold", detection_threshold, n)
+    fixed, centres = np.stack([sky, above], axis=1), _centres(centre, n)
     out, flags = np.full((n, len(QUANTITIES)), np.nan), np.zeros(n, dtype=np.int64)
     maps = (seg, seg_of, bad, bad_of, noise, noise_of)
     psf_sigma = float(psf_fwhm_pix) / 2.3548200450309493
@@ -182,6 +171,20 @@ def _maps(
             f"give one map of shape {shape} for all, or one per image."
         )
     return value, np.arange(n) if map_of is None else map_of
+
+
+def _centres(centre: np.ndarray | tuple[float, float] | None, n: int) -> np.ndarray:
+    """(n, 2), NaN where the centre is to be searched."""
+    centres = np.full((n, 2), np.nan)
+    if centre is not None:
+        try:
+            centres[:] = np.asarray(centre, dtype=np.float64)
+        except ValueError as error:
+            raise InputError(
+                f"measure: centre has shape {np.shape(centre)} for {n} images: "
+                "give (x, y) or one pair per image."
+            ) from error
+    return centres
 
 
 def _per_image(name: str, value: float | np.ndarray | None, n: int) -> np.ndarray:

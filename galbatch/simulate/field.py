@@ -119,16 +119,8 @@ def _sources(
     wanted = np.exp(np.log(low) + np.log(high / low) * (rng.permutation(spec.n) + 0.5) / spec.n)
     depth = [depth_map(spec.shape, b.sky_sigma_njy, 1.6, 0.1) for b in spec.bands]
     sharp = np.zeros((spec.n, len(spec.bands), spec.grid, spec.grid))
-    table: dict[str, np.ndarray] = {
-        name: np.zeros(spec.n, dtype=kind)
-        for name, kind in (
-            ("x_corner", int),
-            ("y_corner", int),
-            ("psf_index", int),
-            ("x", float),
-            ("y", float),
-        )
-    }
+    kinds = {"x_corner": int, "y_corner": int, "psf_index": int, "x": float, "y": float}
+    table: dict[str, np.ndarray] = {name: np.zeros(spec.n, dtype=kind) for name, kind in kinds.items()}
     red = spec.bands[-1]
     for row in range(spec.n):
         cell_y, cell_x = divmod(row, spec.columns)

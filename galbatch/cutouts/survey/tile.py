@@ -113,17 +113,8 @@ class Tile:
         outside = ~(((rows >= 0) & (rows < ny))[:, :, None] & ((cols >= 0) & (cols < nx))[:, None, :])
         try:
             sci, ok = self.images["sci"].boxes(y0, x0, h, w)
-            noise, good = self.images[self.noise].boxes(y0, x0, h, w)
+            var, good = self._variance(sci, y0, x0, err_scale, raw_var, photon)
             ok &= good
-            if self.config.err_scale in ("measure", "auto") and self.noise in ("err", "var") and not raw_var:
-                with np.errstate(invalid="ignore"):
-                    var = scale_sky(variance(self.noise, noise), sci, err_scale, photon / self.njy)
-            else:
-                var = variance(self.noise, noise, err_scale)
-            if self.poisson == "exposure" and "exp" in self.images and not raw_var:
-                exposure, good = exposure_boxes(self.images["exp"], y0, x0, h, w, self.gain.sample)
-                ok &= good
-                var = var + poisson(sci, exposure, self.gain)
             masked, saturated, good = self._masks(sci, y0, x0)
             ok &= good
             weight, segmap = ~np.isfinite(var) | (sci == 0).all((1, 2), keepdims=True), None
@@ -138,11 +129,7 @@ class Tile:
             return unreadable(n, h, w, str(error))
         data = finite_or_nan(sci, self.njy)
         nonfinite = np.isnan(data) & ~outside
-        why = (
-            ""
-            if ok.all()
-            else f"{self.images['sci'].path} or a file beside it ends before the stamp's pixels"
-        )
+        short = f"{self.images['sci'].path} or a file beside it ends before the stamp's pixels"
         return RawStamps(
             data,
             var * self.njy**2,
@@ -153,8 +140,31 @@ class Tile:
             saturated & ~outside,
             segmap,
             ok,
-            why,
+            "" if ok.all() else short,
         )
+
+    def _variance(
+        self,
+        sci: np.ndarray,
+        y0: np.ndarray,
+        x0: np.ndarray,
+        err_scale: ArrayLike,
+        raw_var: bool,
+        photon: float,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Of ``read``, in the tile's unit squared, and which boxes could be read."""
+        h, w = sci.shape[1:]
+        noise, ok = self.images[self.noise].boxes(y0, x0, h, w)
+        if self.config.err_scale in ("measure", "auto") and self.noise in ("err", "var") and not raw_var:
+            with np.errstate(invalid="ignore"):
+                var = scale_sky(variance(self.noise, noise), sci, err_scale, photon / self.njy)
+        else:
+            var = variance(self.noise, noise, err_scale)
+        if self.poisson == "exposure" and "exp" in self.images and not raw_var:
+            exposure, good = exposure_boxes(self.images["exp"], y0, x0, h, w, self.gain.sample)
+            ok = ok & good
+            var = var + poisson(sci, exposure, self.gain)
+        return var, ok
 
     def _masks(
         self, sci: np.ndarray, y0: np.ndarray, x0: np.ndarray

@@ -90,30 +90,11 @@ def measure_image(
             flags |= mid_group(image, source, gini_region, out)
     if groups & at.CAS:
         flags |= clumpiness(circle, r, box, sky_sigma, out)
-    flags |= asymmetries(
-        pair,
-        circle,
-        ellipse,
-        (sky_asymmetry, sky_sigma),
-        groups,
-        (1.5 * r_first, a_half, a_max, r_max),
-        region,
-        out,
-    )
+    sky, sizes = (sky_asymmetry, sky_sigma), (1.5 * r_first, a_half, a_max, r_max)
+    flags |= asymmetries(pair, circle, ellipse, sky, groups, sizes, region, out)
     if groups & at.SERSIC:
-        flags |= sersic.fit(
-            image,
-            good,
-            sigma,
-            psf_sigma,
-            x,
-            y,
-            a_half,
-            out[at.I_ELLIPTICITY],
-            theta,
-            out[at.I_C],
-            out[at.I_SERSIC : at.I_SERSIC_LAST + 1],
-        )
+        start = (x, y, a_half, out[at.I_ELLIPTICITY], theta, out[at.I_C])
+        flags |= sersic.fit(image, good, sigma, psf_sigma, *start, out[at.I_SERSIC : at.I_SERSIC_LAST + 1])
     return flags
 
 
