@@ -6,6 +6,8 @@ import numpy as np
 from astropy.io import fits
 from astropy.wcs import WCS
 
+from galbatch.cutouts.propose.folder import propose
+
 SCALE = 0.04
 NY, NX = 300, 260
 
@@ -107,3 +109,14 @@ def sources(x, y, wcs=None, **columns):
     wcs = wcs_of() if wcs is None else wcs
     ra, dec = wcs.all_pix2world(np.asarray(x, float), np.asarray(y, float), 0)
     return {"source_id": np.arange(len(ra)) + 1, "ra": ra, "dec": dec, **columns}
+
+
+def nobody(question, suggestion):
+    return None
+
+
+def proposed(folder, tmp_path, ask=nobody):
+    """The survey file that is proposed for ``folder``, written to ``s.toml``, and what is said of it."""
+    text, said = propose(folder, tmp_path / "s.toml", ask)
+    (tmp_path / "s.toml").write_text(text)
+    return text, said

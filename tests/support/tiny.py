@@ -1,5 +1,6 @@
 """A network of a few thousand weights and what its card says: for tests of models and of training."""
 
+import tomli_w
 import torch
 
 from galbatch.prior.network import Denoiser, NetworkConfig
@@ -20,3 +21,11 @@ def network(seed: int = 0, joint: bool = False, config: NetworkConfig = NETWORK)
         if not p.any():
             torch.nn.init.normal_(p, std=0.1)
     return model.eval().requires_grad_(False)
+
+
+def training_toml(data: dict, network: dict | None = None, **training: object) -> str:
+    """The configuration of a training of a few steps, on ``data``."""
+    layers = {"widths": [8, 12], "blocks": [1, 1], "embedding": 16} | (network or {})
+    few = {"steps": 4, "batch": 4, "sizes": [32], "size_shares": [1.0], "validate_every": 2} | training
+    data = {"origin": "mine", "held_out": 0.3} | data
+    return tomli_w.dumps({"network": layers, "training": few, "data": [data]})

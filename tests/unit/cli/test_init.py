@@ -4,23 +4,12 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.table import Table
-from cutouts_field import gaussian_psf, wcs_of, write_psf
+from cutouts_field import gaussian_psf, proposed, wcs_of, write_psf
 
 from galbatch.cli.main import main
 from galbatch.cutouts import open_survey
-from galbatch.cutouts.propose.folder import propose
 
 pytestmark = pytest.mark.usefixtures("no_model")
-
-
-def nobody(question, suggestion):
-    return None
-
-
-def proposed(folder, tmp_path, ask=nobody):
-    text, said = propose(folder, tmp_path / "s.toml", ask)
-    (tmp_path / "s.toml").write_text(text)
-    return text, said
 
 
 def first_tile(name):

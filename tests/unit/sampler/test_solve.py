@@ -55,6 +55,13 @@ def uneven(correlated):
     return model, model.noise.sample(normal)
 
 
+def misfit(model, data, draws, own=None, chi2=None):
+    """``chi2_misfit`` of one source in one band; ``chi2`` (of the draws, pixels): one of 1024 where None."""
+    chi2, count = chi2 or (torch.ones(1, 1, 1), torch.full((1, 1, 1), 1024.0))
+    seen, compact = model.apply(draws), CompactFilter(model, 2.0)
+    return chi2_misfit(model, data, draws, seen, chi2.mean(1), count[:, 0], compact, own)
+
+
 def point(model, y, x):
     """A point at the resolution of the image, of height one, (1, 1, 1, H, W)."""
     rows, columns = np.mgrid[: model.fine[0], : model.fine[1]]
@@ -103,7 +110,7 @@ def test_compact_light_that_draws_miss_is_a_misfit_however_small_its_part_of_chi
             residual = data - model.apply(draws)
             count = (model.noise.weight > 0).sum((-1, -2)).float()
             chi2 = (residual * model.noise.precision(residual)).sum((-1, -2)) / count
-            found = chi2_misfit(model, data, draws, model.apply(draws), chi2.mean(1), count[:, 0], compact)
+            found = misfit(model, data, draws, chi2=(chi2, count))
             assert bool(found.source[0, 0]) is missed and (found.p[0, 0] < 1e-6) is np.bool_(missed)
 
 
@@ -120,9 +127,7 @@ def test_modes_that_resampling_left_without_noise_do_not_say_that_the_noise_map_
     draws = torch.zeros(1, 4, 1, *model.fine)
     chi2, count = chi2_of_draws(model.noise, data, model.apply(draws))
     assert chi2.mean() < 0.5
-    found = chi2_misfit(
-        model, data, draws, model.apply(draws), chi2.mean(1), count[:, 0], CompactFilter(model, 2.0)
-    )
+    found = misfit(model, data, draws, chi2=(chi2, count))
     assert (bool(found.noise[0, 0]), bool(found.source[0, 0])) == (map_is > 1, map_is > 1)
 
 
@@ -136,16 +141,13 @@ def test_a_compact_residual_away_from_a_bright_source_is_told_apart_from_one_on_
         feature = (30 if on else 9) / compact(model.normal(feature))[0].max() * feature
         data = model.apply(source + feature) + noise[:, :1]
         draws = source + 0 * source.expand(-1, 4, -1, -1, -1)
-        found = chi2_misfit(
-            model, data, draws, model.apply(draws), torch.ones(1, 1), torch.full((1, 1), 1024.0), compact
-        )
+        found = misfit(model, data, draws)
         assert (bool(found.source[0, 0]), bool(found.elsewhere[0, 0])) == (on, off)
 
 
 def test_a_faint_feature_in_the_outskirts_of_a_bright_galaxy_is_no_misfit_of_it():
     """Twelve pixels from the centre of a galaxy of S/N 100 a pixel; the core counts whatever it holds."""
     model, noise = uneven(False)
-    compact = CompactFilter(model, 2.0)
     y, x = np.mgrid[: model.fine[0], : model.fine[1]] - 20
     source = 100 * torch.from_numpy(np.exp(-(y**2 + x**2) / 50).astype(np.float32))[None, None, None]
     for place, share, on in ((32, 0.006, False), (32, 0.03, True), (20, 0.006, True)):
@@ -155,9 +157,7 @@ def test_a_faint_feature_in_the_outskirts_of_a_bright_galaxy_is_no_misfit_of_it(
         draws = source + 0 * source.expand(-1, 4, -1, -1, -1)
         if place == 20:  # five per cent of the light there is what no PSF is known better than
             draws = draws - 8 * feature
-        found = chi2_misfit(
-            model, data, draws, model.apply(draws), torch.ones(1, 1), torch.full((1, 1), 1024.0), compact
-        )
+        found = misfit(model, data, draws)
         assert bool(found.source[0, 0]) == on and (on or found.elsewhere[0, 0])
 
 
@@ -174,16 +174,7 @@ def test_a_compact_residual_on_a_neighbour_is_elsewhere():
     there = slice(22 - model.margin - 6, 22 - model.margin + 7)
     own[..., there, there] = False
     for pixels, wrong in ((None, True), (own, False)):
-        found = chi2_misfit(
-            model,
-            data,
-            draws,
-            model.apply(draws),
-            torch.ones(1, 1),
-            torch.full((1, 1), 1024.0),
-            compact,
-            pixels,
-        )
+        found = misfit(model, data, draws, pixels)
         assert bool(found.source[0, 0]) is wrong and (wrong or found.elsewhere[0, 0])
 
 
@@ -196,10 +187,9 @@ def test_what_a_neighbour_leaves_does_not_say_that_the_noise_map_is_wrong():
         data = times * torch.where(own, 1.0, star) * noise[:, :1]
         chi2, count = chi2_of_draws(model.noise, data, model.apply(draws))
         assert star == 1 or chi2.mean() > 1.5
-        compact = CompactFilter(model, 2.0)
-        found = chi2_misfit(model, data, draws, model.apply(draws), chi2.mean(1), count[:, 0], compact, own)
+        found = misfit(model, data, draws, own, (chi2, count))
         assert bool(found.noise[0, 0]) is wrong
-        alone = chi2_misfit(model, data, draws, model.apply(draws), chi2.mean(1), count[:, 0], compact)
+        alone = misfit(model, data, draws, chi2=(chi2, count))
         assert bool(alone.noise[0, 0]) is (star > 1)
 
 

@@ -13,6 +13,16 @@ from galbatch.store.selection import chosen, find_sources, grade_counts, read_ro
 
 
 @pytest.fixture
+def groups(monkeypatch):
+    """The row groups that are read, as they are read."""
+    read, seen = pq.ParquetFile.read_row_group, []
+    monkeypatch.setattr(
+        pq.ParquetFile, "read_row_group", lambda self, g, *a, **k: seen.append(g) or read(self, g, *a, **k)
+    )
+    return seen
+
+
+@pytest.fixture
 def table():
     """Good; good but for its second band; bad; failed; good and faint."""
     broken, level = int(Flag.BROKEN), int(Flag.NOISE_LEVEL)
@@ -76,12 +86,8 @@ def test_all_are_found_where_they_are(tmp_path, ids):
     assert found == {str(i): row for row, i in enumerate(list(ids))}
 
 
-def test_integers_are_looked_for_where_they_can_be(tmp_path, monkeypatch):
+def test_integers_are_looked_for_where_they_can_be(tmp_path, groups):
     """In two row groups of ten; what is no integer as the catalogue has it is nowhere."""
-    read, groups = pq.ParquetFile.read_row_group, []
-    monkeypatch.setattr(
-        pq.ParquetFile, "read_row_group", lambda self, g, *a, **k: groups.append(g) or read(self, g, *a, **k)
-    )
     no_integers = {*"007 +4 4.0 x \u0664".split(), "", "9" * 19, "9" * 400}
     wanted = {str(NUMBERS[5]), str(NUMBERS[950]), "-3"} | no_integers
     found = find_sources(plan(tmp_path / "plan.parquet", NUMBERS), wanted)
@@ -100,14 +106,10 @@ def test_a_damaged_plan_is_said_with_what_mends_it(tmp_path):
         find_sources(tmp_path / "plan.parquet", ["1"])
 
 
-def test_a_row_and_its_batch_are_read_alone(tmp_path, monkeypatch):
+def test_a_row_and_its_batch_are_read_alone(tmp_path, groups):
     with PlanWriter(tmp_path / "plan.parquet", 7) as plan_writer:
         ids = np.arange(200_000)
         plan_writer.add({"source_id": ids, "tile": np.full(len(ids), "t")}, {"note": ids % 11})
-    read, groups = pq.ParquetFile.read_row_group, []
-    monkeypatch.setattr(
-        pq.ParquetFile, "read_row_group", lambda self, g, *a, **k: groups.append(g) or read(self, g, *a, **k)
-    )
     path = tmp_path / "plan.parquet"
     for row in (0, 6, 7, 65_533, 65_534, 131_072, 199_999):
         batch = plan_batch(path, row)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from tiny import CARD, NETWORK
+from tiny import CARD, NETWORK, training_toml
 
 from galbatch.errors import ConfigError, InputError, ModelError
 from galbatch.prior import load_prior
@@ -117,37 +117,22 @@ def test_correlation_of_bands_finds_what_is_there():
     np.testing.assert_allclose(rho[:, 1:], np.repeat(expected[:, None], 3, axis=1), atol=0.06)
 
 
-CONFIG = """
-name = "tiny"
-[network]
-widths = [8, 12]
-blocks = [1, 1]
-embedding = 16
-sigma_data = 0.2
-[training]
-start = "first"
-bands = [2, 4]
-band_shares = [0.5, 0.5]
-steps = 4
-batch = 8
-sizes = [32]
-size_shares = [1.0]
-validate_every = 2
-[[data]]
-origin = "mine"
-files = "g.npz"
-wavelengths_um = [0.3, 0.5, 0.8, 1.6]
-held_out = 0.3
-"""
-
-
 def test_train_command_makes_the_first_model_joint(tmp_path):
     from galbatch.cli.train import command
 
     np.savez(tmp_path / "g.npz", images=np.stack([planes(i) for i in range(16)]))
     torch.manual_seed(0)
     save_model(tmp_path / "first", Denoiser(NETWORK), CARD | {"name": "first"})
-    (tmp_path / "tiny.toml").write_text(CONFIG)
+    (tmp_path / "tiny.toml").write_text(
+        training_toml(
+            {"files": "g.npz", "wavelengths_um": [0.3, 0.5, 0.8, 1.6]},
+            {"sigma_data": 0.2},
+            start="first",
+            bands=[2, 4],
+            band_shares=[0.5, 0.5],
+            batch=8,
+        )
+    )
     done = CliRunner().invoke(
         command, [str(tmp_path / "tiny.toml"), "--stamps", "16"], catch_exceptions=False
     )

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
+from tiny import training_toml
 from two_processes import SHORT, WORLD, galaxy, trainer, work
 
 
@@ -34,29 +35,12 @@ def test_two_processes_hold_the_same_weights_average_their_gradients_and_resume(
         torch.testing.assert_close(p.detach(), q, rtol=1e-4, atol=1e-6)
 
 
-CONFIG = """
-[network]
-widths = [8, 12]
-blocks = [1, 1]
-embedding = 16
-[training]
-steps = 400
-batch = 4
-sizes = [32]
-size_shares = [1.0]
-validate_every = 200
-checkpoint_every_s = 0.0
-[[data]]
-origin = "mine"
-files = "galaxies.npy"
-held_out = 0.3
-"""
-
-
 @pytest.mark.slow
 def test_a_killed_command_goes_on_with_the_same_curve(tmp_path):
     np.save(tmp_path / "galaxies.npy", np.stack([galaxy(i) for i in range(12)]).astype(np.float32))
-    (tmp_path / "tiny.toml").write_text(CONFIG)
+    (tmp_path / "tiny.toml").write_text(
+        training_toml({"files": "galaxies.npy"}, steps=400, validate_every=200, checkpoint_every_s=0.0)
+    )
     command = [sys.executable, *f"-m galbatch train {tmp_path / 'tiny.toml'} --stamps 16 --out".split()]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([*command, str(tmp_path / "straight")], check=True, env=environment, capture_output=True)

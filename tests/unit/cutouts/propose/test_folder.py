@@ -5,23 +5,12 @@ import re
 import numpy as np
 import pytest
 from astropy.io import fits
-from cutouts_field import add_galaxy, gaussian_psf, noise_field, wcs_of, write_psf
+from cutouts_field import add_galaxy, gaussian_psf, noise_field, proposed, wcs_of, write_psf
 
 from galbatch.cutouts import load_survey, open_survey
-from galbatch.cutouts.propose.folder import propose
 from galbatch.cutouts.propose.identify import band_in, find_sources, role_in, words_of
 from galbatch.cutouts.propose.text import surveys, template
 from galbatch.errors import InputError
-
-
-def nobody(question, suggestion):
-    return None
-
-
-def proposed(folder, tmp_path, ask=nobody):
-    text, said = propose(folder, tmp_path / "s.toml", ask)
-    (tmp_path / "s.toml").write_text(text)
-    return text, said
 
 
 def test_what_the_real_headers_mean(shared_data, tmp_path):
