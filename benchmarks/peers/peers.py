@@ -40,6 +40,7 @@ PEERS = {
     "azula DiffPIR": Peer(AZULA, (0.3, 1.0, 3.0), with_azula.azula_diffpir),
     "azula MMPS": Peer(AZULA, (1, 2, 4), with_azula.azula_mmps),
     "DAPS": Peer((), (0.5, 1.0), with_daps.daps),
+    "PnP-DM": Peer((), (0.3, 1.0, 3.0), with_daps.pnp_dm),
     "deepinv DPS": Peer(DEEPINV, (0.3, 1.0, 3.0, 10.0), with_deepinv.deepinv_dps),
     "deepinv DiffPIR": Peer(DEEPINV, (1.0, 3.0, 7.0, 20.0), with_deepinv.deepinv_diffpir),
     "deepinv moment matching": Peer(DEEPINV, (1, 2, 4), with_deepinv.deepinv_moments),

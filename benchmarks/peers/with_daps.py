@@ -1,4 +1,4 @@
-"""DAPS on galbatch's network, written here because neither azula nor deepinv has it."""
+"""DAPS and PnP-DM on galbatch's network, written here because neither azula nor deepinv has them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,32 @@ def daps(problem, budget, knob, draws, seed, ode=5):
         for high, low in pairwise(steps):
             d = problem.network(x, high)
             x = d + low / high * (x - d)
-        r = knob * sigma
-        z = x + r * torch.randn_like(x)
-        misfit = problem.y - problem.forward(z) - torch.randn(draws, len(problem.y))
-        x = z + _damped(problem, r * r * problem.adjoint(misfit), r) + after * torch.randn_like(x)
+        x = _given_data(problem, x, knob * sigma) + after * torch.randn_like(x)
     return problem.images(x)
+
+
+def pnp_dm(problem, budget, knob, draws, seed, steps=10):
+    """Split Gibbs sampling (Wu et al. 2024): by turns an exact draw around the image given the data, and a
+    draw of the prior around that by ``steps`` ancestral steps. What holds the two together falls from the
+    first level to ``knob`` times the noise in the first half of the turns."""
+    torch.manual_seed(seed)
+    turns, end = max(2, budget // steps), knob / problem.gain
+    x = torch.zeros(draws, 1, *problem.grid)
+    for turn in range(turns):
+        r = max(end, problem.sigma_max * (end / problem.sigma_max) ** (2 * turn / turns))
+        x = _given_data(problem, x, r)
+        levels = [*_power_levels(r, min(problem.sigma_min, 0.1 * r), steps), 0.0]
+        for high, low in pairwise(levels):
+            d, kept = problem.network(x, high), (low / high) ** 2
+            x = d + kept * (x - d) + low * (1 - kept) ** 0.5 * torch.randn_like(x)
+    return problem.images(x)
+
+
+def _given_data(problem, x, r):
+    """A draw of N(x, r^2) given the data, by Matheron's rule."""
+    z = x + r * torch.randn_like(x)
+    misfit = problem.y - problem.forward(z) - torch.randn(len(x), len(problem.y))
+    return z + _damped(problem, r * r * problem.adjoint(misfit), r)
 
 
 def _power_levels(high, low, n, power=7.0):
