@@ -1,6 +1,6 @@
 """Networks side by side: held-out loss against FLOP, for the same stamps in the same order.
 
-    python benchmarks/science/loss_flop.py --out FOLDER [--galaxies 2000] [--steps 1200] [--networks small deep]
+    python benchmarks/science/loss_flop.py --out FOLDER [--galaxies 2000] [--steps 1200] [--networks NAME ...]
 
 Each of ``NETWORKS`` is trained from scratch on simulated galaxies (made in the folder at the first call) as
 `galbatch train` does it, all on the same ``--steps`` batches of 48 stamps: enough to rank shapes of one cost,
