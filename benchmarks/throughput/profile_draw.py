@@ -37,7 +37,7 @@ PARTS = {
     "inverse of correlated noise": [(CorrelatedNoise, "precision")],
     "its quick inverse": [(CorrelatedNoise, "quick_precision")],
     "random numbers": [(Normals, "draw")],
-    "making ready": [(draw, n) for n in ("smoothed_peak_scale", "forward_model", "noise_level")],
+    "making ready": [(draw, n) for n in ("smoothed_peak_scale", "joint_model", "noise_level")],
     "what is said of the draws": [(draw, "summary"), (draw, "chi2_of_draws")],
 }
 
