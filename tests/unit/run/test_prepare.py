@@ -56,8 +56,8 @@ def test_auto_takes_base_where_there_is_a_card(cuda, here, monkeypatch):
 def test_a_name_is_not_a_folder_of_that_name(tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_model(tmp_path / "base", Denoiser(NETWORK), CARD | {"name": "mine"})
-    assert load_prior("base", device="cpu", backend="eager").name == "base"
-    assert load_prior("./base", device="cpu", backend="eager").name == "mine"
+    assert load_prior("base", device="cpu", backend="eager").spec.name == "base"
+    assert load_prior("./base", device="cpu", backend="eager").spec.name == "mine"
     with pytest.raises(ModelError, match="bass: no such model folder: give auto, small, base, or a folder"):
         load_prior("bass")
 
