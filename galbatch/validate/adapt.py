@@ -53,7 +53,9 @@ def halves(obs: Observation, source_ids: Sequence, seed: int = 0) -> tuple[Obser
     normals = Normals(seed, source_ids, range(data.shape[2]), [0], first_stage=SPLIT_STAGE)
     e = model.noise.sample(normals.draw)
     first, second = ((data + sign * e)[:, 0].numpy() for sign in (1, -1))
-    return replace(obs, data=first, sigma=obs.sigma * np.float32(np.sqrt(2)), mask=~obs.valid), second
+    root = np.float32(np.sqrt(2))
+    white = None if obs.sigma_white is None else root * obs.sigma_white
+    return replace(obs, data=first, sigma=root * obs.sigma, sigma_white=white, mask=~obs.valid), second
 
 
 def half_score(

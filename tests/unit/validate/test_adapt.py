@@ -54,7 +54,8 @@ def test_halves_of_an_exposure_have_independent_noise_of_twice_the_variance(acf)
     sigma = np.exp(rng.normal(0, 0.3, (n, 1, side, side))).astype(np.float32)
     mask = rng.random(sigma.shape) < 0.1
     psf = np.repeat(mock_psf(2.5, 15)[None, None], n, 0)
-    empty = Observation(np.zeros_like(sigma), sigma, psf, mask, noise_acf=None if acf is None else acf[None])
+    nature = {} if acf is None else {"noise_acf": acf[None], "sigma_white": 0.5 * sigma}
+    empty = Observation(np.zeros_like(sigma), sigma, psf, mask, **nature)
     noise = forward_model(empty)[1].noise.sample(Normals(1, range(n), [0], [0]).draw)[:, 0].numpy()
     obs = replace(empty, data=noise)
     first, second = halves(obs, list(range(n)))
@@ -66,7 +67,9 @@ def test_halves_of_an_exposure_have_independent_noise_of_twice_the_variance(acf)
     assert (two**2).sum() / number == pytest.approx(1, abs=1.5 * error)
     assert (one * two).sum() / number == pytest.approx(0, abs=error)
     beside = (one * np.roll(one, 1, -1)).sum() / (obs.valid & np.roll(obs.valid, 1, -1)).sum()
-    assert beside == pytest.approx(0 if acf is None else 0.3, abs=0.04)
+    assert beside == pytest.approx(0 if acf is None else 0.3 * 0.75, abs=0.04)
+    weight = forward_model(first)[1].noise.precisions[1]  # the half says of its noise what is true of it
+    assert torch.allclose(2 * weight, forward_model(obs)[1].noise.precisions[1])
     again = halves(obs, list(range(n)))[0]
     assert np.array_equal(first.data, again.data) and not np.array_equal(first.mask, obs.valid)
 
