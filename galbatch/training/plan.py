@@ -11,8 +11,10 @@ from torch import Tensor
 
 from galbatch.errors import ConfigError
 
-N_SIGMA_BINS = 24
 SIGMA_RANGE = (0.002, 80.0)
+LIGHT_RANGE = (1e-3, 0.3)
+N_SIGMA_BINS, N_LIGHT_BINS = 24, 12
+N_BINS = N_SIGMA_BINS + N_LIGHT_BINS
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,15 @@ def draw_sigma(n: int, config: TrainConfig, seed: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(sigma.astype(np.float32))
 
 
-def sigma_bin(sigma: Tensor) -> Tensor:
-    """(n,) index of the noise level among ``N_SIGMA_BINS`` logarithmic bins."""
-    low, high = (math.log(s) for s in SIGMA_RANGE)
-    return ((sigma.log() - low) / (high - low) * N_SIGMA_BINS).long().clamp(0, N_SIGMA_BINS - 1)
+def bins_of(sigma: Tensor, images: Tensor) -> Tensor:
+    """(2, n) indices among ``N_BINS``: logarithmic bins of the noise level (n,), and of the mean brightness
+    of images (n, 1, H, W): of their size, where peaks are about one."""
+    light = images.abs().mean((1, 2, 3)).clamp_min(1e-9)
+    return torch.stack(
+        [_bin(sigma, SIGMA_RANGE, N_SIGMA_BINS), N_SIGMA_BINS + _bin(light, LIGHT_RANGE, N_LIGHT_BINS)]
+    )
+
+
+def _bin(values: Tensor, limits: tuple[float, float], n: int) -> Tensor:
+    low, high = (math.log(v) for v in limits)
+    return ((values.log() - low) / (high - low) * n).long().clamp(0, n - 1)

@@ -1,4 +1,9 @@
-"""Training of the denoiser: EDM loss weighted by its own running mean per noise level, power-function EMA.
+"""Training of the denoiser: EDM loss in units of what is usual for an image, power-function EMA.
+
+What is usual: the running mean at a noise level, times that of images with as much light in what the
+network makes of them. A weight that the noisy image says moves no minimum: the network still learns the
+mean of what may be there. Without it small galaxies, whose errors are a tenth of large ones', hardly count
+(docs/decisions/0049).
 
 Every random number is a function of (seed, step, rank), and a checkpoint is one file, renamed into place: a
 run killed at any moment and resumed follows the curve of an uninterrupted one. Several processes
@@ -25,7 +30,7 @@ from galbatch.prior.card import load_state, save_state
 from galbatch.prior.compile import has_bfloat16
 from galbatch.prior.network import Denoiser, NetworkConfig, is_joint
 from galbatch.training.optimiser import MuonAdam
-from galbatch.training.plan import N_SIGMA_BINS, SIGMA_RANGE, TrainConfig, draw_sigma, sigma_bin
+from galbatch.training.plan import N_BINS, SIGMA_RANGE, TrainConfig, bins_of, draw_sigma
 
 if TYPE_CHECKING:
     from galbatch.training.cubes import CubeSource
@@ -73,7 +78,7 @@ class Trainer:
         matrices = inner if config.muon else set()
         self.optimiser = MuonAdam(self.params, matrices, config.betas)
         self.ema = {str(w): [p.detach().clone() for p in self.params] for w in config.ema}
-        self.bin_loss = torch.ones(N_SIGMA_BINS, device=self.device)
+        self.bin_loss = torch.ones(N_BINS, device=self.device)
         self.worst = torch.zeros((), device=self.device)
         self.step, self.elapsed_s, self._last_s = 0, 0.0, 0.0
         self.mixed = has_bfloat16(self.device)
@@ -84,7 +89,7 @@ class Trainer:
             self.compiled() if (on_card if config.compile is None else config.compile) else self.loss
         )
 
-    def compiled(self) -> Callable[..., tuple[Tensor, Tensor]]:
+    def compiled(self) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
         """The loss, compiled for each size of stamps and number of bands."""
         import torch._dynamo
 
@@ -130,14 +135,16 @@ class Trainer:
 
     def loss(
         self, clean: Tensor, sigma: Tensor, noise: Tensor, bands: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Weighted loss and, for the log, the EDM loss (n,): mean square error over c_out^2."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Weighted loss; the EDM loss, mean square error over c_out^2, and that in units of what is usual at
+        the noise level (2, n); the bins of both (2, n)."""
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.mixed):
             noisy = clean + sigma.reshape(-1, 1, 1, 1) * noise
             f, c_skip, c_out = self.model.raw(noisy, sigma, bands)
         error = (f - (clean - c_skip * noisy) / c_out).square().mean(dim=(1, 2, 3))
-        weight = 1 / self.bin_loss[sigma_bin(sigma)]
-        return (error * weight).mean(), error.detach()
+        bins = bins_of(sigma, c_skip * noisy + c_out * f.detach())
+        usual = self.bin_loss[bins]
+        return (error / usual.prod(0)).mean(), torch.stack([error, error / usual[0]]).detach(), bins
 
     def train_step(self) -> dict:
         """Draw, differentiate, average over processes, update. Returns what is logged: of most steps on a
@@ -145,11 +152,12 @@ class Trainer:
         start = time.perf_counter()
         clean, sigma, *others = self.batch(self.step)
         drawn = time.perf_counter()
-        loss, error = self.fast_loss(clean.contiguous(memory_format=torch.channels_last), sigma, *others)
+        clean = clean.contiguous(memory_format=torch.channels_last)
+        loss, errors, bins = self.fast_loss(clean, sigma, *others)
         for p in self.params:
             p.grad = None
         loss.backward()
-        sums = self._bin_sums(sigma, error)
+        sums = self._bin_sums(bins, errors)
         self.elapsed_s += self._reduce(sums, self._last_s)
         norm = torch.nn.utils.clip_grad_norm_(self.params, self.config.clip)
         self.worst = torch.maximum(self.worst, norm.detach())
@@ -159,11 +167,11 @@ class Trainer:
         self.optimiser.step(rate)
         self.step += 1
         self._update_averages(sums)
-        told = {"loss": float(loss.detach()), "edm": float(error.mean()), "norm": float(norm)} if look else {}
+        told = {"loss": loss.detach(), "edm": errors[0].mean(), "norm": norm} if look else {}
         self._last_s = time.perf_counter() - start
         return {
             "step": self.step,
-            **told,
+            **{name: float(value) for name, value in told.items()},
             "lr": rate,
             "elapsed_s": round(self.elapsed_s, 2),
             "n": len(clean),
@@ -178,11 +186,10 @@ class Trainer:
                 f"({self.config.learning_rate}) and resume from the last checkpoint."
             )
 
-    def _bin_sums(self, sigma: Tensor, error: Tensor) -> Tensor:
-        index = sigma_bin(sigma)
-        sums = torch.zeros(2, N_SIGMA_BINS, device=sigma.device)
-        sums[0].index_add_(0, index, error)
-        sums[1].index_add_(0, index, torch.ones_like(error))
+    def _bin_sums(self, bins: Tensor, errors: Tensor) -> Tensor:
+        sums = torch.zeros(2, len(self.bin_loss), device=errors.device)
+        for row, values in zip(sums, (errors, torch.ones_like(errors)), strict=True):
+            row.index_add_(0, bins.flatten(), values.flatten())
         return sums
 
     def _reduce(self, sums: Tensor, spent: float) -> float:

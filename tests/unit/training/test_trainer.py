@@ -14,8 +14,9 @@ from galbatch.training.finish import describe_training
 from galbatch.training.fit import fit, load_config
 from galbatch.training.library import Library, SourceImage
 from galbatch.training.optimiser import MuonAdam, orthogonalise
+from galbatch.training.plan import bins_of
 from galbatch.training.stamps import StampSource
-from galbatch.training.trainer import TrainConfig, Trainer, draw_sigma, ema_exponent, sigma_bin
+from galbatch.training.trainer import TrainConfig, Trainer, draw_sigma, ema_exponent
 
 NETWORK = NetworkConfig(widths=(8, 12, 16), blocks=(1, 1, 1), embedding=16, sigma_data=0.2)
 SHORT = TrainConfig(steps=8, batch=4, sizes=(32,), size_shares=(1.0,), warmup=2, checkpoint_every_s=1e9)
@@ -108,6 +109,20 @@ def test_loss_falls(tmp_path, source):
     assert trainer.learning_rate() == 0.0 and trainer.progress() == 1.0
 
 
+def test_an_image_counts_in_units_of_what_is_usual_for_its_noise_and_its_light(tmp_path, source):
+    trainer = Trainer(NETWORK, SHORT, source, tmp_path)
+    trainer.bin_loss.copy_(torch.linspace(0.1, 4, len(trainer.bin_loss)))
+    loss, (edm, relative), bins = trainer.loss(*trainer.batch(0))
+    noise, light = trainer.bin_loss[bins[0]], trainer.bin_loss[bins[1]]
+    torch.testing.assert_close(loss, (edm / (noise * light)).mean())
+    torch.testing.assert_close(relative, edm / noise)
+    for trainer.step in range(1, 501):
+        trainer._update_averages(trainer._bin_sums(bins, torch.stack([edm, relative])))
+    for index, values in ((bins[0], edm), (bins[1], relative)):
+        means = torch.stack([values[index == i].mean() for i in index])
+        torch.testing.assert_close(trainer.bin_loss[index], means, rtol=1e-3, atol=1e-4)
+
+
 def test_learning_rate_warms_up_stays_and_falls(tmp_path, source):
     trainer = Trainer(
         NETWORK, TrainConfig(steps=100, warmup=10, decay=0.5, learning_rate=1.0), source, tmp_path
@@ -130,7 +145,12 @@ def test_noise_levels_cover_their_ranges():
     assert sigma.min() < 0.0025 and sigma.max() > 45
     core = np.mean((sigma > 0.004) & (sigma < 6.0))
     assert 0.88 < core < 0.97
-    assert sigma_bin(torch.tensor([1e-9, 0.002, 80.0, 1e9])).tolist() == [0, 0, 23, 23]
+
+
+def test_bins_of_noise_and_of_light():
+    light = torch.tensor([0.0, 1e-3, -0.29, 9.0]).reshape(4, 1, 1, 1).expand(4, 1, 8, 8)
+    found = bins_of(torch.tensor([1e-9, 0.002, 80.0, 1e9]), light)
+    assert found.tolist() == [[0, 0, 23, 23], [24, 24, 35, 35]]
 
 
 def test_orthogonalise_evens_out_singular_values():
