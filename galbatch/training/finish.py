@@ -107,7 +107,7 @@ def describe_training(config: FitConfig, meta: dict, width: float) -> dict:
         "learning_rate": t.learning_rate,
         "ema_width": width,
         "seed": t.seed,
-        "loss": "EDM, weighted by its running mean per noise level",
+        "loss": "EDM, in units of its running mean at the noise level and for the light of the image",
         "optimiser": "Muon and Adam" if t.muon else "Adam",
     }
 

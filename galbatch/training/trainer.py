@@ -273,7 +273,8 @@ class Trainer:
                     self.ema[width][i].copy_(tensors[f"ema{width}.{name}"])
                 for key, value in self.optimiser.state[i].items():
                     value.copy_(tensors[f"optimiser.{key}.{name}"])
-        self.bin_loss.copy_(tensors["bin_loss"])
+        kept = tensors["bin_loss"]
+        self.bin_loss[: len(kept)] = kept  # earlier ones had the bins of noise alone
         self.optimiser.count = meta["step"]
         self.step, self.elapsed_s = meta["step"], meta["elapsed_s"]
 
