@@ -123,6 +123,18 @@ def test_an_image_counts_in_units_of_what_is_usual_for_its_noise_and_its_light(t
         torch.testing.assert_close(trainer.bin_loss[index], means, rtol=1e-3, atol=1e-4)
 
 
+def test_what_is_usual_for_an_image_is_known_from_its_noisy_one(tmp_path, source):
+    """A weight that followed the clean image would teach another law of galaxies."""
+    trainer = Trainer(NETWORK, SHORT, source, tmp_path)
+    clean, sigma, noise = trainer.batch(0)
+    other = 30 * clean.flip(0)
+    step = sigma.reshape(-1, 1, 1, 1)
+    bins, same = (
+        trainer.loss(x, sigma, e)[2] for x, e in ((clean, noise), (other, noise + (clean - other) / step))
+    )
+    assert torch.equal(bins, same) and len(bins[1].unique()) > 1
+
+
 def test_learning_rate_warms_up_stays_and_falls(tmp_path, source):
     trainer = Trainer(
         NETWORK, TrainConfig(steps=100, warmup=10, decay=0.5, learning_rate=1.0), source, tmp_path
